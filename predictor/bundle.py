@@ -1,0 +1,145 @@
+"""A released set of estimators: XGBoost boosters in their own JSON-binary format, and a manifest.
+
+bundle.json holds feature names and order, training GPUs and ranges, library versions, metrics and the sha256 of
+every file. Nothing in a bundle is executed: no pickle, no code, no expressions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from predictor.errors import InvalidBundle
+from predictor.features import Features
+from predictor.ops.dtypes import Array
+
+if TYPE_CHECKING:
+    import xgboost
+
+FORMAT = 1
+MANIFEST = "bundle.json"
+DEFAULT_BUNDLE = "base-1"
+ESTIMATOR_KEYS = ("file", "sha256", "features", "rising", "gpus", "ranges", "log_offsets", "roofline2")
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """path: folder. manifest: parsed and verified bundle.json. Boosters load when first asked for."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+    _boosters: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def id(self) -> str:
+        """Name of the release."""
+        return str(self.manifest["id"])
+
+    @property
+    def level(self) -> float:
+        """Probability that an interval covers the truth on a GPU of an unseen generation."""
+        return float(self.manifest["level"])
+
+    def has(self, estimator: str) -> bool:
+        """Whether the bundle can predict ops of this estimator."""
+        return estimator in self.manifest["estimators"]
+
+    def estimator(self, name: str) -> Mapping[str, Any]:
+        """Manifest entry of one estimator."""
+        entry: Mapping[str, Any] = self.manifest["estimators"][name]
+        return entry
+
+    def saw(self, estimator: str, gpu: str) -> bool:
+        """Whether rows of this GPU trained the estimator."""
+        return self.has(estimator) and gpu in self.estimator(estimator)["gpus"]
+
+    def factor(self, estimator: str, table: Features) -> Array:
+        """exp(booster output): what the base is multiplied by, (n_calls,)."""
+        entry = self.estimator(estimator)
+        if list(table.names) != list(entry["features"]):
+            raise InvalidBundle(
+                f"bundle {self.id} was made with other features for {estimator}; train it again with this version."
+            )
+        booster = self._booster(estimator)
+        margin = booster.inplace_predict(table.values, validate_features=False)
+        return np.asarray(np.exp(margin), dtype=np.float64)
+
+    def _booster(self, name: str) -> xgboost.Booster:
+        if name not in self._boosters:
+            self._boosters[name] = load_booster(self.path, self.estimator(name))
+        return self._boosters[name]  # type: ignore[no-any-return]
+
+
+def load_booster(folder: Path, entry: Mapping[str, Any]) -> xgboost.Booster:
+    """Read one booster after its sha256 was found to match the manifest."""
+    path = folder / str(entry["file"])
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InvalidBundle(f"{path} cannot be read ({error.strerror}); install or copy the bundle again.") from None
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        raise InvalidBundle(f"{path} is corrupt (sha256 differs from the manifest); install or copy the bundle again.")
+    import xgboost
+
+    booster = xgboost.Booster()
+    try:
+        booster.load_model(bytearray(content))
+    except xgboost.core.XGBoostError as error:
+        raise InvalidBundle(f"{path} is no XGBoost model ({str(error).splitlines()[-1]}); train it again.") from None
+    return booster
+
+
+def load_bundle(name_or_path: str | Path = "") -> Bundle:
+    """Open a bundle by released id ("" = the default) or by folder; a broken one raises InvalidBundle."""
+    folder = locate(name_or_path or DEFAULT_BUNDLE)
+    return _open(folder.resolve(), (folder / MANIFEST).stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _open(folder: Path, _modified: int) -> Bundle:
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidBundle(f"{path} is not valid JSON ({error}); install or copy the bundle again.") from None
+    _verify(manifest, path)
+    return Bundle(folder, manifest)
+
+
+def _verify(manifest: Any, path: Path) -> None:
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+        raise InvalidBundle(f"{path} has format {found}; this version reads format {FORMAT}: train the bundle again.")
+    for key in ("id", "level", "estimators", "gpus"):
+        if key not in manifest:
+            raise InvalidBundle(f"{path} has no {key}; install or copy the bundle again.")
+    for name, entry in manifest["estimators"].items():
+        missing = [key for key in ESTIMATOR_KEYS if key not in entry]
+        if missing or Path(str(entry["file"])).name != entry["file"]:
+            raise InvalidBundle(f"{path}: estimator {name} is incomplete ({', '.join(missing) or 'file'}); train again.")
+
+
+def locate(name_or_path: str | Path) -> Path:
+    """Folder of a bundle: an existing folder, or the id of a released one."""
+    folder = Path(name_or_path)
+    if (folder / MANIFEST).is_file():
+        return folder
+    for root in released_roots():
+        if (root / str(name_or_path) / MANIFEST).is_file():
+            return root / str(name_or_path)
+    known = sorted({p.parent.name for root in released_roots() for p in root.glob(f"*/{MANIFEST}")})
+    raise InvalidBundle(f'no bundle "{name_or_path}"; released ones: {", ".join(known) or "none"}; or give a folder.')
+
+
+def released_roots() -> tuple[Path, ...]:
+    """Where released bundles are: inside the installed package, or models/ of a checkout."""
+    package = Path(str(files("predictor")))
+    return tuple(root for root in (package / "models", package.parent / "models") if root.is_dir())

@@ -1,0 +1,150 @@
+"""Does a measurement obey physics? Every row is accepted, flagged or rejected, with the reason.
+
+accepted: used. flagged: believable but not what the schema means (a repeat, a spike, host time); kept in the
+table, left out of training. rejected: cannot be true (faster than the bound, no such dtype on that GPU).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from predictor.errors import PredictorError
+from predictor.gpu import Gpu, get_gpu
+from predictor.ops.dtypes import Array
+from predictor.roofline import roofline
+from predictor.schema import NUMBER_COLUMNS, TEXT_COLUMNS, groups, op_of
+
+ACCEPTED, FLAGGED, REJECTED = "accepted", "flagged", "rejected"
+BOUND_SLACK = 0.95  # clocks and data sheets agree to about 5 %
+HIGHEST_LATENCY_S = 3600.0
+UNIT_FACTORS = {1e3: "milliseconds", 1e6: "microseconds"}
+PLATEAU_S = 50e-6  # no GPU launch floor of a single op is this high; a host that launches kernels is
+REPEAT_SPREAD = 1.2
+SPIKE = 2.0
+SHAPE_COLUMNS = [c for c in NUMBER_COLUMNS if c != "latency_s"]
+IDENTITY = [c for c in (*TEXT_COLUMNS, *SHAPE_COLUMNS) if c != "source"]
+# Work that can grow while the rest of the shape stays: more of it must not be much faster.
+GROWING = {"gemm": "m", "attention": "kv_len", "mla": "kv_len", "moe": "tokens", "pointwise": "rows", "conv": "batch"}
+
+
+def check(frame: pd.DataFrame) -> pd.DataFrame:
+    """frame (conformed) with two more columns: status and reason, the reason naming value, rule and cure."""
+    status = np.full(len(frame), ACCEPTED, dtype=object)
+    reason = np.full(len(frame), "", dtype=object)
+
+    def mark(rows: Any, verdict: str, why: str) -> None:
+        rows = np.asarray(rows)
+        open_rows = rows[status[rows] != REJECTED] if verdict == REJECTED else rows[status[rows] == ACCEPTED]
+        status[open_rows], reason[open_rows] = verdict, why
+
+    latency = frame["latency_s"].to_numpy()
+    bad = ~(np.isfinite(latency) & (latency > 0))
+    mark(np.flatnonzero(bad), REJECTED, "latency_s is not a positive number; measure again or drop the row")
+    too_long = latency > HIGHEST_LATENCY_S
+    mark(np.flatnonzero(too_long), REJECTED, "latency_s is above an hour; is it in another unit? give seconds")
+    for (family, phase, gpu_name), rows in groups(frame):
+        rows = rows[~bad[rows] & ~too_long[rows]]
+        if len(rows):
+            _check_group(frame, family, phase, gpu_name, rows, mark)
+    _check_repeats(frame, status, mark)
+    return frame.assign(status=pd.Categorical(status, [ACCEPTED, FLAGGED, REJECTED]), reason=reason)
+
+
+def usable(frame: pd.DataFrame) -> pd.DataFrame:
+    """The accepted rows of a checked table, without the verdict columns."""
+    return frame[frame["status"] == ACCEPTED].drop(columns=["status", "reason"])
+
+
+def _check_group(frame: pd.DataFrame, family: str, phase: str, gpu_name: str, rows: Any, mark: Any) -> None:
+    try:
+        gpu = get_gpu(gpu_name)
+    except PredictorError as error:
+        mark(rows, REJECTED, str(error))
+        return
+    for dtype, of_dtype in _split(frame, rows, ["dtype", "kv_dtype"]):
+        part = frame.iloc[of_dtype]
+        try:
+            op = op_of(part, family, phase)
+            bound = roofline(op, gpu).latency_s
+        except PredictorError as error:
+            _check_each(frame, family, phase, gpu, of_dtype, mark, str(error))
+            continue
+        latency = part["latency_s"].to_numpy()
+        _check_bound(latency, bound, of_dtype, dtype, mark)
+        for _, cell in _split(frame, of_dtype, ["engine", "engine_version", "kernel_name", "timing"]):
+            where = np.searchsorted(of_dtype, cell)
+            if str(frame["timing"].iloc[cell[0]]) == "device":
+                _check_plateau(latency[where], bound[where], cell, mark)
+            if family in GROWING:
+                _check_spikes(frame, GROWING[family], cell, mark)
+
+
+def _check_each(frame: pd.DataFrame, family: str, phase: str, gpu: Gpu, rows: Any, mark: Any, error: str) -> None:
+    """A group failed as a whole: find its bad rows one by one (a few), or reject them all (one common cause)."""
+    for row in rows if len(rows) <= 1000 else ():
+        try:
+            roofline(op_of(frame.iloc[[row]], family, phase), gpu)
+        except PredictorError as own:
+            mark(np.array([row]), REJECTED, str(own))
+    if len(rows) > 1000:
+        mark(rows, REJECTED, error)
+
+
+def _check_bound(latency: Array, bound: Array, rows: Any, dtype: tuple[str, ...], mark: Any) -> None:
+    beaten = latency < BOUND_SLACK * bound
+    mark(rows[beaten], REJECTED, f"faster than the {dtype[0]} roofline bound of this GPU; check shape, dtype and unit")
+    ratio = np.median(latency / bound) if len(rows) >= 20 else 1.0
+    for factor, unit in UNIT_FACTORS.items():
+        if ratio > 50 * factor:
+            mark(rows, REJECTED, f"a median {ratio:.0f} times the bound: latency_s looks like {unit}; give seconds")
+
+
+def _check_plateau(latency: Array, bound: Array, rows: Any, mark: Any) -> None:
+    """Small calls that all take the same long time were timed with the host that launched them."""
+    small = bound < PLATEAU_S / 10
+    if small.sum() < 50:
+        return
+    low, middle = np.quantile(latency[small], [0.02, 0.5])
+    if low > PLATEAU_S and middle < 2 * low:
+        flat = latency < 1.5 * middle
+        mark(rows[flat], FLAGGED, f"host-bound: small calls all take about {middle * 1e6:.0f} us; time on the device")
+
+
+def _check_spikes(frame: pd.DataFrame, growing: str, rows: Any, mark: Any) -> None:
+    """A call much slower than the next larger one of the same shape was disturbed."""
+    shape = [c for c in SHAPE_COLUMNS if c != growing and frame[c].iloc[rows].notna().any()]
+    if growing == "kv_len" and (frame["phase"].iloc[rows[0]] == "prefill"):
+        shape = [c for c in shape if c != "q_len"]
+    part = frame.iloc[rows][[*shape, growing, "latency_s"]].fillna(-1.0)
+    order = np.lexsort([part[c].to_numpy() for c in [growing, *shape]])
+    ordered = part.to_numpy()[order]
+    same = (ordered[1:, : len(shape)] == ordered[:-1, : len(shape)]).all(axis=1)
+    spike = same & (ordered[:-1, -1] > SPIKE * ordered[1:, -1]) & (ordered[1:, -2] > ordered[:-1, -2])
+    mark(rows[order[:-1][spike]], FLAGGED, f"slower by {SPIKE:g}x than the same call with more {growing}; measure again")
+
+
+def _check_repeats(frame: pd.DataFrame, status: Any, mark: Any) -> None:
+    """Repeats of one configuration: the first stands for all, and none where they disagree."""
+    keys = [c for c in IDENTITY if frame[c].notna().any()]
+    repeated = np.flatnonzero(frame.duplicated(keys, keep=False).to_numpy() & (status == ACCEPTED))
+    if not len(repeated):
+        return
+    part = frame.iloc[repeated]
+    group = part.groupby(keys, observed=True, dropna=False)["latency_s"]
+    spread = (group.transform("max") / group.transform("min")).to_numpy()
+    mark(repeated[spread > REPEAT_SPREAD], FLAGGED, f"repeats of this call differ by over {REPEAT_SPREAD:g}x")
+    later = part.duplicated(keys, keep="first").to_numpy()
+    mark(repeated[later], FLAGGED, "a repeat of an earlier row")
+
+
+def _split(frame: pd.DataFrame, rows: Any, columns: list[str]) -> list[tuple[tuple[str, ...], Any]]:
+    """rows cut into runs of equal text columns: ((values), sorted row positions)."""
+    part = frame[columns].iloc[rows]
+    found = part.groupby(columns, observed=True, sort=False, dropna=False).indices
+    return [
+        (tuple(map(str, key)) if isinstance(key, tuple) else (str(key),), np.sort(rows[np.asarray(where)]))
+        for key, where in found.items()
+    ]

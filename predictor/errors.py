@@ -1,0 +1,37 @@
+"""Every error a user can meet: one tree, each message names the value, the rule and the cure."""
+
+
+class PredictorError(Exception):
+    """Base of all errors raised on purpose; the command line prints it as one line and exits with 2."""
+
+
+class UnknownGpu(PredictorError):
+    """A GPU name that neither the catalogue nor a spec file knows."""
+
+
+class UnknownModel(PredictorError):
+    """A model name that neither the catalogue nor a config file knows."""
+
+
+class InvalidSpec(PredictorError):
+    """A GPU spec or model config with a missing, unknown or impossible field."""
+
+
+class UnsupportedDtype(PredictorError):
+    """A number format that the GPU or the operator cannot run."""
+
+
+class InvalidOp(PredictorError):
+    """An operator shape that cannot exist, such as a batch of 0."""
+
+
+class InvalidTable(PredictorError):
+    """A measurement table that cannot be read or breaks the schema as a whole."""
+
+
+class InvalidBundle(PredictorError):
+    """A bundle that is missing, corrupt or made by an incompatible version."""
+
+
+class InvalidRequest(PredictorError):
+    """A prediction request with an impossible setting."""

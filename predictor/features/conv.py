@@ -1,0 +1,45 @@
+"""Features of convolutions, seen as implicit matrix products."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from predictor.features.gemm import TILES
+from predictor.features.terms import Setting, Terms, cycles, memory_time, one_hot, soft_max, tiled_time
+from predictor.gpu import Gpu
+from predictor.ops import Conv
+from predictor.ops.base import column
+from predictor.ops.dtypes import act_bytes
+from predictor.roofline import peak_flop_per_s
+
+
+def conv_terms(op: Conv, gpu: Gpu, setting: Setting) -> Terms:
+    """Padded time of the implicit product (pixels x taps) by (taps x out_channels), and memory."""
+    calls = len(op)
+    pixels = column(op.batch * op.out_size() ** 2, calls)
+    groups = column(op.groups, calls)
+    taps = column(op.kernel, calls) ** 2 * column(op.in_channels, calls) / groups
+    outs = column(op.out_channels, calls) / groups
+    rate = peak_flop_per_s(op, gpu)
+    moved = column(op.bytes_moved(), calls)
+    tiled = np.min([tiled_time(pixels, outs, taps, groups, rate, gpu, tile) for tile in TILES], axis=0)
+    memory = memory_time(moved, gpu, 0.5)
+    unrolled = memory_time(pixels * taps * column(act_bytes(op.dtype), calls), gpu, 0.5)
+    floor = cycles(np.full(calls, 40_000.0), gpu)
+    rising = {
+        "flop_s": column(op.least_flops(), calls) / rate,
+        "tiled_s": tiled,
+        "memory_s": memory,
+        "unrolled_s": unrolled,
+        "batch": column(op.batch, calls),
+        "pixels": pixels,
+        "taps": taps,
+        "outs": outs,
+        "floor_s": floor,
+    }
+    fixed = {
+        "kernel": column(op.kernel, calls),
+        "stride": column(op.stride, calls),
+        "host": one_hot("timing", setting.timing, ("host",), calls)["timing_host"],
+    }
+    return Terms(rising, fixed, soft_max([tiled, memory]) + floor)

@@ -1,0 +1,53 @@
+"""Features of multi-head latent attention."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from predictor.features.terms import Setting, Terms, cycles, memory_time, one_hot, soft_max
+from predictor.gpu import Gpu
+from predictor.ops import Mla
+from predictor.ops.base import column, text_column
+from predictor.ops.dtypes import weight_bytes
+from predictor.roofline import peak_flop_per_s
+
+ENGINES = ("vllm", "sglang", "trtllm")
+
+
+def mla_terms(op: Mla, gpu: Gpu, setting: Setting) -> Terms:
+    """Tile-padded tensor time, exponentials, latent traffic and the longest serial loop."""
+    calls = len(op)
+    batch, q_len, kv_len, heads = (column(x, calls) for x in (op.batch, op.q_len, op.kv_len, op.heads))
+    rate = peak_flop_per_s(op, gpu)
+    width = column(op.key_dim + op.value_dim, calls)
+    pairs = column(op.pairs(), calls)
+    rows = heads if op.phase == "decode" else np.full(calls, 128.0)
+    tile_rows = np.ceil(rows / 64) * 64 / rows if op.phase == "decode" else np.ones(calls)
+    padded = pairs * tile_rows + (np.ceil(q_len / 128) * 128 * 64 if op.phase == "prefill" else 0.0)
+    mma = 2.0 * batch * heads * width * padded / rate
+    exp = batch * heads * padded / (16.0 * gpu.sms * gpu.boost_clock_hz)
+    moved = column(op.bytes_moved(), calls)
+    memory = memory_time(moved, gpu, 1.0)
+    blocks = batch * heads * np.ceil(q_len / 128) if op.phase == "prefill" else batch * np.ceil(heads / 64)
+    serial = cycles(np.minimum(kv_len, np.maximum(256, kv_len * blocks / gpu.sms)) / 64 * 400, gpu)
+    floor = cycles(np.full(calls, 50_000.0), gpu)
+    rising = {
+        "flop_s": column(op.flops(), calls) / rate,
+        "mma_s": mma,
+        "exp_s": exp,
+        "memory_s": memory,
+        "dram_s": moved / gpu.mem_bytes_per_s,
+        "serial_s": serial,
+        "waves_s": cycles(np.ceil(blocks / gpu.sms) * 1000, gpu),
+        "batch": batch,
+        "kv_len": kv_len,
+        "heads": heads,
+        "floor_s": floor,
+    }
+    kernels = text_column(setting.kernel, calls).astype(str)
+    fixed = {
+        "kv_bytes": column(weight_bytes(op.kv_dtype), calls),
+        "kernel_triton": np.char.find(np.char.lower(kernels), "triton").__ge__(0).astype(np.float64),
+        **one_hot("engine", setting.engine, ENGINES, calls),
+    }
+    return Terms(rising, fixed, soft_max([1.4 * mma, exp, 1.2 * memory]) + floor)

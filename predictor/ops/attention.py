@@ -1,0 +1,109 @@
+"""Scaled dot-product attention, fused (no score matrix in memory), prefill or decode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from predictor.errors import InvalidOp
+from predictor.ops.base import Op
+from predictor.ops.dtypes import Number, Text, act_bytes, out_bytes, per_dtype, weight_bytes
+
+PHASES = ("prefill", "decode")
+
+
+def causal_pairs(q_len: Number, kv_len: Number, window: Number) -> Number:
+    """Query-key pairs that a causal mask leaves, the last q_len of kv_len positions asking.
+
+    window: keys each query may see, itself included; 0 means all.
+    Position i (from 1) sees min(i, window) keys, summed over the last q_len positions.
+
+    >>> causal_pairs(4, 4, 0), causal_pairs(1, 4, 0), causal_pairs(4, 4, 2)
+    (10.0, 4.0, 7.0)
+    """
+    seen = np.where(np.asarray(window) > 0, np.minimum(window, kv_len), kv_len)
+    past = np.asarray(kv_len - q_len, dtype=np.float64)
+    full = np.maximum(kv_len - np.maximum(seen, past), 0.0)  # queries that see `seen` keys each
+    first = np.maximum(np.minimum(seen, kv_len) - past, 0.0)  # queries still filling the window
+    ramp = first * past + first * (first + 1) / 2
+    pairs = ramp + full * seen
+    return pairs if np.ndim(pairs) else float(pairs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention(Op):
+    """softmax(Q·Kᵀ)·V for `batch` sequences of q_len new tokens over kv_len cached ones (new included).
+
+    heads ≥ kv_heads: MHA (equal), GQA, MQA (1). window: sliding window in keys, 0 = none. causal: 1 or 0.
+    dtype: of the query and the arithmetic; kv_dtype: of the cache.
+    FLOPs 4·head_dim per query-key pair and head (Dao et al., FlashAttention-2, arXiv:2307.08691, 4.1).
+
+    >>> Attention(phase="prefill", batch=1, q_len=2, kv_len=2, heads=1, kv_heads=1, head_dim=8).flops()
+    96.0
+    """
+
+    family: ClassVar[str] = "attention"
+    at_least_zero: ClassVar[frozenset[str]] = frozenset({"window", "causal"})
+    phase: str
+    batch: Number
+    q_len: Number
+    kv_len: Number
+    heads: Number
+    kv_heads: Number
+    head_dim: Number
+    window: Number = 0.0
+    causal: Number = 1.0
+    dtype: Text = "bf16"
+    kv_dtype: Text = "bf16"
+
+    def __post_init__(self) -> None:
+        Op.__post_init__(self)
+        if self.phase not in PHASES:
+            raise InvalidOp(f'phase is "{self.phase}"; it must be "prefill" or "decode".')
+        if np.any(np.asarray(self.q_len) > self.kv_len):
+            raise InvalidOp("q_len is above kv_len; kv_len counts the new tokens too, so give past + new.")
+        if np.any(np.asarray(self.kv_heads) > self.heads):
+            raise InvalidOp("kv_heads is above heads; it must be at most heads (equal for MHA, 1 for MQA).")
+
+    @property
+    def estimator(self) -> str:
+        return f"attention_{self.phase}"
+
+    @property
+    def compute_dtype(self) -> Text:
+        """fp8 arithmetic when either side is fp8: native kernels quantise the query to match an fp8 cache."""
+        return narrower(self.dtype, self.kv_dtype)
+
+    def pairs(self) -> Number:
+        """Query-key pairs per sequence and head."""
+        every = np.asarray(self.q_len) * self.kv_len
+        pairs = np.where(np.asarray(self.causal) > 0, causal_pairs(self.q_len, self.kv_len, self.window), every)
+        return pairs if pairs.ndim else float(pairs)
+
+    def keys_read(self) -> Number:
+        """Distinct cached positions that the queries of one sequence see."""
+        reach = np.where(np.asarray(self.window) > 0, self.window + self.q_len - 1, self.kv_len)
+        keys = np.minimum(reach, self.kv_len)
+        return keys if np.ndim(keys) else float(keys)
+
+    def flops(self) -> Number:
+        return 4.0 * self.batch * self.heads * self.head_dim * self.pairs()
+
+    def bytes_moved(self) -> Number:
+        query = self.q_len * self.heads * self.head_dim * act_bytes(self.dtype)
+        output = self.q_len * self.heads * self.head_dim * out_bytes(self.dtype)
+        cache = 2.0 * self.keys_read() * self.kv_heads * self.head_dim * weight_bytes(self.kv_dtype)
+        return self.batch * (query + output + cache)
+
+
+def narrower(dtype: Text, kv_dtype: Text) -> Text:
+    """The dtype of fewer bits of two, element by element; the first where they tie."""
+    if isinstance(dtype, str) and isinstance(kv_dtype, str):
+        bits = [float(per_dtype(name, lambda facts: facts.act_bits)) for name in (dtype, kv_dtype)]
+        return dtype if bits[0] <= bits[1] else kv_dtype
+    length = max(np.size(dtype), np.size(kv_dtype))
+    one, two = (np.broadcast_to(np.asarray(name, dtype=object), (length,)) for name in (dtype, kv_dtype))
+    wide = np.asarray(per_dtype(one, lambda f: f.act_bits)) > np.asarray(per_dtype(two, lambda f: f.act_bits))
+    return np.where(wide, two, one)

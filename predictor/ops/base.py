@@ -1,0 +1,90 @@
+"""What every operator is: named fields, one number per call or an array for a column of calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from predictor.errors import InvalidOp
+from predictor.ops.dtypes import Array, Number, Text, dtype_facts
+
+TEXT_FIELDS = frozenset({"phase", "kind", "dtype", "kv_dtype", "link"})
+LARGEST = 2.0**53  # beyond it float64 no longer counts in ones
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Op:
+    """One operator call (or a column of them) as hardware sees it.
+
+    Number fields are floats or (n_calls,) arrays; text fields are one name or (n_calls,) names.
+    """
+
+    family: ClassVar[str]
+    at_least_zero: ClassVar[frozenset[str]] = frozenset()
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in TEXT_FIELDS:
+                if field.name in ("dtype", "kv_dtype"):
+                    for name in {value} if isinstance(value, str) else set(np.asarray(value).tolist()):
+                        dtype_facts(name)
+                continue
+            object.__setattr__(self, field.name, self._checked(field.name, value))
+
+    def _checked(self, name: str, value: Any) -> Number:
+        try:
+            numbers = np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise InvalidOp(f"{name} is {value!r}; it must be a number.") from None
+        least = 0 if name in self.at_least_zero else 1
+        wrong = ~(np.isfinite(numbers) & (numbers >= least) & (numbers <= LARGEST))
+        if name != "skew":
+            wrong |= numbers != np.floor(np.where(np.isfinite(numbers), numbers, 0.5))
+        if wrong.any():
+            first = numbers[wrong].flat[0]
+            raise InvalidOp(f"{name} is {first:g}; it must be a whole number of at least {least} (at most 2**53).")
+        return numbers if numbers.ndim else float(numbers)
+
+    @property
+    def estimator(self) -> str:
+        """Name of the estimator set that predicts this op: the family, or family_phase."""
+        return self.family
+
+    @property
+    def compute_dtype(self) -> Text:
+        """dtype whose arithmetic peak bounds the op; one name or (n_calls,)."""
+        return self.dtype  # type: ignore[attr-defined,no-any-return]
+
+    def flops(self) -> Number:
+        """Floating-point operations per call (a multiply-add counts 2)."""
+        raise NotImplementedError
+
+    def bytes_moved(self) -> Number:
+        """Least bytes per call: every input read once, every output written once."""
+        raise NotImplementedError
+
+    def link_bytes(self) -> Number:
+        """Least bytes that one GPU must send or receive, whichever is more; 0 for local ops."""
+        return 0.0
+
+    def __len__(self) -> int:
+        sizes = [np.size(getattr(self, f.name)) for f in fields(self) if not isinstance(getattr(self, f.name), str)]
+        return max(sizes)
+
+    def take(self, rows: Any) -> Self:
+        """The calls at `rows` (an index array, mask or slice); scalar fields stay."""
+        chosen = {f.name: getattr(self, f.name) for f in fields(self)}
+        return type(self)(**{k: v if isinstance(v, str | float) else np.asarray(v)[rows] for k, v in chosen.items()})
+
+
+def column(value: Number | int, length: int) -> Array:
+    """value as an array of `length` calls."""
+    return np.broadcast_to(np.asarray(value, dtype=np.float64), (length,))
+
+
+def text_column(value: Text, length: int) -> np.ndarray[Any, Any]:
+    """A text field as an array of `length` names."""
+    return np.broadcast_to(np.asarray(value, dtype=object), (length,))

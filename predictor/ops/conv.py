@@ -1,0 +1,65 @@
+"""Two-dimensional convolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from predictor.errors import InvalidOp
+from predictor.ops.base import Op
+from predictor.ops.dtypes import Number, Text, act_bytes, out_bytes, weight_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conv(Op):
+    """(batch, in_channels, size, size) images with square kernels to out_channels feature maps.
+
+    FLOPs 2·kernel²·in·out per output pixel (Sze et al., Proc. IEEE 2017, III). `least_flops` is what a fast
+    algorithm may get away with.
+
+    >>> Conv(batch=1, in_channels=3, out_channels=64, size=224, kernel=7, stride=2, padding=3).flops()
+    236027904.0
+    """
+
+    family: ClassVar[str] = "conv"
+    at_least_zero: ClassVar[frozenset[str]] = frozenset({"padding"})
+    batch: Number
+    in_channels: Number
+    out_channels: Number
+    size: Number
+    kernel: Number
+    stride: Number = 1.0
+    padding: Number = 0.0
+    groups: Number = 1.0
+    dtype: Text = "bf16"
+
+    def __post_init__(self) -> None:
+        Op.__post_init__(self)
+        if np.any(np.asarray(self.size + 2 * self.padding) < self.kernel):
+            raise InvalidOp("kernel is wider than the padded image; it must be at most size + 2 * padding.")
+
+    def out_size(self) -> Number:
+        """Side of the output image in pixels."""
+        side = np.floor((self.size + 2 * self.padding - self.kernel) / self.stride) + 1
+        return side if np.ndim(side) else float(side)
+
+    def flops(self) -> Number:
+        pixels = self.batch * self.out_size() ** 2
+        return 2.0 * pixels * self.kernel**2 * self.in_channels / self.groups * self.out_channels
+
+    def least_flops(self) -> Number:
+        """FLOPs of Winograd F(4x4, 3x3), a quarter, where it applies; else those of the direct method.
+
+        Lavin & Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016.
+        """
+        winograd = (np.asarray(self.kernel) == 3) & (np.asarray(self.stride) == 1)
+        least = np.where(winograd, 0.25, 1.0) * self.flops()
+        return least if least.ndim else float(least)
+
+    def bytes_moved(self) -> Number:
+        image = self.batch * self.in_channels * self.size**2 * act_bytes(self.dtype)
+        weights = self.kernel**2 * self.in_channels / self.groups * self.out_channels * weight_bytes(self.dtype)
+        output = self.batch * self.out_channels * self.out_size() ** 2 * out_bytes(self.dtype)
+        return image + weights + output

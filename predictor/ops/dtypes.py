@@ -1,0 +1,79 @@
+"""Number formats: bits that travel through memory, and the arithmetic unit that runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictor.errors import UnsupportedDtype
+
+Array = NDArray[np.float64]
+Number = Array | float
+Text = NDArray[Any] | str
+
+
+class Dtype(NamedTuple):
+    """weight_bits, act_bits: per element, scales included. compute: peaks that can run it, best first."""
+
+    weight_bits: float
+    act_bits: float
+    compute: tuple[str, ...]
+
+
+DTYPES: Mapping[str, Dtype] = {
+    "fp32": Dtype(32, 32, ("fp32",)),
+    "tf32": Dtype(32, 32, ("tf32",)),
+    "fp16": Dtype(16, 16, ("fp16",)),
+    "bf16": Dtype(16, 16, ("bf16",)),
+    "fp8": Dtype(8, 8, ("fp8",)),
+    # DeepSeek-V3 (arXiv:2412.19437, 3.3.2): one fp32 scale per 128x128 weight block and per 1x128 activation group.
+    "fp8_block": Dtype(8 + 32 / 128**2, 8 + 32 / 128, ("fp8",)),
+    # NVIDIA NVFP4: one fp8 scale per 16 elements. OCP MX v1.0: one 8-bit scale per 32 elements.
+    "nvfp4": Dtype(4 + 8 / 16, 4 + 8 / 16, ("fp4",)),
+    "mxfp4": Dtype(4 + 8 / 32, 4 + 8 / 32, ("fp4",)),
+    "int8": Dtype(8, 8, ("int8",)),
+    # Weight-only formats: weights are widened on the fly and multiplied in 16 bits.
+    "int8_wo": Dtype(8, 16, ("bf16", "fp16")),
+    "int4_wo": Dtype(4 + 16 / 128, 16, ("bf16", "fp16")),
+    "mxfp4_wo": Dtype(4 + 8 / 32, 16, ("bf16", "fp16")),
+    "mxfp4_mxfp8": Dtype(4 + 8 / 32, 8 + 8 / 32, ("fp8",)),
+}
+
+
+def dtype_facts(name: str) -> Dtype:
+    """The facts of one dtype; an unknown name raises.
+
+    >>> dtype_facts("int4_wo").weight_bits
+    4.125
+    """
+    try:
+        return DTYPES[name]
+    except (KeyError, TypeError):
+        raise UnsupportedDtype(f'unknown dtype "{name}"; it must be one of {", ".join(DTYPES)}.') from None
+
+
+def weight_bytes(dtype: Text) -> Number:
+    """Bytes per weight element, scales included. dtype: one name or (n_calls,) names."""
+    return per_dtype(dtype, lambda facts: facts.weight_bits / 8)
+
+
+def act_bytes(dtype: Text) -> Number:
+    """Bytes per activation element read by the op, scales included."""
+    return per_dtype(dtype, lambda facts: facts.act_bits / 8)
+
+
+def out_bytes(dtype: Text) -> Number:
+    """Bytes per output element: 4 for fp32 and tf32, else 2 (narrow inputs still write 16-bit results)."""
+    return per_dtype(dtype, lambda facts: 4.0 if facts.act_bits == 32 else 2.0)
+
+
+def per_dtype(dtype: Text, value: Any) -> Number:
+    """value(facts) for one dtype, or for each of a column of dtypes."""
+    if isinstance(dtype, str):
+        return float(value(dtype_facts(dtype)))
+    names = np.asarray(dtype).tolist()
+    table = {name: float(value(dtype_facts(name))) for name in set(names)}
+    return np.array([table[name] for name in names])

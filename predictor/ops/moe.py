@@ -1,0 +1,63 @@
+"""Mixture-of-experts feed-forward: the expert GEMMs of one GPU, with its share of experts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from predictor.errors import InvalidOp
+from predictor.ops.base import Op
+from predictor.ops.dtypes import Number, Text, act_bytes, out_bytes, weight_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moe(Op):
+    """`tokens` tokens, each sent to topk of `experts` gated feed-forwards hidden → inter → hidden.
+
+    tp splits inter, ep splits the experts; the op is what one GPU runs. skew: exponent of the power law of
+    expert popularity, 0 = balanced. matrices: 3 for gated experts (gate, up, down), 2 otherwise.
+    FLOPs 2·matrices·hidden·inter per routed token (Jiang et al., Mixtral of Experts, arXiv:2401.04088, 2.1).
+
+    >>> Moe(tokens=1, hidden=4096, inter=14336, experts=8, topk=2).flops() == 2 * 2 * 3 * 4096 * 14336
+    True
+    """
+
+    family: ClassVar[str] = "moe"
+    at_least_zero: ClassVar[frozenset[str]] = frozenset({"skew"})
+    tokens: Number
+    hidden: Number
+    inter: Number
+    experts: Number
+    topk: Number
+    tp: Number = 1.0
+    ep: Number = 1.0
+    skew: Number = 0.0
+    matrices: Number = 3.0
+    dtype: Text = "bf16"
+
+    def __post_init__(self) -> None:
+        Op.__post_init__(self)
+        if np.any(np.asarray(self.topk) > self.experts):
+            raise InvalidOp("topk is above experts; a token can visit each expert once.")
+        if np.any(np.asarray(self.ep) > self.experts):
+            raise InvalidOp("ep is above experts; every GPU must hold at least one expert.")
+
+    def routed_tokens(self) -> Number:
+        """Token-expert assignments that land on one GPU when experts are equally popular."""
+        return self.tokens * self.topk / self.ep
+
+    def experts_touched(self) -> Number:
+        """Experts on one GPU whose weights must be read: no more than it holds, no more than its assignments."""
+        touched = np.minimum(self.experts / self.ep, np.maximum(self.routed_tokens(), 1.0))
+        return touched if np.ndim(touched) else float(touched)
+
+    def flops(self) -> Number:
+        return 2.0 * self.matrices * self.hidden * self.inter / self.tp * self.routed_tokens()
+
+    def bytes_moved(self) -> Number:
+        expert = self.matrices * self.hidden * self.inter / self.tp * weight_bytes(self.dtype)
+        inputs = np.minimum(self.tokens, self.routed_tokens()) * self.hidden * act_bytes(self.dtype)
+        outputs = np.minimum(self.tokens, self.routed_tokens()) * self.hidden * out_bytes(self.dtype)
+        return self.experts_touched() * expert + inputs + outputs

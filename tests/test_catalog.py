@@ -1,0 +1,207 @@
+"""Laws and golden numbers of predictor/catalog/gpus.toml."""
+
+import tomllib
+from collections import Counter
+from importlib import resources
+from itertools import pairwise
+
+import pytest
+
+from predictor.gpu import SPEC_KEYS, catalogue, get_gpu, gpu_from_spec, normalise, resolve_gpu
+from predictor.units import GB, GIB, MHZ, MIB, TB, TFLOP
+
+SPECS = tomllib.loads(resources.files("predictor").joinpath("catalog", "gpus.toml").read_text(encoding="utf-8"))
+ONLY_CATALOGUE = ("default_for", "also_called", "mig")
+
+ALIASES = {
+    # aiconfigurator systems
+    "a100_sxm": "A100-SXM-80GB",
+    "a100_pcie": "A100-PCIe-80GB",
+    "a30": "A30",
+    "l4": "L4",
+    "l40s": "L40S",
+    "h100_sxm": "H100-SXM-80GB",
+    "h100_pcie": "H100-PCIe-80GB",
+    "h200_sxm": "H200-SXM-141GB",
+    "b200_sxm": "B200-SXM-180GB",
+    "b300_sxm": "B300-SXM-288GB",
+    "gb200": "GB200",
+    "gb300": "GB300",
+    "rtx_pro_6000_server": "RTX-PRO-6000-Server",
+    "b60": "Arc-Pro-B60",
+    # torch.cuda.get_device_name and ROCm, SYCL equivalents
+    "NVIDIA A100-SXM4-80GB": "A100-SXM-80GB",
+    "NVIDIA A100-SXM4-40GB": "A100-SXM-40GB",
+    "NVIDIA H100 PCIe": "H100-PCIe-80GB",
+    "NVIDIA H100 80GB HBM3": "H100-SXM-80GB",
+    "NVIDIA H100 NVL": "H100-NVL-94GB",
+    "NVIDIA H200": "H200-SXM-141GB",
+    "NVIDIA B200": "B200-SXM-180GB",
+    "NVIDIA L40S": "L40S",
+    "NVIDIA L4": "L4",
+    "NVIDIA A10G": "A10G",
+    "NVIDIA GB200": "GB200",
+    "NVIDIA B300 SXM6 AC": "B300-SXM-288GB",
+    "NVIDIA RTX PRO 6000 Blackwell Server Edition": "RTX-PRO-6000-Server",
+    "NVIDIA RTX PRO 6000 Blackwell Workstation Edition": "RTX-PRO-6000-Workstation",
+    "NVIDIA H20": "H20-96GB",
+    "NVIDIA GeForce RTX 4090": "RTX-4090",
+    "NVIDIA GeForce RTX 3090": "RTX-3090",
+    "NVIDIA GH200 480GB": "GH200-96GB",
+    "NVIDIA RTX A6000": "RTX-A6000",
+    "NVIDIA RTX 6000 Ada Generation": "RTX-6000-Ada",
+    "NVIDIA GB10": "DGX-Spark",
+    "AMD Instinct MI300X": "MI300X",
+    "Intel Arc Pro B60": "Arc-Pro-B60",
+    "Tesla V100-SXM2-32GB": "V100-SXM2-32GB",
+    # NeuSight files
+    "Tesla P4": "Tesla-P4",
+    "Tesla P100-PCIE-16GB": "P100-PCIe-16GB",
+    "Tesla V100-PCIE-32GB": "V100-PCIe-32GB",
+    "Tesla T4": "Tesla-T4",
+    "Tesla_T4": "Tesla-T4",
+    "NVIDIA A100-PCIE-40GB": "A100-PCIe-40GB",
+    "NVIDIA_A100-PCIE-40GB": "A100-PCIe-40GB",
+    "NVIDIA A100 80GB PCIe": "A100-PCIe-80GB",
+    "AMD Instinct MI100": "MI100",
+    "AMD Instinct MI210": "MI210",
+    "AMD_Instinct_MI210": "MI210",
+    "AMD Instinct MI250": "MI250-GCD",
+    # Vidur, LLMServingSim, truth tables
+    "a40": "A40",
+    "a100": "A100-SXM-80GB",
+    "h100": "H100-SXM-80GB",
+    "RTX4090": "RTX-4090",
+    "RTX3090": "RTX-3090",
+    "A6000": "RTX-A6000",
+    "RTXPRO6000": "RTX-PRO-6000-Server",
+    "a100_80gb": "A100-SXM-80GB",
+    "a100_40gb": "A100-SXM-40GB",
+    "A100-80GB": "A100-SXM-80GB",
+    "A100-SXM4-80G": "A100-SXM-80GB",
+    "H20-96GB": "H20-96GB",
+    # people
+    "H100": "H100-SXM-80GB",
+    "A100": "A100-SXM-80GB",
+    "MI300X": "MI300X",
+    "RTX 4090": "RTX-4090",
+    "4090": "RTX-4090",
+    "V100": "V100-SXM2-32GB",
+    "T4": "Tesla-T4",
+    "B200": "B200-SXM-180GB",
+    "H200": "H200-SXM-141GB",
+    "M4 Max": "Apple-M4-Max",
+    "P100": "P100-PCIe-16GB",
+    "RTX 3080": "RTX-3080-10GB",
+    "GH200": "GH200-96GB",
+    "Gaudi3": "Gaudi3",
+}
+
+
+@pytest.mark.parametrize(("alias", "name"), ALIASES.items())
+def test_every_known_alias_resolves(alias, name):
+    assert get_gpu(alias).name == name
+
+
+def test_no_alias_points_at_two_gpus():
+    owners = Counter(alias for name, gpu in catalogue().items() for alias in {*map(normalise, (name, *gpu.aliases))})
+    assert [alias for alias, count in owners.items() if count > 1] == []
+
+
+def test_shared_short_names_have_one_default_and_say_so():
+    defaults = {short for spec in SPECS.values() for short in spec.get("default_for", ())}
+    shared = {short for spec in SPECS.values() for short in spec.get("also_called", ())}
+    assert shared <= defaults
+    assert all(resolve_gpu(short)[1] for short in defaults)
+
+
+def test_catalogue_is_large():
+    assert len(catalogue()) >= 100
+    assert {gpu.vendor for gpu in catalogue().values()} == {"NVIDIA", "AMD", "Intel", "Apple"}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_entry_is_a_valid_spec_with_a_source(name):
+    spec = {key: value for key, value in SPECS[name].items() if key not in ONLY_CATALOGUE}
+    assert set(spec) <= set(SPEC_KEYS)
+    gpu = gpu_from_spec({"name": name, **spec})
+    known = get_gpu(name)
+    assert gpu.peak_flop_per_s == known.peak_flop_per_s
+    assert gpu.mem_bytes == known.mem_bytes
+    assert len(known.source) > 3
+
+
+@pytest.mark.parametrize("gpu", catalogue().values(), ids=list(catalogue()))
+def test_physical_laws(gpu):
+    assert 2016 <= gpu.release_year <= 2026
+    assert gpu.clock_hz <= gpu.boost_clock_hz
+    assert gpu.llc_bytes >= gpu.l2_bytes
+    assert gpu.mem_bytes <= SPECS[gpu.name]["mem_gib"] * GIB  # what is usable is no more than the capacity
+    assert gpu.mem_bytes > 0.9 * SPECS[gpu.name]["mem_gib"] * GIB
+    assert "fp8" not in gpu.peak_flop_per_s or gpu.compute_capability not in {
+        "6.0",
+        "6.1",
+        "7.0",
+        "7.5",
+        "8.0",
+        "8.6",
+        "8.7",
+    }
+    assert "bf16" not in gpu.peak_flop_per_s or gpu.compute_capability not in {"6.0", "6.1", "7.0", "7.5"}
+    order = [gpu.peak_flop_per_s.get(dtype, 0) for dtype in ("bf16", "fp8", "fp4")]
+    assert all(fast >= slow for slow, fast in pairwise(order) if fast)
+    if gpu.vendor == "NVIDIA" and gpu.pcie_bytes_per_s:
+        assert gpu.link_bytes_per_s >= gpu.pcie_bytes_per_s
+
+
+def test_siblings_share_a_generation():
+    assert get_gpu("H100").generation == get_gpu("H200").generation == get_gpu("GH200").generation == "Hopper"
+    assert {get_gpu(name).generation for name in ("B200", "B300", "GB200", "GB300", "RTX 5090")} == {"Blackwell"}
+
+
+# TFLOP/s dense, TB/s; NVIDIA and AMD data sheets, sparse figures halved.
+@pytest.mark.parametrize(
+    ("name", "dtype", "tflops", "tb_per_s"),
+    [
+        ("H100-SXM-80GB", "bf16", 989.4, 3.35),
+        ("H100-PCIe-80GB", "bf16", 756.5, 2.039),
+        ("H200", "fp8", 1978.9, 4.8),
+        ("L40S", "fp8", 733, 0.864),
+        ("L40S", "bf16", 362.05, 0.864),
+        ("A100-SXM-80GB", "bf16", 311.9, 2.039),
+        ("A100-SXM-40GB", "tf32", 155.9, 1.555),
+        ("B200", "bf16", 2250, 7.672),
+        ("B200", "fp4", 9000, 7.672),
+        ("RTX-4090", "bf16", 165.2, 1.008),
+        ("V100-SXM2-32GB", "fp16", 125.3, 0.9),
+        ("Tesla-T4", "fp16", 65.1, 0.32),
+        ("MI300X", "bf16", 1307.4, 5.3),
+        ("MI300X", "fp8", 2614.9, 5.3),
+        ("A10G", "bf16", 70, 0.6),
+        ("L4", "bf16", 121.2, 0.3),
+        ("MI250-GCD", "bf16", 181, 1.6384),
+        ("H20", "bf16", 148, 4.0),
+    ],
+)
+def test_golden_rates_are_dense(name, dtype, tflops, tb_per_s):
+    gpu = get_gpu(name)
+    assert gpu.peak(dtype) == pytest.approx(tflops * TFLOP)
+    assert gpu.mem_bytes_per_s == pytest.approx(tb_per_s * TB)
+
+
+def test_golden_clocks_links_and_memory():
+    h100 = get_gpu("H100")
+    assert h100.clock_hz == pytest.approx(989.4e12 / (132 * 4096), rel=1e-3)  # 1830 MHz, not the boost
+    assert h100.boost_clock_hz == 1980 * MHZ
+    assert h100.mem_bytes == 81559 * MIB  # nvidia-smi
+    # NVLink totals of the data sheets, halved: 900, 600, 300, 1800 GB/s; PCIe 4.0 x16 where there is none
+    links = {name: get_gpu(name).link_bytes_per_s / GB for name in ("H100", "A100", "V100", "B200", "L40S", "RTX-4060")}
+    assert links == {"H100": 450, "A100": 300, "V100": 150, "B200": 900, "L40S": 31.5, "RTX-4060": 15.75}
+    mi300x = get_gpu("MI300X")
+    assert (mi300x.l2_bytes, mi300x.llc_bytes) == (32 * MIB, 256 * MIB)
+
+
+def test_unpublished_rates_are_absent():
+    assert set(get_gpu("DGX-Spark").peak_flop_per_s) == {"fp32", "fp4"}
+    assert "fp16" not in get_gpu("Tesla-P40").peak_flop_per_s  # 1/64 of fp32
+    assert get_gpu("M4 Max").tdp_w == 0.0  # not published
