@@ -31,23 +31,37 @@ TERMS: Mapping[str, Callable[[Any, Gpu, Setting], Terms]] = {
 }
 
 
+# How launch floors go with the clock: floor ~ clock^-x. Attention launches several kernels, whose cost is partly
+# that of the host and driver; collectives wait for links.
+FLOOR_EXPONENT: Mapping[str, float] = {"attention": 0.6, "mla": 0.6, "moe": 0.6, "collective": 0.0}
+REFERENCE_CLOCK_HZ = 1.9e9
+
+
 class Features(NamedTuple):
-    """names: column names; rising: the count of leading columns that never fall with work or a worse GPU.
-    values: (n_calls, n_features) float32, logarithms of the rising terms, then the fixed ones.
-    base_s: (n_calls,) seconds that the estimator's output multiplies."""
+    """names: times, then sizes, then fixed columns; the first `times` are seconds, the first `rising` never fall
+    with work. values: (n_calls, n_features) float32, logarithms of the rising columns. work_s: (n_calls,).
+    tick_s: (n_calls,) seconds of one cycle as launch floors count them. group: (n_calls,) names."""
 
     names: tuple[str, ...]
+    times: int
     rising: int
     values: NDArray[np.float32]
-    base_s: Array
+    work_s: Array
+    tick_s: Array
+    group: NDArray[Any]
 
 
 def features(op: Op, gpu: Gpu, setting: Setting) -> Features:
     """What the estimator of `op` sees of each call on `gpu`."""
     terms = TERMS[op.family](op, gpu, setting)
-    columns = [np.log(np.maximum(value, 1e-12)) for value in terms.rising.values()] + list(terms.fixed.values())
-    values = np.stack(columns, axis=1).astype(np.float32)
-    return Features((*terms.rising, *terms.fixed), len(terms.rising), values, terms.base_s)
+    rising = [np.log(np.maximum(value, 1e-12)) for value in (*terms.times.values(), *terms.sizes.values())]
+    names = (*terms.times, *terms.sizes, *terms.fixed)
+    values = np.stack([*rising, *terms.fixed.values()], axis=1).astype(np.float32)
+    exponent = FLOOR_EXPONENT.get(op.family, 1.0)
+    device = (REFERENCE_CLOCK_HZ / gpu.boost_clock_hz) ** exponent / REFERENCE_CLOCK_HZ
+    host = np.char.startswith(terms.group.astype(str), "host")
+    tick = np.where(host, 1.0 / REFERENCE_CLOCK_HZ, device)
+    return Features(names, len(terms.times), len(rising), values, terms.work_s, tick, terms.group)
 
 
 __all__ = ["Features", "Setting", "features"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from predictor.features.terms import Setting, Terms, cycles, memory_time, one_hot, soft_max
+from predictor.features.terms import Setting, Terms, cycles, group_names, memory_time, one_hot, soft_max
 from predictor.gpu import Gpu
 from predictor.ops import Attention
 from predictor.ops.base import column, text_column
@@ -94,8 +94,7 @@ def prefill_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
     feed = moved / (8.0 * gpu.sms * gpu.boost_clock_hz)
     waves = cycles(np.ceil(batch * heads * tiles / gpu.sms) * 1000, gpu)
     serial = cycles(reach / 128 * 500, gpu)
-    floor = cycles(np.full(calls, 30_000.0), gpu)
-    rising = {
+    times = {
         "flop_s": column(op.flops(), calls) / rate,
         "mma_s": mma,
         "exp_s": exp,
@@ -104,14 +103,16 @@ def prefill_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
         "feed_s": feed,
         "waves_s": waves,
         "serial_s": serial,
+    }
+    sizes = {
         "batch": batch,
         "q_len": q_len,
         "kv_len": kv_len,
         "heads": heads,
-        "floor_s": floor,
     }
-    base = soft_max([1.3 * mma, 1.5 * exp, 1.2 * memory, feed]) + floor
-    return Terms(rising, _fixed(op, setting, kernels), base)
+    work = soft_max([1.3 * mma, 1.5 * exp, 1.2 * memory, feed])
+    group = group_names(calls, setting.timing, kernels, setting.engine, op.kv_dtype)
+    return Terms(times, sizes, _fixed(op, setting, kernels), work, group)
 
 
 def decode_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
@@ -130,22 +131,24 @@ def decode_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
     lone = cycles(2.0 * 2.0 * dim * np.minimum(keys, 256) / 32, gpu)  # one block alone cannot pull full bandwidth
     serial = cycles(np.minimum(keys, np.maximum(256, keys * batch * kv_heads / gpu.sms)) / 128 * 300, gpu)
     blocks = cycles(np.ceil(batch * kv_heads / gpu.sms) * 1000, gpu)
-    floor = cycles(np.full(calls, 25_000.0), gpu)
-    rising = {
+    times = {
         "memory_s": memory,
         "dram_s": moved / gpu.mem_bytes_per_s,
         "feed_s": feed,
         "mma_s": mma,
         "serial_s": np.maximum(serial, lone),
         "blocks_s": blocks,
+    }
+    sizes = {
         "batch": batch,
         "keys": keys,
         "kv_len": column(op.kv_len, calls),
         "heads": heads,
         "kv_heads": kv_heads,
-        "floor_s": floor,
     }
-    return Terms(rising, _fixed(op, setting, kernels), soft_max([1.2 * memory, feed, serial]) + floor)
+    work = soft_max([1.2 * memory, feed, serial])
+    group = group_names(calls, setting.timing, kernels, setting.engine, op.kv_dtype)
+    return Terms(times, sizes, _fixed(op, setting, kernels), work, group)
 
 
 def attention_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:

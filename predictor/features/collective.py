@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from predictor.features.terms import Setting, Terms, one_hot
+from predictor.features.terms import Setting, Terms, group_names, one_hot
 from predictor.gpu import Gpu
 from predictor.ops import Collective
 from predictor.ops.base import column, text_column
@@ -12,7 +12,6 @@ from predictor.ops.collective import LEAST_TRAFFIC
 from predictor.roofline import link_bytes_per_s
 
 ENGINES = ("vllm", "sglang", "trtllm", "nccl")
-HOP_S = 8e-6  # one synchronised step between GPUs, of the order that every fabric shows
 
 
 def collective_terms(op: Collective, gpu: Gpu, setting: Setting) -> Terms:
@@ -22,14 +21,15 @@ def collective_terms(op: Collective, gpu: Gpu, setting: Setting) -> Terms:
     rate = link_bytes_per_s(op, gpu)
     twice = np.where(text_column(op.kind, calls) == "all_reduce", 2.0, 1.0)
     ring = twice * (gpus - 1) / gpus * message / rate
-    hops = np.full(calls, 1.0) * HOP_S
     kernels = text_column(setting.kernel, calls).astype(str)
-    rising = {
+    times = {
         "least_s": column(op.link_bytes(), calls) / rate,
         "ring_s": ring,
         "one_shot_s": (gpus - 1) * message / rate,
         "ring_steps_s": twice * (gpus - 1) * 1e-6,
         "local_s": message / gpu.mem_bytes_per_s,
+    }
+    sizes = {
         "message_bytes": message,
         "n_gpus": gpus,
     }
@@ -39,4 +39,5 @@ def collective_terms(op: Collective, gpu: Gpu, setting: Setting) -> Terms:
         **one_hot("engine", setting.engine, ENGINES, calls),
         **one_hot("kind", op.kind, tuple(LEAST_TRAFFIC), calls),
     }
-    return Terms(rising, fixed, ring + 2 * hops)
+    eager = np.where(fixed["eager"] > 0, "eager", "graph").astype(object)
+    return Terms(times, sizes, fixed, ring, group_names(calls, setting.timing, setting.engine, eager, op.kind))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from predictor.features.gemm import TILES
-from predictor.features.terms import Setting, Terms, cycles, memory_time, one_hot, soft_max, tiled_time
+from predictor.features.terms import Product, Setting, Terms, group_names, memory_time, one_hot, soft_max, tiled_time
 from predictor.gpu import Gpu
 from predictor.ops import Conv
 from predictor.ops.base import column
@@ -22,24 +22,27 @@ def conv_terms(op: Conv, gpu: Gpu, setting: Setting) -> Terms:
     outs = column(op.out_channels, calls) / groups
     rate = peak_flop_per_s(op, gpu)
     moved = column(op.bytes_moved(), calls)
-    tiled = np.min([tiled_time(pixels, outs, taps, groups, rate, gpu, tile) for tile in TILES], axis=0)
+    element = column(act_bytes(op.dtype), calls)
+    product = Product(pixels, outs, taps, groups, element)
+    tiled = np.min([tiled_time(product, rate, gpu, tile) for tile in TILES], axis=0)
     memory = memory_time(moved, gpu, 0.5)
-    unrolled = memory_time(pixels * taps * column(act_bytes(op.dtype), calls), gpu, 0.5)
-    floor = cycles(np.full(calls, 40_000.0), gpu)
-    rising = {
+    unrolled = memory_time(pixels * taps * element, gpu, 0.5)
+    times = {
         "flop_s": column(op.least_flops(), calls) / rate,
         "tiled_s": tiled,
         "memory_s": memory,
         "unrolled_s": unrolled,
+    }
+    sizes = {
         "batch": column(op.batch, calls),
         "pixels": pixels,
         "taps": taps,
         "outs": outs,
-        "floor_s": floor,
     }
     fixed = {
         "kernel": column(op.kernel, calls),
         "stride": column(op.stride, calls),
         "host": one_hot("timing", setting.timing, ("host",), calls)["timing_host"],
     }
-    return Terms(rising, fixed, soft_max([tiled, memory]) + floor)
+    group = group_names(calls, setting.timing, op.dtype, setting.engine)
+    return Terms(times, sizes, fixed, soft_max([tiled, memory]), group)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from predictor.features.terms import Setting, Terms, cycles, memory_time, one_hot, soft_max, tiled_time
+from predictor.features.terms import Product, Setting, Terms, cycles, group_names, memory_time, one_hot, power_time, soft_max, tiled_time
 from predictor.gpu import Gpu
 from predictor.ops import Gemm
 from predictor.ops.base import column
@@ -14,7 +14,6 @@ from predictor.roofline import peak_flop_per_s
 ENGINES = ("vllm", "sglang", "trtllm", "torch", "aiter")
 TILES = ((256, 128), (128, 256), (128, 128), (64, 128), (128, 64), (64, 64), (64, 256), (32, 64), (16, 64), (64, 32), (16, 128))
 SPLITS = (1, 2, 4, 8, 16)
-FLOOR_CYCLES = 12_000.0  # upper end of what is seen, so that the correction rises with size
 
 
 def gemm_terms(op: Gemm, gpu: Gpu, setting: Setting) -> Terms:
@@ -23,13 +22,13 @@ def gemm_terms(op: Gemm, gpu: Gpu, setting: Setting) -> Terms:
     m, n, k, batch = (column(x, calls) for x in (op.m, op.n, op.k, op.batch))
     rate = peak_flop_per_s(op, gpu)
     moved = column(op.bytes_moved(), calls)
-    tiled = {tile: tiled_time(m, n, k, batch, rate, gpu, tile) for tile in TILES}
+    product = Product(m, n, k, batch, column(act_bytes(op.dtype), calls))
+    tiled = {tile: tiled_time(product, rate, gpu, tile) for tile in TILES}
     compute = np.min(list(tiled.values()), axis=0)
-    split = np.min([_split_time(m, n, k, batch, rate, gpu, splits) for splits in SPLITS], axis=0)
+    split = np.min([_split_time(product, rate, gpu, splits) for splits in SPLITS], axis=0)
     loop = cycles(k * column(act_bytes(op.dtype), calls) / 128 * 100, gpu)
     memory = memory_time(moved, gpu, 0.22)
-    floor = cycles(np.full(calls, FLOOR_CYCLES), gpu)
-    rising = {
+    times = {
         "flop_s": column(op.flops(), calls) / rate,
         "tiled_s": compute,
         "split_s": split,
@@ -39,11 +38,13 @@ def gemm_terms(op: Gemm, gpu: Gpu, setting: Setting) -> Terms:
         "memory_s": memory,
         "dram_s": moved / gpu.mem_bytes_per_s,
         "loop_s": loop,
+        "power_s": power_time(column(op.flops(), calls), op.dtype, gpu),
+    }
+    sizes = {
         "m": m,
         "n": n,
         "k": k,
         "batch": batch,
-        "floor_s": floor,
     }
     fixed = {
         "act_bytes": column(act_bytes(op.dtype), calls),
@@ -52,11 +53,13 @@ def gemm_terms(op: Gemm, gpu: Gpu, setting: Setting) -> Terms:
         **one_hot("engine", setting.engine, ENGINES, calls),
         **one_hot("dtype", op.dtype, ("fp8", "fp8_block", "nvfp4", "int8", "fp32"), calls),
     }
-    return Terms(rising, fixed, soft_max([1.2 * split, 1.2 * memory]) + floor)
+    group = group_names(calls, setting.timing, op.dtype, setting.engine)
+    return Terms(times, sizes, fixed, soft_max([1.2 * split, 1.8 * memory]), group)
 
 
-def _split_time(m: Array, n: Array, k: Array, batch: Array, rate: Array, gpu: Gpu, splits: int) -> Array:
+def _split_time(product: Product, rate: Array, gpu: Gpu, splits: int) -> Array:
     """Best tile time when the contraction is cut in `splits` parts whose sums are added in fp32 afterwards."""
-    parts = [tiled_time(m, n, np.maximum(k / splits, 64), batch * splits, rate, gpu, tile) for tile in TILES[2:]]
-    partial_sums = 8.0 * (splits - 1) * batch * m * n
-    return np.min(parts, axis=0) + partial_sums / (24.0 * gpu.sms * gpu.boost_clock_hz)
+    cut = product._replace(depth=np.maximum(product.depth / splits, 64), groups=product.groups * splits)
+    parts = [tiled_time(cut, rate, gpu, tile) for tile in TILES[2:]]
+    partial_sums = 8.0 * (splits - 1) * product.groups * product.rows * product.cols
+    return np.asarray(np.min(parts, axis=0) + partial_sums / (24.0 * gpu.sms * gpu.boost_clock_hz))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from predictor.features.terms import Setting, Terms, cycles, memory_time, one_hot, soft_max
+from predictor.features.terms import Setting, Terms, cycles, group_names, memory_time, one_hot, soft_max
 from predictor.gpu import Gpu
 from predictor.ops import Mla
 from predictor.ops.base import column, text_column
@@ -30,8 +30,7 @@ def mla_terms(op: Mla, gpu: Gpu, setting: Setting) -> Terms:
     memory = memory_time(moved, gpu, 1.0)
     blocks = batch * heads * np.ceil(q_len / 128) if op.phase == "prefill" else batch * np.ceil(heads / 64)
     serial = cycles(np.minimum(kv_len, np.maximum(256, kv_len * blocks / gpu.sms)) / 64 * 400, gpu)
-    floor = cycles(np.full(calls, 50_000.0), gpu)
-    rising = {
+    times = {
         "flop_s": column(op.flops(), calls) / rate,
         "mma_s": mma,
         "exp_s": exp,
@@ -39,10 +38,11 @@ def mla_terms(op: Mla, gpu: Gpu, setting: Setting) -> Terms:
         "dram_s": moved / gpu.mem_bytes_per_s,
         "serial_s": serial,
         "waves_s": cycles(np.ceil(blocks / gpu.sms) * 1000, gpu),
+    }
+    sizes = {
         "batch": batch,
         "kv_len": kv_len,
         "heads": heads,
-        "floor_s": floor,
     }
     kernels = text_column(setting.kernel, calls).astype(str)
     fixed = {
@@ -50,4 +50,5 @@ def mla_terms(op: Mla, gpu: Gpu, setting: Setting) -> Terms:
         "kernel_triton": np.char.find(np.char.lower(kernels), "triton").__ge__(0).astype(np.float64),
         **one_hot("engine", setting.engine, ENGINES, calls),
     }
-    return Terms(rising, fixed, soft_max([1.4 * mma, exp, 1.2 * memory]) + floor)
+    work = soft_max([1.4 * mma, exp, 1.2 * memory])
+    return Terms(times, sizes, fixed, work, group_names(calls, setting.timing, setting.engine, op.kv_dtype))

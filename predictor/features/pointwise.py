@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from predictor.features.terms import Setting, Terms, cycles, memory_time, one_hot
+from predictor.features.terms import Setting, Terms, cycles, group_names, memory_time, one_hot
 from predictor.gpu import Gpu
 from predictor.ops import Pointwise
 from predictor.ops.base import column
@@ -19,16 +19,16 @@ def pointwise_terms(op: Pointwise, gpu: Gpu, setting: Setting) -> Terms:
     calls = len(op)
     rows, cols = column(op.rows, calls), column(op.cols, calls)
     moved = column(op.bytes_moved(), calls)
-    floor = cycles(np.full(calls, 8_000.0), gpu)
-    rising = {
+    times = {
         "memory_s": memory_time(moved, gpu, 0.8),
         "dram_s": moved / gpu.mem_bytes_per_s,
         "flop_s": np.maximum(column(op.flops(), calls), 1.0) / gpu.peak("fp32"),
         "row_s": cycles(np.ceil(rows / gpu.sms) * 200, gpu),
         "column_s": cycles(cols, gpu),
+    }
+    sizes = {
         "rows": rows,
         "cols": cols,
-        "floor_s": floor,
     }
     fixed = {
         "act_bytes": column(act_bytes(op.dtype), calls),
@@ -36,4 +36,5 @@ def pointwise_terms(op: Pointwise, gpu: Gpu, setting: Setting) -> Terms:
         **one_hot("engine", setting.engine, ENGINES, calls),
         **one_hot("kind", op.kind, tuple(KINDS), calls),
     }
-    return Terms(rising, fixed, 1.15 * rising["memory_s"] + floor)
+    group = group_names(calls, setting.timing, op.kind, setting.engine)
+    return Terms(times, sizes, fixed, 1.15 * times["memory_s"], group)

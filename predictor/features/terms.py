@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from predictor.gpu import Gpu
 from predictor.ops.base import text_column
-from predictor.ops.dtypes import Array, Text
+from predictor.ops.dtypes import Array, Text, per_dtype
 
 # Bytes one SM takes from L2 per cycle in practice; 24 on A100 to B200, half of what the port could do.
 CACHE_RATE = 24.0
+
+# Board power where the catalogue does not know it (parts that share a system's budget).
+DEFAULT_TDP_W = 100.0
 
 
 class Setting(NamedTuple):
@@ -27,14 +30,25 @@ class Setting(NamedTuple):
 class Terms(NamedTuple):
     """What an estimator sees of a column of calls.
 
-    rising: seconds or sizes that never fall when the call grows or the GPU gets worse, each (n_calls,) > 0.
+    times: seconds that never fall when the call grows or the GPU gets worse, each (n_calls,) > 0.
+    sizes: counts that never fall when the call grows.
     fixed: what kind of call it is; more tokens or a slower GPU do not change it.
-    base_s: the physical estimate the estimator corrects, seconds; rising too.
+    work_s: nominal time of the work without any launch floor, seconds; rising too.
+    group: calls of one group share a launch floor; "engine|dtype|…", most telling part first.
     """
 
-    rising: Mapping[str, Array]
+    times: Mapping[str, Array]
+    sizes: Mapping[str, Array]
     fixed: Mapping[str, Array]
-    base_s: Array
+    work_s: Array
+    group: np.ndarray[Any, Any]
+
+
+def group_names(calls: int, *parts: Text) -> np.ndarray[Any, Any]:
+    """Text columns joined by "|", (n_calls,) names."""
+    columns = [text_column(part, calls).tolist() for part in parts]
+    table = {key: "|".join(key) for key in set(zip(*columns, strict=True))}
+    return np.array([table[key] for key in zip(*columns, strict=True)], dtype=object)
 
 
 def one_hot(prefix: str, values: Text, names: tuple[str, ...], calls: int) -> dict[str, Array]:
@@ -49,6 +63,17 @@ def memory_time(moved: Array, gpu: Gpu, cache_share: float) -> Array:
     return cached / (CACHE_RATE * gpu.sms * gpu.boost_clock_hz) + (moved - cached) / gpu.mem_bytes_per_s
 
 
+# Energy of one FLOP with its share of data movement, of the order seen on 16 to 7 nm parts that run at their TDP:
+# vector fp32 16 pJ, 16-bit tensor 1 pJ, narrower in proportion.
+VECTOR_JOULE, TENSOR_JOULE = 16e-12, 1e-12
+
+
+def power_time(flops: Array, dtype: Text, gpu: Gpu) -> Array:
+    """Seconds that the arithmetic would take if only the board power limited it, (n_calls,)."""
+    joule = per_dtype(dtype, lambda f: VECTOR_JOULE if f.compute == ("fp32",) else TENSOR_JOULE * f.act_bits / 16)
+    return np.asarray(flops * joule / (gpu.tdp_w or DEFAULT_TDP_W))
+
+
 def cycles(count: Array | float, gpu: Gpu) -> Array:
     """Seconds of `count` SM cycles at boost clock."""
     return np.asarray(count, dtype=np.float64) / gpu.boost_clock_hz
@@ -60,14 +85,24 @@ def soft_max(times: list[Array], power: float = 3.0) -> Array:
     return np.asarray(total ** (1 / power), dtype=np.float64)
 
 
-def tiled_time(rows: Array, cols: Array, depth: Array, groups: Array, rate: Array, gpu: Gpu, tile: tuple[int, int]) -> Array:
-    """Seconds of `groups` matrix products cut into tiles that fill the SMs in whole waves.
+class Product(NamedTuple):
+    """`groups` products of (rows, depth) and (depth, cols) matrices of element_bytes, each (n_calls,)."""
 
-    rows, cols, depth, groups: (n_calls,). rate: FLOP/s of the whole GPU. A wave takes as long as one tile.
+    rows: Array
+    cols: Array
+    depth: Array
+    groups: Array
+    element_bytes: Array
+
+
+def tiled_time(product: Product, rate: Array, gpu: Gpu, tile: tuple[int, int]) -> Array:
+    """Seconds of matrix products cut into tiles that fill the SMs in whole waves, (n_calls,).
+
+    rate: FLOP/s of the whole GPU. A wave takes as long as one tile.
     Lee et al., NeuSight, ASPLOS 2025, 4.2; small tiles pay for feeding operands through shared memory.
     """
     high, wide = tile
-    tiles = groups * np.ceil(rows / high) * np.ceil(cols / wide)
+    tiles = product.groups * np.ceil(product.rows / high) * np.ceil(product.cols / wide)
     per_sm = rate / gpu.sms
-    feed = 1 + per_sm / gpu.clock_hz * 3e-3 * (1 / high + 1 / wide)
-    return np.ceil(tiles / gpu.sms) * 2.0 * high * wide * depth / per_sm * feed
+    feed = 1 + per_sm / gpu.clock_hz * product.element_bytes * 1.5e-3 * (1 / high + 1 / wide)
+    return np.asarray(np.ceil(tiles / gpu.sms) * 2.0 * high * wide * product.depth / per_sm * feed)

@@ -12,6 +12,29 @@ from predictor.ops.base import Op
 from predictor.ops.dtypes import Number, Text, act_bytes, out_bytes, weight_bytes
 
 
+def touched_share(experts: Number, topk: Number, tokens: Number, skew: Number) -> Number:
+    """Share of the experts that get at least one token; 1 when skew is 0.
+
+    Loads are spread over experts like quantiles of a power law of exponent skew between 1 and 0.8 * tokens, the
+    way aiconfigurator's collector draws its "power_law" routing; an expert counts as far as its load reaches 1.
+    """
+    if not np.any(skew):
+        return 1.0
+    keys = np.stack(np.broadcast_arrays(*(np.atleast_1d(x) for x in (experts, topk, tokens, skew))), axis=1)
+    found, back = np.unique(keys, axis=0, return_inverse=True)
+    share = np.array([_touched_share(*key) for key in found])[back.reshape(-1)]
+    return share if np.ndim(tokens) or np.ndim(skew) or np.ndim(experts) or np.ndim(topk) else float(share[0])
+
+
+def _touched_share(experts: float, topk: float, tokens: float, skew: float) -> float:
+    if skew == 0:
+        return 1.0
+    quantile = (np.arange(experts) + 0.5) / experts
+    power = 1.0 - skew if skew != 1 else 1e-9
+    load = ((max(0.8 * tokens, 2.0) ** power - 1.0) * quantile + 1.0) ** (1.0 / power)
+    return float(np.minimum(load / load.sum() * tokens * topk, 1.0).mean())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moe(Op):
     """`tokens` tokens, each sent to topk of `experts` gated feed-forwards hidden → inter → hidden.
@@ -49,8 +72,10 @@ class Moe(Op):
         return self.tokens * self.topk / self.ep
 
     def experts_touched(self) -> Number:
-        """Experts on one GPU whose weights must be read: no more than it holds, no more than its assignments."""
-        touched = np.minimum(self.experts / self.ep, np.maximum(self.routed_tokens(), 1.0))
+        """Experts on one GPU whose weights must be read: no more than it holds, no more than its assignments,
+        and fewer where popularity is skewed."""
+        held = self.experts / self.ep * touched_share(self.experts, self.topk, self.tokens, self.skew)
+        touched = np.minimum(np.maximum(held, 1.0), np.maximum(self.routed_tokens(), 1.0))
         return touched if np.ndim(touched) else float(touched)
 
     def flops(self) -> Number:

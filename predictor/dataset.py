@@ -1,0 +1,99 @@
+"""Checked measurement tables as training sets: features, targets, and who measured what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from predictor.features import Features, Setting, features
+from predictor.gpu import get_gpu
+from predictor.ops.dtypes import Array
+from predictor.roofline import roofline
+from predictor.schema import groups, op_of
+
+CELL = ["family", "phase", "gpu", "dtype", "engine"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """Rows of one estimator. table: features. latency_s, bound_s: (n,). who: gpu, generation, dtype, engine …"""
+
+    estimator: str
+    table: Features
+    latency_s: Array
+    bound_s: Array
+    who: pd.DataFrame
+
+    def take(self, rows: Any) -> TrainingSet:
+        """The rows at positions or mask `rows`."""
+        return TrainingSet(self.estimator, _rows(self.table, rows), self.latency_s[rows], self.bound_s[rows], self.who.loc[rows].reset_index(drop=True))
+
+
+def thin(frame: pd.DataFrame, rows_per_cell: int, seed: int) -> pd.DataFrame:
+    """At most rows_per_cell rows of every family x phase x GPU x dtype x engine, drawn with a fixed seed."""
+    order = np.random.default_rng(seed).permutation(len(frame))
+    rank = np.empty(len(frame), dtype=np.int64)
+    rank[order] = frame.iloc[order].groupby(CELL, observed=True).cumcount().to_numpy()
+    return frame[rank < rows_per_cell]
+
+
+def training_sets(frame: pd.DataFrame) -> Mapping[str, TrainingSet]:
+    """One set per estimator from a conformed, checked table whose rows are all usable."""
+    parts: dict[str, list[TrainingSet]] = {}
+    for (family, phase, gpu_name), rows in groups(frame):
+        part = frame.iloc[rows]
+        gpu = get_gpu(gpu_name)
+        op = op_of(part, family, phase)
+        setting = Setting(*(part[c].to_numpy(dtype=object) for c in ("engine", "kernel_name", "timing")))
+        who = part[["gpu", "dtype", "engine", "kernel_name"]].astype(object).assign(generation=gpu.generation)
+        who["family"], who["phase"] = family, phase
+        made = TrainingSet(
+            op.estimator,
+            features(op, gpu, setting),
+            part["latency_s"].to_numpy(dtype=np.float64),
+            roofline(op, gpu).latency_s,
+            who.reset_index(drop=True),
+        )
+        parts.setdefault(op.estimator, []).append(made)
+    return {name: _join(name, sets) for name, sets in parts.items()}
+
+
+PER_CALL = ("values", "work_s", "tick_s", "group")
+
+
+def _rows(table: Features, rows: Any) -> Features:
+    return table._replace(**{name: getattr(table, name)[rows] for name in PER_CALL})
+
+
+def _join(name: str, sets: list[TrainingSet]) -> TrainingSet:
+    joined = {column: np.concatenate([getattr(s.table, column) for s in sets]) for column in PER_CALL}
+    return TrainingSet(
+        name,
+        sets[0].table._replace(**joined),
+        np.concatenate([s.latency_s for s in sets]),
+        np.concatenate([s.bound_s for s in sets]),
+        pd.concat([s.who for s in sets], ignore_index=True),
+    )
+
+
+def balanced_rows(who: pd.DataFrame, count: int, seed: int) -> Array:
+    """Positions of `count` rows (or fewer), equal weight per generation, then GPU, then engine and dtype.
+
+    Cells with few rows are drawn whole and not repeated.
+    """
+    weight = pd.Series(1.0, index=who.index)
+    inner = ["generation", "gpu", "engine", "dtype"]
+    weight /= who.groupby(inner)["gpu"].transform("size")
+    cells = who.drop_duplicates(inner)
+    weight /= who["gpu"].map(cells.groupby("gpu").size())
+    weight /= who["generation"].map(cells.drop_duplicates("gpu").groupby("generation").size())
+    if len(who) <= count:
+        return np.arange(len(who))
+    chance = (weight / weight.sum()).to_numpy()
+    # Efraimidis & Spirakis 2006: weighted sampling without replacement by the largest u^(1/w).
+    keys = np.log(np.random.default_rng(seed).random(len(who))) / chance
+    return np.sort(np.argpartition(keys, -count)[-count:])

@@ -1,0 +1,22 @@
+"""What people run. A new architecture is one file and one entry in ARCHITECTURES."""
+
+from __future__ import annotations
+
+from predictor.workloads.base import ENGINES, KV_DTYPES, OpCall, Workload
+from predictor.workloads.config import decoder_from_config
+from predictor.workloads.decoder import Decoder
+from predictor.workloads.models import get_model, models
+
+ARCHITECTURES: tuple[type[Decoder], ...] = (Decoder,)
+
+__all__ = [
+    "ARCHITECTURES",
+    "ENGINES",
+    "KV_DTYPES",
+    "Decoder",
+    "OpCall",
+    "Workload",
+    "decoder_from_config",
+    "get_model",
+    "models",
+]

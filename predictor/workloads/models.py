@@ -1,0 +1,118 @@
+"""Finds a model by name: the catalogue of published models, or a config.json of one's own.
+
+>>> get_model("llama-3.1-8b").name
+'Llama-3.1-8B'
+>>> get_model("meta-llama/Llama-3.1-8B-Instruct").parameters()
+8030261248
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from predictor.errors import UnknownModel
+from predictor.workloads.config import decoder_from_config
+from predictor.workloads.decoder import Decoder
+
+# A fine-tune of a model has its shapes; these words of a name say which fine-tune, or which file format.
+VARIANTS = frozenset({"instruct", "chat", "it", "hf", "base", "pt"})
+NOT_SHAPE = ("parameters", "aliases")
+
+
+class _Catalogue(NamedTuple):
+    decoders: Mapping[str, Decoder]
+    names: Mapping[str, str]  # normalised name -> key of decoders
+    parameters: Mapping[str, int]
+
+
+def models() -> Mapping[str, Decoder]:
+    """Every model of the catalogue by name, in file order."""
+    return _catalogue().decoders
+
+
+def published_parameters() -> Mapping[str, int]:
+    """Parameter count that the publisher states, by model name; Decoder.parameters counts from the shapes."""
+    return _catalogue().parameters
+
+
+def get_model(name: str | Path) -> Decoder:
+    """The model of that name, hub id or alias, or the one that a config.json (or the directory with it) describes.
+
+    Upper and lower case, the organisation before the slash and the words of VARIANTS make no difference: an instruct
+    model has the shapes of its base model. It may state a shorter context (Qwen2.5-Instruct: 32,768 of 131,072). A
+    directory is read where the name has a leading ".", "/" or "~", ends in .json, or is not in the catalogue.
+    Raises UnknownModel, with what was perhaps meant.
+    """
+    if isinstance(name, Path):
+        return decoder_from_config(name)
+    if not isinstance(name, str) or not name.strip():
+        raise UnknownModel(f'model is {name!r}; give a name such as "Llama-3.1-8B" or the path of a config.json.')
+    name = name.strip()
+    if not name.startswith((".", "/", "~")) and not name.endswith(".json"):
+        known = _catalogue()
+        if (found := known.names.get(normalise(name))) is not None:
+            return known.decoders[found]
+        if not _is_directory(name):
+            raise UnknownModel(_did_you_mean(name))
+    return decoder_from_config(_path(name))
+
+
+def normalise(name: str) -> str:
+    """A name without case, variant words and separators; the organisation stays.
+
+    >>> normalise("meta-llama/Llama-3.1-8B_Instruct")
+    'meta-llama/llama-3.1-8b'
+    """
+    organisation, slash, rest = name.casefold().rpartition("/")
+    words = [word for word in re.split(r"[-_\s]+", rest) if word and word not in VARIANTS]
+    return organisation + slash + "-".join(words)
+
+
+@lru_cache(maxsize=1)
+def _catalogue() -> _Catalogue:
+    text = resources.files("predictor").joinpath("catalog", "models.toml").read_text(encoding="utf-8")
+    entries: dict[str, dict[str, Any]] = tomllib.loads(text)
+    decoders: dict[str, Decoder] = {}
+    names: dict[str, str] = {}
+    parameters: dict[str, int] = {}
+    for hub_id, entry in entries.items():
+        name = hub_id.rpartition("/")[2]
+        decoders[name] = Decoder(name=name, **{key: entry[key] for key in entry if key not in NOT_SHAPE})
+        parameters[name] = entry["parameters"]
+        for each in (hub_id, name, *entry.get("aliases", ())):
+            names[normalise(each)] = name
+    return _Catalogue(MappingProxyType(decoders), names, MappingProxyType(parameters))
+
+
+def _is_directory(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except OSError:  # a name too long for the file system
+        return False
+
+
+def _path(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # no such user, no home
+        return Path(name)
+
+
+def _did_you_mean(name: str) -> str:
+    shown = name[:80].encode("unicode_escape").decode()
+    known = _catalogue().names
+    wanted = normalise(name[:80])
+    close = difflib.get_close_matches(wanted, known, n=3) or difflib.get_close_matches(
+        wanted.rpartition("/")[2], known, n=3
+    )
+    meant = list(dict.fromkeys(known[each] for each in close))
+    cure = f"did you mean {' or '.join(meant)}?" if meant else f"the catalogue has {len(models())} models."
+    return f'unknown model "{shown}"; {cure} The path of a config.json works too.'
