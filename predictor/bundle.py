@@ -15,9 +15,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from predictor.errors import InvalidBundle
+from predictor.estimator import Estimator
 from predictor.features import Features
 from predictor.ops.dtypes import Array
 
@@ -27,16 +26,16 @@ if TYPE_CHECKING:
 FORMAT = 1
 MANIFEST = "bundle.json"
 DEFAULT_BUNDLE = "base-1"
-ESTIMATOR_KEYS = ("file", "sha256", "features", "rising", "gpus", "ranges", "log_offsets", "roofline2")
+ESTIMATOR_KEYS = ("file", "sha256", "features", "floors", "gpus", "ranges", "log_offsets", "roofline2")
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """path: folder. manifest: parsed and verified bundle.json. Boosters load when first asked for."""
+    """path: folder. manifest: parsed and verified bundle.json. Estimators load when first asked for."""
 
     path: Path
     manifest: Mapping[str, Any]
-    _boosters: dict[str, Any] = field(default_factory=dict, repr=False)
+    _estimators: dict[str, Estimator] = field(default_factory=dict, repr=False)
 
     @property
     def id(self) -> str:
@@ -61,21 +60,21 @@ class Bundle:
         """Whether rows of this GPU trained the estimator."""
         return self.has(estimator) and gpu in self.estimator(estimator)["gpus"]
 
-    def factor(self, estimator: str, table: Features) -> Array:
-        """exp(booster output): what the base is multiplied by, (n_calls,)."""
+    def latency_s(self, estimator: str, table: Features) -> Array:
+        """Predicted seconds per call, (n_calls,); the caller holds them above the bound."""
         entry = self.estimator(estimator)
         if list(table.names) != list(entry["features"]):
             raise InvalidBundle(
                 f"bundle {self.id} was made with other features for {estimator}; train it again with this version."
             )
-        booster = self._booster(estimator)
-        margin = booster.inplace_predict(table.values, validate_features=False)
-        return np.asarray(np.exp(margin), dtype=np.float64)
+        if estimator not in self._estimators:
+            self._estimators[estimator] = Estimator(load_booster(self.path, entry), entry["floors"])
+        return self._estimators[estimator].latency_s(table)
 
-    def _booster(self, name: str) -> xgboost.Booster:
-        if name not in self._boosters:
-            self._boosters[name] = load_booster(self.path, self.estimator(name))
-        return self._boosters[name]  # type: ignore[no-any-return]
+    def log_offsets(self, estimator: str, seen: bool) -> tuple[float, float]:
+        """log(truth / prediction) at the ends of the interval, on GPUs the estimator saw or did not see."""
+        low, high = self.estimator(estimator)["log_offsets"]["seen" if seen else "unseen"]
+        return float(low), float(high)
 
 
 def load_booster(folder: Path, entry: Mapping[str, Any]) -> xgboost.Booster:
@@ -124,7 +123,9 @@ def _verify(manifest: Any, path: Path) -> None:
     for name, entry in manifest["estimators"].items():
         missing = [key for key in ESTIMATOR_KEYS if key not in entry]
         if missing or Path(str(entry["file"])).name != entry["file"]:
-            raise InvalidBundle(f"{path}: estimator {name} is incomplete ({', '.join(missing) or 'file'}); train again.")
+            raise InvalidBundle(
+                f"{path}: estimator {name} is incomplete ({', '.join(missing) or 'file'}); train again."
+            )
 
 
 def locate(name_or_path: str | Path) -> Path:

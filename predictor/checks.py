@@ -123,7 +123,9 @@ def _check_spikes(frame: pd.DataFrame, growing: str, rows: Any, mark: Any) -> No
     ordered = part.to_numpy()[order]
     same = (ordered[1:, : len(shape)] == ordered[:-1, : len(shape)]).all(axis=1)
     spike = same & (ordered[:-1, -1] > SPIKE * ordered[1:, -1]) & (ordered[1:, -2] > ordered[:-1, -2])
-    mark(rows[order[:-1][spike]], FLAGGED, f"slower by {SPIKE:g}x than the same call with more {growing}; measure again")
+    mark(
+        rows[order[:-1][spike]], FLAGGED, f"slower by {SPIKE:g}x than the same call with more {growing}; measure again"
+    )
 
 
 def _check_repeats(frame: pd.DataFrame, status: Any, mark: Any) -> None:

@@ -30,7 +30,13 @@ class TrainingSet:
 
     def take(self, rows: Any) -> TrainingSet:
         """The rows at positions or mask `rows`."""
-        return TrainingSet(self.estimator, _rows(self.table, rows), self.latency_s[rows], self.bound_s[rows], self.who.loc[rows].reset_index(drop=True))
+        return TrainingSet(
+            self.estimator,
+            _rows(self.table, rows),
+            self.latency_s[rows],
+            self.bound_s[rows],
+            self.who.loc[rows].reset_index(drop=True),
+        )
 
 
 def thin(frame: pd.DataFrame, rows_per_cell: int, seed: int) -> pd.DataFrame:
@@ -70,7 +76,7 @@ def _rows(table: Features, rows: Any) -> Features:
 
 
 def _join(name: str, sets: list[TrainingSet]) -> TrainingSet:
-    joined = {column: np.concatenate([getattr(s.table, column) for s in sets]) for column in PER_CALL}
+    joined: dict[str, Any] = {column: np.concatenate([getattr(s.table, column) for s in sets]) for column in PER_CALL}
     return TrainingSet(
         name,
         sets[0].table._replace(**joined),
@@ -80,7 +86,7 @@ def _join(name: str, sets: list[TrainingSet]) -> TrainingSet:
     )
 
 
-def balanced_rows(who: pd.DataFrame, count: int, seed: int) -> Array:
+def balanced_rows(who: pd.DataFrame, count: int, seed: int) -> np.ndarray[Any, Any]:
     """Positions of `count` rows (or fewer), equal weight per generation, then GPU, then engine and dtype.
 
     Cells with few rows are drawn whole and not repeated.

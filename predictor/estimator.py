@@ -1,8 +1,8 @@
 """One estimator: gradient-boosted trees that correct a physical estimate, monotone where physics is.
 
-The target is log(latency / base). Features that can only rise with more work or a worse GPU get monotone
-constraints, so that a prediction never falls when work grows. Pseudo-Huber loss: robust, and unlike absolute
-error it keeps the constraints (XGBoost re-fits leaves for absolute error and loses them).
+The target is log(latency / base). Features that can only rise with more tokens or a worse GPU get monotone
+constraints and the base rises with them, so that a prediction never falls when tokens are added or the GPU gets
+worse. Squared error keeps the constraints; absolute error does not (XGBoost re-fits its leaves).
 """
 
 from __future__ import annotations
@@ -42,8 +42,6 @@ class Recipe:
     colsample_bytree: float = 0.6
     min_child_weight: float = 10.0
     max_bin: int = 256
-    huber_slope: float = 0.2
-    monotone: bool = True
     level: float = 0.8
 
 
@@ -87,7 +85,7 @@ def fit(table: Features, latency_s: Array, recipe: Recipe) -> Estimator:
     floors = fit_floors(table, latency_s)
     values, base = inputs(table, floors)
     target = np.log(latency_s / base)
-    constraints = (1 if recipe.monotone else 0,) * table.rising + (0,) * (len(table.names) - table.rising)
+    constraints = (1,) * table.times + (0,) * (len(table.names) - table.times)
     data = xgboost.QuantileDMatrix(values, label=target, max_bin=recipe.max_bin)
     parameters: dict[str, Any] = {
         "objective": "reg:squarederror",

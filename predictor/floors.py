@@ -18,7 +18,6 @@ Floors = Mapping[str, float]  # group or its leading parts → cycles; "" for al
 
 SMALL_CYCLES = 3_000.0  # nominal work below which a call is nearly all floor
 INFLATION = 2.0  # the base takes twice the floor, so that the correction to it rises with work
-SLOPE = 1.0
 
 
 def fit_floors(table: Features, latency_s: Array) -> Floors:
@@ -60,4 +59,4 @@ def inputs(table: Features, floors: Floors) -> tuple[NDArray[np.float32], Array]
     floor = floor_s(table, floors)
     values = table.values.copy()
     values[:, : table.times] -= np.log(floor)[:, None].astype(np.float32)
-    return values, floor * (INFLATION + table.work_s / floor) ** SLOPE
+    return values, INFLATION * floor + table.work_s

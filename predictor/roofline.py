@@ -53,7 +53,8 @@ class Bound(NamedTuple):
     def limiter(self) -> np.ndarray[Any, Any]:
         """Which of LIMITERS sets the bound, (n_calls,) names."""
         times = np.stack([self.compute_s, self.memory_s, self.link_s])
-        return np.asarray(LIMITERS, dtype=object)[np.argmax(times, axis=0)]
+        named: np.ndarray[Any, Any] = np.asarray(LIMITERS, dtype=object)[np.argmax(times, axis=0)]
+        return named
 
 
 def peak_flop_per_s(op: Op, gpu: Gpu) -> Array:

@@ -154,9 +154,9 @@ def op_type(family: str) -> type[Op]:
 def groups(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], np.ndarray[Any, Any]]]:
     """((family, phase, gpu), row positions) of a conformed table: the pieces that become one Op on one GPU."""
     keys = ["family", "phase", "gpu"]
-    for key, rows in frame.groupby(keys, observed=True, sort=True).indices.items():
-        family, phase, gpu = (str(part) for part in key)
-        yield (family, phase, gpu), np.asarray(rows)
+    found: dict[Any, Any] = dict(frame.groupby(keys, observed=True, sort=True).indices)
+    for (family, phase, gpu), rows in found.items():
+        yield (str(family), str(phase), str(gpu)), np.asarray(rows)
 
 
 def op_of(frame: pd.DataFrame, family: str, phase: str = "") -> Op:

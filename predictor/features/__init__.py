@@ -38,13 +38,15 @@ REFERENCE_CLOCK_HZ = 1.9e9
 
 
 class Features(NamedTuple):
-    """names: times, then sizes, then fixed columns; the first `times` are seconds, the first `rising` never fall
-    with work. values: (n_calls, n_features) float32, logarithms of the rising columns. work_s: (n_calls,).
-    tick_s: (n_calls,) seconds of one cycle as launch floors count them. group: (n_calls,) names."""
+    """What the estimator of an op sees of a column of calls.
+
+    names: columns, the first `times` of them seconds that never fall with more tokens or a worse GPU.
+    values: (n_calls, n_features) float32, times as logarithms. work_s: (n_calls,) nominal seconds.
+    tick_s: (n_calls,) seconds of one cycle as launch floors count them. group: (n_calls,) names.
+    """
 
     names: tuple[str, ...]
     times: int
-    rising: int
     values: NDArray[np.float32]
     work_s: Array
     tick_s: Array
@@ -54,14 +56,14 @@ class Features(NamedTuple):
 def features(op: Op, gpu: Gpu, setting: Setting) -> Features:
     """What the estimator of `op` sees of each call on `gpu`."""
     terms = TERMS[op.family](op, gpu, setting)
-    rising = [np.log(np.maximum(value, 1e-12)) for value in (*terms.times.values(), *terms.sizes.values())]
-    names = (*terms.times, *terms.sizes, *terms.fixed)
-    values = np.stack([*rising, *terms.fixed.values()], axis=1).astype(np.float32)
+    logs = [np.log(np.maximum(seconds, 1e-12)) for seconds in terms.times.values()]
+    names = (*terms.times, *terms.fixed)
+    values = np.stack([*logs, *terms.fixed.values()], axis=1).astype(np.float32)
     exponent = FLOOR_EXPONENT.get(op.family, 1.0)
     device = (REFERENCE_CLOCK_HZ / gpu.boost_clock_hz) ** exponent / REFERENCE_CLOCK_HZ
     host = np.char.startswith(terms.group.astype(str), "host")
     tick = np.where(host, 1.0 / REFERENCE_CLOCK_HZ, device)
-    return Features(names, len(terms.times), len(rising), values, terms.work_s, tick, terms.group)
+    return Features(names, len(terms.times), values, terms.work_s, tick, terms.group)
 
 
 __all__ = ["Features", "Setting", "features"]

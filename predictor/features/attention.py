@@ -66,6 +66,8 @@ def _fixed(op: Attention, setting: Setting, kernels: np.ndarray[Any, Any]) -> di
     calls = len(op)
     return {
         "head_dim": column(op.head_dim, calls),
+        "heads": column(op.heads, calls),
+        "kv_heads": column(op.kv_heads, calls),
         "group": column(op.heads, calls) / column(op.kv_heads, calls),
         "window": (column(op.window, calls) > 0).astype(np.float64),
         "causal": column(op.causal, calls),
@@ -79,14 +81,18 @@ def _fixed(op: Attention, setting: Setting, kernels: np.ndarray[Any, Any]) -> di
 def prefill_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
     """Tile-padded tensor time, exponentials, shared-memory traffic, memory, waves and the longest serial loop."""
     calls = len(op)
-    batch, q_len, kv_len, heads, dim = (column(x, calls) for x in (op.batch, op.q_len, op.kv_len, op.heads, op.head_dim))
+    batch, q_len, kv_len, heads, dim = (
+        column(x, calls) for x in (op.batch, op.q_len, op.kv_len, op.heads, op.head_dim)
+    )
     kernels = kernel_family(setting.kernel, setting.engine, gpu, calls)
     rate = _kernel_rate(op, gpu, kernels)
     pairs = column(op.pairs(), calls)
     tiles = np.ceil(q_len / 128)
     reach = np.minimum(kv_len, np.where(column(op.window, calls) > 0, op.window + 128.0, np.inf))
     # A causal mask skips whole 128-wide blocks only: half a block per row of tiles is computed and thrown away.
-    padded = np.maximum(pairs + tiles * 128 * 64, np.minimum(tiles * 128, np.maximum(q_len, 64)) * np.minimum(reach, 64))
+    padded = np.maximum(
+        pairs + tiles * 128 * 64, np.minimum(tiles * 128, np.maximum(q_len, 64)) * np.minimum(reach, 64)
+    )
     mma = 4.0 * batch * heads * dim * padded / rate
     exp = batch * heads * padded / (EXP_PER_SM_CYCLE * gpu.sms * gpu.boost_clock_hz)
     moved = column(op.bytes_moved(), calls)
@@ -104,15 +110,9 @@ def prefill_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
         "waves_s": waves,
         "serial_s": serial,
     }
-    sizes = {
-        "batch": batch,
-        "q_len": q_len,
-        "kv_len": kv_len,
-        "heads": heads,
-    }
     work = soft_max([1.3 * mma, 1.5 * exp, 1.2 * memory, feed])
     group = group_names(calls, setting.timing, kernels, setting.engine, op.kv_dtype)
-    return Terms(times, sizes, _fixed(op, setting, kernels), work, group)
+    return Terms(times, _fixed(op, setting, kernels), work, group)
 
 
 def decode_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
@@ -139,16 +139,9 @@ def decode_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
         "serial_s": np.maximum(serial, lone),
         "blocks_s": blocks,
     }
-    sizes = {
-        "batch": batch,
-        "keys": keys,
-        "kv_len": column(op.kv_len, calls),
-        "heads": heads,
-        "kv_heads": kv_heads,
-    }
     work = soft_max([1.2 * memory, feed, serial])
     group = group_names(calls, setting.timing, kernels, setting.engine, op.kv_dtype)
-    return Terms(times, sizes, _fixed(op, setting, kernels), work, group)
+    return Terms(times, _fixed(op, setting, kernels), work, group)
 
 
 def attention_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:

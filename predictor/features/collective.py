@@ -29,15 +29,12 @@ def collective_terms(op: Collective, gpu: Gpu, setting: Setting) -> Terms:
         "ring_steps_s": twice * (gpus - 1) * 1e-6,
         "local_s": message / gpu.mem_bytes_per_s,
     }
-    sizes = {
-        "message_bytes": message,
-        "n_gpus": gpus,
-    }
     fixed = {
+        "n_gpus": gpus,
         "switched": (rate > 2.5 * gpu.pcie_bytes_per_s).astype(np.float64),
         "eager": np.char.endswith(kernels, "eager").astype(np.float64),
         **one_hot("engine", setting.engine, ENGINES, calls),
         **one_hot("kind", op.kind, tuple(LEAST_TRAFFIC), calls),
     }
     eager = np.where(fixed["eager"] > 0, "eager", "graph").astype(object)
-    return Terms(times, sizes, fixed, ring, group_names(calls, setting.timing, setting.engine, eager, op.kind))
+    return Terms(times, fixed, ring, group_names(calls, setting.timing, setting.engine, eager, op.kind))

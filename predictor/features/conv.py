@@ -33,16 +33,12 @@ def conv_terms(op: Conv, gpu: Gpu, setting: Setting) -> Terms:
         "memory_s": memory,
         "unrolled_s": unrolled,
     }
-    sizes = {
-        "batch": column(op.batch, calls),
-        "pixels": pixels,
+    fixed = {
         "taps": taps,
         "outs": outs,
-    }
-    fixed = {
         "kernel": column(op.kernel, calls),
         "stride": column(op.stride, calls),
         "host": one_hot("timing", setting.timing, ("host",), calls)["timing_host"],
     }
     group = group_names(calls, setting.timing, op.dtype, setting.engine)
-    return Terms(times, sizes, fixed, soft_max([tiled, memory]), group)
+    return Terms(times, fixed, soft_max([tiled, memory]), group)

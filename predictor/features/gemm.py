@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from predictor.features.terms import Product, Setting, Terms, cycles, group_names, memory_time, one_hot, power_time, soft_max, tiled_time
+from predictor.features.terms import (
+    Product,
+    Setting,
+    Terms,
+    cycles,
+    group_names,
+    memory_time,
+    one_hot,
+    power_time,
+    soft_max,
+    tiled_time,
+)
 from predictor.gpu import Gpu
 from predictor.ops import Gemm
 from predictor.ops.base import column
@@ -12,7 +23,19 @@ from predictor.ops.dtypes import Array, act_bytes, weight_bytes
 from predictor.roofline import peak_flop_per_s
 
 ENGINES = ("vllm", "sglang", "trtllm", "torch", "aiter")
-TILES = ((256, 128), (128, 256), (128, 128), (64, 128), (128, 64), (64, 64), (64, 256), (32, 64), (16, 64), (64, 32), (16, 128))
+TILES = (
+    (256, 128),
+    (128, 256),
+    (128, 128),
+    (64, 128),
+    (128, 64),
+    (64, 64),
+    (64, 256),
+    (32, 64),
+    (16, 64),
+    (64, 32),
+    (16, 128),
+)
 SPLITS = (1, 2, 4, 8, 16)
 
 
@@ -37,16 +60,15 @@ def gemm_terms(op: Gemm, gpu: Gpu, setting: Setting) -> Terms:
         "tile_64x64_s": tiled[64, 64],
         "memory_s": memory,
         "dram_s": moved / gpu.mem_bytes_per_s,
+        "weights_s": batch * n * k * column(weight_bytes(op.dtype), calls) / gpu.mem_bytes_per_s,
+        "rows_s": batch * m * (k + n) * column(act_bytes(op.dtype), calls) / gpu.mem_bytes_per_s,
         "loop_s": loop,
         "power_s": power_time(column(op.flops(), calls), op.dtype, gpu),
     }
-    sizes = {
-        "m": m,
+    fixed = {
         "n": n,
         "k": k,
         "batch": batch,
-    }
-    fixed = {
         "act_bytes": column(act_bytes(op.dtype), calls),
         "weight_bytes": column(weight_bytes(op.dtype), calls),
         "host": one_hot("timing", setting.timing, ("host",), calls)["timing_host"],
@@ -54,7 +76,7 @@ def gemm_terms(op: Gemm, gpu: Gpu, setting: Setting) -> Terms:
         **one_hot("dtype", op.dtype, ("fp8", "fp8_block", "nvfp4", "int8", "fp32"), calls),
     }
     group = group_names(calls, setting.timing, op.dtype, setting.engine)
-    return Terms(times, sizes, fixed, soft_max([1.2 * split, 1.8 * memory]), group)
+    return Terms(times, fixed, soft_max([1.2 * split, 1.8 * memory]), group)
 
 
 def _split_time(product: Product, rate: Array, gpu: Gpu, splits: int) -> Array:

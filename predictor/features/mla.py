@@ -39,16 +39,12 @@ def mla_terms(op: Mla, gpu: Gpu, setting: Setting) -> Terms:
         "serial_s": serial,
         "waves_s": cycles(np.ceil(blocks / gpu.sms) * 1000, gpu),
     }
-    sizes = {
-        "batch": batch,
-        "kv_len": kv_len,
-        "heads": heads,
-    }
     kernels = text_column(setting.kernel, calls).astype(str)
     fixed = {
+        "heads": heads,
         "kv_bytes": column(weight_bytes(op.kv_dtype), calls),
         "kernel_triton": np.char.find(np.char.lower(kernels), "triton").__ge__(0).astype(np.float64),
         **one_hot("engine", setting.engine, ENGINES, calls),
     }
     work = soft_max([1.4 * mma, exp, 1.2 * memory])
-    return Terms(times, sizes, fixed, work, group_names(calls, setting.timing, setting.engine, op.kv_dtype))
+    return Terms(times, fixed, work, group_names(calls, setting.timing, setting.engine, op.kv_dtype))

@@ -2,17 +2,56 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from predictor.features.terms import Product, Setting, Terms, cycles, group_names, memory_time, one_hot, soft_max, tiled_time
+from predictor.features.terms import (
+    Product,
+    Setting,
+    Terms,
+    cycles,
+    group_names,
+    memory_time,
+    one_hot,
+    soft_max,
+    tiled_time,
+)
 from predictor.gpu import Gpu
 from predictor.ops import Moe
-from predictor.ops.base import column
-from predictor.ops.dtypes import act_bytes, weight_bytes
+from predictor.ops.base import column, text_column
+from predictor.ops.dtypes import Text, act_bytes, weight_bytes
 from predictor.roofline import peak_flop_per_s
 
 ENGINES = ("vllm", "sglang", "trtllm", "aiter")
+KERNELS = ("marlin", "trtllm", "cutlass", "deepgemm", "native", "triton")
+# The same kernel has many names; first match wins, and what matches none is Triton's fused_moe.
+KERNEL_OF = (
+    ("marlin", "marlin"),
+    ("cutlass", "cutlass"),
+    ("trtllm", "trtllm"),
+    ("deepgemm", "deepgemm"),
+    ("deep_gemm", "deepgemm"),
+    ("deepep", "deepgemm"),
+    ("torch_flow", "native"),
+)
+# What an engine picks by itself on each generation; "" for all others.
+DEFAULT_KERNEL = {"trtllm": {"": "native"}, "vllm": {"Blackwell": "trtllm"}, "sglang": {"Blackwell": "trtllm"}}
 TILES = ((16, 128), (32, 128), (64, 128), (128, 128), (128, 256))
+
+
+def kernel_family(kernel: Text, engine: Text, gpu: Gpu, calls: int) -> np.ndarray[Any, Any]:
+    """Canonical kernel of each call, (n_calls,): read off its name, else the engine's choice on this GPU."""
+    pairs = list(zip(text_column(kernel, calls).tolist(), text_column(engine, calls).tolist(), strict=True))
+    table = {pair: _kernel_family(*pair, gpu) for pair in set(pairs)}
+    return np.array([table[pair] for pair in pairs], dtype=object)
+
+
+def _kernel_family(name: str, engine: str, gpu: Gpu) -> str:
+    if not name:
+        choices = DEFAULT_KERNEL.get(engine, {})
+        return choices.get(gpu.generation, choices.get("", "triton"))
+    return next((family for part, family in KERNEL_OF if part in name), "triton")
 
 
 def moe_terms(op: Moe, gpu: Gpu, setting: Setting) -> Terms:
@@ -43,22 +82,19 @@ def moe_terms(op: Moe, gpu: Gpu, setting: Setting) -> Terms:
         "route_s": cycles(tokens * experts / gpu.sms, gpu),
         "loop_s": loop,
     }
-    sizes = {
-        "tokens": tokens,
-        "per_expert": per_expert,
-        "touched": touched,
+    kernels = kernel_family(setting.kernel, setting.engine, gpu, calls)
+    fixed = {
         "hidden": hidden,
         "inter": inter,
-    }
-    fixed = {
         "experts": experts,
         "topk": topk,
         "skew": column(op.skew, calls),
         "ep": ep,
         "act_bytes": element,
         "weight_bytes": column(weight_bytes(op.dtype), calls),
+        **one_hot("kernel", kernels, KERNELS, calls),
         **one_hot("engine", setting.engine, ENGINES, calls),
         **one_hot("dtype", op.dtype, ("fp8_block", "int4_wo", "mxfp4_wo", "nvfp4"), calls),
     }
     work = soft_max([1.3 * times["tiled_s"], 1.2 * memory])
-    return Terms(times, sizes, fixed, work, group_names(calls, setting.timing, setting.engine, op.dtype))
+    return Terms(times, fixed, work, group_names(calls, setting.timing, setting.engine, kernels, op.dtype))

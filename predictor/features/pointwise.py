@@ -26,15 +26,12 @@ def pointwise_terms(op: Pointwise, gpu: Gpu, setting: Setting) -> Terms:
         "row_s": cycles(np.ceil(rows / gpu.sms) * 200, gpu),
         "column_s": cycles(cols, gpu),
     }
-    sizes = {
-        "rows": rows,
-        "cols": cols,
-    }
     fixed = {
+        "cols": cols,
         "act_bytes": column(act_bytes(op.dtype), calls),
         "host": one_hot("timing", setting.timing, ("host",), calls)["timing_host"],
         **one_hot("engine", setting.engine, ENGINES, calls),
         **one_hot("kind", op.kind, tuple(KINDS), calls),
     }
     group = group_names(calls, setting.timing, op.kind, setting.engine)
-    return Terms(times, sizes, fixed, 1.15 * times["memory_s"], group)
+    return Terms(times, fixed, 1.15 * times["memory_s"], group)

@@ -30,15 +30,13 @@ class Setting(NamedTuple):
 class Terms(NamedTuple):
     """What an estimator sees of a column of calls.
 
-    times: seconds that never fall when the call grows or the GPU gets worse, each (n_calls,) > 0.
-    sizes: counts that never fall when the call grows.
-    fixed: what kind of call it is; more tokens or a slower GPU do not change it.
+    times: seconds that never fall when the call gets more tokens or the GPU gets worse, each (n_calls,) > 0.
+    fixed: what kind of call it is, its model dimensions included; more tokens or a slower GPU do not change it.
     work_s: nominal time of the work without any launch floor, seconds; rising too.
     group: calls of one group share a launch floor; "engine|dtype|…", most telling part first.
     """
 
     times: Mapping[str, Array]
-    sizes: Mapping[str, Array]
     fixed: Mapping[str, Array]
     work_s: Array
     group: np.ndarray[Any, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
@@ -74,6 +75,10 @@ class Op:
         sizes = [np.size(getattr(self, f.name)) for f in fields(self) if not isinstance(getattr(self, f.name), str)]
         return max(sizes)
 
+    def texts(self) -> tuple[str, ...]:
+        """The text fields of a scalar op."""
+        return tuple(str(getattr(self, f.name)) for f in fields(self) if f.name in TEXT_FIELDS)
+
     def take(self, rows: Any) -> Self:
         """The calls at `rows` (an index array, mask or slice); scalar fields stay."""
         chosen = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -88,3 +93,16 @@ def column(value: Number | int, length: int) -> Array:
 def text_column(value: Text, length: int) -> np.ndarray[Any, Any]:
     """A text field as an array of `length` names."""
     return np.broadcast_to(np.asarray(value, dtype=object), (length,))
+
+
+def stack(calls: Sequence[Op]) -> Op:
+    """Scalar ops of one kind and equal text fields as one column of calls, in the order given.
+
+    Other fields become (n_calls,) arrays.
+    """
+    first = calls[0]
+    columns = {
+        f.name: getattr(first, f.name) if f.name in TEXT_FIELDS else np.array([getattr(c, f.name) for c in calls])
+        for f in fields(first)
+    }
+    return type(first)(**columns)

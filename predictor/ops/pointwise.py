@@ -89,5 +89,3 @@ def per_kind(kind: Text, value: Any) -> Number:
         return float(value(KINDS[kind]))
     table = {name: float(value(facts)) for name, facts in KINDS.items()}
     return np.array([table[name] for name in np.asarray(kind).tolist()])
-
-

@@ -1,0 +1,181 @@
+"""The main path: a workload is a list of ops; on a GPU each op has a bound; a bundle's estimators say what share of
+that bound is reached; the sum is a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from predictor.bundle import Bundle, load_bundle
+from predictor.features import Setting, features
+from predictor.gpu import Gpu, resolve_gpu
+from predictor.memory import memory
+from predictor.ops import Op
+from predictor.ops.base import stack
+from predictor.ops.dtypes import Array
+from predictor.report import Interval, OpLine, Report, shape_of
+from predictor.roofline import roofline
+from predictor.workloads.base import OpCall, Workload
+from predictor.workloads.decoder import Decoder
+from predictor.workloads.models import get_model
+
+SEEN, UNSEEN, BOUND_ONLY = "seen-gpu", "unseen-gpu", "bound-only"
+DECODE_POINTS = 5  # cached lengths at which a decode step is predicted; between them it is near linear
+SLOWEST_OF_BOUND = 20.0  # upper end of "bound-only": no family's median call is further from its bound
+
+
+class OpPrediction(NamedTuple):
+    """A column of calls. latency_s, low_s, high_s, bound_s: (n_calls,) seconds; limiter: (n_calls,) names.
+
+    low_s never beats the bound. basis: "seen-gpu", "unseen-gpu" or "bound-only" (no estimator for this op).
+    """
+
+    latency_s: Array
+    low_s: Array
+    high_s: Array
+    bound_s: Array
+    limiter: np.ndarray[Any, Any]
+    basis: str
+
+
+def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle | None = None) -> OpPrediction:
+    """Latency of every call of `op` on `gpu`; the only place where a bound meets an estimator.
+
+    setting: engine, kernel and timing, by default vLLM's choice timed on the device. bundle: the default one.
+    """
+    bundle = bundle or load_bundle()
+    bound = roofline(op, gpu)
+    least = bound.latency_s
+    if not bundle.has(op.estimator):
+        known = least + bound.floor_s
+        return OpPrediction(known, least, known * SLOWEST_OF_BOUND, least, bound.limiter, BOUND_ONLY)
+    seen = bundle.saw(op.estimator, gpu.name)
+    latency = np.maximum(bundle.latency_s(op.estimator, features(op, gpu, setting or Setting())), least)
+    low, high = bundle.log_offsets(op.estimator, seen)
+    return OpPrediction(
+        latency,
+        np.maximum(latency * np.exp(low), least),
+        latency * np.exp(high),
+        least,
+        bound.limiter,
+        SEEN if seen else UNSEEN,
+    )
+
+
+def predict(
+    model: str | Path | Decoder,
+    gpu: str | Gpu,
+    *,
+    batch: int = 1,
+    input_len: int = 1024,
+    output_len: int = 128,
+    dtype: str = "bf16",
+    kv_dtype: str = "",
+    tp: int = 1,
+    engine: str = "vllm",
+    bundle: str | Path | Bundle = "",
+) -> Report:
+    """What `model` does on tp × `gpu`: TTFT, TPOT and E2E of a static batch, throughput and memory.
+
+    Times are seconds with an interval at the bundle's level. Host time between kernels is not in them: serving
+    engines hide it behind CUDA graphs in decode.
+    """
+    known_gpu, note = (gpu, "") if isinstance(gpu, Gpu) else resolve_gpu(gpu)
+    opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    workload = Workload(
+        model=model if isinstance(model, Decoder) else get_model(model),
+        batch=batch,
+        input_len=input_len,
+        output_len=output_len,
+        dtype=dtype,
+        kv_dtype=kv_dtype,
+        tp=tp,
+        engine=engine,
+    )
+    return report(workload, known_gpu, opened, (note,) if note else ())
+
+
+def report(workload: Workload, gpu: Gpu, bundle: Bundle, notes: tuple[str, ...] = ()) -> Report:
+    """The sum over the ops of prefill and of decode steps, with what limits them and what they need in memory."""
+    steps = max(workload.output_len - 1, 1)
+    points = np.unique(np.linspace(workload.input_len + 1, workload.input_len + steps, DECODE_POINTS).astype(int))
+    prefill = _lines("prefill", workload.prefill_ops(), gpu, workload.engine, bundle)
+    decodes = [_lines("decode", workload.decode_ops(int(kv)), gpu, workload.engine, bundle) for kv in points]
+    ttft, tpots = _total(prefill, gpu), [_total(lines, gpu) for lines in decodes]
+    tpot = Interval(*(float(_mean_over(points, [t[i] for t in tpots])) for i in range(3)))
+    e2e = Interval(*(ttft[i] + (workload.output_len - 1) * tpot[i] for i in range(3)))
+    tokens = workload.batch * workload.output_len
+    middle = decodes[len(decodes) // 2]
+    return Report(
+        workload=workload,
+        gpu=gpu,
+        ttft_s=ttft,
+        tpot_s=tpot,
+        e2e_s=e2e,
+        tokens_per_s=Interval(tokens / e2e.value, tokens / e2e.high, tokens / e2e.low),
+        memory=memory(workload, gpu),
+        limiter=_limiter(middle if workload.output_len > 1 else prefill),
+        basis=_basis([line.basis for line in prefill + middle]),
+        bundle=bundle.id,
+        level=bundle.level,
+        notes=notes,
+        ops=tuple(prefill + middle),
+    )
+
+
+def _lines(phase: str, calls: Sequence[OpCall], gpu: Gpu, engine: str, bundle: Bundle) -> list[OpLine]:
+    """Predict calls together, one column per estimator and set of text fields, in the order given."""
+    batches: dict[tuple[str, ...], list[int]] = {}
+    for position, call in enumerate(calls):
+        batches.setdefault((call.op.estimator, *call.op.texts()), []).append(position)
+    lines: dict[int, OpLine] = {}
+    for positions in batches.values():
+        found = predict_op(stack([calls[i].op for i in positions]), gpu, Setting(engine=engine), bundle)
+        for row, i in enumerate(positions):
+            count = calls[i].count
+            lines[i] = OpLine(
+                phase,
+                calls[i].name,
+                shape_of(calls[i].op),
+                count,
+                Interval(*(float(x[row]) * count for x in (found.latency_s, found.low_s, found.high_s))),
+                float(found.bound_s[row]) * count,
+                float(calls[i].op.bytes_moved()) * count,
+                str(found.limiter[row]),
+                found.basis,
+            )
+    return [lines[i] for i in range(len(calls))]
+
+
+def _total(lines: Sequence[OpLine], gpu: Gpu) -> Interval:
+    """A step is the sum of its ops. Errors on one GPU move together, so the ends of the intervals add.
+
+    The cache holds what one op left for the next, but not the step: all else must come from memory.
+    """
+    moved = sum(line.bytes_moved for line in lines)
+    bound = max(sum(line.bound_s for line in lines), (moved - gpu.llc_bytes) / gpu.mem_bytes_per_s)
+    return Interval(*(max(sum(line.latency_s[i] for line in lines), bound) for i in range(3)))
+
+
+def _mean_over(points: Array, values: Sequence[float]) -> float:
+    """Mean of a function known at `points`, trapezoidal between them."""
+    if len(points) == 1:
+        return values[0]
+    return float(np.trapezoid(values, points) / (points[-1] - points[0]))
+
+
+def _limiter(lines: Sequence[OpLine]) -> str:
+    """What the ops that fill most of the time are limited by; "launch" where they are far above their bounds."""
+    shares: dict[str, float] = {}
+    for line in lines:
+        name = line.limiter if line.latency_s.value < 4 * line.bound_s else "launch"
+        shares[name] = shares.get(name, 0.0) + line.latency_s.value
+    return max(shares, key=lambda name: shares[name])
+
+
+def _basis(bases: Sequence[str]) -> str:
+    """The weakest basis of an op that an estimator answered for; bound-only where none did."""
+    return UNSEEN if UNSEEN in bases else SEEN if SEEN in bases else BOUND_ONLY

@@ -1,0 +1,94 @@
+"""What a prediction says, and how it reads as one flat row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+from predictor.gpu import Gpu
+from predictor.memory import Memory
+from predictor.ops import Op
+from predictor.workloads.base import Workload
+
+
+class Interval(NamedTuple):
+    """value with the ends low and high of the interval at the report's level."""
+
+    value: float
+    low: float
+    high: float
+
+
+class OpLine(NamedTuple):
+    """One kind of op of a phase: all its calls together. Times in seconds; decode is the middle step."""
+
+    phase: str
+    name: str
+    shape: str
+    count: float  # type: ignore[assignment]  # hides tuple.count
+    latency_s: Interval
+    bound_s: float
+    bytes_moved: float
+    limiter: str
+    basis: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The answer for one workload on one kind of GPU."""
+
+    workload: Workload
+    gpu: Gpu
+    ttft_s: Interval
+    tpot_s: Interval
+    e2e_s: Interval
+    tokens_per_s: Interval
+    memory: Memory
+    limiter: str
+    basis: str
+    bundle: str
+    level: float
+    notes: tuple[str, ...]
+    ops: tuple[OpLine, ...]
+
+    @property
+    def n_gpus(self) -> int:
+        """GPUs that run the workload together."""
+        return self.workload.tp
+
+    def to_dict(self) -> dict[str, Any]:
+        """One flat row; an interval x becomes x, x_low and x_high. Bytes are per GPU."""
+        asked = self.workload
+        row: dict[str, Any] = {
+            "model": asked.model.name,
+            "gpu": self.gpu.name,
+            "n_gpus": self.n_gpus,
+            "engine": asked.engine,
+            "batch": asked.batch,
+            "input_len": asked.input_len,
+            "output_len": asked.output_len,
+            "dtype": asked.dtype,
+            "kv_dtype": asked.cache_dtype,
+            "tp": asked.tp,
+        }
+        for name in ("ttft_s", "tpot_s", "e2e_s", "tokens_per_s"):
+            interval: Interval = getattr(self, name)
+            row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+        row["tokens_per_s_per_gpu"] = self.tokens_per_s.value / self.n_gpus
+        row["memory_bytes"], row["fits"] = self.memory.total_bytes, self.memory.fits
+        row |= {
+            f.name: getattr(self.memory, f.name) for f in fields(self.memory) if f.name not in ("total_bytes", "fits")
+        }
+        row |= {"limiter": self.limiter, "basis": self.basis, "bundle": self.bundle, "interval_level": self.level}
+        return row | {"notes": list(self.notes), "error": None}
+
+
+def shape_of(op: Op) -> str:
+    """The fields of a scalar op that differ from their defaults, short: "m=1 n=4096 k=4096 bf16"."""
+    parts = []
+    for field in fields(op):
+        value = getattr(op, field.name)
+        if value == field.default or field.name == "phase":
+            continue
+        parts.append(str(value) if isinstance(value, str) else f"{field.name}={value:.0f}")
+    return " ".join(parts)
