@@ -1,1 +1,67 @@
-"""x"""
+"""Predicts how fast a model runs, and how much memory it takes, on GPUs you do not own.
+
+>>> from predictor import predict
+>>> report = predict("Llama-3.1-8B", "A30", batch=8)
+>>> report.basis
+'unseen-gpu'
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from predictor.bundle import Bundle, load_bundle
+    from predictor.errors import PredictorError
+    from predictor.features import Setting
+    from predictor.gpu import Gpu, catalogue, get_gpu
+    from predictor.ops import Attention, Collective, Conv, Gemm, Mla, Moe, Pointwise
+    from predictor.prediction import predict, predict_op
+    from predictor.report import Interval, Report
+    from predictor.workloads.models import get_model, models
+
+__version__ = "0.1.0"
+
+# Where each public name lives; it is imported when first asked for, so that `import predictor` stays light.
+_HOME = {
+    "bundle": ("Bundle", "load_bundle"),
+    "errors": ("PredictorError",),
+    "features": ("Setting",),
+    "gpu": ("Gpu", "catalogue", "get_gpu"),
+    "ops": ("Attention", "Collective", "Conv", "Gemm", "Mla", "Moe", "Pointwise"),
+    "prediction": ("predict", "predict_op"),
+    "report": ("Interval", "Report"),
+    "workloads.models": ("get_model", "models"),
+}
+
+__all__ = [
+    "Attention",
+    "Bundle",
+    "Collective",
+    "Conv",
+    "Gemm",
+    "Gpu",
+    "Interval",
+    "Mla",
+    "Moe",
+    "Pointwise",
+    "PredictorError",
+    "Report",
+    "Setting",
+    "catalogue",
+    "get_gpu",
+    "get_model",
+    "load_bundle",
+    "models",
+    "predict",
+    "predict_op",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module on first use."""
+    for module, names in _HOME.items():
+        if name in names:
+            return getattr(import_module(f"predictor.{module}"), name)
+    raise AttributeError(f"module 'predictor' has no attribute {name!r}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from predictor.features import Features
@@ -25,6 +24,8 @@ def fit_floors(table: Features, latency_s: Array) -> Floors:
 
     The median over small calls; a group without any takes its fastest tenth.
     """
+    import pandas as pd
+
     cycles = latency_s / table.tick_s
     work = table.work_s / table.tick_s
     small = work < SMALL_CYCLES

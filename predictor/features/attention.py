@@ -15,7 +15,7 @@ from predictor.ops.dtypes import Array, Text, act_bytes, weight_bytes
 from predictor.roofline import peak_flop_per_s
 
 ENGINES = ("vllm", "sglang", "trtllm")
-KERNELS = ("fa2", "fa3", "fa4", "trtllm", "flashinfer", "triton", "native")
+KERNELS = ("fa2", "fa3", "fa4", "flashinfer", "triton", "native")
 # The same kernel has many names; first match wins.
 KERNEL_OF = (
     ("fa4", "fa4"),
@@ -25,15 +25,15 @@ KERNEL_OF = (
     ("fa2", "fa2"),
     ("triton", "triton"),
     ("flow_flashinfer", "flashinfer"),
-    ("trtllm", "trtllm"),
+    ("trtllm", "native"),
     ("flashinfer", "flashinfer"),
     ("flash", "fa2"),
     ("torch_flow", "native"),
 )
 # What an engine picks by itself, by generation (vLLM 0.24, SGLang 0.5.14, TensorRT-LLM 1.3 as measured).
 DEFAULT_KERNEL: Mapping[str, Mapping[str, str]] = {
-    "vllm": {"Hopper": "fa3", "Blackwell": "trtllm", "": "fa2"},
-    "sglang": {"Hopper": "fa3", "Blackwell": "trtllm", "": "flashinfer"},
+    "vllm": {"Hopper": "fa3", "Blackwell": "native", "": "fa2"},
+    "sglang": {"Hopper": "fa3", "Blackwell": "native", "": "flashinfer"},
     "trtllm": {"": "native"},
 }
 # Tensor FLOP per SM and cycle that 16-bit mma.sync reaches where newer instructions would give more.

@@ -1,0 +1,31 @@
+"""Loads XGBoost quickly, and says what to do where it cannot be loaded."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from predictor.errors import PredictorError
+
+CURE = "pip uninstall xgboost xgboost-cpu && pip install xgboost-cpu"
+
+
+def load_xgboost() -> None:
+    """Import xgboost without its scikit-learn interface, which no command needs and which takes a second to load.
+
+    Only for the command line's own process: code that wants xgboost.XGBRegressor must import xgboost itself.
+    """
+    modules: dict[str, Any] = sys.modules
+    if "xgboost" in modules:
+        return
+    hidden = "sklearn" not in modules
+    if hidden:
+        modules["sklearn"] = None  # an import of it now raises ImportError, which xgboost takes as "not installed"
+    try:
+        import xgboost  # noqa: F401
+    except Exception as error:  # its own error class cannot be named when its import fails
+        reason = str(error).strip().split("\n")[0]
+        raise PredictorError(f"xgboost cannot be loaded ({reason}); run `{CURE}`, or `predictor doctor`.") from error
+    finally:
+        if hidden:
+            del modules["sklearn"]

@@ -1,0 +1,45 @@
+"""predictor check: which rows of a measurement table obey physics, and why the others do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option, Typer
+
+from predictor.cli.display import percent, show
+from predictor.errors import InvalidRequest
+
+
+def add(app: Typer) -> None:
+    """Add the command."""
+    app.command()(check)
+
+
+def check(
+    table: Annotated[Path, Argument(help="Parquet or CSV file of measurements (columns: predictor.schema).")],
+    out: Annotated[
+        Path | None, Option(metavar="CHECKED.parquet", help="Write all rows with status and reason.")
+    ] = None,
+) -> None:
+    """Which rows of a table obey physics, and why not."""
+    from predictor.checks import check as checked_rows
+    from predictor.schema import read_table
+
+    if out is not None and not out.absolute().parent.is_dir():
+        raise InvalidRequest(f"{out.parent} is not a folder; create it or choose another --out.")
+    checked = checked_rows(read_table(table))
+    counts = checked.groupby(["status", "reason"], observed=True).size().rename("rows").reset_index()
+    show(
+        [">rows", ">share", "status", "reason"],
+        [
+            [f"{line['rows']:,}", percent(line["rows"] / len(checked)), str(line["status"]), str(line["reason"])]
+            for line in counts.sort_values("rows", ascending=False).to_dict("records")
+        ],
+        title=f"{table}: {len(checked):,} rows",
+    )
+    if out is not None:
+        partial = out.with_name(out.name + ".partial")
+        checked.to_parquet(partial, index=False)
+        partial.replace(out)
+        print(f"{len(checked):,} rows in {out}")

@@ -1,0 +1,115 @@
+"""predictor evaluate: how far a bundle is from measurements, beside two baselines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Option, Typer
+
+from predictor.cli.display import percent, show
+from predictor.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ERRORS = {
+    "mape": "error",
+    "median_ape": "median",
+    "p90_ape": "90th pct",
+    "signed_median": "signed",
+    "latency_weighted": "by latency",
+    "coverage": "coverage",
+    "bound_mape": "bound",
+    "roofline2_mape": "roofline2",
+}
+
+
+def add(app: Typer) -> None:
+    """Add the command."""
+    app.command()(evaluate)
+
+
+def evaluate(
+    table: Annotated[Path, Argument(help="Parquet or CSV file of measurements (columns: predictor.schema).")],
+    bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
+    family: Annotated[str, Option(help="Only this operator family.")] = "",
+    gpu: Annotated[str, Option(help="Only this GPU.")] = "",
+    out: Annotated[Path | None, Option("--json", metavar="OUT.json", help="Write the cells as JSON.")] = None,
+) -> None:
+    """Compare a bundle with measurements."""
+    from predictor.bundle import load_bundle
+    from predictor.evaluate import cells_to_json
+    from predictor.evaluate import evaluate as cells_of
+
+    opened = load_bundle(bundle)
+    if out is not None and not out.absolute().parent.is_dir():
+        raise InvalidRequest(f"{out.parent} is not a folder; create it or choose another --json.")
+    cells = _chosen(cells_of(table, opened), family, gpu)
+    _show_cells(cells)
+    _show_summary(cells)
+    if out is not None:
+        partial = out.with_name(out.name + ".partial")
+        partial.write_text(json.dumps(cells_to_json(cells, opened), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        partial.replace(out)
+        print(f"{len(cells)} cells in {out}")
+
+
+def _chosen(cells: pd.DataFrame, family: str, gpu: str) -> pd.DataFrame:
+    from predictor.gpu import get_gpu
+
+    if family and family not in set(cells["family"]):
+        known = ", ".join(sorted(set(cells["family"])))
+        raise InvalidRequest(f'family is "{family}"; the table has {known}.')
+    kept = cells[cells["family"] == family] if family else cells
+    if gpu:
+        wanted = get_gpu(gpu).name
+        names = kept["gpu"].map({name: get_gpu(name).name for name in kept["gpu"].unique()})
+        if wanted not in set(names):
+            raise InvalidRequest(f'gpu is "{gpu}"; the table has {", ".join(sorted(set(names)))}.')
+        kept = kept[names == wanted]
+    return kept.reset_index(drop=True)
+
+
+def _show_cells(cells: pd.DataFrame) -> None:
+    show(
+        ["family", "phase", "GPU", "dtype", "engine", "GPU in training", ">rows", *(f">{x}" for x in ERRORS.values())],
+        [
+            [
+                str(cell["family"]),
+                str(cell["phase"]),
+                str(cell["gpu"]),
+                str(cell["dtype"]),
+                str(cell["engine"]),
+                "yes" if cell["seen"] else "no",
+                f"{cell['rows']:,}",
+                *(percent(cell[name]) for name in ERRORS),
+            ]
+            for cell in cells.to_dict("records")
+        ],
+    )
+
+
+def _show_summary(cells: pd.DataFrame) -> None:
+    group = cells.groupby(["family", "phase", "seen"], observed=True)
+    means = group[list(ERRORS)].mean().assign(cells=group.size(), rows=group["rows"].sum())
+    show(
+        ["family", "phase", "GPU in training", ">cells", ">rows", *(f">{x}" for x in ERRORS.values())],
+        [
+            [
+                str(line["family"]),
+                str(line["phase"]),
+                "yes" if line["seen"] else "no",
+                f"{line['cells']:,}",
+                f"{line['rows']:,}",
+                *(percent(line[name]) for name in ERRORS),
+            ]
+            for line in means.reset_index().to_dict("records")
+        ],
+        title="Mean over cells",
+    )
+    print(
+        "error: mean |predicted / measured - 1|; signed: median of predicted / measured - 1; by latency: sum of errors "
+        "over sum of latencies;\nbound, roofline2: the mean error of the roofline bound alone and of c0 + c1 * bound."
+    )

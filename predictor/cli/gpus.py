@@ -1,0 +1,117 @@
+"""predictor gpus: the catalogue, one GPU's sheet, or what is suspicious about a spec file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, Exit, Option, Typer
+
+from predictor.cli.display import digits, gigabytes, show, show_json, show_sheet
+from predictor.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from predictor.gpu import Gpu
+
+
+def add(app: Typer) -> None:
+    """Add the command."""
+    app.command()(gpus)
+
+
+def gpus(
+    name: Annotated[str, Argument(help="A GPU, or a .toml file with a spec; by default the whole catalogue.")] = "",
+    vendor: Annotated[str, Option(help="Only GPUs of this vendor.")] = "",
+    lint: Annotated[
+        str, Option(metavar="FILE.toml", help="Say what is probably wrong in a spec; status 1 if so.")
+    ] = "",
+    json: Annotated[bool, Option("--json", help="Print JSON, in bytes, seconds, hertz and FLOP/s.")] = False,
+) -> None:
+    """List GPUs, show one, or check a spec file."""
+    from predictor.gpu import catalogue, resolve_gpu
+
+    if lint:
+        _lint(lint)
+        return
+    if name:
+        gpu, note = resolve_gpu(name)
+        if json:
+            show_json(_fields(gpu))
+        else:
+            _show_sheet(gpu, note)
+        return
+    known = list(catalogue().values())
+    chosen = [gpu for gpu in known if not vendor or gpu.vendor.casefold() == vendor.casefold()]
+    if not chosen:
+        vendors = ", ".join(dict.fromkeys(gpu.vendor for gpu in known))
+        raise InvalidRequest(f'vendor is "{vendor}"; it must be one of {vendors}.')
+    if json:
+        show_json([_fields(gpu) for gpu in chosen])
+    else:
+        _show_catalogue(chosen)
+
+
+def _lint(path: str) -> None:
+    from predictor.gpu import gpu_from_toml
+    from predictor.gpu_lint import lint
+
+    findings = lint(gpu_from_toml(Path(path)))
+    for finding in findings:
+        print(finding)
+    if findings:
+        raise Exit(1)
+    print(f"{path}: nothing suspicious.")
+
+
+def _fields(gpu: Gpu) -> dict[str, Any]:
+    return asdict(gpu) | {"peak_flop_per_s": dict(gpu.peak_flop_per_s), "aliases": list(gpu.aliases)}
+
+
+def _show_catalogue(chosen: list[Gpu]) -> None:
+    show(
+        ["GPU", "vendor", "generation", ">year", ">SMs", ">GB", ">GB/s", ">bf16", ">fp8", ">fp4", ">link GB/s", ">W"],
+        [
+            [
+                gpu.name,
+                gpu.vendor,
+                gpu.generation,
+                str(gpu.release_year),
+                str(gpu.sms),
+                gigabytes(gpu.mem_bytes),
+                digits(gpu.mem_bytes_per_s / 1e9),
+                *(_or_unknown(gpu.peak_flop_per_s.get(dtype, 0.0) / 1e12) for dtype in ("bf16", "fp8", "fp4")),
+                _or_unknown(gpu.link_bytes_per_s / 1e9),
+                _or_unknown(gpu.tdp_w),
+            ]
+            for gpu in chosen
+        ],
+    )
+    print("bf16, fp8, fp4: dense TFLOP/s. link: between GPUs, per direction. `predictor gpus NAME` shows the source.")
+
+
+def _show_sheet(gpu: Gpu, note: str) -> None:
+    peaks = ", ".join(f"{dtype} {digits(rate / 1e12)}" for dtype, rate in gpu.peak_flop_per_s.items())
+    facts = {
+        "vendor": gpu.vendor,
+        "generation": f"{gpu.generation} {gpu.compute_capability}".strip(),
+        "year": str(gpu.release_year),
+        "SMs": str(gpu.sms),
+        "clock": f"{gpu.clock_hz / 1e6:.0f} MHz at the peaks, {gpu.boost_clock_hz / 1e6:.0f} MHz boost",
+        "dense TFLOP/s": peaks,
+        "memory": f"{gigabytes(gpu.mem_bytes)} GB at {digits(gpu.mem_bytes_per_s / 1e9)} GB/s",
+        "L2": f"{_or_unknown(gpu.l2_bytes / 2**20)} MiB",
+        "last cache": f"{_or_unknown(gpu.llc_bytes / 2**20)} MiB",
+        "link": f"{_or_unknown(gpu.link_bytes_per_s / 1e9)} GB/s per direction",
+        "PCIe": f"{_or_unknown(gpu.pcie_bytes_per_s / 1e9)} GB/s per direction",
+        "TDP": f"{_or_unknown(gpu.tdp_w)} W",
+        "also called": ", ".join(gpu.aliases) or "–",
+        "source": gpu.source,
+    }
+    show_sheet(facts, gpu.name)
+    if note:
+        print(f"Note: {note}")
+
+
+def _or_unknown(number: float) -> str:
+    return digits(number) if number else "–"

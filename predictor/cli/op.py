@@ -1,0 +1,173 @@
+"""predictor op: one operator call on each of several GPUs. Options are the fields of the op's class."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer import Option, Typer
+from typer.core import TyperGroup
+
+from predictor.cli.boosters import load_xgboost
+from predictor.cli.display import BASES, digits, duration, duration_interval, percent, show, show_json
+from predictor.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from predictor.ops import Op
+
+
+class Families(TyperGroup):
+    """One command per operator family, made when it is asked for: `predictor --help` needs none of them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of all families."""
+        return list(_families())
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a family, None where there is no such family."""
+        kind = _families().get(cmd_name)
+        if kind is None:
+            raise InvalidRequest(f'family is "{cmd_name}"; it must be one of {", ".join(_families())}.')
+        app = Typer(add_completion=False, rich_markup_mode=None)
+        app.command(name=cmd_name, help=_explanation(kind), short_help=_first_line(kind))(_command(kind))
+        return typer.main.get_command(app)
+
+
+def add(app: Typer) -> None:
+    """Add the command."""
+    group = Typer(cls=Families, no_args_is_help=True, rich_markup_mode=None)
+    group.callback()(_group)
+    app.add_typer(group, name="op")
+
+
+def _group() -> None:
+    """Predict one operator call on GPUs."""
+
+
+def _families() -> Mapping[str, type[Op]]:
+    from predictor.ops import FAMILIES
+
+    return {kind.family: kind for kind in FAMILIES}
+
+
+def _first_line(kind: type[Op]) -> str:
+    return (inspect.getdoc(kind) or kind.family).split("\n\n")[0].split(". ")[0].replace("\n", " ")
+
+
+def _explanation(kind: type[Op]) -> str:
+    """The class's docstring without its worked example."""
+    return (inspect.getdoc(kind) or kind.family).split("\n\n>>>")[0]
+
+
+def _command(kind: type[Op]) -> Callable[..., None]:
+    """A function with one keyword per field of the op, which is how typer learns the options."""
+
+    def run(**given: Any) -> None:
+        _predict(kind, **given)
+
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, annotation=a, default=d) for n, a, d in _options(kind)]
+    )
+    run.__annotations__ = {name: annotation for name, annotation, _ in _options(kind)}
+    return run
+
+
+def _options(kind: type[Op]) -> list[tuple[str, Any, Any]]:
+    """(name, annotation, default) of every option of a family's command."""
+    from predictor.ops.base import TEXT_FIELDS
+
+    options: list[tuple[str, Any, Any]] = []
+    for field in fields(kind):
+        flag = "--" + field.name.replace("_", "-")
+        needed = field.default is MISSING
+        shown = (
+            "required"
+            if needed
+            else f"by default {field.default if field.name in TEXT_FIELDS else f'{field.default:g}'}"
+        )
+        option = Option(flag, help=shown, show_default=False)
+        base: Any = str if field.name in TEXT_FIELDS else float
+        options.append((field.name, Annotated[base | None, option], None))
+    gpu = Option("--gpu", help="GPU name, MIG slice or .toml file; repeat to compare.")
+    engine = Option("--engine", help="Who runs it: vllm, sglang, trtllm, torch, nccl, aiter …")
+    return [
+        *options,
+        ("gpu", Annotated[list[str], gpu], inspect.Parameter.empty),
+        ("engine", Annotated[str, engine], "vllm"),
+        ("bundle", Annotated[str, Option("--bundle", help="Released bundle or folder of one.")], ""),
+        ("json", Annotated[bool, Option("--json", help="Print a JSON array, one object per GPU.")], False),
+    ]
+
+
+def _predict(kind: type[Op], *, gpu: list[str], engine: str, bundle: str, json: bool, **given: Any) -> None:
+    from predictor.bundle import load_bundle
+    from predictor.gpu import resolve_gpu
+    from predictor.report import shape_of
+
+    missing = [f.name for f in fields(kind) if f.default is MISSING and given[f.name] is None]
+    if missing:
+        flags = ", ".join("--" + name.replace("_", "-") for name in missing)
+        raise InvalidRequest(f"{kind.family} lacks {flags}; `predictor op {kind.family} --help` says what they are.")
+    op = kind(**{name: value for name, value in given.items() if value is not None})
+    resolved = [resolve_gpu(name) for name in gpu]
+    opened = load_bundle(bundle)
+    load_xgboost()
+    rows = [_row(op, each, note, engine, opened) for each, note in resolved]
+    if json:
+        show_json(rows)
+        return
+    show(
+        ["GPU", ">latency", ">bound", ">utilization", "limited by", ">TFLOP/s", ">GB/s", "basis"],
+        [
+            [
+                row["gpu"],
+                duration_interval(row["latency_s"], row["latency_s_low"], row["latency_s_high"]),
+                duration(row["bound_s"]),
+                percent(row["utilization"]),
+                row["limiter"],
+                digits(row["flop_per_s"] / 1e12),
+                digits(row["bytes_per_s"] / 1e9),
+                BASES.get(row["basis"], row["basis"]),
+            ]
+            for row in rows
+        ],
+        title=f"{kind.family} {shape_of(op)} · {engine}",
+    )
+    for note in dict.fromkeys(note for row in rows for note in row["notes"]):
+        print(f"Note: {note}")
+
+
+def _row(op: Op, gpu: Any, note: str, engine: str, bundle: Any) -> dict[str, Any]:
+    """One GPU's answer, flat; rates are those reached, over bytes of memory or, for collectives, of the link."""
+    import numpy as np
+
+    from predictor.features import Setting
+    from predictor.prediction import predict_op
+
+    found = predict_op(op, gpu, Setting(engine=engine), bundle)
+    latency_s, low_s, high_s, bound_s = (
+        float(np.ravel(x)[0]) for x in (found.latency_s, found.low_s, found.high_s, found.bound_s)
+    )
+    moved = op.link_bytes() if op.family == "collective" else op.bytes_moved()
+    return {
+        "family": op.family,
+        **{field.name: getattr(op, field.name) for field in fields(op)},
+        "gpu": gpu.name,
+        "engine": engine,
+        "latency_s": latency_s,
+        "latency_s_low": low_s,
+        "latency_s_high": high_s,
+        "bound_s": bound_s,
+        "utilization": bound_s / latency_s,
+        "limiter": str(np.ravel(found.limiter)[0]),
+        "flop_per_s": float(np.ravel(op.flops())[0]) / latency_s,
+        "bytes_per_s": float(np.ravel(moved)[0]) / latency_s,
+        "basis": found.basis,
+        "bundle": bundle.id,
+        "interval_level": bundle.level,
+        "notes": [note] if note else [],
+        "error": None,
+    }

@@ -1,0 +1,154 @@
+"""The main path with the released bundle: laws that every prediction keeps, and what a report says."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from predictor.bundle import Bundle, load_bundle
+from predictor.errors import InvalidRequest, PredictorError, UnknownModel, UnsupportedDtype
+from predictor.features import Setting
+from predictor.gpu import Gpu, catalogue, get_gpu
+from predictor.ops import Attention, Collective, Gemm, Mla, Moe, Op, Pointwise
+from predictor.prediction import predict, predict_op
+
+SOME_GPUS = ("H100", "A100", "L4", "MI300X", "B200", "RTX 4090", "V100", "T4", "M4 Max", "Arc B580")
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return load_bundle()
+
+
+def ladder(**grown: list[float]) -> list[Op]:
+    """One column of calls per family whose token dimension grows."""
+    sizes = np.array(grown["sizes"])
+    one = np.ones(len(sizes))
+    return [
+        Gemm(m=sizes, n=4096 * one, k=4096 * one, dtype="bf16"),
+        Attention(phase="prefill", batch=one, q_len=sizes, kv_len=sizes, heads=32, kv_heads=8, head_dim=128),
+        Attention(phase="decode", batch=8 * one, q_len=1, kv_len=sizes, heads=32, kv_heads=8, head_dim=128),
+        Attention(phase="decode", batch=sizes, q_len=1, kv_len=1024 * one, heads=32, kv_heads=8, head_dim=128),
+        Mla(phase="prefill", batch=one, q_len=sizes, kv_len=sizes, heads=16 * one),
+        Mla(phase="decode", batch=sizes, q_len=one, kv_len=2048 * one, heads=16 * one),
+        Moe(tokens=sizes, hidden=4096, inter=1536, experts=128, topk=8),
+        Pointwise(kind="rms_norm", rows=sizes, cols=4096),
+        Collective(kind="all_reduce", message_bytes=8192 * sizes, n_gpus=4),
+    ]
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+@given(sizes=st.lists(st.integers(1, 16_384), min_size=2, max_size=12))
+@settings(max_examples=15, deadline=None)
+def test_latency_never_falls_when_tokens_are_added(bundle: Bundle, engine: str, sizes: list[int]) -> None:
+    for name in ("H100", "L4", "A30"):
+        for op in ladder(sizes=sorted(sizes)):
+            latency = predict_op(op, get_gpu(name), Setting(engine=engine), bundle).latency_s
+            assert (np.diff(latency) >= -1e-9 * latency[:-1]).all(), (name, op)
+
+
+def worse(gpu: Gpu, share: float, part: str) -> Gpu:
+    if part == "bandwidth":
+        return dataclasses.replace(gpu, mem_bytes_per_s=gpu.mem_bytes_per_s * share)
+    if part == "arithmetic":
+        rates = {dtype: rate * share for dtype, rate in gpu.peak_flop_per_s.items()}
+        return dataclasses.replace(gpu, peak_flop_per_s=rates)
+    if part == "link":
+        return dataclasses.replace(gpu, link_bytes_per_s=gpu.link_bytes_per_s * share)
+    return dataclasses.replace(gpu, l2_bytes=gpu.l2_bytes * share, llc_bytes=gpu.llc_bytes * share)
+
+
+@pytest.mark.parametrize("part", ["bandwidth", "arithmetic", "link", "cache"])
+@given(share=st.floats(0.3, 1.0), sizes=st.lists(st.integers(1, 8192), min_size=3, max_size=6))
+@settings(max_examples=15, deadline=None)
+def test_a_worse_gpu_is_never_faster(bundle: Bundle, part: str, share: float, sizes: list[int]) -> None:
+    gpu = get_gpu("H100")
+    for op in ladder(sizes=sizes):
+        full = predict_op(op, gpu, Setting(), bundle).latency_s
+        less = predict_op(op, worse(gpu, share, part), Setting(), bundle).latency_s
+        assert (less >= full * (1 - 1e-6)).all(), (part, op)
+
+
+@given(sizes=st.lists(st.integers(1, 100_000), min_size=1, max_size=5), name=st.sampled_from(SOME_GPUS))
+@settings(max_examples=30, deadline=None)
+def test_no_prediction_beats_its_bound(bundle: Bundle, sizes: list[int], name: str) -> None:
+    gpu = get_gpu(name)
+    dtype = "bf16" if "bf16" in gpu.peak_flop_per_s else "fp16"
+    op = Gemm(m=np.array(sizes), n=1000, k=3000, dtype=dtype)
+    found = predict_op(op, gpu, Setting(), bundle)
+    assert (found.low_s >= found.bound_s).all()
+    assert (found.low_s <= found.latency_s).all()
+    assert (found.latency_s <= found.high_s).all()
+
+
+def test_a_column_of_calls_equals_single_calls(bundle: Bundle) -> None:
+    gpu = get_gpu("L40S")
+    for op in ladder(sizes=[1, 7, 64, 1000]):
+        whole = predict_op(op, gpu, Setting(), bundle).latency_s
+        single = [predict_op(op.take([i]), gpu, Setting(), bundle).latency_s[0] for i in range(len(op))]
+        np.testing.assert_allclose(whole, single, rtol=1e-6)
+
+
+@pytest.mark.parametrize("phase", ["ttft_s", "e2e_s"])
+def test_doubling_the_batch_or_the_prompt_never_shortens_a_report(phase: str) -> None:
+    for change in ({"batch": [1, 2, 4, 8, 16, 64]}, {"input_len": [128, 256, 1024, 4096]}):
+        name, values = next(iter(change.items()))
+        times = [getattr(predict("Llama-3.1-8B", "A100", **{name: value}), phase).value for value in values]
+        assert times == sorted(times)
+
+
+def test_every_catalogue_gpu_with_16_bit_arithmetic_predicts_a_small_model() -> None:
+    for gpu in catalogue().values():
+        dtype = next((d for d in ("bf16", "fp16") if d in gpu.peak_flop_per_s), "fp32")
+        report = predict("Qwen2.5-0.5B", gpu, dtype=dtype)
+        assert 0 < report.ttft_s.low <= report.ttft_s.value <= report.ttft_s.high < 60, gpu.name
+        assert 0 < report.tpot_s.low <= report.tpot_s.value <= report.tpot_s.high < 10, gpu.name
+
+
+def test_basis_says_whether_the_gpu_was_measured() -> None:
+    assert predict("Llama-3.1-8B", "H100").basis == "seen-gpu"
+    assert predict("Llama-3.1-8B", "A30").basis == "unseen-gpu"
+
+
+def test_report_is_one_flat_row() -> None:
+    row = predict("Llama-3.1-8B", "H100", batch=4, tp=2).to_dict()
+    request = {"model", "gpu", "n_gpus", "engine", "batch", "input_len", "output_len", "dtype", "kv_dtype", "tp"}
+    times = {f"{name}{end}" for name in ("ttft_s", "tpot_s", "e2e_s") for end in ("", "_low", "_high")}
+    answer = {"tokens_per_s", "tokens_per_s_per_gpu", "memory_bytes", "fits", "limiter", "basis", "bundle", "error"}
+    assert request | times | answer <= set(row)
+    assert row["n_gpus"] == 2
+    assert row["tokens_per_s_per_gpu"] == row["tokens_per_s"] / 2
+    assert row["error"] is None
+
+
+def test_llama_8b_decodes_on_h100_near_its_memory_bound() -> None:
+    """16.06 GB of weights over 3.35 TB/s are 4.8 ms; serving benchmarks of vLLM on H100 report 6 to 8 ms."""
+    assert 0.0048 < predict("Llama-3.1-8B", "H100").tpot_s.value < 0.0085
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "says"),
+    [
+        ({"batch": 0}, InvalidRequest, "batch is 0"),
+        ({"tp": 3}, InvalidRequest, "tp is 3"),
+        ({"dtype": "bf17"}, PredictorError, "bf17"),
+        ({"engine": "mlx"}, InvalidRequest, "mlx"),
+        ({"output_len": 10**9}, InvalidRequest, "output_len"),
+    ],
+)
+def test_impossible_requests_raise_one_clear_error(wrong: dict[str, object], error: type, says: str) -> None:
+    with pytest.raises(error, match=says) as caught:
+        predict("Llama-3.1-8B", "H100", **wrong)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_a_dtype_the_gpu_lacks_names_the_cure() -> None:
+    with pytest.raises(UnsupportedDtype, match='use dtype="fp16"'):
+        predict("Llama-3.1-8B", "V100")
+
+
+def test_an_unknown_model_is_never_guessed() -> None:
+    with pytest.raises(UnknownModel, match=r"Llama-3\.1-8B"):
+        predict("Llama-3.1-9B", "H100")
