@@ -98,6 +98,7 @@ def fit(table: Features, latency_s: Array, recipe: Recipe) -> Estimator:
         "min_child_weight": recipe.min_child_weight,
         "monotone_constraints": "(" + ",".join(map(str, constraints)) + ")",
         "seed": recipe.seed,
+        "nthread": 1,
         "base_score": float(np.median(target)),
     }
     return Estimator(xgboost.train(parameters, data, num_boost_round=recipe.rounds), floors)

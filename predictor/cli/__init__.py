@@ -31,9 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     A PredictorError and a wrong option are one line on stderr. Any other exception is a bug and keeps its traceback.
     """
     try:
-        status = typer.main.get_command(_app())(
-            args=arguments if arguments is None else list(arguments), prog_name="predictor", standalone_mode=False
-        )
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        command = typer.main.get_command(_app())
+        status = command(args=given or ["--help"], prog_name="predictor", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -46,12 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The class of typer's own errors has moved between its releases; their message method has not.
         if not hasattr(error, "format_message"):
             raise
-        return _fail(error.format_message() or "no command; `predictor --help` lists them.")
+        return _fail(error.format_message())
     return status if isinstance(status, int) else 0
 
 
 def _app() -> typer.Typer:
-    app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(_program)
     for add in COMMANDS:
         add(app)

@@ -10,6 +10,8 @@ from typer import Argument, Option, Typer
 from predictor.cli.display import percent, show
 from predictor.errors import InvalidRequest
 
+NUMBER = r"(?<!\S)\d[\d.,]*(?=\s)"  # reasons that differ in a number only are counted together
+
 
 def add(app: Typer) -> None:
     """Add the command."""
@@ -29,7 +31,8 @@ def check(
     if out is not None and not out.absolute().parent.is_dir():
         raise InvalidRequest(f"{out.parent} is not a folder; create it or choose another --out.")
     checked = checked_rows(read_table(table))
-    counts = checked.groupby(["status", "reason"], observed=True).size().rename("rows").reset_index()
+    kinds = checked.assign(reason=checked["reason"].str.replace(NUMBER, "…", regex=True))
+    counts = kinds.groupby(["status", "reason"], observed=True).size().rename("rows").reset_index()
     show(
         [">rows", ">share", "status", "reason"],
         [

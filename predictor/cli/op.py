@@ -38,7 +38,7 @@ class Families(TyperGroup):
 
 def add(app: Typer) -> None:
     """Add the command."""
-    group = Typer(cls=Families, no_args_is_help=True, rich_markup_mode=None)
+    group = Typer(cls=Families, rich_markup_mode=None)
     group.callback()(_group)
     app.add_typer(group, name="op")
 
@@ -102,7 +102,7 @@ def _options(kind: type[Op]) -> list[tuple[str, Any, Any]]:
     ]
 
 
-def _predict(kind: type[Op], *, gpu: list[str], engine: str, bundle: str, json: bool, **given: Any) -> None:
+def _predict(kind: type[Op], /, *, gpu: list[str], engine: str, bundle: str, json: bool, **given: Any) -> None:
     from predictor.bundle import load_bundle
     from predictor.gpu import resolve_gpu
     from predictor.report import shape_of

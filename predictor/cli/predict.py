@@ -48,9 +48,10 @@ def predict(
     from predictor.prediction import predict as report_of
     from predictor.workloads.models import get_model
 
-    decoder, opened = get_model(model), load_bundle(bundle)
+    decoder = get_model(model)
     for name in gpu:
         resolve_gpu(name)  # a wrong name fails here, before the estimators load
+    opened = load_bundle(bundle)
     load_xgboost()
     reports = [
         report_of(

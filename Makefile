@@ -1,0 +1,38 @@
+# make predict: set up and predict with the released bundle.  make test: set up and run all tests.
+# make check: format, lint, types, the wheel in a fresh environment.  make release-model: train and release a bundle.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+# A mix of GPUs that the released bundle was trained on and of GPUs that it never saw.
+GPUS ?= A100 H100 H200 B200 MI300X L4 "RTX 4090" "RTX 5090"
+MODEL ?= Llama-3.1-8B
+
+.PHONY: predict test check release-model benchmark clean
+
+predict: $(STAMP)
+	$(BIN)/predictor predict $(MODEL) $(shell printf -- '--gpu "%s" ' $(GPUS))
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python .ci/check_wheel.py
+
+release-model: $(STAMP)
+	$(BIN)/python training/release.py $(if $(PREDICTOR_DATA),--from "$(PREDICTOR_DATA)")
+
+benchmark: $(STAMP)
+	$(BIN)/python benchmarks/speed.py
+
+clean:
+	rm -rf .venv build dist
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"error: python is {sys.version.split()[0]}; predictor needs at least 3.11. Run make PYTHON=python3.11.")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@
