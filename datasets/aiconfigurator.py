@@ -15,7 +15,8 @@ not read  linear attention (gdn, kda, mamba2), mhc; whole modules (projections a
           compute_scale of vLLM and SGLang: a difference of two timings, 0 to 100 % of them 0, up to 40 TB/s on an H100
 units     latency in milliseconds. message_size of collectives counts ELEMENTS of the whole buffer: half of 2**28 takes
           as long as int8 of 2**29, and an 8-GPU int8 all-gather of an H100 then runs at 336 GB/s of 450 per direction
-timing    device (CUDA graph or events). host: the *_eager all-reduces, by name; vLLM's fp8_block GEMMs, by their floor
+timing    device (CUDA graph or events). host: the *_eager all-reduces, by name. vLLM's fp8_block GEMMs are
+          host-bound although stated as device times; predictor.checks finds and flags them
           (57 us on H100 and H200, 159 on B200, 291 on L40S; the other engines' is 4 to 12)
 attention context: kv_len = isl + step, generation: kv_len = step + isl, isl being 1. num_key_value_heads 0 is MHA.
           encoder attention is not causal. fp8 caches on an A100 are widened
@@ -84,8 +85,7 @@ ALWAYS = ("latency", "kernel_source", "version")
 def gemm(rows: pd.DataFrame, unread: Unread) -> pd.DataFrame:
     """Dense projections; m, n, k as the source has them."""
     rows = unread.known(rows, "gemm_dtype", DTYPES, "dtype")
-    launched = (rows["engine"] == "vllm") & (rows["dtype"] == "fp8_block")
-    return rows.assign(family="gemm", timing=np.where(launched, "host", "device"))
+    return rows.assign(family="gemm", timing="device")
 
 
 def attention(rows: pd.DataFrame, unread: Unread, phase: str) -> pd.DataFrame:

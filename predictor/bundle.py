@@ -15,6 +15,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from predictor.errors import InvalidBundle
 from predictor.estimator import Estimator
 from predictor.features import Features
@@ -26,7 +28,17 @@ if TYPE_CHECKING:
 FORMAT = 1
 MANIFEST = "bundle.json"
 DEFAULT_BUNDLE = "base-1"
-ESTIMATOR_KEYS = ("file", "sha256", "features", "floors", "gpus", "ranges", "log_offsets", "roofline2")
+MANIFEST_TYPES = {"id": str, "level": float, "estimators": dict, "gpus": list, "recipe": dict}
+ESTIMATOR_TYPES = {
+    "file": str,
+    "sha256": str,
+    "features": list,
+    "floors": dict,
+    "gpus": list,
+    "ranges": dict,
+    "log_offsets": dict,
+    "roofline2": dict,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +72,11 @@ class Bundle:
         """Whether rows of this GPU trained the estimator."""
         return self.has(estimator) and gpu in self.estimator(estimator)["gpus"]
 
-    def latency_s(self, estimator: str, table: Features) -> Array:
-        """Predicted seconds per call, (n_calls,); the caller holds them above the bound."""
+    def latency_s(self, estimator: str, table: Features, seen: Any) -> Array:
+        """Predicted seconds per call, (n_calls,); the caller holds them above the bound.
+
+        seen: whether the estimator saw the GPU; where not, the prediction leans towards the core.
+        """
         entry = self.estimator(estimator)
         if list(table.names) != list(entry["features"]):
             raise InvalidBundle(
@@ -69,7 +84,8 @@ class Bundle:
             )
         if estimator not in self._estimators:
             self._estimators[estimator] = Estimator(load_booster(self.path, entry), entry["floors"])
-        return self._estimators[estimator].latency_s(table)
+        trust = np.where(seen, 1.0, float(self.manifest["recipe"]["trust_unseen"]))
+        return self._estimators[estimator].latency_s(table, trust)
 
     def log_offsets(self, estimator: str, seen: bool) -> tuple[float, float]:
         """log(truth / prediction) at the ends of the interval, on GPUs the estimator saw or did not see."""
@@ -107,7 +123,7 @@ def _open(folder: Path, _modified: int) -> Bundle:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidBundle(f"{path} is not valid JSON ({error}); install or copy the bundle again.") from None
     _verify(manifest, path)
     return Bundle(folder, manifest)
@@ -117,15 +133,19 @@ def _verify(manifest: Any, path: Path) -> None:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
         raise InvalidBundle(f"{path} has format {found}; this version reads format {FORMAT}: train the bundle again.")
-    for key in ("id", "level", "estimators", "gpus"):
-        if key not in manifest:
-            raise InvalidBundle(f"{path} has no {key}; install or copy the bundle again.")
+    _verify_types(manifest, MANIFEST_TYPES, f"{path}")
     for name, entry in manifest["estimators"].items():
-        missing = [key for key in ESTIMATOR_KEYS if key not in entry]
-        if missing or Path(str(entry["file"])).name != entry["file"]:
+        _verify_types(entry, ESTIMATOR_TYPES, f"{path}: estimator {name}")
+        if Path(entry["file"]).name != entry["file"]:
             raise InvalidBundle(
-                f"{path}: estimator {name} is incomplete ({', '.join(missing) or 'file'}); train again."
+                f"{path}: estimator {name} has file {entry['file']!r}; it must lie in the bundle's folder."
             )
+
+
+def _verify_types(found: Any, types: Mapping[str, type], where: str) -> None:
+    for key, wanted in types.items():
+        if not isinstance(found, dict) or not isinstance(found.get(key), wanted):
+            raise InvalidBundle(f"{where} has no valid {key}; install or copy the bundle again, or train it again.")
 
 
 def locate(name_or_path: str | Path) -> Path:

@@ -73,8 +73,8 @@ def _check_group(frame: pd.DataFrame, family: str, phase: str, gpu_name: str, ro
             _check_each(frame, family, phase, gpu, of_dtype, mark, str(error))
             continue
         latency = part["latency_s"].to_numpy()
-        _check_bound(latency, bound, of_dtype, dtype, mark)
-        for _, cell in _split(frame, of_dtype, ["engine", "engine_version", "kernel_name", "timing"]):
+        possible = _check_bound(latency, bound, of_dtype, dtype, mark)
+        for _, cell in _split(frame, of_dtype[possible], ["engine", "engine_version", "kernel_name", "timing"]):
             where = np.searchsorted(of_dtype, cell)
             if str(frame["timing"].iloc[cell[0]]) == "device":
                 _check_plateau(latency[where], bound[where], cell, mark)
@@ -93,13 +93,17 @@ def _check_each(frame: pd.DataFrame, family: str, phase: str, gpu: Gpu, rows: An
         mark(rows, REJECTED, error)
 
 
-def _check_bound(latency: Array, bound: Array, rows: Any, dtype: tuple[str, ...], mark: Any) -> None:
+def _check_bound(latency: Array, bound: Array, rows: Any, dtype: tuple[str, ...], mark: Any) -> Any:
+    """Reject what beats the bound or is in another unit; returns which rows are possible, (n_rows,) booleans."""
     beaten = latency < BOUND_SLACK * bound
-    mark(rows[beaten], REJECTED, f"faster than the {dtype[0]} roofline bound of this GPU; check shape, dtype and unit")
+    name = " ".join(part for part in (dtype[0], "roofline bound") if part)
+    mark(rows[beaten], REJECTED, f"faster than the {name} of this GPU; check shape, dtype and unit")
     ratio = np.median(latency / bound) if len(rows) >= 20 else 1.0
     for factor, unit in UNIT_FACTORS.items():
         if ratio > 50 * factor:
             mark(rows, REJECTED, f"a median {ratio:.0f} times the bound: latency_s looks like {unit}; give seconds")
+            return np.zeros(len(rows), dtype=bool)
+    return ~beaten
 
 
 def _check_plateau(latency: Array, bound: Array, rows: Any, mark: Any) -> None:
@@ -108,8 +112,8 @@ def _check_plateau(latency: Array, bound: Array, rows: Any, mark: Any) -> None:
     if small.sum() < 50:
         return
     low, middle = np.quantile(latency[small], [0.02, 0.5])
-    if low > PLATEAU_S and middle < 2 * low:
-        flat = latency < 1.5 * middle
+    if low > PLATEAU_S and middle < 3 * low:
+        flat = (latency < 1.5 * middle) | (bound < middle / 10)  # the host's jitter goes far above its median
         mark(rows[flat], FLAGGED, f"host-bound: small calls all take about {middle * 1e6:.0f} us; time on the device")
 
 

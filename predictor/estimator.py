@@ -16,7 +16,7 @@ import numpy as np
 
 from predictor.errors import InvalidRequest
 from predictor.features import Features
-from predictor.floors import Floors, fit_floors, inputs
+from predictor.floors import Floors, core_s, fit_floors, inputs
 from predictor.ops.dtypes import Array
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class Recipe:
 
     rows_per_cell: rows kept per family x GPU x engine x dtype. rows_per_estimator: rows drawn for one fit, with
     equal weight per generation, then GPU, then engine and dtype. level: coverage asked of the intervals.
+    trust_unseen: how far the trees are trusted, against the core, on GPUs they have not seen.
     """
 
     id: str = "base-1"
@@ -43,6 +44,7 @@ class Recipe:
     min_child_weight: float = 10.0
     max_bin: int = 256
     level: float = 0.8
+    trust_unseen: float = 0.8
 
 
 def read_recipe(path: Path | str) -> Recipe:
@@ -71,11 +73,15 @@ class Estimator:
     booster: xgboost.Booster
     floors: Floors
 
-    def latency_s(self, table: Features) -> Array:
-        """Predicted seconds per call, (n_calls,); the caller holds it above the bound."""
+    def latency_s(self, table: Features, trust: Array | float) -> Array:
+        """Predicted seconds per call, (n_calls,); the caller holds it above the bound.
+
+        trust: 1 takes the trees' word, 0 that of the core; between them, the geometric mean with that weight.
+        """
         values, base = inputs(table, self.floors)
         margin = self.booster.inplace_predict(values, validate_features=False)
-        return np.asarray(base * np.exp(np.asarray(margin, dtype=np.float64)))
+        trees = np.log(base) + np.asarray(margin, dtype=np.float64)
+        return np.asarray(np.exp(trust * trees + (1 - trust) * np.log(core_s(table, self.floors))))
 
 
 def fit(table: Features, latency_s: Array, recipe: Recipe) -> Estimator:

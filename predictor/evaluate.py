@@ -39,8 +39,8 @@ def evaluate(table: Path | str, bundle: Bundle) -> pd.DataFrame:
 def predicted_rows(rows: TrainingSet, bundle: Bundle) -> pd.DataFrame:
     """rows.who with latency_s, predicted_s, low_s, high_s, bound_s, roofline2_s and seen."""
     entry = bundle.estimator(rows.estimator)
-    predicted = np.maximum(bundle.latency_s(rows.estimator, rows.table), rows.bound_s)
     seen = rows.who["gpu"].isin(entry["gpus"]).to_numpy()
+    predicted = np.maximum(bundle.latency_s(rows.estimator, rows.table, seen), rows.bound_s)
     offsets = np.array([bundle.log_offsets(rows.estimator, bool(s)) for s in (False, True)])[seen.astype(int)]
     return rows.who.assign(
         seen=seen,

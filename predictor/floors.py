@@ -1,6 +1,7 @@
-"""Launch floors: the time of a call with next to no work, learned per group of calls in cycles of the GPU.
+"""The core: launch floor plus slope times nominal work, learned per group of calls in cycles of the GPU.
 
-A floor is a habit of an engine and its kernels; in cycles it hardly differs between GPUs, so it transfers.
+A floor is a habit of an engine and its kernels; in cycles it hardly differs between GPUs, so it transfers. The core
+is what trees correct, and what a prediction leans towards on GPUs they have not seen.
 """
 
 from __future__ import annotations
@@ -13,51 +14,62 @@ from numpy.typing import NDArray
 from predictor.features import Features
 from predictor.ops.dtypes import Array
 
-Floors = Mapping[str, float]  # group or its leading parts → cycles; "" for all
+# group or its leading parts → [cycles of the floor, slope]; "" for all
+Floors = Mapping[str, list[float]]
 
 SMALL_CYCLES = 3_000.0  # nominal work below which a call is nearly all floor
 INFLATION = 2.0  # the base takes twice the floor, so that the correction to it rises with work
+FEWEST = 20  # rows that make a median
 
 
 def fit_floors(table: Features, latency_s: Array) -> Floors:
-    """Cycles of the floor of each group, of each leading part of group names and of all calls.
+    """Floor and slope of each group, of each leading part of group names and of all calls.
 
-    The median over small calls; a group without any takes its fastest tenth.
+    Floor: the median of small calls, or the fastest tenth where there are none. Slope: the median of what large
+    calls take beyond the floor, per nominal work; 1.5 where there are none.
     """
     import pandas as pd
 
-    cycles = latency_s / table.tick_s
-    work = table.work_s / table.tick_s
-    small = work < SMALL_CYCLES
-    floors: dict[str, float] = {}
-    frame = pd.DataFrame({"group": table.group, "cycles": cycles, "small": small})
-    parts = max(str(name).count("|") for name in set(table.group.tolist())) + 1
-    for depth in range(parts + 1):
-        frame["key"] = frame["group"].map({g: "|".join(g.split("|")[:depth]) for g in frame["group"].unique()})
+    cycles, work = latency_s / table.tick_s, table.work_s / table.tick_s
+    frame = pd.DataFrame({"group": table.group, "cycles": cycles, "work": work})
+    names = frame["group"].unique()
+    floors: dict[str, list[float]] = {}
+    for depth in range(max(name.count("|") for name in names) + 2):
+        frame["key"] = frame["group"].map({name: "|".join(name.split("|")[:depth]) for name in names})
         for key, rows in frame.groupby("key"):
-            light = rows.loc[rows["small"], "cycles"]
-            floors[str(key)] = float(light.median() if len(light) >= 20 else rows["cycles"].quantile(0.1))
+            small = rows.loc[rows["work"] < SMALL_CYCLES, "cycles"]
+            floor = float(small.median() if len(small) >= FEWEST else rows["cycles"].quantile(0.1))
+            large = rows[rows["work"] > floor]
+            slopes = (large["cycles"] - floor).clip(lower=0.2 * large["work"]) / large["work"]
+            floors[str(key)] = [floor, float(slopes.median()) if len(large) >= FEWEST else 1.5]
     return floors
 
 
-def floor_s(table: Features, floors: Floors) -> Array:
-    """Seconds of the floor of each call, (n_calls,); a group never seen takes that of its leading parts."""
-    found = {name: _lookup(str(name), floors) for name in set(table.group.tolist())}
-    return np.array([found[name] for name in table.group.tolist()]) * table.tick_s
-
-
-def _lookup(name: str, floors: Floors) -> float:
-    parts = name.split("|")
-    for depth in range(len(parts), -1, -1):
-        key = "|".join(parts[:depth])
-        if key in floors:
-            return floors[key]
-    return floors[""]
+def core_s(table: Features, floors: Floors) -> Array:
+    """Seconds of floor plus slope times work, (n_calls,)."""
+    floor, slope = _found(table, floors)
+    return np.asarray(floor * table.tick_s + slope * table.work_s)
 
 
 def inputs(table: Features, floors: Floors) -> tuple[NDArray[np.float32], Array]:
     """What the trees see and what they correct: values with times in units of the floor, and the base in seconds."""
-    floor = floor_s(table, floors)
+    floor = _found(table, floors)[0] * table.tick_s
     values = table.values.copy()
     values[:, : table.times] -= np.log(floor)[:, None].astype(np.float32)
     return values, INFLATION * floor + table.work_s
+
+
+def _found(table: Features, floors: Floors) -> Array:
+    """Floor cycles and slope of each call, (2, n_calls); a group never seen takes those of its leading parts."""
+    groups = table.group.tolist()
+    known = {name: _lookup(name, floors) for name in set(groups)}
+    return np.array([known[name] for name in groups], dtype=np.float64).T
+
+
+def _lookup(name: str, floors: Floors) -> list[float]:
+    parts = name.split("|")
+    for depth in range(len(parts), 0, -1):
+        key = "|".join(parts[:depth])
+        if key in floors:
+            return floors[key]
+    return floors[""]

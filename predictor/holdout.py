@@ -18,7 +18,7 @@ def fit_balanced(rows: TrainingSet, recipe: Recipe) -> Callable[[TrainingSet], A
     """Fit on a balanced draw of rows; returns latency_s of any set, never below its bound."""
     drawn = rows.take(balanced_rows(rows.who, recipe.rows_per_estimator, recipe.seed))
     estimator = fit(drawn.table, drawn.latency_s, recipe)
-    return lambda asked: np.maximum(estimator.latency_s(asked.table), asked.bound_s)
+    return lambda asked: np.maximum(estimator.latency_s(asked.table, recipe.trust_unseen), asked.bound_s)
 
 
 def fit_roofline2(rows: TrainingSet) -> Roofline2:

@@ -53,7 +53,7 @@ def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle 
         known = least + bound.floor_s
         return OpPrediction(known, least, known * SLOWEST_OF_BOUND, least, bound.limiter, BOUND_ONLY)
     seen = bundle.saw(op.estimator, gpu.name)
-    latency = np.maximum(bundle.latency_s(op.estimator, features(op, gpu, setting or Setting())), least)
+    latency = np.maximum(bundle.latency_s(op.estimator, features(op, gpu, setting or Setting()), seen), least)
     low, high = bundle.log_offsets(op.estimator, seen)
     return OpPrediction(
         latency,

@@ -98,7 +98,7 @@ def roofline(op: Op, gpu: Gpu) -> Bound:
     if linked.any() and gpu.link_bytes_per_s <= 0:
         raise InvalidSpec(f"{gpu.name} has no known link; give link_gb_per_s in its spec.")
     return Bound(
-        compute_s=column(flops, calls) / peak_flop_per_s(op, gpu),
+        compute_s=column(flops, calls) / peak_flop_per_s(op, gpu) if np.any(flops) else np.zeros(calls),
         memory_s=np.maximum(beyond_cache, through_cache),
         link_s=linked / link_bytes_per_s(op, gpu) if linked.any() else np.zeros(calls),
         floor_s=column(FLOOR_CYCLES[op.estimator] / gpu.boost_clock_hz, calls),

@@ -94,7 +94,7 @@ def _release(
         "sha256": _sha256(file),
         "rows": len(rows.who),
         "features": list(rows.table.names),
-        "floors": {key: round(cycles, 3) for key, cycles in estimator.floors.items()},
+        "floors": {key: [round(x, 4) for x in pair] for key, pair in estimator.floors.items()},
         "ranges": {
             column: [float(values[:, i].min()), float(values[:, i].max())] for i, column in enumerate(rows.table.names)
         },

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -30,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     A PredictorError and a wrong option are one line on stderr. Any other exception is a bug and keeps its traceback.
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that cannot print "µ" gets "?"
     try:
         given = list(sys.argv[1:] if arguments is None else arguments)
         command = typer.main.get_command(_app())
@@ -42,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except PredictorError as error:
         return _fail(str(error))
+    except (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError) as error:
+        return _fail(f"{error.filename} cannot be used ({error.strerror}); give another path.")
     except Exception as error:
         # The class of typer's own errors has moved between its releases; their message method has not.
         if not hasattr(error, "format_message"):

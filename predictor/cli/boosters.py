@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -11,13 +12,14 @@ CURE = "pip uninstall xgboost xgboost-cpu && pip install xgboost-cpu"
 
 
 def load_xgboost() -> None:
-    """Import xgboost without its scikit-learn interface, which no command needs and which takes a second to load.
+    """Import xgboost for a few predictions: one thread, and no scikit-learn interface, which takes a second.
 
-    Only for the command line's own process: code that wants xgboost.XGBRegressor must import xgboost itself.
+    Only for the command line's own process: code that trains or wants xgboost.XGBRegressor imports xgboost itself.
     """
     modules: dict[str, Any] = sys.modules
     if "xgboost" in modules:
         return
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a few hundred calls: threads cost more than they save
     hidden = "sklearn" not in modules
     if hidden:
         modules["sklearn"] = None  # an import of it now raises ImportError, which xgboost takes as "not installed"

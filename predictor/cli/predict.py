@@ -110,7 +110,7 @@ def _show_reports(reports: list[Report]) -> None:
         title=f"{asked.model.name} · {asked.dtype}, KV cache {asked.cache_dtype} · batch {asked.batch} · "
         f"{asked.input_len} tokens in, {asked.output_len} out · tp {asked.tp} · {asked.engine}",
     )
-    print(f"Bundle {first.bundle}; in brackets the interval that holds the truth with {first.level:.0%} probability.")
+    print(f"Bundle {first.bundle}; in brackets the interval at the {first.level:.0%} level.")
     for note in dict.fromkeys(note for report in reports for note in report.notes):
         print(f"Note: {note}")
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from predictor.features.terms import Setting, Terms, cycles, group_names, memory_time, one_hot, soft_max
+from predictor.features.terms import Setting, Terms, cycles, group_names, kernel_family, memory_time, one_hot, soft_max
 from predictor.gpu import Gpu
 from predictor.ops import Attention
-from predictor.ops.base import column, text_column
-from predictor.ops.dtypes import Array, Text, act_bytes, weight_bytes
+from predictor.ops.base import column
+from predictor.ops.dtypes import Array, act_bytes, weight_bytes
 from predictor.roofline import peak_flop_per_s
 
 ENGINES = ("vllm", "sglang", "trtllm")
@@ -39,21 +39,6 @@ DEFAULT_KERNEL: Mapping[str, Mapping[str, str]] = {
 # Tensor FLOP per SM and cycle that 16-bit mma.sync reaches where newer instructions would give more.
 MMA_SYNC_CAP = {"fa2": 4096.0, "flashinfer": 4096.0, "triton": 1024.0}
 EXP_PER_SM_CYCLE = 16.0  # special-function unit, compute capability 5.0 to 12.0 (CUDA programming guide)
-
-
-def kernel_family(kernel: Text, engine: Text, gpu: Gpu, calls: int) -> np.ndarray[Any, Any]:
-    """Canonical kernel of each call, (n_calls,): read off its name, else the engine's choice on this GPU."""
-    names, engines = text_column(kernel, calls).tolist(), text_column(engine, calls).tolist()
-    table = {pair: _kernel_family(*pair, gpu) for pair in set(zip(names, engines, strict=True))}
-    return np.array([table[pair] for pair in zip(names, engines, strict=True)], dtype=object)
-
-
-def _kernel_family(name: str, engine: str, gpu: Gpu) -> str:
-    for part, family in KERNEL_OF:
-        if part in name:
-            return family
-    choices = DEFAULT_KERNEL.get(engine, {"": "fa2"})
-    return choices.get(gpu.generation, choices[""])
 
 
 def _kernel_rate(op: Attention, gpu: Gpu, kernels: np.ndarray[Any, Any]) -> Array:
@@ -84,7 +69,7 @@ def prefill_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
     batch, q_len, kv_len, heads, dim = (
         column(x, calls) for x in (op.batch, op.q_len, op.kv_len, op.heads, op.head_dim)
     )
-    kernels = kernel_family(setting.kernel, setting.engine, gpu, calls)
+    kernels = kernel_family(setting, gpu, KERNEL_OF, DEFAULT_KERNEL, calls)
     rate = _kernel_rate(op, gpu, kernels)
     pairs = column(op.pairs(), calls)
     tiles = np.ceil(q_len / 128)
@@ -119,7 +104,7 @@ def decode_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
     """Cache traffic with L2, element conversion, padded tensor time, thread blocks and the longest serial loop."""
     calls = len(op)
     batch, heads, kv_heads, dim = (column(x, calls) for x in (op.batch, op.heads, op.kv_heads, op.head_dim))
-    kernels = kernel_family(setting.kernel, setting.engine, gpu, calls)
+    kernels = kernel_family(setting, gpu, KERNEL_OF, DEFAULT_KERNEL, calls)
     rate = _kernel_rate(op, gpu, kernels)
     keys = column(op.keys_read(), calls)
     moved = column(op.bytes_moved(), calls)

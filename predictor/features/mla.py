@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from predictor.features.terms import Setting, Terms, cycles, group_names, memory_time, one_hot, soft_max
+from predictor.features.terms import Setting, Terms, cycles, group_names, kernel_family, memory_time, one_hot, soft_max
 from predictor.gpu import Gpu
 from predictor.ops import Mla
-from predictor.ops.base import column, text_column
+from predictor.ops.base import column
 from predictor.ops.dtypes import weight_bytes
 from predictor.roofline import peak_flop_per_s
 
-ENGINES = ("vllm", "sglang", "trtllm")
+KERNELS = ("native", "flash", "flashmla", "triton")
+# The same kernel has many names; first match wins. TensorRT-LLM calls its own kernel "default".
+KERNEL_OF = (
+    ("triton", "triton"),
+    ("flashmla", "flashmla"),
+    ("trtllm", "native"),
+    ("default", "native"),
+    ("flashinfer", "native"),
+    ("flash", "flash"),
+)
+# What an engine picks by itself, by generation; "" for all others.
+DEFAULT_KERNEL: Mapping[str, Mapping[str, str]] = {
+    "vllm": {"Hopper": "flashmla", "Blackwell": "native", "": "triton"},
+    "sglang": {"Hopper": "flash", "Blackwell": "native", "": "triton"},
+    "trtllm": {"": "native"},
+}
 
 
 def mla_terms(op: Mla, gpu: Gpu, setting: Setting) -> Terms:
@@ -39,12 +56,11 @@ def mla_terms(op: Mla, gpu: Gpu, setting: Setting) -> Terms:
         "serial_s": serial,
         "waves_s": cycles(np.ceil(blocks / gpu.sms) * 1000, gpu),
     }
-    kernels = text_column(setting.kernel, calls).astype(str)
+    kernels = kernel_family(setting, gpu, KERNEL_OF, DEFAULT_KERNEL, calls)
     fixed = {
         "heads": heads,
         "kv_bytes": column(weight_bytes(op.kv_dtype), calls),
-        "kernel_triton": np.char.find(np.char.lower(kernels), "triton").__ge__(0).astype(np.float64),
-        **one_hot("engine", setting.engine, ENGINES, calls),
+        **one_hot("kernel", kernels, KERNELS, calls),
     }
     work = soft_max([1.4 * mma, exp, 1.2 * memory])
-    return Terms(times, fixed, work, group_names(calls, setting.timing, setting.engine, op.kv_dtype))
+    return Terms(times, fixed, work, group_names(calls, setting.timing, kernels, op.kv_dtype))

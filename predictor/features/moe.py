@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from predictor.features.terms import (
     Terms,
     cycles,
     group_names,
+    kernel_family,
     memory_time,
     one_hot,
     soft_max,
@@ -19,8 +20,8 @@ from predictor.features.terms import (
 )
 from predictor.gpu import Gpu
 from predictor.ops import Moe
-from predictor.ops.base import column, text_column
-from predictor.ops.dtypes import Text, act_bytes, weight_bytes
+from predictor.ops.base import column
+from predictor.ops.dtypes import act_bytes, weight_bytes
 from predictor.roofline import peak_flop_per_s
 
 ENGINES = ("vllm", "sglang", "trtllm", "aiter")
@@ -37,24 +38,16 @@ KERNEL_OF = (
     ("deep_gemm", "deepgemm"),
     ("deepep", "deepgemm"),
     ("torch_flow", "native"),
+    ("", "triton"),
 )
 # What an engine picks by itself on each generation; "" for all others.
-DEFAULT_KERNEL = {"trtllm": {"": "native"}, "vllm": {"Blackwell": "native"}, "sglang": {"Blackwell": "native"}}
+DEFAULT_KERNEL: Mapping[str, Mapping[str, str]] = {
+    "vllm": {"Blackwell": "native", "": "triton"},
+    "sglang": {"Blackwell": "native", "": "triton"},
+    "trtllm": {"": "native"},
+    "aiter": {"": "triton"},
+}
 TILES = ((16, 128), (32, 128), (64, 128), (128, 128), (128, 256))
-
-
-def kernel_family(kernel: Text, engine: Text, gpu: Gpu, calls: int) -> np.ndarray[Any, Any]:
-    """Canonical kernel of each call, (n_calls,): read off its name, else the engine's choice on this GPU."""
-    pairs = list(zip(text_column(kernel, calls).tolist(), text_column(engine, calls).tolist(), strict=True))
-    table = {pair: _kernel_family(*pair, gpu) for pair in set(pairs)}
-    return np.array([table[pair] for pair in pairs], dtype=object)
-
-
-def _kernel_family(name: str, engine: str, gpu: Gpu) -> str:
-    if not name:
-        choices = DEFAULT_KERNEL.get(engine, {})
-        return choices.get(gpu.generation, choices.get("", "triton"))
-    return next((family for part, family in KERNEL_OF if part in name), "triton")
 
 
 def moe_terms(op: Moe, gpu: Gpu, setting: Setting) -> Terms:
@@ -85,7 +78,7 @@ def moe_terms(op: Moe, gpu: Gpu, setting: Setting) -> Terms:
         "route_s": cycles(tokens * experts / gpu.sms, gpu),
         "loop_s": loop,
     }
-    kernels = kernel_family(setting.kernel, setting.engine, gpu, calls)
+    kernels = kernel_family(setting, gpu, KERNEL_OF, DEFAULT_KERNEL, calls)
     fixed = {
         "hidden": hidden,
         "inter": inter,

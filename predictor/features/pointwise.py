@@ -10,6 +10,7 @@ from predictor.ops import Pointwise
 from predictor.ops.base import column
 from predictor.ops.dtypes import act_bytes
 from predictor.ops.pointwise import KINDS
+from predictor.roofline import peak_flop_per_s
 
 ENGINES = ("vllm", "sglang", "trtllm", "torch")
 
@@ -22,7 +23,7 @@ def pointwise_terms(op: Pointwise, gpu: Gpu, setting: Setting) -> Terms:
     times = {
         "memory_s": memory_time(moved, gpu, 0.8),
         "dram_s": moved / gpu.mem_bytes_per_s,
-        "flop_s": np.maximum(column(op.flops(), calls), 1.0) / gpu.peak("fp32"),
+        "flop_s": np.maximum(column(op.flops(), calls), 1.0) / peak_flop_per_s(op, gpu),
         "row_s": cycles(np.ceil(rows / gpu.sms) * 200, gpu),
         "column_s": cycles(cols, gpu),
     }

@@ -49,6 +49,32 @@ def group_names(calls: int, *parts: Text) -> np.ndarray[Any, Any]:
     return np.array([table[key] for key in zip(*columns, strict=True)], dtype=object)
 
 
+def kernel_family(
+    setting: Setting,
+    gpu: Gpu,
+    names: tuple[tuple[str, str], ...],
+    choices: Mapping[str, Mapping[str, str]],
+    calls: int,
+) -> np.ndarray[Any, Any]:
+    """Canonical kernel of each call, (n_calls,): read off its name, else what the engine picks on this GPU.
+
+    names: (part of a name, family), first match wins. choices: engine → generation → family; "" for all others.
+    """
+
+    def family(kernel: str, engine: str) -> str:
+        for part, found in names:
+            if kernel and part in kernel.lower():
+                return found
+        picks = choices.get(engine, choices["vllm"])
+        return picks.get(gpu.generation, picks[""])
+
+    pairs = list(
+        zip(text_column(setting.kernel, calls).tolist(), text_column(setting.engine, calls).tolist(), strict=True)
+    )
+    table = {pair: family(*pair) for pair in set(pairs)}
+    return np.array([table[pair] for pair in pairs], dtype=object)
+
+
 def one_hot(prefix: str, values: Text, names: tuple[str, ...], calls: int) -> dict[str, Array]:
     """A 0/1 column per name; a value outside names is all zeros."""
     column = text_column(values, calls)
