@@ -38,6 +38,7 @@ ESTIMATOR_TYPES = {
     "ranges": dict,
     "log_offsets": dict,
     "roofline2": dict,
+    "trust_unseen": float,
 }
 
 
@@ -84,7 +85,7 @@ class Bundle:
             )
         if estimator not in self._estimators:
             self._estimators[estimator] = Estimator(load_booster(self.path, entry), entry["floors"])
-        trust = np.where(seen, 1.0, float(self.manifest["recipe"]["trust_unseen"]))
+        trust = np.where(seen, 1.0, float(entry["trust_unseen"]))
         return self._estimators[estimator].latency_s(table, trust)
 
     def log_offsets(self, estimator: str, seen: bool) -> tuple[float, float]:

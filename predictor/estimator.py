@@ -29,7 +29,6 @@ class Recipe:
 
     rows_per_cell: rows kept per family x GPU x engine x dtype. rows_per_estimator: rows drawn for one fit, with
     equal weight per generation, then GPU, then engine and dtype. level: coverage asked of the intervals.
-    trust_unseen: how far the trees are trusted, against the core, on GPUs they have not seen.
     """
 
     id: str = "base-1"
@@ -44,7 +43,6 @@ class Recipe:
     min_child_weight: float = 10.0
     max_bin: int = 256
     level: float = 0.8
-    trust_unseen: float = 0.8
 
 
 def read_recipe(path: Path | str) -> Recipe:

@@ -25,7 +25,8 @@ FEWEST = 20  # rows that make a median
 def fit_floors(table: Features, latency_s: Array) -> Floors:
     """Floor and slope of each group, of each leading part of group names and of all calls.
 
-    Floor: the median of small calls, or the fastest tenth where there are none. Slope: the median of what large
+    Floor: the median of small calls; where there are none the fastest tenth, or the floor of the leading parts of the
+    name if that is lower. Slope: the median of what large
     calls take beyond the floor, per nominal work; 1.5 where there are none.
     """
     import pandas as pd
@@ -38,7 +39,8 @@ def fit_floors(table: Features, latency_s: Array) -> Floors:
         frame["key"] = frame["group"].map({name: "|".join(name.split("|")[:depth]) for name in names})
         for key, rows in frame.groupby("key"):
             small = rows.loc[rows["work"] < SMALL_CYCLES, "cycles"]
-            floor = float(small.median() if len(small) >= FEWEST else rows["cycles"].quantile(0.1))
+            parent = floors["|".join(str(key).split("|")[: depth - 1])][0] if depth else np.inf
+            floor = float(small.median()) if len(small) >= FEWEST else min(parent, float(rows["cycles"].quantile(0.1)))
             large = rows[rows["work"] > floor]
             slopes = (large["cycles"] - floor).clip(lower=0.2 * large["work"]) / large["work"]
             floors[str(key)] = [floor, float(slopes.median()) if len(large) >= FEWEST else 1.5]

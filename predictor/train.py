@@ -41,17 +41,18 @@ def train(tables: Sequence[Path], recipe: Recipe, out: Path, progress: Callable[
     ledger, entries = [], {}
     for name, rows in sorted(sets.items()):
         progress(f"{name}: {len(rows.who)} rows of {rows.who['gpu'].nunique()} GPUs")
-        unseen = held_out(rows, recipe)
-        siblings = held_out(rows, recipe, by="gpu")
-        entries[name] = _release(name, rows, unseen, siblings, recipe, out)
-        for protocol, scored in (("generation-out", unseen), ("gpu-out", siblings)):
-            if len(scored):
-                low, high = (
-                    np.exp(x) for x in entries[name]["log_offsets"]["unseen" if protocol[1] == "e" else "seen"]
-                )
-                scored["low_s"] = np.maximum(scored["predicted_s"] * low, scored["bound_s"])
-                scored["high_s"] = scored["predicted_s"] * high
-                ledger.append(cells(scored).assign(protocol=protocol, estimator=name))
+        unseen, trust = held_out(rows, recipe)
+        siblings, _ = held_out(rows, recipe, by="gpu")
+        entries[name] = _release(name, rows, unseen, siblings, recipe, out) | {"trust_unseen": trust}
+        offsets = entries[name]["log_offsets"]
+        ledger += [
+            cells(_with_interval(scored, ends)).assign(protocol=protocol, estimator=name)
+            for protocol, scored, ends in (
+                ("generation-out", unseen, offsets["unseen"]),
+                ("gpu-out", siblings, offsets["seen"]),
+            )
+            if len(scored)
+        ]
     pd.concat(ledger, ignore_index=True).round(4).to_csv(out / LEDGER, index=False)
     manifest = {
         "format": FORMAT,
@@ -67,6 +68,13 @@ def train(tables: Sequence[Path], recipe: Recipe, out: Path, progress: Callable[
     }
     (out / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return load_bundle(out)
+
+
+def _with_interval(scored: pd.DataFrame, offsets: list[float]) -> pd.DataFrame:
+    low, high = np.exp(offsets)
+    return scored.assign(
+        low_s=np.maximum(scored["predicted_s"] * low, scored["bound_s"]), high_s=scored["predicted_s"] * high
+    )
 
 
 def read_usable(path: Path, recipe: Recipe, progress: Callable[[str], None]) -> tuple[pd.DataFrame, Mapping[str, Any]]:

@@ -10,6 +10,7 @@ import pandas as pd
 from predictor.bundle import MANIFEST
 from predictor.train import LEDGER
 
+MARKS = ("<!-- accuracy -->", "<!-- /accuracy -->")
 PROTOCOLS = {
     "generation-out": "Generation held out: no GPU of the same microarchitecture was in training",
     "gpu-out": "GPU held out: siblings of the same microarchitecture may have been in training",
@@ -27,7 +28,9 @@ def write_card(folder: Path) -> None:
         "**Training GPUs:** " + ", ".join(manifest["gpus"]) + ".",
         f"Intervals are at the {manifest['level']:.0%} level. Errors are mean absolute percentage errors over the "
         "cells (engine x dtype) of a GPU, each cell counting the same; beside them the bare roofline bound and a "
-        "2-parameter roofline `c0 + c1 * bound` fitted per dtype on the same training GPUs.",
+        "2-parameter roofline `c0 + c1 * bound` fitted per dtype on the same training GPUs. The ends of the intervals "
+        "were set on these same held-out rows, so that coverage is right over all GPUs by construction and tells only how "
+        "it differs between them.",
     ]
     for protocol, title in PROTOCOLS.items():
         parts += [f"## {title}", accuracy_table(ledger[ledger["protocol"] == protocol])]
@@ -37,6 +40,40 @@ def write_card(folder: Path) -> None:
         "Sources, licences and quirks: `datasets/README.md`. Recipe: `bundle.json`.",
     ]
     (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def update_readme(readme: Path, folder: Path) -> None:
+    """Put the summary of a bundle's ledger between the accuracy marks of the project's README."""
+    ledger = pd.read_csv(folder / LEDGER, keep_default_na=False, na_values=[""])
+    head, _, rest = readme.read_text(encoding="utf-8").partition(MARKS[0])
+    tail = rest.partition(MARKS[1])[2]
+    text = (
+        f"Bundle `{folder.name}`, mean absolute percentage error of operator latency, mean over GPUs of the mean over "
+        f"engines and dtypes; every cell is in [models/{folder.name}](models/{folder.name}/README.md).\n\n"
+        + summary_table(ledger)
+    )
+    readme.write_text(f"{head}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{tail}", encoding="utf-8")
+
+
+def summary_table(ledger: pd.DataFrame) -> str:
+    """One line per estimator: mean and worst GPU with the generation held out, beside the baselines."""
+    by_gpu = ledger.groupby(["protocol", "estimator", "gpu"])[["mape", "bound_mape", "roofline2_mape"]].mean()
+    unseen, siblings = by_gpu.loc["generation-out"], by_gpu.loc["gpu-out"]
+    lines = [["operator", "GPUs", "generation held out", "worst GPU", "2-parameter roofline", "bound", "GPU held out"]]
+    for name, rows in unseen.groupby("estimator"):
+        worst = rows["mape"].idxmax()
+        lines.append(
+            [
+                str(name).replace("_", " "),
+                str(len(rows)),
+                f"{100 * rows['mape'].mean():.1f} %",
+                f"{100 * rows['mape'].max():.1f} % ({worst[1]})",
+                f"{100 * rows['roofline2_mape'].mean():.1f} %",
+                f"{100 * rows['bound_mape'].mean():.1f} %",
+                f"{100 * siblings.loc[name, 'mape'].mean():.1f} %",
+            ]
+        )
+    return _markdown(lines)
 
 
 def accuracy_table(ledger: pd.DataFrame) -> str:

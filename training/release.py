@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from card import write_card
+from card import update_readme, write_card
 
 from predictor.errors import PredictorError
 from predictor.estimator import read_recipe
@@ -42,6 +42,8 @@ def main() -> None:
         except PredictorError as error:
             sys.exit(f"error: {error}")
     write_card(bundle.path)
+    if options.out == REPO / "models":
+        update_readme(REPO / "README.md", bundle.path)
     print(f"released {bundle.id} in {bundle.path}")
 
 
