@@ -136,7 +136,9 @@ def catalogue() -> Mapping[str, Gpu]:
 
 
 def get_gpu(name: str) -> Gpu:
-    """The GPU of that name, alias, MIG slice ("H100:3g.40gb") or spec file ("mine.toml"); raises UnknownGpu."""
+    """The GPU of that name, alias, MIG slice ("H100:3g.40gb"), spec file ("mine.toml") or change of a catalogue GPU
+    ("H100, mem_gib=96, peak_tflops.bf16=1200"); raises UnknownGpu.
+    """
     return resolve_gpu(name)[0]
 
 
@@ -150,6 +152,8 @@ def resolve_gpu(name: str) -> tuple[Gpu, str]:
     """
     if name.strip().endswith(".toml"):
         return gpu_from_toml(name.strip()), ""
+    if "=" in name:
+        return _changed(name), ""
     known = _catalogue()
     whole, profile = name, ""
     if normalise(name) not in known.names and (sliced := re.fullmatch(r"(.*?)(?:\s+MIG\s+|:)\s*(.*?)\s*", name)):
@@ -163,6 +167,24 @@ def resolve_gpu(name: str) -> tuple[Gpu, str]:
         note = f'"{whole}" taken as {canonical}' + (f"; others: {others}" if others else ", one device of a dual board")
     gpu = known.gpus[canonical]
     return (_slice(gpu, profile) if whole is not name else gpu), note
+
+
+def _changed(text: str) -> Gpu:
+    """A catalogue GPU with some data-sheet values replaced: "H100, mem_gib=96, peak_tflops.bf16=1200"."""
+    base, *changes = (part.strip() for part in text.split(","))
+    spec: dict[str, Any] = {"name": text}
+    for change in changes:
+        key, _, value = (part.strip() for part in change.partition("="))
+        try:
+            number = float(value)
+        except ValueError:
+            raise InvalidSpec(f'"{change}" in "{text}" is no key=number; give for example mem_gib=96.') from None
+        table, _, dtype = key.partition(".")
+        if dtype:
+            spec.setdefault(table, {})[dtype] = number
+        else:
+            spec[key] = int(number) if number.is_integer() else number
+    return gpu_from_spec(spec, base=resolve_gpu(base)[0].name)
 
 
 def mig_profiles(gpu: Gpu) -> Mapping[str, Slice]:

@@ -11,7 +11,8 @@ import numpy as np
 
 from predictor.bundle import Bundle, load_bundle
 from predictor.features import Setting, features
-from predictor.gpu import Gpu, resolve_gpu
+from predictor.gpu import Gpu, catalogue, resolve_gpu
+from predictor.gpu_lint import lint
 from predictor.memory import memory
 from predictor.ops import Op
 from predictor.ops.base import stack
@@ -84,6 +85,7 @@ def predict(
     engines hide it behind CUDA graphs in decode.
     """
     known_gpu, note = (gpu, "") if isinstance(gpu, Gpu) else resolve_gpu(gpu)
+    doubts = [] if known_gpu.name in catalogue() or known_gpu.partition else lint(known_gpu)
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     workload = Workload(
         model=model if isinstance(model, Decoder) else get_model(model),
@@ -95,7 +97,7 @@ def predict(
         tp=tp,
         engine=engine,
     )
-    return report(workload, known_gpu, opened, (note,) if note else ())
+    return report(workload, known_gpu, opened, tuple(text for text in (note, *doubts) if text))
 
 
 def report(workload: Workload, gpu: Gpu, bundle: Bundle, notes: tuple[str, ...] = ()) -> Report:

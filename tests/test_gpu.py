@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from predictor import gpu as gpu_module
-from predictor.errors import InvalidSpec, UnknownGpu, UnsupportedDtype
+from predictor.errors import InvalidSpec, PredictorError, UnknownGpu, UnsupportedDtype
 from predictor.gpu import (
     COMPUTE_DTYPES,
     SPEC_KEYS,
@@ -318,3 +318,17 @@ def test_sparse_quoted_as_dense_is_always_found(name):
     gpu = get_gpu(name)
     sparse = {dtype: peak * (1 if dtype == "fp32" else 2) for dtype, peak in gpu.peak_flop_per_s.items()}
     assert any("halve it" in finding for finding in lint(replace(gpu, peak_flop_per_s=sparse)))
+
+
+def test_a_catalogue_gpu_can_be_changed_in_a_word() -> None:
+    gpu = get_gpu("H100, mem_gib=96, mem_bandwidth_gb_per_s=4000, peak_tflops.bf16=1200")
+    assert (gpu.mem_bytes, gpu.mem_bytes_per_s, gpu.peak("bf16")) == (96 * GIB, 4e12, 1.2e15)
+    assert gpu.peak("fp8") == get_gpu("H100").peak("fp8")
+
+
+@pytest.mark.parametrize(
+    "text", ["H100, mem_gib", "H100, mem_gib=much", "H100, color=3", "H1000, mem_gib=96", "H100, sms=-1"]
+)
+def test_a_wrong_change_is_refused(text: str) -> None:
+    with pytest.raises(PredictorError):
+        get_gpu(text if "=" in text else text + "=")

@@ -29,8 +29,8 @@ def write_card(folder: Path) -> None:
         f"Intervals are at the {manifest['level']:.0%} level. Errors are mean absolute percentage errors over the "
         "cells (engine x dtype) of a GPU, each cell counting the same; beside them the bare roofline bound and a "
         "2-parameter roofline `c0 + c1 * bound` fitted per dtype on the same training GPUs. The ends of the intervals "
-        "were set on these same held-out rows, so that coverage is right over all GPUs by construction and tells only how "
-        "it differs between them.",
+        "were set on these same held-out rows, so that coverage is right over all GPUs by construction and only its "
+        "differences between GPUs tell something.",
     ]
     for protocol, title in PROTOCOLS.items():
         parts += [f"## {title}", accuracy_table(ledger[ledger["protocol"] == protocol])]
