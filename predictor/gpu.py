@@ -172,6 +172,8 @@ def resolve_gpu(name: str) -> tuple[Gpu, str]:
 def _changed(text: str) -> Gpu:
     """A catalogue GPU with some data-sheet values replaced: "H100, mem_gib=96, peak_tflops.bf16=1200"."""
     base, *changes = (part.strip() for part in text.split(","))
+    if "=" in base:
+        raise UnknownGpu(_did_you_mean(base))
     spec: dict[str, Any] = {"name": text}
     for change in changes:
         key, _, value = (part.strip() for part in change.partition("="))
