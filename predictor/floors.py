@@ -20,14 +20,15 @@ Floors = Mapping[str, list[float]]
 SMALL_CYCLES = 3_000.0  # nominal work below which a call is nearly all floor
 INFLATION = 2.0  # the base takes twice the floor, so that the correction to it rises with work
 FEWEST = 20  # rows that make a median
+MOST_OF_PARENT = 1.5
 
 
 def fit_floors(table: Features, latency_s: Array) -> Floors:
     """Floor and slope of each group, of each leading part of group names and of all calls.
 
-    Floor: the median of small calls; where there are none the fastest tenth, or the floor of the leading parts of the
-    name if that is lower. Slope: the median of what large
-    calls take beyond the floor, per nominal work; 1.5 where there are none.
+    Floor: the median of small calls; where there are none the fastest tenth, but at most MOST_OF_PARENT times the
+    floor of the leading parts of the name. Slope: the median of what large calls take beyond the floor, per nominal
+    work; 1.5 where there are none.
     """
     import pandas as pd
 
@@ -40,7 +41,8 @@ def fit_floors(table: Features, latency_s: Array) -> Floors:
         for key, rows in frame.groupby("key"):
             small = rows.loc[rows["work"] < SMALL_CYCLES, "cycles"]
             parent = floors["|".join(str(key).split("|")[: depth - 1])][0] if depth else np.inf
-            floor = float(small.median()) if len(small) >= FEWEST else min(parent, float(rows["cycles"].quantile(0.1)))
+            fastest = min(MOST_OF_PARENT * parent, float(rows["cycles"].quantile(0.1)))
+            floor = float(small.median()) if len(small) >= FEWEST else fastest
             large = rows[rows["work"] > floor]
             slopes = (large["cycles"] - floor).clip(lower=0.2 * large["work"]) / large["work"]
             floors[str(key)] = [floor, float(slopes.median()) if len(large) >= FEWEST else 1.5]
