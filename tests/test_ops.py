@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from predictor.errors import InvalidOp, UnsupportedDtype
 from predictor.ops import DTYPES, FAMILIES, Attention, Collective, Conv, Gemm, Mla, Moe, Op, Pointwise
-from predictor.ops.attention import causal_pairs, narrower
+from predictor.ops.attention import causal_pairs
 from predictor.ops.base import stack
 from predictor.ops.dtypes import act_bytes, out_bytes, weight_bytes
 from predictor.ops.pointwise import KINDS
@@ -99,9 +99,8 @@ def test_winograd_saves_three_quarters_of_a_3x3_convolution() -> None:
 
 def test_depthwise_convolution_is_one_map_per_channel() -> None:
     """Howard et al., MobileNets, arXiv:1704.04861, 3.1: K·K·M·F·F multiply-adds for M channels."""
-    assert Conv(batch=1, in_channels=32, out_channels=32, size=112, kernel=3, padding=1, groups=32).flops() == (
-        2 * 3 * 3 * 32 * 112 * 112
-    )
+    op = Conv(batch=1, in_channels=32, out_channels=32, size=112, kernel=3, padding=1, groups=32)
+    assert op.flops() == 2 * 3 * 3 * 32 * 112 * 112
 
 
 def test_a_mixtral_token_visits_two_experts_of_176_million_parameters() -> None:
@@ -136,10 +135,8 @@ def test_collectives_send_what_the_ring_literature_says(kind: str, sent: float) 
 @given(n_gpus=st.integers(2, 64))
 def test_all_reduce_needs_no_more_than_a_ring_and_no_less_than_the_message(n_gpus: int) -> None:
     """A ring sends 2(n-1)/n (Patarasuk & Yuan 2009); a reducing switch (SHARP) lets one message do."""
-    assert 2**20 <= Collective(kind="all_reduce", message_bytes=2**20, n_gpus=n_gpus).link_bytes()
-    assert Collective(kind="all_reduce", message_bytes=2**20, n_gpus=n_gpus).link_bytes() <= 2 * 2**20 * (
-        (n_gpus - 1) / n_gpus
-    )
+    sent = Collective(kind="all_reduce", message_bytes=2**20, n_gpus=n_gpus).link_bytes()
+    assert 1 <= sent / 2**20 <= 2 * (n_gpus - 1) / n_gpus
 
 
 # Laws
@@ -254,12 +251,6 @@ def test_a_column_of_dtypes_counts_like_each_alone(dtype: str) -> None:
     ]
 
 
-def test_attention_computes_in_the_narrower_dtype() -> None:
-    assert narrower("bf16", "fp8") == narrower("fp8", "bf16") == "fp8"
-    assert narrower("fp16", "bf16") == "fp16"
-    assert np.asarray(narrower(np.array(["bf16", "fp8", "bf16"]), "fp8")).tolist() == ["fp8"] * 3
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_pointwise_moves_its_tensors_once(kind: str) -> None:
     facts = KINDS[kind]
@@ -286,9 +277,7 @@ def test_skew_never_touches_more_experts_and_changes_no_flops(tokens: int, skew:
 
 
 def test_skew_touches_fewer_experts() -> None:
-    shape: dict[str, Any] = {"tokens": 512, "hidden": 64, "inter": 64, "experts": 256, "topk": 8}
-    assert Moe(**shape).experts_touched() == 256
-    assert Moe(skew=1.2, **shape).experts_touched() < 256
+    assert Moe(tokens=512, hidden=64, inter=64, experts=256, topk=8, skew=1.2).experts_touched() < 256
 
 
 @given(tp=st.sampled_from([1, 2, 4, 8]), ep=st.sampled_from([1, 2, 4, 8]), tokens=st.integers(1, 2000))
@@ -358,8 +347,10 @@ def test_every_number_of_every_family_is_checked(op: Op, value: Any) -> None:
 
 
 PREFILL: dict[str, Any] = {"phase": "prefill", "q_len": 8, "kv_len": 8, **ATTENTION}
+MLA: dict[str, Any] = {"phase": "decode", "batch": 1, "q_len": 1, "kv_len": 2, "heads": 1}
 MOE: dict[str, Any] = {"tokens": 1, "hidden": 64, "inter": 64, "experts": 8, "topk": 2}
 CONV: dict[str, Any] = {"batch": 1, "in_channels": 1, "out_channels": 1, "size": 4, "kernel": 3}
+SORT: dict[str, Any] = {"kind": "sort", "rows": 1, "cols": 1}
 RING: dict[str, Any] = {"kind": "all_reduce", "message_bytes": 8, "n_gpus": 2}
 
 
@@ -377,11 +368,7 @@ RING: dict[str, Any] = {"kind": "all_reduce", "message_bytes": 8, "n_gpus": 2}
             {**PREFILL, "kv_heads": 64},
             "kv_heads is above heads; it must be at most heads (equal for MHA, 1 for MQA).",
         ),
-        (
-            Mla,
-            {"phase": "", "batch": 1, "q_len": 1, "kv_len": 1, "heads": 1},
-            'phase is ""; it must be "prefill" or "decode".',
-        ),
+        (Mla, {**MLA, "phase": ""}, 'phase is ""; it must be "prefill" or "decode".'),
         (Moe, {**MOE, "topk": 9}, "topk is above experts; a token can visit each expert once."),
         (Moe, {**MOE, "ep": 16}, "ep is above experts; every GPU must hold at least one expert."),
         (Conv, {**CONV, "kernel": 5}, "kernel is wider than the padded image; it must be at most size + 2 * padding."),
@@ -392,11 +379,7 @@ RING: dict[str, Any] = {"kind": "all_reduce", "message_bytes": 8, "n_gpus": 2}
             'kind is "gossip"; a collective is one of all_reduce, all_gather, reduce_scatter, all_to_all, send_recv.',
         ),
         (Collective, {**RING, "link": "wifi"}, 'link is "wifi"; it must be one of gpu, pcie.'),
-        (
-            Pointwise,
-            {"kind": "sort", "rows": 1, "cols": 1},
-            f'kind is "sort"; a pointwise op is one of {", ".join(KINDS)}.',
-        ),
+        (Pointwise, SORT, f'kind is "sort"; a pointwise op is one of {", ".join(KINDS)}.'),
     ],
 )
 def test_an_impossible_shape_names_rule_and_cure(kind: type[Op], shape: dict[str, Any], message: str) -> None:
@@ -414,4 +397,4 @@ def test_an_unknown_dtype_lists_the_known_ones(dtype: Any) -> None:
 @pytest.mark.xfail(strict=True, reason="Mla does not check q_len <= kv_len; its FLOPs turn negative")
 def test_mla_queries_are_among_the_keys() -> None:
     with pytest.raises(InvalidOp, match="q_len is above kv_len"):
-        Mla(phase="decode", batch=1, q_len=10, kv_len=2, heads=1)
+        Mla(**{**MLA, "q_len": 10})
