@@ -109,7 +109,8 @@ def load_booster(folder: Path, entry: Mapping[str, Any]) -> xgboost.Booster:
     try:
         booster.load_model(bytearray(content))
     except xgboost.core.XGBoostError as error:
-        raise InvalidBundle(f"{path} is no XGBoost model ({str(error).splitlines()[-1]}); train it again.") from None
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "unreadable")
+        raise InvalidBundle(f"{path} is no XGBoost model ({reason}); train it again.") from None
     return booster
 
 
@@ -136,11 +137,20 @@ def _verify(manifest: Any, path: Path) -> None:
         raise InvalidBundle(f"{path} has format {found}; this version reads format {FORMAT}: train the bundle again.")
     _verify_types(manifest, MANIFEST_TYPES, f"{path}")
     for name, entry in manifest["estimators"].items():
-        _verify_types(entry, ESTIMATOR_TYPES, f"{path}: estimator {name}")
+        where = f"{path}: estimator {name}"
+        _verify_types(entry, ESTIMATOR_TYPES, where)
+        offsets = entry["log_offsets"]
+        pairs = [offsets.get("seen"), offsets.get("unseen"), *entry["floors"].values(), *entry["roofline2"].values()]
+        if not all(_is_pair(pair) for pair in pairs) or "" not in entry["floors"] or "" not in entry["roofline2"]:
+            raise InvalidBundle(f"{where} has invalid numbers; install or copy the bundle again, or train it again.")
         if Path(entry["file"]).name != entry["file"]:
             raise InvalidBundle(
                 f"{path}: estimator {name} has file {entry['file']!r}; it must lie in the bundle's folder."
             )
+
+
+def _is_pair(found: Any) -> bool:
+    return isinstance(found, list) and len(found) == 2 and all(isinstance(x, int | float) for x in found)
 
 
 def _verify_types(found: Any, types: Mapping[str, type], where: str) -> None:

@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from predictor.errors import PredictorError
+from predictor.errors import PredictorError, UnsupportedDtype
 from predictor.gpu import Gpu, get_gpu
 from predictor.ops.dtypes import Array
-from predictor.roofline import roofline
+from predictor.roofline import Bound, roofline
 from predictor.schema import NUMBER_COLUMNS, TEXT_COLUMNS, groups, op_of
 
 ACCEPTED, FLAGGED, REJECTED = "accepted", "flagged", "rejected"
 BOUND_SLACK = 0.95  # clocks and data sheets agree to about 5 %
 HIGHEST_LATENCY_S = 3600.0
-UNIT_FACTORS = {1e3: "milliseconds", 1e6: "microseconds"}
+UNIT_RATIO = 200.0  # median latency over bound and launch floor that no kernel but a wrong unit explains
+FEWEST_FOR_UNIT = 20
 PLATEAU_S = 50e-6  # no GPU launch floor of a single op is this high; a host that launches kernels is
 REPEAT_SPREAD = 1.2
 SPIKE = 2.0
@@ -65,45 +66,47 @@ def _check_group(frame: pd.DataFrame, family: str, phase: str, gpu_name: str, ro
         mark(rows, REJECTED, str(error))
         return
     for dtype, of_dtype in _split(frame, rows, ["dtype", "kv_dtype"]):
-        part = frame.iloc[of_dtype]
-        try:
-            op = op_of(part, family, phase)
-            bound = roofline(op, gpu).latency_s
-        except PredictorError as error:
-            _check_each(frame, family, phase, gpu, of_dtype, mark, str(error))
+        of_dtype = _well_formed(frame, family, phase, gpu, of_dtype, mark)
+        if not len(of_dtype):
             continue
+        part = frame.iloc[of_dtype]
+        bound = roofline(op_of(part, family, phase), gpu)
         latency = part["latency_s"].to_numpy()
         possible = _check_bound(latency, bound, of_dtype, dtype, mark)
+        least = bound.latency_s
         for _, cell in _split(frame, of_dtype[possible], ["engine", "engine_version", "kernel_name", "timing"]):
             where = np.searchsorted(of_dtype, cell)
             if str(frame["timing"].iloc[cell[0]]) == "device":
-                _check_plateau(latency[where], bound[where], cell, mark)
+                _check_plateau(latency[where], least[where], cell, mark)
             if family in GROWING:
                 _check_spikes(frame, GROWING[family], cell, mark)
 
 
-def _check_each(frame: pd.DataFrame, family: str, phase: str, gpu: Gpu, rows: Any, mark: Any, error: str) -> None:
-    """A group failed as a whole: find its bad rows one by one (a few), or reject them all (one common cause)."""
-    for row in rows if len(rows) <= 1000 else ():
-        try:
-            roofline(op_of(frame.iloc[[row]], family, phase), gpu)
-        except PredictorError as own:
-            mark(np.array([row]), REJECTED, str(own))
-    if len(rows) > 1000:
-        mark(rows, REJECTED, error)
+def _well_formed(frame: pd.DataFrame, family: str, phase: str, gpu: Gpu, rows: Any, mark: Any) -> Any:
+    """The rows that are an op which this GPU can run; the others, found by halving, are rejected with the error."""
+    try:
+        roofline(op_of(frame.iloc[rows], family, phase), gpu)
+        return rows
+    except PredictorError as error:
+        if len(rows) == 1 or isinstance(error, UnsupportedDtype):  # rows share their dtypes
+            mark(rows, REJECTED, str(error))
+            return rows[:0]
+    halves = np.array_split(rows, 2)
+    return np.concatenate([_well_formed(frame, family, phase, gpu, half, mark) for half in halves])
 
 
-def _check_bound(latency: Array, bound: Array, rows: Any, dtype: tuple[str, ...], mark: Any) -> Any:
+def _check_bound(latency: Array, bound: Bound, rows: Any, dtype: tuple[str, ...], mark: Any) -> Any:
     """Reject what beats the bound or is in another unit; returns which rows are possible, (n_rows,) booleans."""
-    beaten = latency < BOUND_SLACK * bound
+    beaten = latency < BOUND_SLACK * bound.latency_s
     name = " ".join(part for part in (dtype[0], "roofline bound") if part)
     mark(rows[beaten], REJECTED, f"faster than the {name} of this GPU; check shape, dtype and unit")
-    ratio = np.median(latency / bound) if len(rows) >= 20 else 1.0
-    for factor, unit in UNIT_FACTORS.items():
-        if ratio > 50 * factor:
-            mark(rows, REJECTED, f"a median {ratio:.0f} times the bound: latency_s looks like {unit}; give seconds")
-            return np.zeros(len(rows), dtype=bool)
-    return ~beaten
+    ratio = float(np.median(latency / (bound.latency_s + bound.floor_s))) if len(rows) >= FEWEST_FOR_UNIT else 1.0
+    if ratio < UNIT_RATIO:
+        return ~beaten
+    unit = "milliseconds" if ratio < 1e3 * UNIT_RATIO else "microseconds"
+    why = f"a median {ratio:.0f} times the bound and launch floor: latency_s looks like {unit}; give seconds"
+    mark(rows, REJECTED, why)
+    return np.zeros(len(rows), dtype=bool)
 
 
 def _check_plateau(latency: Array, bound: Array, rows: Any, mark: Any) -> None:

@@ -55,7 +55,11 @@ def training_sets(frame: pd.DataFrame) -> Mapping[str, TrainingSet]:
         gpu = get_gpu(gpu_name)
         op = op_of(part, family, phase)
         setting = Setting(*(part[c].to_numpy(dtype=object) for c in ("engine", "kernel_name", "timing")))
-        who = part[["gpu", "dtype", "engine", "kernel_name"]].astype(object).assign(generation=gpu.generation)
+        who = (
+            part[["gpu", "dtype", "engine", "kernel_name"]]
+            .astype(object)
+            .assign(gpu=gpu.name, generation=gpu.generation)
+        )
         who["family"], who["phase"] = family, phase
         made = TrainingSet(
             op.estimator,

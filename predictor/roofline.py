@@ -95,8 +95,8 @@ def roofline(op: Op, gpu: Gpu) -> Bound:
     beyond_cache = np.maximum(moved - gpu.llc_bytes, 0.0) / gpu.mem_bytes_per_s
     through_cache = moved / (CACHE_BYTES_PER_SM_CYCLE * gpu.sms * gpu.boost_clock_hz)
     linked = column(op.link_bytes(), calls)
-    if linked.any() and gpu.link_bytes_per_s <= 0:
-        raise InvalidSpec(f"{gpu.name} has no known link; give link_gb_per_s in its spec.")
+    if linked.any() and (link_bytes_per_s(op, gpu) <= 0).any():
+        raise InvalidSpec(f"{gpu.name} has no known link; give link_gb_per_s and pcie_gb_per_s in its spec.")
     return Bound(
         compute_s=column(flops, calls) / peak_flop_per_s(op, gpu) if np.any(flops) else np.zeros(calls),
         memory_s=np.maximum(beyond_cache, through_cache),

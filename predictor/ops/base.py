@@ -38,7 +38,7 @@ class Op:
     def _checked(self, name: str, value: Any) -> Number:
         try:
             numbers = np.asarray(value, dtype=np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise InvalidOp(f"{name} is {value!r}; it must be a number.") from None
         least = 0 if name in self.at_least_zero else 1
         wrong = ~(np.isfinite(numbers) & (numbers >= least) & (numbers <= LARGEST))

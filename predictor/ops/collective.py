@@ -67,4 +67,4 @@ class Collective(Op):
         terms = [LEAST_TRAFFIC[kind] for kind in text_column(self.kind, len(self)).tolist()]
         constant, factor = np.array([t[0] for t in terms]), np.array([t[1] for t in terms])
         traffic = (constant + factor * share) * self.message_bytes
-        return traffic if np.ndim(self.message_bytes) else float(traffic[0])
+        return traffic if len(self) > 1 or np.ndim(self.message_bytes) else float(traffic[0])

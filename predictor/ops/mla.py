@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from predictor.errors import InvalidOp
 from predictor.ops.attention import PHASES, causal_pairs, narrower
 from predictor.ops.base import Op
@@ -40,6 +42,8 @@ class Mla(Op):
         Op.__post_init__(self)
         if self.phase not in PHASES:
             raise InvalidOp(f'phase is "{self.phase}"; it must be "prefill" or "decode".')
+        if np.any(np.asarray(self.q_len) > self.kv_len):
+            raise InvalidOp("q_len is above kv_len; kv_len counts the new tokens too, so give past + new.")
 
     @property
     def estimator(self) -> str:
