@@ -75,6 +75,7 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
 REQUIRED = ("family", "gpu", "latency_s")
 NUMBER_COLUMNS = tuple(name for name, (unit, _) in COLUMNS.items() if unit != TEXT)
 TEXT_COLUMNS = tuple(name for name, (unit, _) in COLUMNS.items() if unit == TEXT)
+EMPTY_NUMBERS = ["", "nan", "NaN", "NA", "null"]  # what a CSV may write where there is no number
 DEFAULT_TEXT = {"engine": "unknown", "engine_version": "", "kernel_name": "", "timing": "device", "source": ""}
 
 ARROW_SCHEMA = pa.schema(
@@ -132,10 +133,7 @@ def read_table(path: Path | str, family: str | None = None) -> pd.DataFrame:
         raise InvalidTable(f"{path} does not exist; give a Parquet or CSV file of measurements.")
     try:
         if path.suffix.lower() == ".csv":
-            empty = {
-                **dict.fromkeys(NUMBER_COLUMNS, ["", "nan", "NaN", "NA", "null"]),
-                **dict.fromkeys(TEXT_COLUMNS, [""]),
-            }
+            empty = {name: [""] for name in TEXT_COLUMNS} | dict.fromkeys(NUMBER_COLUMNS, EMPTY_NUMBERS)
             texts = dict.fromkeys(TEXT_COLUMNS, str)
             frame = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=empty)
             frame = frame[frame["family"] == family] if family and "family" in frame else frame

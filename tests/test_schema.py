@@ -132,9 +132,7 @@ def test_csv_and_parquet_read_back_the_same(mixed: pd.DataFrame, tmp_path: Path)
     [
         ("engine_version", "0.10"),
         ("engine_version", "2411"),
-        pytest.param(
-            "kernel_name", "None", marks=pytest.mark.xfail(strict=True, reason="read_csv takes None for empty")
-        ),
+        ("kernel_name", "None"),
     ],
 )
 def test_texts_that_look_like_something_else_survive_a_csv(name: str, value: str, tmp_path: Path) -> None:

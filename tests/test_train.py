@@ -27,7 +27,6 @@ from predictor.dataset import CELL, balanced_rows, thin, training_sets
 from predictor.errors import InvalidBundle, InvalidRequest, InvalidTable
 from predictor.estimator import Recipe, fit, read_recipe
 from predictor.evaluate import cells_to_json, evaluate
-from predictor.features import Setting, features
 from predictor.floors import core_s, fit_floors
 from predictor.gpu import Gpu, get_gpu
 from predictor.ops import Attention, Gemm, Op, Pointwise
@@ -41,7 +40,6 @@ GENERATIONS = {"Ampere", "Hopper", "Ada"}
 ROWS = 70  # of each family on each GPU
 FLOOR_CYCLES = {"gemm": 6_000.0, "attention": 12_000.0, "pointwise": 4_000.0}
 UTILIZATION = {"gemm": 0.7, "attention": 0.6, "pointwise": 0.8}
-NOISE = 0.02
 RECIPE = Recipe(id="toy", rounds=30, rows_per_estimator=2000, learning_rate=0.2, min_child_weight=3.0)
 HEADS = {"heads": 32, "kv_heads": 8, "head_dim": 128}
 
@@ -70,7 +68,7 @@ def toy_table(gpus: tuple[str, ...] = GPUS, seed: int = 7) -> pd.DataFrame:
             part = conform(pd.DataFrame(cells))
             bound = roofline(op_of(part, family, shape.get("phase", "")), gpu).latency_s
             floor = FLOOR_CYCLES[family] / gpu.boost_clock_hz
-            noise = np.exp(draw.normal(0, NOISE, ROWS))
+            noise = np.exp(draw.normal(0, 0.02, ROWS))
             parts.append(pd.DataFrame(cells).assign(latency_s=(floor + bound / UTILIZATION[family]) * noise))
     every = check(conform(pd.concat(parts, ignore_index=True)))
     return every[every["status"] == ACCEPTED].drop(columns=["status", "reason"]).reset_index(drop=True)
@@ -130,7 +128,6 @@ def test_thinning_keeps_the_asked_rows_of_every_cell(frame: pd.DataFrame) -> Non
     assert set(kept.groupby(CELL, observed=True).size()) == {10}
     assert kept.index.is_monotonic_increasing
     pd.testing.assert_frame_equal(kept, thin(frame, 10, seed=0))
-    assert len(thin(frame, 10_000, seed=0)) == len(frame)
 
 
 def test_a_draw_gives_every_generation_the_same_weight() -> None:
@@ -227,8 +224,7 @@ def test_the_manifest_has_the_sha256_of_every_file(bundle: Bundle, table: Path) 
 
 def test_a_bundle_holds_boosters_text_and_no_pickle(bundle: Bundle) -> None:
     assert {path.suffix for path in bundle.path.iterdir()} == {".ubj", ".json", ".csv"}
-    for path in bundle.path.glob("*.ubj"):
-        assert path.read_bytes().startswith(b"{")  # UBJSON; a pickle starts with b"\x80"
+    assert all(path.read_bytes().startswith(b"{") for path in bundle.path.glob("*.ubj"))  # a pickle: b"\x80"
 
 
 def test_the_same_seed_makes_the_same_bytes(bundle: Bundle, table: Path, tmp_path: Path) -> None:
@@ -297,13 +293,10 @@ DAMAGE: dict[str, tuple[Any, str]] = {
     "no model": (fake, r"gemm\.ubj is no XGBoost model \(.+\); train it again\.$"),
     "no manifest": (lambda f: (f / MANIFEST).unlink(), r'^no bundle ".+"; released ones: .+; or give a folder\.$'),
     "cut manifest": (manifest(b'{"format": 1, "id'), r"bundle\.json is not valid JSON \(.+\); install or copy"),
-    "binary manifest": (manifest(b"\x80\xff"), r"bundle\.json is not valid JSON \(.+\); install or copy the bundle"),
     "deep manifest": (manifest(b"[" * 100_000), r"bundle\.json is not valid JSON \(.+\); install or copy the bundle"),
     "format": (manifest(b'{"format": 9}'), r"json has format 9; this version reads format 1: train the bundle again"),
-    "list": (manifest(b"[]"), r"json has format list; this version reads format 1: train the bundle again\.$"),
     "no estimators": (manifest(b'{"format": 1, "id": "x", "level": 0.8}'), r"has no valid estimators; install or copy"),
     "traversal": (lambda f: change(f, file="../gemm.ubj"), r"gemm has file '\.\./gemm\.ubj'; it must lie in the "),
-    "absolute path": (lambda f: change(f, file="/etc/passwd"), r"has file '/etc/passwd'; it must lie in the bundle's"),
     "parent folder": (lambda f: change(f, file=".."), r"cannot be read \(.+\); install or copy the bundle again\.$"),
     "no offsets": (lambda f: change(f, log_offsets={}), r"estimator gemm has invalid numbers; install or copy"),
     "no floors": (lambda f: change(f, floors={}), r"estimator gemm has invalid numbers; install or copy"),
