@@ -99,8 +99,8 @@ def load_booster(folder: Path, entry: Mapping[str, Any]) -> xgboost.Booster:
     path = folder / str(entry["file"])
     try:
         content = path.read_bytes()
-    except OSError as error:
-        raise InvalidBundle(f"{path} cannot be read ({error.strerror}); install or copy the bundle again.") from None
+    except (OSError, ValueError) as error:
+        raise InvalidBundle(f"{path} cannot be read ({error}); install or copy the bundle again.") from None
     if hashlib.sha256(content).hexdigest() != entry["sha256"]:
         raise InvalidBundle(f"{path} is corrupt (sha256 differs from the manifest); install or copy the bundle again.")
     import xgboost

@@ -19,9 +19,9 @@ from predictor.schema import read_table
 def evaluate(table: Path | str, bundle: Bundle) -> pd.DataFrame:
     """Cells of a measurement table: predictions of `bundle` against every accepted row.
 
-    One row per cell: family, phase, gpu, dtype, engine, seen (GPU in training), rows, rejected (rows that the
-    checks refused), mape, median_ape, p90_ape, signed_median, latency_weighted, coverage, width, and the same
-    mape for the bare bound and the 2-parameter roofline. Errors are fractions.
+    One row per cell: family, phase, gpu, dtype, engine, seen (GPU in training), rows, refused (rows that the
+    checks flagged or rejected), mape, median_ape, p90_ape, signed_median, latency_weighted, coverage, width, and
+    the same mape for the bare bound and the 2-parameter roofline. Errors are fractions.
     """
     checked = check(read_table(table))
     kept = usable(checked)
