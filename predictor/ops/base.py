@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
@@ -16,7 +17,7 @@ LARGEST = 2.0**53  # beyond it float64 no longer counts in ones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Op:
+class Op(ABC):
     """One operator call (or a column of them) as hardware sees it.
 
     Number fields are floats or (n_calls,) arrays; text fields are one name or (n_calls,) names.
@@ -59,13 +60,13 @@ class Op:
         """dtype whose arithmetic peak bounds the op; one name or (n_calls,)."""
         return self.dtype  # type: ignore[attr-defined,no-any-return]
 
+    @abstractmethod
     def flops(self) -> Number:
         """Floating-point operations per call (a multiply-add counts 2)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def bytes_moved(self) -> Number:
         """Least bytes per call: every input read once, every output written once."""
-        raise NotImplementedError
 
     def link_bytes(self) -> Number:
         """Least bytes that one GPU must send or receive, whichever is more; 0 for local ops."""
