@@ -100,7 +100,8 @@ def load_booster(folder: Path, entry: Mapping[str, Any]) -> xgboost.Booster:
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:
-        raise InvalidBundle(f"{path} cannot be read ({error}); install or copy the bundle again.") from None
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidBundle(f"{path} cannot be read ({reason}); install or copy the bundle again.") from None
     if hashlib.sha256(content).hexdigest() != entry["sha256"]:
         raise InvalidBundle(f"{path} is corrupt (sha256 differs from the manifest); install or copy the bundle again.")
     import xgboost
