@@ -22,6 +22,7 @@ from predictor.prediction import predict_op
 COMMAND = Path(sys.executable).parent / "predictor"
 RUNS = 5
 CALLS = 200_000
+LAYERS = 1_000  # knots of calls that differ in tokens only are shared
 HELP_S, PREDICT_S, CALLS_PER_S = 0.4, 2.0, 100_000
 
 
@@ -54,15 +55,19 @@ def wall_s(arguments: list[str]) -> float:
 
 
 def calls_per_s(name: str) -> dict[str, float]:
-    """Operator calls predicted per second, a column of CALLS different shapes at a time."""
+    """Operator calls predicted per second, a column of CALLS calls at a time."""
     random = np.random.default_rng(0)
 
     def sizes(low: int, high: int) -> np.ndarray:
         return np.floor(np.exp(random.uniform(np.log(low), np.log(high), CALLS)))
 
     lengths, kv_heads = sizes(16, 32_768), sizes(1, 16)
+    layers = np.stack([sizes(64, 32_768), sizes(64, 16_384)])[:, random.integers(0, LAYERS, CALLS)]
     ops = {
-        "gemm": Gemm(m=sizes(1, 16_384), n=sizes(64, 32_768), k=sizes(64, 16_384)),
+        f"gemm, {LAYERS} layers": Gemm(m=sizes(1, 16_384), n=layers[0], k=layers[1]),
+        "gemm, no layer twice": Gemm(m=sizes(1, 16_384), n=sizes(64, 32_768), k=sizes(64, 16_384)).take(
+            slice(0, 20_000)
+        ),
         "attention prefill": Attention(
             phase="prefill",
             batch=sizes(1, 16),
@@ -88,7 +93,7 @@ def calls_per_s(name: str) -> dict[str, float]:
         predict_op(op.take(slice(0, 10)), gpu, bundle=bundle)  # loads the estimator
         start = time.perf_counter()
         predict_op(op, gpu, bundle=bundle)
-        rates[what] = CALLS / (time.perf_counter() - start)
+        rates[what] = len(op) / (time.perf_counter() - start)
     return rates
 
 

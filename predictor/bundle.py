@@ -15,31 +15,42 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from predictor.errors import InvalidBundle
-from predictor.estimator import Estimator
-from predictor.features import Features
-from predictor.ops.dtypes import Array
+from predictor.estimator import Estimator, Weights
+from predictor.gpu import Gpu
+from predictor.interval import KINSHIPS, REGIMES
+from predictor.kinship import is_measured, tiers
 
 if TYPE_CHECKING:
     import xgboost
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "bundle.json"
-DEFAULT_BUNDLE = "base-1"
-MANIFEST_TYPES = {"id": str, "level": float, "estimators": dict, "gpus": list, "recipe": dict}
+LEDGER = "ledger.csv"
+DEFAULT_BUNDLE = "base-2"
+MANIFEST_TYPES = {
+    "id": str,
+    "level": float,
+    "estimators": dict,
+    "gpus": list,
+    "recipe": dict,
+    "correlation_across": float,
+}
 ESTIMATOR_TYPES = {
-    "file": str,
-    "sha256": str,
+    "transfer": dict,
+    "reference": dict,
     "features": list,
     "floors": dict,
-    "gpus": list,
+    "line": dict,
+    "references": dict,
+    "weights": list,
     "ranges": dict,
+    "worst_share": float,
     "log_offsets": dict,
-    "roofline2": dict,
-    "trust_unseen": float,
+    "correlation": float,
 }
+FILE_TYPES = {"file": str, "sha256": str}
+BOOSTERS = ("transfer", "reference")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,34 +75,31 @@ class Bundle:
         """Whether the bundle can predict ops of this estimator."""
         return estimator in self.manifest["estimators"]
 
-    def estimator(self, name: str) -> Mapping[str, Any]:
+    def entry(self, estimator: str) -> Mapping[str, Any]:
         """Manifest entry of one estimator."""
-        entry: Mapping[str, Any] = self.manifest["estimators"][name]
-        return entry
+        found: Mapping[str, Any] = self.manifest["estimators"][estimator]
+        return found
 
-    def saw(self, estimator: str, gpu: str) -> bool:
-        """Whether rows of this GPU trained the estimator."""
-        return self.has(estimator) and gpu in self.estimator(estimator)["gpus"]
-
-    def latency_s(self, estimator: str, table: Features, seen: Any) -> Array:
-        """Predicted seconds per call, (n_calls,); the caller holds them above the bound.
-
-        seen: whether the estimator saw the GPU; where not, the prediction leans towards the core.
-        """
-        entry = self.estimator(estimator)
-        if list(table.names) != list(entry["features"]):
-            raise InvalidBundle(
-                f"bundle {self.id} was made with other features for {estimator}; train it again with this version."
+    def estimator(self, name: str) -> Estimator:
+        """One estimator, read from its files when first asked for."""
+        if name not in self._estimators:
+            entry = self.entry(name)
+            self._estimators[name] = Estimator(
+                transfer=load_booster(self.path, entry["transfer"]),
+                reference=load_booster(self.path, entry["reference"]),
+                floors=entry["floors"],
+                line=entry["line"],
+                references={gpu: frozenset(groups) for gpu, groups in entry["references"].items()},
+                weights=Weights(*entry["weights"]),
+                names=tuple(entry["features"]),
             )
-        if estimator not in self._estimators:
-            self._estimators[estimator] = Estimator(load_booster(self.path, entry), entry["floors"])
-        trust = np.where(seen, 1.0, float(entry["trust_unseen"]))
-        return self._estimators[estimator].latency_s(table, trust)
+        return self._estimators[name]
 
-    def log_offsets(self, estimator: str, seen: bool) -> tuple[float, float]:
-        """log(truth / prediction) at the ends of the interval, on GPUs the estimator saw or did not see."""
-        low, high = self.estimator(estimator)["log_offsets"]["seen" if seen else "unseen"]
-        return float(low), float(high)
+    def kinship(self, estimator: str, gpu: Gpu) -> str:
+        """ "seen" where rows of the GPU trained the estimator, "sibling" where rows of its architecture did."""
+        measured = self.entry(estimator)["references"]
+        own, siblings, _ = tiers(gpu, measured)
+        return "seen" if is_measured(gpu, measured) else "sibling" if own or siblings else "unseen"
 
 
 def load_booster(folder: Path, entry: Mapping[str, Any]) -> xgboost.Booster:
@@ -140,14 +148,19 @@ def _verify(manifest: Any, path: Path) -> None:
     for name, entry in manifest["estimators"].items():
         where = f"{path}: estimator {name}"
         _verify_types(entry, ESTIMATOR_TYPES, where)
-        offsets = entry["log_offsets"]
-        pairs = [offsets.get("seen"), offsets.get("unseen"), *entry["floors"].values(), *entry["roofline2"].values()]
-        if not all(_is_pair(pair) for pair in pairs) or "" not in entry["floors"] or "" not in entry["roofline2"]:
+        for booster in BOOSTERS:
+            _verify_types(entry[booster], FILE_TYPES, where)
+            if Path(entry[booster]["file"]).name != entry[booster]["file"]:
+                raise InvalidBundle(f"{where} has file {entry[booster]['file']!r}; it must lie in the bundle's folder.")
+        tables = [entry["log_offsets"].get(kinship) for kinship in KINSHIPS]
+        per_dtype = [pairs for table in tables if isinstance(table, dict) and "" in table for pairs in table.values()]
+        per_regime = [pair for pairs in per_dtype if isinstance(pairs, list) for pair in pairs]
+        pairs = [*per_regime, *entry["floors"].values(), *entry["line"].values(), *entry["ranges"].values()]
+        complete = len(per_dtype) >= len(KINSHIPS) and len(per_regime) == len(per_dtype) * (len(REGIMES) + 1)
+        sound = complete and all(_is_pair(pair) for pair in pairs)
+        weights = [x for x in entry["weights"] if isinstance(x, int | float)]
+        if not sound or "" not in entry["floors"] or "" not in entry["line"] or len(weights) != len(Weights._fields):
             raise InvalidBundle(f"{where} has invalid numbers; install or copy the bundle again, or train it again.")
-        if Path(entry["file"]).name != entry["file"]:
-            raise InvalidBundle(
-                f"{path}: estimator {name} has file {entry['file']!r}; it must lie in the bundle's folder."
-            )
 
 
 def _is_pair(found: Any) -> bool:

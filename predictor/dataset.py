@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from predictor.features import Features, Setting, features
+from predictor.features import PER_CALL, Features, Setting, features
 from predictor.gpu import get_gpu
+from predictor.ops import Op
 from predictor.ops.dtypes import Array
 from predictor.roofline import roofline
 from predictor.schema import groups, op_of
@@ -20,7 +21,8 @@ CELL = ["family", "phase", "gpu", "dtype", "engine"]
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
-    """Rows of one estimator. table: features. latency_s, bound_s: (n,). who: gpu, generation, dtype, engine …"""
+    """Rows of one estimator. table: features. latency_s, bound_s: (n,). who: the measured call (schema columns) with
+    canonical gpu and its generation."""
 
     estimator: str
     table: Features
@@ -28,11 +30,21 @@ class TrainingSet:
     bound_s: Array
     who: pd.DataFrame
 
+    @property
+    def gpus(self) -> np.ndarray[Any, Any]:
+        """Canonical name of the GPU of each row, (n,)."""
+        return self.who["gpu"].to_numpy(dtype=object)
+
+    def calls(self, rows: Any) -> tuple[Op, Setting]:
+        """The calls at positions or mask `rows` as one op, and who ran them."""
+        part = self.who.loc[rows]
+        return op_of(part, part["family"].iloc[0], part["phase"].iloc[0]), setting_of(part)
+
     def take(self, rows: Any) -> TrainingSet:
         """The rows at positions or mask `rows`."""
         return TrainingSet(
             self.estimator,
-            _rows(self.table, rows),
+            self.table.take(rows),
             self.latency_s[rows],
             self.bound_s[rows],
             self.who.loc[rows].reset_index(drop=True),
@@ -54,17 +66,15 @@ def training_sets(frame: pd.DataFrame) -> Mapping[str, TrainingSet]:
         part = frame.iloc[rows]
         gpu = get_gpu(gpu_name)
         op = op_of(part, family, phase)
-        setting = Setting(*(part[c].to_numpy(dtype=object) for c in ("engine", "kernel_name", "timing")))
-        who = (
-            part[["gpu", "dtype", "engine", "kernel_name"]]
-            .astype(object)
-            .assign(gpu=gpu.name, generation=gpu.generation)
-        )
-        who["family"], who["phase"] = family, phase
+        latency_s = part["latency_s"].to_numpy(dtype=np.float64)
+        kept = ["family", "phase", "dtype", "engine", "kernel_name", "timing", "source"]
+        part = part[list(dict.fromkeys(kept + [field.name for field in fields(op)]))]
+        texts = part.select_dtypes("category").columns
+        who = part.astype(dict.fromkeys(texts, object)).assign(gpu=gpu.name, generation=gpu.generation)
         made = TrainingSet(
             op.estimator,
-            features(op, gpu, setting),
-            part["latency_s"].to_numpy(dtype=np.float64),
+            features(op, gpu, setting_of(part)),
+            latency_s,
             roofline(op, gpu).latency_s,
             who.reset_index(drop=True),
         )
@@ -72,11 +82,9 @@ def training_sets(frame: pd.DataFrame) -> Mapping[str, TrainingSet]:
     return {name: _join(name, sets) for name, sets in parts.items()}
 
 
-PER_CALL = ("values", "work_s", "tick_s", "group")
-
-
-def _rows(table: Features, rows: Any) -> Features:
-    return table._replace(**{name: getattr(table, name)[rows] for name in PER_CALL})
+def setting_of(frame: pd.DataFrame) -> Setting:
+    """Who ran the rows of a measurement table."""
+    return Setting(*(frame[name].to_numpy(dtype=object) for name in ("engine", "kernel_name", "timing")))
 
 
 def _join(name: str, sets: list[TrainingSet]) -> TrainingSet:

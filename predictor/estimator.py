@@ -1,108 +1,208 @@
-"""One estimator: gradient-boosted trees that correct a physical estimate, monotone where physics is.
+"""One estimator: what is known of an op's latency on a GPU, from measurements of that GPU, of its kin, or of others.
 
-The target is log(latency / base). Features that can only rise with more tokens or a worse GPU get monotone
-constraints and the base rises with them, so that a prediction never falls when tokens are added or the GPU gets
-worse. Squared error keeps the constraints; absolute error does not (XGBoost re-fits its leaves).
+transfer: trees that correct floor plus work and know no GPU by name, monotone in every resource time; they speak for
+    any GPU. reference: trees that know each measured GPU by name and bend freely; what they say of one GPU is carried
+    to another by the physical ratio of the two. core: floor plus slope times work, no trees.
+    line: floor plus slope times the bare bound.
+On a measured GPU the reference speaks alone; for others of its architecture it is carried over; for the rest all four
+are mixed, with weights picked on held-out generations. More tokens never make a call faster (predictor.envelope), nor
+does a worse GPU: transfer, core and the ratio rise, and the reference does not know the asked GPU.
 """
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from predictor.errors import InvalidRequest
-from predictor.features import Features
-from predictor.floors import Floors, core_s, fit_floors, inputs
+from predictor.envelope import rising
+from predictor.errors import InvalidBundle, UnsupportedDtype
+from predictor.features import Features, Setting, features
+from predictor.floors import Floors, core_s, inputs
+from predictor.gpu import Gpu, get_gpu
+from predictor.kinship import is_measured, tiers
+from predictor.line import Line, line_s
+from predictor.ops import Op
+from predictor.ops.base import text_column
 from predictor.ops.dtypes import Array
+from predictor.roofline import roofline
 
 if TYPE_CHECKING:
     import xgboost
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """Everything that decides what a training run makes, apart from the data.
+class Weights(NamedTuple):
+    """How much each view counts on an architecture that was never measured; the mean is geometric."""
 
-    rows_per_cell: rows kept per family x GPU x engine x dtype. rows_per_estimator: rows drawn for one fit, with
-    equal weight per generation, then GPU, then engine and dtype. level: coverage asked of the intervals.
-    """
-
-    id: str = "base-1"
-    seed: int = 0
-    rows_per_cell: int = 12_000
-    rows_per_estimator: int = 150_000
-    rounds: int = 400
-    max_depth: int = 6
-    learning_rate: float = 0.06
-    subsample: float = 0.7
-    colsample_bytree: float = 0.6
-    min_child_weight: float = 10.0
-    max_bin: int = 256
-    level: float = 0.8
+    transfer: float
+    reference: float
+    core: float
+    line: float
 
 
-def read_recipe(path: Path | str) -> Recipe:
-    """A recipe from a TOML file; unknown keys and wrong types raise."""
-    path = Path(path)
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidRequest(f"recipe {path} cannot be read ({error}); give a TOML file of recipe keys.") from None
-    known = {f.name: f.default for f in fields(Recipe)}
-    for key, value in values.items():
-        if key not in known:
-            raise InvalidRequest(f"recipe {path} has unknown key {key}; known ones: {', '.join(known)}.")
-        if isinstance(known[key], float) and type(value) is int:
-            values[key] = float(value)
-        elif type(value) is not type(known[key]):
-            wanted = type(known[key]).__name__
-            raise InvalidRequest(f"recipe {path}: {key} is {value!r}; it must be of type {wanted}.")
-    return Recipe(**values)
+class Views(NamedTuple):
+    """Log-latency of each call by each view, (n_calls,); the reference is not a number where no GPU knows."""
+
+    transfer: Array
+    reference: Array
+    core: Array
+    line: Array
 
 
 @dataclass(frozen=True, slots=True)
 class Estimator:
-    """A fitted booster and the launch floors its inputs are measured in."""
+    """A fitted pair of boosters. references: measured GPU → groups of calls measured on it."""
 
-    booster: xgboost.Booster
+    transfer: xgboost.Booster
+    reference: xgboost.Booster
     floors: Floors
+    line: Line
+    references: Mapping[str, frozenset[str]]
+    weights: Weights
+    names: tuple[str, ...]
 
-    def latency_s(self, table: Features, trust: Array | float) -> Array:
-        """Predicted seconds per call, (n_calls,); the caller holds it above the bound.
+    def latency_s(self, op: Op, gpu: Gpu, setting: Setting) -> Array:
+        """Predicted seconds per call, (n_calls,); the caller holds it above the bound."""
+        if features(op.take([0]), gpu, setting.take([0])).names != self.names:
+            raise InvalidBundle(f"the estimator of {op.estimator} was made with other features; train it again.")
+        return np.asarray(np.exp(rising(op, setting, lambda calls, who: self._log_latency(calls, gpu, who))))
 
-        trust: 1 takes the trees' word, 0 that of the core; between them, the geometric mean with that weight.
-        """
+    def _log_latency(self, op: Op, gpu: Gpu, setting: Setting) -> Array:
+        own, siblings, others = tiers(gpu, self.references)
+        found = np.full(len(op), np.nan)
+        kin: tuple[tuple[str, ...], ...] = (own, siblings)
+        if is_measured(gpu, self.references):
+            found, kin = self._referred(own, op, setting, None), (siblings,)
+        left = np.flatnonzero(np.isnan(found))
+        if left.size:
+            op, setting = op.take(left), setting.take(left)
+            found[left] = self._unmeasured(op, gpu, setting, kin, others)
+        return found
+
+    def _unmeasured(
+        self, op: Op, gpu: Gpu, setting: Setting, kin: Sequence[tuple[str, ...]], others: tuple[str, ...]
+    ) -> Array:
+        """Log-latency by the first of `kin` that knows a call, else by the mix of all views."""
+        here = self._views_here(op, gpu, setting)
+        found = np.full(len(op), np.nan)
+        for names in kin:
+            found = np.where(np.isnan(found), self._referred(names, op, setting, _between_siblings, here), found)
+        left = np.flatnonzero(np.isnan(found))
+        if left.size:
+            views = Views(*(view[left] for view in here))
+            reference = self._referred(others, op.take(left), setting.take(left), _by_transfer, views)
+            found[left] = mix(views._replace(reference=reference), self.weights)
+        return found
+
+    def views(self, op: Op, gpu: Gpu, setting: Setting) -> Views:
+        """What each view says of calls on a GPU as if its architecture had never been measured."""
+        here = self._views_here(op, gpu, setting)
+        others = tiers(gpu, self.references)[2]
+        return here._replace(reference=self._referred(others, op, setting, _by_transfer, here))
+
+    def _views_here(self, op: Op, gpu: Gpu, setting: Setting) -> Views:
+        here = features(op, gpu, setting)
+        silent, core = np.full(len(op), np.nan), np.log(core_s(here, self.floors))
+        dtypes = text_column(getattr(op, "dtype", ""), len(op))
+        line = np.log(line_s(self.line, dtypes, roofline(op, gpu).latency_s))
+        return Views(self._transfer(here), silent, core, line)
+
+    def _referred(
+        self, names: tuple[str, ...], op: Op, setting: Setting, carry: Carry | None, here: Views | None = None
+    ) -> Array:
+        """Mean log-latency on the GPUs `names`, each carried over to the asked GPU; not a number where none knows."""
+        total, count = np.zeros(len(op)), np.zeros(len(op))
+        for name in names:
+            found = self._referred_to(name, op, setting, carry, here)
+            known = ~np.isnan(found)
+            total[known] += found[known]
+            count += known
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    def _referred_to(self, name: str, op: Op, setting: Setting, carry: Carry | None, here: Views | None) -> Array:
+        found, gpu = np.full(len(op), np.nan), get_gpu(name)
+        # A kernel that was never run there is replaced by the one the engine picks there.
+        for whose in (setting, setting._replace(kernel="")):
+            left = np.flatnonzero(np.isnan(found))
+            if not left.size:
+                break
+            for rows, table in _features_at(op, gpu, whose, left):
+                groups, codes = np.unique(table.group.astype(str), return_inverse=True)
+                measured = np.array([group in self.references[name] for group in groups])[codes]
+                rows, there = rows[measured], table.take(measured)
+                if not rows.size:
+                    continue
+                found[rows] = self._reference(there, name)
+                if carry and here:
+                    by_core = here.core[rows] - np.log(core_s(there, self.floors))
+                    found[rows] += carry(Ratio(here.transfer[rows] - self._transfer(there), by_core))
+        return found
+
+    def _transfer(self, table: Features) -> Array:
         values, base = inputs(table, self.floors)
-        margin = self.booster.inplace_predict(values, validate_features=False)
-        trees = np.log(base) + np.asarray(margin, dtype=np.float64)
-        return np.asarray(np.exp(trust * trees + (1 - trust) * np.log(core_s(table, self.floors))))
+        margin = self.transfer.inplace_predict(values, validate_features=False)
+        return np.asarray(np.log(base) + margin, dtype=np.float64)
+
+    def _reference(self, table: Features, name: str) -> Array:
+        values, base = reference_inputs(table, self.floors, np.full(len(table.work_s), name), list(self.references))
+        margin = self.reference.inplace_predict(values, validate_features=False)
+        return np.asarray(np.log(base) + margin, dtype=np.float64)
 
 
-def fit(table: Features, latency_s: Array, recipe: Recipe) -> Estimator:
-    """Learn floors, then boost trees on log(latency / base). latency_s: (n_calls,)."""
-    import xgboost
+class Ratio(NamedTuple):
+    """Log of how much slower the asked GPU is than a reference, (n_calls,), by two views."""
 
-    floors = fit_floors(table, latency_s)
+    transfer: Array
+    core: Array
+
+
+Carry = Callable[[Ratio], Array]
+
+
+def _by_transfer(slower: Ratio) -> Array:
+    return slower.transfer
+
+
+def _between_siblings(slower: Ratio) -> Array:
+    """Siblings differ less than their specs: by half of small differences, by a tenth less than large ones."""
+    both = (slower.transfer + slower.core) / 2
+    return np.asarray(both - 0.1 * np.tanh(5 * both))
+
+
+def mix(views: Views, weights: Weights) -> Array:
+    """Weighted mean of the views; where no reference knows the call the transfer takes its weight."""
+    reference = np.where(np.isnan(views.reference), views.transfer, views.reference)
+    said = views._replace(reference=reference)
+    return np.asarray(sum(weight * view for weight, view in zip(weights, said, strict=True)))
+
+
+def reference_inputs(
+    table: Features, floors: Floors, gpus: NDArray[Any], names: list[str]
+) -> tuple[NDArray[np.float32], Array]:
+    """What the reference trees see, and the base in seconds: features, token counts and which GPU it is."""
     values, base = inputs(table, floors)
-    target = np.log(latency_s / base)
-    constraints = (1,) * table.times + (0,) * (len(table.names) - table.times)
-    data = xgboost.QuantileDMatrix(values, label=target, max_bin=recipe.max_bin)
-    parameters: dict[str, Any] = {
-        "objective": "reg:squarederror",
-        "tree_method": "hist",
-        "max_bin": recipe.max_bin,
-        "max_depth": recipe.max_depth,
-        "learning_rate": recipe.learning_rate,
-        "subsample": recipe.subsample,
-        "colsample_bytree": recipe.colsample_bytree,
-        "min_child_weight": recipe.min_child_weight,
-        "monotone_constraints": "(" + ",".join(map(str, constraints)) + ")",
-        "seed": recipe.seed,
-        "nthread": 1,
-        "base_score": float(np.median(target)),
-    }
-    return Estimator(xgboost.train(parameters, data, num_boost_round=recipe.rounds), floors)
+    which = np.stack([gpus == name for name in names], axis=1).astype(np.float32)
+    return np.concatenate([values, table.tokens, which], axis=1), base
+
+
+def _features_at(
+    op: Op, gpu: Gpu, setting: Setting, rows: NDArray[np.int64]
+) -> list[tuple[NDArray[np.int64], Features]]:
+    """Features of the calls at `rows` on a GPU, without those whose dtype it lacks."""
+    try:
+        return [(rows, features(op.take(rows), gpu, setting.take(rows)))]
+    except UnsupportedDtype:
+        pass
+    kinds: dict[Any, list[int]] = {}
+    for row in rows.tolist():
+        kinds.setdefault(tuple(_name(getattr(op, field, ""), row) for field in ("dtype", "kv_dtype")), []).append(row)
+    if len(kinds) == 1:
+        return []
+    return [found for some in kinds.values() for found in _features_at(op, gpu, setting, np.array(some))]
+
+
+def _name(value: Any, row: int) -> str:
+    return value if isinstance(value, str) else str(value[row])

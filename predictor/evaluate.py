@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from predictor.bundle import Bundle
+from predictor.bundle import LEDGER, Bundle
 from predictor.checks import ACCEPTED, check, usable
 from predictor.dataset import CELL, TrainingSet, training_sets
-from predictor.errors import InvalidTable
-from predictor.holdout import roofline2_latency
+from predictor.errors import InvalidBundle, InvalidTable
+from predictor.gpu import get_gpu
+from predictor.line import line_s
+from predictor.prediction import SEEN, predict_op
 from predictor.schema import read_table
 
 
@@ -36,20 +38,34 @@ def evaluate(table: Path | str, bundle: Bundle) -> pd.DataFrame:
     return found.assign(refused=found["refused"].fillna(0).astype(int))
 
 
+def read_ledger(bundle: Bundle) -> pd.DataFrame:
+    """The errors on held-out GPUs that were measured when the bundle was made, one row per cell and protocol."""
+    path = bundle.path / LEDGER
+    try:
+        ledger = pd.read_csv(path, keep_default_na=False, na_values=[""])
+        return ledger.fillna({"phase": "", "dtype": ""}).assign(seen=ledger["protocol"] == "rows-out")
+    except (OSError, ValueError) as error:
+        raise InvalidBundle(f"{path} cannot be read ({error}); install or copy the bundle again.") from None
+
+
 def predicted_rows(rows: TrainingSet, bundle: Bundle) -> pd.DataFrame:
     """rows.who with latency_s, predicted_s, low_s, high_s, bound_s, roofline2_s and seen."""
-    entry = bundle.estimator(rows.estimator)
-    seen = rows.who["gpu"].isin(entry["gpus"]).to_numpy()
-    predicted = np.maximum(bundle.latency_s(rows.estimator, rows.table, seen), rows.bound_s)
-    offsets = np.array([bundle.log_offsets(rows.estimator, bool(s)) for s in (False, True)])[seen.astype(int)]
+    found = {name: np.empty(len(rows.who)) for name in ("predicted_s", "low_s", "high_s")}
+    seen = np.zeros(len(rows.who), dtype=bool)
+    for name in np.unique(rows.gpus.astype(str)):
+        own = rows.gpus == name
+        op, setting = rows.calls(own)
+        predicted = predict_op(op, get_gpu(name), setting, bundle)
+        found["predicted_s"][own] = predicted.latency_s
+        found["low_s"][own], found["high_s"][own] = predicted.low_s, predicted.high_s
+        seen[own] = predicted.basis == SEEN
+    line = bundle.entry(rows.estimator)["line"]
     return rows.who.assign(
+        **found,
         seen=seen,
         latency_s=rows.latency_s,
-        predicted_s=predicted,
-        low_s=np.maximum(predicted * np.exp(offsets[:, 0]), rows.bound_s),
-        high_s=predicted * np.exp(offsets[:, 1]),
         bound_s=rows.bound_s,
-        roofline2_s=roofline2_latency(entry["roofline2"], rows),
+        roofline2_s=line_s(line, rows.who["dtype"].to_numpy(), rows.bound_s),
     )
 
 

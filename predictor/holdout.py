@@ -2,93 +2,136 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
+from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from predictor.dataset import TrainingSet, balanced_rows
-from predictor.estimator import Recipe, fit
-from predictor.ops.dtypes import Array
+from predictor.dataset import TrainingSet
+from predictor.estimator import Estimator, Views, Weights, mix
+from predictor.fit import fit
+from predictor.gpu import get_gpu
+from predictor.kinship import tiers
+from predictor.line import line_s
+from predictor.recipe import Recipe
 
-# How far the trees are trusted against the core on GPUs they have not seen; picked by held-out error.
-TRUSTS = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0)
-
-Roofline2 = Mapping[str, tuple[float, float]]  # dtype → c0 seconds, c1; "" is for dtypes not seen
-
-
-def fit_roofline2(rows: TrainingSet) -> Roofline2:
-    """The baseline latency = c0 + c1 * bound, both at least 0, least relative squares, per dtype."""
-    from sklearn.linear_model import LinearRegression
-
-    drawn = rows.take(balanced_rows(rows.who, 100_000, 0))
-
-    def coefficients(keep: Array) -> tuple[float, float]:
-        terms = np.stack([np.ones(keep.sum()), drawn.bound_s[keep]], axis=1) / drawn.latency_s[keep, None]
-        scale = terms.mean(axis=0)
-        line = LinearRegression(fit_intercept=False, positive=True).fit(terms / scale, np.ones(len(terms)))
-        return float(line.coef_[0] / scale[0]), float(line.coef_[1] / scale[1])
-
-    dtypes = drawn.who["dtype"].to_numpy()
-    every = {str(dtype): coefficients(dtypes == dtype) for dtype in np.unique(dtypes)}
-    return {"": coefficients(np.ones(len(dtypes), dtype=bool)), **every}
+# Weights of the views that are tried on held-out generations.
+CANDIDATES = tuple(
+    Weights(*(part / 4 for part in parts)) for parts in product(range(5), repeat=len(Views._fields)) if sum(parts) == 4
+)
+SOFTNESS = 0.02  # candidates whose errors differ by this much count e times less
+SINGLE = Weights(1.0, 0.0, 0.0, 0.0)  # one generation leaves nothing to learn weights from
 
 
-def roofline2_latency(line: Roofline2, asked: TrainingSet) -> Array:
-    """Latency of the 2-parameter roofline, (n_calls,) seconds."""
-    pairs = [line.get(dtype, line[""]) for dtype in asked.who["dtype"]]
-    c0, c1 = np.array(pairs).T
-    return np.asarray(c0 + c1 * asked.bound_s)
+def generations_out(rows: TrainingSet, recipe: Recipe) -> tuple[pd.DataFrame, Weights]:
+    """Rows of every generation, predicted by an estimator that saw none of it, and the weights of the views.
 
-
-def held_out(rows: TrainingSet, recipe: Recipe, by: str = "generation") -> tuple[pd.DataFrame, float]:
-    """Every row predicted by estimators that saw no row of its generation (or its GPU, by="gpu").
-
-    Returns rows.who with latency_s, predicted_s, bound_s and roofline2_s, and the trust in the trees that serves
-    unseen groups best. The trust of each group is the one that serves the other groups best: its own rows have no
-    say. A single group leaves nothing to learn from: no rows, trust 1.
+    Returns rows.who with latency_s, predicted_s, bound_s and roofline2_s, and the weights that serve unseen
+    generations best. The weights for each generation are those that serve the others best: its own rows have no say.
     """
+    groups = sorted(rows.who["generation"].unique())
+    if len(groups) < 2:
+        return pd.DataFrame(), SINGLE
+    asked = scored_rows(rows, recipe)
+    masks = [(rows.who["generation"] == group).to_numpy() for group in groups]
+    folds = _parallel(_fold, [(rows, asked & mask, ~mask, recipe) for mask in masks])
+    views = [fold[2] for fold in folds]
+    chosen = [best_weights([v for v in views if v is not own]) for own in views]
+    scored = _parallel(_score, [(*fold[:2], weights) for fold, weights in zip(folds, chosen, strict=True)])
+    return pd.concat(scored, ignore_index=True), best_weights(views)
+
+
+def gpus_out(rows: TrainingSet, recipe: Recipe, weights: Weights, unseen: pd.DataFrame) -> pd.DataFrame:
+    """As generations_out, but only one GPU is held out at a time. A GPU without siblings is the same in both."""
+    names = sorted(rows.who["gpu"].unique())
+    kin = [name for name in names if tiers(get_gpu(name), set(names) - {name})[1]]
+    asked = scored_rows(rows, recipe)
+    masks = [(rows.who["gpu"] == name).to_numpy() for name in kin]
+    found = _parallel(_fold_and_score, [(rows, asked & mask, ~mask, recipe, weights) for mask in masks])
+    alone = unseen[~unseen["gpu"].isin(kin)] if len(unseen) else unseen
+    parts = [alone.assign(sibling=False), *(part.assign(sibling=True) for part in found)]
+    return pd.DataFrame(pd.concat(parts, ignore_index=True))
+
+
+def rows_out(rows: TrainingSet, recipe: Recipe) -> pd.DataFrame:
+    """A fifth of the rows of GPUs in training, predicted from the rest."""
+    out = np.random.default_rng(recipe.seed).random(len(rows.who)) < 0.2
+    return _fold_and_score(rows, out & scored_rows(rows, recipe), ~out, recipe, SINGLE)
+
+
+def split_out(rows: TrainingSet, recipe: Recipe, test: NDArray[np.bool_], train: NDArray[np.bool_]) -> pd.DataFrame:
+    """Rows of one mask predicted from those of another, with equal weights of the views."""
+    asked = test & scored_rows(rows, recipe)
+    return _fold_and_score(rows, asked, train, recipe, Weights(0.5, 0.5, 0.0, 0.0))
+
+
+def scored_rows(rows: TrainingSet, recipe: Recipe) -> NDArray[np.bool_]:
+    """Mask of the rows that held-out errors are measured on: so many of every GPU, engine and dtype."""
+    order = np.random.default_rng(recipe.seed).permutation(len(rows.who))
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = rows.who.iloc[order].groupby(["gpu", "engine", "dtype"]).cumcount().to_numpy()
+    return rank < recipe.rows_scored
+
+
+def best_weights(views: list[pd.DataFrame]) -> Weights:
+    """Mean of the candidates, those with less error on held-out rows counting more; no single one is surely best.
+
+    The error is the mean over GPUs of the mean over cells of engine and dtype.
+    """
+    every = pd.concat(views, ignore_index=True)
+    cell = [every["gpu"], every["engine"], every["dtype"]]
+    said = Views(*(every[name].to_numpy() for name in Views._fields))
+
+    def error(weights: Weights) -> float:
+        latency = np.maximum(np.exp(mix(said, weights)), every["bound_s"])
+        return float((latency / every["latency_s"] - 1).abs().groupby(cell).mean().groupby("gpu").mean().mean())
+
+    errors = np.array([error(weights) for weights in CANDIDATES])
+    share = np.exp((errors.min() - errors) / SOFTNESS)
+    return Weights(*np.round(share @ np.array(CANDIDATES) / share.sum(), 4).tolist())
+
+
+def _parallel(task: Any, arguments: list[tuple[Any, ...]]) -> list[Any]:
+    """Every fit has one thread: fits in parallel fill the cores without waiting for each other."""
     from joblib import Parallel, delayed
 
-    groups = sorted(rows.who[by].unique())
-    if len(groups) < 2:
-        return pd.DataFrame(), 1.0
-    # Every fit has one thread: fits in parallel fill the cores without waiting for each other.
-    found: list[pd.DataFrame] = Parallel(n_jobs=-1)(delayed(_score)(rows, by, group, recipe) for group in groups)
-    every = pd.concat(found, ignore_index=True)
-    for group in groups:
-        own = every[by] == group
-        every.loc[own, "predicted_s"] = every.loc[own, _column(best_trust(every[~own]))]
-    return every.drop(columns=[_column(trust) for trust in TRUSTS]), best_trust(every)
+    return list(Parallel(n_jobs=-1)(delayed(task)(*given) for given in arguments))
 
 
-def best_trust(scored: pd.DataFrame) -> float:
-    """The trust with the least mean error over GPU x engine x dtype cells."""
+def _fold(
+    rows: TrainingSet, asked: NDArray[np.bool_], known: NDArray[np.bool_], recipe: Recipe
+) -> tuple[Estimator, TrainingSet, pd.DataFrame]:
+    """An estimator of the known rows, the asked rows, and what its views say of them."""
+    estimator, test = fit(rows.take(known), recipe), rows.take(asked)
+    said = np.full((len(test.who), len(Views._fields)), np.nan)
+    for name in np.unique(test.gpus.astype(str)):
+        own = test.gpus == name
+        op, setting = test.calls(own)
+        said[own] = np.stack(estimator.views(op, get_gpu(name), setting), axis=1)
+    views = test.who[["gpu", "engine", "dtype"]].assign(latency_s=test.latency_s, bound_s=test.bound_s)
+    views[list(Views._fields)] = said
+    return estimator, test, views
 
-    def error(trust: float) -> float:
-        relative = (scored[_column(trust)] / scored["latency_s"] - 1).abs()
-        return float(relative.groupby([scored["gpu"], scored["engine"], scored["dtype"]]).mean().mean())
 
-    return min(TRUSTS, key=error)
-
-
-def _column(trust: float) -> str:
-    return f"trust_{trust}"
-
-
-def _score(rows: TrainingSet, by: str, group: str, recipe: Recipe) -> pd.DataFrame:
-    """The rows of one group, predicted from all others at every trust."""
-    out = (rows.who[by] == group).to_numpy()
-    known, asked = rows.take(~out), rows.take(out)
-    drawn = known.take(balanced_rows(known.who, recipe.rows_per_estimator, recipe.seed))
-    estimator = fit(drawn.table, drawn.latency_s, recipe)
-    predictions = {
-        _column(trust): np.maximum(estimator.latency_s(asked.table, trust), asked.bound_s) for trust in TRUSTS
-    }
-    return asked.who.assign(
-        latency_s=asked.latency_s,
-        predicted_s=0.0,
-        bound_s=asked.bound_s,
-        roofline2_s=roofline2_latency(fit_roofline2(known), asked),
-        **predictions,
+def _score(estimator: Estimator, test: TrainingSet, weights: Weights) -> pd.DataFrame:
+    """The asked rows as the estimator predicts them with these weights, beside both baselines."""
+    estimator, predicted = replace(estimator, weights=weights), np.empty(len(test.who))
+    for name in np.unique(test.gpus.astype(str)):
+        own = test.gpus == name
+        op, setting = test.calls(own)
+        predicted[own] = estimator.latency_s(op, get_gpu(name), setting)
+    return test.who.assign(
+        latency_s=test.latency_s,
+        predicted_s=np.maximum(predicted, test.bound_s),
+        bound_s=test.bound_s,
+        roofline2_s=line_s(estimator.line, test.who["dtype"].to_numpy(), test.bound_s),
     )
+
+
+def _fold_and_score(
+    rows: TrainingSet, asked: NDArray[np.bool_], known: NDArray[np.bool_], recipe: Recipe, weights: Weights
+) -> pd.DataFrame:
+    return _score(fit(rows.take(known), recipe), rows.take(asked), weights)

@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from predictor.bundle import Bundle, load_bundle
-from predictor.features import Setting, features
+from predictor.features import Setting
 from predictor.gpu import Gpu, catalogue, resolve_gpu
 from predictor.gpu_lint import lint
+from predictor.guard import gpu_outside, nearest, outside, widened
+from predictor.interval import ends, sum_of
 from predictor.memory import memory
 from predictor.ops import Op
-from predictor.ops.base import stack
+from predictor.ops.base import stack, text_column
 from predictor.ops.dtypes import Array
 from predictor.report import Interval, OpLine, Report, shape_of
 from predictor.roofline import roofline
@@ -32,6 +34,7 @@ class OpPrediction(NamedTuple):
     """A column of calls. latency_s, low_s, high_s, bound_s: (n_calls,) seconds; limiter: (n_calls,) names.
 
     low_s never beats the bound. basis: "seen-gpu", "unseen-gpu" or "bound-only" (no estimator for this op).
+    outside: op fields of some call beyond what was measured; the interval of such a call is wider.
     """
 
     latency_s: Array
@@ -40,6 +43,7 @@ class OpPrediction(NamedTuple):
     bound_s: Array
     limiter: np.ndarray[Any, Any]
     basis: str
+    outside: tuple[str, ...] = ()
 
 
 def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle | None = None) -> OpPrediction:
@@ -53,17 +57,15 @@ def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle 
     if not bundle.has(op.estimator):
         known = least + bound.floor_s
         return OpPrediction(known, least, known * SLOWEST_OF_BOUND, least, bound.limiter, BOUND_ONLY)
-    seen = bundle.saw(op.estimator, gpu.name)
-    latency = np.maximum(bundle.latency_s(op.estimator, features(op, gpu, setting or Setting()), seen), least)
-    low, high = bundle.log_offsets(op.estimator, seen)
-    return OpPrediction(
-        latency,
-        np.maximum(latency * np.exp(low), least),
-        latency * np.exp(high),
-        least,
-        bound.limiter,
-        SEEN if seen else UNSEEN,
-    )
+    entry, kinship = bundle.entry(op.estimator), bundle.kinship(op.estimator, gpu)
+    latency = np.maximum(bundle.estimator(op.estimator).latency_s(op, gpu, setting or Setting()), least)
+    dtypes = text_column(getattr(op, "dtype", ""), len(op))
+    low, high = ends(latency, least, dtypes, entry["log_offsets"][kinship])
+    beyond = outside(op, entry["ranges"])
+    far = np.sum([*beyond.values(), np.zeros(len(op))], axis=0) + gpu_outside(gpu, entry["references"])
+    low, high = widened(low, high, least, far, entry["worst_share"])
+    basis = SEEN if kinship == "seen" else UNSEEN
+    return OpPrediction(latency, np.maximum(low, least), high, least, bound.limiter, basis, tuple(beyond))
 
 
 def predict(
@@ -104,13 +106,16 @@ def report(workload: Workload, gpu: Gpu, bundle: Bundle, notes: tuple[str, ...] 
     """The sum over the ops of prefill and of decode steps, with what limits them and what they need in memory."""
     steps = max(workload.output_len - 1, 1)
     points = np.unique(np.linspace(workload.input_len + 1, workload.input_len + steps, DECODE_POINTS).astype(int))
-    prefill = _lines("prefill", workload.prefill_ops(), gpu, workload.engine, bundle)
-    decodes = [_lines("decode", workload.decode_ops(int(kv)), gpu, workload.engine, bundle) for kv in points]
-    ttft, tpots = _total(prefill, gpu), [_total(lines, gpu) for lines in decodes]
+    asked = [("prefill", workload.prefill_ops()), *(("decode", workload.decode_ops(int(kv))) for kv in points)]
+    prefill, *decodes = _lines(asked, gpu, workload.engine, bundle)
+    ttft, tpots = total(prefill, gpu, bundle), [total(lines, gpu, bundle) for lines in decodes]
     tpot = Interval(*(float(_mean_over(points, [t[i] for t in tpots])) for i in range(3)))
     e2e = Interval(*(ttft[i] + (workload.output_len - 1) * tpot[i] for i in range(3)))
     tokens = workload.batch * workload.output_len
     middle = decodes[len(decodes) // 2]
+    basis = _basis([line.basis for line in prefill + middle])
+    near = nearest(gpu, tuple(bundle.manifest["gpus"]))
+    unseen = [f"{gpu.name} was not measured; of the measured GPUs {near} is the nearest."] if basis == UNSEEN else []
     return Report(
         workload=workload,
         gpu=gpu,
@@ -120,46 +125,72 @@ def report(workload: Workload, gpu: Gpu, bundle: Bundle, notes: tuple[str, ...] 
         tokens_per_s=Interval(tokens / e2e.value, tokens / e2e.high, tokens / e2e.low),
         memory=memory(workload, gpu),
         limiter=_limiter(middle if workload.output_len > 1 else prefill),
-        basis=_basis([line.basis for line in prefill + middle]),
+        basis=basis,
+        nearest_gpu=near,
         bundle=bundle.id,
         level=bundle.level,
-        notes=notes,
+        notes=(*notes, *unseen, *_extrapolations(prefill + middle)),
         ops=tuple(prefill + middle),
     )
 
 
-def _lines(phase: str, calls: Sequence[OpCall], gpu: Gpu, engine: str, bundle: Bundle) -> list[OpLine]:
-    """Predict calls together, one column per estimator and set of text fields, in the order given."""
+def _extrapolations(lines: Sequence[OpLine]) -> list[str]:
+    """One sentence per kind of op that lies outside what was measured."""
+    found = {line.name: line.outside for line in lines if line.outside}
+    return [
+        f"{name}: {', '.join(beyond)} outside what was measured; its interval is wider."
+        for name, beyond in found.items()
+    ]
+
+
+def _lines(steps: Sequence[tuple[str, Sequence[OpCall]]], gpu: Gpu, engine: str, bundle: Bundle) -> list[list[OpLine]]:
+    """The lines of each (phase, calls), in order; the calls of one estimator are predicted together as a column."""
+    calls = [call for _, part in steps for call in part]
     batches: dict[tuple[str, ...], list[int]] = {}
     for position, call in enumerate(calls):
         batches.setdefault((call.op.estimator, *call.op.texts()), []).append(position)
-    lines: dict[int, OpLine] = {}
+    found: dict[int, tuple[OpPrediction, int]] = {}
     for positions in batches.values():
-        found = predict_op(stack([calls[i].op for i in positions]), gpu, Setting(engine=engine), bundle)
-        for row, i in enumerate(positions):
-            count = calls[i].count
-            lines[i] = OpLine(
-                phase,
-                calls[i].name,
-                shape_of(calls[i].op),
-                count,
-                Interval(*(float(x[row]) * count for x in (found.latency_s, found.low_s, found.high_s))),
-                float(found.bound_s[row]) * count,
-                float(calls[i].op.bytes_moved()) * count,
-                str(found.limiter[row]),
-                found.basis,
-            )
-    return [lines[i] for i in range(len(calls))]
+        column = predict_op(stack([calls[i].op for i in positions]), gpu, Setting(engine=engine), bundle)
+        found |= {i: (column, row) for row, i in enumerate(positions)}
+    lines, start = [], 0
+    for phase, part in steps:
+        lines.append([_line(phase, call, *found[start + i]) for i, call in enumerate(part)])
+        start += len(part)
+    return lines
 
 
-def _total(lines: Sequence[OpLine], gpu: Gpu) -> Interval:
-    """A step is the sum of its ops. Errors on one GPU move together, so the ends of the intervals add.
+def _line(phase: str, call: OpCall, column: OpPrediction, row: int) -> OpLine:
+    """One call of a predicted column, times the number of such calls."""
+    return OpLine(
+        phase,
+        call.name,
+        call.op.estimator,
+        shape_of(call.op),
+        call.count,
+        Interval(*(float(x[row]) * call.count for x in (column.latency_s, column.low_s, column.high_s))),
+        float(column.bound_s[row]) * call.count,
+        float(call.op.bytes_moved()) * call.count,
+        str(column.limiter[row]),
+        column.basis,
+        column.outside,
+    )
+
+
+def total(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> Interval:
+    """A step is the sum of its ops; their errors correlate as they did on held-out GPUs.
 
     The cache holds what one op left for the next, but not the step: all else must come from memory.
     """
     moved = sum(line.bytes_moved for line in lines)
     bound = max(sum(line.bound_s for line in lines), (moved - gpu.llc_bytes) / gpu.mem_bytes_per_s)
-    return Interval(*(max(sum(line.latency_s[i] for line in lines), bound) for i in range(3)))
+    value, low, high = np.array([line.latency_s for line in lines]).T
+    names = np.array([line.estimator for line in lines])
+    within = np.array([bundle.entry(name)["correlation"] if bundle.has(name) else 1.0 for name in names])
+    same, across = names[:, None] == names[None, :], bundle.manifest["correlation_across"]
+    down, up = (sum_of(value, end, within, same, across) for end in (low, high))
+    middle = float(value.sum())
+    return Interval(*(max(end, bound) for end in (middle, middle - down, middle + up)))
 
 
 def _mean_over(points: Array, values: Sequence[float]) -> float:

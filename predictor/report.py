@@ -24,6 +24,7 @@ class OpLine(NamedTuple):
 
     phase: str
     name: str
+    estimator: str
     shape: str
     count: float  # type: ignore[assignment]  # hides tuple.count
     latency_s: Interval
@@ -31,6 +32,7 @@ class OpLine(NamedTuple):
     bytes_moved: float
     limiter: str
     basis: str
+    outside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Report:
     memory: Memory
     limiter: str
     basis: str
+    nearest_gpu: str
     bundle: str
     level: float
     notes: tuple[str, ...]
@@ -79,7 +82,13 @@ class Report:
         row |= {
             f.name: getattr(self.memory, f.name) for f in fields(self.memory) if f.name not in ("total_bytes", "fits")
         }
-        row |= {"limiter": self.limiter, "basis": self.basis, "bundle": self.bundle, "interval_level": self.level}
+        row |= {
+            "limiter": self.limiter,
+            "basis": self.basis,
+            "nearest_gpu": self.nearest_gpu,
+            "bundle": self.bundle,
+            "interval_level": self.level,
+        }
         return row | {"notes": list(self.notes), "error": None}
 
 

@@ -8,21 +8,25 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from predictor.bundle import FORMAT, MANIFEST, Bundle, load_bundle
+from predictor.bundle import FORMAT, LEDGER, MANIFEST, Bundle, load_bundle
 from predictor.checks import ACCEPTED, check, usable
-from predictor.dataset import TrainingSet, balanced_rows, thin, training_sets
+from predictor.dataset import TrainingSet, thin, training_sets
 from predictor.errors import InvalidRequest, InvalidTable
-from predictor.estimator import Recipe, fit
 from predictor.evaluate import cells
-from predictor.holdout import fit_roofline2, held_out
+from predictor.fit import fit
+from predictor.guard import number_fields
+from predictor.ledger import Held, correlation_across, held
+from predictor.recipe import Recipe
 from predictor.schema import conform, read_table
 
-LEDGER = "ledger.csv"
+if TYPE_CHECKING:
+    import xgboost
+
 LIBRARIES = ("gpu-predictor", "xgboost-cpu", "numpy", "pandas", "scikit-learn")
 
 
@@ -35,25 +39,11 @@ def train(tables: Sequence[Path], recipe: Recipe, out: Path, progress: Callable[
     out = Path(out)
     if (out / MANIFEST).exists():
         raise InvalidRequest(f"{out} holds a bundle already; give another folder or remove it.")
-    kept = [read_usable(table, recipe, progress) for table in tables]
-    sets = training_sets(conform(pd.concat([frame for frame, _ in kept], ignore_index=True)))
+    facts, sets = read_sets(tables, recipe, progress)
     out.mkdir(parents=True, exist_ok=True)
-    ledger, entries = [], {}
-    for name, rows in sorted(sets.items()):
-        progress(f"{name}: {len(rows.who)} rows of {rows.who['gpu'].nunique()} GPUs")
-        unseen, trust = held_out(rows, recipe)
-        siblings, _ = held_out(rows, recipe, by="gpu")
-        entries[name] = _release(name, rows, unseen, siblings, recipe, out) | {"trust_unseen": trust}
-        offsets = entries[name]["log_offsets"]
-        ledger += [
-            cells(_with_interval(scored, ends)).assign(protocol=protocol, estimator=name)
-            for protocol, scored, ends in (
-                ("generation-out", unseen, offsets["unseen"]),
-                ("gpu-out", siblings, offsets["seen"]),
-            )
-            if len(scored)
-        ]
-    pd.concat(ledger, ignore_index=True).round(4).to_csv(out / LEDGER, index=False)
+    found = measure(sets, recipe, progress)
+    entries = {name: _release(name, sets[name], found[name], recipe, out) for name in found}
+    _write_ledger(found, out)
     manifest = {
         "format": FORMAT,
         "id": recipe.id,
@@ -61,20 +51,49 @@ def train(tables: Sequence[Path], recipe: Recipe, out: Path, progress: Callable[
         "python": platform.python_version(),
         "libraries": {name: _version(name) for name in LIBRARIES},
         "recipe": {name: getattr(recipe, name) for name in recipe.__slots__},
-        "gpus": sorted({gpu for entry in entries.values() for gpu in entry["gpus"]}),
-        "tables": [facts for _, facts in kept],
+        "gpus": sorted({gpu for entry in entries.values() for gpu in entry["references"]}),
+        "tables": facts,
         "ledger_sha256": _sha256(out / LEDGER),
+        "correlation_across": correlation_across(
+            {name: one.unseen for name, one in found.items()}, {name: one.correlation for name, one in found.items()}
+        ),
         "estimators": entries,
     }
     (out / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return load_bundle(out)
 
 
-def _with_interval(scored: pd.DataFrame, offsets: list[float]) -> pd.DataFrame:
-    low, high = np.exp(offsets)
-    return scored.assign(
-        low_s=np.maximum(scored["predicted_s"] * low, scored["bound_s"]), high_s=scored["predicted_s"] * high
+def relist(tables: Sequence[Path], folder: Path, progress: Callable[[str], None] = print) -> Bundle:
+    """Measure the ledger of an existing bundle again, with its own recipe; the estimators stay."""
+    opened = load_bundle(folder)
+    recipe = Recipe(**opened.manifest["recipe"])
+    _write_ledger(measure(read_sets(tables, recipe, progress)[1], recipe, progress), opened.path)
+    manifest = {**opened.manifest, "ledger_sha256": _sha256(opened.path / LEDGER)}
+    (opened.path / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    return load_bundle(opened.path)
+
+
+def read_sets(
+    tables: Sequence[Path], recipe: Recipe, progress: Callable[[str], None]
+) -> tuple[list[Mapping[str, Any]], Mapping[str, TrainingSet]]:
+    """What the manifest says of each table, and one training set per estimator from the usable rows of all."""
+    kept = [read_usable(table, recipe, progress) for table in tables]
+    return [facts for _, facts in kept], training_sets(
+        conform(pd.concat([rows for rows, _ in kept], ignore_index=True))
     )
+
+
+def measure(sets: Mapping[str, TrainingSet], recipe: Recipe, progress: Callable[[str], None]) -> Mapping[str, Held]:
+    """What rows, GPUs and generations that were held out teach of every estimator."""
+    found = {}
+    for name, rows in sorted(sets.items()):
+        progress(f"{name}: {len(rows.who)} rows of {rows.who['gpu'].nunique()} GPUs")
+        found[name] = held(rows, recipe, progress)
+    return found
+
+
+def _write_ledger(found: Mapping[str, Held], out: Path) -> None:
+    pd.concat([one.ledger for one in found.values()], ignore_index=True).round(4).to_csv(out / LEDGER, index=False)
 
 
 def read_usable(path: Path, recipe: Recipe, progress: Callable[[str], None]) -> tuple[pd.DataFrame, Mapping[str, Any]]:
@@ -88,47 +107,37 @@ def read_usable(path: Path, recipe: Recipe, progress: Callable[[str], None]) -> 
     return kept, {"name": Path(path).name, "sha256": _sha256(Path(path)), **counts}
 
 
-def _release(
-    name: str, rows: TrainingSet, unseen: pd.DataFrame, siblings: pd.DataFrame, recipe: Recipe, out: Path
-) -> dict[str, Any]:
+def _release(name: str, rows: TrainingSet, found: Held, recipe: Recipe, out: Path) -> dict[str, Any]:
     """Fit on all rows, save, and describe one estimator."""
-    drawn = rows.take(balanced_rows(rows.who, recipe.rows_per_estimator, recipe.seed))
-    estimator = fit(drawn.table, drawn.latency_s, recipe)
-    file = out / f"{name}.ubj"
-    estimator.booster.save_model(file)
-    values = rows.table.values
+    estimator = fit(rows, recipe)
+    large = rows.bound_s > np.median(rows.bound_s)
     return {
-        "file": file.name,
-        "sha256": _sha256(file),
+        "transfer": _saved(estimator.transfer, out / f"{name}.transfer.ubj"),
+        "reference": _saved(estimator.reference, out / f"{name}.reference.ubj"),
         "rows": len(rows.who),
         "features": list(rows.table.names),
         "floors": {key: [round(x, 4) for x in pair] for key, pair in estimator.floors.items()},
-        "ranges": {
-            column: [float(values[:, i].min()), float(values[:, i].max())] for i, column in enumerate(rows.table.names)
-        },
-        "gpus": sorted(rows.who["gpu"].unique()),
+        "line": estimator.line,
+        "references": {gpu: sorted(groups) for gpu, groups in estimator.references.items()},
         "generations": sorted(rows.who["generation"].unique()),
-        "roofline2": fit_roofline2(rows),
-        "log_offsets": {
-            "unseen": _offsets(unseen, recipe.level),
-            "seen": _offsets(siblings if len(siblings) else unseen, recipe.level),
-        },
-        "metrics": _metrics(unseen),
+        "weights": list(found.weights),
+        "ranges": _ranges(rows),
+        "worst_share": float(np.quantile((rows.bound_s / rows.latency_s)[large], 0.02)),
+        "log_offsets": found.log_offsets,
+        "correlation": found.correlation,
+        "metrics": _metrics(found.unseen),
     }
 
 
-def _offsets(scored: pd.DataFrame, level: float) -> list[float]:
-    """Quantiles of log(truth / prediction) on held-out rows, each GPU counting the same; the ends of the interval."""
-    if scored.empty:
-        return [-1.0, 1.0]
-    ratio = np.log(scored["latency_s"].to_numpy() / scored["predicted_s"].to_numpy())
-    cell = ["gpu", "engine", "dtype"]
-    per_gpu = scored.drop_duplicates(cell).groupby("gpu").size()
-    weight = 1.0 / (scored.groupby(cell)["gpu"].transform("size") * scored["gpu"].map(per_gpu)).to_numpy()
-    order = np.argsort(ratio)
-    share = np.cumsum(weight[order]) / weight.sum()
-    ends = [(1 - level) / 2, (1 + level) / 2]
-    return [round(float(ratio[order][np.searchsorted(share, end)]), 4) for end in ends]
+def _saved(booster: xgboost.Booster, path: Path) -> dict[str, str]:
+    booster.save_model(path)
+    return {"file": path.name, "sha256": _sha256(path)}
+
+
+def _ranges(rows: TrainingSet) -> dict[str, list[float]]:
+    """Least and most of every number field of the measured calls."""
+    op, _ = rows.calls(np.arange(len(rows.who)))
+    return {name: [float(np.min(getattr(op, name))), float(np.max(getattr(op, name)))] for name in number_fields(op)}
 
 
 def _metrics(unseen: pd.DataFrame) -> dict[str, Any]:

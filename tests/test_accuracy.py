@@ -1,51 +1,60 @@
-"""What the released ledger must show: errors on GPUs held out whole, beside both baselines."""
-
-from pathlib import Path
+"""What the released ledger must show: errors on GPUs held out whole, beside both baselines, and honest intervals."""
 
 import pandas as pd
 import pytest
 
 from predictor.bundle import load_bundle
-from predictor.train import LEDGER
+from predictor.evaluate import read_ledger
+
+HELD_OUT = ("generation-out", "generation-out, second seed", "gpu-out")
+SIBLINGS = ("H100-SXM-80GB", "H200-SXM-141GB")
 
 
 @pytest.fixture(scope="module")
 def ledger() -> pd.DataFrame:
-    bundle = load_bundle()
-    return pd.read_csv(Path(bundle.path) / LEDGER, keep_default_na=False, na_values=[""])
+    return read_ledger(load_bundle())
 
 
-def test_every_estimator_has_both_protocols(ledger: pd.DataFrame) -> None:
-    for protocol in ("generation-out", "gpu-out"):
+def test_every_estimator_has_every_protocol(ledger: pd.DataFrame) -> None:
+    for protocol in (*HELD_OUT, "rows-out"):
         named = set(ledger.loc[ledger["protocol"] == protocol, "estimator"])
         assert named == set(load_bundle().manifest["estimators"])
+    assert set(ledger.loc[ledger["protocol"] == "neusight", "estimator"]) == {"gemm", "pointwise"}
 
 
-MISSED = pytest.mark.xfail(strict=True, reason="47.6 % against 42.8 % of the 2-parameter roofline: see EXPERIMENTS.md")
+MISSED = pytest.mark.xfail(strict=True, reason="43.9 % against 42.5 % of the 2-parameter roofline: see EXPERIMENTS.md")
 
 
-@pytest.mark.parametrize("protocol", ["generation-out", "gpu-out"])
+@pytest.mark.parametrize("protocol", HELD_OUT)
 def test_every_estimator_but_one_beats_both_baselines_on_held_out_gpus(ledger: pd.DataFrame, protocol: str) -> None:
     mean = mean_over_gpus(ledger, protocol).drop("mla_decode")
     assert (mean["mape"] < mean["bound_mape"]).all(), mean
     assert (mean["mape"] < mean["roofline2_mape"]).all(), mean
 
 
-@pytest.mark.parametrize("protocol", [pytest.param("generation-out", marks=MISSED), "gpu-out"])
+@pytest.mark.parametrize(
+    "protocol", [pytest.param(name, marks=[MISSED] * name.startswith("generation")) for name in HELD_OUT]
+)
 def test_mla_decode_beats_both_baselines_on_held_out_gpus(ledger: pd.DataFrame, protocol: str) -> None:
     error = mean_over_gpus(ledger, protocol).loc["mla_decode"]
     assert error["mape"] < min(error["bound_mape"], error["roofline2_mape"]), error
 
 
+def test_siblings_of_measured_gpus_are_predicted_far_better_than_strangers(ledger: pd.DataFrame) -> None:
+    own = ledger[ledger["gpu"].isin(SIBLINGS)]
+    kin, strangers = mean_over_gpus(own, "gpu-out")["mape"], mean_over_gpus(own, "generation-out")["mape"]
+    assert (kin < 0.8 * strangers).all(), pd.DataFrame({"kin": kin, "strangers": strangers})
+
+
 def mean_over_gpus(ledger: pd.DataFrame, protocol: str) -> pd.DataFrame:
-    found = ledger[ledger["protocol"] == protocol]
-    columns = ["mape", "bound_mape", "roofline2_mape"]
+    found = ledger[(ledger["protocol"] == protocol) & (ledger["slice"] == "all")]
+    columns = ["mape", "bound_mape", "roofline2_mape", "coverage"]
     by_gpu = found.groupby(["estimator", "gpu"])[columns].mean()
     return by_gpu.groupby("estimator").mean()
 
 
-def test_errors_are_fractions_and_intervals_cover(ledger: pd.DataFrame) -> None:
-    assert ledger["mape"].between(0, 10).all()
+def test_intervals_cover_generations_that_had_no_say(ledger: pd.DataFrame) -> None:
     assert ledger["coverage"].between(0, 1).all()
-    weighted = ledger[ledger["protocol"] == "generation-out"].groupby("estimator")["coverage"].mean()
-    assert (weighted.between(0.6, 0.95)).all(), weighted
+    covered = mean_over_gpus(ledger, "generation-out")["coverage"]
+    assert covered.between(0.7, 0.9).all(), covered
+    assert 0.75 <= covered.mean() <= 0.85

@@ -47,6 +47,7 @@ KEYS = [
     "capacity_bytes",
     "limiter",
     "basis",
+    "nearest_gpu",
     "bundle",
     "notes",
     "error",
@@ -137,7 +138,8 @@ def test_json_has_one_object_per_gpu_with_all_keys(run, bundle):
         assert not set(KEYS) - set(row)
         assert row["ttft_s_low"] <= row["ttft_s"] <= row["ttft_s_high"]
         assert row["error"] is None
-    assert rows[0]["notes"] and not rows[1]["notes"]
+    assert rows[0]["notes"] and not any("taken as" in note for note in rows[1]["notes"])
+    assert rows[1]["nearest_gpu"] in ("L40S", "RTX-4090")
 
 
 def test_table_has_a_line_per_gpu_and_the_notes(run, bundle):
@@ -327,7 +329,7 @@ def test_an_output_that_is_a_folder_is_one_line(run, tmp_path):
 
 def test_a_flipped_byte_in_an_estimator_is_found(error_of, bundle, tmp_path):
     copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
-    estimator = copy / "gemm.ubj"
+    estimator = copy / "gemm.transfer.ubj"
     content = bytearray(estimator.read_bytes())
     content[len(content) // 2] ^= 1
     estimator.write_bytes(content)
@@ -381,3 +383,12 @@ def test_ctrl_c_is_status_130_and_quiet(monkeypatch, capsys):
     monkeypatch.setattr("predictor.gpu.catalogue", interrupted)
     assert main(["gpus"]) == 130
     assert capsys.readouterr().err.strip() == ""
+
+
+def test_the_ledger_answers_for_one_cell(run, error_of, bundle):
+    status, text, _ = run("evaluate", "--ledger", "--gpu", "B200", "--family", "attention")
+    assert status == 0
+    assert "generation-out" in text and "model-like" in text
+    assert "B200-SXM-180GB" in text and "A100" not in text
+    assert "the nearest is" in error_of("evaluate", "--ledger", "--gpu", "B300")
+    assert "either a table of measurements or --ledger" in error_of("evaluate")

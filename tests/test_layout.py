@@ -12,14 +12,16 @@ LONGEST_FILE = 400
 # A module imports from its own layer or from lower ones; a package counts as one module.
 LAYERS = (
     ("units", "errors"),
-    ("gpu", "gpu_lint", "ops"),
-    ("roofline", "schema", "workloads"),
-    ("features", "memory", "checks"),
-    ("reader_cli", "floors", "report"),
+    ("recipe", "gpu", "gpu_lint", "ops"),
+    ("roofline", "schema", "workloads", "kinship", "line", "interval"),
+    ("features", "memory", "checks", "guard"),
+    ("reader_cli", "floors", "report", "envelope"),
     ("estimator",),
     ("bundle", "dataset"),
-    ("prediction", "holdout"),
-    ("evaluate",),
+    ("prediction", "fit"),
+    ("evaluate", "holdout"),
+    ("calibration",),
+    ("ledger",),
     ("train",),
     ("cli",),
 )

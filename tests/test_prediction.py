@@ -31,6 +31,8 @@ def ladder(**grown: list[float]) -> list[Op]:
         Attention(phase="prefill", batch=one, q_len=sizes, kv_len=sizes, heads=32, kv_heads=8, head_dim=128),
         Attention(phase="decode", batch=8 * one, q_len=1, kv_len=sizes, heads=32, kv_heads=8, head_dim=128),
         Attention(phase="decode", batch=sizes, q_len=1, kv_len=1024 * one, heads=32, kv_heads=8, head_dim=128),
+        Attention(phase="prefill", batch=4 * one, q_len=sizes, kv_len=sizes + 1000, heads=8, kv_heads=8, head_dim=64),
+        Attention(phase="prefill", batch=sizes, q_len=64, kv_len=4096, heads=32, kv_heads=8, head_dim=128, window=512),
         Mla(phase="prefill", batch=one, q_len=sizes, kv_len=sizes, heads=16 * one),
         Mla(phase="decode", batch=sizes, q_len=one, kv_len=2048 * one, heads=16 * one),
         Moe(tokens=sizes, hidden=4096, inter=1536, experts=128, topk=8),
@@ -61,10 +63,14 @@ def worse(gpu: Gpu, share: float, part: str) -> Gpu:
 
 
 @pytest.mark.parametrize("part", ["bandwidth", "arithmetic", "link", "cache"])
-@given(share=st.floats(0.3, 1.0), sizes=st.lists(st.integers(1, 8192), min_size=3, max_size=6))
+@given(
+    share=st.floats(0.3, 1.0),
+    sizes=st.lists(st.integers(1, 8192), min_size=3, max_size=6),
+    name=st.sampled_from(["H100", "H20", "L4"]),  # measured, sibling of measured ones, neither
+)
 @settings(max_examples=15, deadline=None)
-def test_a_worse_gpu_is_never_faster(bundle: Bundle, part: str, share: float, sizes: list[int]) -> None:
-    gpu = get_gpu("H100")
+def test_a_worse_gpu_is_never_faster(bundle: Bundle, part: str, share: float, sizes: list[int], name: str) -> None:
+    gpu = get_gpu(name)
     for op in ladder(sizes=sizes):
         full = predict_op(op, gpu, Setting(), bundle).latency_s
         less = predict_op(op, worse(gpu, share, part), Setting(), bundle).latency_s
@@ -110,6 +116,27 @@ def test_every_catalogue_gpu_with_16_bit_arithmetic_predicts_a_small_model() -> 
 def test_basis_says_whether_the_gpu_was_measured() -> None:
     assert predict("Llama-3.1-8B", "H100").basis == "seen-gpu"
     assert predict("Llama-3.1-8B", "A30").basis == "unseen-gpu"
+
+
+def test_a_gpu_that_nobody_measured_names_the_nearest_one() -> None:
+    report = predict("Llama-3.1-8B", "B300")
+    assert report.nearest_gpu == report.to_dict()["nearest_gpu"] == "B200-SXM-180GB"
+    assert "B300-SXM-288GB was not measured; of the measured GPUs B200-SXM-180GB is the nearest." in report.notes
+
+
+def test_what_lies_outside_the_measurements_is_said_and_gets_a_wider_interval(bundle: Bundle) -> None:
+    inside, far = (predict_op(Gemm(m=64, n=n, k=4096), get_gpu("H100"), Setting(), bundle) for n in (4096.0, 2.0**24))
+    assert (inside.outside, far.outside) == ((), ("n",))
+    spread = [float(found.high_s[0] / found.low_s[0]) for found in (inside, far)]
+    assert spread[1] > 2 * spread[0]
+    assert (far.bound_s <= far.low_s).all()
+
+
+def test_the_interval_of_a_sum_is_relatively_narrower_than_those_of_its_parts() -> None:
+    report = predict("Llama-3.1-8B", "B300")
+    parts = [line.latency_s for line in report.ops if line.phase == "prefill"]
+    widest = sum(part.high - part.low for part in parts)
+    assert 0 < report.ttft_s.high - report.ttft_s.low < widest
 
 
 def test_report_is_one_flat_row() -> None:

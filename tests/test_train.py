@@ -19,59 +19,20 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy import FLOOR_CYCLES, GENERATIONS, GPUS, HEADS, RECIPE, toy_table
 
-from predictor import holdout
-from predictor.bundle import MANIFEST, Bundle, load_bundle
-from predictor.checks import ACCEPTED, check
+from predictor.bundle import BOOSTERS, LEDGER, MANIFEST, Bundle, load_bundle
 from predictor.dataset import CELL, balanced_rows, thin, training_sets
 from predictor.errors import InvalidBundle, InvalidRequest, InvalidTable
-from predictor.estimator import Recipe, fit, read_recipe
 from predictor.evaluate import cells_to_json, evaluate
+from predictor.fit import fit
 from predictor.floors import core_s, fit_floors
 from predictor.gpu import Gpu, get_gpu
 from predictor.ops import Attention, Gemm, Op, Pointwise
 from predictor.prediction import predict_op
-from predictor.roofline import roofline
-from predictor.schema import conform, op_of, write_table
-from predictor.train import LEDGER, train
-
-GPUS = ("A100-SXM-80GB", "A10", "H100-SXM-80GB", "H200-SXM-141GB", "L4", "L40S")
-GENERATIONS = {"Ampere", "Hopper", "Ada"}
-ROWS = 70  # of each family on each GPU
-FLOOR_CYCLES = {"gemm": 6_000.0, "attention": 12_000.0, "pointwise": 4_000.0}
-UTILIZATION = {"gemm": 0.7, "attention": 0.6, "pointwise": 0.8}
-RECIPE = Recipe(id="toy", rounds=30, rows_per_estimator=2000, learning_rate=0.2, min_child_weight=3.0)
-HEADS = {"heads": 32, "kv_heads": 8, "head_dim": 128}
-
-
-def shapes(draw: np.random.Generator) -> Iterator[dict[str, Any]]:
-    """Columns of each family with log-uniform sizes."""
-
-    def sizes(largest: int) -> Any:
-        return np.floor(np.exp(draw.uniform(0, np.log(largest), ROWS)))
-
-    width = draw.choice([1024, 2048, 4096, 8192, 14336], (2, ROWS))
-    yield {"family": "gemm", "m": sizes(8192), "n": width[0], "k": width[1]}
-    decode = {"family": "attention", "phase": "decode", "q_len": 1, **HEADS}
-    yield decode | {"batch": sizes(128), "kv_len": sizes(16384)}
-    yield {"family": "pointwise", "kind": "rms_norm", "rows": sizes(16384), "cols": width[0]}
-
-
-def toy_table(gpus: tuple[str, ...] = GPUS, seed: int = 7) -> pd.DataFrame:
-    draw = np.random.default_rng(seed)
-    parts = []
-    for name in gpus:
-        gpu = get_gpu(name)
-        for shape in shapes(draw):
-            family = shape["family"]
-            cells = {"gpu": name, "dtype": "bf16", "engine": "vllm", "timing": "device", "latency_s": 1.0, **shape}
-            part = conform(pd.DataFrame(cells))
-            bound = roofline(op_of(part, family, shape.get("phase", "")), gpu).latency_s
-            floor = FLOOR_CYCLES[family] / gpu.boost_clock_hz
-            noise = np.exp(draw.normal(0, 0.02, ROWS))
-            parts.append(pd.DataFrame(cells).assign(latency_s=(floor + bound / UTILIZATION[family]) * noise))
-    every = check(conform(pd.concat(parts, ignore_index=True)))
-    return every[every["status"] == ACCEPTED].drop(columns=["status", "reason"]).reset_index(drop=True)
+from predictor.recipe import Recipe, read_recipe
+from predictor.schema import conform, write_table
+from predictor.train import relist, train
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -147,75 +108,32 @@ def test_the_core_finds_floor_and_slope_of_the_toy_law(sets: Any) -> None:
         assert np.median(np.abs(core_s(rows.table, floors) / rows.latency_s - 1)) < 0.2
 
 
-# Held-out groups
-
-
-def test_no_fit_sees_the_group_it_is_asked_for(sets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[set[str], set[str]]] = []
-
-    def spy(who: pd.DataFrame, count: int, seed: int) -> Any:
-        seen.append((set(who["generation"]), set(who["gpu"])))
-        return balanced_rows(who, count, seed)
-
-    monkeypatch.setattr(holdout, "balanced_rows", spy)
-    holdout.held_out(sets["pointwise"], replace(RECIPE, rounds=1))
-    assert all(len(generations) == 2 for generations, _ in seen)
-    assert {frozenset(GENERATIONS - generations) for generations, _ in seen} == {frozenset({g}) for g in GENERATIONS}
-    seen.clear()
-    holdout.held_out(sets["pointwise"], replace(RECIPE, rounds=1), by="gpu")
-    assert {frozenset(set(GPUS) - gpus) for _, gpus in seen} == {frozenset({gpu}) for gpu in GPUS}
-
-
-@pytest.mark.parametrize("by", ["generation", "gpu"])
-def test_a_group_ten_times_slower_is_predicted_by_the_law_of_the_others(sets: Any, by: str) -> None:
-    rows = sets["gemm"]
-    odd = {"generation": "Hopper", "gpu": "L4"}[by]
-    slow = (rows.who[by] == odd).to_numpy()
-    changed = replace(rows, latency_s=np.where(slow, 10 * rows.latency_s, rows.latency_s))
-    scored, trust = holdout.held_out(changed, RECIPE, by=by)
-    assert trust in holdout.TRUSTS
-    assert len(scored) == len(rows.who)
-    asked = scored[scored[by] == odd]
-    ratio = asked["predicted_s"] / (asked["latency_s"] / 10)
-    assert 0.5 < ratio.median() < 2
-    assert (scored["predicted_s"] >= scored["bound_s"]).all()
-
-
-@pytest.mark.parametrize("name", ["attention_decode", "pointwise"])
-def test_held_out_error_of_a_physical_law_is_far_below_that_of_the_bare_bound(sets: Any, name: str) -> None:
-    scored, _ = holdout.held_out(sets[name], RECIPE)
-    error = {column: (scored[column] / scored["latency_s"] - 1).abs().mean() for column in ("predicted_s", "bound_s")}
-    assert error["predicted_s"] < error["bound_s"] / 3
-
-
-def test_the_two_parameter_roofline_finds_the_line_it_was_made_of(sets: Any) -> None:
-    rows = replace(sets["gemm"], latency_s=5e-6 + 1.4 * sets["gemm"].bound_s)
-    line = holdout.fit_roofline2(rows)
-    assert line[""] == line["bf16"] == pytest.approx((5e-6, 1.4), rel=1e-4)
-    np.testing.assert_allclose(holdout.roofline2_latency(line, rows), rows.latency_s, rtol=1e-4)
-
-
 # Bundles
 
 
 def test_a_bundle_predicts_what_was_fitted(bundle: Bundle, sets: Any) -> None:
     for name, rows in sets.items():
-        fitted = fit(rows.table, rows.latency_s, RECIPE).latency_s(rows.table, 1.0)
-        np.testing.assert_allclose(bundle.latency_s(name, rows.table, True), fitted, rtol=1e-5)
+        fitted = replace(fit(rows, RECIPE), weights=bundle.estimator(name).weights)
+        op, setting = rows.calls(rows.gpus == "L4")
+        for gpu in map(get_gpu, ("L4", "B200", "H20")):
+            expected = fitted.latency_s(op, gpu, setting)
+            np.testing.assert_allclose(bundle.estimator(name).latency_s(op, gpu, setting), expected, rtol=1e-4)
 
 
 def test_a_copied_bundle_predicts_the_same(bundle: Bundle, copied: Path, sets: Any) -> None:
     loaded = load_bundle(copied)
     assert (loaded.id, loaded.level) == ("toy", RECIPE.level)
-    for name, rows in sets.items():
-        for seen in (True, False):
-            again = loaded.latency_s(name, rows.table, seen)
-            np.testing.assert_array_equal(again, bundle.latency_s(name, rows.table, seen))
+    for rows in sets.values():
+        op, setting = rows.calls(rows.gpus == "L4")
+        for gpu in map(get_gpu, ("L4", "B200")):
+            again, first = (predict_op(op, gpu, setting, one) for one in (loaded, bundle))
+            np.testing.assert_array_equal(again.latency_s, first.latency_s)
 
 
 def test_the_manifest_has_the_sha256_of_every_file(bundle: Bundle, table: Path) -> None:
     files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in bundle.path.iterdir()}
-    listed = {entry["file"]: entry["sha256"] for entry in bundle.manifest["estimators"].values()}
+    boosters = [entry[name] for entry in bundle.manifest["estimators"].values() for name in BOOSTERS]
+    listed = {booster["file"]: booster["sha256"] for booster in boosters}
     listed[LEDGER] = bundle.manifest["ledger_sha256"]
     assert listed == {name: digest for name, digest in files.items() if name != MANIFEST}
     assert bundle.manifest["tables"][0]["sha256"] == hashlib.sha256(table.read_bytes()).hexdigest()
@@ -247,14 +165,23 @@ def test_training_refuses_a_table_without_a_usable_row(frame: pd.DataFrame, tmp_
     assert str(caught.value) == f"{path} has no usable row; `predictor check {path}` says why."
 
 
-def test_the_ledger_has_both_protocols_beside_baselines(bundle: Bundle) -> None:
+def test_the_ledger_has_every_protocol_beside_baselines(bundle: Bundle) -> None:
     ledger = pd.read_csv(bundle.path / LEDGER)
-    assert set(ledger["protocol"]) == {"generation-out", "gpu-out"}
-    for _, part in ledger.groupby("protocol"):
+    protocols = {"generation-out", "generation-out, second seed", "gpu-out", "rows-out"}
+    assert set(ledger["protocol"]) == protocols
+    assert set(ledger["slice"]) == {"all", "model-like"}
+    for _, part in ledger[ledger["slice"] == "all"].groupby("protocol"):
         assert set(part["estimator"]) == set(bundle.manifest["estimators"])
         assert set(part["gpu"]) == set(GPUS)
         assert not part[["rows", "mape", "median_ape", "p90_ape", "bound_mape", "roofline2_mape"]].isna().any(axis=None)
         assert part["coverage"].between(0, 1).all()
+
+
+def test_measuring_the_ledger_again_finds_the_same(bundle: Bundle, table: Path, copied: Path) -> None:
+    (copied / LEDGER).write_text("", encoding="utf-8")
+    again = relist([table], copied, lambda text: None)
+    assert (again.path / LEDGER).read_bytes() == (bundle.path / LEDGER).read_bytes()
+    assert again.manifest == bundle.manifest
 
 
 # Broken bundles
@@ -273,35 +200,49 @@ def change(folder: Path, **gemm: Any) -> None:
 
 
 def flip(folder: Path) -> None:
-    content = bytearray((folder / "gemm.ubj").read_bytes())
+    content = bytearray((folder / "gemm.transfer.ubj").read_bytes())
     content[len(content) // 2] ^= 1
-    (folder / "gemm.ubj").write_bytes(content)
+    (folder / "gemm.transfer.ubj").write_bytes(content)
 
 
 def fake(folder: Path) -> None:
-    (folder / "gemm.ubj").write_bytes(b"no model")
-    change(folder, sha256=hashlib.sha256(b"no model").hexdigest())
+    (folder / "gemm.transfer.ubj").write_bytes(b"no model")
+    change(folder, transfer={"file": "gemm.transfer.ubj", "sha256": hashlib.sha256(b"no model").hexdigest()})
+
+
+def point(folder: Path, file: str) -> None:
+    change(folder, transfer={"file": file, "sha256": ""})
 
 
 def manifest(content: bytes) -> Any:
     return lambda folder: (folder / MANIFEST).write_bytes(content)
 
 
+TRANSFER = "gemm.transfer.ubj"
 DAMAGE: dict[str, tuple[Any, str]] = {
-    "flipped byte": (flip, r"gemm\.ubj is corrupt \(sha256 differs from the manifest\); install or copy"),
-    "no file": (lambda f: (f / "gemm.ubj").unlink(), r"gemm\.ubj cannot be read \(No such file or directory\); "),
-    "no model": (fake, r"gemm\.ubj is no XGBoost model \(.+\); train it again\.$"),
+    "flipped byte": (flip, r"gemm\.transfer\.ubj is corrupt \(sha256 differs from the manifest\); install or copy"),
+    "no file": (
+        lambda f: (f / TRANSFER).unlink(),
+        r"gemm\.transfer\.ubj cannot be read \(No such file or directory\); ",
+    ),
+    "no model": (fake, r"gemm\.transfer\.ubj is no XGBoost model \(.+\); train it again\.$"),
     "no manifest": (lambda f: (f / MANIFEST).unlink(), r'^no bundle ".+"; released ones: .+; or give a folder\.$'),
-    "cut manifest": (manifest(b'{"format": 1, "id'), r"bundle\.json is not valid JSON \(.+\); install or copy"),
+    "cut manifest": (manifest(b'{"format": 2, "id'), r"bundle\.json is not valid JSON \(.+\); install or copy"),
     "deep manifest": (manifest(b"[" * 100_000), r"bundle\.json is not valid JSON \(.+\); install or copy the bundle"),
-    "format": (manifest(b'{"format": 9}'), r"json has format 9; this version reads format 1: train the bundle again"),
-    "no estimators": (manifest(b'{"format": 1, "id": "x", "level": 0.8}'), r"has no valid estimators; install or copy"),
-    "traversal": (lambda f: change(f, file="../gemm.ubj"), r"gemm has file '\.\./gemm\.ubj'; it must lie in the "),
-    "parent folder": (lambda f: change(f, file=".."), r"cannot be read \(.+\); install or copy the bundle again\.$"),
+    "format": (manifest(b'{"format": 9}'), r"json has format 9; this version reads format 2: train the bundle again"),
+    "no estimators": (manifest(b'{"format": 2, "id": "x", "level": 0.8}'), r"has no valid estimators; install or copy"),
+    "traversal": (
+        lambda f: point(f, "../gemm.ubj"),
+        r"gemm has file '\.\./gemm\.ubj'; it must lie in the ",
+    ),
+    "parent folder": (
+        lambda f: point(f, ".."),
+        r"cannot be read \(.+\); install or copy the bundle again\.$",
+    ),
     "no offsets": (lambda f: change(f, log_offsets={}), r"estimator gemm has invalid numbers; install or copy"),
     "no floors": (lambda f: change(f, floors={}), r"estimator gemm has invalid numbers; install or copy"),
     "wrong type": (lambda f: change(f, floors=[1, 2]), r"estimator gemm has no valid floors; install or copy"),
-    "features": (lambda f: change(f, features=["m"]), r"bundle toy was made with other features for gemm; train"),
+    "features": (lambda f: change(f, features=["m"]), r"the estimator of gemm was made with other features; train"),
 }
 
 
@@ -341,8 +282,8 @@ def test_evaluation_has_the_documented_cells(bundle: Bundle, frame: pd.DataFrame
     ("text", "says"),
     [
         ("depth = 3", f"has unknown key depth; known ones: {', '.join(Recipe.__slots__)}."),
-        ("rounds = 1.5", ": rounds is 1.5; it must be of type int."),
-        ("rounds = true", ": rounds is True; it must be of type int."),
+        ("reference_rounds = 1.5", ": reference_rounds is 1.5; it must be of type int."),
+        ("reference_rounds = true", ": reference_rounds is True; it must be of type int."),
         ('level = "high"', ": level is 'high'; it must be of type float."),
     ],
 )

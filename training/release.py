@@ -1,9 +1,10 @@
 """From the measured sources to a released bundle: read every source, train, evaluate, write the model card.
 
-    python training/release.py --from FOLDER [--out models]
+    python training/release.py --from FOLDER [--out models] [--ledger]
 
 FOLDER holds clones of the upstream repositories (aiconfigurator, neusight, vidur, llmservingsim, aiter); the
-default is the environment variable PREDICTOR_DATA. About 25 minutes on 2 cores.
+default is the environment variable PREDICTOR_DATA. About 20 minutes on 2 cores. --ledger keeps the estimators of a
+released bundle and measures its ledger again.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from pathlib import Path
 from card import update_readme, write_card
 
 from predictor.errors import PredictorError
-from predictor.estimator import read_recipe
-from predictor.train import train
+from predictor.recipe import read_recipe
+from predictor.train import relist, train
 
 REPO = Path(__file__).resolve().parents[1]
 SOURCES = ("aiconfigurator", "neusight", "vidur", "llmservingsim", "aiter")
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--from", dest="root", type=Path, default=os.environ.get("PREDICTOR_DATA"))
     parser.add_argument("--out", type=Path, default=REPO / "models")
     parser.add_argument("--recipe", type=Path, default=REPO / "training" / "recipe.toml")
+    parser.add_argument("--ledger", action="store_true", help="only measure the ledger of the released bundle again")
     options = parser.parse_args()
     if options.root is None or not Path(options.root).is_dir():
         parser.error(f"no folder of sources at {options.root}; give --from FOLDER or set PREDICTOR_DATA")
@@ -38,7 +40,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         tables = [read_source(name, Path(options.root), Path(scratch)) for name in SOURCES]
         try:
-            bundle = train(tables, recipe, options.out / recipe.id)
+            folder = options.out / recipe.id
+            bundle = relist(tables, folder) if options.ledger else train(tables, recipe, folder)
         except PredictorError as error:
             sys.exit(f"error: {error}")
     write_card(bundle.path)

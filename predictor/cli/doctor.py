@@ -51,7 +51,7 @@ def _xgboost_problems(versions: dict[str, str]) -> list[str]:
 
 def _bundle_problems(sheet: dict[str, str]) -> list[str]:
     """Opens every released bundle and every estimator in it."""
-    from predictor.bundle import DEFAULT_BUNDLE, MANIFEST, load_booster, load_bundle, released_roots
+    from predictor.bundle import DEFAULT_BUNDLE, MANIFEST, load_bundle, released_roots
 
     folders = sorted({file.parent for root in released_roots() for file in root.glob(f"*/{MANIFEST}")})
     problems = []
@@ -60,7 +60,7 @@ def _bundle_problems(sheet: dict[str, str]) -> list[str]:
         try:
             opened = load_bundle(folder)
             for name in opened.manifest["estimators"]:
-                load_booster(folder, opened.estimator(name))
+                opened.estimator(name)
         except PredictorError as error:
             problems.append(str(error))
     if DEFAULT_BUNDLE not in {folder.name for folder in folders}:

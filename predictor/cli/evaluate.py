@@ -32,23 +32,33 @@ def add(app: Typer) -> None:
 
 
 def evaluate(
-    table: Annotated[Path, Argument(help="Parquet or CSV file of measurements (columns: predictor.schema).")],
+    table: Annotated[
+        Path | None, Argument(help="Parquet or CSV file of measurements (columns: predictor.schema).")
+    ] = None,
+    ledger: Annotated[
+        bool, Option("--ledger", help="Show the errors on held-out GPUs that came with the bundle.")
+    ] = False,
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     family: Annotated[str, Option(help="Only this operator family.")] = "",
     gpu: Annotated[str, Option(help="Only this GPU.")] = "",
     out: Annotated[Path | None, Option("--json", metavar="OUT.json", help="Write the cells as JSON.")] = None,
 ) -> None:
-    """Compare a bundle with measurements."""
+    """Compare a bundle with measurements, or show what is known of its errors."""
     from predictor.bundle import load_bundle
-    from predictor.evaluate import cells_to_json
+    from predictor.evaluate import cells_to_json, read_ledger
     from predictor.evaluate import evaluate as cells_of
 
+    if (table is None) != ledger:
+        raise InvalidRequest("give either a table of measurements or --ledger.")
     opened = load_bundle(bundle)
     if out is not None and not out.absolute().parent.is_dir():
         raise InvalidRequest(f"{out.parent} is not a folder; create it or choose another --json.")
-    cells = _chosen(cells_of(table, opened), family, gpu)
-    _show_cells(cells)
-    _show_summary(cells)
+    cells = _chosen(cells_of(table, opened) if table else read_ledger(opened), family, gpu)
+    if ledger:
+        _show_ledger(cells)
+    else:
+        _show_cells(cells)
+        _show_summary(cells)
     if out is not None:
         partial = out.with_name(out.name + ".partial")
         partial.write_text(json.dumps(cells_to_json(cells, opened), indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -58,6 +68,7 @@ def evaluate(
 
 def _chosen(cells: pd.DataFrame, family: str, gpu: str) -> pd.DataFrame:
     from predictor.gpu import get_gpu
+    from predictor.guard import nearest
 
     if family and family not in set(cells["family"]):
         known = ", ".join(sorted(set(cells["family"])))
@@ -67,7 +78,9 @@ def _chosen(cells: pd.DataFrame, family: str, gpu: str) -> pd.DataFrame:
         wanted = get_gpu(gpu).name
         names = kept["gpu"].map({name: get_gpu(name).name for name in kept["gpu"].unique()})
         if wanted not in set(names):
-            raise InvalidRequest(f'gpu is "{gpu}"; the table has {", ".join(sorted(set(names)))}.')
+            near = nearest(get_gpu(gpu), tuple(sorted(set(names))))
+            known = ", ".join(sorted(set(names)))
+            raise InvalidRequest(f'gpu is "{gpu}"; measured are {known}; the nearest is {near}.')
         kept = kept[names == wanted]
     return kept.reset_index(drop=True)
 
@@ -88,6 +101,34 @@ def _show_cells(cells: pd.DataFrame) -> None:
             ]
             for cell in cells.to_dict("records")
         ],
+    )
+
+
+def _show_ledger(cells: pd.DataFrame) -> None:
+    """Every protocol of the chosen cells, then their means."""
+    whole = cells[cells["slice"] == "all"]
+    keys = ["protocol", "estimator", "gpu", "dtype", "engine"]
+    columns = [*ERRORS, "width"]
+    show(
+        ["held out", "operator", "GPU", "dtype", "engine", ">rows", *(f">{x}" for x in ERRORS.values()), ">width"],
+        [
+            [*(str(cell[key]) for key in keys), f"{cell['rows']:,}", *(percent(cell[name]) for name in columns)]
+            for cell in whole.to_dict("records")
+        ],
+    )
+    group = cells.groupby(["protocol", "slice", "estimator"])
+    means = group[columns].mean().assign(rows=group["rows"].sum()).reset_index()
+    show(
+        ["held out", "rows of", "operator", ">rows", *(f">{x}" for x in ERRORS.values()), ">width"],
+        [
+            [
+                *(str(line[key]) for key in ("protocol", "slice", "estimator")),
+                f"{line['rows']:,}",
+                *(percent(line[name]) for name in columns),
+            ]
+            for line in means.to_dict("records")
+        ],
+        title="Mean over cells",
     )
 
 

@@ -145,12 +145,14 @@ def _row(op: Op, gpu: Any, note: str, engine: str, bundle: Any) -> dict[str, Any
     import numpy as np
 
     from predictor.features import Setting
+    from predictor.guard import nearest
     from predictor.prediction import predict_op
 
     found = predict_op(op, gpu, Setting(engine=engine), bundle)
     latency_s, low_s, high_s, bound_s = (
         float(np.ravel(x)[0]) for x in (found.latency_s, found.low_s, found.high_s, found.bound_s)
     )
+    beyond = [f"{', '.join(found.outside)} outside what was measured; the interval is wider."] * bool(found.outside)
     moved = op.link_bytes() if op.family == "collective" else op.bytes_moved()
     return {
         "family": op.family,
@@ -168,6 +170,7 @@ def _row(op: Op, gpu: Any, note: str, engine: str, bundle: Any) -> dict[str, Any
         "basis": found.basis,
         "bundle": bundle.id,
         "interval_level": bundle.level,
-        "notes": [note] if note else [],
+        "nearest_gpu": nearest(gpu, tuple(bundle.manifest["gpus"])),
+        "notes": [note] * bool(note) + beyond,
         "error": None,
     }

@@ -22,7 +22,7 @@ def train(
 
     Every GPU generation is held out in turn, which says how accurate the bundle is on GPUs it never saw.
     """
-    from predictor.estimator import read_recipe
+    from predictor.recipe import read_recipe
     from predictor.train import train as train_bundle
 
     bundle = train_bundle(tables, read_recipe(recipe), out)

@@ -18,6 +18,7 @@ from predictor.features.pointwise import pointwise_terms
 from predictor.features.terms import Setting, Terms
 from predictor.gpu import Gpu
 from predictor.ops import Op
+from predictor.ops.base import column
 from predictor.ops.dtypes import Array
 
 TERMS: Mapping[str, Callable[[Any, Gpu, Setting], Terms]] = {
@@ -37,20 +38,29 @@ FLOOR_EXPONENT: Mapping[str, float] = {"attention": 0.6, "mla": 0.6, "moe": 0.6,
 REFERENCE_CLOCK_HZ = 1.9e9
 
 
+PER_CALL = ("values", "tokens", "work_s", "tick_s", "group")
+
+
 class Features(NamedTuple):
     """What the estimator of an op sees of a column of calls.
 
     names: columns, the first `times` of them seconds that never fall with more tokens or a worse GPU.
-    values: (n_calls, n_features) float32, times as logarithms. work_s: (n_calls,) nominal seconds.
+    values: (n_calls, n_features) float32, times as logarithms. tokens: (n_calls, n_tokens) log(1 + token count).
+    work_s: (n_calls,) nominal seconds.
     tick_s: (n_calls,) seconds of one cycle as launch floors count them. group: (n_calls,) names.
     """
 
     names: tuple[str, ...]
     times: int
     values: NDArray[np.float32]
+    tokens: NDArray[np.float32]
     work_s: Array
     tick_s: Array
     group: NDArray[Any]
+
+    def take(self, rows: Any) -> Features:
+        """The calls at `rows`."""
+        return self._replace(**{name: getattr(self, name)[rows] for name in PER_CALL})
 
 
 def features(op: Op, gpu: Gpu, setting: Setting) -> Features:
@@ -63,7 +73,9 @@ def features(op: Op, gpu: Gpu, setting: Setting) -> Features:
     device = (REFERENCE_CLOCK_HZ / gpu.boost_clock_hz) ** exponent / REFERENCE_CLOCK_HZ
     host = np.char.startswith(terms.group.astype(str), "host")
     tick = np.where(host, 1.0 / REFERENCE_CLOCK_HZ, device)
-    return Features(names, len(terms.times), values, terms.work_s, tick, terms.group)
+    counts = {**op.token_counts(), "kv_len": getattr(op, "kv_len", 1.0)}
+    tokens = np.stack([np.log1p(column(count, len(op))) for count in counts.values()], axis=1).astype(np.float32)
+    return Features(names, len(terms.times), values, tokens, terms.work_s, tick, terms.group)
 
 
-__all__ = ["Features", "Setting", "features"]
+__all__ = ["PER_CALL", "Features", "Setting", "features"]

@@ -38,7 +38,9 @@ DEFAULT_KERNEL: Mapping[str, Mapping[str, str]] = {
 }
 # Tensor FLOP per SM and cycle that 16-bit mma.sync reaches where newer instructions would give more.
 MMA_SYNC_CAP = {"fa2": 4096.0, "flashinfer": 4096.0, "triton": 1024.0}
-EXP_PER_SM_CYCLE = 16.0  # special-function unit, compute capability 5.0 to 12.0 (CUDA programming guide)
+# Special-function unit, compute capability 5.0 to 12.0 (CUDA programming guide); Blackwell Ultra has twice as many
+# (NVIDIA, Inside NVIDIA Blackwell Ultra, 2025).
+EXP_PER_SM_CYCLE = {"10.3": 32.0, "": 16.0}
 
 
 def _kernel_rate(op: Attention, gpu: Gpu, kernels: np.ndarray[Any, Any]) -> Array:
@@ -54,7 +56,7 @@ def _fixed(op: Attention, setting: Setting, kernels: np.ndarray[Any, Any]) -> di
         "heads": column(op.heads, calls),
         "kv_heads": column(op.kv_heads, calls),
         "group": column(op.heads, calls) / column(op.kv_heads, calls),
-        "window": (column(op.window, calls) > 0).astype(np.float64),
+        "window": np.log1p(column(op.window, calls)),
         "causal": column(op.causal, calls),
         "act_bytes": column(act_bytes(op.dtype), calls),
         "kv_bytes": column(weight_bytes(op.kv_dtype), calls),
@@ -79,7 +81,8 @@ def prefill_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
         pairs + tiles * 128 * 64, np.minimum(tiles * 128, np.maximum(q_len, 64)) * np.minimum(reach, 64)
     )
     mma = 4.0 * batch * heads * dim * padded / rate
-    exp = batch * heads * padded / (EXP_PER_SM_CYCLE * gpu.sms * gpu.boost_clock_hz)
+    exp_rate = EXP_PER_SM_CYCLE.get(gpu.compute_capability, EXP_PER_SM_CYCLE[""])
+    exp = batch * heads * padded / (exp_rate * gpu.sms * gpu.boost_clock_hz)
     moved = column(op.bytes_moved(), calls)
     memory = memory_time(moved, gpu, 1.0)
     feed = moved / (8.0 * gpu.sms * gpu.boost_clock_hz)

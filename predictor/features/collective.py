@@ -31,7 +31,6 @@ def collective_terms(op: Collective, gpu: Gpu, setting: Setting) -> Terms:
     }
     fixed = {
         "n_gpus": gpus,
-        "switched": (rate > 2.5 * gpu.pcie_bytes_per_s).astype(np.float64),
         "eager": np.char.endswith(kernels, "eager").astype(np.float64),
         **one_hot("engine", setting.engine, ENGINES, calls),
         **one_hot("kind", op.kind, tuple(LEAST_TRAFFIC), calls),

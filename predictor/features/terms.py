@@ -26,6 +26,10 @@ class Setting(NamedTuple):
     kernel: Text = ""
     timing: Text = "device"
 
+    def take(self, rows: Any) -> Setting:
+        """The calls at `rows`; what is one name for all stays."""
+        return Setting(*(part if isinstance(part, str) else np.asarray(part, dtype=object)[rows] for part in self))
+
 
 class Terms(NamedTuple):
     """What an estimator sees of a column of calls.
@@ -84,7 +88,8 @@ def one_hot(prefix: str, values: Text, names: tuple[str, ...], calls: int) -> di
 def memory_time(moved: Array, gpu: Gpu, cache_share: float) -> Array:
     """Seconds to move bytes of which up to cache_share of the last-level cache are already on chip."""
     cached = np.minimum(moved, cache_share * gpu.llc_bytes)
-    return cached / (CACHE_RATE * gpu.sms * gpu.boost_clock_hz) + (moved - cached) / gpu.mem_bytes_per_s
+    cache_rate = max(CACHE_RATE * gpu.sms * gpu.boost_clock_hz, gpu.mem_bytes_per_s)  # a cache never slows memory
+    return cached / cache_rate + (moved - cached) / gpu.mem_bytes_per_s
 
 
 # Energy of one FLOP with its share of data movement, of the order seen on 16 to 7 nm parts that run at their TDP:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from predictor.errors import InvalidOp
 from predictor.ops.base import Op
-from predictor.ops.dtypes import Number, Text, act_bytes, out_bytes, per_dtype, weight_bytes
+from predictor.ops.dtypes import Array, Number, Text, act_bytes, out_bytes, per_dtype, weight_bytes
 
 PHASES = ("prefill", "decode")
 
@@ -30,6 +31,20 @@ def causal_pairs(q_len: Number, kv_len: Number, window: Number) -> Number:
     ramp = first * past + first * (first + 1) / 2
     pairs = ramp + full * seen
     return pairs if np.ndim(pairs) else float(pairs)
+
+
+def sequence_counts(op: Any) -> dict[str, Number]:
+    """Token counts of an attention op: sequences and new tokens on past ones in prefill, the cache in decode."""
+    if op.phase == "decode":
+        return {"batch": op.batch, "kv_len": op.kv_len}
+    return {"batch": op.batch, "q_len": op.q_len, "past": op.kv_len - op.q_len}
+
+
+def sequence_fields(op: Any, counts: Mapping[str, Array]) -> dict[str, Any]:
+    """Fields of an attention op with other token counts; a decode cache holds at least the queries."""
+    if op.phase == "decode":
+        return {"batch": counts["batch"], "kv_len": np.maximum(counts["kv_len"], op.q_len)}
+    return {"batch": counts["batch"], "q_len": counts["q_len"], "kv_len": counts["q_len"] + counts["past"]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +85,12 @@ class Attention(Op):
     @property
     def estimator(self) -> str:
         return f"attention_{self.phase}"
+
+    def token_counts(self) -> dict[str, Number]:
+        return sequence_counts(self)
+
+    def with_token_counts(self, counts: Mapping[str, Array]) -> Self:
+        return replace(self, **sequence_fields(self, counts))
 
     @property
     def compute_dtype(self) -> Text:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -24,6 +24,7 @@ class Op(ABC):
     """
 
     family: ClassVar[str]
+    growing: ClassVar[str] = ""
     at_least_zero: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
@@ -55,6 +56,10 @@ class Op(ABC):
         """Name of the estimator set that predicts this op: the family, or family_phase."""
         return self.family
 
+    def token_counts(self) -> dict[str, Number]:
+        """What counts tokens, rows or bytes: with more of any of them a call never gets faster."""
+        return {self.growing: getattr(self, self.growing)}
+
     @property
     def compute_dtype(self) -> Text:
         """dtype whose arithmetic peak bounds the op; one name or (n_calls,)."""
@@ -84,6 +89,10 @@ class Op(ABC):
         """The calls at `rows` (an index array, mask or slice); scalar fields stay."""
         chosen = {f.name: getattr(self, f.name) for f in fields(self)}
         return type(self)(**{k: v if isinstance(v, str | float) else np.asarray(v)[rows] for k, v in chosen.items()})
+
+    def with_token_counts(self, counts: Mapping[str, Array]) -> Self:
+        """The same calls with other counts, each (n_calls,), of what token_counts names."""
+        return replace(self, **counts)
 
 
 def column(value: Number | int, length: int) -> Array:

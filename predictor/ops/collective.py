@@ -36,6 +36,7 @@ class Collective(Op):
     """
 
     family: ClassVar[str] = "collective"
+    growing: ClassVar[str] = "message_bytes"
     kind: Text
     message_bytes: Number
     n_gpus: Number

@@ -24,6 +24,7 @@ class Conv(Op):
     """
 
     family: ClassVar[str] = "conv"
+    growing: ClassVar[str] = "batch"
     at_least_zero: ClassVar[frozenset[str]] = frozenset({"padding"})
     batch: Number
     in_channels: Number

@@ -20,6 +20,7 @@ class Gemm(Op):
     """
 
     family: ClassVar[str] = "gemm"
+    growing: ClassVar[str] = "m"
     m: Number
     n: Number
     k: Number

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 
 from predictor.errors import InvalidOp
-from predictor.ops.attention import PHASES, causal_pairs, narrower
+from predictor.ops.attention import PHASES, causal_pairs, narrower, sequence_counts, sequence_fields
 from predictor.ops.base import Op
-from predictor.ops.dtypes import Number, Text, act_bytes, out_bytes, weight_bytes
+from predictor.ops.dtypes import Array, Number, Text, act_bytes, out_bytes, weight_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,12 @@ class Mla(Op):
     @property
     def estimator(self) -> str:
         return f"mla_{self.phase}"
+
+    def token_counts(self) -> dict[str, Number]:
+        return sequence_counts(self)
+
+    def with_token_counts(self, counts: Mapping[str, Array]) -> Self:
+        return replace(self, **sequence_fields(self, counts))
 
     @property
     def compute_dtype(self) -> Text:

@@ -48,6 +48,7 @@ class Moe(Op):
     """
 
     family: ClassVar[str] = "moe"
+    growing: ClassVar[str] = "tokens"
     at_least_zero: ClassVar[frozenset[str]] = frozenset({"skew"})
     tokens: Number
     hidden: Number

@@ -57,6 +57,7 @@ class Pointwise(Op):
     """
 
     family: ClassVar[str] = "pointwise"
+    growing: ClassVar[str] = "rows"
     kind: Text
     rows: Number
     cols: Number

@@ -1,0 +1,78 @@
+"""Fit one estimator to measured rows.
+
+Both targets are log(latency / base). Transfer trees: features that can only rise with a worse GPU get monotone
+constraints and the base rises with them. Squared error keeps the constraints; absolute error does not (XGBoost re-fits
+its leaves). Reference trees see token counts and the GPU's name too, without constraints.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictor.dataset import TrainingSet, balanced_rows
+from predictor.estimator import Estimator, Weights, reference_inputs
+from predictor.floors import fit_floors, inputs
+from predictor.line import fit_line
+from predictor.ops.dtypes import Array
+from predictor.recipe import Recipe
+
+if TYPE_CHECKING:
+    import xgboost
+
+
+def fit(rows: TrainingSet, recipe: Recipe) -> Estimator:
+    """Learn line and floors, then boost both sets of trees, from as many rows as the recipe draws.
+
+    The views all count the same until weights are chosen on held-out rows.
+    """
+    rows = rows.take(balanced_rows(rows.who, recipe.rows_per_estimator, recipe.seed))
+    table, latency_s, gpus = rows.table, rows.latency_s, rows.gpus
+    floors = fit_floors(table, latency_s)
+    values, base = inputs(table, floors)
+    constraints = (1,) * table.times + (0,) * (len(table.names) - table.times)
+    transfer = _boost(
+        values,
+        np.log(latency_s / base),
+        recipe,
+        max_depth=recipe.transfer_depth,
+        learning_rate=recipe.transfer_rate,
+        rounds=recipe.transfer_rounds,
+        monotone_constraints="(" + ",".join(map(str, constraints)) + ")",
+    )
+    names = sorted(set(gpus.tolist()))
+    values, base = reference_inputs(table, floors, gpus, names)
+    reference = _boost(
+        values,
+        np.log(latency_s / base),
+        recipe,
+        max_depth=recipe.reference_depth,
+        learning_rate=recipe.reference_rate,
+        rounds=recipe.reference_rounds,
+    )
+    references = {name: frozenset(np.unique(table.group[gpus == name].astype(str)).tolist()) for name in names}
+    line = fit_line(rows.who["dtype"].to_numpy(), rows.bound_s, latency_s)
+    return Estimator(transfer, reference, floors, line, references, Weights(0.25, 0.25, 0.25, 0.25), table.names)
+
+
+def _boost(
+    values: NDArray[np.float32], target: Array, recipe: Recipe, rounds: int, **parameters: Any
+) -> xgboost.Booster:
+    import xgboost
+
+    bins = 512
+    data = xgboost.QuantileDMatrix(values, label=target, max_bin=bins)
+    common = {
+        "objective": "reg:squarederror",
+        "tree_method": "hist",
+        "max_bin": bins,
+        "subsample": recipe.subsample,
+        "colsample_bytree": recipe.colsample,
+        "min_child_weight": recipe.min_child_weight,
+        "seed": recipe.seed,
+        "nthread": 1,
+        "base_score": float(np.median(target)),
+    }
+    return xgboost.train({**common, **parameters}, data, num_boost_round=rounds)

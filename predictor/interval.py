@@ -1,0 +1,46 @@
+"""Intervals of a prediction, from offsets that held-out GPUs taught (predictor.calibration), and how they add in sums.
+
+An interval is latency x exp(low) to latency x exp(high); low and high depend on how well the GPU is known, on the
+dtype, and on the regime: how near its bound a call runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictor.ops.dtypes import Array
+
+# Predicted share of the bound at which the next regime starts: launch, mixed, large.
+REGIMES = (0.1, 0.35)
+KINSHIPS = ("seen", "sibling", "unseen")
+
+Offsets = Mapping[str, Sequence[Sequence[float]]]  # dtype, "" for all others → low and high of each regime
+
+
+def regime(latency_s: Array, bound_s: Array) -> NDArray[np.int64]:
+    """Number of the regime of each call, (n_calls,)."""
+    return np.digitize(bound_s / latency_s, REGIMES)
+
+
+def ends(latency_s: Array, bound_s: Array, dtypes: NDArray[Any], offsets: Offsets) -> tuple[Array, Array]:
+    """low and high of each call, (n_calls,) seconds; low never beats the bound."""
+    tables = np.array(list(offsets.values()), dtype=np.float64)
+    place = {name: i for i, name in enumerate(offsets)}
+    which = np.array([place.get(name, place[""]) for name in dtypes.tolist()], dtype=np.int64)
+    low, high = tables[which, regime(latency_s, bound_s)].T
+    return np.maximum(latency_s * np.exp(low), bound_s), latency_s * np.exp(high)
+
+
+def sum_of(values: Array, ends_s: Array, within: Array, same: NDArray[np.bool_], across: float) -> float:
+    """Distance from the sum of `values` to its end, from the distances of the parts, (n,) seconds.
+
+    Parts of one estimator correlate by `within` (n,), parts of two by `across`.
+    """
+    distance = np.abs(ends_s - values)
+    correlations = np.where(same, np.sqrt(np.outer(within, within)), across)
+    np.fill_diagonal(correlations, 1.0)
+    return float(np.sqrt(distance @ correlations @ distance))

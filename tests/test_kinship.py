@@ -1,0 +1,59 @@
+"""Who speaks for a GPU, how far a call is from what was measured, and what that does to its interval."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from predictor.gpu import get_gpu
+from predictor.guard import FAR, gpu_outside, nearest, outside, widened
+from predictor.kinship import is_measured, tiers
+from predictor.ops import Gemm
+
+MEASURED = ("A100-SXM-80GB", "B200-SXM-180GB", "H100-SXM-80GB", "L40S", "RTX-4090")
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "siblings", "others"),
+    [
+        ("H100", {"H100-SXM-80GB"}, set(), {"A100-SXM-80GB", "B200-SXM-180GB"}),
+        ("H200", set(), {"H100-SXM-80GB"}, {"A100-SXM-80GB", "B200-SXM-180GB"}),
+        ("B300", set(), {"B200-SXM-180GB"}, {"A100-SXM-80GB", "H100-SXM-80GB"}),
+        ("V100", set(), set(), {"A100-SXM-80GB", "B200-SXM-180GB", "H100-SXM-80GB"}),
+        ("RTX 5090", set(), set(), {"L40S", "RTX-4090"}),
+        ("L4", set(), set(), {"L40S", "RTX-4090"}),
+    ],
+)
+def test_kin_by_architecture_and_memory(name: str, own: set[str], siblings: set[str], others: set[str]) -> None:
+    assert tuple(map(set, tiers(get_gpu(name), MEASURED))) == (own, siblings, others)
+
+
+def test_a_slower_copy_of_a_measured_gpu_is_nearest_to_it_but_not_measured() -> None:
+    slower = replace(get_gpu("H100"), mem_bytes_per_s=1e12)
+    assert tiers(slower, MEASURED) == tiers(get_gpu("H100"), MEASURED)
+    assert is_measured(get_gpu("H100"), MEASURED)
+    assert not is_measured(slower, MEASURED)
+
+
+def test_the_nearest_gpu_is_near_in_bandwidth_and_arithmetic() -> None:
+    assert nearest(get_gpu("H200"), MEASURED) == "H100-SXM-80GB"
+    assert nearest(get_gpu("RTX 5090"), MEASURED) == "RTX-4090"
+    assert nearest(get_gpu("L4"), ("V100-PCIe-32GB", "L40S")) == "L40S"
+    assert gpu_outside(get_gpu("H200"), MEASURED) == 0
+    assert gpu_outside(replace(get_gpu("H200"), mem_bytes_per_s=1e14), MEASURED) > FAR
+
+
+def test_only_calls_beyond_what_was_measured_are_outside() -> None:
+    op = Gemm(m=np.array([16.0, 1e7]), n=4096, k=4096)
+    found = outside(op, {"m": (1.0, 65536.0), "n": (64.0, 65536.0)})
+    assert set(found) == {"m"}
+    assert found["m"][0] == 0 < found["m"][1]
+
+
+def test_far_outside_the_interval_is_everything_ever_seen() -> None:
+    low, high = widened(np.full(3, 2.0), np.full(3, 3.0), np.ones(3), np.array([0.0, FAR / 2, FAR]), 0.1)
+    assert (low[0], high[0]) == (2.0, 3.0)
+    assert 1 < low[1] < 2
+    assert (low[2], high[2]) == pytest.approx((1.0, 10.0))
+    assert (np.diff(low) < 0).all()
+    assert (np.diff(high) > 0).all()
