@@ -43,7 +43,7 @@ ESTIMATOR_TYPES = {
     "floors": dict,
     "line": dict,
     "references": dict,
-    "weights": list,
+    "weights": dict,
     "ranges": dict,
     "worst_share": float,
     "log_offsets": dict,
@@ -90,7 +90,7 @@ class Bundle:
                 floors=entry["floors"],
                 line=entry["line"],
                 references={gpu: frozenset(groups) for gpu, groups in entry["references"].items()},
-                weights=Weights(*entry["weights"]),
+                weights={name: Weights(*weights) for name, weights in entry["weights"].items()},
                 names=tuple(entry["features"]),
             )
         return self._estimators[name]
@@ -158,13 +158,17 @@ def _verify(manifest: Any, path: Path) -> None:
         pairs = [*per_regime, *entry["floors"].values(), *entry["line"].values(), *entry["ranges"].values()]
         complete = len(per_dtype) >= len(KINSHIPS) and len(per_regime) == len(per_dtype) * (len(REGIMES) + 1)
         sound = complete and all(_is_pair(pair) for pair in pairs)
-        weights = [x for x in entry["weights"] if isinstance(x, int | float)]
-        if not sound or "" not in entry["floors"] or "" not in entry["line"] or len(weights) != len(Weights._fields):
+        sound &= all(_are_numbers(found, len(Weights._fields)) for found in entry["weights"].values())
+        if not sound or any("" not in entry[name] for name in ("floors", "line", "weights")):
             raise InvalidBundle(f"{where} has invalid numbers; install or copy the bundle again, or train it again.")
 
 
 def _is_pair(found: Any) -> bool:
-    return isinstance(found, list) and len(found) == 2 and all(isinstance(x, int | float) for x in found)
+    return _are_numbers(found, 2)
+
+
+def _are_numbers(found: Any, count: int) -> bool:
+    return isinstance(found, list) and len(found) == count and all(isinstance(x, int | float) for x in found)
 
 
 def _verify_types(found: Any, types: Mapping[str, type], where: str) -> None:

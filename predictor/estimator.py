@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 class Weights(NamedTuple):
     """How much each view counts on an architecture that was never measured; the mean is geometric."""
 
-    transfer: float
-    reference: float
-    core: float
-    line: float
+    transfer: Array | float
+    reference: Array | float
+    core: Array | float
+    line: Array | float
 
 
 class Views(NamedTuple):
@@ -54,14 +54,15 @@ class Views(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Estimator:
-    """A fitted pair of boosters. references: measured GPU → groups of calls measured on it."""
+    """A fitted pair of boosters. references: measured GPU → groups of calls measured on it. weights: dtype, "" for
+    all others → weights of the views."""
 
     transfer: xgboost.Booster
     reference: xgboost.Booster
     floors: Floors
     line: Line
     references: Mapping[str, frozenset[str]]
-    weights: Weights
+    weights: Mapping[str, Weights]
     names: tuple[str, ...]
 
     def latency_s(self, op: Op, gpu: Gpu, setting: Setting) -> Array:
@@ -94,7 +95,8 @@ class Estimator:
         if left.size:
             views = Views(*(view[left] for view in here))
             reference = self._referred(others, op.take(left), setting.take(left), _by_transfer, views)
-            found[left] = mix(views._replace(reference=reference), self.weights)
+            dtypes = text_column(getattr(op, "dtype", ""), len(op))[left]
+            found[left] = mix(views._replace(reference=reference), per_dtype(self.weights, dtypes))
         return found
 
     def views(self, op: Op, gpu: Gpu, setting: Setting) -> Views:
@@ -172,8 +174,16 @@ def _between_siblings(slower: Ratio) -> Array:
     return np.asarray(both - 0.1 * np.tanh(5 * both))
 
 
+def per_dtype(weights: Mapping[str, Weights], dtypes: NDArray[Any]) -> Weights:
+    """The weights of each call, each (n_calls,)."""
+    return Weights(*np.array([weights.get(name, weights[""]) for name in dtypes.tolist()]).T)
+
+
 def mix(views: Views, weights: Weights) -> Array:
-    """Weighted mean of the views; where no reference knows the call the transfer takes its weight."""
+    """Weighted mean of the views; where no reference knows the call the transfer takes its weight.
+
+    Each weight is one number or (n_calls,).
+    """
     reference = np.where(np.isnan(views.reference), views.transfer, views.reference)
     said = views._replace(reference=reference)
     return np.asarray(sum(weight * view for weight, view in zip(weights, said, strict=True)))

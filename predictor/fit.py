@@ -54,7 +54,7 @@ def fit(rows: TrainingSet, recipe: Recipe) -> Estimator:
     )
     references = {name: frozenset(np.unique(table.group[gpus == name].astype(str)).tolist()) for name in names}
     line = fit_line(rows.who["dtype"].to_numpy(), rows.bound_s, latency_s)
-    return Estimator(transfer, reference, floors, line, references, Weights(0.25, 0.25, 0.25, 0.25), table.names)
+    return Estimator(transfer, reference, floors, line, references, {"": Weights(0.25, 0.25, 0.25, 0.25)}, table.names)
 
 
 def _boost(

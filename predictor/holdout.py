@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -23,10 +24,11 @@ CANDIDATES = tuple(
     Weights(*(part / 4 for part in parts)) for parts in product(range(5), repeat=len(Views._fields)) if sum(parts) == 4
 )
 SOFTNESS = 0.02  # candidates whose errors differ by this much count e times less
-SINGLE = Weights(1.0, 0.0, 0.0, 0.0)  # one generation leaves nothing to learn weights from
+ENOUGH = 2  # generations that measured a dtype, for weights of its own
+SINGLE = {"": Weights(1.0, 0.0, 0.0, 0.0)}  # one generation leaves nothing to learn weights from
 
 
-def generations_out(rows: TrainingSet, recipe: Recipe) -> tuple[pd.DataFrame, Weights]:
+def generations_out(rows: TrainingSet, recipe: Recipe) -> tuple[pd.DataFrame, Mapping[str, Weights]]:
     """Rows of every generation, predicted by an estimator that saw none of it, and the weights of the views.
 
     Returns rows.who with latency_s, predicted_s, bound_s and roofline2_s, and the weights that serve unseen
@@ -44,7 +46,7 @@ def generations_out(rows: TrainingSet, recipe: Recipe) -> tuple[pd.DataFrame, We
     return pd.concat(scored, ignore_index=True), best_weights(views)
 
 
-def gpus_out(rows: TrainingSet, recipe: Recipe, weights: Weights, unseen: pd.DataFrame) -> pd.DataFrame:
+def gpus_out(rows: TrainingSet, recipe: Recipe, weights: Mapping[str, Weights], unseen: pd.DataFrame) -> pd.DataFrame:
     """As generations_out, but only one GPU is held out at a time. A GPU without siblings is the same in both."""
     names = sorted(rows.who["gpu"].unique())
     kin = [name for name in names if tiers(get_gpu(name), set(names) - {name})[1]]
@@ -65,7 +67,7 @@ def rows_out(rows: TrainingSet, recipe: Recipe) -> pd.DataFrame:
 def split_out(rows: TrainingSet, recipe: Recipe, test: NDArray[np.bool_], train: NDArray[np.bool_]) -> pd.DataFrame:
     """Rows of one mask predicted from those of another, with equal weights of the views."""
     asked = test & scored_rows(rows, recipe)
-    return _fold_and_score(rows, asked, train, recipe, Weights(0.5, 0.5, 0.0, 0.0))
+    return _fold_and_score(rows, asked, train, recipe, {"": Weights(0.5, 0.5, 0.0, 0.0)})
 
 
 def scored_rows(rows: TrainingSet, recipe: Recipe) -> NDArray[np.bool_]:
@@ -76,18 +78,25 @@ def scored_rows(rows: TrainingSet, recipe: Recipe) -> NDArray[np.bool_]:
     return rank < recipe.rows_scored
 
 
-def best_weights(views: list[pd.DataFrame]) -> Weights:
-    """Mean of the candidates, those with less error on held-out rows counting more; no single one is surely best.
+def best_weights(views: list[pd.DataFrame]) -> Mapping[str, Weights]:
+    """Weights from what the views say of held-out rows: of all, and of each dtype that enough groups measured."""
+    every = pd.concat(views, ignore_index=True)
+    measured = every.groupby("dtype")["generation"].nunique()
+    chosen = {str(dtype): every[every["dtype"] == dtype] for dtype, count in measured.items() if count >= ENOUGH}
+    return {name: _mean_candidate(rows) for name, rows in {"": every, **chosen}.items()}
+
+
+def _mean_candidate(rows: pd.DataFrame) -> Weights:
+    """Mean of the candidates, those with less error counting more; of few generations no single one is surely best.
 
     The error is the mean over GPUs of the mean over cells of engine and dtype.
     """
-    every = pd.concat(views, ignore_index=True)
-    cell = [every["gpu"], every["engine"], every["dtype"]]
-    said = Views(*(every[name].to_numpy() for name in Views._fields))
+    cell = [rows["gpu"], rows["engine"], rows["dtype"]]
+    said = Views(*(rows[name].to_numpy() for name in Views._fields))
 
     def error(weights: Weights) -> float:
-        latency = np.maximum(np.exp(mix(said, weights)), every["bound_s"])
-        return float((latency / every["latency_s"] - 1).abs().groupby(cell).mean().groupby("gpu").mean().mean())
+        latency = np.maximum(np.exp(mix(said, weights)), rows["bound_s"])
+        return float((latency / rows["latency_s"] - 1).abs().groupby(cell).mean().groupby("gpu").mean().mean())
 
     errors = np.array([error(weights) for weights in CANDIDATES])
     share = np.exp((errors.min() - errors) / SOFTNESS)
@@ -111,12 +120,12 @@ def _fold(
         own = test.gpus == name
         op, setting = test.calls(own)
         said[own] = np.stack(estimator.views(op, get_gpu(name), setting), axis=1)
-    views = test.who[["gpu", "engine", "dtype"]].assign(latency_s=test.latency_s, bound_s=test.bound_s)
+    views = test.who[["generation", "gpu", "engine", "dtype"]].assign(latency_s=test.latency_s, bound_s=test.bound_s)
     views[list(Views._fields)] = said
     return estimator, test, views
 
 
-def _score(estimator: Estimator, test: TrainingSet, weights: Weights) -> pd.DataFrame:
+def _score(estimator: Estimator, test: TrainingSet, weights: Mapping[str, Weights]) -> pd.DataFrame:
     """The asked rows as the estimator predicts them with these weights, beside both baselines."""
     estimator, predicted = replace(estimator, weights=weights), np.empty(len(test.who))
     for name in np.unique(test.gpus.astype(str)):
@@ -132,6 +141,10 @@ def _score(estimator: Estimator, test: TrainingSet, weights: Weights) -> pd.Data
 
 
 def _fold_and_score(
-    rows: TrainingSet, asked: NDArray[np.bool_], known: NDArray[np.bool_], recipe: Recipe, weights: Weights
+    rows: TrainingSet,
+    asked: NDArray[np.bool_],
+    known: NDArray[np.bool_],
+    recipe: Recipe,
+    weights: Mapping[str, Weights],
 ) -> pd.DataFrame:
     return _score(fit(rows.take(known), recipe), rows.take(asked), weights)

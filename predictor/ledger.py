@@ -42,7 +42,7 @@ class Held:
 
     ledger: pd.DataFrame
     unseen: pd.DataFrame
-    weights: Weights
+    weights: Mapping[str, Weights]
     log_offsets: Mapping[str, Offsets]
     correlation: float
 

@@ -120,7 +120,7 @@ def _release(name: str, rows: TrainingSet, found: Held, recipe: Recipe, out: Pat
         "line": estimator.line,
         "references": {gpu: sorted(groups) for gpu, groups in estimator.references.items()},
         "generations": sorted(rows.who["generation"].unique()),
-        "weights": list(found.weights),
+        "weights": {name: list(weights) for name, weights in found.weights.items()},
         "ranges": _ranges(rows),
         "worst_share": float(np.quantile((rows.bound_s / rows.latency_s)[large], 0.02)),
         "log_offsets": found.log_offsets,

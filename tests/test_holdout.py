@@ -64,7 +64,7 @@ def test_a_generation_ten_times_slower_is_predicted_by_the_law_of_the_others(set
     slow = (rows.who["generation"] == "Hopper").to_numpy()
     changed = replace(rows, latency_s=np.where(slow, 10 * rows.latency_s, rows.latency_s))
     scored, weights = holdout.generations_out(changed, RECIPE)
-    assert sum(weights) == pytest.approx(1)
+    assert sum(weights[""]) == pytest.approx(1, abs=1e-3)
     assert len(scored) == len(rows.who)
     asked = scored[scored["generation"] == "Hopper"]
     ratio = asked["predicted_s"] / (asked["latency_s"] / 10)
