@@ -115,7 +115,7 @@ def report(workload: Workload, gpu: Gpu, bundle: Bundle, notes: tuple[str, ...] 
     middle = decodes[len(decodes) // 2]
     basis = _basis([line.basis for line in prefill + middle])
     near = nearest(gpu, tuple(bundle.manifest["gpus"]))
-    unseen = [f"{gpu.name} was not measured; of the measured GPUs {near} is the nearest."] if basis == UNSEEN else []
+    unseen = [_unseen(gpu.name, near)] if basis == UNSEEN else []
     return Report(
         workload=workload,
         gpu=gpu,
@@ -132,6 +132,12 @@ def report(workload: Workload, gpu: Gpu, bundle: Bundle, notes: tuple[str, ...] 
         notes=(*notes, *unseen, *_extrapolations(prefill + middle)),
         ops=tuple(prefill + middle),
     )
+
+
+def _unseen(gpu: str, near: str) -> str:
+    if near == gpu:
+        return f"{gpu} was measured for some of these operators only."
+    return f"{gpu} was not measured; of the measured GPUs {near} is the nearest."
 
 
 def _extrapolations(lines: Sequence[OpLine]) -> list[str]:
