@@ -90,8 +90,9 @@ class Bundle:
                 floors=entry["floors"],
                 line=entry["line"],
                 references={gpu: frozenset(groups) for gpu, groups in entry["references"].items()},
-                weights={name: Weights(*weights) for name, weights in entry["weights"].items()},
+                weights={dtype: Weights(*weights) for dtype, weights in entry["weights"].items()},
                 names=tuple(entry["features"]),
+                name=name,
             )
         return self._estimators[name]
 

@@ -7,12 +7,10 @@ groups that had no say in them.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from predictor.dataset import balanced_weights
 from predictor.interval import REGIMES, Offsets, ends, regime
 from predictor.ops.dtypes import Array
 
@@ -26,16 +24,15 @@ def calibrate(scored: pd.DataFrame, level: float, by: str = "generation") -> tup
     if scored.empty:
         return UNKNOWN, scored.assign(low_s=[], high_s=[])
     names = sorted(scored[by].unique())
+    pieces = [scored[scored[by] == name] for name in names]
     others = [_offsets(scored[scored[by] != name] if len(names) > 1 else scored, level, by) for name in names]
+    weight = balanced_weights(pd.concat(pieces)).to_numpy()
     tries = []
     for stretch in STRETCHES:
-        parts = [
-            with_ends(scored[scored[by] == name], _stretched(offsets, stretch))
-            for name, offsets in zip(names, others, strict=True)
-        ]
-        rows = pd.concat(parts)
+        ended = [with_ends(piece, _stretched(offsets, stretch)) for piece, offsets in zip(pieces, others, strict=True)]
+        rows = pd.concat(ended)
         covered = (rows["low_s"] <= rows["latency_s"]) & (rows["latency_s"] <= rows["high_s"])
-        tries.append((abs(float(np.average(covered.to_numpy(), weights=_weights(rows))) - level), stretch, rows))
+        tries.append((abs(float(np.average(covered.to_numpy(), weights=weight)) - level), stretch, rows))
     _, stretch, rows = min(tries, key=lambda found: found[0])
     return _stretched(_offsets(scored, level, by), stretch), rows
 
@@ -64,7 +61,7 @@ def _per_regime(scored: pd.DataFrame, level: float) -> list[list[float]]:
     """Ends of log(truth / prediction) per regime; a regime with few rows takes those of all."""
     ratio = -log_error(scored).to_numpy()
     which = regime(scored["predicted_s"].to_numpy(), scored["bound_s"].to_numpy())
-    weight = _weights(scored)
+    weight = balanced_weights(scored).to_numpy()
     every = _pair(ratio, weight, level)
     return [
         _pair(ratio[which == i], weight[which == i], level) if (which == i).sum() >= FEWEST else every
@@ -79,16 +76,6 @@ def _pair(ratio: Array, weight: Array, level: float) -> list[float]:
     places = np.minimum(np.searchsorted(share, ((1 - level) / 2, (1 + level) / 2)), len(ratio) - 1)
     low, high = ratio[order][places]
     return [min(float(low), -0.01), max(float(high), 0.01)]
-
-
-def _weights(scored: pd.DataFrame) -> NDArray[Any]:
-    """Equal weight per generation, then GPU, then cell of engine and dtype."""
-    cell = ["generation", "gpu", "engine", "dtype"]
-    weight = 1.0 / scored.groupby(cell)["gpu"].transform("size")
-    cells = scored.drop_duplicates(cell)
-    weight /= scored["gpu"].map(cells.groupby("gpu").size())
-    weight /= scored["generation"].map(cells.drop_duplicates("gpu").groupby("generation").size())
-    return weight.to_numpy(dtype=np.float64)
 
 
 def log_error(scored: pd.DataFrame) -> pd.Series:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from predictor.features import PER_CALL, Features, Setting, features
-from predictor.gpu import get_gpu
+from predictor.gpu import Gpu, get_gpu
 from predictor.ops import Op
 from predictor.ops.dtypes import Array
 from predictor.roofline import roofline
@@ -40,6 +40,12 @@ class TrainingSet:
         part = self.who.loc[rows]
         return op_of(part, part["family"].iloc[0], part["phase"].iloc[0]), setting_of(part)
 
+    def by_gpu(self) -> Iterator[tuple[np.ndarray[Any, Any], Gpu, Op, Setting]]:
+        """Mask of the rows of each GPU, the GPU, their calls and who ran them."""
+        for name in sorted(set(self.gpus.tolist())):
+            own = self.gpus == name
+            yield own, get_gpu(name), *self.calls(own)
+
     def take(self, rows: Any) -> TrainingSet:
         """The rows at positions or mask `rows`."""
         return TrainingSet(
@@ -53,10 +59,15 @@ class TrainingSet:
 
 def thin(frame: pd.DataFrame, rows_per_cell: int, seed: int) -> pd.DataFrame:
     """At most rows_per_cell rows of every family x phase x GPU x dtype x engine, drawn with a fixed seed."""
+    return frame[drawn_per_cell(frame, rows_per_cell, seed)]
+
+
+def drawn_per_cell(frame: pd.DataFrame, rows_per_cell: int, seed: int) -> np.ndarray[Any, Any]:
+    """Mask of the rows that thin keeps, (n_rows,)."""
     order = np.random.default_rng(seed).permutation(len(frame))
     rank = np.empty(len(frame), dtype=np.int64)
     rank[order] = frame.iloc[order].groupby(CELL, observed=True).cumcount().to_numpy()
-    return frame[rank < rows_per_cell]
+    return rank < rows_per_cell
 
 
 def training_sets(frame: pd.DataFrame) -> Mapping[str, TrainingSet]:
@@ -98,19 +109,24 @@ def _join(name: str, sets: list[TrainingSet]) -> TrainingSet:
     )
 
 
+def balanced_weights(who: pd.DataFrame) -> pd.Series:
+    """Weight of each row: equal per generation, then GPU, then cell of engine and dtype."""
+    cell = ["generation", "gpu", "engine", "dtype"]
+    weight = 1.0 / who.groupby(cell)["gpu"].transform("size")
+    cells = who.drop_duplicates(cell)
+    weight /= who["gpu"].map(cells.groupby("gpu").size())
+    weight /= who["generation"].map(cells.drop_duplicates("gpu").groupby("generation").size())
+    return weight
+
+
 def balanced_rows(who: pd.DataFrame, count: int, seed: int) -> np.ndarray[Any, Any]:
-    """Positions of `count` rows (or fewer), equal weight per generation, then GPU, then engine and dtype.
+    """Positions of `count` rows (or fewer), drawn by balanced_weights.
 
     Cells with few rows are drawn whole and not repeated.
     """
-    weight = pd.Series(1.0, index=who.index)
-    inner = ["generation", "gpu", "engine", "dtype"]
-    weight /= who.groupby(inner)["gpu"].transform("size")
-    cells = who.drop_duplicates(inner)
-    weight /= who["gpu"].map(cells.groupby("gpu").size())
-    weight /= who["generation"].map(cells.drop_duplicates("gpu").groupby("generation").size())
     if len(who) <= count:
         return np.arange(len(who))
+    weight = balanced_weights(who)
     chance = (weight / weight.sum()).to_numpy()
     # Efraimidis & Spirakis 2006: weighted sampling without replacement by the largest u^(1/w).
     keys = np.log(np.random.default_rng(seed).random(len(who))) / chance

@@ -54,8 +54,10 @@ class Views(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Estimator:
-    """A fitted pair of boosters. references: measured GPU → groups of calls measured on it. weights: dtype, "" for
-    all others → weights of the views."""
+    """A fitted pair of boosters of the estimator `name`, which see features `names`.
+
+    references: measured GPU → groups of calls measured on it. weights: dtype, "" for all others → those of the views.
+    """
 
     transfer: xgboost.Booster
     reference: xgboost.Booster
@@ -64,11 +66,10 @@ class Estimator:
     references: Mapping[str, frozenset[str]]
     weights: Mapping[str, Weights]
     names: tuple[str, ...]
+    name: str
 
     def latency_s(self, op: Op, gpu: Gpu, setting: Setting) -> Array:
         """Predicted seconds per call, (n_calls,); the caller holds it above the bound."""
-        if features(op.take([0]), gpu, setting.take([0])).names != self.names:
-            raise InvalidBundle(f"the estimator of {op.estimator} was made with other features; train it again.")
         return np.asarray(np.exp(rising(op, setting, lambda calls, who: self._log_latency(calls, gpu, who))))
 
     def _log_latency(self, op: Op, gpu: Gpu, setting: Setting) -> Array:
@@ -110,7 +111,7 @@ class Estimator:
         silent, core = np.full(len(op), np.nan), np.log(core_s(here, self.floors))
         dtypes = text_column(getattr(op, "dtype", ""), len(op))
         line = np.log(line_s(self.line, dtypes, roofline(op, gpu).latency_s))
-        return Views(self._transfer(here), silent, core, line)
+        return Views(self._transfer(*self._seen(here)), silent, core, line)
 
     def _referred(
         self, names: tuple[str, ...], op: Op, setting: Setting, carry: Carry | None, here: Views | None = None
@@ -137,20 +138,26 @@ class Estimator:
                 rows, there = rows[measured], table.take(measured)
                 if not rows.size:
                     continue
-                found[rows] = self._reference(there, name)
+                values, base = self._seen(there)
+                found[rows] = self._reference(values, base, there.tokens, name)
                 if carry and here:
                     by_core = here.core[rows] - np.log(core_s(there, self.floors))
-                    found[rows] += carry(Ratio(here.transfer[rows] - self._transfer(there), by_core))
+                    found[rows] += carry(Ratio(here.transfer[rows] - self._transfer(values, base), by_core))
         return found
 
-    def _transfer(self, table: Features) -> Array:
-        values, base = inputs(table, self.floors)
+    def _seen(self, table: Features) -> tuple[NDArray[np.float32], Array]:
+        """What both boosters see of each call, and what they correct."""
+        if table.names != self.names:
+            raise InvalidBundle(f"the estimator of {self.name} was made with other features; train it again.")
+        return inputs(table, self.floors)
+
+    def _transfer(self, values: NDArray[np.float32], base: Array) -> Array:
         margin = self.transfer.inplace_predict(values, validate_features=False)
         return np.asarray(np.log(base) + margin, dtype=np.float64)
 
-    def _reference(self, table: Features, name: str) -> Array:
-        values, base = reference_inputs(table, self.floors, np.full(len(table.work_s), name), list(self.references))
-        margin = self.reference.inplace_predict(values, validate_features=False)
+    def _reference(self, values: NDArray[np.float32], base: Array, tokens: NDArray[np.float32], name: str) -> Array:
+        seen = reference_values(values, tokens, np.full(len(base), name), list(self.references))
+        margin = self.reference.inplace_predict(seen, validate_features=False)
         return np.asarray(np.log(base) + margin, dtype=np.float64)
 
 
@@ -189,13 +196,12 @@ def mix(views: Views, weights: Weights) -> Array:
     return np.asarray(sum(weight * view for weight, view in zip(weights, said, strict=True)))
 
 
-def reference_inputs(
-    table: Features, floors: Floors, gpus: NDArray[Any], names: list[str]
-) -> tuple[NDArray[np.float32], Array]:
-    """What the reference trees see, and the base in seconds: features, token counts and which GPU it is."""
-    values, base = inputs(table, floors)
+def reference_values(
+    values: NDArray[np.float32], tokens: NDArray[np.float32], gpus: NDArray[Any], names: list[str]
+) -> NDArray[np.float32]:
+    """What the reference trees see: the values of the transfer trees, token counts and which GPU it is."""
     which = np.stack([gpus == name for name in names], axis=1).astype(np.float32)
-    return np.concatenate([values, table.tokens, which], axis=1), base
+    return np.concatenate([values, tokens, which], axis=1)
 
 
 def _features_at(

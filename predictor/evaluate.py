@@ -12,7 +12,6 @@ from predictor.bundle import LEDGER, Bundle
 from predictor.checks import ACCEPTED, check, usable
 from predictor.dataset import CELL, TrainingSet, training_sets
 from predictor.errors import InvalidBundle, InvalidTable
-from predictor.gpu import get_gpu
 from predictor.line import line_s
 from predictor.prediction import SEEN, predict_op
 from predictor.schema import read_table
@@ -52,10 +51,8 @@ def predicted_rows(rows: TrainingSet, bundle: Bundle) -> pd.DataFrame:
     """rows.who with latency_s, predicted_s, low_s, high_s, bound_s, roofline2_s and seen."""
     found = {name: np.empty(len(rows.who)) for name in ("predicted_s", "low_s", "high_s")}
     seen = np.zeros(len(rows.who), dtype=bool)
-    for name in np.unique(rows.gpus.astype(str)):
-        own = rows.gpus == name
-        op, setting = rows.calls(own)
-        predicted = predict_op(op, get_gpu(name), setting, bundle)
+    for own, gpu, op, setting in rows.by_gpu():
+        predicted = predict_op(op, gpu, setting, bundle)
         found["predicted_s"][own] = predicted.latency_s
         found["low_s"][own], found["high_s"][own] = predicted.low_s, predicted.high_s
         seen[own] = predicted.basis == SEEN

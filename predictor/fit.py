@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictor.dataset import TrainingSet, balanced_rows
-from predictor.estimator import Estimator, Weights, reference_inputs
+from predictor.estimator import Estimator, Weights, reference_values
 from predictor.floors import fit_floors, inputs
 from predictor.line import fit_line
 from predictor.ops.dtypes import Array
@@ -32,10 +32,11 @@ def fit(rows: TrainingSet, recipe: Recipe) -> Estimator:
     table, latency_s, gpus = rows.table, rows.latency_s, rows.gpus
     floors = fit_floors(table, latency_s)
     values, base = inputs(table, floors)
+    target = np.log(latency_s / base)
     constraints = (1,) * table.times + (0,) * (len(table.names) - table.times)
     transfer = _boost(
         values,
-        np.log(latency_s / base),
+        target,
         recipe,
         max_depth=recipe.transfer_depth,
         learning_rate=recipe.transfer_rate,
@@ -43,10 +44,9 @@ def fit(rows: TrainingSet, recipe: Recipe) -> Estimator:
         monotone_constraints="(" + ",".join(map(str, constraints)) + ")",
     )
     names = sorted(set(gpus.tolist()))
-    values, base = reference_inputs(table, floors, gpus, names)
     reference = _boost(
-        values,
-        np.log(latency_s / base),
+        reference_values(values, table.tokens, gpus, names),
+        target,
         recipe,
         max_depth=recipe.reference_depth,
         learning_rate=recipe.reference_rate,
@@ -54,7 +54,8 @@ def fit(rows: TrainingSet, recipe: Recipe) -> Estimator:
     )
     references = {name: frozenset(np.unique(table.group[gpus == name].astype(str)).tolist()) for name in names}
     line = fit_line(rows.who["dtype"].to_numpy(), rows.bound_s, latency_s)
-    return Estimator(transfer, reference, floors, line, references, {"": Weights(0.25, 0.25, 0.25, 0.25)}, table.names)
+    weights = {"": Weights(0.25, 0.25, 0.25, 0.25)}
+    return Estimator(transfer, reference, floors, line, references, weights, table.names, rows.estimator)
 
 
 def _boost(

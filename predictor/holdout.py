@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from predictor.dataset import TrainingSet
+from predictor.dataset import TrainingSet, drawn_per_cell
 from predictor.estimator import Estimator, Views, Weights, mix
 from predictor.fit import fit
 from predictor.gpu import get_gpu
@@ -72,10 +72,7 @@ def split_out(rows: TrainingSet, recipe: Recipe, test: NDArray[np.bool_], train:
 
 def scored_rows(rows: TrainingSet, recipe: Recipe) -> NDArray[np.bool_]:
     """Mask of the rows that held-out errors are measured on: so many of every GPU, engine and dtype."""
-    order = np.random.default_rng(recipe.seed).permutation(len(rows.who))
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = rows.who.iloc[order].groupby(["gpu", "engine", "dtype"]).cumcount().to_numpy()
-    return rank < recipe.rows_scored
+    return drawn_per_cell(rows.who, recipe.rows_scored, recipe.seed)
 
 
 def best_weights(views: list[pd.DataFrame]) -> Mapping[str, Weights]:
@@ -116,10 +113,8 @@ def _fold(
     """An estimator of the known rows, the asked rows, and what its views say of them."""
     estimator, test = fit(rows.take(known), recipe), rows.take(asked)
     said = np.full((len(test.who), len(Views._fields)), np.nan)
-    for name in np.unique(test.gpus.astype(str)):
-        own = test.gpus == name
-        op, setting = test.calls(own)
-        said[own] = np.stack(estimator.views(op, get_gpu(name), setting), axis=1)
+    for own, gpu, op, setting in test.by_gpu():
+        said[own] = np.stack(estimator.views(op, gpu, setting), axis=1)
     views = test.who[["generation", "gpu", "engine", "dtype"]].assign(latency_s=test.latency_s, bound_s=test.bound_s)
     views[list(Views._fields)] = said
     return estimator, test, views
@@ -128,10 +123,8 @@ def _fold(
 def _score(estimator: Estimator, test: TrainingSet, weights: Mapping[str, Weights]) -> pd.DataFrame:
     """The asked rows as the estimator predicts them with these weights, beside both baselines."""
     estimator, predicted = replace(estimator, weights=weights), np.empty(len(test.who))
-    for name in np.unique(test.gpus.astype(str)):
-        own = test.gpus == name
-        op, setting = test.calls(own)
-        predicted[own] = estimator.latency_s(op, get_gpu(name), setting)
+    for own, gpu, op, setting in test.by_gpu():
+        predicted[own] = estimator.latency_s(op, gpu, setting)
     return test.who.assign(
         latency_s=test.latency_s,
         predicted_s=np.maximum(predicted, test.bound_s),

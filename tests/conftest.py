@@ -1,9 +1,15 @@
-"""Fixtures: where the measured sources are. Without them, tests that need them skip and say so."""
+"""Fixtures: where the measured sources are (tests that need them skip without them and say so), toy measurements."""
 
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import joblib
+import pandas as pd
 import pytest
+from toy import toy_table
+
+from predictor.dataset import TrainingSet, training_sets
 
 REPO = Path(__file__).resolve().parents[1]
 DEFAULT_DATA = REPO.parent / "shared" / "sources"
@@ -20,3 +26,20 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"no measured sources at {root}; set PREDICTOR_DATA to a folder that holds the clones")
     return root
+
+
+@pytest.fixture(scope="module")
+def in_threads() -> Iterator[None]:
+    """Worker processes take longer to start than toy fits take to run."""
+    with joblib.parallel_config(backend="threading", n_jobs=4):
+        yield
+
+
+@pytest.fixture(scope="session")
+def frame() -> pd.DataFrame:
+    return toy_table()
+
+
+@pytest.fixture(scope="session")
+def sets(frame: pd.DataFrame) -> Mapping[str, TrainingSet]:
+    return training_sets(frame)

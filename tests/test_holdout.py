@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from toy import GENERATIONS, GPUS, RECIPE, SIBLINGS, toy_table
+from toy import GENERATIONS, GPUS, RECIPE, SIBLINGS
 
 from predictor import holdout
 from predictor.calibration import calibrate, correlation
-from predictor.dataset import TrainingSet, training_sets
+from predictor.dataset import TrainingSet
 from predictor.fit import fit
 from predictor.interval import sum_of
 from predictor.line import fit_line, line_s
 from predictor.recipe import Recipe
 
-
-@pytest.fixture(scope="module", autouse=True)
-def in_threads() -> Iterator[None]:
-    """Worker processes take longer to start than these fits take to run."""
-    with joblib.parallel_config(backend="threading", n_jobs=4):
-        yield
-
-
-@pytest.fixture(scope="module")
-def frame() -> pd.DataFrame:
-    return toy_table()
-
-
-@pytest.fixture(scope="module")
-def sets(frame: pd.DataFrame) -> Any:
-    return training_sets(frame)
+pytestmark = pytest.mark.usefixtures("in_threads")
 
 
 # Held-out groups

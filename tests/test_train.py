@@ -1,6 +1,6 @@
 """From measurements to a bundle: what training may see, what a bundle promises, and what is refused.
 
-The measurements obey a toy law made here: a launch floor in cycles, plus the bound over a utilization, plus noise.
+The measurements obey the toy law of tests/toy.py.
 """
 
 from __future__ import annotations
@@ -8,12 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -34,22 +32,7 @@ from predictor.recipe import Recipe, read_recipe
 from predictor.schema import conform, write_table
 from predictor.train import relist, train
 
-
-@pytest.fixture(scope="module", autouse=True)
-def in_threads() -> Iterator[None]:
-    """Worker processes take longer to start than these fits take to run."""
-    with joblib.parallel_config(backend="threading", n_jobs=4):
-        yield
-
-
-@pytest.fixture(scope="module")
-def frame() -> pd.DataFrame:
-    return toy_table()
-
-
-@pytest.fixture(scope="module")
-def sets(frame: pd.DataFrame) -> Any:
-    return training_sets(frame)
+pytestmark = pytest.mark.usefixtures("in_threads")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +43,7 @@ def table(frame: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="module")
-def bundle(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(table: Path, tmp_path_factory: pytest.TempPathFactory, in_threads: None) -> Bundle:
     return train([table], RECIPE, tmp_path_factory.mktemp("bundles") / "toy", lambda text: None)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
 
-from predictor.bundle import LEDGER, MANIFEST
+from predictor.bundle import load_bundle
+from predictor.cli.display import percent
+from predictor.evaluate import read_ledger
 
 MARKS = ("<!-- accuracy -->", "<!-- /accuracy -->")
 PROTOCOLS = {
@@ -47,8 +48,8 @@ SIBLINGS = ("H100-SXM-80GB", "H200-SXM-141GB")
 
 def write_card(folder: Path) -> None:
     """Write README.md of a bundle folder from its manifest and ledger."""
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    ledger = pd.read_csv(folder / LEDGER, keep_default_na=False, na_values=[""])
+    bundle = load_bundle(folder)
+    manifest, ledger = bundle.manifest, read_ledger(bundle)
     parts = [
         f"# Bundle {manifest['id']}",
         "Gradient-boosted estimators of operator latency, one per family and phase. Made by `make release-model`; "
@@ -74,7 +75,7 @@ def write_card(folder: Path) -> None:
 
 def update_readme(readme: Path, folder: Path) -> None:
     """Put the summary of a bundle's ledger between the accuracy marks of the project's README."""
-    ledger = pd.read_csv(folder / LEDGER, keep_default_na=False, na_values=[""])
+    ledger = read_ledger(load_bundle(folder))
     head, _, rest = readme.read_text(encoding="utf-8").partition(MARKS[0])
     tail = rest.partition(MARKS[1])[2]
     text = (
@@ -116,19 +117,15 @@ def _summary_line(ledger: pd.DataFrame, title: str, estimator: str, dtypes: tupl
     worst = str(unseen["mape"].idxmax())
     return [
         title,
-        _percent(unseen["mape"].mean()),
-        f"{_percent(unseen['mape'].max())} ({worst})",
-        _percent(by_gpu("generation-out", "model-like")["mape"].mean()),
-        _percent(unseen["latency_weighted"].mean()),
-        _percent(unseen["coverage"].mean()),
-        _percent(unseen["roofline2_mape"].mean()),
-        _percent(kin["mape"].reindex(SIBLINGS).mean()),
-        _percent(by_gpu("rows-out")["mape"].mean()),
+        percent(unseen["mape"].mean()),
+        f"{percent(unseen['mape'].max())} ({worst})",
+        percent(by_gpu("generation-out", "model-like")["mape"].mean()),
+        percent(unseen["latency_weighted"].mean()),
+        percent(unseen["coverage"].mean()),
+        percent(unseen["roofline2_mape"].mean()),
+        percent(kin["mape"].reindex(SIBLINGS).mean()),
+        percent(by_gpu("rows-out")["mape"].mean()),
     ]
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if share == share else "–"
 
 
 def accuracy_table(ledger: pd.DataFrame) -> str:
@@ -138,7 +135,7 @@ def accuracy_table(ledger: pd.DataFrame) -> str:
     found.insert(0, "rows", ledger.groupby(["estimator", "gpu"])["rows"].sum())
     head = ["op", "GPU", "rows", *COLUMNS.values()]
     lines = [
-        [*map(str, key), f"{int(row['rows'])}", *(_percent(row[c]) for c in columns)] for key, row in found.iterrows()
+        [*map(str, key), f"{int(row['rows'])}", *(percent(row[c]) for c in columns)] for key, row in found.iterrows()
     ]
     return _markdown([head, *lines])
 
