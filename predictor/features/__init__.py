@@ -34,7 +34,7 @@ TERMS: Mapping[str, Callable[[Any, Gpu, Setting], Terms]] = {
 
 # How launch floors go with the clock: floor ~ clock^-x. Attention launches several kernels, whose cost is partly
 # that of the host and driver; collectives wait for links.
-FLOOR_EXPONENT: Mapping[str, float] = {"attention": 0.6, "mla": 0.6, "moe": 0.6, "collective": 0.0}
+FLOOR_EXPONENT: Mapping[str, float] = {"attention": 0.8, "mla": 0.6, "moe": 0.6, "collective": 0.0}
 REFERENCE_CLOCK_HZ = 1.9e9
 
 

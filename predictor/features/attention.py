@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from predictor.features.terms import Setting, Terms, cycles, group_names, kernel_family, memory_time, one_hot, soft_max
+from predictor.features.terms import Setting, Terms, cycles, group_names, kernel_family, one_hot, repeated_memory_time, soft_max
 from predictor.gpu import Gpu
 from predictor.ops import Attention
-from predictor.ops.base import column
+from predictor.ops.base import column, text_column
 from predictor.ops.dtypes import Array, act_bytes, weight_bytes
 from predictor.roofline import peak_flop_per_s
 
@@ -41,12 +42,40 @@ MMA_SYNC_CAP = {"fa2": 4096.0, "flashinfer": 4096.0, "triton": 1024.0}
 # Special-function unit, compute capability 5.0 to 12.0 (CUDA programming guide); Blackwell Ultra has twice as many
 # (NVIDIA, Inside NVIDIA Blackwell Ultra, 2025).
 EXP_PER_SM_CYCLE = {"10.3": 32.0, "": 16.0}
+# Prefill kernels that mask a sliding window but still walk over every key (SGLang 0.5.14's Triton kernel takes 0.8 to
+# 0.9 of the time of full attention at a window of 128 and more than 8k keys; its siblings 0.1 to 0.3).
+WALKS_ALL_KEYS = {("sglang", "triton")}
+
+
+# Kernels that widen an fp8 cache and calculate in the dtype of the query; "native" ones do so on Ada.
+WIDENING = ("fa2", "flashinfer", "triton")
+# Vector instructions of softmax per query-key pair beside the exponential: scale, maximum, subtract, sum, rescale,
+# convert (Shah et al., FlashAttention-3, arXiv:2407.08608, 3.1, on why they weigh as much as the products).
+SOFTMAX_OPS = 0.0
+
+# Prefill kernels that put the queries of all heads of a KV head into one thread block.
+PACKING = ("fa3", "flashinfer")
+# Cycles an SM spends on a thread block of head_dim 128 that has next to nothing to do: the same on A100, H100, B200 and
+# L40S within a factor of two (median over kernels, batch x heads of 4,096 and more, at most 64 keys).
+PREFILL_BLOCK_CYCLES = 7_000.0
+DECODE_BLOCK_CYCLES = 5_000.0
+GROUPED_BLOCK_CYCLES = 9_300.0  # TensorRT-LLM, one block per KV head
+HEAD_WISE_BLOCK_CYCLES = 2_800.0  # … and one per query head, where the group is 1 or above WIDEST_GROUP
+WIDEST_GROUP = 32
 
 
 def _kernel_rate(op: Attention, gpu: Gpu, kernels: np.ndarray[Any, Any]) -> Array:
-    """FLOP/s the kernel family could reach: kernels on old tensor instructions are capped per SM and cycle."""
+    """FLOP/s the kernel family could reach: in its own arithmetic, and capped on old tensor instructions."""
     cap = np.array([MMA_SYNC_CAP.get(kernel, np.inf) for kernel in kernels.tolist()])
-    return np.minimum(peak_flop_per_s(op, gpu), cap * gpu.sms * gpu.clock_hz)
+    widens = np.isin(kernels, WIDENING) | ((kernels == "native") & (gpu.generation == "Ada"))
+    wide = peak_flop_per_s(replace(op, kv_dtype=op.dtype), gpu)
+    return np.minimum(np.where(widens, wide, peak_flop_per_s(op, gpu)), cap * gpu.sms * gpu.clock_hz)
+
+
+def _softmax_rate(gpu: Gpu) -> float:
+    """Query-key pairs per second that the special-function and vector units take."""
+    exp_rate = EXP_PER_SM_CYCLE.get(gpu.compute_capability, EXP_PER_SM_CYCLE[""])
+    return 1.0 / (1.0 / (exp_rate * gpu.sms * gpu.boost_clock_hz) + SOFTMAX_OPS * 2.0 / gpu.peak("fp32"))
 
 
 def _fixed(op: Attention, setting: Setting, kernels: np.ndarray[Any, Any]) -> dict[str, Array]:
@@ -73,34 +102,49 @@ def prefill_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
     )
     kernels = kernel_family(setting, gpu, KERNEL_OF, DEFAULT_KERNEL, calls)
     rate = _kernel_rate(op, gpu, kernels)
-    pairs = column(op.pairs(), calls)
+    engines = text_column(setting.engine, calls).tolist()
+    walks = np.array([pair in WALKS_ALL_KEYS for pair in zip(engines, kernels.tolist(), strict=True)])
+    window = np.where(walks, 0, column(op.window, calls))
+    pairs = column(replace(op, window=window.astype(np.int64)).pairs(), calls)
     tiles = np.ceil(q_len / 128)
-    reach = np.minimum(kv_len, np.where(column(op.window, calls) > 0, op.window + 128.0, np.inf))
+    reach = np.minimum(kv_len, np.where(window > 0, window + 128.0, np.inf))
     # A causal mask skips whole 128-wide blocks only: half a block per row of tiles is computed and thrown away.
     padded = np.maximum(
         pairs + tiles * 128 * 64, np.minimum(tiles * 128, np.maximum(q_len, 64)) * np.minimum(reach, 64)
     )
     mma = 4.0 * batch * heads * dim * padded / rate
-    exp_rate = EXP_PER_SM_CYCLE.get(gpu.compute_capability, EXP_PER_SM_CYCLE[""])
-    exp = batch * heads * padded / (exp_rate * gpu.sms * gpu.boost_clock_hz)
+    softmax = batch * heads * padded / _softmax_rate(gpu)
     moved = column(op.bytes_moved(), calls)
-    memory = memory_time(moved, gpu, 1.0)
+    memory = repeated_memory_time(moved, gpu)
     feed = moved / (8.0 * gpu.sms * gpu.boost_clock_hz)
-    waves = cycles(np.ceil(batch * heads * tiles / gpu.sms) * 1000, gpu)
+    packed = np.isin(kernels, PACKING) | ((kernels == "fa2") & (np.array(engines) == "sglang"))
+    kv_heads = column(op.kv_heads, calls)
+    blocks = batch * np.where(packed, kv_heads * np.ceil(q_len * heads / kv_heads / 128), heads * tiles)
+    block = PREFILL_BLOCK_CYCLES * (0.6 + 0.4 * dim / 128)
+    waves = cycles(np.ceil(blocks / gpu.sms) * block, gpu)
+    setup = cycles(np.maximum(blocks / gpu.sms - 1, 0) * block, gpu)
     serial = cycles(reach / 128 * 500, gpu)
     times = {
-        "flop_s": column(op.flops(), calls) / rate,
+        "flop_s": 4.0 * batch * heads * dim * pairs / rate,
         "mma_s": mma,
-        "exp_s": exp,
+        "softmax_s": softmax,
+        "pairs_s": mma + 0.5 * softmax,
         "memory_s": memory,
         "dram_s": moved / gpu.mem_bytes_per_s,
         "feed_s": feed,
         "waves_s": waves,
         "serial_s": serial,
     }
-    work = soft_max([1.3 * mma, 1.5 * exp, 1.2 * memory, feed])
+    work = soft_max([1.2 * (mma + 0.5 * softmax), 1.2 * memory, feed, setup])
     group = group_names(calls, setting.timing, kernels, setting.engine, op.kv_dtype)
     return Terms(times, _fixed(op, setting, kernels), work, group)
+
+
+def _head_wise(op: Attention, setting: Setting, kernels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Whether every query head reads the cache by itself, (n_calls,): TensorRT-LLM where no grouped kernel fits."""
+    group = column(op.heads, len(op)) / column(op.kv_heads, len(op))
+    trtllm = text_column(setting.engine, len(op)) == "trtllm"
+    return np.asarray(trtllm & (kernels == "native") & ((group == 1) | (group > WIDEST_GROUP)))
 
 
 def decode_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
@@ -108,17 +152,24 @@ def decode_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
     calls = len(op)
     batch, heads, kv_heads, dim = (column(x, calls) for x in (op.batch, op.heads, op.kv_heads, op.head_dim))
     kernels = kernel_family(setting, gpu, KERNEL_OF, DEFAULT_KERNEL, calls)
-    rate = _kernel_rate(op, gpu, kernels)
     keys = column(op.keys_read(), calls)
     moved = column(op.bytes_moved(), calls)
-    memory = memory_time(moved, gpu, 1.0)
-    elements = 2.0 * batch * kv_heads * dim * keys
+    memory = repeated_memory_time(moved, gpu)
+    head_wise = _head_wise(op, setting, kernels)
+    readers = np.where(head_wise, heads, kv_heads)
+    elements = 2.0 * batch * readers * dim * keys
     feed = elements / (32.0 * gpu.sms * gpu.boost_clock_hz)
-    # Queries of one KV head share a tensor tile of at least 16 rows.
-    mma = 4.0 * batch * kv_heads * np.maximum(16, heads / kv_heads * column(op.q_len, calls)) * dim * keys / rate
+    # Queries of one KV head share a tensor tile.
+    fewest = np.where(np.isin(kernels, ("fa2", "fa3", "fa4")), 64.0, 16.0)
+    wide = peak_flop_per_s(replace(op, kv_dtype=op.dtype), gpu)
+    mma = 4.0 * batch * kv_heads * np.maximum(fewest, heads / kv_heads * column(op.q_len, calls)) * dim * keys / wide
     lone = cycles(2.0 * 2.0 * dim * np.minimum(keys, 256) / 32, gpu)  # one block alone cannot pull full bandwidth
-    serial = cycles(np.minimum(keys, np.maximum(256, keys * batch * kv_heads / gpu.sms)) / 128 * 300, gpu)
-    blocks = cycles(np.ceil(batch * kv_heads / gpu.sms) * 1000, gpu)
+    serial = cycles(np.minimum(keys, np.maximum(256, keys * batch * readers / gpu.sms)) / 128 * 300, gpu)
+    grouped = (kernels == "native") & (text_column(setting.engine, calls) == "trtllm")
+    block = np.where(grouped, GROUPED_BLOCK_CYCLES, DECODE_BLOCK_CYCLES)
+    block = np.where(head_wise, HEAD_WISE_BLOCK_CYCLES, block) * (0.5 + 0.5 * dim / 128)
+    blocks = cycles(np.ceil(batch * readers / gpu.sms) * block, gpu)
+    setup = cycles(np.maximum(batch * readers / gpu.sms - 1, 0) * block, gpu)
     times = {
         "memory_s": memory,
         "dram_s": moved / gpu.mem_bytes_per_s,
@@ -127,8 +178,9 @@ def decode_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
         "serial_s": np.maximum(serial, lone),
         "blocks_s": blocks,
     }
-    work = soft_max([1.2 * memory, feed, serial])
-    group = group_names(calls, setting.timing, kernels, setting.engine, op.kv_dtype)
+    work = soft_max([1.2 * memory, feed, serial, setup, 2.0 * mma])
+    named = np.where(head_wise, "head-wise", kernels)
+    group = group_names(calls, setting.timing, named, setting.engine, op.kv_dtype)
     return Terms(times, _fixed(op, setting, kernels), work, group)
 
 

@@ -87,7 +87,19 @@ def one_hot(prefix: str, values: Text, names: tuple[str, ...], calls: int) -> di
 
 def memory_time(moved: Array, gpu: Gpu, cache_share: float) -> Array:
     """Seconds to move bytes of which up to cache_share of the last-level cache are already on chip."""
-    cached = np.minimum(moved, cache_share * gpu.llc_bytes)
+    return _two_level_time(moved, np.minimum(moved, cache_share * gpu.llc_bytes), gpu)
+
+
+# Bytes beyond the last-level cache that evict so many times more: reading in a circle, the oldest line is needed next.
+THRASH = 4.0
+
+
+def repeated_memory_time(moved: Array, gpu: Gpu) -> Array:
+    """Seconds to move bytes that earlier calls moved too: all on chip while they fit, soon none once they do not."""
+    return _two_level_time(moved, np.clip((1 + THRASH) * gpu.llc_bytes - THRASH * moved, 0.0, moved), gpu)
+
+
+def _two_level_time(moved: Array, cached: Array, gpu: Gpu) -> Array:
     cache_rate = max(CACHE_RATE * gpu.sms * gpu.boost_clock_hz, gpu.mem_bytes_per_s)  # a cache never slows memory
     return cached / cache_rate + (moved - cached) / gpu.mem_bytes_per_s
 
