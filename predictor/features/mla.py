@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from predictor.features.terms import Setting, Terms, cycles, group_names, kernel_family, memory_time, one_hot, soft_max
+from predictor.features.terms import Setting, Terms, cycles, group_names, kernel_family, one_hot, repeated_memory_time, soft_max
 from predictor.gpu import Gpu
 from predictor.ops import Mla
 from predictor.ops.base import column
@@ -47,7 +47,7 @@ def mla_terms(op: Mla, gpu: Gpu, setting: Setting) -> Terms:
     mma = 2.0 * batch * heads * width * padded / rate
     exp = batch * heads * padded / (16.0 * gpu.sms * gpu.boost_clock_hz)
     moved = column(op.bytes_moved(), calls)
-    memory = memory_time(moved, gpu, 1.0)
+    memory = repeated_memory_time(moved, gpu)
     blocks = batch * heads * np.ceil(q_len / 128) if op.phase == "prefill" else batch * np.ceil(heads / 64)
     serial = cycles(np.minimum(kv_len, np.maximum(256, kv_len * blocks / gpu.sms)) / 64 * 400, gpu)
     times = {
