@@ -6,7 +6,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from predictor.features.terms import Setting, Terms, cycles, group_names, kernel_family, one_hot, repeated_memory_time, soft_max
+from predictor.features.terms import (
+    Setting,
+    Terms,
+    cycles,
+    group_names,
+    kernel_family,
+    one_hot,
+    repeated_memory_time,
+    soft_max,
+)
 from predictor.gpu import Gpu
 from predictor.ops import Mla
 from predictor.ops.base import column
