@@ -51,18 +51,14 @@ MMA_SYNC_CAP = {"fa2": 4096.0, "flashinfer": 4096.0, "triton": 1024.0}
 # Special-function unit, compute capability 5.0 to 12.0 (CUDA programming guide); Blackwell Ultra has twice as many
 # (NVIDIA, Inside NVIDIA Blackwell Ultra, 2025).
 EXP_PER_SM_CYCLE = {"10.3": 32.0, "": 16.0}
-# Prefill kernels that mask a sliding window but still walk over every key (SGLang 0.5.14's Triton kernel takes 0.8 to
-# 0.9 of the time of full attention at a window of 128 and more than 8k keys; its siblings 0.1 to 0.3).
-WALKS_ALL_KEYS = {("sglang", "triton")}
-
-
 # Kernels that widen an fp8 cache and calculate in the dtype of the query; "native" ones do so on Ada.
 WIDENING = ("fa2", "flashinfer", "triton")
 # Share of the exponentials that the tensor products do not hide (Shah et al., FlashAttention-3, arXiv:2407.08608, 3.1).
 EXPOSED = 0.5
-
 # Prefill kernels that put the queries of all heads of a KV head into one thread block.
 PACKING = ("fa3", "flashinfer")
+# Decode kernels whose tensor tile has at least 64 rows of queries; the others have 16.
+TALL = ("fa2", "fa3", "fa4")
 # Cycles an SM spends on a thread block of head_dim 128 that has next to nothing to do: the same on A100, H100, B200 and
 # L40S within a factor of two (median over kernels, batch x heads of 4,096 and more, at most 64 keys).
 PREFILL_BLOCK_CYCLES = 7_000.0
@@ -104,9 +100,10 @@ def prefill_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
     )
     kernels = kernel_family(setting, gpu, KERNEL_OF, DEFAULT_KERNEL, calls)
     rate = _kernel_rate(op, gpu, kernels)
-    engines = text_column(setting.engine, calls).tolist()
-    walks = np.array([pair in WALKS_ALL_KEYS for pair in zip(engines, kernels.tolist(), strict=True)])
-    window = np.where(walks, 0, column(op.window, calls))
+    sglang = text_column(setting.engine, calls) == "sglang"
+    # SGLang's Triton kernel masks a sliding window but walks over every key: a window of 128 in more than 8k keys saves
+    # it 0.1 to 0.2 of the time, and its siblings 0.7 to 0.9.
+    window = np.where(sglang & (kernels == "triton"), 0, column(op.window, calls))
     pairs = column(replace(op, window=window.astype(np.int64)).pairs(), calls)
     tiles = np.ceil(q_len / 128)
     reach = np.minimum(kv_len, np.where(window > 0, window + 128.0, np.inf))
@@ -120,7 +117,7 @@ def prefill_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
     moved = column(op.bytes_moved(), calls)
     memory = repeated_memory_time(moved, gpu)
     feed = moved / (8.0 * gpu.sms * gpu.boost_clock_hz)
-    packed = np.isin(kernels, PACKING) | ((kernels == "fa2") & (np.array(engines) == "sglang"))
+    packed = np.isin(kernels, PACKING) | ((kernels == "fa2") & sglang)
     kv_heads = column(op.kv_heads, calls)
     blocks = batch * np.where(packed, kv_heads * np.ceil(q_len * heads / kv_heads / 128), heads * tiles)
     block = PREFILL_BLOCK_CYCLES * (0.6 + 0.4 * dim / 128)
@@ -163,7 +160,7 @@ def decode_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
     elements = 2.0 * batch * readers * dim * keys
     feed = elements / (32.0 * gpu.sms * gpu.boost_clock_hz)
     # Queries of one KV head share a tensor tile.
-    fewest = np.where(np.isin(kernels, ("fa2", "fa3", "fa4")), 64.0, 16.0)
+    fewest = np.where(np.isin(kernels, TALL), 64.0, 16.0)
     wide = peak_flop_per_s(replace(op, kv_dtype=op.dtype), gpu)
     mma = 4.0 * batch * kv_heads * np.maximum(fewest, heads / kv_heads * column(op.q_len, calls)) * dim * keys / wide
     lone = cycles(2.0 * 2.0 * dim * np.minimum(keys, 256) / 32, gpu)  # one block alone cannot pull full bandwidth
