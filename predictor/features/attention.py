@@ -72,8 +72,18 @@ def _kernel_rate(op: Attention, gpu: Gpu, kernels: np.ndarray[Any, Any]) -> Arra
     """FLOP/s the kernel family could reach: in its own arithmetic, and capped on old tensor instructions."""
     cap = np.array([MMA_SYNC_CAP.get(kernel, np.inf) for kernel in kernels.tolist()])
     widens = np.isin(kernels, WIDENING) | ((kernels == "native") & (gpu.generation == "Ada"))
-    wide = peak_flop_per_s(replace(op, kv_dtype=op.dtype), gpu)
-    return np.minimum(np.where(widens, wide, peak_flop_per_s(op, gpu)), cap * gpu.sms * gpu.clock_hz)
+    rate = np.where(widens, _query_rate(op, gpu), peak_flop_per_s(op, gpu))
+    return np.minimum(rate, cap * gpu.sms * gpu.clock_hz)
+
+
+def _query_rate(op: Attention, gpu: Gpu) -> Array:
+    """Dense arithmetic peak in the dtype of the query, whatever the cache holds."""
+    return peak_flop_per_s(replace(op, kv_dtype=op.dtype), gpu)
+
+
+def _block_times(blocks: Array, block: Array, gpu: Gpu) -> tuple[Array, Array]:
+    """Seconds of whole waves of thread blocks of `block` cycles, and of all blocks beyond the first of each SM."""
+    return cycles(np.ceil(blocks / gpu.sms) * block, gpu), cycles(np.maximum(blocks / gpu.sms - 1, 0) * block, gpu)
 
 
 def _fixed(op: Attention, setting: Setting, kernels: np.ndarray[Any, Any]) -> dict[str, Array]:
@@ -114,37 +124,29 @@ def prefill_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
     mma = 4.0 * batch * heads * dim * padded / rate
     exp_rate = EXP_PER_SM_CYCLE.get(gpu.compute_capability, EXP_PER_SM_CYCLE[""])
     exp = batch * heads * padded / (exp_rate * gpu.sms * gpu.boost_clock_hz)
+    paired = mma + EXPOSED * exp
     moved = column(op.bytes_moved(), calls)
     memory = repeated_memory_time(moved, gpu)
     feed = moved / (8.0 * gpu.sms * gpu.boost_clock_hz)
     packed = np.isin(kernels, PACKING) | ((kernels == "fa2") & sglang)
     kv_heads = column(op.kv_heads, calls)
     blocks = batch * np.where(packed, kv_heads * np.ceil(q_len * heads / kv_heads / 128), heads * tiles)
-    block = PREFILL_BLOCK_CYCLES * (0.6 + 0.4 * dim / 128)
-    waves = cycles(np.ceil(blocks / gpu.sms) * block, gpu)
-    setup = cycles(np.maximum(blocks / gpu.sms - 1, 0) * block, gpu)
+    waves, setup = _block_times(blocks, PREFILL_BLOCK_CYCLES * (0.6 + 0.4 * dim / 128), gpu)
     serial = cycles(reach / 128 * 500, gpu)
     times = {
         "flop_s": 4.0 * batch * heads * dim * pairs / rate,
         "mma_s": mma,
         "exp_s": exp,
-        "pairs_s": mma + EXPOSED * exp,
+        "pairs_s": paired,
         "memory_s": memory,
         "dram_s": moved / gpu.mem_bytes_per_s,
         "feed_s": feed,
         "waves_s": waves,
         "serial_s": serial,
     }
-    work = soft_max([1.2 * (mma + EXPOSED * exp), 1.2 * memory, feed, setup])
+    work = soft_max([1.2 * paired, 1.2 * memory, feed, setup])
     group = group_names(calls, setting.timing, kernels, setting.engine, op.kv_dtype)
     return Terms(times, _fixed(op, setting, kernels), work, group)
-
-
-def _head_wise(op: Attention, setting: Setting, kernels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Whether every query head reads the cache by itself, (n_calls,): TensorRT-LLM where no grouped kernel fits."""
-    group = column(op.heads, len(op)) / column(op.kv_heads, len(op))
-    trtllm = text_column(setting.engine, len(op)) == "trtllm"
-    return np.asarray(trtllm & (kernels == "native") & ((group == 1) | (group > WIDEST_GROUP)))
 
 
 def decode_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
@@ -155,21 +157,22 @@ def decode_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
     keys = column(op.keys_read(), calls)
     moved = column(op.bytes_moved(), calls)
     memory = repeated_memory_time(moved, gpu)
-    head_wise = _head_wise(op, setting, kernels)
+    trtllm = (kernels == "native") & (text_column(setting.engine, calls) == "trtllm")
+    group_size = heads / kv_heads
+    # TensorRT-LLM lets every query head read the cache by itself where no grouped kernel fits.
+    head_wise = trtllm & ((group_size == 1) | (group_size > WIDEST_GROUP))
     readers = np.where(head_wise, heads, kv_heads)
     elements = 2.0 * batch * readers * dim * keys
     feed = elements / (32.0 * gpu.sms * gpu.boost_clock_hz)
     # Queries of one KV head share a tensor tile.
     fewest = np.where(np.isin(kernels, TALL), 64.0, 16.0)
-    wide = peak_flop_per_s(replace(op, kv_dtype=op.dtype), gpu)
-    mma = 4.0 * batch * kv_heads * np.maximum(fewest, heads / kv_heads * column(op.q_len, calls)) * dim * keys / wide
+    rows = np.maximum(fewest, group_size * column(op.q_len, calls))
+    mma = 4.0 * batch * kv_heads * rows * dim * keys / _query_rate(op, gpu)
     lone = cycles(2.0 * 2.0 * dim * np.minimum(keys, 256) / 32, gpu)  # one block alone cannot pull full bandwidth
     serial = cycles(np.minimum(keys, np.maximum(256, keys * batch * readers / gpu.sms)) / 128 * 300, gpu)
-    grouped = (kernels == "native") & (text_column(setting.engine, calls) == "trtllm")
-    block = np.where(grouped, GROUPED_BLOCK_CYCLES, DECODE_BLOCK_CYCLES)
+    block = np.where(trtllm, GROUPED_BLOCK_CYCLES, DECODE_BLOCK_CYCLES)
     block = np.where(head_wise, HEAD_WISE_BLOCK_CYCLES, block) * (0.5 + 0.5 * dim / 128)
-    blocks = cycles(np.ceil(batch * readers / gpu.sms) * block, gpu)
-    setup = cycles(np.maximum(batch * readers / gpu.sms - 1, 0) * block, gpu)
+    blocks, setup = _block_times(batch * readers, block, gpu)
     times = {
         "memory_s": memory,
         "dram_s": moved / gpu.mem_bytes_per_s,

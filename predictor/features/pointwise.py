@@ -13,20 +13,21 @@ from predictor.ops.pointwise import KINDS
 from predictor.roofline import peak_flop_per_s
 
 ENGINES = ("vllm", "sglang", "trtllm", "torch")
-# Bytes per SM and cycle that the kernel of a kind takes where memory is no limit: reductions, gathers and conversions
-# are bound by instructions. Within a quarter the same on A100, H100 and B200 (large calls, median).
+# Bytes per SM and cycle that the kernel of an engine ("" = all others) and kind takes where memory is no limit:
+# reductions, gathers and conversions are bound by instructions. Within a quarter the same on A100, H100 and B200
+# (large calls, median). SGLang 0.5.14 quantises by group with a kernel of its own.
 BYTES_PER_SM_CYCLE = {
-    "embedding": 2.2,
-    "rms_norm": 4.4,
-    "compute_scale": 5.0,
-    "rope": 5.8,
-    "layer_norm": 6.0,
-    "silu_mul": 7.0,
-    "softmax": 8.0,
-    "gelu": 10.0,
-    "": 16.0,
+    ("sglang", "quantise_fp8"): 1.5,
+    ("torch", "embedding"): 2.2,
+    ("", "rms_norm"): 4.4,
+    ("", "compute_scale"): 5.0,
+    ("", "rope"): 5.8,
+    ("", "layer_norm"): 6.0,
+    ("", "silu_mul"): 7.0,
+    ("", "softmax"): 8.0,
+    ("", "gelu"): 10.0,
 }
-SGLANG_QUANTISE = 1.5  # SGLang 0.5.14 quantises by group with a kernel of its own
+OTHER_BYTES_PER_SM_CYCLE = 16.0
 
 
 def pointwise_terms(op: Pointwise, gpu: Gpu, setting: Setting) -> Terms:
@@ -34,10 +35,8 @@ def pointwise_terms(op: Pointwise, gpu: Gpu, setting: Setting) -> Terms:
     calls = len(op)
     rows, cols = column(op.rows, calls), column(op.cols, calls)
     moved = column(op.bytes_moved(), calls)
-    kinds, engines = text_column(op.kind, calls), text_column(setting.engine, calls)
-    rate = np.array([BYTES_PER_SM_CYCLE.get(kind, BYTES_PER_SM_CYCLE[""]) for kind in kinds.tolist()])
-    rate = np.where((kinds == "quantise_fp8") & (engines == "sglang"), SGLANG_QUANTISE, rate)
-    rate = np.where((kinds == "embedding") & (engines != "torch"), BYTES_PER_SM_CYCLE[""], rate)
+    who = zip(text_column(setting.engine, calls).tolist(), text_column(op.kind, calls).tolist(), strict=True)
+    rate = np.array([_issue_rate(engine, kind) for engine, kind in who])
     times = {
         "memory_s": memory_time(moved, gpu, 0.8),
         "issue_s": moved / (rate * gpu.sms * gpu.boost_clock_hz),
@@ -56,3 +55,8 @@ def pointwise_terms(op: Pointwise, gpu: Gpu, setting: Setting) -> Terms:
     group = group_names(calls, setting.timing, setting.engine, op.kind)
     work = soft_max([1.15 * times["memory_s"], times["issue_s"]], power=2.0)
     return Terms(times, fixed, work, group)
+
+
+def _issue_rate(engine: str, kind: str) -> float:
+    everyone = BYTES_PER_SM_CYCLE.get(("", kind), OTHER_BYTES_PER_SM_CYCLE)
+    return BYTES_PER_SM_CYCLE.get((engine, kind), everyone)
