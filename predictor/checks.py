@@ -25,6 +25,8 @@ FEWEST_FOR_UNIT = 20
 PLATEAU_S = 50e-6  # no GPU launch floor of a single op is this high; a host that launches kernels is
 REPEAT_SPREAD = 1.2
 SPIKE = 2.0
+SHARERS, MANY_TOKENS, FEWEST_FOR_SHARES = 8, 4096, 5
+HIGHEST_SHARE = 0.65  # of the time of one GPU; 0.13 to 0.49 in tables that do what they say
 SHAPE_COLUMNS = [c for c in NUMBER_COLUMNS if c != "latency_s"]
 IDENTITY = [c for c in (*TEXT_COLUMNS, *SHAPE_COLUMNS) if c != "source"]
 # Work that can grow while the rest of the shape stays: more of it must not be much faster.
@@ -78,6 +80,8 @@ def _check_group(frame: pd.DataFrame, family: str, phase: str, gpu_name: str, ro
             where = np.searchsorted(of_dtype, cell)
             if str(frame["timing"].iloc[cell[0]]) == "device":
                 _check_plateau(latency[where], least[where], cell, mark)
+            if family == "moe":
+                _check_shares(frame, cell, mark)
             if family in GROWING:
                 _check_spikes(frame, GROWING[family], cell, mark)
 
@@ -135,6 +139,20 @@ def _check_spikes(frame: pd.DataFrame, growing: str, rows: Any, mark: Any) -> No
     mark(
         rows[order[:-1][spike]], FLAGGED, f"slower by {SPIKE:g}x than the same call with more {growing}; measure again"
     )
+
+
+def _check_shares(frame: pd.DataFrame, rows: Any, mark: Any) -> None:
+    """Where eight GPUs that share the experts are hardly faster than one, each was given the work of several."""
+    shape = [c for c in SHAPE_COLUMNS if c != "ep" and frame[c].iloc[rows].notna().any()]
+    part = frame.iloc[rows]
+    part = part[(part["tokens"] >= MANY_TOKENS) & (part["skew"] == 0) & part["ep"].isin([1, SHARERS])]
+    alone, shared = (part[part["ep"] == ep].set_index(shape)["latency_s"] for ep in (1, SHARERS))
+    ratios = (shared[~shared.index.duplicated()] / alone[~alone.index.duplicated()]).dropna()
+    if len(ratios) >= FEWEST_FOR_SHARES and ratios.median() > HIGHEST_SHARE:
+        why = (
+            f"{SHARERS} GPUs that share the experts take {ratios.median():.2f} of the time of one: not one GPU's share"
+        )
+        mark(rows[(frame["ep"].iloc[rows] > 1).to_numpy()], FLAGGED, why)
 
 
 def _check_repeats(frame: pd.DataFrame, status: Any, mark: Any) -> None:

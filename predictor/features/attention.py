@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from predictor.features.terms import (
+    LEGACY_CYCLES_PER_ELEMENT,
     Setting,
     Terms,
     cycles,
+    exp_per_sm_cycle,
     group_names,
     kernel_family,
     one_hot,
@@ -48,11 +50,10 @@ DEFAULT_KERNEL: Mapping[str, Mapping[str, str]] = {
 }
 # Tensor FLOP per SM and cycle that 16-bit mma.sync reaches where newer instructions would give more.
 MMA_SYNC_CAP = {"fa2": 4096.0, "flashinfer": 4096.0, "triton": 1024.0}
-# Special-function unit, compute capability 5.0 to 12.0 (CUDA programming guide); Blackwell Ultra has twice as many
-# (NVIDIA, Inside NVIDIA Blackwell Ultra, 2025).
-EXP_PER_SM_CYCLE = {"10.3": 32.0, "": 16.0}
 # Kernels that widen an fp8 cache and calculate in the dtype of the query; "native" ones do so on Ada.
 WIDENING = ("fa2", "flashinfer", "triton")
+# Head dims for which TensorRT-LLM has fp8 prefill kernels on Ada; the others are slower there than in 16 bits.
+ADA_FP8_HEAD_DIMS = (128, 192)
 # Share of the exponentials that the tensor products do not hide (Shah et al., FlashAttention-3, arXiv:2407.08608, 3.1).
 EXPOSED = 0.5
 # Prefill kernels that put the queries of all heads of a KV head into one thread block.
@@ -73,6 +74,9 @@ def _kernel_rate(op: Attention, gpu: Gpu, kernels: np.ndarray[Any, Any]) -> Arra
     cap = np.array([MMA_SYNC_CAP.get(kernel, np.inf) for kernel in kernels.tolist()])
     widens = np.isin(kernels, WIDENING) | ((kernels == "native") & (gpu.generation == "Ada"))
     rate = np.where(widens, _query_rate(op, gpu), peak_flop_per_s(op, gpu))
+    if gpu.generation == "Ada":
+        lacks = (kernels == "native") & ~np.isin(column(op.head_dim, len(op)), ADA_FP8_HEAD_DIMS)
+        rate = np.where(lacks, np.minimum(rate, peak_flop_per_s(replace(op, dtype="bf16", kv_dtype="bf16"), gpu)), rate)
     return np.minimum(rate, cap * gpu.sms * gpu.clock_hz)
 
 
@@ -122,8 +126,7 @@ def prefill_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
         pairs + tiles * 128 * 64, np.minimum(tiles * 128, np.maximum(q_len, 64)) * np.minimum(reach, 64)
     )
     mma = 4.0 * batch * heads * dim * padded / rate
-    exp_rate = EXP_PER_SM_CYCLE.get(gpu.compute_capability, EXP_PER_SM_CYCLE[""])
-    exp = batch * heads * padded / (exp_rate * gpu.sms * gpu.boost_clock_hz)
+    exp = batch * heads * padded / (exp_per_sm_cycle(gpu) * gpu.sms * gpu.boost_clock_hz)
     paired = mma + EXPOSED * exp
     moved = column(op.bytes_moved(), calls)
     memory = repeated_memory_time(moved, gpu)
@@ -170,6 +173,8 @@ def decode_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
     mma = 4.0 * batch * kv_heads * rows * dim * keys / _query_rate(op, gpu)
     lone = cycles(2.0 * 2.0 * dim * np.minimum(keys, 256) / 32, gpu)  # one block alone cannot pull full bandwidth
     serial = cycles(np.minimum(keys, np.maximum(256, keys * batch * readers / gpu.sms)) / 128 * 300, gpu)
+    unsplit = trtllm & (gpu.generation == "Ada") & (text_column(op.kv_dtype, calls) == "fp8")
+    serial = np.where(unsplit, cycles(keys * 2 * dim * LEGACY_CYCLES_PER_ELEMENT, gpu), serial)
     block = np.where(trtllm, GROUPED_BLOCK_CYCLES, DECODE_BLOCK_CYCLES)
     block = np.where(head_wise, HEAD_WISE_BLOCK_CYCLES, block) * (0.5 + 0.5 * dim / 128)
     blocks, setup = _block_times(batch * readers, block, gpu)

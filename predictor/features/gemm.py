@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from predictor.features.terms import (
@@ -18,7 +20,7 @@ from predictor.features.terms import (
 )
 from predictor.gpu import Gpu
 from predictor.ops import Gemm
-from predictor.ops.base import column
+from predictor.ops.base import column, text_column
 from predictor.ops.dtypes import Array, act_bytes, weight_bytes
 from predictor.roofline import peak_flop_per_s
 
@@ -65,6 +67,7 @@ def gemm_terms(op: Gemm, gpu: Gpu, setting: Setting) -> Terms:
         "loop_s": loop,
         "power_s": power_time(column(op.flops(), calls), op.dtype, gpu),
     }
+    path = _path(op, gpu, setting)
     fixed = {
         "n": n,
         "k": k,
@@ -72,11 +75,21 @@ def gemm_terms(op: Gemm, gpu: Gpu, setting: Setting) -> Terms:
         "act_bytes": column(act_bytes(op.dtype), calls),
         "weight_bytes": column(weight_bytes(op.dtype), calls),
         "host": one_hot("timing", setting.timing, ("host",), calls)["timing_host"],
-        **one_hot("engine", setting.engine, ENGINES, calls),
+        **one_hot("engine", path, ENGINES, calls),
         **one_hot("dtype", op.dtype, ("fp8", "fp8_block", "nvfp4", "int8", "fp32"), calls),
     }
-    group = group_names(calls, setting.timing, op.dtype, setting.engine)
+    group = group_names(calls, setting.timing, op.dtype, path)
     return Terms(times, fixed, soft_max([1.2 * split, 1.8 * memory]), group)
+
+
+def _path(op: Gemm, gpu: Gpu, setting: Setting) -> np.ndarray[Any, Any]:
+    """Engine of each call, (n_calls,); apart where it launches other kernels around the product.
+
+    DeepGEMM on Blackwell wants its scales packed as powers of two, which SGLang does in every call.
+    """
+    engine = text_column(setting.engine, len(op))
+    packs = (engine == "sglang") & (text_column(op.dtype, len(op)) == "fp8_block")
+    return np.where(packs & (gpu.generation == "Blackwell"), "sglang_packing", engine)
 
 
 def _split_time(product: Product, rate: Array, gpu: Gpu, splits: int) -> Array:

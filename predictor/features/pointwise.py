@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from predictor.features.terms import Setting, Terms, cycles, group_names, memory_time, one_hot, soft_max
+from predictor.features.terms import Setting, Terms, cycles, group_names, one_hot, repeated_memory_time, soft_max
 from predictor.gpu import Gpu
 from predictor.ops import Pointwise
 from predictor.ops.base import column, text_column
@@ -38,7 +38,7 @@ def pointwise_terms(op: Pointwise, gpu: Gpu, setting: Setting) -> Terms:
     who = zip(text_column(setting.engine, calls).tolist(), text_column(op.kind, calls).tolist(), strict=True)
     rate = np.array([_issue_rate(engine, kind) for engine, kind in who])
     times = {
-        "memory_s": memory_time(moved, gpu, 0.8),
+        "memory_s": repeated_memory_time(moved, gpu),
         "issue_s": moved / (rate * gpu.sms * gpu.boost_clock_hz),
         "dram_s": moved / gpu.mem_bytes_per_s,
         "flop_s": np.maximum(column(op.flops(), calls), 1.0) / peak_flop_per_s(op, gpu),

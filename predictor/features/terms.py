@@ -115,15 +115,37 @@ def power_time(flops: Array, dtype: Text, gpu: Gpu) -> Array:
     return np.asarray(flops * joule / (gpu.tdp_w or DEFAULT_TDP_W))
 
 
+# Cycles per element of key and value that a thread block alone needs where TensorRT-LLM does not split a sequence:
+# latent decode before Hopper (162 per key of 1,088 on A100, 196 on L40S, whatever the batch while there are free SMs)
+# and an fp8 cache on Ada (40 per key of 256).
+LEGACY_CYCLES_PER_ELEMENT = 0.156
+
+
 def cycles(count: Array | float, gpu: Gpu) -> Array:
     """Seconds of `count` SM cycles at boost clock."""
     return np.asarray(count, dtype=np.float64) / gpu.boost_clock_hz
+
+
+# Special-function unit, compute capability 5.0 to 12.0 (CUDA programming guide); Blackwell Ultra has twice as many
+# (NVIDIA, Inside NVIDIA Blackwell Ultra, 2025).
+EXP_PER_SM_CYCLE = {"10.3": 32.0, "": 16.0}
+
+
+def exp_per_sm_cycle(gpu: Gpu) -> float:
+    """Exponentials that an SM does in a cycle."""
+    return EXP_PER_SM_CYCLE.get(gpu.compute_capability, EXP_PER_SM_CYCLE[""])
 
 
 def soft_max(times: list[Array], power: float = 3.0) -> Array:
     """Time of resources that mostly overlap: the power mean, between the largest and the sum."""
     total = sum(np.asarray(time, dtype=np.float64) ** power for time in times)
     return np.asarray(total ** (1 / power), dtype=np.float64)
+
+
+# Vector instructions per sum and block of fp8_block: multiply by the two scales, add in fp32 (DeepSeek-V3, 3.3.2).
+SCALING_OPS = 2.0
+SCALING_BLOCK = 128
+VECTOR_LANES = 128.0
 
 
 class Product(NamedTuple):
@@ -147,3 +169,10 @@ def tiled_time(product: Product, rate: Array, gpu: Gpu, tile: tuple[int, int]) -
     per_sm = rate / gpu.sms
     feed = 1 + per_sm / gpu.clock_hz * product.element_bytes * 1.5e-3 * (1 / high + 1 / wide)
     return np.asarray(np.ceil(tiles / gpu.sms) * 2.0 * high * wide * product.depth / per_sm * feed)
+
+
+def scaling_time(product: Product, dtype: Text, gpu: Gpu) -> Array:
+    """Seconds in which the vector units scale and add the sums of each block along the depth, (n_calls,)."""
+    per_sum = np.where(text_column(dtype, len(product.rows)) == "fp8_block", SCALING_OPS, 0.0)
+    sums = product.groups * product.rows * product.cols * np.ceil(product.depth / SCALING_BLOCK)
+    return np.asarray(sums * per_sum / (VECTOR_LANES * gpu.sms * gpu.boost_clock_hz))

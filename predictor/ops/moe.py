@@ -9,7 +9,7 @@ import numpy as np
 
 from predictor.errors import InvalidOp
 from predictor.ops.base import Op
-from predictor.ops.dtypes import Number, Text, act_bytes, out_bytes, weight_bytes
+from predictor.ops.dtypes import Array, Number, Text, act_bytes, out_bytes, weight_bytes
 
 
 def touched_share(experts: Number, topk: Number, tokens: Number, skew: Number) -> Number:
@@ -27,12 +27,40 @@ def touched_share(experts: Number, topk: Number, tokens: Number, skew: Number) -
 
 
 def _touched_share(experts: float, topk: float, tokens: float, skew: float) -> float:
-    if skew == 0:
-        return 1.0
+    return 1.0 if skew == 0 else float(np.minimum(_loads(experts, topk, tokens, skew), 1.0).mean())
+
+
+def _loads(experts: float, topk: float, tokens: float, skew: float) -> Array:
+    """Tokens of each expert, (experts,), least popular first."""
     quantile = (np.arange(experts) + 0.5) / experts
     power = 1.0 - skew if skew != 1 else 1e-9
     load = ((max(0.8 * tokens, 2.0) ** power - 1.0) * quantile + 1.0) ** (1.0 / power)
-    return float(np.minimum(load / load.sum() * tokens * topk, 1.0).mean())
+    return np.asarray(np.minimum(load / load.sum() * tokens * topk, tokens))
+
+
+SHUFFLES = 8
+
+
+def busiest_share(experts: Number, topk: Number, tokens: Number, skew: Number, ep: Number) -> Number:
+    """Share of all assignments that the busiest of `ep` GPUs gets, for which the others wait; 1 / ep when skew is 0.
+
+    Experts are dealt to the GPUs at random: the mean over SHUFFLES fixed shuffles.
+    """
+    if not np.any(skew):
+        return 1.0 / ep
+    keys = np.stack(np.broadcast_arrays(*(np.atleast_1d(x) for x in (experts, topk, tokens, skew, ep))), axis=1)
+    found, back = np.unique(keys, axis=0, return_inverse=True)
+    share = np.array([_busiest_share(*key) for key in found])[back.reshape(-1)]
+    return share if any(np.ndim(x) for x in (experts, topk, tokens, skew, ep)) else float(share[0])
+
+
+def _busiest_share(experts: float, topk: float, tokens: float, skew: float, ep: float) -> float:
+    if skew == 0 or ep == 1:
+        return 1.0 / ep
+    load, held, gpus = _loads(experts, topk, tokens, skew), int(experts // ep), int(ep)
+    dealt = np.random.default_rng(0).permuted(np.tile(load, (SHUFFLES, 1)), axis=1)[:, : held * gpus]
+    busiest = dealt.reshape(SHUFFLES, gpus, held).sum(axis=2).max(axis=1)
+    return float(max(busiest.mean() / load.sum(), 1.0 / ep))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +99,10 @@ class Moe(Op):
     def routed_tokens(self) -> Number:
         """Token-expert assignments that land on one GPU when experts are equally popular."""
         return self.tokens * self.topk / self.ep
+
+    def busiest_tokens(self) -> Number:
+        """Token-expert assignments of the GPU that gets the most, which all others wait for."""
+        return self.tokens * self.topk * busiest_share(self.experts, self.topk, self.tokens, self.skew, self.ep)
 
     def experts_touched(self) -> Number:
         """Experts on one GPU whose weights must be read: no more than it holds, no more than its assignments,
