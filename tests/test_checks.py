@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from predictor.checks import ACCEPTED, FLAGGED, REJECTED, check, usable
 from predictor.gpu import get_gpu
-from predictor.ops import Gemm
+from predictor.ops import Gemm, Moe
 from predictor.roofline import roofline
 from predictor.schema import COLUMNS, conform
 
@@ -300,3 +300,15 @@ def test_spikes_are_found_along_the_dimension_that_grows(family: str) -> None:
 def test_a_rejection_outranks_a_flag() -> None:
     frame = pd.concat([gemms(), gemms()], ignore_index=True).assign(latency_s=1e-12)
     assert (verdicts(frame)["status"] == REJECTED).all()
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.2, ACCEPTED), (0.9, FLAGGED)])
+def test_gpus_that_share_experts_but_not_their_work_are_flagged(share: float, verdict: str) -> None:
+    tokens = np.repeat([4096.0, 8192, 16384, 32768, 65536, 131072], 2)
+    ep = np.tile([1.0, 8.0], 6)
+    made = {"family": "moe", "gpu": "A100", "dtype": "bf16", "engine": "sglang", "timing": "device", "skew": 0.0}
+    made |= {"tokens": tokens, "hidden": 4096, "inter": 1536, "experts": 128, "topk": 8, "tp": 1, "ep": ep}
+    alone = roofline(Moe(tokens=tokens, hidden=4096, inter=1536, experts=128, topk=8), get_gpu("A100")).latency_s / 0.4
+    found = verdicts(pd.DataFrame(made | {"matrices": 3, "latency_s": alone * np.where(ep > 1, share, 1.0)}))
+    assert set(found.loc[found["ep"] == 8, "status"]) == {verdict}
+    assert set(found.loc[found["ep"] == 1, "status"]) == {ACCEPTED}

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from predictor.features import Setting, features
 from predictor.features.terms import repeated_memory_time
 from predictor.gpu import get_gpu
-from predictor.ops import Attention, Pointwise
+from predictor.ops import Attention, Gemm, Mla, Moe, Pointwise
 
 H100, L40S, A40 = get_gpu("H100-SXM-80GB"), get_gpu("L40S"), get_gpu("A40")
+A100, B200 = get_gpu("A100-SXM-80GB"), get_gpu("B200-SXM-180GB")
 
 
 def seconds(op, gpu, setting, name):
@@ -63,3 +64,63 @@ def test_reductions_are_bound_by_instructions_before_memory():
     for gpu, bound_by_memory in ((H100, False), (A40, True)):
         ratio = seconds(op, gpu, setting, "memory_s") / seconds(op, gpu, setting, "issue_s")
         assert (ratio > 0.8) == bound_by_memory
+
+
+def moe(**sizes):
+    return Moe(**{"tokens": 8192, "hidden": 4096, "inter": 1536, "experts": 128, "topk": 8} | sizes)
+
+
+def test_marlin_reaches_no_more_per_sm_and_cycle_on_newer_gpus():
+    op, setting = moe(dtype="int4_wo"), Setting("vllm", "marlin")
+    per_cycle = [
+        op.flops() / seconds(op, gpu, setting, "flop_s") / gpu.sms / gpu.boost_clock_hz for gpu in (A100, H100, B200)
+    ]
+    np.testing.assert_allclose(per_cycle, per_cycle[0], rtol=0.02)
+
+
+def test_triton_moves_the_rows_of_all_experts_however_few_a_gpu_holds():
+    for kernel, share in (("vllm_fused_moe_triton", 0.7), ("moe_torch_flow_cutlass", 0.3)):
+        alone, shared = (seconds(moe(ep=ep), H100, Setting("vllm", kernel), "shuffle_s") for ep in (1, 64))
+        assert (shared > share * alone) == (share == 0.7)
+
+
+def test_a_skewed_router_makes_the_busiest_gpu_wait_for_more_than_its_share():
+    even, skewed = (seconds(moe(ep=32, skew=skew), H100, Setting("vllm"), "tiled_s") for skew in (0.0, 1.2))
+    assert skewed > 1.3 * even
+
+
+@given(st.sampled_from([8, 64, 256]), st.sampled_from([0.6, 1.01, 1.2]), st.sampled_from([1, 2, 8]), st.data())
+def test_the_busiest_gpu_gets_its_share_or_more_and_more_of_more(experts, skew, ep, data):
+    fewer = data.draw(st.integers(1, 10**5))
+    more = data.draw(st.integers(fewer, 2 * 10**5))
+    few, many = (
+        float(moe(tokens=tokens, experts=experts, topk=2, ep=ep, skew=skew).busiest_tokens())
+        for tokens in (fewer, more)
+    )
+    assert few <= many * (1 + 1e-9)
+    assert few >= fewer * 2 / ep * (1 - 1e-9)
+    assert few <= fewer * 2 * (1 + 1e-9)
+
+
+def mla(**sizes):
+    return Mla(**{"phase": "decode", "batch": 1, "q_len": 1, "kv_len": 32768, "heads": 128} | sizes)
+
+
+def test_latent_decode_before_hopper_walks_the_keys_one_by_one():
+    for gpu, cycles_per_key in ((A100, 170), (L40S, 170), (H100, 60)):
+        serial = seconds(mla(), gpu, Setting("trtllm"), "serial_s") * gpu.boost_clock_hz / 32768
+        assert serial <= cycles_per_key and (serial > 100) == (cycles_per_key == 170)
+
+
+def test_an_fp8_latent_cache_is_widened_except_in_blackwell_decode():
+    for op, gpu, gain in ((mla(), H100, 1.0), (mla(), B200, 2.0), (mla(phase="prefill", q_len=32768), B200, 1.0)):
+        narrow = type(op)(**{f: getattr(op, f) for f in op.__slots__} | {"kv_dtype": "fp8"})
+        plain, fp8 = (seconds(x, gpu, Setting("trtllm"), "mma_s") for x in (op, narrow))
+        np.testing.assert_allclose(plain / fp8, gain, rtol=1e-4)
+
+
+def test_packing_scales_on_blackwell_is_a_launch_floor_of_its_own():
+    groups = {
+        gpu: features(Gemm(m=1, n=1, k=1, dtype="fp8_block"), gpu, Setting("sglang")).group[0] for gpu in (H100, B200)
+    }
+    assert groups[H100] != groups[B200]
