@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FORMAT = 2
 MANIFEST = "bundle.json"
 LEDGER = "ledger.csv"
-DEFAULT_BUNDLE = "base-3"
+DEFAULT_BUNDLE = "base-4"
 MANIFEST_TYPES = {
     "id": str,
     "level": float,

@@ -19,7 +19,7 @@ class Recipe:
     transfer_*: the monotone trees that speak for any GPU. reference_*: the free trees that know each measured GPU.
     """
 
-    id: str = "base-3"
+    id: str = "base-4"
     seed: int = 0
     rows_per_cell: int = 12_000
     rows_per_estimator: int = 250_000
