@@ -57,7 +57,7 @@ def memory(workload: Workload, gpu: Gpu) -> Memory:
     weights = weights_bytes(workload)
     cache = kv_cache_bytes(workload)
     activations = activations_bytes(workload)
-    runtime = runtime_bytes(workload.tp)
+    runtime = runtime_bytes(workload.layout.n_gpus // workload.dp)
     total = weights + cache + activations + runtime
     return Memory(
         weights_bytes=weights,
@@ -72,16 +72,16 @@ def memory(workload: Workload, gpu: Gpu) -> Memory:
 
 
 def weights_bytes(workload: Workload) -> float:
-    """Weights on one GPU: matrices of the layers in the workload's dtype, all else in that of the activations."""
-    model, tp = workload.model, workload.tp
-    plain = model.embedding_parameters(tp) + model.vector_parameters(tp)
-    linear = model.linear_parameters(tp)
-    return linear * float(weight_bytes(workload.dtype)) + plain * float(out_bytes(workload.act_dtype))
+    """Weights on one GPU: matrices of layers and experts in their formats, all else in that of the activations."""
+    linear, experts, plain = workload.model.elements(workload.layout)
+    expert_bytes = float(weight_bytes(workload.expert_dtype or workload.dtype))
+    matrices = linear * float(weight_bytes(workload.dtype)) + experts * expert_bytes
+    return matrices + plain * float(out_bytes(workload.act_dtype))
 
 
 def kv_cache_bytes_per_token(workload: Workload) -> float:
-    """Key and value of one token in all layers, on one GPU."""
-    return workload.model.layers * _layer_bytes_per_token(workload)
+    """What one token of one sequence adds in all layers, on one GPU."""
+    return workload.model.cached(1, workload.layout) * float(weight_bytes(workload.cache_dtype))
 
 
 def kv_cache_bytes(workload: Workload) -> float:
@@ -90,33 +90,25 @@ def kv_cache_bytes(workload: Workload) -> float:
     An engine that gives every layer the same cache keeps all of it and needs more.
     """
     model, length = workload.model, workload.input_len + workload.output_len
-    kept = (model.layers - model.window_layers) * length + model.window_layers * min(length, model.window)
-    return workload.batch * kept * _layer_bytes_per_token(workload)
+    each = model.cached(length, workload.layout) * float(weight_bytes(workload.cache_dtype))
+    return workload.local_batch * (each + model.state_bytes(workload.layout))
 
 
 def activations_bytes(workload: Workload) -> float:
-    """Peak of one forward pass: hidden state and residual, the wider of the two sublayers, and the logits.
+    """Peak of one forward pass: hidden state and residual, the widest sublayer, and the logits.
 
-    Attention holds query, key, value and its output; the feed-forward gate, up and their product. Narrow formats add a
-    quantised input. Logits of every sequence: 16 bits as computed, 32 as sampled.
+    Narrow formats add a quantised input. Logits of every sequence: 16 bits as computed, 32 as sampled.
     """
-    model, part = workload.model, workload.model.shard(workload.tp)
-    tokens = min(workload.batch * workload.input_len, MAX_BATCHED_TOKENS)
+    model, batch = workload.model, workload.local_batch
+    tokens, widest = min(batch * workload.input_len, MAX_BATCHED_TOKENS), model.widest(workload.layout)
     element = float(out_bytes(workload.act_dtype))
-    attention = (2 * part.heads + 2 * part.kv_heads) * model.head_dim
-    feed_forward = (3 if model.gated else 2) * part.inter
-    layer = tokens * (2 * model.hidden + max(attention, feed_forward)) * element
+    layer = tokens * (2 * model.hidden + widest) * element
     narrow = float(act_bytes(workload.dtype))
-    quantised = tokens * max(model.hidden, part.inter) * narrow if narrow < element else 0.0
-    logits = workload.batch * model.vocab * (element + FP32_BYTES)
+    quantised = tokens * max(model.hidden, widest // 3) * narrow if narrow < element else 0.0
+    logits = batch * model.vocab * (element + FP32_BYTES)
     return layer + quantised + logits
 
 
-def runtime_bytes(tp: int) -> float:
-    """What the process holds before the model is loaded, with communication buffers where tp > 1."""
-    return CONTEXT_BYTES + (NCCL_BYTES + ALL_REDUCE_BYTES if tp > 1 else 0.0)
-
-
-def _layer_bytes_per_token(workload: Workload) -> float:
-    part = workload.model.shard(workload.tp)
-    return 2.0 * part.kv_heads * workload.model.head_dim * float(weight_bytes(workload.cache_dtype))
+def runtime_bytes(gpus: int) -> float:
+    """What the process holds before the model is loaded, with communication buffers where GPUs share the model."""
+    return CONTEXT_BYTES + (NCCL_BYTES + ALL_REDUCE_BYTES if gpus > 1 else 0.0)

@@ -22,8 +22,7 @@ from predictor.ops.dtypes import Array
 from predictor.report import Interval, OpLine, Report, shape_of
 from predictor.roofline import roofline
 from predictor.workloads.base import OpCall, Workload
-from predictor.workloads.decoder import Decoder
-from predictor.workloads.models import get_model
+from predictor.workloads.models import Model, get_model
 
 SEEN, UNSEEN, BOUND_ONLY = "seen-gpu", "unseen-gpu", "bound-only"
 DECODE_POINTS = 5  # cached lengths at which a decode step is predicted; between them it is near linear
@@ -69,7 +68,7 @@ def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle 
 
 
 def predict(
-    model: str | Path | Decoder,
+    model: str | Path | Model,
     gpu: str | Gpu,
     *,
     batch: int = 1,
@@ -90,7 +89,7 @@ def predict(
     doubts = [] if known_gpu.name in catalogue() or known_gpu.partition else lint(known_gpu)
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     workload = Workload(
-        model=model if isinstance(model, Decoder) else get_model(model),
+        model=get_model(model) if isinstance(model, str | Path) else model,
         batch=batch,
         input_len=input_len,
         output_len=output_len,

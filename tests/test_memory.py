@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from predictor.errors import InvalidRequest
 from predictor.memory import memory
 from predictor.ops import DTYPES
-from predictor.workloads import Decoder, Workload, get_model, models
+from predictor.workloads import Workload, get_model, models
+from predictor.workloads.models import Model
 
 H100: Any = SimpleNamespace(mem_bytes=85.5e9)
 LLAMA_8B = get_model("Llama-3.1-8B")
@@ -74,14 +76,14 @@ def test_sliding_windows_cap_the_cache() -> None:
     dtype=st.sampled_from(["bf16", "fp8"]),
 )
 @SMALL
-def test_shards_hold_at_least_their_share(model: Decoder, tp: int, dtype: str) -> None:
-    if model.heads % tp or model.inter % tp or (model.kv_heads % tp and tp % model.kv_heads):
-        return
+def test_shards_hold_at_least_their_share(model: Model, tp: int, dtype: str) -> None:
     whole = memory(Workload(model=model, input_len=64, dtype=dtype), H100)
-    shard = memory(Workload(model=model, input_len=64, dtype=dtype, tp=tp), H100)
+    try:
+        shard = memory(Workload(model=model, input_len=64, dtype=dtype, tp=tp), H100)
+    except InvalidRequest:
+        return
     assert shard.weights_bytes <= whole.weights_bytes <= shard.weights_bytes * tp * (1 + 1e-12)
-    copies = max(1, tp // model.kv_heads)
-    assert shard.kv_cache_bytes * tp == pytest.approx(whole.kv_cache_bytes * copies)
+    assert shard.kv_cache_bytes <= whole.kv_cache_bytes <= shard.kv_cache_bytes * tp * (1 + 1e-12)
 
 
 @given(

@@ -19,9 +19,12 @@ from hypothesis import strategies as st
 from predictor.errors import InvalidSpec, PredictorError, UnknownModel
 from predictor.workloads import decoder_from_config, get_model, models
 from predictor.workloads.config import FAMILIES
+from predictor.workloads.layered_config import LAYERED
 from predictor.workloads.models import published_parameters
 
-ENTRIES = tomllib.loads(resources.files("predictor").joinpath("catalog", "models.toml").read_text(encoding="utf-8"))
+FILES = ("models.toml", "sparse_models.toml")
+TEXTS = [resources.files("predictor").joinpath("catalog", file).read_text(encoding="utf-8") for file in FILES]
+ENTRIES = {hub_id: entry for text in TEXTS for hub_id, entry in tomllib.loads(text).items()}
 LLAMA_31_8B: dict[str, Any] = {  # huggingface.co/meta-llama/Llama-3.1-8B
     "architectures": ["LlamaForCausalLM"],
     "attention_bias": False,
@@ -78,8 +81,9 @@ def test_parameter_formula_is_exact(name: str, parameters: int) -> None:
 
 
 def test_every_entry_has_a_source_and_the_catalogue_is_broad() -> None:
-    assert len(ENTRIES) >= 45
-    assert all(entry["source"] and entry["parameters"] > 1e8 for entry in ENTRIES.values())
+    assert len(ENTRIES) >= 140
+    whole = [ENTRIES[entry["base"]] | entry if "base" in entry else entry for entry in ENTRIES.values()]
+    assert all(entry["source"] and entry["parameters"] > 1e8 for entry in whole)
     assert len(models()) == len(ENTRIES)  # short names are unique
 
 
@@ -187,9 +191,10 @@ def test_heads_of_llama_1_default_to_multi_head_attention() -> None:
         ({"model_type": ...}, "config.json has no model_type"),
         ({"model_type": "mamba"}, "not yet supported: architecture 'mamba'; supported: llama, mistral"),
         (
-            {"model_type": "mixtral", "num_local_experts": 8},
-            "not yet supported: architecture 'mixtral' with num_local_exp",
+            {"model_type": "jamba", "num_experts": 8},
+            "not yet supported: architecture 'jamba' with num_experts",
         ),
+        ({"model_type": "mixtral"}, "config.json of model_type mixtral has no num_local_experts"),
         ({"kv_lora_rank": 512}, "with kv_lora_rank (multi-head latent attention)"),
         ({"hidden_size": "4096"}, "hidden_size in config.json is '4096'; it must be a whole number"),
         ({"hidden_size": True}, "hidden_size in config.json is True; it must be a whole number"),
@@ -265,18 +270,45 @@ JSON = st.recursive(
 KEYS = st.sampled_from([*LLAMA_31_8B, "head_dim", "sliding_window", "layer_types", "rope_parameters", "text_config"])
 
 
-@given(model_type=st.sampled_from([*FAMILIES]), change=st.dictionaries(KEYS, JSON, max_size=3))
+SPARSE = {
+    "moe_intermediate_size": 1024,
+    "intermediate_size_mlp": 8192,
+    "num_experts": 16,
+    "num_local_experts": 16,
+    "n_routed_experts": 16,
+    "num_experts_per_tok": 2,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
+    "interleave_moe_layer_step": 2,
+    "attention_chunk_size": 8192,
+    "sliding_window": 128,
+    "rotary_dim": 64,
+    "q_lora_rank": 1536,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_conv_kernel_dim": 4,
+}
+
+
+@given(model_type=st.sampled_from([*FAMILIES, *LAYERED]), change=st.dictionaries(KEYS, JSON, max_size=3))
 @settings(max_examples=200, deadline=None)
 def test_any_config_gives_a_model_or_one_clear_error(model_type: str, change: dict[str, Any]) -> None:
     try:
-        assert decoder_from_config({**LLAMA_31_8B, "model_type": model_type, **change}).parameters() > 0
+        sizes = SPARSE if model_type in LAYERED else {}
+        assert decoder_from_config({**LLAMA_31_8B, **sizes, "model_type": model_type, **change}).parameters() > 0
     except PredictorError as error:
         assert 0 < len(str(error)) < 600
 
 
 @pytest.mark.data
 def test_published_configs_give_the_catalogue(data_root: Path) -> None:
-    """The config.json files of ai-dynamo/aiconfigurator: dense ones are read, all others refused."""
+    """The config.json files of ai-dynamo/aiconfigurator: what is read has the shapes and formats of the catalogue."""
     files = sorted((data_root / "aiconfigurator").rglob("model_configs/*_config.json"))
     if not files:
         pytest.skip(f"no clone of ai-dynamo/aiconfigurator in {data_root}")
@@ -292,4 +324,6 @@ def test_published_configs_give_the_catalogue(data_root: Path) -> None:
             read += 1
             expected = models()[name]
             assert (found.parameters(), found.max_len) == (expected.parameters(), expected.max_len)
-    assert read >= 7
+            if found.expert_dtype:  # others keep their format in a second file
+                assert (found.linear_dtype, found.expert_dtype) == (expected.linear_dtype, expected.expert_dtype)
+    assert read >= 40

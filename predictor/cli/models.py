@@ -32,17 +32,17 @@ def models(
         show_sheet({"parameters": f"{chosen[0].parameters():,}", **facts}, chosen[0].name)
     else:
         show(
-            ["model", ">parameters", ">layers", ">hidden", ">heads", ">kv heads", ">longest", "weights"],
+            ["model", ">parameters", ">layers", ">hidden", "attention", "experts", ">longest", "weights"],
             [
                 [
                     model.name,
                     f"{digits(model.parameters() / 1e9)} B",
                     str(model.layers),
                     str(model.hidden),
-                    str(model.heads),
-                    str(model.kv_heads),
+                    model.attention,
+                    model.experts,
                     f"{model.max_len:,}",
-                    model.dtype,
+                    model.linear_dtype or model.expert_dtype or model.dtype,
                 ]
                 for model in chosen
             ],

@@ -7,10 +7,11 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from predictor.errors import InvalidRequest
-from predictor.ops import DTYPES, Op
+from predictor.ops import DTYPES, Collective, Op
+from predictor.ops.dtypes import out_bytes
 
 if TYPE_CHECKING:
-    from predictor.workloads.decoder import Decoder
+    from predictor.workloads.models import Model
 
 ENGINES = ("vllm", "sglang", "trtllm", "torch")
 KV_DTYPES = ("fp32", "fp16", "bf16", "fp8", "int8", "nvfp4")
@@ -29,10 +30,39 @@ class OpCall(NamedTuple):
     count: float  # type: ignore[assignment]  # hides tuple.count
 
 
-class Step(NamedTuple):
-    """One forward pass: `batch` sequences of q_len new tokens over kv_len cached ones (the new included).
+class Layout(NamedTuple):
+    """How GPUs share a model. tp: GPUs of each layer's attention. pp: stages of layers. dp: whole replicas.
 
-    dtype: of the linear layers; act_dtype: of what passes between them; kv_dtype: of the cache.
+    attention_dp: groups of tp GPUs that each attend to sequences of their own and share the experts. ep: shares of
+    the experts among those tp * attention_dp GPUs; within a share the experts' columns are split.
+    """
+
+    tp: int = 1
+    pp: int = 1
+    dp: int = 1
+    ep: int = 1
+    attention_dp: int = 1
+
+    @property
+    def expert_tp(self) -> int:
+        """GPUs that split the columns of an expert."""
+        return self.tp * self.attention_dp // self.ep
+
+    @property
+    def n_gpus(self) -> int:
+        """GPUs of all replicas."""
+        return self.tp * self.attention_dp * self.pp * self.dp
+
+
+# Exponent of the power law of expert popularity: what aiconfigurator's collectors take for trained routers.
+TYPICAL_SKEW = 1.01
+
+
+class Step(NamedTuple):
+    """One forward pass: `batch` sequences of q_len new tokens over kv_len cached ones (the new included), on one GPU.
+
+    dtype: of the linear layers; act_dtype: of what passes between them; kv_dtype: of the cache; expert_dtype: of the
+    experts, "" for dtype. The rest as in Layout; skew: of expert popularity.
     """
 
     phase: str
@@ -43,6 +73,15 @@ class Step(NamedTuple):
     act_dtype: str
     kv_dtype: str
     tp: int
+    attention_dp: int = 1
+    ep: int = 1
+    expert_dtype: str = ""
+    skew: float = TYPICAL_SKEW
+
+    @property
+    def expert_tp(self) -> int:
+        """GPUs that split the columns of an expert."""
+        return self.tp * self.attention_dp // self.ep
 
     @property
     def tokens(self) -> int:
@@ -54,36 +93,46 @@ class Step(NamedTuple):
 class Workload:
     """A model and how it is run; sizes are whole numbers, checked on creation (InvalidRequest).
 
-    batch: sequences that run together from start to end. input_len, output_len: tokens per sequence.
-    dtype: of the linear layers, any of predictor.ops.DTYPES; embeddings, output head, norms and attention arithmetic
-        stay in bf16 (fp16, tf32 or fp32 where dtype is that).
+    batch: sequences that run together, over all replicas. input_len, output_len: tokens per sequence.
+    dtype: of the linear layers and experts, any of predictor.ops.DTYPES; embeddings, output head, norms and attention
+        arithmetic stay in bf16 (fp16, tf32 or fp32 where dtype is that). "" takes what the weights were published in.
     kv_dtype: of the KV cache; "" keeps the activations' format.
-    tp: GPUs that share each layer. engine: what runs it; every engine gets the ops of a fused serving engine, and the
-        estimators tell engines apart.
+    tp, pp, dp, ep, attention_dp: as in Layout. engine: what runs it; every engine gets the ops of a fused serving
+        engine, and the estimators tell engines apart.
     """
 
-    model: Decoder
+    model: Model
     batch: int = 1
     input_len: int = 1024
     output_len: int = 128
-    dtype: str = "bf16"
+    dtype: str = ""
     kv_dtype: str = ""
     tp: int = 1
+    pp: int = 1
+    dp: int = 1
+    ep: int = 1
+    attention_dp: int = 1
     engine: str = "vllm"
+    expert_dtype: str = ""
 
     def __post_init__(self) -> None:
         """Checks every setting, the model last."""
         if not hasattr(self.model, "forward_ops"):
             raise InvalidRequest(f'model is {_show(self.model)}; it must be a model: get_model("Llama-3.1-8B").')
-        for name in ("batch", "input_len", "output_len", "tp"):
+        for name in ("batch", "input_len", "output_len", *Layout._fields):
             object.__setattr__(self, name, whole_number(name, getattr(self, name)))
-        for name, choices in (("dtype", tuple(DTYPES)), ("kv_dtype", ("", *KV_DTYPES)), ("engine", ENGINES)):
+        if self.dtype == "":
+            object.__setattr__(self, "expert_dtype", self.expert_dtype or self.model.expert_dtype)
+            object.__setattr__(self, "dtype", self.model.linear_dtype or "bf16")
+        weights = ("", *DTYPES)
+        choices = {"dtype": weights, "expert_dtype": weights, "kv_dtype": ("", *KV_DTYPES), "engine": ENGINES}
+        for name, known in choices.items():
             value = getattr(self, name)
-            if not isinstance(value, str) or value not in choices:
-                known = ", ".join(choice for choice in choices if choice)
-                raise InvalidRequest(f"{name} is {_show(value)}; it must be one of {known}.")
+            if not isinstance(value, str) or value not in known:
+                listed = ", ".join(choice for choice in known if choice)
+                raise InvalidRequest(f"{name} is {_show(value)}; it must be one of {listed}.")
         self._check_lengths()
-        self.model.shard(self.tp)
+        self._check_layout()
 
     def _check_lengths(self) -> None:
         total, most = self.input_len + self.output_len, self.model.max_len
@@ -97,6 +146,24 @@ class Workload:
                 f"batch * (input_len + output_len) is {self.batch * total}; it must be at most 2**31. Lower batch."
             )
 
+    def _check_layout(self) -> None:
+        group = self.tp * self.attention_dp
+        if group % self.ep:
+            raise InvalidRequest(
+                f"ep is {self.ep}; it must divide tp * attention_dp, the {group} GPUs that share the experts."
+            )
+        self.model.check(self.layout)
+
+    @property
+    def layout(self) -> Layout:
+        """How GPUs share the model."""
+        return Layout(self.tp, self.pp, self.dp, self.ep, self.attention_dp)
+
+    @property
+    def local_batch(self) -> int:
+        """Sequences whose cache one GPU holds; the fullest one where they do not divide."""
+        return -(-self.batch // (self.dp * self.attention_dp))
+
     @property
     def act_dtype(self) -> str:
         """Number format between the linear layers, of attention arithmetic, embeddings, norms and the output head."""
@@ -109,20 +176,41 @@ class Workload:
 
     def prefill_ops(self) -> tuple[OpCall, ...]:
         """One forward over batch × input_len tokens; the output head runs on the last token of each sequence."""
-        return self.model.forward_ops(self._step("prefill", self.input_len, self.input_len))
+        return self._ops(self.step("prefill", self.input_len, self.input_len))
 
     def decode_ops(self, kv_len: int) -> tuple[OpCall, ...]:
-        """One step: `batch` new tokens over kv_len cached tokens per sequence, the new one included."""
+        """One step: a new token per sequence over kv_len cached tokens each, the new one included."""
         length = whole_number("kv_len", kv_len)
         if length > self.model.max_len:
             raise InvalidRequest(
                 f"kv_len is {length}; {self.model.name} takes at most {self.model.max_len} tokens "
                 "(max_position_embeddings). Lower it."
             )
-        return self.model.forward_ops(self._step("decode", 1, length))
+        return self._ops(self.step("decode", 1, length))
 
-    def _step(self, phase: str, q_len: int, kv_len: int) -> Step:
-        return Step(phase, self.batch, q_len, kv_len, self.dtype, self.act_dtype, self.cache_dtype, self.tp)
+    def step(self, phase: str, q_len: int, kv_len: int) -> Step:
+        """What one GPU does in a forward pass; with pp, each of pp parts of the batch is in another stage."""
+        return Step(
+            phase,
+            -(-self.local_batch // self.pp),
+            q_len,
+            kv_len,
+            self.dtype,
+            self.act_dtype,
+            self.cache_dtype,
+            self.tp,
+            self.attention_dp,
+            self.ep,
+            self.expert_dtype,
+        )
+
+    def _ops(self, step: Step) -> tuple[OpCall, ...]:
+        calls = self.model.forward_ops(step)
+        if self.pp == 1:
+            return calls
+        message_bytes = step.tokens * self.model.hidden * float(out_bytes(step.act_dtype))
+        send = Collective(kind="send_recv", message_bytes=message_bytes, n_gpus=2)
+        return (*calls, OpCall("pipeline_send", send, self.pp - 1.0))
 
 
 def whole_number(name: str, value: Any) -> int:

@@ -6,16 +6,15 @@ What changes neither shapes nor counts (rotary base, soft-caps, multipliers, qua
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from predictor.errors import InvalidSpec, UnknownModel
+from predictor.errors import InvalidSpec
 from predictor.workloads.decoder import Decoder
-
-LARGEST_FILE_BYTES = 10 * 2**20  # published config files are below 100 kB
+from predictor.workloads.fields import Fields, language_model, read, short, show
+from predictor.workloads.layered import LayeredDecoder
+from predictor.workloads.layered_config import LAYERED, layered_from_config
 
 
 class Family(NamedTuple):
@@ -73,6 +72,7 @@ FAMILIES: Mapping[str, Family] = {
     "ministral": Family({**GQA, "sliding_window": 4096}, "all"),
     "qwen2": Family({**GQA, "use_sliding_window": False}, "from", ("always", "", "")),
     "qwen3": Family(QWEN_3, "from", biases=ATTENTION, qk_norm="head"),
+    "qwen3_vl_text": Family({**QWEN_3, "tie_word_embeddings": False}, biases=ATTENTION, qk_norm="head"),
     "phi3": Family({**MHA, "sliding_window": None}, "all"),
     "gemma": Family(GEMMA, biases=ATTENTION),
     "gemma2": Family(GEMMA, "even", biases=ATTENTION, norm_order="sandwich"),
@@ -86,18 +86,8 @@ FAMILIES: Mapping[str, Family] = {
     "internlm2": Family(MHA, biases=("bias", "bias", "")),  # configuration_internlm2.py beside the published weights
     "seed_oss": Family({**SEED, "mlp_bias": False}, "", ("attention_bias", "attention_out_bias", "mlp_bias")),
 }
-SUPPORTED = ", ".join(FAMILIES)
+SUPPORTED = ", ".join((*FAMILIES, *LAYERED))
 
-ACTIVATION_OF: Mapping[str, str] = {
-    "silu": "silu",
-    "swish": "silu",
-    "gelu": "gelu",
-    "gelu_pytorch_tanh": "gelu",
-    "gelu_new": "gelu",
-    "relu": "relu",
-    "relu2": "relu2",
-}
-DTYPE_OF: Mapping[str, str] = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 # Keys that say "not a plain dense decoder", whatever model_type claims.
 FOREIGN_KEYS: Mapping[str, str] = {
     "num_local_experts": "mixture of experts",
@@ -111,7 +101,7 @@ FOREIGN_KEYS: Mapping[str, str] = {
 }
 
 
-def decoder_from_config(source: Mapping[str, Any] | str | Path, name: str = "") -> Decoder:
+def decoder_from_config(source: Mapping[str, Any] | str | Path, name: str = "") -> Decoder | LayeredDecoder:
     """The decoder that a config.json describes; raises InvalidSpec naming the field that is missing or not understood.
 
     source: the parsed file, its path, or a directory that has one. name: for reports; else that of the directory.
@@ -120,42 +110,40 @@ def decoder_from_config(source: Mapping[str, Any] | str | Path, name: str = "") 
     origin = "a config mapping"
     if isinstance(source, str | Path):
         path = Path(source)
-        source, path = _read(path)
-        name, origin = name or path.absolute().parent.name, f"{path.name} in {_short(path.parent)}"
+        source, path = read(path)
+        name, origin = name or path.absolute().parent.name, f"{path.name} in {short(path.parent)}"
     if not isinstance(source, Mapping):
         raise InvalidSpec(f"config is a {type(source).__name__}; it must be a JSON object, a mapping or a path.")
     if not isinstance(name, str):
-        raise InvalidSpec(f"name is {_show(name)}; it must be text. Quote it.")
+        raise InvalidSpec(f"name is {show(name)}; it must be text. Quote it.")
     printable = "".join(letter for letter in name[:100] if letter.isprintable())
+    found = language_model(source).get("model_type")
+    if not isinstance(found, str) or not found:
+        raise InvalidSpec("config.json has no model_type; add the one of the model's family, such as llama.")
+    if found in LAYERED:
+        return layered_from_config(source, printable or "custom model", origin)
     return _Reader(source).decoder(printable or "custom model", origin)
 
 
-class _Reader:
-    """Typed access to the fields of one config; every failure names the field."""
+class _Reader(Fields):
+    """A config as a dense decoder."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self.outer = config
-        self.config: Mapping[str, Any] = config
-        if (text := config.get("text_config")) is not None:
-            if not isinstance(text, Mapping):
-                raise InvalidSpec(f"text_config of config.json is {_show(text)}; it must be an object.")
-            self.config = text
-        self.model_type = self.config.get("model_type", "")
+        super().__init__(config, {})
         self.family = self._family()
+        self.defaults = self.family.defaults
 
     def _family(self) -> Family:
-        if not isinstance(self.model_type, str) or not self.model_type:
-            raise InvalidSpec("config.json has no model_type; add the one of the model's family, such as llama.")
         for key, meaning in FOREIGN_KEYS.items():
             value = self.config.get(key)
             absent = value is None or (isinstance(value, int) and value in (0, 1))  # one expert is none
             if not absent:
                 raise InvalidSpec(
-                    f"not yet supported: architecture {_show(self.model_type)} with {key} ({meaning}); "
+                    f"not yet supported: architecture {show(self.model_type)} with {key} ({meaning}); "
                     f"supported: {SUPPORTED}."
                 )
         if self.model_type not in FAMILIES:
-            raise InvalidSpec(f"not yet supported: architecture {_show(self.model_type)}; supported: {SUPPORTED}.")
+            raise InvalidSpec(f"not yet supported: architecture {show(self.model_type)}; supported: {SUPPORTED}.")
         return FAMILIES[self.model_type]
 
     def decoder(self, name: str, origin: str) -> Decoder:
@@ -190,32 +178,6 @@ class _Reader:
             source=origin,
         )
 
-    def get(self, key: str) -> Any:
-        """The value in the file, else the family's default; raises if there is none.
-
-        A multimodal config ties the embeddings of its language model from outside.
-        """
-        for place in (self.config, self.outer if key == "tie_word_embeddings" else {}, self.family.defaults):
-            if key in place:
-                return place[key]
-        raise InvalidSpec(
-            f"config.json of model_type {self.model_type} has no {key}; add it from the model's published config.json."
-        )
-
-    def size(self, key: str, none_is: int | None = None) -> int:
-        value = self.get(key)
-        if value is None and none_is is not None:
-            return none_is
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 2**31:
-            raise InvalidSpec(f"{key} in config.json is {_show(value)}; it must be a whole number from 1 to 2**31.")
-        return value
-
-    def flag(self, key: str) -> bool:
-        value = self.get(key)
-        if not isinstance(value, bool):
-            raise InvalidSpec(f"{key} in config.json is {_show(value)}; it must be true or false.")
-        return value
-
     def bias(self, key: str) -> bool:
         """Whether the projection has a bias: key as in Family."""
         return key == "always" or (key != "" and self.flag(key))
@@ -239,7 +201,7 @@ class _Reader:
             known = ("sliding_attention", "full_attention")
             if not isinstance(types, list) or len(types) != layers or not all(each in known for each in types):
                 raise InvalidSpec(
-                    f"layer_types in config.json is {_show(types)}; it must list sliding_attention or full_attention "
+                    f"layer_types in config.json is {show(types)}; it must list sliding_attention or full_attention "
                     f"for each of the {layers} layers."
                 )
             return types.count("sliding_attention")
@@ -250,72 +212,3 @@ class _Reader:
         if rule == "pattern":
             return layers - layers // self.size("sliding_window_pattern")
         return layers
-
-    def rotary_dim(self, head_dim: int) -> int:
-        """Elements that the rotary embedding turns; 0: all."""
-        rope = self.config.get("rope_parameters")
-        found = rope.get("partial_rotary_factor") if isinstance(rope, Mapping) else None
-        if found is None:
-            found = self.config.get("partial_rotary_factor", self.family.defaults.get("partial_rotary_factor", 1.0))
-        if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found <= 1:
-            raise InvalidSpec(f"partial_rotary_factor in config.json is {_show(found)}; it must be above 0, at most 1.")
-        turned = int(head_dim * found)
-        return 0 if turned in (0, head_dim) else turned
-
-    def activation(self) -> str:
-        """Gemma calls the key hidden_activation; where that is null its class takes gelu_pytorch_tanh."""
-        value = self.config.get("hidden_activation") or self.get("hidden_act")
-        if not isinstance(value, str) or value not in ACTIVATION_OF:
-            raise InvalidSpec(
-                f"hidden_act in config.json is {_show(value)}; one of {', '.join(ACTIVATION_OF)} is known."
-            )
-        return ACTIVATION_OF[value]
-
-    def dtype(self) -> str:
-        for place in (self.config, self.outer):
-            for key in ("torch_dtype", "dtype"):
-                if (value := place.get(key)) is not None:
-                    if not isinstance(value, str) or value not in DTYPE_OF:
-                        known = ", ".join(DTYPE_OF)
-                        raise InvalidSpec(f"{key} in config.json is {_show(value)}; it must be one of {known}.")
-                    return DTYPE_OF[value]
-        raise InvalidSpec('config.json has no torch_dtype; add the format of the weights, such as "bfloat16".')
-
-
-def _read(path: Path) -> tuple[Any, Path]:
-    try:
-        path = path / "config.json" if path.is_dir() else path
-        if not path.is_file():  # a pipe or device would block
-            raise UnknownModel(
-                f'no file "{_short(path)}"; give the path of a config.json or of a directory that has one.'
-            )
-        size = path.stat().st_size
-        if size > LARGEST_FILE_BYTES:
-            raise InvalidSpec(f'"{_short(path)}" has {size} bytes; a config.json has at most {LARGEST_FILE_BYTES}.')
-        with path.open("rb") as file:
-            text = file.read(LARGEST_FILE_BYTES + 1).decode("utf-8-sig")
-        return json.loads(text, object_pairs_hook=_object), path
-    except (OSError, ValueError, RecursionError) as error:  # JSON and Unicode errors are ValueErrors
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
-        raise InvalidSpec(f'cannot read "{_short(path)}" as JSON: {reason}; give a valid config.json.') from error
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    seen = dict(pairs)
-    if len(seen) != len(pairs):
-        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise InvalidSpec(f"{_show(twice)} appears twice in config.json; keep one.")
-    return seen
-
-
-def _short(path: Path) -> str:
-    return str(path).encode("unicode_escape").decode()[:200]
-
-
-def _show(value: object) -> str:
-    if isinstance(value, int) and value.bit_length() > 128:  # str() of an int of many digits raises
-        return f"a number of {value.bit_length()} bits"
-    if isinstance(value, dict | list | tuple | set):
-        return f"a {type(value).__name__} of {len(value)} entries"
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

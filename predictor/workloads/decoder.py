@@ -14,7 +14,7 @@ from typing import NamedTuple
 from predictor.errors import InvalidRequest, InvalidSpec
 from predictor.ops import DTYPES, Attention, Collective, Gemm, Pointwise
 from predictor.ops.dtypes import out_bytes
-from predictor.workloads.base import OpCall, Step
+from predictor.workloads.base import Layout, OpCall, Step
 
 NORMS = ("rms_norm", "layer_norm")
 NORM_ORDERS = ("pre", "post", "sandwich")
@@ -48,7 +48,7 @@ class Decoder:
     norm_order: norms before attention and feed-forward ("pre"), after ("post"), or both ("sandwich").
     window: keys each query sees in the window_layers layers that have a sliding window, itself included; 0: none.
     rotary_dim: elements of a head that the rotary embedding turns; 0: all.
-    dtype: of the published weights.
+    dtype: of the published weights; linear_dtype: of its linear layers where they are quantised.
 
     >>> gpt = dict(hidden=64, layers=2, heads=4, kv_heads=4, head_dim=16, inter=256, vocab=1000, max_len=512)
     >>> Decoder(name="tiny", **gpt, source="made up").parameters()
@@ -78,6 +78,7 @@ class Decoder:
     rotary_dim: int = 0
     activation: str = "silu"
     dtype: str = "bf16"
+    linear_dtype: str = ""
 
     def __post_init__(self) -> None:
         """Checks every field, then those that hang together."""
@@ -171,6 +172,56 @@ class Decoder:
         biases = self.qkv_bias * (part.heads + 2 * part.kv_heads) * self.head_dim + self.o_bias * self.hidden
         biases += self.mlp_bias * ((2 if self.gated else 1) * part.inter + self.hidden)
         return self.layers * (norms + qk_norm + biases) + norm
+
+    @property
+    def attention(self) -> str:
+        """Heads and windows, as a list of models shows them."""
+        sliding = f"; window {self.window} in {self.window_layers} layers" if self.window_layers else ""
+        return f"{self.heads}/{self.kv_heads} heads{sliding}"
+
+    @property
+    def experts(self) -> str:
+        """There are no experts."""
+        return ""
+
+    @property
+    def expert_dtype(self) -> str:
+        """There are no experts."""
+        return ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to say with every prediction: nothing."""
+        return ()
+
+    def check(self, layout: Layout) -> None:
+        """Raises InvalidRequest where the model cannot be split so."""
+        for name in ("ep", "attention_dp"):
+            if (value := getattr(layout, name)) > 1:
+                raise InvalidRequest(f"{name} is {value}; {self.name} has no experts. Set it to 1 and use tp or dp.")
+        if layout.pp > self.layers:
+            raise InvalidRequest(f"pp is {layout.pp}; {self.name} has {self.layers} layers. Lower pp.")
+        self.shard(layout.tp)
+
+    def elements(self, layout: Layout) -> tuple[float, float, float]:
+        """Elements on one GPU: linear layers, experts (none), and what stays in the format of the activations."""
+        plain = self.embedding_parameters(layout.tp) + self.vector_parameters(layout.tp) / layout.pp
+        return self.linear_parameters(layout.tp) / layout.pp, 0.0, plain
+
+    def cached(self, length: int, layout: Layout) -> float:
+        """Cache elements of one sequence on one GPU of a stage; a sliding-window layer keeps its window only."""
+        kept = (self.layers - self.window_layers) * length + self.window_layers * min(length, self.window)
+        return 2.0 * self.shard(layout.tp).kv_heads * self.head_dim * kept / layout.pp
+
+    def state_bytes(self, layout: Layout) -> float:
+        """Bytes per sequence that do not grow with its length: none."""
+        return 0.0
+
+    def widest(self, layout: Layout) -> int:
+        """Elements per token of the wider sublayer: query, key, value and output, or gate, up and their product."""
+        part = self.shard(layout.tp)
+        attention = (2 * part.heads + 2 * part.kv_heads) * self.head_dim
+        return max(attention, (3 if self.gated else 2) * part.inter)
 
     def forward_ops(self, step: Step) -> tuple[OpCall, ...]:
         """The ops of one forward pass on one of step.tp GPUs, equal ones once with their count."""

@@ -12,6 +12,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -21,19 +22,23 @@ from typing import Any, NamedTuple
 from predictor.errors import UnknownModel
 from predictor.workloads.config import decoder_from_config
 from predictor.workloads.decoder import Decoder
+from predictor.workloads.layered import LayeredDecoder
+from predictor.workloads.layered_config import layered_from_config
+
+Model = Decoder | LayeredDecoder
 
 # A fine-tune of a model has its shapes; these words of a name say which fine-tune, or which file format.
 VARIANTS = frozenset({"instruct", "chat", "it", "hf", "base", "pt"})
-NOT_SHAPE = ("parameters", "aliases")
+NOT_SHAPE = ("parameters", "aliases", "base")
 
 
 class _Catalogue(NamedTuple):
-    decoders: Mapping[str, Decoder]
+    decoders: Mapping[str, Model]
     names: Mapping[str, str]  # normalised name -> key of decoders
     parameters: Mapping[str, int]
 
 
-def models() -> Mapping[str, Decoder]:
+def models() -> Mapping[str, Model]:
     """Every model of the catalogue by name, in file order."""
     return _catalogue().decoders
 
@@ -43,7 +48,7 @@ def published_parameters() -> Mapping[str, int]:
     return _catalogue().parameters
 
 
-def get_model(name: str | Path) -> Decoder:
+def get_model(name: str | Path) -> Model:
     """The model of that name, hub id or alias, or the one that a config.json (or the directory with it) describes.
 
     Upper and lower case, the organisation before the slash and the words of VARIANTS make no difference: an instruct
@@ -78,18 +83,29 @@ def normalise(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def _catalogue() -> _Catalogue:
-    text = resources.files("predictor").joinpath("catalog", "models.toml").read_text(encoding="utf-8")
-    entries: dict[str, dict[str, Any]] = tomllib.loads(text)
-    decoders: dict[str, Decoder] = {}
+    decoders: dict[str, Model] = {}
     names: dict[str, str] = {}
     parameters: dict[str, int] = {}
-    for hub_id, entry in entries.items():
-        name = hub_id.rpartition("/")[2]
-        decoders[name] = Decoder(name=name, **{key: entry[key] for key in entry if key not in NOT_SHAPE})
-        parameters[name] = entry["parameters"]
-        for each in (hub_id, name, *entry.get("aliases", ())):
-            names[normalise(each)] = name
+    for read, file in ((_dense, "models.toml"), (_layered, "sparse_models.toml")):
+        text = resources.files("predictor").joinpath("catalog", file).read_text(encoding="utf-8")
+        entries: dict[str, dict[str, Any]] = tomllib.loads(text)
+        for hub_id, entry in entries.items():
+            name = hub_id.rpartition("/")[2]
+            shapes = entries[entry["base"]] | entry if "base" in entry else entry
+            decoders[name] = read(name, shapes)
+            parameters[name] = shapes["parameters"]
+            for each in (hub_id, name, *entry.get("aliases", ())):
+                names[normalise(each)] = name
     return _Catalogue(MappingProxyType(decoders), names, MappingProxyType(parameters))
+
+
+def _dense(name: str, entry: Mapping[str, Any]) -> Model:
+    return Decoder(name=name, **{key: entry[key] for key in entry if key not in NOT_SHAPE})
+
+
+def _layered(name: str, entry: Mapping[str, Any]) -> Model:
+    found = layered_from_config(entry, name, entry["source"])
+    return replace(found, **{key: entry[key] for key in ("linear_dtype", "expert_dtype") if key in entry})
 
 
 def _is_directory(name: str) -> bool:

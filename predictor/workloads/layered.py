@@ -1,0 +1,172 @@
+"""Decoders whose layers differ, or hold experts, latent attention or a recurrence: a list of kinds of layers.
+
+The ops are those of vLLM's model files (mixtral.py, qwen3_moe.py, gpt_oss.py, deepseek_v2.py, qwen3_next.py): fused
+projections, the residual addition inside the RMS norm, one fused call for the routed experts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from predictor.errors import InvalidRequest, InvalidSpec
+from predictor.ops import Collective, Gemm
+from predictor.ops.dtypes import out_bytes
+from predictor.workloads.base import Layout, OpCall, Step
+from predictor.workloads.feed_forward import Experts, FeedForward
+from predictor.workloads.mixers import LinearAttention, Mixer, point
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """`count` equal layers: what mixes tokens, then the feed-forward."""
+
+    count: int
+    mixer: Mixer
+    feed_forward: FeedForward
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayeredDecoder:
+    """A decoder as kinds of layers; widths as in Decoder.
+
+    norms: RMS norms per layer over the model width, 2 or, before and after each sublayer, 4.
+    linear_dtype, expert_dtype: number formats of the published weights of linear layers and of experts; what a
+        workload runs in unless told otherwise. "" is the format of the activations.
+    """
+
+    name: str
+    hidden: int
+    vocab: int
+    max_len: int
+    layers_of: tuple[Layer, ...]
+    source: str
+    tied_embeddings: bool = False
+    norms: int = 2
+    dtype: str = "bf16"
+    linear_dtype: str = ""
+    expert_dtype: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        """Checks that there are layers and that the sizes are positive."""
+        for name in ("hidden", "vocab", "max_len", "layers"):
+            if getattr(self, name) < 1:
+                raise InvalidSpec(f"{name} of {self.name} is {getattr(self, name)}; it must be at least 1.")
+
+    @property
+    def layers(self) -> int:
+        """Layers of all kinds."""
+        return sum(layer.count for layer in self.layers_of)
+
+    @property
+    def attention(self) -> str:
+        """Kinds of attention, the most frequent first: "64/8 heads", "64/8 heads, window 128"."""
+        counts: dict[str, int] = {}
+        for layer in self.layers_of:
+            counts[layer.mixer.label] = counts.get(layer.mixer.label, 0) + layer.count
+        return "; ".join(sorted(counts, key=lambda label: -counts[label]))
+
+    @property
+    def experts(self) -> str:
+        """ "8 of 128" where tokens visit experts."""
+        found = [layer.feed_forward for layer in self.layers_of if isinstance(layer.feed_forward, Experts)]
+        return f"{found[0].topk} of {found[0].experts}" if found else ""
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether any layer routes tokens to experts."""
+        return any(isinstance(layer.feed_forward, Experts) for layer in self.layers_of)
+
+    def check(self, layout: Layout) -> None:
+        """Raises InvalidRequest where the model cannot be split so."""
+        if layout.ep > 1 and not self.has_experts:
+            raise InvalidRequest(f"ep is {layout.ep}; {self.name} has no experts. Set ep to 1.")
+        if layout.pp > self.layers:
+            raise InvalidRequest(f"pp is {layout.pp}; {self.name} has {self.layers} layers. Lower pp.")
+        self._sums(layout)
+
+    def _sums(self, layout: Layout) -> tuple[float, float, float]:
+        """Elements of linear layers, of experts and of norms and biases in all layers, on one GPU of a stage."""
+        matrices = experts = plain = 0.0
+        for layer in self.layers_of:
+            mixer = layer.mixer.elements(self.hidden, layout.tp)
+            after = layer.feed_forward.elements(self.hidden, layout.tp)
+            matrices += layer.count * (mixer.linear + after.linear)
+            plain += layer.count * (mixer.plain + after.plain + self.norms * self.hidden)
+            if isinstance(layer.feed_forward, Experts):
+                experts += layer.count * layer.feed_forward.expert_elements(self.hidden, layout.expert_tp, layout.ep)
+        return matrices / layout.pp, experts / layout.pp, plain / layout.pp
+
+    def parameters(self) -> int:
+        """Parameters of the whole model, all experts counted, tied embeddings once."""
+        return int(sum(self.elements(Layout())))
+
+    def elements(self, layout: Layout) -> tuple[float, float, float]:
+        """Elements on one GPU: linear layers, experts, and what stays in the format of the activations."""
+        matrices, experts, plain = self._sums(layout)
+        embeddings = (1 if self.tied_embeddings else 2) * -(-self.vocab // layout.tp) * self.hidden
+        return matrices, experts, plain + embeddings + self.hidden
+
+    def cached(self, length: int, layout: Layout) -> float:
+        """Cache elements of one sequence on one GPU of a stage."""
+        return sum(layer.count * layer.mixer.cached(length, layout.tp) for layer in self.layers_of) / layout.pp
+
+    def state_bytes(self, layout: Layout) -> float:
+        """Bytes per sequence that do not grow with its length, on one GPU of a stage."""
+        return sum(layer.count * layer.mixer.state_bytes(layout.tp) for layer in self.layers_of) / layout.pp
+
+    def widest(self, layout: Layout) -> int:
+        """Elements per token of the widest sublayer."""
+        each = [
+            max(layer.mixer.widest(layout.tp), layer.feed_forward.widest(layout.expert_tp)) for layer in self.layers_of
+        ]
+        return max(each)
+
+    def forward_ops(self, step: Step) -> tuple[OpCall, ...]:
+        """The ops of one forward pass through all stages, on one GPU of each; equal ones once with their count."""
+        found: dict[tuple[str, object], float] = {}
+        calls = [OpCall("embedding", point("", "embedding", step.tokens, self.hidden, step).op, 1.0)]
+        between = max(0, self.norms - 2)
+        for layer in self.layers_of:
+            of_layer = [
+                OpCall("add_rms_norm", point("", "add_rms_norm", step.tokens, self.hidden, step).op, 2.0),
+                *layer.mixer.calls(self.hidden, step),
+                *layer.feed_forward.calls(self.hidden, step),
+                *self._collectives(layer, step),
+            ]
+            if between:
+                norm = point("", "rms_norm", step.tokens, self.hidden, step)
+                of_layer.append(OpCall("rms_norm", norm.op, float(between)))
+            calls += [call._replace(count=call.count * layer.count) for call in of_layer]
+        calls.append(point("rms_norm", "rms_norm", step.tokens, self.hidden, step))
+        head = Gemm(m=step.batch, n=-(-self.vocab // step.tp), k=self.hidden, dtype=step.act_dtype)
+        calls.append(OpCall("lm_head", head, 1.0))
+        if step.tp > 1:
+            logits = step.batch * self.vocab * float(out_bytes(step.act_dtype))
+            gather = Collective(kind="all_gather", message_bytes=logits, n_gpus=step.tp)
+            calls.append(OpCall("logits_all_gather", gather, 1.0))
+        for name, op, count in calls:
+            found[name, op] = found.get((name, op), 0.0) + count
+        return tuple(OpCall(name, op, count) for (name, op), count in found.items())  # type: ignore[arg-type]
+
+    def _collectives(self, layer: Layer, step: Step) -> list[OpCall]:
+        """All-reduce after mixer and feed-forward; with attention-dp the experts' tokens are gathered and scattered."""
+        message = step.tokens * self.hidden * float(out_bytes(step.act_dtype))
+        calls = []
+        spread = isinstance(layer.feed_forward, Experts) and step.attention_dp > 1
+        if step.tp > 1:
+            reduce = Collective(kind="all_reduce", message_bytes=message, n_gpus=step.tp)
+            calls.append(OpCall("all_reduce", reduce, 1.0 if spread else 2.0))
+        if spread:
+            gpus = step.tp * step.attention_dp
+            whole = message * step.attention_dp
+            for name, kind in (("dispatch", "all_gather"), ("combine", "reduce_scatter")):
+                calls.append(OpCall(name, Collective(kind=kind, message_bytes=whole, n_gpus=gpus), 1.0))
+        return calls
+
+
+def recurrent_note(layers: tuple[Layer, ...]) -> tuple[str, ...]:
+    """What to say of layers whose kernels nobody measured."""
+    if any(isinstance(layer.mixer, LinearAttention) for layer in layers):
+        return ("linear-attention layers are counted as projections and products with the state; not measured.",)
+    return ()

@@ -1,0 +1,222 @@
+"""Reads a Hugging Face config.json of a decoder with experts, latent attention or linear attention.
+
+What the file leaves out takes the default of the model type's own configuration class (transformers 5.23) and nothing
+else. Multi-token-prediction layers and vision towers are not part of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from predictor.errors import InvalidSpec
+from predictor.workloads.feed_forward import DenseFeedForward, Experts, FeedForward
+from predictor.workloads.fields import Fields, show
+from predictor.workloads.layered import Layer, LayeredDecoder, recurrent_note
+from predictor.workloads.mixers import GroupedAttention, LatentAttention, LinearAttention, Mixer
+from predictor.workloads.quantization import published_dtypes
+
+
+class Family(NamedTuple):
+    """defaults: of the configuration class. mixers, feed_forwards: of each layer, in order."""
+
+    defaults: Mapping[str, Any]
+    mixers: Callable[[Fields, int], list[Mixer]]
+    feed_forwards: Callable[[Fields, int], list[FeedForward]]
+
+
+def layered_from_config(config: Mapping[str, Any], name: str, origin: str) -> LayeredDecoder:
+    """The decoder of a config whose model_type is in LAYERED."""
+    model_type = str(Fields(config, {}).model_type)
+    family = LAYERED[model_type]
+    fields = Fields(config, family.defaults)
+    count = fields.size("num_hidden_layers")
+    pairs = zip(family.mixers(fields, count), family.feed_forwards(fields, count), strict=True)
+    counts: dict[tuple[Mixer, FeedForward], int] = {}
+    for pair in pairs:
+        counts[pair] = counts.get(pair, 0) + 1
+    layers = tuple(Layer(count=n, mixer=mixer, feed_forward=after) for (mixer, after), n in counts.items())
+    linear_dtype, expert_dtype = published_dtypes(fields, count)
+    return LayeredDecoder(
+        name=name,
+        hidden=fields.size("hidden_size"),
+        vocab=fields.size("vocab_size"),
+        max_len=fields.size("max_position_embeddings"),
+        layers_of=layers,
+        tied_embeddings=fields.flag("tie_word_embeddings"),
+        dtype="bf16" if fields.absent("torch_dtype", "dtype") and expert_dtype else fields.dtype(),
+        linear_dtype=linear_dtype,
+        expert_dtype=expert_dtype,
+        notes=recurrent_note(layers),
+        source=origin,
+    )
+
+
+def _grouped(fields: Fields, **options: Any) -> GroupedAttention:
+    heads, hidden = fields.size("num_attention_heads"), fields.size("hidden_size")
+    head_dim = fields.size("head_dim", none_is=hidden // heads)
+    bias = bool(fields.config.get("attention_bias", fields.defaults.get("attention_bias", False)))
+    found: dict[str, Any] = {
+        "heads": heads,
+        "kv_heads": fields.size("num_key_value_heads", none_is=heads),
+        "head_dim": head_dim,
+        "qkv_bias": bias,
+        "o_bias": bias,
+        "rotary_dim": fields.rotary_dim(head_dim),
+    }
+    return GroupedAttention(**(found | options))
+
+
+def _same_attention(fields: Fields, layers: int) -> list[Mixer]:
+    """Full attention in every layer."""
+    return [_grouped(fields)] * layers
+
+
+def _normed_attention(fields: Fields, layers: int) -> list[Mixer]:
+    """Full attention with normalised queries and keys in every layer."""
+    return [_grouped(fields, qk_norm=True)] * layers
+
+
+def _qwen2_attention(fields: Fields, layers: int) -> list[Mixer]:
+    return [_grouped(fields, qkv_bias=True, o_bias=False)] * layers
+
+
+def _glm4_attention(fields: Fields, layers: int) -> list[Mixer]:
+    return [_grouped(fields, o_bias=False, qk_norm=fields.flag("use_qk_norm"))] * layers
+
+
+def _minimax_attention(fields: Fields, layers: int) -> list[Mixer]:
+    return [_grouped(fields, qk_norm=True, rotary_dim=fields.size("rotary_dim"))] * layers
+
+
+def _by_type(fields: Fields, layers: int, kinds: Mapping[str, Mixer]) -> list[Mixer]:
+    types = fields.get("layer_types")
+    if not isinstance(types, list) or len(types) != layers or not all(each in kinds for each in types):
+        raise InvalidSpec(
+            f"layer_types in config.json is {show(types)}; it must list {' or '.join(kinds)} for each of the "
+            f"{layers} layers."
+        )
+    return [kinds[each] for each in types]
+
+
+def _gpt_oss_attention(fields: Fields, layers: int) -> list[Mixer]:
+    """Windows in every other layer, the first one included (GptOssConfig)."""
+    full, sliding = _grouped(fields), _grouped(fields, window=fields.size("sliding_window"))
+    if fields.absent("layer_types"):
+        return [full if layer % 2 else sliding for layer in range(layers)]
+    return _by_type(fields, layers, {"full_attention": full, "sliding_attention": sliding})
+
+
+def _llama4_attention(fields: Fields, layers: int) -> list[Mixer]:
+    """Three of four layers attend within chunks, the fourth, without positions, to all (Llama4TextConfig)."""
+    chunked, full = _grouped(fields, window=fields.size("attention_chunk_size")), _grouped(fields)
+    return [full if (layer + 1) % 4 == 0 else chunked for layer in range(layers)]
+
+
+def _mixtral_attention(fields: Fields, layers: int) -> list[Mixer]:
+    window = fields.config.get("sliding_window")
+    return [_grouped(fields, window=fields.size("sliding_window") if window else 0)] * layers
+
+
+def _latent_attention(fields: Fields, layers: int) -> list[Mixer]:
+    sparse = "index_topk" in fields.config
+    latent = LatentAttention(
+        heads=fields.size("num_attention_heads"),
+        q_rank=fields.size("q_lora_rank") if fields.get("q_lora_rank") else 0,
+        kv_rank=fields.size("kv_lora_rank"),
+        nope_dim=fields.size("qk_nope_head_dim"),
+        rope_dim=fields.size("qk_rope_head_dim"),
+        v_dim=fields.size("v_head_dim"),
+        index_heads=fields.size("index_n_heads") if sparse else 0,
+        index_dim=fields.size("index_head_dim") if sparse else 0,
+        index_topk=fields.size("index_topk") if sparse else 0,
+    )
+    return [latent] * layers
+
+
+def _hybrid_attention(fields: Fields, layers: int) -> list[Mixer]:
+    """Linear attention with a layer of gated full attention in between (Qwen3-Next, Qwen3.5)."""
+    linear = LinearAttention(
+        key_heads=fields.size("linear_num_key_heads"),
+        value_heads=fields.size("linear_num_value_heads"),
+        key_dim=fields.size("linear_key_head_dim"),
+        value_dim=fields.size("linear_value_head_dim"),
+        conv_kernel=fields.size("linear_conv_kernel_dim"),
+    )
+    full = _grouped(fields, qk_norm=True, gated=True)
+    if "layer_types" in fields.config:
+        return _by_type(fields, layers, {"linear_attention": linear, "full_attention": full})
+    every = fields.size("full_attention_interval")
+    return [full if (layer + 1) % every == 0 else linear for layer in range(layers)]
+
+
+def _experts(fields: Fields, experts: str, inter: str, **options: Any) -> Experts:
+    return Experts(
+        experts=fields.size(experts), topk=fields.size("num_experts_per_tok"), inter=fields.size(inter), **options
+    )
+
+
+def _all_experts(experts: str, inter: str, **options: Any) -> Callable[[Fields, int], list[FeedForward]]:
+    """Experts in every layer; the keys that say how many and how wide."""
+    return lambda fields, layers: [_experts(fields, experts, inter, **options)] * layers
+
+
+def _qwen_experts(fields: Fields, layers: int) -> list[FeedForward]:
+    """Experts in every decoder_sparse_step-th layer that mlp_only_layers does not name; a shared one where it has a
+    width."""
+    shared = fields.config.get("shared_expert_intermediate_size") or 0
+    options = {"shared_inter": fields.size("shared_expert_intermediate_size"), "shared_gate": True} if shared else {}
+    routed = _experts(fields, "num_experts", "moe_intermediate_size", **options)
+    step, dense_layers = fields.size("decoder_sparse_step"), fields.get("mlp_only_layers") or []
+    if not isinstance(dense_layers, list):
+        raise InvalidSpec(f"mlp_only_layers in config.json is {show(dense_layers)}; it must be a list of layers.")
+    sparse = [layer not in dense_layers and (layer + 1) % step == 0 for layer in range(layers)]
+    if all(sparse):
+        return [routed] * layers
+    dense = DenseFeedForward(inter=fields.size("intermediate_size"))
+    return [routed if each else dense for each in sparse]
+
+
+def _deepseek_experts(fields: Fields, layers: int) -> list[FeedForward]:
+    """Dense in the first layers, then routed experts beside shared ones."""
+    first = fields.count("first_k_dense_replace")
+    inter, shared = fields.size("moe_intermediate_size"), fields.count("n_shared_experts")
+    routed = _experts(fields, "n_routed_experts", "moe_intermediate_size", shared_inter=inter * shared)
+    return [DenseFeedForward(inter=fields.size("intermediate_size"))] * first + [routed] * (layers - first)
+
+
+def _llama4_experts(fields: Fields, layers: int) -> list[FeedForward]:
+    """Experts with a shared one in every interleave_moe_layer_step-th layer, dense in between."""
+    inter, step = fields.size("intermediate_size"), fields.size("interleave_moe_layer_step")
+    routed = _experts(fields, "num_local_experts", "intermediate_size", shared_inter=inter)
+    dense = DenseFeedForward(inter=fields.size("intermediate_size_mlp"))
+    return [routed if (layer + 1) % step == 0 else dense for layer in range(layers)]
+
+
+def _dense(fields: Fields, layers: int) -> list[FeedForward]:
+    return [DenseFeedForward(inter=fields.size("intermediate_size"))] * layers
+
+
+GQA: Mapping[str, Any] = {"head_dim": None, "tie_word_embeddings": False}
+QWEN: Mapping[str, Any] = {**GQA, "decoder_sparse_step": 1, "mlp_only_layers": []}
+LATENT: Mapping[str, Any] = {"tie_word_embeddings": False}
+HYBRID: Mapping[str, Any] = {**QWEN, "full_attention_interval": 4, "partial_rotary_factor": 0.25}
+
+LAYERED: Mapping[str, Family] = {
+    "mixtral": Family(GQA, _mixtral_attention, _all_experts("num_local_experts", "intermediate_size")),
+    "qwen2_moe": Family(QWEN, _qwen2_attention, _qwen_experts),
+    "qwen3_moe": Family(QWEN, _normed_attention, _qwen_experts),
+    "qwen3_vl_moe_text": Family(QWEN, _normed_attention, _qwen_experts),
+    "gpt_oss": Family(GQA, _gpt_oss_attention, _all_experts("num_local_experts", "intermediate_size", bias=True)),
+    "deepseek_v2": Family(LATENT, _latent_attention, _deepseek_experts),
+    "deepseek_v3": Family(LATENT, _latent_attention, _deepseek_experts),
+    "deepseek_v32": Family(LATENT, _latent_attention, _deepseek_experts),
+    "kimi_k2": Family(LATENT, _latent_attention, _deepseek_experts),
+    "glm_moe_dsa": Family(LATENT, _latent_attention, _deepseek_experts),
+    "glm4_moe": Family({**GQA, "use_qk_norm": False}, _glm4_attention, _deepseek_experts),
+    "minimax_m2": Family(GQA, _minimax_attention, _all_experts("num_local_experts", "intermediate_size")),
+    "llama4_text": Family(GQA, _llama4_attention, _llama4_experts),
+    "qwen3_next": Family(HYBRID, _hybrid_attention, _qwen_experts),
+    "qwen3_5_moe_text": Family(HYBRID, _hybrid_attention, _qwen_experts),
+    "qwen3_5_text": Family(HYBRID, _hybrid_attention, _dense),
+}

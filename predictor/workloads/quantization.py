@@ -1,0 +1,73 @@
+"""Number formats that a published config.json says its weights are in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from predictor.errors import InvalidSpec
+from predictor.workloads.fields import Fields, show
+
+
+def published_dtypes(fields: Fields, layers: int) -> tuple[str, str]:
+    """(format of linear layers, format of experts) by quantization_config; "" where they are not quantised.
+
+    Attention that the config leaves out of the quantisation keeps all linear layers but the experts unquantised.
+    """
+    config = fields.config.get("quantization_config", fields.outer.get("quantization_config"))
+    if config is None:
+        return "", ""
+    if not isinstance(config, Mapping):
+        raise InvalidSpec(f"quantization_config in config.json is {show(config)}; it must be an object.")
+    dtype = _dtype(config)
+    kept = config.get("modules_to_not_convert") or config.get("ignore") or config.get("exclude_modules") or []
+    whole = [str(name) for name in kept if str(name).rstrip("*.$").endswith(("self_attn", "self_attn.o_proj"))]
+    plain_attention = any("*" in name for name in whole) or len(whole) >= layers
+    return ("" if plain_attention else dtype), dtype
+
+
+def _dtype(config: Mapping[str, Any]) -> str:
+    method = config.get("quant_method")
+    if method in ("fp8", "fbgemm_fp8"):
+        return "fp8_block" if config.get("weight_block_size") else "fp8"
+    if method == "mxfp4":
+        return "mxfp4_wo"
+    if method in ("awq", "gptq", "bitsandbytes"):
+        bits = config.get("bits", config.get("w_bit", 4 if config.get("load_in_4bit") else 8))
+        if bits in (4, 8):
+            return "int8" if method == "bitsandbytes" and bits == 8 else f"int{bits}_wo"
+        raise InvalidSpec(f"bits in quantization_config is {show(bits)}; 4 and 8 are known.")
+    if method == "modelopt":
+        algorithm = str(config.get("quant_algo", "")).upper()
+        known = {"FP8": "fp8", "NVFP4": "nvfp4", "W4A16_AWQ": "int4_wo", "FP8_PB_WO": "fp8_block", "INT8_SQ": "int8"}
+        if algorithm in known:
+            return known[algorithm]
+        listed = ", ".join(known)
+        raise InvalidSpec(f"not yet supported: quant_algo {show(algorithm)} in quantization_config; known: {listed}.")
+    if method == "compressed-tensors":
+        return _compressed(config)
+    raise InvalidSpec(
+        f"quant_method in quantization_config is {show(method)}; known: fp8, fbgemm_fp8, mxfp4, awq, gptq, "
+        "bitsandbytes, modelopt, compressed-tensors."
+    )
+
+
+def _compressed(config: Mapping[str, Any]) -> str:
+    """The format of the first group of a compressed-tensors config."""
+    groups = config.get("config_groups")
+    group = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
+    weights = group.get("weights") if isinstance(group, Mapping) else None
+    if not isinstance(weights, Mapping) or not isinstance(group, Mapping):
+        raise InvalidSpec("quantization_config has no config_groups with weights; copy it from the published file.")
+    bits, kind, alone = weights.get("num_bits"), weights.get("type"), group.get("input_activations") is None
+    found = {
+        ("float", 8, False): "fp8_block" if weights.get("strategy") == "block" else "fp8",
+        ("float", 4, False): "nvfp4",
+        ("int", 8, False): "int8",
+        ("int", 8, True): "int8_wo",
+        ("int", 4, True): "int4_wo",
+        ("float", 4, True): "mxfp4_wo",
+    }.get((str(kind), int(bits or 0), alone))
+    if found is None:
+        raise InvalidSpec(f"weights in quantization_config are {show(kind)} of {show(bits)} bits; not known.")
+    return found
