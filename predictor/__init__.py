@@ -12,26 +12,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from predictor.answer import answer, predict
     from predictor.bundle import Bundle, load_bundle
     from predictor.errors import PredictorError
     from predictor.features import Setting
     from predictor.gpu import Gpu, catalogue, get_gpu
     from predictor.ops import Attention, Collective, Conv, Gemm, Mla, Moe, Pointwise
-    from predictor.prediction import predict, predict_op
+    from predictor.prediction import predict_op
     from predictor.report import Interval, Report
+    from predictor.request import Request
     from predictor.workloads.models import get_model, models
 
 __version__ = "0.1.0"
 
 # Where each public name lives; it is imported when first asked for, so that `import predictor` stays light.
 _HOME = {
+    "answer": ("answer", "predict"),
     "bundle": ("Bundle", "load_bundle"),
     "errors": ("PredictorError",),
     "features": ("Setting",),
     "gpu": ("Gpu", "catalogue", "get_gpu"),
     "ops": ("Attention", "Collective", "Conv", "Gemm", "Mla", "Moe", "Pointwise"),
-    "prediction": ("predict", "predict_op"),
+    "prediction": ("predict_op",),
     "report": ("Interval", "Report"),
+    "request": ("Request",),
     "workloads.models": ("get_model", "models"),
 }
 
@@ -48,7 +52,9 @@ __all__ = [
     "Pointwise",
     "PredictorError",
     "Report",
+    "Request",
     "Setting",
+    "answer",
     "catalogue",
     "get_gpu",
     "get_model",

@@ -4,15 +4,14 @@ that bound is reached; the sum is a report."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from predictor.bundle import Bundle, load_bundle
+from predictor.cost import usd_per_hour
 from predictor.features import Setting
-from predictor.gpu import Gpu, catalogue, resolve_gpu
-from predictor.gpu_lint import lint
+from predictor.gpu import Gpu
 from predictor.guard import gpu_outside, nearest, outside, widened
 from predictor.interval import ends, sum_of
 from predictor.memory import memory
@@ -22,7 +21,6 @@ from predictor.ops.dtypes import Array
 from predictor.report import Interval, OpLine, Report, shape_of
 from predictor.roofline import roofline
 from predictor.workloads.base import OpCall, Workload
-from predictor.workloads.models import Model, get_model
 
 SEEN, UNSEEN, BOUND_ONLY = "seen-gpu", "unseen-gpu", "bound-only"
 DECODE_POINTS = 5  # cached lengths at which a decode step is predicted; between them it is near linear
@@ -67,47 +65,13 @@ def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle 
     return OpPrediction(latency, np.maximum(low, least), high, least, bound.limiter, basis, tuple(beyond))
 
 
-def predict(
-    model: str | Path | Model,
-    gpu: str | Gpu,
-    *,
-    batch: int = 1,
-    input_len: int = 1024,
-    output_len: int = 128,
-    dtype: str = "bf16",
-    kv_dtype: str = "",
-    tp: int = 1,
-    engine: str = "vllm",
-    bundle: str | Path | Bundle = "",
-) -> Report:
-    """What `model` does on tp × `gpu`: TTFT, TPOT and E2E of a static batch, throughput and memory.
-
-    Times are seconds with an interval at the bundle's level. Host time between kernels is not in them: serving
-    engines hide it behind CUDA graphs in decode.
-    """
-    known_gpu, note = (gpu, "") if isinstance(gpu, Gpu) else resolve_gpu(gpu)
-    doubts = [] if known_gpu.name in catalogue() or known_gpu.partition else lint(known_gpu)
-    opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-    workload = Workload(
-        model=get_model(model) if isinstance(model, str | Path) else model,
-        batch=batch,
-        input_len=input_len,
-        output_len=output_len,
-        dtype=dtype,
-        kv_dtype=kv_dtype,
-        tp=tp,
-        engine=engine,
-    )
-    return report(workload, known_gpu, opened, tuple(text for text in (note, *doubts) if text))
-
-
 def report(workload: Workload, gpu: Gpu, bundle: Bundle, notes: tuple[str, ...] = ()) -> Report:
     """The sum over the ops of prefill and of decode steps, with what limits them and what they need in memory."""
     steps = max(workload.output_len - 1, 1)
     points = np.unique(np.linspace(workload.input_len + 1, workload.input_len + steps, DECODE_POINTS).astype(int))
     asked = [("prefill", workload.prefill_ops()), *(("decode", workload.decode_ops(int(kv))) for kv in points)]
     prefill, *decodes = _lines(asked, gpu, workload.engine, bundle)
-    ttft, tpots = total(prefill, gpu, bundle), [total(lines, gpu, bundle) for lines in decodes]
+    ttft, tpots = _filled(total(prefill, gpu, bundle), workload.pp), [total(lines, gpu, bundle) for lines in decodes]
     tpot = Interval(*(float(_mean_over(points, [t[i] for t in tpots])) for i in range(3)))
     e2e = Interval(*(ttft[i] + (workload.output_len - 1) * tpot[i] for i in range(3)))
     tokens = workload.batch * workload.output_len
@@ -118,6 +82,7 @@ def report(workload: Workload, gpu: Gpu, bundle: Bundle, notes: tuple[str, ...] 
     return Report(
         workload=workload,
         gpu=gpu,
+        price_usd=usd_per_hour(gpu),
         ttft_s=ttft,
         tpot_s=tpot,
         e2e_s=e2e,
@@ -131,6 +96,11 @@ def report(workload: Workload, gpu: Gpu, bundle: Bundle, notes: tuple[str, ...] 
         notes=(*notes, *unseen, *_extrapolations(prefill + middle)),
         ops=tuple(prefill + middle),
     )
+
+
+def _filled(each: Interval, stages: int) -> Interval:
+    """Time until the last of `stages` parts of a batch has passed as many stages, each part taking `each` alone."""
+    return Interval(*(end * (2 * stages - 1) / stages for end in each))
 
 
 def _unseen(gpu: str, near: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 from predictor.gpu import Gpu
 from predictor.memory import Memory
 from predictor.ops import Op
+from predictor.request import Request
 from predictor.workloads.base import Workload
 
 
@@ -53,16 +54,26 @@ class Report:
     level: float
     notes: tuple[str, ...]
     ops: tuple[OpLine, ...]
+    price_usd: float | None = None
+    request: Request | None = None
 
     @property
     def n_gpus(self) -> int:
         """GPUs that run the workload together."""
-        return self.workload.tp
+        return self.workload.layout.n_gpus
+
+    @property
+    def usd_per_mtok(self) -> float | None:
+        """Price of a million generated tokens; None where the price of the GPU is not known."""
+        if self.price_usd is None:
+            return None
+        return self.price_usd * self.n_gpus / 3600 / self.tokens_per_s.value * 1e6
 
     def to_dict(self) -> dict[str, Any]:
         """One flat row; an interval x becomes x, x_low and x_high. Bytes are per GPU."""
         asked = self.workload
-        row: dict[str, Any] = {
+        row: dict[str, Any] = {} if self.request is None else asdict(self.request)
+        row |= {
             "model": asked.model.name,
             "gpu": self.gpu.name,
             "n_gpus": self.n_gpus,
@@ -71,18 +82,21 @@ class Report:
             "input_len": asked.input_len,
             "output_len": asked.output_len,
             "dtype": asked.dtype,
+            "expert_dtype": (asked.expert_dtype or asked.dtype) if asked.model.experts else None,
             "kv_dtype": asked.cache_dtype,
-            "tp": asked.tp,
+            **asked.layout._asdict(),
         }
         for name in ("ttft_s", "tpot_s", "e2e_s", "tokens_per_s"):
             interval: Interval = getattr(self, name)
             row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+        row |= {"step_s": None, "step_s_low": None, "step_s_high": None, "mfu": None}
         row["tokens_per_s_per_gpu"] = self.tokens_per_s.value / self.n_gpus
         row["memory_bytes"], row["fits"] = self.memory.total_bytes, self.memory.fits
         row |= {
             f.name: getattr(self.memory, f.name) for f in fields(self.memory) if f.name not in ("total_bytes", "fits")
         }
         row |= {
+            "usd_per_mtok": self.usd_per_mtok,
             "limiter": self.limiter,
             "basis": self.basis,
             "nearest_gpu": self.nearest_gpu,

@@ -12,13 +12,14 @@ LONGEST_FILE = 400
 # A module imports from its own layer or from lower ones; a package counts as one module.
 LAYERS = (
     ("units", "errors"),
-    ("recipe", "gpu", "gpu_lint", "ops"),
-    ("roofline", "schema", "workloads", "kinship", "line", "interval"),
-    ("features", "memory", "checks", "guard"),
+    ("recipe", "gpu", "gpu_lint", "ops", "values"),
+    ("roofline", "schema", "workloads", "kinship", "line", "interval", "cost"),
+    ("features", "memory", "checks", "guard", "request"),
     ("reader_cli", "floors", "report", "envelope"),
     ("estimator",),
     ("bundle", "dataset"),
     ("prediction", "fit"),
+    ("answer",),
     ("evaluate", "holdout"),
     ("calibration",),
     ("ledger",),

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from predictor.answer import predict
 from predictor.bundle import Bundle, load_bundle
 from predictor.errors import InvalidRequest, PredictorError, UnknownModel, UnsupportedDtype
 from predictor.features import Setting
 from predictor.gpu import Gpu, catalogue, get_gpu
 from predictor.ops import Attention, Collective, Gemm, Mla, Moe, Op, Pointwise
-from predictor.prediction import predict, predict_op
+from predictor.prediction import predict_op
 
 SOME_GPUS = ("H100", "A100", "L4", "MI300X", "B200", "RTX 4090", "V100", "T4", "M4 Max", "Arc B580")
 

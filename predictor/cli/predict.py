@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option, Typer
@@ -18,56 +19,59 @@ from predictor.cli.display import (
     show,
     show_json,
 )
+from predictor.request import Request, columns
 
 if TYPE_CHECKING:
     from predictor.report import OpLine, Report
+    from predictor.workloads import Workload
 
 
 def add(app: Typer) -> None:
-    """Add the command."""
+    """Add the command, with an option for every column of a request."""
+    options = [
+        Parameter(
+            column.name,
+            Parameter.KEYWORD_ONLY,
+            default=column.default,
+            annotation=Annotated[type(column.default), Option(help=column.metadata["help"])],
+        )
+        for column in columns()
+        if column.name not in ("model", "gpu")
+    ]
+    fixed = [p for p in signature(_predict, eval_str=True).parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
+    parameters = sorted([*fixed, *options], key=lambda parameter: parameter.kind)
+
+    def predict(**given: Any) -> None:
+        _predict(**given)
+
+    predict.__doc__ = _predict.__doc__
+    predict.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
+    predict.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     app.command()(predict)
 
 
-def predict(
+def _predict(
     model: Annotated[str, Argument(help="Model name, hub id, or path of a config.json.")],
+    *,
     gpu: Annotated[list[str], Option(help="GPU name, MIG slice (H100:3g.40gb) or a .toml file; repeat to compare.")],
-    batch: Annotated[int, Option(help="Sequences that run together.")] = 1,
-    input_len: Annotated[int, Option(help="Prompt tokens per sequence.")] = 1024,
-    output_len: Annotated[int, Option(help="Generated tokens per sequence.")] = 128,
-    dtype: Annotated[str, Option(help="Number format of the linear layers.")] = "bf16",
-    kv_dtype: Annotated[str, Option(help="Number format of the KV cache; by default that of the activations.")] = "",
-    tp: Annotated[int, Option(help="GPUs that share each layer.")] = 1,
-    engine: Annotated[str, Option(help="vllm, sglang, trtllm or torch.")] = "vllm",
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     json: Annotated[bool, Option("--json", help="Print a JSON array, one object per GPU.")] = False,
     explain: Annotated[bool, Option("--explain", help="Add every operator: time, bound, what limits it.")] = False,
+    **settings: Any,
 ) -> None:
     """Latency, throughput and memory of a model on GPUs."""
+    from predictor.answer import answer
     from predictor.bundle import load_bundle
     from predictor.gpu import resolve_gpu
-    from predictor.prediction import predict as report_of
     from predictor.workloads.models import get_model
 
-    decoder = get_model(model)
+    found = get_model(model)
+    requests = [Request(model=model, gpu=name, **settings) for name in gpu]
     for name in gpu:
         resolve_gpu(name)  # a wrong name fails here, before the estimators load
     opened = load_bundle(bundle)
     load_xgboost()
-    reports = [
-        report_of(
-            decoder,
-            name,
-            batch=batch,
-            input_len=input_len,
-            output_len=output_len,
-            dtype=dtype,
-            kv_dtype=kv_dtype,
-            tp=tp,
-            engine=engine,
-            bundle=opened,
-        )
-        for name in gpu
-    ]
+    reports = [answer(request, opened, found) for request in requests]
     if json:
         show_json([_row(report, explain) for report in reports])
         return
@@ -107,12 +111,23 @@ def _show_reports(reports: list[Report]) -> None:
             ]
             for report in reports
         ],
-        title=f"{asked.model.name} · {asked.dtype}, KV cache {asked.cache_dtype} · batch {asked.batch} · "
-        f"{asked.input_len} tokens in, {asked.output_len} out · tp {asked.tp} · {asked.engine}",
+        title=f"{asked.model.name} · {_dtypes(asked)}, KV cache {asked.cache_dtype} · batch {asked.batch} · "
+        f"{asked.input_len} tokens in, {asked.output_len} out · {_layout(asked)} · {asked.engine}",
     )
     print(f"Bundle {first.bundle}; in brackets the interval at the {first.level:.0%} level.")
     for note in dict.fromkeys(note for report in reports for note in report.notes):
         print(f"Note: {note}")
+
+
+def _dtypes(asked: Workload) -> str:
+    experts = asked.expert_dtype if asked.model.experts else ""
+    return f"{asked.dtype}, experts {experts}" if experts not in ("", asked.dtype) else asked.dtype
+
+
+def _layout(asked: Workload) -> str:
+    """ "tp 8 · ep 4": the degrees that are not 1, tp in any case."""
+    degrees = asked.layout._asdict()
+    return " · ".join(f"{name} {value}" for name, value in degrees.items() if value > 1 or name == "tp")
 
 
 def _show_ops(report: Report, phase: str) -> None:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from predictor.errors import InvalidRequest
 from predictor.ops import DTYPES, Collective, Op
 from predictor.ops.dtypes import out_bytes
+from predictor.values import LARGEST, show, whole_number
 
 if TYPE_CHECKING:
     from predictor.workloads.models import Model
 
 ENGINES = ("vllm", "sglang", "trtllm", "torch")
 KV_DTYPES = ("fp32", "fp16", "bf16", "fp8", "int8", "nvfp4")
-LARGEST = 2**31
 WIDE_DTYPES = ("fp32", "tf32", "fp16")  # these are also what the layers pass on; all others pass on bf16
 
 
@@ -118,7 +117,7 @@ class Workload:
     def __post_init__(self) -> None:
         """Checks every setting, the model last."""
         if not hasattr(self.model, "forward_ops"):
-            raise InvalidRequest(f'model is {_show(self.model)}; it must be a model: get_model("Llama-3.1-8B").')
+            raise InvalidRequest(f'model is {show(self.model)}; it must be a model: get_model("Llama-3.1-8B").')
         for name in ("batch", "input_len", "output_len", *Layout._fields):
             object.__setattr__(self, name, whole_number(name, getattr(self, name)))
         if self.dtype == "":
@@ -130,7 +129,7 @@ class Workload:
             value = getattr(self, name)
             if not isinstance(value, str) or value not in known:
                 listed = ", ".join(choice for choice in known if choice)
-                raise InvalidRequest(f"{name} is {_show(value)}; it must be one of {listed}.")
+                raise InvalidRequest(f"{name} is {show(value)}; it must be one of {listed}.")
         self._check_lengths()
         self._check_layout()
 
@@ -211,25 +210,3 @@ class Workload:
         message_bytes = step.tokens * self.model.hidden * float(out_bytes(step.act_dtype))
         send = Collective(kind="send_recv", message_bytes=message_bytes, n_gpus=2)
         return (*calls, OpCall("pipeline_send", send, self.pp - 1.0))
-
-
-def whole_number(name: str, value: Any) -> int:
-    """value as an int of 1 to 2**31; anything else raises InvalidRequest.
-
-    >>> whole_number("batch", 8)
-    8
-    """
-    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) > LARGEST:
-        raise InvalidRequest(f"{name} is {_show(value)}; it must be a whole number from 1 to 2**31.")
-    if int(value) < 1:
-        raise InvalidRequest(f"{name} is {_show(value)}; it must be at least 1.")
-    return int(value)
-
-
-def _show(value: object) -> str:
-    if isinstance(value, str):
-        return f'"{value[:60]}"'
-    if isinstance(value, int) and value.bit_length() > 128:  # str() of an int of many digits raises
-        return f"a number of {value.bit_length()} bits"
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

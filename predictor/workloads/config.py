@@ -15,6 +15,7 @@ from predictor.workloads.decoder import Decoder
 from predictor.workloads.fields import Fields, language_model, read, short, show
 from predictor.workloads.layered import LayeredDecoder
 from predictor.workloads.layered_config import LAYERED, layered_from_config
+from predictor.workloads.quantization import published_dtypes
 
 
 class Family(NamedTuple):
@@ -175,6 +176,7 @@ class _Reader(Fields):
             rotary_dim=self.rotary_dim(head_dim),
             activation=self.activation(),
             dtype=self.dtype(),
+            linear_dtype=published_dtypes(self, layers)[0],
             source=origin,
         )
 

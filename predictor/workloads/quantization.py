@@ -37,7 +37,7 @@ def _dtype(config: Mapping[str, Any]) -> str:
         if bits in (4, 8):
             return "int8" if method == "bitsandbytes" and bits == 8 else f"int{bits}_wo"
         raise InvalidSpec(f"bits in quantization_config is {show(bits)}; 4 and 8 are known.")
-    if method == "modelopt":
+    if method == "modelopt" or (method is None and "quant_algo" in config):
         algorithm = str(config.get("quant_algo", "")).upper()
         known = {"FP8": "fp8", "NVFP4": "nvfp4", "W4A16_AWQ": "int4_wo", "FP8_PB_WO": "fp8_block", "INT8_SQ": "int8"}
         if algorithm in known:

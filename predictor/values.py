@@ -1,0 +1,33 @@
+"""Checks of single values that users give, and how an error shows them."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+from predictor.errors import InvalidRequest
+
+LARGEST = 2**31
+
+
+def whole_number(name: str, value: Any) -> int:
+    """value as an int of 1 to 2**31; anything else raises InvalidRequest.
+
+    >>> whole_number("batch", 8)
+    8
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) > LARGEST:
+        raise InvalidRequest(f"{name} is {show(value)}; it must be a whole number from 1 to 2**31.")
+    if int(value) < 1:
+        raise InvalidRequest(f"{name} is {show(value)}; it must be at least 1.")
+    return int(value)
+
+
+def show(value: object) -> str:
+    """A value, short enough for an error of one line."""
+    if isinstance(value, str):
+        return f'"{value[:60]}"'
+    if isinstance(value, int) and value.bit_length() > 128:  # str() of an int of many digits raises
+        return f"a number of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
