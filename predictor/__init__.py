@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from predictor.answer import answer, predict
+    from predictor.answering import answer, predict
     from predictor.bundle import Bundle, load_bundle
     from predictor.errors import PredictorError
     from predictor.features import Setting
@@ -27,7 +27,7 @@ __version__ = "0.1.0"
 
 # Where each public name lives; it is imported when first asked for, so that `import predictor` stays light.
 _HOME = {
-    "answer": ("answer", "predict"),
+    "answering": ("answer", "predict"),
     "bundle": ("Bundle", "load_bundle"),
     "errors": ("PredictorError",),
     "features": ("Setting",),

@@ -11,11 +11,13 @@ import numpy as np
 from predictor.gpu import Gpu, get_gpu
 from predictor.kinship import architecture, has_stacked_memory
 from predictor.ops import Op
-from predictor.ops.base import TEXT_FIELDS, column
-from predictor.ops.dtypes import Array
+from predictor.ops.base import TEXT_FIELDS, column, text_column
+from predictor.ops.dtypes import DTYPES, Array
 
 FAR = np.log(8.0)  # this far outside, the interval is the whole range from the bound to the worst utilization
 MARGIN = np.log(1.3)  # the ends of what was measured are not sharp
+
+UNKNOWN_DTYPE = np.log(3.0)  # a format that nobody measured: half-way to the whole range
 
 Ranges = Mapping[str, tuple[float, float]]  # number field of an op → least and most that was measured
 
@@ -42,6 +44,19 @@ def gpu_outside(gpu: Gpu, measured: Iterable[str]) -> float:
     own = np.array(_facts(gpu))
     beyond = np.maximum(known.min(axis=0) - own, own - known.max(axis=0)) - MARGIN
     return float(np.maximum(beyond, 0.0).sum())
+
+
+def dtype_outside(op: Op, references: Mapping[str, Iterable[str]]) -> Array:
+    """Nats for each call whose number format was measured on no GPU, where the estimator tells formats apart.
+
+    references: measured GPU → names of its groups of calls. fp16 and bf16 run alike.
+    """
+    words = {word for groups in references.values() for group in groups for word in group.split("|")}
+    known = words & set(DTYPES)
+    alike = known | {"fp16", "bf16"} if known & {"fp16", "bf16"} else known
+    dtypes = text_column(getattr(op, "dtype", ""), len(op))
+    strange = np.array([bool(known) and name not in alike for name in dtypes.tolist()])
+    return np.where(strange, UNKNOWN_DTYPE, 0.0)
 
 
 def widened(low_s: Array, high_s: Array, bound_s: Array, far: Array, worst_share: float) -> tuple[Array, Array]:

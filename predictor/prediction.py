@@ -12,7 +12,7 @@ from predictor.bundle import Bundle, load_bundle
 from predictor.cost import usd_per_hour
 from predictor.features import Setting
 from predictor.gpu import Gpu
-from predictor.guard import gpu_outside, nearest, outside, widened
+from predictor.guard import dtype_outside, gpu_outside, nearest, outside, widened
 from predictor.interval import ends, sum_of
 from predictor.memory import memory
 from predictor.ops import Op
@@ -55,10 +55,13 @@ def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle 
         known = least + bound.floor_s
         return OpPrediction(known, least, known * SLOWEST_OF_BOUND, least, bound.limiter, BOUND_ONLY)
     entry, kinship = bundle.entry(op.estimator), bundle.kinship(op.estimator, gpu)
-    latency = np.maximum(bundle.estimator(op.estimator).latency_s(op, gpu, setting or Setting()), least)
+    estimator = bundle.estimator(op.estimator)
+    latency = np.maximum(estimator.latency_s(op, gpu, setting or Setting()), least)
     dtypes = text_column(getattr(op, "dtype", ""), len(op))
     low, high = ends(latency, least, dtypes, entry["log_offsets"][kinship])
     beyond = outside(op, entry["ranges"])
+    if (strange := dtype_outside(op, estimator.references)).any():
+        beyond["dtype"] = strange
     far = np.sum([*beyond.values(), np.zeros(len(op))], axis=0) + gpu_outside(gpu, entry["references"])
     low, high = widened(low, high, least, far, entry["worst_share"])
     basis = SEEN if kinship == "seen" else UNSEEN

@@ -19,7 +19,7 @@ LAYERS = (
     ("estimator",),
     ("bundle", "dataset"),
     ("prediction", "fit"),
-    ("answer",),
+    ("answering",),
     ("evaluate", "holdout"),
     ("calibration",),
     ("ledger",),

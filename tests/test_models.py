@@ -10,6 +10,7 @@ import time
 import tomllib
 from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -327,3 +328,27 @@ def test_published_configs_give_the_catalogue(data_root: Path) -> None:
             if found.linear_dtype or found.expert_dtype:  # others keep their format in a second file
                 assert (found.linear_dtype, found.expert_dtype) == (expected.linear_dtype, expected.expert_dtype)
     assert read >= 39
+
+
+def test_the_hub_is_asked_for_what_the_catalogue_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config = write(tmp_path / "config.json", json.dumps(LLAMA_31_8B))
+    asked = []
+
+    def hf_hub_download(name: str, file: str) -> str:
+        asked.append((name, file))
+        if name.startswith("nobody/"):
+            raise OSError("404 Client Error\nnot found")
+        return str(config)
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(hf_hub_download=hf_hub_download))
+    found = get_model("somebody/my-llama")
+    assert (found.name, found.parameters()) == ("my-llama", 8_030_261_248)
+    assert asked == [("somebody/my-llama", "config.json")]
+    with pytest.raises(UnknownModel, match="The hub was asked: 404 Client Error"):
+        get_model("nobody/my-llama")
+
+
+def test_without_the_hub_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(UnknownModel, match=r"gpu-predictor\[hub\]"):
+        get_model("somebody/my-llama")

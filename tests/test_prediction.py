@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from predictor.answer import predict
+from predictor.answering import predict
 from predictor.bundle import Bundle, load_bundle
 from predictor.errors import InvalidRequest, PredictorError, UnknownModel, UnsupportedDtype
 from predictor.features import Setting

@@ -60,7 +60,7 @@ def _predict(
     **settings: Any,
 ) -> None:
     """Latency, throughput and memory of a model on GPUs."""
-    from predictor.answer import answer
+    from predictor.answering import answer
     from predictor.bundle import load_bundle
     from predictor.gpu import resolve_gpu
     from predictor.workloads.models import get_model

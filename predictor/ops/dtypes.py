@@ -39,8 +39,27 @@ DTYPES: Mapping[str, Dtype] = {
     "int8_wo": Dtype(8, 16, ("bf16", "fp16")),
     "int4_wo": Dtype(4 + 16 / 128, 16, ("bf16", "fp16")),
     "mxfp4_wo": Dtype(4 + 8 / 32, 16, ("bf16", "fp16")),
+    # bitsandbytes NF4, double quantisation: an 8-bit scale per 64, an fp32 one per 256 of those (arXiv:2305.14314, 3).
+    "nf4": Dtype(4 + 8 / 64 + 32 / (64 * 256), 16, ("bf16", "fp16")),
     "mxfp4_mxfp8": Dtype(4 + 8 / 32, 8 + 8 / 32, ("fp8",)),
 }
+# GGUF: bits per weight of a whole Llama-3.1-8B file, mixtures of blocks included (llama.cpp, tools/quantize/README.md).
+GGUF_BITS = {
+    "q2_k": 3.1593,
+    "q3_k_s": 3.6429,
+    "q3_k_m": 4.0047,
+    "q3_k_l": 4.2979,
+    "iq4_xs": 4.4597,
+    "q4_0": 4.6621,
+    "q4_k_s": 4.6672,
+    "q4_k_m": 4.8944,
+    "q5_0": 5.5704,
+    "q5_k_s": 5.5704,
+    "q5_k_m": 5.7036,
+    "q6_k": 6.5633,
+    "q8_0": 8.5008,
+}
+DTYPES = {**DTYPES, **{name: Dtype(bits, 16, ("fp16", "bf16")) for name, bits in GGUF_BITS.items()}}
 
 
 def dtype_facts(name: str) -> Dtype:

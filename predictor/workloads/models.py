@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from predictor.errors import UnknownModel
+from predictor.errors import PredictorError, UnknownModel
 from predictor.workloads.config import decoder_from_config
 from predictor.workloads.decoder import Decoder
 from predictor.workloads.layered import LayeredDecoder
@@ -53,7 +53,8 @@ def get_model(name: str | Path) -> Model:
 
     Upper and lower case, the organisation before the slash and the words of VARIANTS make no difference: an instruct
     model has the shapes of its base model. It may state a shorter context (Qwen2.5-Instruct: 32,768 of 131,072). A
-    directory is read where the name has a leading ".", "/" or "~", ends in .json, or is not in the catalogue.
+    directory is read where the name has a leading ".", "/" or "~", ends in .json, or is not in the catalogue. Other
+    hub ids are looked up on the hub where the extra `hub` is installed.
     Raises UnknownModel, with what was perhaps meant.
     """
     if isinstance(name, Path):
@@ -66,7 +67,7 @@ def get_model(name: str | Path) -> Model:
         if (found := known.names.get(normalise(name))) is not None:
             return known.decoders[found]
         if not _is_directory(name):
-            raise UnknownModel(_did_you_mean(name))
+            return _from_hub(name)
     return decoder_from_config(_path(name))
 
 
@@ -106,6 +107,24 @@ def _dense(name: str, entry: Mapping[str, Any]) -> Model:
 def _layered(name: str, entry: Mapping[str, Any]) -> Model:
     found = layered_from_config(entry, name, entry["source"])
     return replace(found, **{key: entry[key] for key in ("linear_dtype", "expert_dtype") if key in entry})
+
+
+def _from_hub(name: str) -> Model:
+    """The model of a hub id that the catalogue does not have, by its config.json on the Hugging Face hub or in its
+    local cache; needs the extra `hub`."""
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) is None:
+        raise UnknownModel(_did_you_mean(name))
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise UnknownModel(f"{_did_you_mean(name)} To ask the hub: pip install 'gpu-predictor[hub]'.") from None
+    try:
+        return decoder_from_config(huggingface_hub.hf_hub_download(name, "config.json"), name=name.rpartition("/")[2])
+    except PredictorError:
+        raise
+    except Exception as error:  # the hub's client raises errors of several libraries
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UnknownModel(f"{_did_you_mean(name)} The hub was asked: {reason}") from error
 
 
 def _is_directory(name: str) -> bool:
