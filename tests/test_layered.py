@@ -1,0 +1,161 @@
+"""Decoders with experts, latent and linear attention: counts of parameters, FLOPs, cache bytes and shards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from predictor.errors import InvalidRequest
+from predictor.gpu import get_gpu
+from predictor.memory import memory
+from predictor.ops import Collective, Moe
+from predictor.workloads import Workload, get_model, models
+from predictor.workloads.layered import LayeredDecoder
+from predictor.workloads.mixers import LatentAttention
+
+H200 = get_gpu("H200-SXM-141GB")
+SPARSE = [model for model in models().values() if isinstance(model, LayeredDecoder)]
+SMALL = settings(max_examples=60, deadline=None)
+
+
+def run(name: str, **settings: Any) -> Workload:
+    return Workload(model=get_model(name), **{"input_len": 512, "output_len": 16} | settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "total"),
+    [  # safetensors metadata on the hub, or the report
+        ("Mixtral-8x7B-v0.1", 46_702_792_704),
+        ("Qwen3-235B-A22B", 235_093_634_560),
+        ("Qwen3-Coder-480B-A35B", 480_154_875_392),
+        ("Qwen1.5-MoE-A2.7B", 14_315_784_192),
+        ("DeepSeek-V2", 235_741_434_880),
+        ("DeepSeek-V2-Lite", 15_706_484_224),
+        ("Qwen3-Next-80B-A3B", 79_674_391_296),
+    ],
+)
+def test_parameter_formula_is_exact(name: str, total: int) -> None:
+    assert get_model(name).parameters() == total
+
+
+@pytest.mark.parametrize(
+    ("name", "active"),
+    [
+        ("Qwen3-235B-A22B", 22e9),
+        ("Qwen3-30B-A3B", 3.3e9),
+        ("gpt-oss-120b", 5.1e9),
+        ("gpt-oss-20b", 3.6e9),
+        ("DeepSeek-V3", 37e9),
+        ("Kimi-K2-Instruct", 32e9),
+        ("Mixtral-8x7B-v0.1", 12.9e9),
+        ("Llama-4-Scout-17B-16E", 17e9),
+    ],
+)
+def test_flops_of_a_token_are_twice_the_published_active_parameters(name: str, active: float) -> None:
+    """The output head runs once per sequence here; publishers count it, and some the embedding too."""
+    workload = run(name, dtype="bf16")
+    matrices = sum(call.op.flops() * call.count for call in workload.prefill_ops() if call.op.family in ("gemm", "moe"))
+    head = workload.model.vocab * workload.model.hidden
+    assert matrices / 512 / 2 + head == pytest.approx(active, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "bytes_per_token"),
+    [
+        ("DeepSeek-V3", 61 * (512 + 64) * 2),
+        ("Qwen3-235B-A22B", 94 * 2 * 4 * 128 * 2),
+        ("gpt-oss-120b", 36 * 2 * 8 * 64 * 2),
+        ("Qwen3-Next-80B-A3B", 12 * 2 * 2 * 256 * 2),  # only 12 of 48 layers cache
+        ("Mistral-Small-24B-Base-2501", 163_840),
+    ],
+)
+def test_cache_of_a_token(name: str, bytes_per_token: float) -> None:
+    assert memory(run(name), H200).kv_cache_bytes_per_token == bytes_per_token
+
+
+def test_a_recurrent_state_does_not_grow() -> None:
+    short, long = (memory(run("Qwen3.5-35B-A3B", input_len=n), H200) for n in (1000, 2000))
+    state = 2 * short.kv_cache_bytes - long.kv_cache_bytes - 16 * short.kv_cache_bytes_per_token
+    assert state == pytest.approx(30 * (4 * 32 * 128 * 128 + 2 * 3 * 8192))
+
+
+@given(
+    model=st.sampled_from(SPARSE),
+    tp=st.sampled_from([1, 2, 4, 8]),
+    ep=st.sampled_from([1, 2, 4, 8]),
+    attention_dp=st.sampled_from([1, 2, 4]),
+)
+@SMALL
+def test_every_expert_is_held_once(model: LayeredDecoder, tp: int, ep: int, attention_dp: int) -> None:
+    try:
+        workload = Workload(model=model, input_len=64, output_len=8, tp=tp, ep=ep, attention_dp=attention_dp)
+    except InvalidRequest:
+        return
+    shards = tp * attention_dp
+    whole = model.elements(Workload(model=model).layout)[1]
+    assert model.elements(workload.layout)[1] * shards == pytest.approx(whole)
+    flops = sum(call.op.flops() * call.count for call in workload.prefill_ops() if isinstance(call.op, Moe))
+    alone = Workload(model=model, input_len=64, output_len=8, batch=1)
+    routed = sum(call.op.flops() * call.count for call in alone.prefill_ops() if isinstance(call.op, Moe))
+    assert flops * shards == pytest.approx(routed * attention_dp)  # each of attention_dp groups brings a sequence
+
+
+@given(model=st.sampled_from(SPARSE), batch=st.integers(1, 64), more=st.integers(1, 64))
+@SMALL
+def test_more_sequences_are_more_work_and_memory(model: LayeredDecoder, batch: int, more: int) -> None:
+    one, two = (Workload(model=model, input_len=64, output_len=8, batch=n) for n in (batch, batch + more))
+    work = [sum(call.op.flops() * call.count for call in each.decode_ops(72)) for each in (one, two)]
+    assert work[0] < work[1]
+    assert memory(one, H200).total_bytes <= memory(two, H200).total_bytes
+
+
+def test_attention_data_parallel_gathers_and_scatters_tokens() -> None:
+    calls = run("DeepSeek-V3", tp=1, attention_dp=8, ep=8, batch=64).decode_ops(600)
+    kinds = {call.name: call.op for call in calls if isinstance(call.op, Collective)}
+    assert set(kinds) == {"dispatch", "combine"}
+    assert kinds["dispatch"].message_bytes == 64 * 7168 * 2
+    attention = next(call.op for call in calls if call.name == "attention")
+    assert (attention.batch, attention.heads) == (8, 128)
+
+
+def test_sparse_latent_attention_reads_no_more_keys_than_its_indexer_picks() -> None:
+    calls = {call.name: call.op for call in run("DeepSeek-V3.2", input_len=30_000).decode_ops(30_001)}
+    assert calls["attention"].kv_len == 2048
+    assert calls["index_scores"].n == 30_001
+    layer = next(layer for layer in models()["DeepSeek-V3.2"].layers_of)  # type: ignore[union-attr]
+    assert isinstance(layer.mixer, LatentAttention)
+
+
+def test_published_formats_are_the_default_and_a_flag_replaces_them() -> None:
+    assert (run("gpt-oss-120b").dtype, run("gpt-oss-120b").expert_dtype) == ("bf16", "mxfp4_wo")
+    assert (run("gpt-oss-120b", dtype="bf16").dtype, run("gpt-oss-120b", dtype="bf16").expert_dtype) == ("bf16", "")
+    assert run("Qwen3-32B-FP8").dtype == "fp8_block"
+
+
+def test_pipeline_stages_share_layers_and_the_batch() -> None:
+    whole, staged = run("Mixtral-8x7B-v0.1", batch=8), run("Mixtral-8x7B-v0.1", batch=8, pp=4)
+    assert memory(staged, H200).weights_bytes < 0.3 * memory(whole, H200).weights_bytes
+    assert {call.name: call.count for call in staged.decode_ops(600)}["pipeline_send"] == 3
+    assert staged.step("decode", 1, 600).batch == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"ep": 3}, "ep is 3; it must divide tp"),
+        ({"tp": 8, "ep": 8, "pp": 99}, "pp is 99"),
+        ({"tp": 3}, "tp is 3; it must divide the 64 attention heads"),
+        ({"expert_dtype": "fp9"}, "expert_dtype"),
+    ],
+)
+def test_impossible_layouts_name_the_rule(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        run("Qwen3-235B-A22B", **settings)
+
+
+def test_dense_models_have_no_experts_to_share() -> None:
+    with pytest.raises(InvalidRequest, match="has no experts"):
+        run("Llama-3.1-8B", tp=2, ep=2)
