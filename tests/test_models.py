@@ -319,7 +319,7 @@ def test_published_configs_give_the_catalogue(data_root: Path) -> None:
         try:
             found = decoder_from_config(path, name=name)
         except InvalidSpec as error:
-            assert "not yet supported" in str(error)
+            assert "not yet supported" in str(error) or "nemotron_h has no" in str(error)
             continue
         if name in models():
             read += 1

@@ -74,6 +74,8 @@ FAMILIES: Mapping[str, Family] = {
     "qwen2": Family({**GQA, "use_sliding_window": False}, "from", ("always", "", "")),
     "qwen3": Family(QWEN_3, "from", biases=ATTENTION, qk_norm="head"),
     "qwen3_vl_text": Family({**QWEN_3, "tie_word_embeddings": False}, biases=ATTENTION, qk_norm="head"),
+    # configuration_mimo.py beside the published weights: Qwen 2 with a switch for the biases.
+    "mimo": Family({**GQA, "use_sliding_window": False}, "from", ("attention_bias", "", "")),
     "phi3": Family({**MHA, "sliding_window": None}, "all"),
     "gemma": Family(GEMMA, biases=ATTENTION),
     "gemma2": Family(GEMMA, "even", biases=ATTENTION, norm_order="sandwich"),

@@ -18,18 +18,23 @@ from predictor.workloads.mixers import LinearAttention, Mixer, point
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """`count` equal layers: what mixes tokens, then the feed-forward."""
+    """`count` equal layers: what mixes tokens, then the feed-forward; one of them may be missing (Nemotron-H)."""
 
     count: int
-    mixer: Mixer
-    feed_forward: FeedForward
+    mixer: Mixer | None
+    feed_forward: FeedForward | None
+
+    @property
+    def parts(self) -> tuple[Mixer | FeedForward, ...]:
+        """The sublayers that the layer has."""
+        return tuple(part for part in (self.mixer, self.feed_forward) if part is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayeredDecoder:
     """A decoder as kinds of layers; widths as in Decoder.
 
-    norms: RMS norms per layer over the model width, 2 or, before and after each sublayer, 4.
+    norms: RMS norms over the model width per layer of two sublayers: 2 or, before and after each, 4.
     linear_dtype, expert_dtype: number formats of the published weights of linear layers and of experts; what a
         workload runs in unless told otherwise. "" is the format of the activations.
     """
@@ -63,7 +68,8 @@ class LayeredDecoder:
         """Kinds of attention, the most frequent first: "64/8 heads", "64/8 heads, window 128"."""
         counts: dict[str, int] = {}
         for layer in self.layers_of:
-            counts[layer.mixer.label] = counts.get(layer.mixer.label, 0) + layer.count
+            if layer.mixer:
+                counts[layer.mixer.label] = counts.get(layer.mixer.label, 0) + layer.count
         return "; ".join(sorted(counts, key=lambda label: -counts[label]))
 
     @property
@@ -89,10 +95,10 @@ class LayeredDecoder:
         """Elements of linear layers, of experts and of norms and biases in all layers, on one GPU of a stage."""
         matrices = experts = plain = 0.0
         for layer in self.layers_of:
-            mixer = layer.mixer.elements(self.hidden, layout.tp)
-            after = layer.feed_forward.elements(self.hidden, layout.tp)
-            matrices += layer.count * (mixer.linear + after.linear)
-            plain += layer.count * (mixer.plain + after.plain + self.norms * self.hidden)
+            found = [part.elements(self.hidden, layout.tp) for part in layer.parts]
+            norms = self.norms // 2 * len(found) * self.hidden
+            matrices += layer.count * sum(part.linear for part in found)
+            plain += layer.count * (sum(part.plain for part in found) + norms)
             if isinstance(layer.feed_forward, Experts):
                 experts += layer.count * layer.feed_forward.expert_elements(self.hidden, layout.expert_tp, layout.ep)
         return matrices / layout.pp, experts / layout.pp, plain / layout.pp
@@ -109,34 +115,35 @@ class LayeredDecoder:
 
     def cached(self, length: int, layout: Layout) -> float:
         """Cache elements of one sequence on one GPU of a stage."""
-        return sum(layer.count * layer.mixer.cached(length, layout.tp) for layer in self.layers_of) / layout.pp
+        return sum(n * mixer.cached(length, layout.tp) for n, mixer in self._mixers()) / layout.pp
 
     def state_bytes(self, layout: Layout) -> float:
         """Bytes per sequence that do not grow with its length, on one GPU of a stage."""
-        return sum(layer.count * layer.mixer.state_bytes(layout.tp) for layer in self.layers_of) / layout.pp
+        return sum(n * mixer.state_bytes(layout.tp) for n, mixer in self._mixers()) / layout.pp
+
+    def _mixers(self) -> list[tuple[int, Mixer]]:
+        return [(layer.count, layer.mixer) for layer in self.layers_of if layer.mixer]
 
     def widest(self, layout: Layout) -> int:
         """Elements per token of the widest sublayer."""
-        each = [
-            max(layer.mixer.widest(layout.tp), layer.feed_forward.widest(layout.expert_tp)) for layer in self.layers_of
-        ]
-        return max(each)
+        found = [mixer.widest(layout.tp) for _, mixer in self._mixers()]
+        after = [layer.feed_forward.widest(layout.expert_tp) for layer in self.layers_of if layer.feed_forward]
+        return max(found + after)
 
     def forward_ops(self, step: Step) -> tuple[OpCall, ...]:
         """The ops of one forward pass through all stages, on one GPU of each; equal ones once with their count."""
         found: dict[tuple[str, object], float] = {}
         calls = [OpCall("embedding", point("", "embedding", step.tokens, self.hidden, step).op, 1.0)]
-        between = max(0, self.norms - 2)
         for layer in self.layers_of:
-            of_layer = [
-                OpCall("add_rms_norm", point("", "add_rms_norm", step.tokens, self.hidden, step).op, 2.0),
-                *layer.mixer.calls(self.hidden, step),
-                *layer.feed_forward.calls(self.hidden, step),
-                *self._collectives(layer, step),
-            ]
-            if between:
-                norm = point("", "rms_norm", step.tokens, self.hidden, step)
-                of_layer.append(OpCall("rms_norm", norm.op, float(between)))
+            sublayers = len(layer.parts)
+            norm = point("add_rms_norm", "add_rms_norm", step.tokens, self.hidden, step)
+            of_layer = [norm._replace(count=float(sublayers))]
+            for part in layer.parts:
+                of_layer += part.calls(self.hidden, step)
+            of_layer += self._collectives(layer, step)
+            if after := (self.norms // 2 - 1) * sublayers:
+                alone = point("rms_norm", "rms_norm", step.tokens, self.hidden, step)
+                of_layer.append(alone._replace(count=float(after)))
             calls += [call._replace(count=call.count * layer.count) for call in of_layer]
         calls.append(point("rms_norm", "rms_norm", step.tokens, self.hidden, step))
         head = Gemm(m=step.batch, n=-(-self.vocab // step.tp), k=self.hidden, dtype=step.act_dtype)
@@ -156,7 +163,7 @@ class LayeredDecoder:
         spread = isinstance(layer.feed_forward, Experts) and step.attention_dp > 1
         if step.tp > 1:
             reduce = Collective(kind="all_reduce", message_bytes=message, n_gpus=step.tp)
-            calls.append(OpCall("all_reduce", reduce, 1.0 if spread else 2.0))
+            calls.append(OpCall("all_reduce", reduce, float(len(layer.parts) - spread)))
         if spread:
             gpus = step.tp * step.attention_dp
             whole = message * step.attention_dp

@@ -6,7 +6,7 @@ else. Multi-token-prediction layers and vision towers are not part of the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from predictor.errors import InvalidSpec
@@ -21,8 +21,9 @@ class Family(NamedTuple):
     """defaults: of the configuration class. mixers, feed_forwards: of each layer, in order."""
 
     defaults: Mapping[str, Any]
-    mixers: Callable[[Fields, int], list[Mixer]]
-    feed_forwards: Callable[[Fields, int], list[FeedForward]]
+    mixers: Callable[[Fields, int], Sequence[Mixer | None]]
+    feed_forwards: Callable[[Fields, int], Sequence[FeedForward | None]]
+    norms: int = 2
 
 
 def layered_from_config(config: Mapping[str, Any], name: str, origin: str) -> LayeredDecoder:
@@ -32,7 +33,7 @@ def layered_from_config(config: Mapping[str, Any], name: str, origin: str) -> La
     fields = Fields(config, family.defaults)
     count = fields.size("num_hidden_layers")
     pairs = zip(family.mixers(fields, count), family.feed_forwards(fields, count), strict=True)
-    counts: dict[tuple[Mixer, FeedForward], int] = {}
+    counts: dict[tuple[Mixer | None, FeedForward | None], int] = {}
     for pair in pairs:
         counts[pair] = counts.get(pair, 0) + 1
     layers = tuple(Layer(count=n, mixer=mixer, feed_forward=after) for (mixer, after), n in counts.items())
@@ -43,6 +44,7 @@ def layered_from_config(config: Mapping[str, Any], name: str, origin: str) -> La
         vocab=fields.size("vocab_size"),
         max_len=fields.size("max_position_embeddings"),
         layers_of=layers,
+        norms=family.norms,
         tied_embeddings=fields.flag("tie_word_embeddings"),
         dtype="bf16" if fields.absent("torch_dtype", "dtype") and expert_dtype else fields.dtype(),
         linear_dtype=linear_dtype,
@@ -150,6 +152,67 @@ def _hybrid_attention(fields: Fields, layers: int) -> list[Mixer]:
     return [full if (layer + 1) % every == 0 else linear for layer in range(layers)]
 
 
+def _mimo_attention(fields: Fields, layers: int) -> list[Mixer]:
+    """Sliding layers with heads of their own where hybrid_layer_pattern is 1 (configuration_mimo_v2_flash.py)."""
+    full = _grouped(fields, v_dim=fields.size("v_head_dim"))
+    sliding = _grouped(
+        fields,
+        heads=fields.size("swa_num_attention_heads"),
+        kv_heads=fields.size("swa_num_key_value_heads"),
+        head_dim=fields.size("swa_head_dim"),
+        v_dim=fields.size("swa_v_head_dim"),
+        window=fields.size("sliding_window"),
+    )
+    return [sliding if each else full for each in _marks(fields, "hybrid_layer_pattern", layers)]
+
+
+def _gemma4_attention(fields: Fields, layers: int) -> list[Mixer]:
+    """Sliding layers, and full ones with wider and fewer heads (Gemma4TextConfig)."""
+    sliding = _grouped(fields, qk_norm=True, window=fields.size("sliding_window"), rotary_dim=0)
+    full = _grouped(
+        fields,
+        qk_norm=True,
+        rotary_dim=0,
+        head_dim=fields.size("global_head_dim"),
+        kv_heads=fields.size("num_global_key_value_heads"),
+        shared_kv=fields.flag("attention_k_eq_v"),
+    )
+    return _by_type(fields, layers, {"full_attention": full, "sliding_attention": sliding})
+
+
+def _nemotron_mixers(fields: Fields, layers: int) -> list[Mixer | None]:
+    """Mamba-2 at M, attention at *, none at the feed-forward layers E and - of hybrid_override_pattern."""
+    heads, head_dim = fields.size("mamba_num_heads"), fields.size("mamba_head_dim")
+    mamba = LinearAttention(
+        key_heads=fields.size("n_groups"),
+        value_heads=heads,
+        key_dim=fields.size("ssm_state_size"),
+        value_dim=head_dim,
+        conv_kernel=fields.size("conv_kernel"),
+        scalars=1,
+        normed_dim=heads * head_dim,
+    )
+    kinds: dict[str, Mixer] = {"M": mamba, "*": _grouped(fields)}
+    return [kinds.get(each) for each in _pattern(fields, layers)]
+
+
+def _pattern(fields: Fields, layers: int) -> str:
+    pattern = fields.get("hybrid_override_pattern")
+    if not isinstance(pattern, str) or len(pattern) != layers or set(pattern) - set("ME*-"):
+        raise InvalidSpec(
+            f"hybrid_override_pattern in config.json is {show(pattern)}; it must name each of the {layers} layers "
+            "M, E, * or -."
+        )
+    return pattern
+
+
+def _marks(fields: Fields, key: str, layers: int) -> list[int]:
+    found = fields.get(key)
+    if not isinstance(found, list) or len(found) != layers or not all(each in (0, 1) for each in found):
+        raise InvalidSpec(f"{key} in config.json is {show(found)}; it must be 0 or 1 for each of the {layers} layers.")
+    return found
+
+
 def _experts(fields: Fields, experts: str, inter: str, **options: Any) -> Experts:
     return Experts(
         experts=fields.size(experts), topk=fields.size("num_experts_per_tok"), inter=fields.size(inter), **options
@@ -193,6 +256,37 @@ def _llama4_experts(fields: Fields, layers: int) -> list[FeedForward]:
     return [routed if (layer + 1) % step == 0 else dense for layer in range(layers)]
 
 
+def _mimo_experts(fields: Fields, layers: int) -> list[FeedForward]:
+    """Experts where moe_layer_freq is 1."""
+    routed = _experts(fields, "n_routed_experts", "moe_intermediate_size")
+    dense = DenseFeedForward(inter=fields.size("intermediate_size"))
+    return [routed if each else dense for each in _marks(fields, "moe_layer_freq", layers)]
+
+
+def _gemma4_feed_forward(fields: Fields, layers: int) -> list[FeedForward]:
+    """Dense, with experts beside it where enable_moe_block."""
+    inter = fields.size("intermediate_size")
+    if not fields.flag("enable_moe_block"):
+        return [DenseFeedForward(inter=inter)] * layers
+    experts, topk = fields.size("num_experts"), fields.size("top_k_experts")
+    width = fields.size("moe_intermediate_size")
+    return [Experts(experts=experts, topk=topk, inter=width, shared_inter=inter)] * layers
+
+
+def _nemotron_feed_forward(fields: Fields, layers: int) -> list[FeedForward | None]:
+    """Experts at E, dense at -; two matrices and a squared ReLU."""
+    pattern = _pattern(fields, layers)
+    kinds: dict[str, FeedForward] = {}
+    if "-" in pattern:
+        kinds["-"] = DenseFeedForward(inter=fields.size("intermediate_size"), gated=False)
+    if "E" in pattern:
+        if not fields.absent("moe_latent_size"):
+            raise InvalidSpec("not yet supported: moe_latent_size in config.json (experts on a narrower latent).")
+        shared = fields.size("moe_shared_expert_intermediate_size") * fields.count("n_shared_experts")
+        kinds["E"] = _experts(fields, "n_routed_experts", "moe_intermediate_size", shared_inter=shared, gated=False)
+    return [kinds.get(each) for each in pattern]
+
+
 def _dense(fields: Fields, layers: int) -> list[FeedForward]:
     return [DenseFeedForward(inter=fields.size("intermediate_size"))] * layers
 
@@ -201,6 +295,8 @@ GQA: Mapping[str, Any] = {"head_dim": None, "tie_word_embeddings": False}
 QWEN: Mapping[str, Any] = {**GQA, "decoder_sparse_step": 1, "mlp_only_layers": []}
 LATENT: Mapping[str, Any] = {"tie_word_embeddings": False}
 HYBRID: Mapping[str, Any] = {**QWEN, "full_attention_interval": 4, "partial_rotary_factor": 0.25}
+
+GEMMA_4: Mapping[str, Any] = {"tie_word_embeddings": True, "enable_moe_block": False, "attention_k_eq_v": False}
 
 LAYERED: Mapping[str, Family] = {
     "mixtral": Family(GQA, _mixtral_attention, _all_experts("num_local_experts", "intermediate_size")),
@@ -219,4 +315,7 @@ LAYERED: Mapping[str, Family] = {
     "qwen3_next": Family(HYBRID, _hybrid_attention, _qwen_experts),
     "qwen3_5_moe_text": Family(HYBRID, _hybrid_attention, _qwen_experts),
     "qwen3_5_text": Family(HYBRID, _hybrid_attention, _dense),
+    "mimo_v2_flash": Family(GQA, _mimo_attention, _mimo_experts),
+    "gemma4_text": Family(GEMMA_4, _gemma4_attention, _gemma4_feed_forward, norms=4),
+    "nemotron_h": Family(GQA, _nemotron_mixers, _nemotron_feed_forward),
 }

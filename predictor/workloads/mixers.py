@@ -28,12 +28,15 @@ class GroupedAttention:
     """Softmax attention with kv_heads shared by groups of heads; 0 in `window`: all keys.
 
     gated: the output is multiplied by a gate as wide as the query (Qwen3-Next). qk_norm: queries and keys are
-    normalised per head. rotary_dim: elements of a head that are turned; 0: all.
+    normalised per head. rotary_dim: elements of a head that are turned; 0: all. v_dim: width of a value; 0: head_dim.
+    shared_kv: keys and values come from one projection (Gemma 4).
     """
 
     heads: int
     kv_heads: int
     head_dim: int
+    v_dim: int = 0
+    shared_kv: bool = False
     window: int = 0
     qkv_bias: bool = False
     o_bias: bool = False
@@ -55,18 +58,28 @@ class GroupedAttention:
             )
         return self.heads // tp, max(1, self.kv_heads // tp)
 
+    @property
+    def value_dim(self) -> int:
+        """Width of a value."""
+        return self.v_dim or self.head_dim
+
+    def _projected(self, tp: int) -> int:
+        """Columns of the query-key-value projection on one of tp GPUs."""
+        heads, kv_heads = self.local(tp)
+        values = 0 if self.shared_kv else kv_heads * self.value_dim
+        return (heads * (2 if self.gated else 1) + kv_heads) * self.head_dim + values
+
     def elements(self, hidden: int, tp: int) -> Elements:
         """Parameters on one of tp GPUs."""
-        heads, kv_heads = self.local(tp)
-        wide = (heads * (2 if self.gated else 1) + 2 * kv_heads) * self.head_dim
+        heads, wide = self.local(tp)[0], self._projected(tp)
         norms = 2 * self.head_dim if self.qk_norm else 0
         biases = (wide if self.qkv_bias else 0) + (hidden if self.o_bias else 0)
-        return Elements(hidden * wide + heads * self.head_dim * hidden, norms + biases)
+        return Elements(hidden * wide + heads * self.value_dim * hidden, norms + biases)
 
     def cached(self, length: int, tp: int) -> float:
         """Elements that one sequence of `length` tokens keeps on one of tp GPUs."""
         kept = min(length, self.window) if self.window else length
-        return 2.0 * self.local(tp)[1] * self.head_dim * kept
+        return float(self.local(tp)[1] * (self.head_dim + self.value_dim) * kept)
 
     def state_bytes(self, tp: int) -> float:
         """Bytes that one sequence keeps whatever its length."""
@@ -75,13 +88,12 @@ class GroupedAttention:
     def widest(self, tp: int) -> int:
         """Elements per token that are alive at once."""
         heads, kv_heads = self.local(tp)
-        return (2 * heads + 2 * kv_heads) * self.head_dim
+        return (heads + kv_heads) * (self.head_dim + self.value_dim)
 
     def calls(self, hidden: int, step: Step) -> list[OpCall]:
         """Projection, norms, rotary embedding, attention, output projection."""
         heads, kv_heads = self.local(step.tp)
-        wide = (heads * (2 if self.gated else 1) + 2 * kv_heads) * self.head_dim
-        calls = linear("qkv_proj", step, wide, hidden)
+        calls = linear("qkv_proj", step, self._projected(step.tp), hidden)
         if self.qk_norm:
             calls += [
                 point("q_norm", "rms_norm", step.tokens * heads, self.head_dim, step),
@@ -95,7 +107,7 @@ class GroupedAttention:
             kv_len=step.kv_len,
             heads=heads,
             kv_heads=kv_heads,
-            head_dim=self.head_dim,
+            head_dim=(self.head_dim + self.value_dim) / 2,
             window=self.window,
             dtype=step.act_dtype,
             kv_dtype=step.kv_dtype,
@@ -103,8 +115,8 @@ class GroupedAttention:
         calls += [point("rope", "rope", step.tokens, turned, step)]
         calls += [OpCall("window_attention" if self.window else "attention", attention, 1.0)]
         if self.gated:
-            calls.append(point("attention_gate", "silu_mul", step.tokens, heads * self.head_dim, step))
-        return calls + linear("o_proj", step, hidden, heads * self.head_dim)
+            calls.append(point("attention_gate", "silu_mul", step.tokens, heads * self.value_dim, step))
+        return calls + linear("o_proj", step, hidden, heads * self.value_dim)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,8 +224,11 @@ class LatentAttention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearAttention:
-    """Gated delta rule over a state of value_heads (key_dim × value_dim) matrices (Yang et al., arXiv:2412.06464).
+    """A recurrence over a state of value_heads (key_dim × value_dim) matrices: the gated delta rule (Yang et al.,
+    arXiv:2412.06464), or Mamba-2 with its groups as key heads and its state size as key_dim (arXiv:2405.21060).
 
+    scalars: decay and step numbers per head and token that the input is projected to. normed_dim: weights of the
+    gated norm; 0: value_dim, one for all heads.
     Counted as projections, a short convolution and products with the state: no kernel of its own was measured.
     """
 
@@ -222,6 +237,8 @@ class LinearAttention:
     key_dim: int
     value_dim: int
     conv_kernel: int
+    scalars: int = 2
+    normed_dim: int = 0
 
     @property
     def label(self) -> str:
@@ -237,12 +254,12 @@ class LinearAttention:
         """Convolved width (query, key, value) and projected width (with gate and the two decay scalars per head)."""
         key_heads, value_heads = self._split(tp)
         convolved = 2 * key_heads * self.key_dim + value_heads * self.value_dim
-        return convolved, convolved + value_heads * self.value_dim + 2 * value_heads
+        return convolved, convolved + value_heads * (self.value_dim + self.scalars)
 
     def elements(self, hidden: int, tp: int) -> Elements:
         """Parameters on one of tp GPUs."""
         (convolved, projected), value_heads = self._widths(tp), self._split(tp)[1]
-        small = convolved * self.conv_kernel + 2 * value_heads + self.value_dim
+        small = convolved * self.conv_kernel + 2 * value_heads + (self.normed_dim or self.value_dim)
         return Elements(hidden * projected + value_heads * self.value_dim * hidden, small)
 
     def cached(self, length: int, tp: int) -> float:
