@@ -1,6 +1,6 @@
 # make predict: set up and predict with the released bundle.  make test: set up and run all tests.
 # make check: format, lint, types, the wheel in a fresh environment.  make release-model: train and release a bundle.
-# make ledger: measure the errors of the released bundle on held-out GPUs again.
+# make ledger: measure the errors of the released bundle on held-out GPUs again.  make validate: replay whole models.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 GPUS ?= A100 H100 H200 B200 MI300X L4 "RTX 4090" "RTX 5090"
 MODEL ?= Llama-3.1-8B
 
-.PHONY: predict test check release-model ledger benchmark clean
+.PHONY: predict test check release-model ledger validate benchmark clean
 
 predict: $(STAMP)
 	$(BIN)/predictor predict $(MODEL) $(shell printf -- '--gpu "%s" ' $(GPUS))
@@ -28,6 +28,9 @@ release-model: $(STAMP)
 
 ledger: $(STAMP)
 	$(BIN)/python training/release.py --ledger $(if $(PREDICTOR_DATA),--from "$(PREDICTOR_DATA)")
+
+validate: $(STAMP)
+	$(BIN)/python training/validate.py
 
 benchmark: $(STAMP)
 	$(BIN)/python benchmarks/speed.py

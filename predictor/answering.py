@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from predictor.bundle import Bundle, load_bundle
+from predictor.cost import usd_per_hour
 from predictor.errors import InvalidRequest, PredictorError
 from predictor.gpu import Gpu, catalogue, resolve_gpu
 from predictor.gpu_lint import lint
-from predictor.prediction import report
+from predictor.prediction import basis_of, doubts_of, limiter_of, report
 from predictor.report import Report
 from predictor.request import RESULTS, Request, check_names
-from predictor.workloads.base import Workload
+from predictor.training_report import TrainingReport
+from predictor.training_step import training_step
+from predictor.workloads.base import Layout, Workload
 from predictor.workloads.models import Model, get_model
+from predictor.workloads.training import TrainingSetting
 
 
-def predict(model: str | Path | Model, gpu: str | Gpu, *, bundle: str | Path | Bundle = "", **settings: Any) -> Report:
+def predict(
+    model: str | Path | Model, gpu: str | Gpu, *, bundle: str | Path | Bundle = "", **settings: Any
+) -> Report | TrainingReport:
     """What `model` does on `gpu`: TTFT, TPOT, E2E, throughput and memory, with intervals at the bundle's level.
 
     settings: any column of predictor.request.Request, such as batch=8, input_len=2048, dtype="fp8", tp=2. Times are
@@ -33,28 +39,53 @@ def predict(model: str | Path | Model, gpu: str | Gpu, *, bundle: str | Path | B
 
 def answer(
     request: Request, bundle: str | Path | Bundle = "", model: Model | None = None, gpu: Gpu | None = None
-) -> Report:
+) -> Report | TrainingReport:
     """The answer to one request; `model` and `gpu` replace the names in it."""
     known, note = (gpu, "") if gpu else resolve_gpu(request.gpu)
     doubts = [] if known.name in catalogue() or known.partition else lint(known)
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-    workload = Workload(
-        model=model or get_model(request.model),
-        batch=request.batch,
-        input_len=request.input_len,
-        output_len=request.output_len,
-        dtype=request.dtype,
-        kv_dtype=request.kv_dtype,
-        tp=request.tp,
-        pp=request.pp,
-        dp=request.dp,
-        ep=request.ep,
-        attention_dp=request.attention_dp,
-        engine=request.engine,
+    found = model or get_model(request.model)
+    notes = tuple(text for text in (note, *doubts, *found.notes) if text)
+    asked = _Asked(request, found, known, opened, notes, request.usd_per_hour or usd_per_hour(known))
+    return _train(asked) if request.phase == "train" else _serve(asked)
+
+
+class _Asked(NamedTuple):
+    request: Request
+    model: Model
+    gpu: Gpu
+    bundle: Bundle
+    notes: tuple[str, ...]
+    price_usd: float | None
+
+
+def _serve(asked: _Asked) -> Report:
+    names = ("batch", "input_len", "output_len", "dtype", "kv_dtype", "engine", *Layout._fields)
+    workload = Workload(model=asked.model, **{name: getattr(asked.request, name) for name in names})
+    found = report(workload, asked.gpu, asked.bundle, asked.notes)
+    return replace(found, request=asked.request, price_usd=asked.price_usd)
+
+
+def _train(asked: _Asked) -> TrainingReport:
+    request = asked.request
+    names = ("method", "optimizer", "micro_batch", "grad_accum", "seq_len", "checkpointing", "zero_stage", "lora_rank")
+    settings = {name: getattr(request, name) for name in (*names, "tp", "pp", "dp")}
+    setting = TrainingSetting(**settings, dtype=request.dtype or asked.model.dtype)
+    step = training_step(asked.model, asked.gpu, setting, asked.bundle)
+    near, doubts = doubts_of(step.lines, asked.gpu, asked.bundle)
+    return TrainingReport(
+        request=request,
+        model=asked.model.name,
+        gpu=asked.gpu,
+        step=step,
+        limiter=limiter_of(step.lines),
+        basis=basis_of([line.basis for line in step.lines]),
+        nearest_gpu=near,
+        bundle=asked.bundle.id,
+        level=asked.bundle.level,
+        notes=(*asked.notes, *doubts),
+        price_usd=asked.price_usd,
     )
-    notes = (note, *doubts, *workload.model.notes)
-    found = report(workload, known, opened, tuple(text for text in notes if text))
-    return replace(found, request=request, price_usd=request.usd_per_hour or found.price_usd)
 
 
 def answer_row(row: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:

@@ -3,7 +3,8 @@ that bound is reached; the sum is a report."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +32,7 @@ class OpPrediction(NamedTuple):
     """A column of calls. latency_s, low_s, high_s, bound_s: (n_calls,) seconds; limiter: (n_calls,) names.
 
     low_s never beats the bound. basis: "seen-gpu", "unseen-gpu" or "bound-only" (no estimator for this op).
-    outside: op fields of some call beyond what was measured; the interval of such a call is wider.
+    beyond: op field → (n_calls,) nats by which it lies outside what was measured; the interval of such a call is wider.
     """
 
     latency_s: Array
@@ -40,7 +41,12 @@ class OpPrediction(NamedTuple):
     bound_s: Array
     limiter: np.ndarray[Any, Any]
     basis: str
-    outside: tuple[str, ...] = ()
+    beyond: Mapping[str, Array] = MappingProxyType({})
+
+    @property
+    def outside(self) -> tuple[str, ...]:
+        """Op fields of some call beyond what was measured."""
+        return tuple(self.beyond)
 
 
 def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle | None = None) -> OpPrediction:
@@ -65,7 +71,7 @@ def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle 
     far = np.sum([*beyond.values(), np.zeros(len(op))], axis=0) + gpu_outside(gpu, entry["references"])
     low, high = widened(low, high, least, far, entry["worst_share"])
     basis = SEEN if kinship == "seen" else UNSEEN
-    return OpPrediction(latency, np.maximum(low, least), high, least, bound.limiter, basis, tuple(beyond))
+    return OpPrediction(latency, np.maximum(low, least), high, least, bound.limiter, basis, beyond)
 
 
 def report(workload: Workload, gpu: Gpu, bundle: Bundle, notes: tuple[str, ...] = ()) -> Report:
@@ -73,15 +79,14 @@ def report(workload: Workload, gpu: Gpu, bundle: Bundle, notes: tuple[str, ...] 
     steps = max(workload.output_len - 1, 1)
     points = np.unique(np.linspace(workload.input_len + 1, workload.input_len + steps, DECODE_POINTS).astype(int))
     asked = [("prefill", workload.prefill_ops()), *(("decode", workload.decode_ops(int(kv))) for kv in points)]
-    prefill, *decodes = _lines(asked, gpu, workload.engine, bundle)
+    prefill, *decodes = op_lines(asked, gpu, workload.engine, bundle)
     ttft, tpots = _filled(total(prefill, gpu, bundle), workload.pp), [total(lines, gpu, bundle) for lines in decodes]
     tpot = Interval(*(float(_mean_over(points, [t[i] for t in tpots])) for i in range(3)))
     e2e = Interval(*(ttft[i] + (workload.output_len - 1) * tpot[i] for i in range(3)))
     tokens = workload.batch * workload.output_len
     middle = decodes[len(decodes) // 2]
-    basis = _basis([line.basis for line in prefill + middle])
-    near = nearest(gpu, tuple(bundle.manifest["gpus"]))
-    unseen = [_unseen(gpu.name, near)] if basis == UNSEEN else []
+    basis = basis_of([line.basis for line in prefill + middle])
+    near, doubts = doubts_of(prefill + middle, gpu, bundle)
     return Report(
         workload=workload,
         gpu=gpu,
@@ -91,12 +96,12 @@ def report(workload: Workload, gpu: Gpu, bundle: Bundle, notes: tuple[str, ...] 
         e2e_s=e2e,
         tokens_per_s=Interval(tokens / e2e.value, tokens / e2e.high, tokens / e2e.low),
         memory=memory(workload, gpu),
-        limiter=_limiter(middle if workload.output_len > 1 else prefill),
+        limiter=limiter_of(middle if workload.output_len > 1 else prefill),
         basis=basis,
         nearest_gpu=near,
         bundle=bundle.id,
         level=bundle.level,
-        notes=(*notes, *unseen, *_extrapolations(prefill + middle)),
+        notes=(*notes, *doubts),
         ops=tuple(prefill + middle),
     )
 
@@ -106,6 +111,13 @@ def _filled(each: Interval, stages: int) -> Interval:
     return Interval(*(end * (2 * stages - 1) / stages for end in each))
 
 
+def doubts_of(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> tuple[str, list[str]]:
+    """The nearest measured GPU, and what to say of a GPU or of ops that nobody measured."""
+    near = nearest(gpu, tuple(bundle.manifest["gpus"]))
+    unseen = [_unseen(gpu.name, near)] if basis_of([line.basis for line in lines]) == UNSEEN else []
+    return near, [*unseen, *_extrapolations(lines)]
+
+
 def _unseen(gpu: str, near: str) -> str:
     if near == gpu:
         return f"{gpu} was measured for some of these operators only."
@@ -113,15 +125,20 @@ def _unseen(gpu: str, near: str) -> str:
 
 
 def _extrapolations(lines: Sequence[OpLine]) -> list[str]:
-    """One sentence per kind of op that lies outside what was measured."""
-    found = {line.name: line.outside for line in lines if line.outside}
-    return [
-        f"{name}: {', '.join(beyond)} outside what was measured; its interval is wider."
-        for name, beyond in found.items()
-    ]
+    """One sentence for all ops that lie outside what was measured."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for line in lines:
+        if line.outside and line.name not in (names := found.setdefault(line.outside, [])):
+            names.append(line.name)
+    if not found:
+        return []
+    listed = "; ".join(f"{', '.join(beyond)} of {', '.join(names)}" for beyond, names in found.items())
+    return [f"outside what was measured, so with wider intervals: {listed}."]
 
 
-def _lines(steps: Sequence[tuple[str, Sequence[OpCall]]], gpu: Gpu, engine: str, bundle: Bundle) -> list[list[OpLine]]:
+def op_lines(
+    steps: Sequence[tuple[str, Sequence[OpCall]]], gpu: Gpu, engine: str, bundle: Bundle
+) -> list[list[OpLine]]:
     """The lines of each (phase, calls), in order; the calls of one estimator are predicted together as a column."""
     calls = [call for _, part in steps for call in part]
     batches: dict[tuple[str, ...], list[int]] = {}
@@ -151,7 +168,7 @@ def _line(phase: str, call: OpCall, column: OpPrediction, row: int) -> OpLine:
         float(call.op.bytes_moved()) * call.count,
         str(column.limiter[row]),
         column.basis,
-        column.outside,
+        tuple(name for name, far in column.beyond.items() if far[row] > 0),
     )
 
 
@@ -178,7 +195,7 @@ def _mean_over(points: Array, values: Sequence[float]) -> float:
     return float(np.trapezoid(values, points) / (points[-1] - points[0]))
 
 
-def _limiter(lines: Sequence[OpLine]) -> str:
+def limiter_of(lines: Sequence[OpLine]) -> str:
     """What the ops that fill most of the time are limited by; "launch" where they are far above their bounds."""
     shares: dict[str, float] = {}
     for line in lines:
@@ -187,6 +204,9 @@ def _limiter(lines: Sequence[OpLine]) -> str:
     return max(shares, key=lambda name: shares[name])
 
 
-def _basis(bases: Sequence[str]) -> str:
+def basis_of(bases: Sequence[str]) -> str:
     """The weakest basis of an op that an estimator answered for; bound-only where none did."""
     return UNSEEN if UNSEEN in bases else SEEN if SEEN in bases else BOUND_ONLY
+
+
+_lines = op_lines

@@ -19,6 +19,8 @@ LAYERS = (
     ("estimator",),
     ("bundle", "dataset"),
     ("prediction", "fit"),
+    ("training_step",),
+    ("training_report",),
     ("answering",),
     ("evaluate", "holdout"),
     ("calibration",),

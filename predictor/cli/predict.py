@@ -23,6 +23,7 @@ from predictor.request import Request, columns
 
 if TYPE_CHECKING:
     from predictor.report import OpLine, Report
+    from predictor.training_report import TrainingReport
     from predictor.workloads import Workload
 
 
@@ -63,6 +64,8 @@ def _predict(
     from predictor.answering import answer
     from predictor.bundle import load_bundle
     from predictor.gpu import resolve_gpu
+    from predictor.report import Report
+    from predictor.training_report import TrainingReport
     from predictor.workloads.models import get_model
 
     found = get_model(model)
@@ -75,13 +78,21 @@ def _predict(
     if json:
         show_json([_row(report, explain) for report in reports])
         return
-    _show_reports(reports)
+    serving = [report for report in reports if isinstance(report, Report)]
+    training = [report for report in reports if isinstance(report, TrainingReport)]
+    if serving:
+        _show_serving(serving)
+    if training:
+        _show_training(training)
+    print(f"Bundle {opened.id}; in brackets the interval at the {opened.level:.0%} level.")
+    for note in dict.fromkeys(note for report in reports for note in report.notes):
+        print(f"Note: {note}")
     for report in reports if explain else ():
-        for phase in ("prefill", "decode"):
+        for phase in dict.fromkeys(line.phase for line in report.ops):
             _show_ops(report, phase)
 
 
-def _row(report: Report, explain: bool) -> dict[str, Any]:
+def _row(report: Report | TrainingReport, explain: bool) -> dict[str, Any]:
     row = report.to_dict()
     if explain:
         row["ops"] = [
@@ -93,14 +104,14 @@ def _row(report: Report, explain: bool) -> dict[str, Any]:
     return row
 
 
-def _show_reports(reports: list[Report]) -> None:
-    asked, first = reports[0].workload, reports[0]
-    memory = "memory" if asked.tp == 1 else "memory of each"
+def _show_serving(reports: list[Report]) -> None:
+    asked = reports[0].workload
+    memory = "memory" if reports[0].n_gpus == 1 else "memory of each"
     show(
         ["GPU", ">TTFT", ">TPOT", ">tokens/s", f">{memory}", "fits", "limited by", "basis"],
         [
             [
-                report.gpu.name if report.n_gpus == 1 else f"{report.n_gpus} × {report.gpu.name}",
+                _gpus(report),
                 duration_interval(*report.ttft_s),
                 duration_interval(*report.tpot_s),
                 digits(report.tokens_per_s.value),
@@ -114,9 +125,35 @@ def _show_reports(reports: list[Report]) -> None:
         title=f"{asked.model.name} · {_dtypes(asked)}, KV cache {asked.cache_dtype} · batch {asked.batch} · "
         f"{asked.input_len} tokens in, {asked.output_len} out · {_layout(asked)} · {asked.engine}",
     )
-    print(f"Bundle {first.bundle}; in brackets the interval at the {first.level:.0%} level.")
-    for note in dict.fromkeys(note for report in reports for note in report.notes):
-        print(f"Note: {note}")
+
+
+def _show_training(reports: list[TrainingReport]) -> None:
+    setting = reports[0].step.setting
+    show(
+        ["GPU", ">step", ">tokens/s", ">MFU", ">forward", ">backward", ">optimizer", ">exposed", "limited by", "basis"],
+        [
+            [
+                _gpus(report),
+                duration_interval(*report.step_s),
+                digits(report.tokens_per_s.value),
+                percent(report.mfu),
+                duration(report.step.forward_s),
+                duration(report.step.backward_s),
+                duration(report.step.optimizer_s),
+                duration(report.step.communication_s + report.step.bubble_s),
+                LIMITERS.get(report.limiter, report.limiter),
+                BASES.get(report.basis, report.basis),
+            ]
+            for report in reports
+        ],
+        title=f"{reports[0].model} · {setting.method}, {setting.dtype}, {setting.optimizer} · "
+        f"{setting.grad_accum} × {setting.micro_batch} × {setting.seq_len} tokens · checkpointing "
+        f"{setting.checkpointing} · ZeRO {setting.zero_stage} · tp {setting.tp}, pp {setting.pp}, dp {setting.dp}",
+    )
+
+
+def _gpus(report: Report | TrainingReport) -> str:
+    return report.gpu.name if report.n_gpus == 1 else f"{report.n_gpus} × {report.gpu.name}"
 
 
 def _dtypes(asked: Workload) -> str:
@@ -130,10 +167,10 @@ def _layout(asked: Workload) -> str:
     return " · ".join(f"{name} {value}" for name, value in degrees.items() if value > 1 or name == "tp")
 
 
-def _show_ops(report: Report, phase: str) -> None:
+def _show_ops(report: Report | TrainingReport, phase: str) -> None:
     lines = sorted((x for x in report.ops if x.phase == phase), key=lambda line: -line.latency_s.value)
     total = sum(line.latency_s.value for line in lines)
-    what = "prefill" if phase == "prefill" else "one decode step, half-way"
+    what = "one decode step, half-way" if phase == "decode" else phase
     show(
         ["op", "shape", ">calls", ">time", ">share", ">bound", ">utilization", "limited by", "basis"],
         [_op_row(line, total) for line in lines],

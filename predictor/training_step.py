@@ -1,0 +1,157 @@
+"""How long one optimizer step of training takes: its ops, the communication that nothing hides, pipeline bubbles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import hypot
+
+from predictor.bundle import Bundle
+from predictor.gpu import Gpu
+from predictor.ops import Collective
+from predictor.prediction import op_lines, total
+from predictor.report import Interval, OpLine
+from predictor.workloads.backward import fetches
+from predictor.workloads.base import OpCall
+from predictor.workloads.training import Trainable, TrainingSetting, model_flops_per_token, training_calls
+
+ENGINE = "vllm"  # whose kernels the estimators answer for: large GEMMs and FlashAttention-2 are the same libraries
+LIBRARY = "nccl"
+# Fitted on one half of the measured configurations (training/validation), checked on the other.
+SUSTAINED_GEMM = 1.15  # time of a GEMM within a step over its time alone: sustained power, transposed operands
+HOST_S_PER_OP = 41e-6  # the host's time to issue an op of the list, Python and autograd included
+HOST_S_PER_FETCH = 0.75e-3  # and to fetch the weights of a matrix that ZeRO 3 has not fetched ahead
+FRAMEWORK_DOUBT = 0.07  # what framework and version add to the 80 % interval of a step, as a share; same half
+# Which pass hides a message: weights are fetched a layer ahead, gradients sent while earlier layers are computed (below
+# ZeRO 2 in the last pass only).
+HIDDEN_BY = {
+    "forward_all_gather": "forward",
+    "backward_all_gather": "backward",
+    "grad_reduce_scatter": "backward",
+    "grad_all_reduce": "backward",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingStep:
+    """One optimizer step. Times in seconds; the parts add up to step_s.value.
+
+    forward_s, backward_s (recomputation included), optimizer_s: on the slowest stage. communication_s: what computing
+    does not hide. bubble_s: what a stage waits for the others. mfu: model FLOPs over the time at the dense peak.
+    """
+
+    setting: TrainingSetting
+    gpu: Gpu
+    step_s: Interval
+    tokens_per_s: Interval
+    mfu: float
+    forward_s: float
+    backward_s: float
+    optimizer_s: float
+    communication_s: float
+    bubble_s: float
+    lines: tuple[OpLine, ...]
+
+    def time_for_tokens(self, tokens: float) -> Interval:
+        """Seconds to train on that many tokens, whole steps or not."""
+        return Interval(*(tokens / self.setting.step_tokens * end for end in self.step_s))
+
+
+def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: Bundle) -> TrainingStep:
+    """Predicts one optimizer step of `model` on setting.n_gpus × `gpu`.
+
+    Of every pass, communication is exposed as far as it takes longer than the computing beside it; pipelines run 1F1B:
+    (pp - 1) of grad_accum passes are waited for (Narayanan et al., arXiv:2104.04473, 2.2).
+    """
+    calls = training_calls(model, setting)
+    local = [_within_node(call, setting) for call in calls.communication]
+    phases = [("forward", calls.forward), ("backward", calls.backward), ("optimizer", calls.optimizer)]
+    computed = [[_sustained(line) for line in lines] for lines in op_lines(phases, gpu, ENGINE, bundle)]
+    (messages,) = op_lines([("communication", local)], gpu, LIBRARY, bundle)
+    device = {
+        phase: sum(line.latency_s.value for line in lines) for (phase, _), lines in zip(phases, computed, strict=True)
+    }
+    times = {phase: max(device[phase], _host_s(made, setting)) for phase, made in phases}
+    exposed = _exposed(calls.communication, messages, times, setting)
+    bubble = (times["forward"] + times["backward"]) * (setting.pp - 1) / setting.grad_accum
+    value = sum(times.values()) + exposed + bubble
+    lines = [line for part in (*computed, messages) for line in part]
+    heard = lines if exposed else lines[: len(lines) - len(messages)]
+    step = _interval(value, total(heard, gpu, bundle))
+    tokens = setting.step_tokens
+    flops = model_flops_per_token(model, setting.seq_len) * tokens
+    return TrainingStep(
+        setting=setting,
+        gpu=gpu,
+        step_s=step,
+        tokens_per_s=Interval(tokens / step.value, tokens / step.high, tokens / step.low),
+        mfu=flops / (step.value * gpu.peak(setting.dtype) * setting.n_gpus),
+        forward_s=times["forward"],
+        backward_s=times["backward"],
+        optimizer_s=times["optimizer"],
+        communication_s=exposed,
+        bubble_s=bubble,
+        lines=tuple(lines),
+    )
+
+
+def _interval(value: float, ops: Interval) -> Interval:
+    """A step as doubtful as the sum of its ops and as the framework around them."""
+    down, up = 1 - ops.low / ops.value, (ops.high - ops.value) / value
+    return Interval(value, value * (1 - hypot(down, FRAMEWORK_DOUBT)), value * (1 + hypot(up, FRAMEWORK_DOUBT)))
+
+
+def _sustained(line: OpLine) -> OpLine:
+    """A GEMM as it runs within a step."""
+    if line.estimator != "gemm":
+        return line
+    return line._replace(latency_s=Interval(*(end * SUSTAINED_GEMM for end in line.latency_s)))
+
+
+def _host_s(calls: Sequence[OpCall], setting: TrainingSetting) -> float:
+    """Seconds the host takes to issue a phase; a fraction of a count stands for a kernel or a part of one."""
+    issued = HOST_S_PER_OP * sum(call.count for call in calls)
+    if setting.prefetch or setting.zero_stage < 3:
+        return issued
+    visits = (call.count for call in calls if fetches(call))
+    return issued + HOST_S_PER_FETCH * sum(visits)
+
+
+def _local(setting: TrainingSetting) -> int:
+    """GPUs of one node in a group of replicas."""
+    return min(setting.dp, max(setting.gpus_per_node // setting.tp, 1))
+
+
+def _within_node(call: OpCall, setting: TrainingSetting) -> OpCall:
+    """The part of a message that travels between the GPUs of a node (of two where a group has one there)."""
+    if not isinstance(call.op, Collective) or call.op.kind == "send_recv":
+        return call
+    return OpCall(call.name, replace(call.op, n_gpus=max(_local(setting), 2)), call.count)
+
+
+def _between_nodes_s(call: OpCall, setting: TrainingSetting) -> float:
+    """Seconds that a call's messages take through the links of a node, which all groups of the node share.
+
+    Each node must receive the (nodes - 1) / nodes of the buffer that others hold; twice for an all-reduce.
+    """
+    nodes, op = setting.dp / _local(setting), call.op
+    if nodes <= 1 or not isinstance(op, Collective) or op.kind == "send_recv":
+        return 0.0
+    groups = setting.gpus_per_node // _local(setting)
+    twice = 2.0 if op.kind == "all_reduce" else 1.0
+    received = twice * groups * float(op.message_bytes) * (nodes - 1) / nodes
+    return call.count * received / setting.node_link_bytes_per_s
+
+
+def _exposed(
+    calls: Sequence[OpCall], messages: Sequence[OpLine], times: dict[str, float], setting: TrainingSetting
+) -> float:
+    """Seconds of communication that no computing hides."""
+    waits: dict[str, float] = {}
+    for call, line in zip(calls, messages, strict=True):
+        within = line.latency_s.value if call.name == "stage_send_recv" or _local(setting) > 1 else 0.0
+        phase = HIDDEN_BY.get(call.name, "") if setting.prefetch else ""
+        waits[phase] = waits.get(phase, 0.0) + max(within, _between_nodes_s(call, setting))
+    passes = 1 if setting.zero_stage > 1 else setting.grad_accum
+    room = {"forward": times["forward"], "backward": times["backward"] / passes, "": 0.0}
+    return sum(max(wait - room[phase], 0.0) for phase, wait in waits.items())
