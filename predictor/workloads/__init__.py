@@ -5,15 +5,17 @@ from __future__ import annotations
 from predictor.workloads.base import ENGINES, KV_DTYPES, OpCall, Workload
 from predictor.workloads.config import decoder_from_config
 from predictor.workloads.decoder import Decoder
+from predictor.workloads.layered import LayeredDecoder
 from predictor.workloads.models import get_model, models
 
-ARCHITECTURES: tuple[type[Decoder], ...] = (Decoder,)
+ARCHITECTURES: tuple[type[Decoder] | type[LayeredDecoder], ...] = (Decoder, LayeredDecoder)
 
 __all__ = [
     "ARCHITECTURES",
     "ENGINES",
     "KV_DTYPES",
     "Decoder",
+    "LayeredDecoder",
     "OpCall",
     "Workload",
     "decoder_from_config",
