@@ -77,7 +77,7 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
     value = sum(times.values()) + exposed + bubble
     lines = [line for part in (*computed, messages) for line in part]
     heard = lines if exposed else lines[: len(lines) - len(messages)]
-    step = _interval(value, total(heard, gpu, bundle))
+    step = _interval(value, total(heard, gpu, bundle), sum(line.bound_s for part in computed for line in part))
     tokens = setting.step_tokens
     flops = model_flops_per_token(model, setting.seq_len) * tokens
     return TrainingStep(
@@ -95,10 +95,11 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
     )
 
 
-def _interval(value: float, ops: Interval) -> Interval:
-    """A step as doubtful as the sum of its ops and as the framework around them."""
-    down, up = 1 - ops.low / ops.value, (ops.high - ops.value) / value
-    return Interval(value, value * (1 - hypot(down, FRAMEWORK_DOUBT)), value * (1 + hypot(up, FRAMEWORK_DOUBT)))
+def _interval(value: float, ops: Interval, bound: float) -> Interval:
+    """A step as doubtful as the sum of its ops and as the framework around them; it never beats the ops' bound."""
+    down, up = ops.value / ops.low - 1, (ops.high - ops.value) / value
+    low = max(value / (1 + hypot(down, FRAMEWORK_DOUBT)), bound)
+    return Interval(value, low, value * (1 + hypot(up, FRAMEWORK_DOUBT)))
 
 
 def _sustained(line: OpLine) -> OpLine:
