@@ -15,6 +15,8 @@ from predictor.gpu_lint import lint
 from predictor.prediction import basis_of, doubts_of, limiter_of, report
 from predictor.report import Report
 from predictor.request import RESULTS, Request, check_names
+from predictor.scheduler import Load
+from predictor.serving import serve
 from predictor.training_report import TrainingReport
 from predictor.training_step import training_step
 from predictor.workloads.base import Layout, Workload
@@ -63,7 +65,23 @@ def _serve(asked: _Asked) -> Report:
     names = ("batch", "input_len", "output_len", "dtype", "kv_dtype", "engine", *Layout._fields)
     workload = Workload(model=asked.model, **{name: getattr(asked.request, name) for name in names})
     found = report(workload, asked.gpu, asked.bundle, asked.notes)
-    return replace(found, request=asked.request, price_usd=asked.price_usd)
+    found = replace(found, request=asked.request, price_usd=asked.price_usd)
+    return _under_load(found, asked) if asked.request.scheduling == "continuous" else found
+
+
+def _under_load(found: Report, asked: _Asked) -> Report:
+    """The report with the times of the engine's scheduler at the asked concurrency or rate of requests."""
+    request = asked.request
+    load = Load(
+        input_len=request.input_len,
+        output_len=request.output_len,
+        rate=request.request_rate,
+        concurrency=0 if request.request_rate else request.batch,
+    )
+    served = serve(found.workload, asked.gpu, asked.bundle, load)
+    names = ("ttft_s", "tpot_s", "e2e_s", "tokens_per_s")
+    more = {name: getattr(served, name) for name in served._fields[:-1] if name not in names}
+    return replace(found, **{name: getattr(served, name) for name in names}, percentiles=more)
 
 
 def _train(asked: _Asked) -> TrainingReport:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
 from predictor.gpu import Gpu
@@ -38,7 +39,10 @@ class OpLine(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The answer for one workload on one kind of GPU."""
+    """The answer for one workload on one kind of GPU.
+
+    percentiles: of continuous serving, such as ttft_p99_s; the latencies are then means over requests.
+    """
 
     workload: Workload
     gpu: Gpu
@@ -56,6 +60,7 @@ class Report:
     ops: tuple[OpLine, ...]
     price_usd: float | None = None
     request: Request | None = None
+    percentiles: Mapping[str, Interval] = field(default_factory=dict)
 
     @property
     def n_gpus(self) -> int:
@@ -86,8 +91,8 @@ class Report:
             "kv_dtype": asked.cache_dtype,
             **asked.layout._asdict(),
         }
-        for name in ("ttft_s", "tpot_s", "e2e_s", "tokens_per_s"):
-            interval: Interval = getattr(self, name)
+        times = {name: getattr(self, name) for name in ("ttft_s", "tpot_s", "e2e_s", "tokens_per_s")}
+        for name, interval in (times | dict(self.percentiles)).items():
             row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
         row |= {"step_s": None, "step_s_low": None, "step_s_high": None, "mfu": None}
         row["tokens_per_s_per_gpu"] = self.tokens_per_s.value / self.n_gpus
@@ -109,9 +114,9 @@ class Report:
 def shape_of(op: Op) -> str:
     """The fields of a scalar op that differ from their defaults, short: "m=1 n=4096 k=4096 bf16"."""
     parts = []
-    for field in fields(op):
-        value = getattr(op, field.name)
-        if value == field.default or field.name == "phase":
+    for part in fields(op):
+        value = getattr(op, part.name)
+        if value == part.default or part.name == "phase":
             continue
-        parts.append(str(value) if isinstance(value, str) else f"{field.name}={value:.0f}")
+        parts.append(str(value) if isinstance(value, str) else f"{part.name}={value:.0f}")
     return " ".join(parts)

@@ -122,7 +122,7 @@ def _show_serving(reports: list[Report]) -> None:
             ]
             for report in reports
         ],
-        title=f"{asked.model.name} · {_dtypes(asked)}, KV cache {asked.cache_dtype} · batch {asked.batch} · "
+        title=f"{asked.model.name} · {_dtypes(asked)}, KV cache {asked.cache_dtype} · {_load(reports[0])} · "
         f"{asked.input_len} tokens in, {asked.output_len} out · {_layout(asked)} · {asked.engine}",
     )
 
@@ -154,6 +154,14 @@ def _show_training(reports: list[TrainingReport]) -> None:
 
 def _gpus(report: Report | TrainingReport) -> str:
     return report.gpu.name if report.n_gpus == 1 else f"{report.n_gpus} × {report.gpu.name}"
+
+
+def _load(report: Report) -> str:
+    """ "batch 8", "8 clients" or "10 requests/s"."""
+    asked = report.request
+    if asked is None or asked.scheduling == "static":
+        return f"batch {report.workload.batch}"
+    return f"{asked.request_rate:g} requests/s" if asked.request_rate else f"{asked.batch} clients"
 
 
 def _dtypes(asked: Workload) -> str:

@@ -1,7 +1,7 @@
 """Serving benchmarks of vLLM, SGLang and TensorRT-LLM on H100 and B200, replayed request by request.
 
-Source: aiconfigurator's silicon_sample (Apache-2.0), `serving/silicon_sample_visible.csv` of the truth folder: mean TTFT
-and TPOT at a concurrency. Repeats of a configuration count once, with their median. How the runs were set up:
+Source: aiconfigurator's silicon_sample (Apache-2.0), `serving/silicon_sample_visible.csv` of the truth folder: mean
+TTFT and TPOT at a concurrency. Repeats of a configuration count once, with their median. How the runs were set up:
 
 InferenceX dumps (2026-*.csv). Its scripts (benchmarks/70b_*.sh, gptoss_*.sh) say: lengths uniform from 80 % to 100 % of
     the stated ones, 10 requests per client, no warm-up, fp8 KV cache, vLLM with asynchronous scheduling; TensorRT-LLM
@@ -13,7 +13,9 @@ NVIDIA's own rows (vendor-internal). aiconfigurator's generator (rule_plugin/ben
     TTFT of Llama-3.1-8B grows with output length by (time of an answer) / (concurrency - 1), as if one slot fewer than
     clients were to be had; inferred from the data, so those rows are replayed with one slot less.
 
-Left out, with a count: rows without a concurrency, whose load is unknown (their TTFT is below one prefill).
+Left out, with a count: rows without a concurrency, whose load is unknown (their TTFT is below one prefill), and the
+nine of gpt-oss at concurrency 512 on H100, whose TPOT is that of 4 to 64 sequences while first tokens wait 20 to 460 s.
+`fitted` rows chose the host constants of predictor/catalog/engines.toml: half of the dense models; of MoE models none.
 
     .venv/bin/python training/validation/serving.py [--root ../shared/truth] [--fit]
 """
@@ -54,8 +56,9 @@ _tables: dict[tuple[Any, ...], StepTimes] = {}
 
 
 def half(row: dict[str, Any]) -> bool:
-    """Whether constants may be fitted on a configuration: one half of them, by hash; concurrency does not count."""
-    return hashlib.sha256("|".join(str(row[name]) for name in KEY).encode()).digest()[0] % 2 == 0
+    """Whether constants are fitted on a configuration: half of the dense ones, by hash; concurrency does not count."""
+    dense = "Llama" in row["model"] or "32B" in row["model"]
+    return dense and hashlib.sha256("|".join(str(row[name]) for name in KEY).encode()).digest()[0] % 2 == 0
 
 
 def configurations(root: Path) -> list[dict[str, Any]]:
@@ -84,6 +87,10 @@ def configurations(root: Path) -> list[dict[str, Any]]:
     if (unknown := int((~known).sum())) > 0:
         print(f"{NAME}: {unknown} rows skipped: no concurrency, so the load is unknown")
     tidy = tidy[known].astype({"concurrency": int})
+    odd = (tidy["concurrency"] == 512) & (tidy["gpu"] == GPUS["h100_sxm"])
+    if odd.any():
+        print(f"{NAME}: {odd.sum()} rows skipped: concurrency 512 on H100 contradicts lower concurrencies")
+    tidy = tidy[~odd]
     grouped = tidy.groupby([*KEY, "concurrency", "vendor"], as_index=False)
     merged = grouped.agg(ttft_s=("ttft_s", "median"), tpot_s=("tpot_s", "median"), repeats=("tpot_s", "size"))
     return merged.to_dict("records")  # type: ignore[return-value]
@@ -174,8 +181,8 @@ def _rows(rows: list[dict[str, Any]], bundle: Bundle) -> Iterator[dict[str, Any]
 
 
 def fit(root: Path, bundle: Bundle) -> dict[str, dict[str, float]]:
-    """Host constants of every engine: two rounds over GRID, on dense models of the fitted half."""
-    rows = [row for row in configurations(root) if half(row) and ("Llama" in row["model"] or "32B" in row["model"])]
+    """Host constants of every engine: two rounds over GRID, on the fitted half."""
+    rows = [row for row in configurations(root) if half(row)]
     best: dict[str, dict[str, float]] = {}
     for name in sorted({row["engine"] for row in rows}):
         part = [row for row in rows if row["engine"] == name]
@@ -197,14 +204,15 @@ def _loss(rows: list[dict[str, Any]], bundle: Bundle, constants: dict[str, float
     return total / len(rows)
 
 
-def errors(frame: pd.DataFrame) -> dict[str, float]:
+def error(frame: pd.DataFrame) -> dict[str, float]:
     """Percent: median and mean absolute error, signed median, coverage of the interval; and rows."""
     off = (frame["predicted"] / frame["measured"] - 1) * 100
     covered = (frame["low"] <= frame["measured"]) & (frame["measured"] <= frame["high"])
     found = {"median": off.abs().median(), "mean": off.abs().mean(), "signed": off.median()}
-    return {**{name: round(float(value), 1) for name, value in found.items()}, "coverage": round(100 * covered.mean())} | {
-        "rows": len(frame)
-    }
+    return {
+        **{name: round(float(value), 1) for name, value in found.items()},
+        "coverage": round(100 * covered.mean()),
+    } | {"rows": len(frame)}
 
 
 def summary(frame: pd.DataFrame, by: list[str]) -> str:
@@ -212,10 +220,14 @@ def summary(frame: pd.DataFrame, by: list[str]) -> str:
     parts = {
         f"{metric}, {name}": chosen[chosen["metric"] == metric]
         for metric in frame["metric"].unique()
-        for name, chosen in (("all", frame), ("fitted", frame[frame["fitted"]]), ("not fitted", frame[~frame["fitted"]]))
+        for name, chosen in (
+            ("all", frame),
+            ("fitted", frame[frame["fitted"]]),
+            ("not fitted", frame[~frame["fitted"]]),
+        )
     }
-    whole = pd.DataFrame({name: errors(part) for name, part in parts.items() if len(part)}).T
-    grouped = pd.DataFrame({key: errors(part) for key, part in frame.groupby(by)}).T
+    whole = pd.DataFrame({name: error(part) for name, part in parts.items() if len(part)}).T
+    grouped = pd.DataFrame({key: error(part) for key, part in frame.groupby(by)}).T
     return f"{whole.to_string()}\n\n{grouped.to_string()}"
 
 

@@ -1,0 +1,54 @@
+"""Serving engines: how they schedule and what their host costs, read from catalog/engines.toml."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib import resources
+from types import MappingProxyType
+
+from predictor.errors import InvalidRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """How an engine schedules and what its host costs; fields as in catalog/engines.toml.
+
+    batch_wait_steps: a step with room left postpones prompts up to so many times while others decode, until
+        batch_wait_share of max_batched_tokens are asked for (batch_wait_timeout_iters of TensorRT-LLM; off).
+    """
+
+    name: str
+    max_batched_tokens: int
+    max_sequences: int
+    chunked: bool
+    prefill_first: bool
+    reserved: float
+    overlapped: bool
+    step_s: float
+    sequence_s: float
+    launch_s: float
+    request_s: float
+    source: str = ""
+    batch_wait_steps: int = 0
+    batch_wait_share: float = 0.9
+
+    def without_host(self) -> Engine:
+        """The same scheduler where the host costs nothing, such as a C++ loop."""
+        return replace(self, step_s=0.0, sequence_s=0.0, launch_s=0.0, request_s=0.0)
+
+
+@lru_cache(maxsize=1)
+def engines() -> Mapping[str, Engine]:
+    """The known engines by name."""
+    text = resources.files("predictor").joinpath("catalog", "engines.toml").read_text(encoding="utf-8")
+    return MappingProxyType({name: Engine(name=name, **entry) for name, entry in tomllib.loads(text).items()})
+
+
+def get_engine(name: str) -> Engine:
+    """The engine of that name; raises InvalidRequest where none is known."""
+    if name not in engines():
+        raise InvalidRequest(f'engine is "{name}"; serving knows {", ".join(engines())}. Choose one of them.')
+    return engines()[name]

@@ -1,0 +1,288 @@
+"""Serving: laws of the simulated scheduler on a made-up step time, and of the step table on predicted ones."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from predictor.bundle import load_bundle
+from predictor.engines import Engine, engines, get_engine
+from predictor.errors import InvalidRequest
+from predictor.gpu import get_gpu
+from predictor.prediction import _lines, total
+from predictor.scheduler import Load, Served, simulate
+from predictor.serving import at_once, continuous, kv_capacity, serve, static
+from predictor.steps import Chunk, StepTimes, step_times
+from predictor.workloads import Workload, get_model
+
+ENGINES = sorted(engines())
+
+
+@dataclass(frozen=True)
+class Straight:
+    """Step times that are straight lines: seconds per step, per token, per decoding sequence and per cached token."""
+
+    step: float = 0.01
+    token: float = 5e-5
+    cached: float = 1e-8
+    launches: float = 100.0
+
+    def decode_s(self, sequences: int, cached: float, tokens: int = 1) -> float:
+        return self.step + sequences * (self.token * tokens + self.cached * cached)
+
+    def mixed_s(self, chunks: Sequence[Chunk], sequences: int, cached: float, tokens: int = 1) -> float:
+        new = sum(chunk.new for chunk in chunks)
+        return self.decode_s(sequences, cached, tokens) + self.token * new
+
+
+STEP = Straight()
+FREE = get_engine("vllm").without_host()
+names = st.sampled_from(ENGINES)
+lengths = st.integers(1, 3000)
+clients = st.integers(1, 24)
+
+
+def run(load: Load, engine: Engine | str = FREE, kv_tokens: float = math.inf) -> Served:
+    return simulate(load, STEP, get_engine(engine) if isinstance(engine, str) else engine, kv_tokens)
+
+
+def e2e(served: Served) -> float:
+    return float((served.finished_s - served.submitted_s).mean())
+
+
+@given(name=names, prompt=lengths, output=st.integers(1, 300), count=clients, shortest=st.sampled_from([0.5, 1.0]))
+@settings(max_examples=60, deadline=None)
+def test_every_request_is_answered_once_and_in_order(
+    name: str, prompt: int, output: int, count: int, shortest: float
+) -> None:
+    load = Load(input_len=prompt, output_len=output, concurrency=count, requests=3 * count, shortest=shortest)
+    served = run(load, name)
+    assert served.output_len.tolist() == load.lengths()[1]
+    assert (served.first_s > served.submitted_s).all()
+    assert (served.finished_s >= served.first_s).all()
+    assert served.batch <= count
+
+
+@given(name=names, prompt=lengths, output=st.integers(2, 300), count=clients)
+@settings(max_examples=40, deadline=None)
+def test_the_same_load_gives_the_same_answer(name: str, prompt: int, output: int, count: int) -> None:
+    load = Load(input_len=prompt, output_len=output, concurrency=count, shortest=0.8)
+    one, two = run(load, name), run(load, name)
+    np.testing.assert_array_equal(one.finished_s, two.finished_s)
+
+
+@given(name=names, prompt=lengths, output=st.integers(1, 300), counts=st.lists(clients, min_size=2, max_size=3))
+@settings(max_examples=40, deadline=None)
+def test_an_answer_never_comes_sooner_with_more_clients_at_once(
+    name: str, prompt: int, output: int, counts: list[int]
+) -> None:
+    """One wave: in the waves after it, more clients may happen to be better spread out."""
+    loads = [Load(input_len=prompt, output_len=output, concurrency=n, requests=n) for n in sorted(counts)]
+    last = [float(run(load, name).finished_s.max()) for load in loads]
+    assert last == sorted(last)
+
+
+@given(name=names, prompt=lengths, outputs=st.lists(st.integers(1, 400), min_size=2, max_size=3), count=clients)
+@settings(max_examples=40, deadline=None)
+def test_longer_outputs_never_shorten_a_wave(name: str, prompt: int, outputs: list[int], count: int) -> None:
+    waves = [
+        run(Load(input_len=prompt, output_len=n, concurrency=count, requests=count), name) for n in sorted(outputs)
+    ]
+    times = [e2e(wave) for wave in waves]
+    assert all(later >= earlier * (1 - 1e-9) for earlier, later in itertools.pairwise(times))
+
+
+@given(prompts=st.lists(st.integers(1, 20_000), min_size=2, max_size=4), batch=clients)
+@settings(max_examples=40, deadline=None)
+def test_longer_prompts_never_shorten_a_static_batch(prompts: list[int], batch: int) -> None:
+    times = StepTimes(STEP, STEP, STEP)  # type: ignore[arg-type]
+    firsts = [static(times, batch, n, 8, FREE).ttft_s.value for n in sorted(prompts)]
+    assert all(later >= earlier * (1 - 1e-9) for earlier, later in itertools.pairwise(firsts))
+
+
+@given(name=names, prompt=lengths, output=st.integers(2, 300), batch=clients)
+@settings(max_examples=40, deadline=None)
+def test_static_equals_its_closed_form(name: str, prompt: int, output: int, batch: int) -> None:
+    engine = replace(get_engine(name).without_host(), max_batched_tokens=prompt * batch)
+    found = static(StepTimes(STEP, STEP, STEP), batch, prompt, output, engine)  # type: ignore[arg-type]
+    prefill = STEP.mixed_s([Chunk(prompt, 0)] * batch, 0, 0.0)
+    decode = sum(STEP.decode_s(batch, prompt + i) for i in range(output - 1))
+    assert found.ttft_s.value == pytest.approx(prefill)
+    assert found.tpot_s.value == pytest.approx(decode / (output - 1))
+    assert found.e2e_s.value == pytest.approx(prefill + decode)
+    assert found.tokens_per_s.value == pytest.approx(batch * output / (prefill + decode))
+
+
+@given(name=names, rate=st.floats(0.01, 50.0), prompt=lengths, output=st.integers(1, 200))
+@settings(max_examples=30, deadline=None)
+def test_tokens_out_are_requests_times_output_length(name: str, rate: float, prompt: int, output: int) -> None:
+    served = run(Load(input_len=prompt, output_len=output, rate=rate, requests=40), name)
+    assert int(served.output_len.sum()) == 40 * output
+    assert (np.diff(served.submitted_s) >= 0).all()
+
+
+def test_an_empty_queue_serves_a_request_at_once() -> None:
+    load = Load(input_len=1000, output_len=11, rate=1e-3, requests=5)
+    served = run(load)
+    alone = STEP.mixed_s([Chunk(1000, 0)], 0, 0.0)
+    np.testing.assert_allclose(served.first_s - served.submitted_s, alone)
+    assert served.batch == 1.0
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_cache_for_one_request_serves_one_after_the_other(name: str) -> None:
+    load = Load(input_len=500, output_len=100, concurrency=8, requests=16)
+    engine = replace(get_engine(name).without_host(), reserved=1.0)
+    served = run(load, engine, kv_tokens=600)
+    assert served.batch == 1.0
+    order = np.argsort(served.first_s)
+    assert (served.first_s[order][1:] >= served.finished_s[order][:-1] - 1e-12).all()
+
+
+@given(name=names, room=st.integers(700, 6000), count=clients)
+@settings(max_examples=40, deadline=None)
+def test_a_full_cache_delays_but_loses_nothing(name: str, room: int, count: int) -> None:
+    load = Load(input_len=500, output_len=200, concurrency=count, requests=2 * count)
+    tight, wide = run(load, name, kv_tokens=room), run(load, name)
+    assert tight.finished_s.max() >= wide.finished_s.max() * (1 - 1e-9)
+    assert int(tight.output_len.sum()) == 400 * count
+
+
+@given(prompt=lengths, output=st.integers(1, 50))
+@settings(max_examples=30, deadline=None)
+def test_a_fully_cached_prompt_leaves_one_token_to_compute(prompt: int, output: int) -> None:
+    load = Load(input_len=prompt, output_len=output, concurrency=1, requests=1, prefix_cache_hit_rate=1.0)
+    assert run(load).first_s[0] == pytest.approx(STEP.mixed_s([Chunk(1, prompt - 1)], 0, 0.0))
+
+
+@given(name=names, prompt=lengths, output=st.integers(1, 200), count=clients)
+@settings(max_examples=30, deadline=None)
+def test_drafts_that_are_never_right_save_no_step(name: str, prompt: int, output: int, count: int) -> None:
+    load = Load(input_len=prompt, output_len=output, concurrency=count, requests=2 * count)
+    plain, checked = run(load, name), run(replace(load, draft_tokens=0, acceptance=0.9), name)
+    np.testing.assert_array_equal(plain.finished_s, checked.finished_s)
+    wrong = run(replace(load, draft_tokens=4, acceptance=0.0), name)
+    assert wrong.finished_s.max() >= plain.finished_s.max()
+
+
+def test_drafts_that_are_always_right_divide_the_steps() -> None:
+    load = Load(input_len=10, output_len=101, concurrency=1, requests=1)
+    free_tokens = Straight(token=0.0, cached=0.0)
+    plain = simulate(load, free_tokens, FREE)
+    quick = simulate(replace(load, draft_tokens=3, acceptance=1.0), free_tokens, FREE)
+    tpots = [float((served.finished_s - served.first_s)[0]) / 100 for served in (plain, quick)]
+    assert tpots[0] == pytest.approx(4 * tpots[1])
+
+
+def test_prompts_that_go_first_stop_the_decoding() -> None:
+    """SGLang's running requests wait while prompts are computed; vLLM's go on in the same steps."""
+    load = Load(input_len=2000, output_len=50, concurrency=8, shortest=0.5)
+    engines_ = [replace(FREE, prefill_first=first) for first in (False, True)]
+    first = [float((s.first_s - s.submitted_s).mean()) for s in (run(load, engine) for engine in engines_)]
+    assert first[1] != first[0]
+
+
+def test_replicas_share_the_load_and_add_up() -> None:
+    times = StepTimes(STEP, STEP, STEP)  # type: ignore[arg-type]
+    one = continuous(times, Load(input_len=500, output_len=50, concurrency=4), FREE)
+    four = continuous(times, Load(input_len=500, output_len=50, concurrency=16), FREE, groups=4)
+    assert four.ttft_s == one.ttft_s
+    assert four.tokens_per_s.value == pytest.approx(4 * one.tokens_per_s.value)
+    assert four.batch == pytest.approx(4 * one.batch)
+
+
+def test_a_static_batch_needs_no_front_end() -> None:
+    assert at_once(get_engine("sglang"), 8).request_s == 0.0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"concurrency": 0}, "concurrency is 0 and rate 0; give exactly one of them, above 0."),
+        ({"rate": 2.0}, "concurrency is 4 and rate 2; give exactly one of them, above 0."),
+        ({"acceptance": 1.5}, "acceptance is 1.5; it must lie between 0 and 1."),
+        ({"prefix_cache_hit_rate": -0.1}, "prefix_cache_hit_rate is -0.1; it must lie between 0 and 1."),
+        ({"input_len": 0}, "input_len is 0; it must be at least 1."),
+        ({"draft_tokens": -1}, "draft_tokens is -1; it must be at least 1."),
+    ],
+)
+def test_impossible_loads_name_the_value_and_the_rule(wrong: dict[str, float], says: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        Load(**{"input_len": 10, "output_len": 10, "concurrency": 4, **wrong})  # type: ignore[arg-type]
+    assert str(caught.value) == says
+
+
+def test_a_request_beyond_the_cache_names_the_cure() -> None:
+    with pytest.raises(InvalidRequest, match=r"the KV cache holds 99 tokens\. Raise tp") as caught:
+        run(Load(input_len=90, output_len=10, concurrency=1), kv_tokens=99)
+    assert str(caught.value).startswith("input_len + output_len is 100;")
+
+
+def test_an_unknown_engine_names_those_known() -> None:
+    with pytest.raises(InvalidRequest, match='engine is "torch"; serving knows vllm, sglang, trtllm'):
+        get_engine("torch")
+
+
+@pytest.fixture(scope="module")
+def predicted() -> StepTimes:
+    workload = Workload(model=get_model("Qwen3-8B"), engine="vllm")
+    return step_times(workload, get_gpu("H100"), load_bundle(), max_tokens=2048, max_sequences=64)
+
+
+@pytest.mark.parametrize(
+    ("phase", "batch", "q_len", "past"),
+    [
+        ("decode", 1, 1, 500),
+        ("decode", 24, 1, 3000),
+        ("prefill", 1, 1024, 0),
+        ("prefill", 3, 500, 0),
+        ("prefill", 1, 700, 4000),
+    ],
+)
+def test_the_table_agrees_with_a_predicted_step(
+    predicted: StepTimes, phase: str, batch: int, q_len: int, past: int
+) -> None:
+    workload, gpu, bundle = Workload(model=get_model("Qwen3-8B"), engine="vllm"), get_gpu("H100"), load_bundle()
+    step = workload.step(phase, q_len, past + q_len)._replace(batch=batch)
+    lines = _lines([(phase, workload.model.forward_ops(step))], gpu, "vllm", bundle)[0]
+    seconds = total(lines, gpu, bundle).value
+    chunks = [Chunk(q_len, past)] * batch
+    found = predicted.value.decode_s(batch, past + 1) if phase == "decode" else predicted.value.mixed_s(chunks, 0, 0.0)
+    assert found == pytest.approx(seconds, rel=0.04)
+
+
+@given(
+    sequences=st.lists(st.integers(1, 200), min_size=2, max_size=4),
+    cached=st.lists(st.floats(1.0, 1e5), min_size=2, max_size=4),
+    new=st.lists(st.integers(1, 6000), min_size=2, max_size=4),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_step_never_gets_shorter_with_more_work(
+    predicted: StepTimes, sequences: list[int], cached: list[float], new: list[int]
+) -> None:
+    table = predicted.value
+    ladders = [
+        [table.decode_s(n, cached[0]) for n in sorted(sequences)],
+        [table.decode_s(sequences[0], c) for c in sorted(cached)],
+        [table.mixed_s([Chunk(n, 0)], sequences[0], cached[0]) for n in sorted(new)],
+        [table.mixed_s([Chunk(new[0], n)], 0, 0.0) for n in sorted(new)],
+    ]
+    for times in ladders:
+        assert (np.diff(times) >= -1e-9).all()
+    assert predicted.low.decode_s(8, 1000) <= table.decode_s(8, 1000) <= predicted.high.decode_s(8, 1000)
+
+
+def test_a_model_is_served_from_its_name_to_its_tokens_per_second() -> None:
+    """vLLM on one H100 decodes Qwen3-8B, 16 GB in bf16, in 6 to 9 ms per token at this load."""
+    workload, load = Workload(model=get_model("Qwen3-8B")), Load(input_len=1024, output_len=256, concurrency=8)
+    found = serve(workload, get_gpu("H100"), load_bundle(), load)
+    assert 0.006 < found.tpot_s.low < found.tpot_s.value < found.tpot_s.high < 0.02
+    assert found.ttft_p50_s.value <= found.ttft_p99_s.value
+    assert 7 < found.batch <= 8
+    assert found.tokens_per_s.value == pytest.approx(256 * found.requests_per_s.value)
+    assert kv_capacity(workload, get_gpu("H100"), load) > 8 * 1280

@@ -1,0 +1,103 @@
+"""Static batches of TensorRT-LLM 0.5 to 0.9: output tokens per second on A100, H100, H200 and L40S.
+
+Source: NVIDIA/TensorRT-LLM docs/source/performance.md through its history (Apache-2.0),
+`trtllm/peak_throughput_v0.5_to_v0.9.csv` of the truth folder. One batch starts together (gptSessionBenchmark, C++, the
+whole prompt at once, fp8 KV cache with fp8). Throughput is per GPU or of all GPUs, as the unit says; the A100 rows of
+2023-12-04 say the latter and mean the former (the next revision has the same figures and the other unit). Of
+each GPU, model and pair of lengths the newest revision counts: kernels grew faster (grouped-query decoding by more than
+2x in 0.8, "XQA"), and estimators know those of today.
+
+    .venv/bin/python training/validation/trtllm.py [--root ../shared/truth]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from predictor.bundle import Bundle, load_bundle
+from predictor.engines import get_engine
+from predictor.errors import PredictorError
+from predictor.gpu import get_gpu
+from predictor.serving import static
+from predictor.steps import StepTimes, step_times
+from predictor.workloads import Workload, get_model
+
+NAME = "static batches of TensorRT-LLM, A100 to H200"
+TABLE = "trtllm/peak_throughput_v0.5_to_v0.9.csv"
+GPUS = {"A100": "A100-SXM-80GB", "H100": "H100-SXM-80GB", "H200": "H200-SXM-141GB", "L40S": "L40S"}
+# The documents name families; tests of 4,096 tokens need the context of Llama 2, whose 7B has the shapes of the first.
+MODELS = {
+    "LLaMA 7B": "Llama-2-7b-hf",
+    "LLaMA 70B": "Llama-2-70b-hf",
+    "Mistral 7B": "Mistral-7B-v0.1",
+    "Mixtral 8x7B": "Mixtral-8x7B-v0.1",
+}
+SHAPE = ["gpu", "model", "batch", "tp", "input_len", "output_len"]
+LARGEST_STEP = 8192  # beyond it time goes with the number of tokens
+
+
+def replay(root: Path, bundle: Bundle) -> pd.DataFrame:
+    """One row per configuration, tokens_per_s of all GPUs; models and GPUs unknown are skipped with a count."""
+    table = pd.read_csv(root / TABLE)
+    mislabelled = (table["gpu"] == "A100") & (table["date"] == "2023-12-04")
+    per_gpu = table["unit"].str.contains("/GPU") | mislabelled
+    table["measured"] = table["value"] * table["tp"].where(per_gpu, 1.0)
+    newest = table.groupby(["gpu", "model", "input_len", "output_len"])["date"].transform("max")
+    table = table[table["date"] == newest].drop_duplicates([*SHAPE, "precision"]).dropna(subset=SHAPE)
+    rows, skipped, tables = [], dict[str, int](), dict[Any, StepTimes]()
+    for row in table.to_dict("records"):
+        try:
+            rows.append(_row(row, bundle, tables))
+        except PredictorError as error:
+            skipped[str(error)] = skipped.get(str(error), 0) + 1
+    for reason, count in skipped.items():
+        print(f"{NAME}: {count} rows skipped: {reason}")
+    return pd.DataFrame(rows)
+
+
+def _row(row: dict[str, Any], bundle: Bundle, tables: dict[Any, StepTimes]) -> dict[str, Any]:
+    sizes = {name: int(row[name]) for name in SHAPE[2:]}
+    dtype = row["precision"].lower()
+    model, gpu = get_model(MODELS.get(row["model"], row["model"])), get_gpu(GPUS[row["gpu"]])
+    kv_dtype = "fp8" if dtype == "fp8" else ""
+    key = (model.name, gpu.name, dtype, sizes["tp"])
+    if key not in tables:
+        job = Workload(model=model, dtype=dtype, kv_dtype=kv_dtype, tp=sizes["tp"], engine="trtllm")
+        tables[key] = step_times(job, gpu, bundle, LARGEST_STEP, 2048)
+    # A C++ loop without Python, streaming or front end: the host costs nothing.
+    engine = get_engine("trtllm").without_host()
+    found = static(tables[key], sizes["batch"], sizes["input_len"], sizes["output_len"], engine)
+    return {
+        "table": TABLE,
+        "gpu": gpu.name,
+        "model": row["model"],
+        "engine": "trtllm",
+        "metric": "tokens_per_s",
+        "measured": row["measured"],
+        "predicted": found.tokens_per_s.value,
+        "low": found.tokens_per_s.low,
+        "high": found.tokens_per_s.high,
+        "fitted": False,
+        "dtype": dtype,
+        **sizes,
+        "version": row["trtllm_version"],
+        "date": row["date"],
+    }
+
+
+def main() -> None:
+    """Prints the errors of the default bundle."""
+    from serving import summary  # the neighbouring file; a script's own folder is on the path
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=Path("../shared/truth"))
+    frame = replay(parser.parse_args().root, load_bundle())
+    print(summary(frame, ["gpu", "model", "metric"]))
+
+
+if __name__ == "__main__":
+    main()
