@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from predictor.prediction import predict_op
     from predictor.report import Interval, Report
     from predictor.request import Request
+    from predictor.tracing import Network, NetworkPrediction, from_torch, predict_network
+    from predictor.training_report import TrainingReport
     from predictor.workloads.models import get_model, models
 
 __version__ = "0.1.0"
@@ -36,6 +38,8 @@ _HOME = {
     "prediction": ("predict_op",),
     "report": ("Interval", "Report"),
     "request": ("Request",),
+    "tracing": ("Network", "NetworkPrediction", "from_torch", "predict_network"),
+    "training_report": ("TrainingReport",),
     "workloads.models": ("get_model", "models"),
 }
 
@@ -49,18 +53,23 @@ __all__ = [
     "Interval",
     "Mla",
     "Moe",
+    "Network",
+    "NetworkPrediction",
     "Pointwise",
     "PredictorError",
     "Report",
     "Request",
     "Setting",
+    "TrainingReport",
     "answer",
     "catalogue",
+    "from_torch",
     "get_gpu",
     "get_model",
     "load_bundle",
     "models",
     "predict",
+    "predict_network",
     "predict_op",
 ]
 

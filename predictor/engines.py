@@ -35,9 +35,23 @@ class Engine:
     batch_wait_steps: int = 0
     batch_wait_share: float = 0.9
 
+    def step_s_of(self, gpu_s: float, sequences: float) -> float:
+        """Seconds of a step: the host prepares the next one meanwhile, or before it."""
+        host_s = self.step_s + self.sequence_s * sequences
+        return max(gpu_s, host_s) if self.overlapped else gpu_s + host_s
+
+    def prompt_s(self, gpu_s: float, launches: float, sequences: float) -> float:
+        """Seconds of a step with prompts, whose operators the host launches one by one."""
+        return self.step_s_of(max(gpu_s, self.launch_s * launches), sequences)
+
+    def times(self, share: float) -> Engine:
+        """The same scheduler where the host takes `share` times as long."""
+        names = ("step_s", "sequence_s", "launch_s", "request_s")
+        return replace(self, **{name: share * getattr(self, name) for name in names})
+
     def without_host(self) -> Engine:
         """The same scheduler where the host costs nothing, such as a C++ loop."""
-        return replace(self, step_s=0.0, sequence_s=0.0, launch_s=0.0, request_s=0.0)
+        return self.times(0.0)
 
 
 @lru_cache(maxsize=1)

@@ -135,10 +135,17 @@ def test_what_lies_outside_the_measurements_is_said_and_gets_a_wider_interval(bu
 
 
 def test_the_interval_of_a_sum_is_relatively_narrower_than_those_of_its_parts() -> None:
-    report = predict("Llama-3.1-8B", "B300")
+    report = predict("Llama-3.1-8B", "B300", batch=16)  # the host is hidden
     parts = [line.latency_s for line in report.ops if line.phase == "prefill"]
     widest = sum(part.high - part.low for part in parts)
     assert 0 < report.ttft_s.high - report.ttft_s.low < widest
+
+
+def test_a_small_prompt_waits_for_the_host_that_launches_its_operators() -> None:
+    served, eager = (predict("Qwen2.5-0.5B", "B200", engine=engine) for engine in ("vllm", "torch"))
+    assert served.ttft_s.value > sum(line.latency_s.value for line in served.ops if line.phase == "prefill")
+    assert served.ttft_s.low < served.ttft_s.value < served.ttft_s.high
+    assert eager.ttft_s.value < served.ttft_s.value  # whose host is not known
 
 
 def test_report_is_one_flat_row() -> None:

@@ -18,8 +18,8 @@ from predictor.request import RESULTS, Request, columns
 COLUMNS = [column.name for column in columns()]
 ASKED = """model gpu n_gpus engine phase scheduling batch request_rate input_len output_len dtype kv_dtype tp pp dp ep
     attention_dp method optimizer micro_batch grad_accum seq_len checkpointing zero_stage lora_rank"""
-ANSWERED = """ttft_s tpot_s e2e_s step_s tokens_per_s tokens_per_s_per_gpu mfu memory_bytes fits usd_per_mtok limiter basis
-    bundle error"""
+ANSWERED = """ttft_s tpot_s e2e_s step_s tokens_per_s tokens_per_s_per_gpu mfu memory_bytes fits usd_per_mtok limiter
+    basis bundle error"""
 
 
 @pytest.fixture(scope="module")

@@ -159,12 +159,12 @@ def test_sliding_windows_are_calls_of_their_own() -> None:
     assert "attention" not in by_name(Workload(model=get_model("Mistral-7B-v0.1")).decode_ops(7))
 
 
-def test_narrow_activations_are_quantised_before_each_linear_layer() -> None:
-    for dtype, times in (("fp8", 4), ("fp8_block", 4), ("nvfp4", 4), ("int4_wo", 0), ("bf16", 0)):
-        calls = Workload(model=LLAMA, dtype=dtype).decode_ops(9)
-        assert sum(call.name.startswith("quantise_") for call in calls) == times
-        assert by_name(calls)["lm_head"].op.dtype == "bf16"  # type: ignore[attr-defined]
-        assert by_name(calls)["down_proj"].op.dtype == dtype  # type: ignore[attr-defined]
+def test_only_linear_layers_run_in_the_workload_s_dtype() -> None:
+    for dtype in ("fp8", "fp8_block", "nvfp4", "int4_wo", "bf16"):
+        calls = by_name(Workload(model=LLAMA, dtype=dtype).decode_ops(9))
+        assert calls["lm_head"].op.dtype == "bf16"  # type: ignore[attr-defined]
+        assert calls["down_proj"].op.dtype == dtype  # type: ignore[attr-defined]
+        assert not any(name.startswith("quantise") for name in calls)  # part of the measured GEMMs
 
 
 @pytest.mark.parametrize(

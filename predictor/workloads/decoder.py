@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from predictor.errors import InvalidRequest, InvalidSpec
-from predictor.ops import DTYPES, Attention, Collective, Gemm, Pointwise
+from predictor.ops import Attention, Collective, Gemm, Pointwise
 from predictor.ops.dtypes import out_bytes
 from predictor.workloads.base import Layout, OpCall, Step
 
@@ -257,15 +257,12 @@ def norm_calls(model: Decoder, step: Step) -> list[OpCall]:
 
 
 def projection_calls(name: str, model: Decoder, step: Step, n: int, k: int) -> list[OpCall]:
-    """One linear layer k → n in every layer; narrow activations are quantised before it.
+    """One linear layer k → n in every layer.
 
-    Formats of 8 or fewer activation bits all quantise as quantise_fp8.
+    The quantisation of narrow inputs is part of the measured GEMMs (aiconfigurator's collect_gemm.py times a whole
+    linear layer), and engines fuse it into the op before.
     """
-    layers = float(model.layers)
-    calls = [OpCall(name, Gemm(m=step.tokens, n=n, k=k, dtype=step.dtype), layers)]
-    if DTYPES[step.dtype].act_bits < 16:
-        calls.insert(0, OpCall(f"quantise_{name}", pointwise("quantise_fp8", step.tokens, k, step.act_dtype), layers))
-    return calls
+    return [OpCall(name, Gemm(m=step.tokens, n=n, k=k, dtype=step.dtype), float(model.layers))]
 
 
 def feed_forward_calls(model: Decoder, step: Step, part: Shard) -> list[OpCall]:

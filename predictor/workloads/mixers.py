@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from predictor.errors import InvalidRequest
-from predictor.ops import DTYPES, Attention, Gemm, Mla, Op, Pointwise
+from predictor.ops import Attention, Gemm, Mla, Op, Pointwise
 from predictor.workloads.base import OpCall, Step
 
 RECURRENT_CHUNK = 64  # tokens that a chunked linear-attention kernel takes at once (Yang et al., arXiv:2406.06484)
@@ -297,11 +297,8 @@ Mixer = GroupedAttention | LatentAttention | LinearAttention
 
 
 def linear(name: str, step: Step, n: int, k: int) -> list[OpCall]:
-    """One linear layer k → n over the tokens of a step; narrow activations are quantised before it."""
-    calls = [OpCall(name, Gemm(m=step.tokens, n=n, k=k, dtype=step.dtype), 1.0)]
-    if DTYPES[step.dtype].act_bits < 16:
-        calls.insert(0, point(f"quantise_{name}", "quantise_fp8", step.tokens, k, step))
-    return calls
+    """One linear layer k → n over the tokens of a step; the quantisation of its input is part of the measured GEMM."""
+    return [OpCall(name, Gemm(m=step.tokens, n=n, k=k, dtype=step.dtype), 1.0)]
 
 
 def point(name: str, kind: str, rows: float, cols: float, step: Step) -> OpCall:

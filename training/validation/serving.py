@@ -188,7 +188,7 @@ def fit(root: Path, bundle: Bundle) -> dict[str, dict[str, float]]:
         part = [row for row in rows if row["engine"] == name]
         best[name] = {"launch_s": 6e-5, "sequence_s": 5e-5, "step_s": 7e-4}
         for constant in [*GRID, *GRID]:
-            losses = {value: _loss(part, bundle, best[name] | {constant: value}) for value in GRID[constant]}
+            losses = {value: float(_loss(part, bundle, best[name] | {constant: value})) for value in GRID[constant]}
             best[name][constant] = min(losses, key=lambda value: losses[value])
             print(name, constant, {value: round(loss, 4) for value, loss in losses.items()}, flush=True)
     return best
