@@ -12,7 +12,7 @@ from predictor.cost import usd_per_hour
 from predictor.errors import InvalidRequest, PredictorError
 from predictor.gpu import Gpu, catalogue, resolve_gpu
 from predictor.gpu_lint import lint
-from predictor.prediction import basis_of, doubts_of, limiter_of, report
+from predictor.prediction import as_run_on, basis_of, doubts_of, limiter_of, report
 from predictor.report import Report
 from predictor.request import RESULTS, Request, check_names
 from predictor.scheduler import Load
@@ -64,6 +64,7 @@ class _Asked(NamedTuple):
 def _serve(asked: _Asked) -> Report:
     names = ("batch", "input_len", "output_len", "dtype", "kv_dtype", "engine", *Layout._fields)
     workload = Workload(model=asked.model, **{name: getattr(asked.request, name) for name in names})
+    workload = as_run_on(workload, asked.gpu)
     found = report(workload, asked.gpu, asked.bundle, asked.notes)
     found = replace(found, request=asked.request, price_usd=asked.price_usd)
     return _under_load(found, asked) if asked.request.scheduling == "continuous" else found

@@ -4,6 +4,7 @@ that bound is reached; the sum is a report."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -79,6 +80,17 @@ def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle 
     low, high = widened(low, high, least, far, entry["worst_share"])
     basis = SEEN if kinship == "seen" else UNSEEN
     return OpPrediction(latency, np.maximum(low, least), high, least, bound.limiter, basis, beyond)
+
+
+def as_run_on(workload: Workload, gpu: Gpu) -> Workload:
+    """The workload in the formats that engines choose on a GPU.
+
+    Blackwell multiplies MXFP4 experts with MXFP8 activations, for which it has an instruction (TensorRT-LLM's default
+    for gpt-oss; vLLM's in InferenceX's benchmarks); older parts widen them to 16 bits.
+    """
+    if workload.expert_dtype != "mxfp4_wo" or gpu.generation != "Blackwell":
+        return workload
+    return replace(workload, expert_dtype="mxfp4_mxfp8")
 
 
 def report(workload: Workload, gpu: Gpu, bundle: Bundle, notes: tuple[str, ...] = ()) -> Report:

@@ -36,6 +36,7 @@ from predictor.bundle import Bundle, load_bundle
 from predictor.engines import Engine, get_engine
 from predictor.errors import PredictorError
 from predictor.gpu import get_gpu
+from predictor.prediction import as_run_on
 from predictor.scheduler import Load
 from predictor.serving import Serving, continuous, kv_capacity
 from predictor.steps import StepTimes, step_times
@@ -100,7 +101,7 @@ def workload(row: dict[str, Any]) -> Workload:
     """What ran: a model whose weights were published in narrow formats keeps them."""
     model = get_model(row["model"])
     published = bool(model.linear_dtype or model.expert_dtype)
-    return Workload(
+    asked = Workload(
         model=model,
         dtype="" if published else row["dtype"],
         kv_dtype="" if row["dtype"] == "bf16" else "fp8",
@@ -109,6 +110,7 @@ def workload(row: dict[str, Any]) -> Workload:
         attention_dp=row["attention_dp"],
         engine=row["engine"],
     )
+    return as_run_on(asked, get_gpu(row["gpu"]))
 
 
 def engine_of(row: dict[str, Any], **constants: float) -> Engine:
