@@ -78,6 +78,9 @@ def _under_load(found: Report, asked: _Asked) -> Report:
         output_len=request.output_len,
         rate=request.request_rate,
         concurrency=0 if request.request_rate else request.batch,
+        prefix_cache_hit_rate=request.prefix_cache_hit_rate,
+        draft_tokens=request.draft_tokens,
+        acceptance=request.acceptance,
     )
     served = serve(found.workload, asked.gpu, asked.bundle, load)
     names = ("ttft_s", "tpot_s", "e2e_s", "tokens_per_s")

@@ -64,6 +64,9 @@ class Request:
     dp: int = _column(1, "Replicas of the whole model.")
     ep: int = _column(1, "Shares of the experts among the tp * attention_dp GPUs.")
     attention_dp: int = _column(1, "Groups of tp GPUs that attend to sequences of their own.")
+    prefix_cache_hit_rate: float = _column(0.0, "Share of each prompt that is cached already; continuous.", least=0)
+    draft_tokens: int = _column(0, "Tokens that a draft model proposes per step; continuous.", least=0)
+    acceptance: float = _column(0.0, "Probability that a proposed token is right.", least=0)
     usd_per_hour: float = _column(0.0, "Price of one GPU for an hour; 0 takes the catalogue's.", least=0)
     method: str = _column("full", "full, lora or qlora.", METHODS)
     optimizer: str = _column("adamw", "adamw, adamw_8bit, sgd or adafactor.", OPTIMIZERS)
@@ -73,6 +76,7 @@ class Request:
     checkpointing: str = _column("none", "Activations computed again: none, selective or full.", CHECKPOINTINGS)
     zero_stage: int = _column(0, "What replicas shard: 0 nothing to 3 all (FSDP).", least=0)
     lora_rank: int = _column(16, "Rank of LoRA adapters.")
+    train_tokens: float = _column(0.0, "Tokens to train on in all; adds train_s to the answer.", least=0)
 
     def __post_init__(self) -> None:
         """Checks every column by itself, then fills in those that follow from others."""
@@ -80,15 +84,27 @@ class Request:
             object.__setattr__(self, column.name, _checked(column, getattr(self, column.name)))
         if self.zero_stage > 3:
             raise InvalidRequest(f"zero_stage is {self.zero_stage}; it must be from 0 to 3.")
+        for name in ("prefix_cache_hit_rate", "acceptance"):
+            if (share := getattr(self, name)) > 1:
+                raise InvalidRequest(f"{name} is {share:g}; it must lie between 0 and 1.")
         if not self.engine:
             object.__setattr__(self, "engine", "torch" if self.phase == "train" else "vllm")
         if not self.scheduling:
             object.__setattr__(self, "scheduling", "continuous" if self.request_rate else "static")
+        self._check_static()
+        self._fill_layout()
+
+    def _check_static(self) -> None:
+        """What only a scheduler under load knows cannot be asked of a static batch."""
+        if self.scheduling == "static" and (self.prefix_cache_hit_rate or self.draft_tokens):
+            name = "draft_tokens" if self.draft_tokens else "prefix_cache_hit_rate"
+            raise InvalidRequest(
+                f"{name} is {getattr(self, name):g}; a static batch has none. Set scheduling to continuous."
+            )
         if self.request_rate and self.scheduling == "static":
             raise InvalidRequest(
                 f"request_rate is {self.request_rate:g}; a static batch has none. Set scheduling to continuous."
             )
-        self._fill_layout()
 
     def _fill_layout(self) -> None:
         others = self.pp * self.dp * self.attention_dp
@@ -170,6 +186,6 @@ def _number(name: str, text: str) -> float:
 
 
 def _rate(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e18:
         raise InvalidRequest(f"{name} is {show(value)}; it must be a number of at least 0.")
     return float(value)

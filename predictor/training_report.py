@@ -72,6 +72,9 @@ class TrainingReport:
             row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
         row |= {"tokens_per_s_per_gpu": self.tokens_per_s.value / self.n_gpus, "mfu": self.mfu}
         row |= {"memory_bytes": None, "fits": None, "usd_per_mtok": self.usd_per_mtok}
+        if self.request.train_tokens:
+            whole = self.time_for_tokens(self.request.train_tokens)
+            row |= {"train_s": whole.value, "train_s_low": whole.low, "train_s_high": whole.high}
         row |= {
             name: getattr(self.step, name)
             for name in ("forward_s", "backward_s", "optimizer_s", "communication_s", "bubble_s")

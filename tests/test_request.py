@@ -61,6 +61,8 @@ def test_numbers_come_as_text_or_float_too(cell: object, found: int) -> None:
         ({"zero_stage": 4}, "zero_stage is 4; it must be from 0 to 3"),
         ({"request_rate": -1}, "request_rate is -1; it must be a number of at least 0"),
         ({"request_rate": 1, "scheduling": "static"}, "a static batch has none"),
+        ({"draft_tokens": 3}, "draft_tokens is 3; a static batch has none"),
+        ({"acceptance": 2}, "acceptance is 2; it must lie between 0 and 1"),
         ({"n_gpus": 3, "tp": 2}, r"n_gpus is 3; tp \* attention_dp \* pp \* dp is 2"),
         ({"gpu": ""}, "gpu is empty"),
     ],
@@ -129,3 +131,23 @@ def test_price_of_tokens_follows_the_price_of_the_gpu() -> None:
     cheap, dear = (predict("Qwen2.5-0.5B", "H100", usd_per_hour=usd).usd_per_mtok for usd in (1.0, 3.0))
     assert cheap is not None and dear == pytest.approx(3 * cheap)
     assert predict("Qwen2.5-0.5B", "Tesla-T4", dtype="fp16").usd_per_mtok is None
+
+
+def test_cached_prompts_and_right_drafts_shorten_an_answer() -> None:
+    plain, cached, drafted = (
+        predict("Qwen2.5-0.5B", "A100", scheduling="continuous", batch=8, **more)
+        for more in ({}, {"prefix_cache_hit_rate": 0.9}, {"draft_tokens": 3, "acceptance": 0.8})
+    )
+    assert cached.ttft_s.value < plain.ttft_s.value
+    assert drafted.tpot_s.value < plain.tpot_s.value
+
+
+def test_training_answers_in_the_same_columns() -> None:
+    row = {"model": "Qwen2.5-0.5B", "gpu": "A100", "phase": "train", "train_tokens": 1e9, "micro_batch": "4"}
+    found = answer_row(row, load_bundle())
+    assert found["error"] is None
+    assert found["ttft_s"] is None
+    assert 0 < found["step_s_low"] <= found["step_s"] <= found["step_s_high"]
+    assert 0 < found["mfu"] < 1
+    whole = answer(Request.of(row)).to_dict()
+    assert whole["train_s"] == pytest.approx(1e9 / found["tokens_per_s"])
