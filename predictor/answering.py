@@ -19,9 +19,10 @@ from predictor.scheduler import Load
 from predictor.serving import serve
 from predictor.training_report import TrainingReport
 from predictor.training_step import training_step
-from predictor.workloads.base import Layout, Workload
+from predictor.workloads.base import Layout
 from predictor.workloads.models import Model, get_model
 from predictor.workloads.training import TrainingSetting
+from predictor.workloads.workload import Workload
 
 
 def predict(

@@ -23,7 +23,8 @@ from predictor.ops.base import stack, text_column
 from predictor.ops.dtypes import Array
 from predictor.report import Interval, OpLine, Report, shape_of
 from predictor.roofline import roofline
-from predictor.workloads.base import OpCall, Workload
+from predictor.workloads.base import OpCall
+from predictor.workloads.workload import Workload
 
 SEEN, UNSEEN, BOUND_ONLY = "seen-gpu", "unseen-gpu", "bound-only"
 DECODE_POINTS = 5  # cached lengths at which a decode step is predicted; between them it is near linear

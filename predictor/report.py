@@ -10,7 +10,7 @@ from predictor.gpu import Gpu
 from predictor.memory import Memory
 from predictor.ops import Op
 from predictor.request import Request
-from predictor.workloads.base import Workload
+from predictor.workloads.workload import Workload
 
 
 class Interval(NamedTuple):

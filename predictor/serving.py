@@ -26,7 +26,7 @@ from predictor.ops.dtypes import weight_bytes
 from predictor.report import Interval
 from predictor.scheduler import Load, Served, simulate
 from predictor.steps import StepTimes, step_times
-from predictor.workloads.base import Workload
+from predictor.workloads.workload import Workload
 
 # What the ops do not know of: arrivals, versions, flags. Standard log errors that, added to the intervals of the ops in
 # quadrature, make them hold 80 % of the measurements in the fitted half of training/validation/serving.py.

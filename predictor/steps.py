@@ -21,7 +21,8 @@ from predictor.gpu import Gpu
 from predictor.ops.dtypes import Array
 from predictor.prediction import op_lines, total
 from predictor.report import OpLine
-from predictor.workloads.base import OpCall, Workload
+from predictor.workloads.base import OpCall
+from predictor.workloads.workload import Workload
 
 ENDS = ("value", "low", "high")
 TOKENS_PER_OCTAVE = 2  # grid of the token-only ops: tile effects are coarser than this

@@ -23,7 +23,8 @@ from predictor.prediction import basis_of, doubts_of, limiter_of, op_lines, tota
 from predictor.report import Interval, OpLine
 from predictor.torch_ops import Call, by_bytes, is_known, ops_of, tensors
 from predictor.values import show
-from predictor.workloads.base import ENGINES, OpCall
+from predictor.workloads.base import OpCall
+from predictor.workloads.workload import ENGINES
 
 INSTALL = "pip install 'gpu-predictor[torch]'"
 LONGEST_MESSAGE = 300

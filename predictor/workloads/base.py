@@ -1,20 +1,11 @@
-"""What people run: a model with a batch, lengths, number formats and parallelism, as a list of ops."""
+"""What op lists are made of: a call, a step of one GPU, and how GPUs share a model."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from predictor.errors import InvalidRequest
-from predictor.ops import DTYPES, Collective, Op
-from predictor.ops.dtypes import out_bytes
-from predictor.values import LARGEST, show, whole_number
+from predictor.ops import Op
 
-if TYPE_CHECKING:
-    from predictor.workloads.models import Model
-
-ENGINES = ("vllm", "sglang", "trtllm", "torch")
-KV_DTYPES = ("fp32", "fp16", "bf16", "fp8", "int8", "nvfp4")
 WIDE_DTYPES = ("fp32", "tf32", "fp16")  # these are also what the layers pass on; all others pass on bf16
 
 
@@ -86,127 +77,3 @@ class Step(NamedTuple):
     def tokens(self) -> int:
         """New tokens over all sequences."""
         return self.batch * self.q_len
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workload:
-    """A model and how it is run; sizes are whole numbers, checked on creation (InvalidRequest).
-
-    batch: sequences that run together, over all replicas. input_len, output_len: tokens per sequence.
-    dtype: of the linear layers and experts, any of predictor.ops.DTYPES; embeddings, output head, norms and attention
-        arithmetic stay in bf16 (fp16, tf32 or fp32 where dtype is that). "" takes what the weights were published in.
-    kv_dtype: of the KV cache; "" keeps the activations' format.
-    tp, pp, dp, ep, attention_dp: as in Layout. engine: what runs it; every engine gets the ops of a fused serving
-        engine, and the estimators tell engines apart.
-    """
-
-    model: Model
-    batch: int = 1
-    input_len: int = 1024
-    output_len: int = 128
-    dtype: str = ""
-    kv_dtype: str = ""
-    tp: int = 1
-    pp: int = 1
-    dp: int = 1
-    ep: int = 1
-    attention_dp: int = 1
-    engine: str = "vllm"
-    expert_dtype: str = ""
-
-    def __post_init__(self) -> None:
-        """Checks every setting, the model last."""
-        if not hasattr(self.model, "forward_ops"):
-            raise InvalidRequest(f'model is {show(self.model)}; it must be a model: get_model("Llama-3.1-8B").')
-        for name in ("batch", "input_len", "output_len", *Layout._fields):
-            object.__setattr__(self, name, whole_number(name, getattr(self, name)))
-        if self.dtype == "":
-            object.__setattr__(self, "expert_dtype", self.expert_dtype or self.model.expert_dtype)
-            object.__setattr__(self, "dtype", self.model.linear_dtype or "bf16")
-        weights = ("", *DTYPES)
-        choices = {"dtype": weights, "expert_dtype": weights, "kv_dtype": ("", *KV_DTYPES), "engine": ENGINES}
-        for name, known in choices.items():
-            value = getattr(self, name)
-            if not isinstance(value, str) or value not in known:
-                listed = ", ".join(choice for choice in known if choice)
-                raise InvalidRequest(f"{name} is {show(value)}; it must be one of {listed}.")
-        self._check_lengths()
-        self._check_layout()
-
-    def _check_lengths(self) -> None:
-        total, most = self.input_len + self.output_len, self.model.max_len
-        if total > most:
-            raise InvalidRequest(
-                f"input_len + output_len is {total}; {self.model.name} takes at most {most} tokens "
-                "(max_position_embeddings). Shorten one of them."
-            )
-        if self.batch * total > LARGEST:
-            raise InvalidRequest(
-                f"batch * (input_len + output_len) is {self.batch * total}; it must be at most 2**31. Lower batch."
-            )
-
-    def _check_layout(self) -> None:
-        group = self.tp * self.attention_dp
-        if group % self.ep:
-            raise InvalidRequest(
-                f"ep is {self.ep}; it must divide tp * attention_dp, the {group} GPUs that share the experts."
-            )
-        self.model.check(self.layout)
-
-    @property
-    def layout(self) -> Layout:
-        """How GPUs share the model."""
-        return Layout(self.tp, self.pp, self.dp, self.ep, self.attention_dp)
-
-    @property
-    def local_batch(self) -> int:
-        """Sequences whose cache one GPU holds; the fullest one where they do not divide."""
-        return -(-self.batch // (self.dp * self.attention_dp))
-
-    @property
-    def act_dtype(self) -> str:
-        """Number format between the linear layers, of attention arithmetic, embeddings, norms and the output head."""
-        return self.dtype if self.dtype in WIDE_DTYPES else "bf16"
-
-    @property
-    def cache_dtype(self) -> str:
-        """Number format of the KV cache; a tf32 model stores 32 bits."""
-        return self.kv_dtype or ("fp32" if self.act_dtype == "tf32" else self.act_dtype)
-
-    def prefill_ops(self) -> tuple[OpCall, ...]:
-        """One forward over batch × input_len tokens; the output head runs on the last token of each sequence."""
-        return self._ops(self.step("prefill", self.input_len, self.input_len))
-
-    def decode_ops(self, kv_len: int) -> tuple[OpCall, ...]:
-        """One step: a new token per sequence over kv_len cached tokens each, the new one included."""
-        length = whole_number("kv_len", kv_len)
-        if length > self.model.max_len:
-            raise InvalidRequest(
-                f"kv_len is {length}; {self.model.name} takes at most {self.model.max_len} tokens "
-                "(max_position_embeddings). Lower it."
-            )
-        return self._ops(self.step("decode", 1, length))
-
-    def step(self, phase: str, q_len: int, kv_len: int) -> Step:
-        """What one GPU does in a forward pass; with pp, each of pp parts of the batch is in another stage."""
-        return Step(
-            phase,
-            -(-self.local_batch // self.pp),
-            q_len,
-            kv_len,
-            self.dtype,
-            self.act_dtype,
-            self.cache_dtype,
-            self.tp,
-            self.attention_dp,
-            self.ep,
-            self.expert_dtype,
-        )
-
-    def _ops(self, step: Step) -> tuple[OpCall, ...]:
-        calls = self.model.forward_ops(step)
-        if self.pp == 1:
-            return calls
-        message_bytes = step.tokens * self.model.hidden * float(out_bytes(step.act_dtype))
-        send = Collective(kind="send_recv", message_bytes=message_bytes, n_gpus=2)
-        return (*calls, OpCall("pipeline_send", send, self.pp - 1.0))
