@@ -239,6 +239,3 @@ def limiter_of(lines: Sequence[OpLine]) -> str:
 def basis_of(bases: Sequence[str]) -> str:
     """The weakest basis of an op that an estimator answered for; bound-only where none did."""
     return UNSEEN if UNSEEN in bases else SEEN if SEEN in bases else BOUND_ONLY
-
-
-_lines = op_lines

@@ -20,7 +20,6 @@ from predictor.bundle import Bundle
 from predictor.gpu import Gpu
 from predictor.ops.dtypes import Array
 from predictor.prediction import op_lines, total
-from predictor.report import OpLine
 from predictor.workloads.base import OpCall
 from predictor.workloads.workload import Workload
 
@@ -28,14 +27,6 @@ ENDS = ("value", "low", "high")
 TOKENS_PER_OCTAVE = 2  # grid of the token-only ops: tile effects are coarser than this
 CACHED_OCTAVES = tuple(range(4, 21))  # cached tokens per sequence, 16 to 2**20
 PAST_OCTAVES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)  # log2((past + new) / new) of a chunk
-# The tables of quantised GEMMs time a linear layer, the quantisation of its input included (aiconfigurator's
-# collect_gemm.py gives 16-bit inputs to the layer's forward), and engines fuse it into the op before.
-FUSED = "quantise_"
-# Operator tables that do not show what the engine runs in serving; vLLM's stand in. TensorRT-LLM's fp8 and nvfp4 GEMMs
-# were timed without the checkpoint's input scale, so each first searches the largest input: 7 us more than vLLM's on
-# H100, H200, B200 and L40S alike. Pointwise kernels of SGLang were not measured.
-STAND_IN = "vllm"
-STOOD_IN = frozenset({("trtllm", "gemm", "fp8"), ("trtllm", "gemm", "nvfp4"), ("sglang", "pointwise", "")})
 SHORTEST_CHUNK = 16  # tokens; shorter chunks cost as much attention as this one
 
 
@@ -128,7 +119,7 @@ def step_times(workload: Workload, gpu: Gpu, bundle: Bundle, max_tokens: int, ma
     chunk_sizes = _doublings(SHORTEST_CHUNK, max(max_tokens, 2 * SHORTEST_CHUNK))
     prefills = [(n, q, r) for n in chunk_sizes for q in chunk_sizes if q <= n for r in PAST_OCTAVES]
     ops = _Split(workload)
-    launches = sum(call.count for call in ops.calls("prefill", 1, 64, 64) if not call.name.startswith(FUSED))
+    launches = sum(call.count for call in ops.calls("prefill", 1, 64, 64))
     heads = np.unique(np.concatenate([batches, [max_sequences + max_tokens // SHORTEST_CHUNK]]))
     asked = [
         *(("prefill", ops.plain("prefill", int(t))) for t in tokens),
@@ -137,7 +128,8 @@ def step_times(workload: Workload, gpu: Gpu, bundle: Bundle, max_tokens: int, ma
         *(("decode", ops.cached("decode", int(b), 1, 2**kv)) for b in batches for kv in CACHED_OCTAVES),
         *(("prefill", ops.cached("prefill", n // q, q, max(q, round(q * 2.0**r)))) for n, q, r in prefills),
     ]
-    totals = [total(lines, gpu, bundle) if lines else (1e-9,) * 3 for lines in _predicted(asked, gpu, workload, bundle)]
+    found = op_lines(asked, gpu, workload.engine, bundle)
+    totals = [total(lines, gpu, bundle) if lines else (1e-9,) * 3 for lines in found]
     cells = np.maximum(np.array(totals, dtype=np.float64), 1e-9).T  # an architecture may lack a kind of op
     ends = []
     for column in cells:
@@ -164,25 +156,6 @@ def step_times(workload: Workload, gpu: Gpu, bundle: Bundle, max_tokens: int, ma
     return StepTimes(*ends)
 
 
-def _predicted(
-    steps: Sequence[tuple[str, Sequence[OpCall]]], gpu: Gpu, workload: Workload, bundle: Bundle
-) -> list[list[OpLine]]:
-    """The lines of each step, every op by the engine whose operator tables time it as serving runs it."""
-    found: list[list[OpLine]] = [[] for _ in steps]
-    for engine in dict.fromkeys([workload.engine, STAND_IN]):
-        parts = [(phase, [c for c in calls if _speaker(c, workload.engine) == engine]) for phase, calls in steps]
-        for all_lines, lines in zip(found, op_lines(parts, gpu, engine, bundle), strict=True):
-            all_lines += lines
-    return found
-
-
-def _speaker(call: OpCall, engine: str) -> str:
-    dtype = getattr(call.op, "dtype", "")
-    return (
-        STAND_IN if (engine, call.op.family, dtype) in STOOD_IN or (engine, call.op.family, "") in STOOD_IN else engine
-    )
-
-
 class _Split:
     """The op list of a model in three: what depends on tokens only, on sequences, and on cached or own length."""
 
@@ -205,7 +178,7 @@ class _Split:
     def plain(self, phase: str, tokens: int) -> list[OpCall]:
         left_out = self._long[phase] | self._long["prefill"] | self._head
         calls = self.calls(phase, tokens, 1, 1)
-        return [call for call in calls if call.name not in left_out and not call.name.startswith(FUSED)]
+        return [call for call in calls if call.name not in left_out]
 
     def head(self, sequences: int) -> list[OpCall]:
         return [call for call in self.calls("decode", sequences, 1, 1) if call.name in self._head]

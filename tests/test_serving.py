@@ -14,7 +14,7 @@ from predictor.bundle import load_bundle
 from predictor.engines import Engine, engines, get_engine
 from predictor.errors import InvalidRequest
 from predictor.gpu import get_gpu
-from predictor.prediction import _lines, total
+from predictor.prediction import op_lines, total
 from predictor.scheduler import Load, Served, simulate
 from predictor.serving import at_once, continuous, kv_capacity, serve, static
 from predictor.steps import Chunk, StepTimes, step_times
@@ -249,7 +249,7 @@ def test_the_table_agrees_with_a_predicted_step(
 ) -> None:
     workload, gpu, bundle = Workload(model=get_model("Qwen3-8B"), engine="vllm"), get_gpu("H100"), load_bundle()
     step = workload.step(phase, q_len, past + q_len)._replace(batch=batch)
-    lines = _lines([(phase, workload.model.forward_ops(step))], gpu, "vllm", bundle)[0]
+    lines = op_lines([(phase, workload.model.forward_ops(step))], gpu, "vllm", bundle)[0]
     seconds = total(lines, gpu, bundle).value
     chunks = [Chunk(q_len, past)] * batch
     found = predicted.value.decode_s(batch, past + 1) if phase == "decode" else predicted.value.mixed_s(chunks, 0, 0.0)
