@@ -16,6 +16,7 @@ from predictor.errors import InvalidRequest
 class Engine:
     """How an engine schedules and what its host costs; fields as in catalog/engines.toml.
 
+    graphs: decode steps are one launch, a CUDA graph.
     batch_wait_steps: a step with room left postpones prompts up to so many times while others decode, until
         batch_wait_share of max_batched_tokens are asked for (batch_wait_timeout_iters of TensorRT-LLM; off).
     """
@@ -32,6 +33,7 @@ class Engine:
     launch_s: float
     request_s: float
     source: str = ""
+    graphs: bool = True
     batch_wait_steps: int = 0
     batch_wait_share: float = 0.9
 
@@ -43,6 +45,10 @@ class Engine:
     def prompt_s(self, gpu_s: float, launches: float, sequences: float) -> float:
         """Seconds of a step with prompts, whose operators the host launches one by one."""
         return self.step_s_of(max(gpu_s, self.launch_s * launches), sequences)
+
+    def decode_s(self, gpu_s: float, launches: float, sequences: float) -> float:
+        """Seconds of a decode step, which is one launch where the engine has captured its operators in a CUDA graph."""
+        return self.prompt_s(gpu_s, 0.0 if self.graphs else launches, sequences)
 
     def times(self, share: float) -> Engine:
         """The same scheduler where the host takes `share` times as long."""

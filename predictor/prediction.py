@@ -106,7 +106,7 @@ def report(workload: Workload, gpu: Gpu, bundle: Bundle, notes: tuple[str, ...] 
         launches, batch = sum(line.count for line in prefill), workload.local_batch
         hosts = [engine.times(share) for share in (1.0, 1 - HOST_DOUBT, 1 + HOST_DOUBT)]
         ttft = Interval(*(h.prompt_s(end, launches, batch) + h.request_s for h, end in zip(hosts, ttft, strict=True)))
-        tpot = Interval(*(h.step_s_of(end, batch) for h, end in zip(hosts, tpot, strict=True)))
+        tpot = Interval(*(h.decode_s(end, launches, batch) for h, end in zip(hosts, tpot, strict=True)))
     e2e = Interval(*(ttft[i] + (workload.output_len - 1) * tpot[i] for i in range(3)))
     tokens = workload.batch * workload.output_len
     middle = decodes[len(decodes) // 2]
