@@ -16,7 +16,7 @@ from predictor.errors import InvalidRequest
 class Engine:
     """How an engine schedules and what its host costs; fields as in catalog/engines.toml.
 
-    graphs: decode steps are one launch, a CUDA graph.
+    graphs: decode steps are one launch, a CUDA graph. joins: requests join a running batch.
     batch_wait_steps: a step with room left postpones prompts up to so many times while others decode, until
         batch_wait_share of max_batched_tokens are asked for (batch_wait_timeout_iters of TensorRT-LLM; off).
     """
@@ -34,6 +34,7 @@ class Engine:
     request_s: float
     source: str = ""
     graphs: bool = True
+    joins: bool = True
     batch_wait_steps: int = 0
     batch_wait_share: float = 0.9
 
@@ -72,3 +73,13 @@ def get_engine(name: str) -> Engine:
     if name not in engines():
         raise InvalidRequest(f'engine is "{name}"; serving knows {", ".join(engines())}. Choose one of them.')
     return engines()[name]
+
+
+def get_server(name: str) -> Engine:
+    """The engine of that name, which takes requests as they come; raises InvalidRequest where it does not."""
+    if not (found := get_engine(name)).joins:
+        known = [each for each, engine in engines().items() if engine.joins]
+        raise InvalidRequest(
+            f'engine is "{name}"; continuous scheduling needs {", ".join(known)}. Choose one, or scheduling=static.'
+        )
+    return found

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from predictor.bundle import Bundle
-from predictor.engines import Engine, get_engine
+from predictor.engines import Engine, get_server
 from predictor.gpu import Gpu
 from predictor.memory import activations_bytes, runtime_bytes, weights_bytes
 from predictor.ops.dtypes import weight_bytes
@@ -54,7 +54,7 @@ def serve(workload: Workload, gpu: Gpu, bundle: Bundle, load: Load, engine: Engi
 
     Replicas (dp), attention groups and pipeline stages each hold a share of the requests and keep step.
     """
-    engine = engine or get_engine(workload.engine)
+    engine = engine or get_server(workload.engine)
     sequences = min(engine.max_sequences, load.concurrency or load.requests)
     times = step_times(workload, gpu, bundle, engine.max_batched_tokens, sequences)
     groups = workload.dp * workload.attention_dp * workload.pp

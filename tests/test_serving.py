@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from predictor.bundle import load_bundle
-from predictor.engines import Engine, engines, get_engine
+from predictor.engines import Engine, engines, get_engine, get_server
 from predictor.errors import InvalidRequest
 from predictor.gpu import get_gpu
 from predictor.prediction import op_lines, total
@@ -223,9 +223,16 @@ def test_a_request_beyond_the_cache_names_the_cure() -> None:
     assert str(caught.value).startswith("input_len + output_len is 100;")
 
 
-def test_an_unknown_engine_names_those_known() -> None:
-    with pytest.raises(InvalidRequest, match='engine is "torch"; serving knows vllm, sglang, trtllm'):
-        get_engine("torch")
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("tgi", "serving knows vllm, sglang, trtllm, torch"),
+        ("torch", "continuous scheduling needs vllm, sglang, trtllm"),
+    ],
+)
+def test_an_engine_that_takes_no_requests_as_they_come_names_those_that_do(name: str, says: str) -> None:
+    with pytest.raises(InvalidRequest, match=f'engine is "{name}"; {says}'):
+        get_server(name)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,298 @@
+"""Convolutional networks over square images: ResNets and what else is a chain of blocks of convolutions.
+
+A convolution is a predictor.ops.Conv. Batch norms are folded into it for inference and apart in training and in eager
+PyTorch; an engine runs the activation in the convolution, eager PyTorch apart. Pooling and additions are passes.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from predictor.errors import InvalidRequest, InvalidSpec, UnknownModel
+from predictor.ops import Conv
+from predictor.values import show, whole_number
+from predictor.workloads.base import OpCall
+from predictor.workloads.eager import linear, merged, passes
+from predictor.workloads.encoder import WEIGHT_DTYPES, check_choices, check_sizes, formats
+
+SHORTCUTS = ("", "identity", "project")
+BLOCKS = ("basic", "bottleneck")
+
+
+class ConvLayer(NamedTuple):
+    """A convolution, its batch norm and its activation; padding keeps the image's side but for the stride.
+
+    pool: stride of the max-pooling after it, 0: none.
+    """
+
+    out_channels: int
+    kernel: int = 3
+    stride: int = 1
+    groups: int = 1
+    norm: bool = True
+    bias: bool = False
+    activation: bool = True
+    pool: int = 0
+
+
+class Block(NamedTuple):
+    """Layers one after the other.
+
+    shortcut: their input is added: "project" by a 1 x 1 convolution where shapes differ, "identity" only where they do
+    not, "" never.
+    """
+
+    layers: tuple[ConvLayer, ...]
+    shortcut: str = ""
+
+
+class Shaped(NamedTuple):
+    """A layer with what goes in: channels and side of the image. place: its name; closes: a residual ends here."""
+
+    place: str
+    layer: ConvLayer
+    channels: int
+    size: int
+    closes: bool = False
+
+    @property
+    def out_size(self) -> int:
+        """Side of the image that the convolution makes."""
+        kernel = self.layer.kernel
+        return (self.size + 2 * (kernel // 2) - kernel) // self.layer.stride + 1
+
+    @property
+    def parameters(self) -> int:
+        """Weights, bias, and scale and shift of the batch norm."""
+        layer = self.layer
+        weights = layer.kernel**2 * self.channels // layer.groups * layer.out_channels
+        return weights + layer.out_channels * (layer.bias + 2 * layer.norm)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvNet:
+    """A chain of blocks, mean pooling to pool_size × pool_size pixels, linear layers, a classifier.
+
+    image: side of the images it was trained on. linear: widths of the layers before the classifier (VGG).
+
+    >>> get_convnet("ResNet-50").parameters()
+    25557032
+    """
+
+    name: str
+    blocks: tuple[Block, ...]
+    source: str
+    linear: tuple[int, ...] = ()
+    pool_size: int = 1
+    classes: int = 1000
+    channels: int = 3
+    image: int = 224
+    dtype: str = "fp32"
+
+    def __post_init__(self) -> None:
+        """Checks every field, the blocks by walking through them."""
+        check_sizes(self, ("pool_size", "classes", "channels", "image"))
+        check_choices(self, {"dtype": WEIGHT_DTYPES}, ())
+        if not self.blocks or not all(isinstance(block, Block) and block.layers for block in self.blocks):
+            raise InvalidSpec(f"blocks of {self.name} is {show(self.blocks)}; give at least one Block with layers.")
+        for block in self.blocks:
+            if block.shortcut not in SHORTCUTS:
+                listed = ", ".join(f'"{value}"' for value in SHORTCUTS)
+                raise InvalidSpec(f"shortcut of {self.name} is {show(block.shortcut)}; it must be one of {listed}.")
+            for layer in block.layers:
+                self._check_layer(layer)
+        for each in self.layers(self.image):
+            if each.channels % each.layer.groups:
+                raise InvalidSpec(
+                    f"groups of {self.name} is {each.layer.groups}; it must divide the {each.channels} channels of "
+                    f"{each.place}."
+                )
+
+    def _check_layer(self, layer: ConvLayer) -> None:
+        for field in ("out_channels", "kernel", "stride", "groups", "pool"):
+            value, least = getattr(layer, field), 0 if field == "pool" else 1
+            if type(value) is not int or not least <= value <= 2**16:
+                raise InvalidSpec(
+                    f"{field} of a layer of {self.name} is {show(value)}; it must be a whole number from {least} to "
+                    f"{2**16}."
+                )
+        if layer.out_channels % layer.groups:
+            raise InvalidSpec(
+                f"groups of {self.name} is {layer.groups}; it must divide the {layer.out_channels} output channels."
+            )
+
+    def layers(self, image: int) -> Iterator[Shaped]:
+        """Every convolution with what goes in, those of shortcuts too, for images of image × image pixels."""
+        channels, size = self.channels, image
+        for number, block in enumerate(self.blocks, 1):
+            before = channels, size
+            for place, layer in enumerate(block.layers, 1):
+                shaped = Shaped(f"block{number}.conv{place}", layer, channels, size)
+                channels, size = layer.out_channels, shaped.out_size
+                same = before == (channels, size)
+                last = place == len(block.layers)
+                closes = last and (block.shortcut == "project" or (block.shortcut == "identity" and same))
+                yield shaped._replace(closes=closes)
+                if layer.pool:
+                    size = -(-size // layer.pool)
+            if block.shortcut == "project" and before != (channels, size):
+                bridge = ConvLayer(channels, kernel=1, stride=max(round(before[1] / size), 1), activation=False)
+                yield Shaped(f"block{number}.shortcut", bridge, *before)
+
+    def parameters(self) -> int:
+        """All parameters: batch norms with scale and shift, not their running statistics."""
+        widths = [self._flat(), *self.linear, self.classes]
+        head = sum((n + 1) * m for n, m in pairwise(widths))
+        return sum(each.parameters for each in self.layers(self.image)) + head
+
+    def _flat(self) -> int:
+        return self.blocks[-1].layers[-1].out_channels * self.pool_size**2
+
+    def forward_ops(
+        self, batch: int, image: int = 0, dtype: str = "", *, eager: bool = False, training: bool = False
+    ) -> tuple[OpCall, ...]:
+        """The ops of one forward pass on one GPU over `batch` images of image × image pixels, 0 for self.image.
+
+        dtype: of convolutions and linear layers, "" as published. training: batch norms take the batch's statistics.
+        """
+        batch, image = whole_number("batch", batch), whole_number("image", image or self.image)
+        _, act = formats(dtype or self.dtype)
+        apart = eager or training
+        calls, size = list[OpCall](), image
+        for each in self.layers(image):
+            layer, size = each.layer, each.out_size
+            if size < 1:
+                raise InvalidRequest(
+                    f"image is {image}; nothing is left of it at {each.place} of {self.name}. Raise it."
+                )
+            calls.append(OpCall(each.place, _convolution(each, batch, act), 1.0))
+            rows, cols = batch * layer.out_channels, size**2
+            if layer.norm and apart:
+                kind = "layer_norm" if training else "relu"
+                calls.append(passes("batch_norm", kind, rows, cols, act, 1.0))
+            if each.closes:
+                calls.append(passes("residual_add", "add", rows, cols, act, 1.0))
+            if layer.activation and apart:
+                calls.append(passes("relu", "relu", rows, cols, act, 1.0))
+            if layer.pool:
+                calls.append(passes("max_pool", "copy", rows, cols, act, (1 + 1 / layer.pool**2) / 2))
+        calls.append(passes("mean_pool", "copy", batch * self.blocks[-1].layers[-1].out_channels, size**2, act, 0.5))
+        widths = [self._flat(), *self.linear, self.classes]
+        for number, (k, n) in enumerate(pairwise(widths), 1):
+            calls.append(linear(f"linear{number}", batch, n, k, act, 1.0))
+        return merged(_placeless(call) for call in calls)
+
+
+def _convolution(each: Shaped, batch: int, dtype: str) -> Conv:
+    layer = each.layer
+    return Conv(
+        batch=batch,
+        in_channels=each.channels,
+        out_channels=layer.out_channels,
+        size=each.size,
+        kernel=layer.kernel,
+        stride=layer.stride,
+        padding=layer.kernel // 2,
+        groups=layer.groups,
+        dtype=dtype,
+    )
+
+
+def _placeless(call: OpCall) -> OpCall:
+    """Equal convolutions of different blocks under one name."""
+    op = call.op
+    if not isinstance(op, Conv):
+        return call
+    side = f"{op.kernel:g}x{op.kernel:g}"
+    return OpCall(f"conv{side} {op.in_channels:g}->{op.out_channels:g} /{op.stride:g} @{op.size:g}", op, call.count)
+
+
+def resnet(
+    name: str,
+    depths: tuple[int, ...],
+    block: str,
+    source: str,
+    *,
+    groups: int = 1,
+    group_width: int = 64,
+    **fields: Any,
+) -> ConvNet:
+    """A residual network: a 7 × 7 stem with max-pooling, then depths[i] blocks of 64·2^i channels in stage i.
+
+    block: "basic" (two 3 × 3) or "bottleneck" (1 × 1, 3 × 3 with the stride, 1 × 1 to four times as many channels).
+    groups, group_width: of the 3 × 3 in a bottleneck (ResNeXt; wide ResNets have 128).
+    He et al., arXiv:1512.03385, table 1; strides as in torchvision/models/resnet.py. Further fields as in ConvNet.
+    """
+    if block not in BLOCKS:
+        raise InvalidSpec(f"block of {name} is {show(block)}; it must be one of {', '.join(BLOCKS)}.")
+    blocks = [Block((ConvLayer(64, kernel=7, stride=2, pool=2),))]
+    for stage, depth in enumerate(depths):
+        planes = 64 * 2**stage
+        for index in range(depth):
+            stride = 2 if stage and index == 0 else 1
+            layers: tuple[ConvLayer, ...]
+            if block == "basic":
+                layers = (ConvLayer(planes, stride=stride), ConvLayer(planes))
+            else:
+                width = planes * group_width // 64 * groups
+                middle = ConvLayer(width, stride=stride, groups=groups)
+                layers = (ConvLayer(width, kernel=1), middle, ConvLayer(4 * planes, kernel=1))
+            blocks.append(Block(layers, "project"))
+    return ConvNet(name=name, blocks=tuple(blocks), source=source, **fields)
+
+
+def convnets() -> Mapping[str, ConvNet]:
+    """Every network of catalog/convnets.toml by name, in file order."""
+    return _catalogue()[0]
+
+
+def published_parameters() -> Mapping[str, int]:
+    """Parameters that the publisher states, by name."""
+    return _catalogue()[1]
+
+
+def get_convnet(name: str) -> ConvNet:
+    """The network of that name or alias; case and separators make no difference. Raises UnknownModel."""
+    known = {_plain(key): found for key, found in _catalogue()[2].items()}
+    if not isinstance(name, str) or _plain(name) not in known:
+        raise UnknownModel(f"unknown network {show(name)}; the catalogue has {', '.join(convnets())}.")
+    return known[_plain(name)]
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
+
+
+@lru_cache(maxsize=1)
+def _catalogue() -> tuple[Mapping[str, ConvNet], Mapping[str, int], Mapping[str, ConvNet]]:
+    text = resources.files("predictor").joinpath("catalog", "convnets.toml").read_text(encoding="utf-8")
+    entries: dict[str, dict[str, Any]] = tomllib.loads(text)
+    found = {name: convnet_from_entry(name, entry) for name, entry in entries.items()}
+    named = {alias: found[name] for name, entry in entries.items() for alias in (name, *entry.get("aliases", ()))}
+    counts = {name: int(entry["parameters"]) for name, entry in entries.items()}
+    return MappingProxyType(found), MappingProxyType(counts), MappingProxyType(named)
+
+
+def convnet_from_entry(name: str, entry: Mapping[str, Any]) -> ConvNet:
+    """A network as the catalogue writes it: `depths` and `block` of a ResNet, or `plain`, a list of 3 × 3 widths in
+    which "pool" halves the image (VGG)."""
+    fields = {key: entry[key] for key in entry if key not in ("parameters", "aliases", "depths", "plain")}
+    if "depths" in entry:
+        return resnet(name, tuple(entry["depths"]), **fields)
+    if "plain" not in entry:
+        raise InvalidSpec(f"{name} has neither depths nor plain; give the blocks of each stage, or a list of widths.")
+    layers = list[ConvLayer]()
+    for width in entry["plain"]:
+        if width == "pool" and layers:
+            layers[-1] = layers[-1]._replace(pool=2)
+        else:
+            layers.append(ConvLayer(width, norm=False, bias=True))
+    fields["linear"] = tuple(fields.get("linear", ()))
+    return ConvNet(name=name, blocks=tuple(Block((layer,)) for layer in layers), **fields)

@@ -1,0 +1,130 @@
+"""Laws and golden numbers of convolutional networks."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from predictor.errors import InvalidRequest, InvalidSpec, UnknownModel
+from predictor.workloads.base import OpCall
+from predictor.workloads.convnet import (
+    Block,
+    ConvLayer,
+    ConvNet,
+    convnet_from_entry,
+    convnets,
+    get_convnet,
+    published_parameters,
+    resnet,
+)
+
+NETS = [pytest.param(net, id=name) for name, net in convnets().items()]
+RESNET = get_convnet("ResNet-50")
+
+
+def flops(calls: Sequence[OpCall], *families: str) -> float:
+    return sum(float(c.op.flops()) * c.count for c in calls if not families or c.op.family in families)
+
+
+def moved(calls: Sequence[OpCall]) -> float:
+    return sum(float(c.op.bytes_moved()) * c.count for c in calls)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_parameters_are_the_published_ones(net):
+    assert net.parameters() == published_parameters()[net.name]
+
+
+def test_every_catalogue_network_has_a_source():
+    assert all(net.source for net in convnets().values())
+
+
+@pytest.mark.parametrize(
+    ("name", "giga"),
+    [
+        ("ResNet-18", 1.814),
+        ("ResNet-50", 4.089),
+        ("ResNet-101", 7.801),
+        ("ResNet-152", 11.514),
+        ("ResNeXt-50-32x4d", 4.23),
+        ("Wide-ResNet-50-2", 11.398),
+        ("VGG-16", 15.470),
+    ],
+)
+def test_multiply_adds_are_the_published_ones(name, giga):
+    """GFLOPS of the tables of torchvision's weights, which count a multiply-add once."""
+    assert flops(get_convnet(name).forward_ops(1), "conv", "gemm") / 2e9 == pytest.approx(giga, rel=5e-4)
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("mode", [{}, {"eager": True}, {"training": True}])
+def test_more_work_never_means_fewer_flops_or_bytes(net, mode):
+    passes = [net.forward_ops(*size, **mode) for size in ((1, 64), (1, 224), (4, 224), (4, 320))]
+    for less, more in pairwise(passes):
+        assert flops(less) <= flops(more)
+        assert moved(less) <= moved(more)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_eager_and_training_run_the_same_convolutions_and_move_more(net):
+    fused = net.forward_ops(8)
+    for mode in ({"eager": True}, {"training": True}):
+        apart = net.forward_ops(8, **mode)
+        assert flops(apart, "conv", "gemm") == flops(fused, "conv", "gemm")
+        assert flops(apart) >= flops(fused)
+        assert moved(apart) > moved(fused)
+
+
+def test_batch_norm_is_folded_in_inference_and_apart_in_training():
+    norms = sum(call.count for call in RESNET.forward_ops(1, training=True) if call.name == "batch_norm")
+    assert norms == 53  # one for each convolution of ResNet-50
+    assert not [call for call in RESNET.forward_ops(1) if call.name == "batch_norm"]
+
+
+def test_calls_are_told_once_with_their_count():
+    calls = RESNET.forward_ops(2)
+    assert len({(call.name, call.op) for call in calls}) == len(calls)
+    assert sum(call.count for call in calls if call.op.family == "conv") == 53
+
+
+def test_a_network_of_ones_own():
+    """MobileNet's inverted residual: widen, depthwise, narrow; the input is added where shapes agree."""
+    inverted = Block((ConvLayer(96, kernel=1), ConvLayer(96, groups=96), ConvLayer(16, kernel=1)), "identity")
+    net = ConvNet(name="mine", blocks=(Block((ConvLayer(16, stride=2),)), inverted), classes=10, source="made up")
+    weights = 27 * 16 + 16 * 96 + 9 * 96 + 96 * 16 + 2 * (16 + 96 + 96 + 16) + 17 * 10
+    assert net.parameters() == weights
+    assert [call.name for call in net.forward_ops(1)].count("residual_add") == 1
+
+
+def test_names_and_aliases_find_a_network():
+    assert get_convnet("resnet50") is get_convnet("microsoft/resnet-50") is RESNET
+    with pytest.raises(UnknownModel, match=r'^unknown network "resnet-51"; the catalogue has ResNet-18, '):
+        get_convnet("resnet-51")
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (ConvLayer(0), "out_channels of a layer of mine is 0; it must be a whole number from 1 to 65536."),
+        (ConvLayer(8, groups=3), "groups of mine is 3; it must divide the 8 output channels."),
+        (ConvLayer(8, groups=8), "groups of mine is 8; it must divide the 3 channels of block1.conv1."),
+    ],
+)
+def test_a_wrong_layer_says_what_is_right(layer, message):
+    with pytest.raises(InvalidSpec) as error:
+        ConvNet(name="mine", blocks=(Block((layer,)),), source="made up")
+    assert str(error.value) == message
+
+
+def test_wrong_networks_say_what_is_right():
+    with pytest.raises(InvalidSpec, match=r'^block of mine is "wide"; it must be one of basic, bottleneck\.$'):
+        resnet("mine", (1,), "wide", "made up")
+    with pytest.raises(InvalidSpec, match=r'^shortcut of mine is "no"; it must be one of "", "identity", "project"\.$'):
+        ConvNet(name="mine", blocks=(Block((ConvLayer(8),), "no"),), source="made up")
+    with pytest.raises(InvalidSpec, match=r"^mine has neither depths nor plain; give the blocks of each stage, or a"):
+        convnet_from_entry("mine", {"source": "made up"})
+    with pytest.raises(InvalidSpec, match=r"^classes of ResNet-50 is 0; it must be a whole number from 1 to 1048576\."):
+        replace(RESNET, classes=0)
+    with pytest.raises(InvalidRequest, match=r"^batch is 0; it must be at least 1\.$"):
+        RESNET.forward_ops(0)
