@@ -20,6 +20,10 @@ from predictor.serving import serve
 from predictor.training_report import TrainingReport
 from predictor.training_step import training_step
 from predictor.workloads.base import Layout
+from predictor.workloads.convnet import ConvNet
+from predictor.workloads.decoder import Decoder
+from predictor.workloads.encoder import VisionEncoder
+from predictor.workloads.layered import LayeredDecoder
 from predictor.workloads.models import Model, get_model
 from predictor.workloads.training import TrainingSetting
 from predictor.workloads.workload import Workload
@@ -47,7 +51,7 @@ def answer(
     known, note = (gpu, "") if gpu else resolve_gpu(request.gpu)
     doubts = [] if known.name in catalogue() or known.partition else lint(known)
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-    found = model or get_model(request.model)
+    found = _sized(model or get_model(request.model), request.image_size)
     notes = tuple(text for text in (note, *doubts, *found.notes) if text)
     asked = _Asked(request, found, known, opened, notes, request.usd_per_hour or usd_per_hour(known))
     return _train(asked) if request.phase == "train" else _serve(asked)
@@ -64,16 +68,29 @@ class _Asked(NamedTuple):
 
 def _serve(asked: _Asked) -> Report:
     names = ("batch", "input_len", "output_len", "dtype", "kv_dtype", "engine", *Layout._fields)
-    workload = Workload(model=asked.model, **{name: getattr(asked.request, name) for name in names})
-    workload = as_run_on(workload, asked.gpu)
-    found = report(workload, asked.gpu, asked.bundle, asked.notes)
+    settings = {name: getattr(asked.request, name) for name in names}
+    workload, note = as_run_on(Workload(model=asked.model, **settings), asked.gpu), ""
+    if not asked.request.dtype and workload.dtype == "bf16" and "bf16" not in asked.gpu.peak_flop_per_s:
+        workload, note = replace(workload, dtype="fp16"), f"{asked.gpu.name} has no bf16; fp16 is taken."
+    found = report(workload, asked.gpu, asked.bundle, tuple(text for text in (*asked.notes, note) if text))
     found = replace(found, request=asked.request, price_usd=asked.price_usd)
     return _under_load(found, asked) if asked.request.scheduling == "continuous" else found
+
+
+def _sized(model: Model, image_size: int) -> Model:
+    """The model for images of image_size × image_size pixels; 0: as it is."""
+    if not image_size:
+        return model
+    if not isinstance(model, VisionEncoder | ConvNet):
+        raise InvalidRequest(f"image_size is {image_size}; {model.name} takes no images. Leave it out.")
+    return replace(model, image=image_size)
 
 
 def _under_load(found: Report, asked: _Asked) -> Report:
     """The report with the times of the engine's scheduler at the asked concurrency or rate of requests."""
     request = asked.request
+    if not isinstance(asked.model, Decoder | LayeredDecoder):
+        raise InvalidRequest(f"scheduling is continuous; {asked.model.name} is no decoder. Set it to static.")
     load = Load(
         input_len=request.input_len,
         output_len=request.output_len,

@@ -95,9 +95,11 @@ def as_run_on(workload: Workload, gpu: Gpu) -> Workload:
 
 
 def report(workload: Workload, gpu: Gpu, bundle: Bundle, notes: tuple[str, ...] = ()) -> Report:
-    """The sum over the ops of prefill and of decode steps, with what limits them and what they need in memory."""
-    steps = max(workload.output_len - 1, 1)
-    points = np.unique(np.linspace(workload.input_len + 1, workload.input_len + steps, DECODE_POINTS).astype(int))
+    """The sum over the ops of prefill and of decode steps, with what limits them and what they need in memory.
+
+    What does not generate has one pass, whose time is TTFT and E2E; its tokens are those of the input.
+    """
+    points = _decode_lengths(workload)
     asked = [("prefill", workload.prefill_ops()), *(("decode", workload.decode_ops(int(kv))) for kv in points)]
     prefill, *decodes = op_lines(asked, gpu, workload.engine, bundle)
     ttft, tpots = _filled(total(prefill, gpu, bundle), workload.pp), [total(lines, gpu, bundle) for lines in decodes]
@@ -107,9 +109,11 @@ def report(workload: Workload, gpu: Gpu, bundle: Bundle, notes: tuple[str, ...] 
         hosts = [engine.times(share) for share in (1.0, 1 - HOST_DOUBT, 1 + HOST_DOUBT)]
         ttft = Interval(*(h.prompt_s(end, launches, batch) + h.request_s for h, end in zip(hosts, ttft, strict=True)))
         tpot = Interval(*(h.decode_s(end, launches, batch) for h, end in zip(hosts, tpot, strict=True)))
+    if not workload.generates:
+        tpot = Interval(0.0, 0.0, 0.0)
     e2e = Interval(*(ttft[i] + (workload.output_len - 1) * tpot[i] for i in range(3)))
-    tokens = workload.batch * workload.output_len
-    middle = decodes[len(decodes) // 2]
+    tokens = workload.batch * (workload.output_len if workload.generates else workload.input_len)
+    middle = decodes[len(decodes) // 2] if decodes else []
     basis = basis_of([line.basis for line in prefill + middle])
     near, doubts = doubts_of(prefill + middle, gpu, bundle)
     return Report(
@@ -121,7 +125,7 @@ def report(workload: Workload, gpu: Gpu, bundle: Bundle, notes: tuple[str, ...] 
         e2e_s=e2e,
         tokens_per_s=Interval(tokens / e2e.value, tokens / e2e.high, tokens / e2e.low),
         memory=memory(workload, gpu),
-        limiter=limiter_of(middle if workload.output_len > 1 else prefill),
+        limiter=limiter_of(middle if middle and workload.output_len > 1 else prefill),
         basis=basis,
         nearest_gpu=near,
         bundle=bundle.id,
@@ -129,6 +133,14 @@ def report(workload: Workload, gpu: Gpu, bundle: Bundle, notes: tuple[str, ...] 
         notes=(*notes, *doubts),
         ops=tuple(prefill + middle),
     )
+
+
+def _decode_lengths(workload: Workload) -> Array:
+    """Cached lengths at which a decode step is predicted."""
+    if not workload.generates:
+        return np.zeros(0, dtype=np.int64)
+    last = workload.input_len + max(workload.output_len - 1, 1)
+    return np.unique(np.linspace(workload.input_len + 1, last, DECODE_POINTS).astype(int))
 
 
 def _filled(each: Interval, stages: int) -> Interval:
@@ -157,8 +169,14 @@ def _extrapolations(lines: Sequence[OpLine]) -> list[str]:
             names.append(line.name)
     if not found:
         return []
-    listed = "; ".join(f"{', '.join(beyond)} of {', '.join(names)}" for beyond, names in found.items())
+    listed = "; ".join(f"{', '.join(beyond)} of {_first(names)}" for beyond, names in found.items())
     return [f"outside what was measured, so with wider intervals: {listed}."]
+
+
+def _first(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = [f"{len(names) - most} more"] if len(names) > most else []
+    return ", ".join([*names[:most], *more])
 
 
 def op_lines(
@@ -221,9 +239,9 @@ def total(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> Interval:
 
 
 def _mean_over(points: Array, values: Sequence[float]) -> float:
-    """Mean of a function known at `points`, trapezoidal between them."""
-    if len(points) == 1:
-        return values[0]
+    """Mean of a function known at `points`, trapezoidal between them; of none 0."""
+    if len(points) < 2:
+        return sum(values)
     return float(np.trapezoid(values, points) / (points[-1] - points[0]))
 
 

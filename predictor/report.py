@@ -41,7 +41,8 @@ class OpLine(NamedTuple):
 class Report:
     """The answer for one workload on one kind of GPU.
 
-    percentiles: of continuous serving, such as ttft_p99_s; the latencies are then means over requests.
+    percentiles: of continuous serving, such as ttft_p99_s; the latencies are then means over requests. Of a network
+    that answers in one pass, TTFT and E2E are its time, tokens those of the input; there is no TPOT.
     """
 
     workload: Workload
@@ -69,7 +70,7 @@ class Report:
 
     @property
     def usd_per_mtok(self) -> float | None:
-        """Price of a million generated tokens; None where the price of the GPU is not known."""
+        """Price of a million tokens; None where the price of the GPU is not known."""
         if self.price_usd is None:
             return None
         return self.price_usd * self.n_gpus / 3600 / self.tokens_per_s.value * 1e6
@@ -85,16 +86,19 @@ class Report:
             "engine": asked.engine,
             "batch": asked.batch,
             "input_len": asked.input_len,
-            "output_len": asked.output_len,
+            "output_len": asked.output_len if asked.generates else None,
             "dtype": asked.dtype,
             "expert_dtype": (asked.expert_dtype or asked.dtype) if asked.model.experts else None,
             "kv_dtype": asked.cache_dtype,
             **asked.layout._asdict(),
         }
         times = {name: getattr(self, name) for name in ("ttft_s", "tpot_s", "e2e_s", "tokens_per_s")}
+        if not asked.generates:
+            times["tpot_s"] = Interval(None, None, None)  # type: ignore[arg-type]  # an empty cell
         for name, interval in (times | dict(self.percentiles)).items():
             row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
         row |= {"step_s": None, "step_s_low": None, "step_s_high": None, "mfu": None}
+        row["inputs_per_s"] = asked.batch / self.e2e_s.value if not asked.generates else None
         row["tokens_per_s_per_gpu"] = self.tokens_per_s.value / self.n_gpus
         row["memory_bytes"], row["fits"] = self.memory.total_bytes, self.memory.fits
         row |= {

@@ -57,6 +57,7 @@ class Request:
     request_rate: float = _column(0.0, "Requests per second; 0 keeps `batch` of them running.", least=0)
     input_len: int = _column(1024, "Prompt tokens per sequence.")
     output_len: int = _column(128, "Generated tokens per sequence.")
+    image_size: int = _column(0, "Pixels of each side of an image; by default those trained on.", least=0)
     dtype: str = _column("", "Number format of the linear layers; by default that of the weights.")
     kv_dtype: str = _column("", "Number format of the KV cache; by default that of activations.")
     tp: int = _column(0, "GPUs that share each layer; by default 1.", least=0)

@@ -261,7 +261,7 @@ def test_impossible_workloads_are_one_line(error_of, bundle, options, says):
 
 
 def test_a_dtype_that_a_gpu_lacks_names_the_next_best(error_of, bundle):
-    assert 'use dtype="fp16"' in error_of(*LLAMA, "--gpu", "V100")
+    assert 'use dtype="fp16"' in error_of(*LLAMA, "--gpu", "V100", "--dtype", "bf16")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The main path with the released bundle: laws that every prediction keeps, and what a report says."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -183,7 +184,47 @@ def test_impossible_requests_raise_one_clear_error(wrong: dict[str, object], err
 
 def test_a_dtype_the_gpu_lacks_names_the_cure() -> None:
     with pytest.raises(UnsupportedDtype, match='use dtype="fp16"'):
-        predict("Llama-3.1-8B", "V100")
+        predict("Llama-3.1-8B", "V100", dtype="bf16")
+
+
+def test_a_gpu_without_bf16_takes_fp16_and_says_so() -> None:
+    report = predict("Llama-3.1-8B", "V100")
+    assert report.workload.dtype == "fp16"
+    assert "V100-SXM2-32GB has no bf16; fp16 is taken." in report.notes
+
+
+@pytest.mark.parametrize("name", ["bert-large", "vit-base-patch16-224", "resnet50"])
+@pytest.mark.parametrize("engine", ["vllm", "torch"])
+def test_a_network_of_one_pass_has_a_time_and_no_tpot(name: str, engine: str) -> None:
+    small, large = (predict(name, "A100", batch=batch, input_len=256, engine=engine) for batch in (4, 256))
+    row = large.to_dict()
+    assert row["tpot_s"] is None and row["output_len"] is None
+    assert row["ttft_s"] == row["e2e_s"] == pytest.approx(256 / row["inputs_per_s"])
+    assert small.e2e_s.value < large.e2e_s.value
+    assert row["memory_bytes"] > row["weights_bytes"] > 0 == row["kv_cache_bytes"]
+
+
+def test_an_encoder_decoder_has_prompt_and_steps() -> None:
+    short, long = (predict("flan-t5-xl", "A100", input_len=n, batch=8) for n in (256, 2048))
+    assert short.ttft_s.value < long.ttft_s.value
+    assert short.tpot_s.value < long.tpot_s.value  # which reads the encoder's keys and values
+    assert {line.name for line in long.ops if line.phase == "decode"} >= {"cross_attention", "attention"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"model": "bert-base"}, "input_len is 1024; bert-base-uncased takes at most 512 tokens"),
+        ({"model": "resnet50", "tp": 2}, "tp is 2; ResNet-50 runs whole on each GPU. Set it to 1 and use dp."),
+        ({"model": "flan-t5-xl", "scheduling": "continuous"}, "scheduling is continuous; flan-t5-xl is no decoder"),
+        ({"model": "Llama-3.1-8B", "image_size": 8}, "image_size is 8; Llama-3.1-8B takes no images"),
+        ({"model": "vit-base-patch16-224", "image_size": 8}, "patch of vit-base-patch16-224 is 16; it must be at most"),
+    ],
+)
+def test_what_such_networks_cannot_do_is_said(asked: dict[str, Any], says: str) -> None:
+    with pytest.raises(PredictorError) as caught:
+        predict(gpu="A100", **asked)
+    assert str(caught.value).startswith(says)
 
 
 def test_an_unknown_model_is_never_guessed() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from predictor.errors import InvalidRequest, InvalidSpec, PredictorError
 from predictor.ops import DTYPES, Attention, Gemm
-from predictor.workloads import ARCHITECTURES, Decoder, OpCall, Workload, get_model, models
+from predictor.workloads import Decoder, OpCall, Workload, get_model, models
 from predictor.workloads.models import Model
 
 LLAMA = get_model("Llama-3.1-8B")
@@ -92,10 +92,10 @@ def test_decode_reads_every_weight_and_the_whole_cache_once() -> None:
 @settings(max_examples=150, deadline=None)
 def test_every_model_runs_in_every_dtype(model: Model, dtype: str) -> None:
     workload = Workload(model=model, batch=2, input_len=512, output_len=64, dtype=dtype)
-    for calls in (workload.prefill_ops(), workload.decode_ops(513)):
+    for calls in (workload.prefill_ops(), *((workload.decode_ops(513),) if workload.generates else ())):
         assert len({(call.name, call.op) for call in calls}) == len(calls)  # equal ones once
         for call in calls:
-            assert len(call.op) == 1 and call.count >= 1
+            assert len(call.op) == 1 and call.count > 0
             assert float(call.op.flops()) >= 0 and float(call.op.bytes_moved()) > 0
 
 
@@ -269,7 +269,3 @@ def test_impossible_architectures_are_refused(field: str, value: object) -> None
 
 def test_numpy_integers_are_whole_numbers() -> None:
     assert type(Workload(model=LLAMA, batch=np.int64(4)).batch) is int  # type: ignore[arg-type]
-
-
-def test_architectures_are_listed() -> None:
-    assert Decoder in ARCHITECTURES

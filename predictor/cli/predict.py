@@ -113,7 +113,7 @@ def _show_serving(reports: list[Report]) -> None:
             [
                 _gpus(report),
                 duration_interval(*report.ttft_s),
-                duration_interval(*report.tpot_s),
+                duration_interval(*report.tpot_s) if report.workload.generates else "–",
                 digits(report.tokens_per_s.value),
                 f"{gigabytes(report.memory.total_bytes)} of {gigabytes(report.memory.capacity_bytes)} GB",
                 "yes" if report.memory.fits else "NO",
@@ -122,8 +122,8 @@ def _show_serving(reports: list[Report]) -> None:
             ]
             for report in reports
         ],
-        title=f"{asked.model.name} · {_dtypes(asked)}, KV cache {asked.cache_dtype} · {_load(reports[0])} · "
-        f"{asked.input_len} tokens in, {asked.output_len} out · {_layout(asked)} · {asked.engine}",
+        title=f"{asked.model.name} · {_dtypes(asked)} · {_load(reports[0])} · "
+        f"{_lengths(asked)} · {_layout(asked)} · {asked.engine}",
     )
 
 
@@ -164,9 +164,16 @@ def _load(report: Report) -> str:
     return f"{asked.request_rate:g} requests/s" if asked.request_rate else f"{asked.batch} clients"
 
 
+def _lengths(asked: Workload) -> str:
+    if image := getattr(asked.model, "image", 0):
+        return f"{image} × {image} pixels"
+    return f"{asked.input_len} tokens in" + (f", {asked.output_len} out" if asked.generates else "")
+
+
 def _dtypes(asked: Workload) -> str:
     experts = asked.expert_dtype if asked.model.experts else ""
-    return f"{asked.dtype}, experts {experts}" if experts not in ("", asked.dtype) else asked.dtype
+    weights = f"{asked.dtype}, experts {experts}" if experts not in ("", asked.dtype) else asked.dtype
+    return f"{weights}, KV cache {asked.cache_dtype}" if asked.generates else weights
 
 
 def _layout(asked: Workload) -> str:

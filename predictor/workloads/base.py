@@ -52,7 +52,8 @@ class Step(NamedTuple):
     """One forward pass: `batch` sequences of q_len new tokens over kv_len cached ones (the new included), on one GPU.
 
     dtype: of the linear layers; act_dtype: of what passes between them; kv_dtype: of the cache; expert_dtype: of the
-    experts, "" for dtype. The rest as in Layout; skew: of expert popularity.
+    experts, "" for dtype. The rest as in Layout; skew: of expert popularity. prompt_len: tokens of kv_len that were
+    the prompt, which an encoder-decoder keeps apart; 0: not known.
     """
 
     phase: str
@@ -67,6 +68,7 @@ class Step(NamedTuple):
     ep: int = 1
     expert_dtype: str = ""
     skew: float = TYPICAL_SKEW
+    prompt_len: int = 0
 
     @property
     def expert_tp(self) -> int:

@@ -6,21 +6,18 @@ PyTorch; an engine runs the activation in the convolution, eager PyTorch apart. 
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import resources
 from itertools import pairwise
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from predictor.errors import InvalidRequest, InvalidSpec, UnknownModel
+from predictor.errors import InvalidRequest, InvalidSpec
 from predictor.ops import Conv
 from predictor.values import show, whole_number
-from predictor.workloads.base import OpCall
-from predictor.workloads.eager import linear, merged, passes
+from predictor.workloads.base import Layout, OpCall, Step
+from predictor.workloads.eager import convolution, linear, merged, passes
 from predictor.workloads.encoder import WEIGHT_DTYPES, check_choices, check_sizes, formats
+from predictor.workloads.single_pass import SinglePass
 
 SHORTCUTS = ("", "identity", "project")
 BLOCKS = ("basic", "bottleneck")
@@ -77,12 +74,12 @@ class Shaped(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConvNet:
+class ConvNet(SinglePass):
     """A chain of blocks, mean pooling to pool_size × pool_size pixels, linear layers, a classifier.
 
     image: side of the images it was trained on. linear: widths of the layers before the classifier (VGG).
 
-    >>> get_convnet("ResNet-50").parameters()
+    >>> resnet("ResNet-50", (3, 4, 6, 3), "bottleneck", "arXiv:1512.03385").parameters()
     25557032
     """
 
@@ -108,7 +105,7 @@ class ConvNet:
                 raise InvalidSpec(f"shortcut of {self.name} is {show(block.shortcut)}; it must be one of {listed}.")
             for layer in block.layers:
                 self._check_layer(layer)
-        for each in self.layers(self.image):
+        for each in self.convolutions(self.image):
             if each.channels % each.layer.groups:
                 raise InvalidSpec(
                     f"groups of {self.name} is {each.layer.groups}; it must divide the {each.channels} channels of "
@@ -128,7 +125,48 @@ class ConvNet:
                 f"groups of {self.name} is {layer.groups}; it must divide the {layer.out_channels} output channels."
             )
 
-    def layers(self, image: int) -> Iterator[Shaped]:
+    @property
+    def hidden(self) -> int:
+        """Channels of the last block."""
+        return self.blocks[-1].layers[-1].out_channels
+
+    @property
+    def layers(self) -> int:
+        """Convolutions on the longest way, and linear layers."""
+        return sum(len(block.layers) for block in self.blocks) + len(self.linear) + 1
+
+    @property
+    def vocab(self) -> int:
+        """There are no logits of tokens."""
+        return 0
+
+    @property
+    def max_len(self) -> int:
+        """An image counts as one token."""
+        return self.fixed_len
+
+    @property
+    def fixed_len(self) -> int:
+        """An image counts as one token."""
+        return 1
+
+    @property
+    def attention(self) -> str:
+        """What a list of models shows instead."""
+        return "convolutions"
+
+    def widest(self, layout: Layout) -> int:
+        """Elements of an image in and out of the convolution that needs most."""
+        return max(
+            each.channels * each.size**2 + each.layer.out_channels * each.out_size**2
+            for each in self.convolutions(self.image)
+        )
+
+    def forward_ops(self, step: Step) -> tuple[OpCall, ...]:
+        """The ops of a fused engine over step.batch images."""
+        return self.pass_ops(step.batch, dtype=step.dtype)
+
+    def convolutions(self, image: int) -> Iterator[Shaped]:
         """Every convolution with what goes in, those of shortcuts too, for images of image × image pixels."""
         channels, size = self.channels, image
         for number, block in enumerate(self.blocks, 1):
@@ -150,12 +188,12 @@ class ConvNet:
         """All parameters: batch norms with scale and shift, not their running statistics."""
         widths = [self._flat(), *self.linear, self.classes]
         head = sum((n + 1) * m for n, m in pairwise(widths))
-        return sum(each.parameters for each in self.layers(self.image)) + head
+        return sum(each.parameters for each in self.convolutions(self.image)) + head
 
     def _flat(self) -> int:
-        return self.blocks[-1].layers[-1].out_channels * self.pool_size**2
+        return self.hidden * self.pool_size**2
 
-    def forward_ops(
+    def pass_ops(
         self, batch: int, image: int = 0, dtype: str = "", *, eager: bool = False, training: bool = False
     ) -> tuple[OpCall, ...]:
         """The ops of one forward pass on one GPU over `batch` images of image × image pixels, 0 for self.image.
@@ -166,13 +204,13 @@ class ConvNet:
         _, act = formats(dtype or self.dtype)
         apart = eager or training
         calls, size = list[OpCall](), image
-        for each in self.layers(image):
+        for each in self.convolutions(image):
             layer, size = each.layer, each.out_size
             if size < 1:
                 raise InvalidRequest(
                     f"image is {image}; nothing is left of it at {each.place} of {self.name}. Raise it."
                 )
-            calls.append(OpCall(each.place, _convolution(each, batch, act), 1.0))
+            calls.append(_convolution(each, batch, act))
             rows, cols = batch * layer.out_channels, size**2
             if layer.norm and apart:
                 kind = "layer_norm" if training else "relu"
@@ -183,16 +221,17 @@ class ConvNet:
                 calls.append(passes("relu", "relu", rows, cols, act, 1.0))
             if layer.pool:
                 calls.append(passes("max_pool", "copy", rows, cols, act, (1 + 1 / layer.pool**2) / 2))
-        calls.append(passes("mean_pool", "copy", batch * self.blocks[-1].layers[-1].out_channels, size**2, act, 0.5))
+        calls.append(passes("mean_pool", "copy", batch * self.hidden, size**2, act, 0.5))
         widths = [self._flat(), *self.linear, self.classes]
         for number, (k, n) in enumerate(pairwise(widths), 1):
             calls.append(linear(f"linear{number}", batch, n, k, act, 1.0))
-        return merged(_placeless(call) for call in calls)
+        return merged(calls)
 
 
-def _convolution(each: Shaped, batch: int, dtype: str) -> Conv:
+def _convolution(each: Shaped, batch: int, dtype: str) -> OpCall:
+    """A layer under a name that equal ones of other blocks share."""
     layer = each.layer
-    return Conv(
+    op = Conv(
         batch=batch,
         in_channels=each.channels,
         out_channels=layer.out_channels,
@@ -203,15 +242,8 @@ def _convolution(each: Shaped, batch: int, dtype: str) -> Conv:
         groups=layer.groups,
         dtype=dtype,
     )
-
-
-def _placeless(call: OpCall) -> OpCall:
-    """Equal convolutions of different blocks under one name."""
-    op = call.op
-    if not isinstance(op, Conv):
-        return call
-    side = f"{op.kernel:g}x{op.kernel:g}"
-    return OpCall(f"conv{side} {op.in_channels:g}->{op.out_channels:g} /{op.stride:g} @{op.size:g}", op, call.count)
+    sides = f"conv{layer.kernel}x{layer.kernel} {each.channels}->{layer.out_channels} /{layer.stride} @{each.size}"
+    return convolution(sides, op, 1.0)
 
 
 def resnet(
@@ -248,42 +280,10 @@ def resnet(
     return ConvNet(name=name, blocks=tuple(blocks), source=source, **fields)
 
 
-def convnets() -> Mapping[str, ConvNet]:
-    """Every network of catalog/convnets.toml by name, in file order."""
-    return _catalogue()[0]
-
-
-def published_parameters() -> Mapping[str, int]:
-    """Parameters that the publisher states, by name."""
-    return _catalogue()[1]
-
-
-def get_convnet(name: str) -> ConvNet:
-    """The network of that name or alias; case and separators make no difference. Raises UnknownModel."""
-    known = {_plain(key): found for key, found in _catalogue()[2].items()}
-    if not isinstance(name, str) or _plain(name) not in known:
-        raise UnknownModel(f"unknown network {show(name)}; the catalogue has {', '.join(convnets())}.")
-    return known[_plain(name)]
-
-
-def _plain(name: str) -> str:
-    return "".join(letter for letter in name.casefold() if letter.isalnum())
-
-
-@lru_cache(maxsize=1)
-def _catalogue() -> tuple[Mapping[str, ConvNet], Mapping[str, int], Mapping[str, ConvNet]]:
-    text = resources.files("predictor").joinpath("catalog", "convnets.toml").read_text(encoding="utf-8")
-    entries: dict[str, dict[str, Any]] = tomllib.loads(text)
-    found = {name: convnet_from_entry(name, entry) for name, entry in entries.items()}
-    named = {alias: found[name] for name, entry in entries.items() for alias in (name, *entry.get("aliases", ()))}
-    counts = {name: int(entry["parameters"]) for name, entry in entries.items()}
-    return MappingProxyType(found), MappingProxyType(counts), MappingProxyType(named)
-
-
 def convnet_from_entry(name: str, entry: Mapping[str, Any]) -> ConvNet:
     """A network as the catalogue writes it: `depths` and `block` of a ResNet, or `plain`, a list of 3 × 3 widths in
     which "pool" halves the image (VGG)."""
-    fields = {key: entry[key] for key in entry if key not in ("parameters", "aliases", "depths", "plain")}
+    fields = {key: entry[key] for key in entry if key not in ("depths", "plain")}
     if "depths" in entry:
         return resnet(name, tuple(entry["depths"]), **fields)
     if "plain" not in entry:

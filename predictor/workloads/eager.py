@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from predictor.ops import Attention, Gemm, Pointwise
+from predictor.ops import Attention, Conv, Gemm, Pointwise
 from predictor.workloads.backward import BACKWARD_TRAFFIC, SEPARATE_TRAFFIC
 from predictor.workloads.base import OpCall
 
@@ -41,6 +41,15 @@ class Scores(NamedTuple):
 def linear(name: str, rows: float, n: int, k: int, dtype: str, count: float) -> OpCall:
     """A linear layer k → n; its bias is added inside the product."""
     return OpCall(name, Gemm(m=rows, n=n, k=k, dtype=dtype), count)
+
+
+def convolution(name: str, op: Conv, count: float) -> OpCall:
+    """A convolution; one whose windows do not overlap is the product of its windows and the kernels."""
+    apart = op.kernel <= op.stride or op.kernel == 1
+    if not apart or op.padding or op.groups != 1:
+        return OpCall(name, op, count)
+    rows, window = float(op.batch) * float(op.out_size()) ** 2, float(op.kernel) ** 2 * float(op.in_channels)
+    return OpCall(name, Gemm(m=rows, n=op.out_channels, k=window, dtype=op.dtype), count)
 
 
 def passes(name: str, kind: str, rows: float, cols: float, dtype: str, count: float) -> OpCall:

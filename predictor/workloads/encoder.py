@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from predictor.errors import InvalidRequest, InvalidSpec
 from predictor.ops import DTYPES, Attention, Conv
 from predictor.values import show, whole_number
-from predictor.workloads.base import WIDE_DTYPES, OpCall
-from predictor.workloads.eager import Scores, attention, gelu_tanh, linear, merged, passes, residual
+from predictor.workloads.base import WIDE_DTYPES, Layout, OpCall, Step
+from predictor.workloads.eager import Scores, attention, convolution, gelu_tanh, linear, merged, passes, residual
+from predictor.workloads.single_pass import SinglePass
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
 HEADS = ("", "linear", "attention")
@@ -23,7 +24,7 @@ WEIGHT_DTYPES = ("bf16", "fp16", "fp32")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Encoder:
+class Encoder(SinglePass):
     """A text encoder; field values are those of the published config.json (Hugging Face names in brackets).
 
     max_len: tokens it takes; reserved_positions: further rows of the position table (RoBERTa, MPNet: 2).
@@ -67,16 +68,27 @@ class Encoder:
         pooler = (self.hidden + 1) * self.hidden if self.pooler else 0
         return tables + widening + biases + self.layers * layer_parameters(self.hidden, self.inter) + pooler
 
-    def forward_ops(self, batch: int, length: int, dtype: str = "", *, eager: bool = False) -> tuple[OpCall, ...]:
+    @property
+    def attention(self) -> str:
+        """Heads, as a list of models shows them."""
+        return f"{self.heads} heads, both ways"
+
+    def widest(self, layout: Layout) -> int:
+        """Elements per token of the wider sublayer: query, key, value and output, or up and its activation."""
+        return max(4 * self.hidden, 2 * self.inter)
+
+    def forward_ops(self, step: Step) -> tuple[OpCall, ...]:
+        """The ops of a fused engine over step.batch sequences of step.q_len tokens."""
+        return self.pass_ops(step.batch, step.q_len, step.dtype)
+
+    def pass_ops(self, batch: int, length: int, dtype: str = "", *, eager: bool = False) -> tuple[OpCall, ...]:
         """The ops of one forward pass on one GPU over `batch` sequences of `length` tokens.
 
         dtype: of the linear layers, "" as published; what passes between them has 16 bits unless it is fp32 or tf32.
         """
         batch, length = whole_number("batch", batch), whole_number("length", length)
         if length > self.max_len:
-            raise InvalidRequest(
-                f"length is {length}; {self.name} takes at most {self.max_len} tokens. Shorten or split it."
-            )
+            raise InvalidRequest(f"length is {length}; {self.name} takes at most {self.max_len} tokens. Shorten it.")
         dtype, act = formats(dtype or self.dtype)
         tokens, width = batch * length, self.embedding_dim or self.hidden
         tables = 2 + (self.types > 0)
@@ -96,7 +108,7 @@ class Encoder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VisionEncoder:
+class VisionEncoder(SinglePass):
     """A vision transformer over square images of image × image pixels cut in patch × patch patches.
 
     extra_tokens: class and register tokens. patch_bias: of the patch projection. embedding_norm: a norm after the
@@ -164,10 +176,38 @@ class VisionEncoder:
             around += h + layer_parameters(h, self.inter) - 2 * h  # a probe, and a layer with one norm
         return embedding + self.layers * layer + around
 
-    def forward_ops(self, batch: int, image: int = 0, dtype: str = "", *, eager: bool = False) -> tuple[OpCall, ...]:
+    @property
+    def vocab(self) -> int:
+        """There are no logits of tokens."""
+        return 0
+
+    @property
+    def max_len(self) -> int:
+        """Tokens of one image."""
+        return self.fixed_len
+
+    @property
+    def fixed_len(self) -> int:
+        """Tokens of one image."""
+        return self.tokens()
+
+    @property
+    def attention(self) -> str:
+        """Heads, as a list of models shows them."""
+        return f"{self.heads} heads, both ways"
+
+    def widest(self, layout: Layout) -> int:
+        """Elements per token of the wider sublayer: query, key, value and output, or up and its activation."""
+        return max(4 * self.hidden, (3 if self.gated else 2) * self.inter)
+
+    def forward_ops(self, step: Step) -> tuple[OpCall, ...]:
+        """The ops of a fused engine over step.batch images."""
+        return self.pass_ops(step.batch, dtype=step.dtype)
+
+    def pass_ops(self, batch: int, image: int = 0, dtype: str = "", *, eager: bool = False) -> tuple[OpCall, ...]:
         """The ops of one forward pass on one GPU over `batch` images of image × image pixels, 0 for those trained on.
 
-        dtype: as in Encoder.forward_ops. Positions of other image sizes are interpolated, which is not counted.
+        dtype: as in Encoder.pass_ops. Positions of other image sizes are interpolated, which is not counted.
         """
         batch, image = whole_number("batch", batch), whole_number("image", image or self.image)
         if image < self.patch:
@@ -184,7 +224,7 @@ class VisionEncoder:
             dtype=act,
         )
         rows = batch * length
-        calls = [OpCall("patch_embedding", patches, 1.0), passes("add_positions", "add", rows, h, act, 1.0)]
+        calls = [convolution("patch_embedding", patches, 1.0), passes("add_positions", "add", rows, h, act, 1.0)]
         if eager:  # patches become rows, the class token comes before them
             calls.append(passes("patch_copy", "copy", rows, h, act, 2.0 if self.extra_tokens else 1.0))
         if self.embedding_norm:

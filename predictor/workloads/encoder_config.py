@@ -1,4 +1,4 @@
-"""Finds an encoder by name in the catalogue, or reads a Hugging Face config.json of one.
+"""Reads a Hugging Face config.json of an encoder.
 
 What the file leaves out takes the default of the model type's own configuration class (transformers 4.50,
 src/transformers/models/*/configuration_*.py) and nothing else.
@@ -6,17 +6,15 @@ src/transformers/models/*/configuration_*.py) and nothing else.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
-from functools import lru_cache
-from importlib import resources
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from predictor.errors import InvalidSpec, UnknownModel
+from predictor.errors import InvalidSpec
+from predictor.workloads.convnet import ConvNet, resnet
 from predictor.workloads.encoder import Encoder, VisionEncoder
 from predictor.workloads.fields import Fields, read, short, show
+from predictor.workloads.seq2seq import Seq2Seq
 
 # quick_gelu, x times the sigmoid of 1.702 x, moves the bytes of a GELU.
 ACTIVATION_OF: Mapping[str, str] = {
@@ -92,7 +90,28 @@ VISION: Mapping[str, Mapping[str, Any]] = {
     "clip_vision_model": {**IMAGE, "patch_size": 32, "hidden_act": "quick_gelu"},
 }
 WHOLE: Mapping[str, str] = {"siglip": "siglip_vision_model", "clip": "clip_vision_model"}  # with a vision_config
-SUPPORTED = ", ".join((*TEXT, *VISION, *WHOLE))
+T5: Mapping[str, Any] = {
+    "vocab_size": 32128,
+    "num_decoder_layers": None,
+    "relative_attention_num_buckets": 32,
+    "feed_forward_proj": "relu",
+    "tie_word_embeddings": True,
+}
+SEQ2SEQ: Mapping[str, Mapping[str, Any]] = {
+    "t5": T5,
+    "mt5": {**T5, "vocab_size": 250112, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+}
+FEED_FORWARDS: Mapping[str, tuple[bool, str]] = {"relu": (False, "relu"), "gated-gelu": (True, "gelu_tanh")}
+CONVNETS: Mapping[str, Mapping[str, Any]] = {
+    "resnet": {
+        "num_channels": 3,
+        "embedding_size": 64,
+        "hidden_sizes": [256, 512, 1024, 2048],
+        "depths": [3, 4, 6, 3],
+        "layer_type": "bottleneck",
+    }
+}
+SUPPORTED = ", ".join((*TEXT, *VISION, *WHOLE, *SEQ2SEQ, *CONVNETS))
 # Of shapes or steps that the ops here do not have.
 FOREIGN: Mapping[str, str] = {
     "deberta": "disentangled attention",
@@ -101,9 +120,12 @@ FOREIGN: Mapping[str, str] = {
 }
 
 
-def encoder_from_config(source: Mapping[str, Any] | str | Path, name: str = "") -> Encoder | VisionEncoder:
-    """The encoder that a config.json describes; raises InvalidSpec naming the field that is missing or not understood.
+def encoder_from_config(
+    source: Mapping[str, Any] | str | Path, name: str = ""
+) -> Encoder | VisionEncoder | Seq2Seq | ConvNet:
+    """The encoder, encoder-decoder or convolutional network that a config.json describes.
 
+    Raises InvalidSpec naming the field that is missing or not understood.
     source: the parsed file, its path, or a directory that has one. name: for reports. Of CLIP and SigLIP the vision
     part is read.
     """
@@ -125,6 +147,10 @@ def encoder_from_config(source: Mapping[str, Any] | str | Path, name: str = "") 
         return _text(_Reader(source, TEXT[found].defaults), TEXT[found], name, origin)
     if found in VISION:
         return _vision(_Reader(source, VISION[found]), name, origin)
+    if found in SEQ2SEQ:
+        return _seq2seq(_Reader(source, SEQ2SEQ[found]), name, origin)
+    if found in CONVNETS:
+        return _resnet(_Reader(source, CONVNETS[found]), name, origin)
     reason = f" ({FOREIGN[found]})" if found in FOREIGN else ""
     raise InvalidSpec(f"not yet supported: encoder {show(found)}{reason}; supported: {SUPPORTED}.")
 
@@ -218,6 +244,47 @@ def _vision(config: _Reader, name: str, origin: str) -> VisionEncoder:
     )
 
 
+def _seq2seq(config: _Reader, name: str, origin: str) -> Seq2Seq:
+    layers, feed = config.size("num_layers"), config.get("feed_forward_proj")
+    if not isinstance(feed, str) or feed not in FEED_FORWARDS:
+        raise InvalidSpec(
+            f"feed_forward_proj in config.json is {show(feed)}; it must be one of {', '.join(FEED_FORWARDS)}."
+        )
+    gated, activation = FEED_FORWARDS[feed]
+    return Seq2Seq(
+        name=name,
+        hidden=config.size("d_model"),
+        layers=layers,
+        decoder_layers=config.size("num_decoder_layers", none_is=layers),
+        heads=config.size("num_heads"),
+        head_dim=config.size("d_kv"),
+        inter=config.size("d_ff"),
+        vocab=config.size("vocab_size"),
+        buckets=config.size("relative_attention_num_buckets"),
+        gated=gated,
+        tied_embeddings=config.flag("tie_word_embeddings"),
+        activation=activation,
+        dtype=config.weights(),
+        source=origin,
+    )
+
+
+def _resnet(config: _Reader, name: str, origin: str) -> ConvNet:
+    kind, depths = config.get("layer_type"), config.get("depths")
+    if not isinstance(depths, list) or not all(type(depth) is int and 1 <= depth <= 1000 for depth in depths):
+        raise InvalidSpec(f"depths in config.json is {show(depths)}; it must list the blocks of each stage.")
+    widths = [(64 if kind == "basic" else 256) * 2**stage for stage in range(len(depths))]
+    for key, known in (("hidden_sizes", widths), ("embedding_size", 64)):
+        if (value := config.get(key)) != known:
+            raise InvalidSpec(f"{key} in config.json is {value!r:.60}; a {show(kind)} ResNet here has {known}.")
+    for key, meaning in (("downsample_in_first_stage", "a halved stage 1"), ("downsample_in_bottleneck", "ResNet v1")):
+        config.refuse(key, False, meaning)
+    labels = config.config.get("id2label")
+    classes = len(labels) if isinstance(labels, Mapping) and labels else config.size("num_labels")
+    channels = config.size("num_channels")
+    return resnet(name, tuple(depths), kind, origin, classes=classes, channels=channels, dtype=config.weights())
+
+
 def _classes(config: _Reader) -> int:
     """Classes of a classifier; 0 where the architecture named is none."""
     named = config.config.get("architectures")
@@ -225,45 +292,3 @@ def _classes(config: _Reader) -> int:
         return 0
     labels = config.config.get("id2label")
     return len(labels) if isinstance(labels, Mapping) and labels else config.size("num_labels")
-
-
-def encoders() -> Mapping[str, Encoder | VisionEncoder]:
-    """Every encoder of catalog/encoders.toml by name, in file order."""
-    return _catalogue()[0]
-
-
-def published_parameters() -> Mapping[str, int]:
-    """Parameters that the publisher states, by name."""
-    return _catalogue()[1]
-
-
-def get_encoder(name: str | Path) -> Encoder | VisionEncoder:
-    """The encoder of that name, hub id or alias, or the one that a config.json describes. Raises UnknownModel."""
-    if isinstance(name, Path) or (isinstance(name, str) and name.endswith(".json")):
-        return encoder_from_config(name)
-    found = _catalogue()[2].get(name.strip().casefold()) if isinstance(name, str) else None
-    if found is None:
-        raise UnknownModel(
-            f"unknown encoder {show(name)}; the catalogue has {', '.join(encoders())}. "
-            "The path of a config.json works too."
-        )
-    return found
-
-
-Catalogue = tuple[Mapping[str, Encoder | VisionEncoder], Mapping[str, int], Mapping[str, Encoder | VisionEncoder]]
-
-
-@lru_cache(maxsize=1)
-def _catalogue() -> Catalogue:
-    text = resources.files("predictor").joinpath("catalog", "encoders.toml").read_text(encoding="utf-8")
-    parts: dict[str, dict[str, dict[str, Any]]] = tomllib.loads(text)
-    models: dict[str, Encoder | VisionEncoder] = {}
-    counts: dict[str, int] = {}
-    names: dict[str, Encoder | VisionEncoder] = {}
-    for part, kind in (("text", Encoder), ("vision", VisionEncoder)):
-        for hub_id, entry in parts[part].items():
-            name = hub_id.rpartition("/")[2]
-            fields = {key: entry[key] for key in entry if key not in ("parameters", "aliases")}
-            models[name], counts[name] = kind(name=name, **fields), entry["parameters"]
-            names |= {each.casefold(): models[name] for each in (hub_id, name, *entry.get("aliases", ()))}
-    return MappingProxyType(models), MappingProxyType(counts), MappingProxyType(names)

@@ -1,5 +1,7 @@
 """Finds a model by name: the catalogue of published models, or a config.json of one's own.
 
+A new architecture is one module with its class, an entry in Model and in FILES, and one in FROM_CONFIG.
+
 >>> get_model("llama-3.1-8b").name
 'Llama-3.1-8B'
 >>> get_model("meta-llama/Llama-3.1-8B-Instruct").parameters()
@@ -11,7 +13,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from importlib import resources
@@ -21,11 +23,16 @@ from typing import Any, NamedTuple
 
 from predictor.errors import PredictorError, UnknownModel
 from predictor.workloads.config import decoder_from_config
+from predictor.workloads.convnet import ConvNet, convnet_from_entry
 from predictor.workloads.decoder import Decoder
+from predictor.workloads.encoder import Encoder, VisionEncoder
+from predictor.workloads.encoder_config import CONVNETS, SEQ2SEQ, TEXT, VISION, WHOLE, encoder_from_config
+from predictor.workloads.fields import read
 from predictor.workloads.layered import LayeredDecoder
 from predictor.workloads.layered_config import layered_from_config
+from predictor.workloads.seq2seq import Seq2Seq
 
-Model = Decoder | LayeredDecoder
+Model = Decoder | LayeredDecoder | Encoder | VisionEncoder | Seq2Seq | ConvNet
 
 # A fine-tune of a model has its shapes; these words of a name say which fine-tune, or which file format.
 VARIANTS = frozenset({"instruct", "chat", "it", "hf", "base", "pt"})
@@ -33,18 +40,18 @@ NOT_SHAPE = ("parameters", "aliases", "base")
 
 
 class _Catalogue(NamedTuple):
-    decoders: Mapping[str, Model]
-    names: Mapping[str, str]  # normalised name -> key of decoders
+    models: Mapping[str, Model]
+    names: Mapping[str, str]  # normalised name -> key of models
     parameters: Mapping[str, int]
 
 
 def models() -> Mapping[str, Model]:
     """Every model of the catalogue by name, in file order."""
-    return _catalogue().decoders
+    return _catalogue().models
 
 
 def published_parameters() -> Mapping[str, int]:
-    """Parameter count that the publisher states, by model name; Decoder.parameters counts from the shapes."""
+    """Parameter count that the publisher states, by model name; a model's parameters() counts from the shapes."""
     return _catalogue().parameters
 
 
@@ -58,17 +65,17 @@ def get_model(name: str | Path) -> Model:
     Raises UnknownModel, with what was perhaps meant.
     """
     if isinstance(name, Path):
-        return decoder_from_config(name)
+        return model_from_config(name)
     if not isinstance(name, str) or not name.strip():
         raise UnknownModel(f'model is {name!r}; give a name such as "Llama-3.1-8B" or the path of a config.json.')
     name = name.strip()
     if not name.startswith((".", "/", "~")) and not name.endswith(".json"):
         known = _catalogue()
         if (found := known.names.get(normalise(name))) is not None:
-            return known.decoders[found]
+            return known.models[found]
         if not _is_directory(name):
             return _from_hub(name)
-    return decoder_from_config(_path(name))
+    return model_from_config(_path(name))
 
 
 def normalise(name: str) -> str:
@@ -84,29 +91,54 @@ def normalise(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def _catalogue() -> _Catalogue:
-    decoders: dict[str, Model] = {}
+    found: dict[str, Model] = {}
     names: dict[str, str] = {}
     parameters: dict[str, int] = {}
-    for read, file in ((_dense, "models.toml"), (_layered, "sparse_models.toml")):
+    for file, part, make in FILES:
         text = resources.files("predictor").joinpath("catalog", file).read_text(encoding="utf-8")
-        entries: dict[str, dict[str, Any]] = tomllib.loads(text)
+        whole: dict[str, Any] = tomllib.loads(text)
+        entries: dict[str, dict[str, Any]] = whole[part] if part else whole
         for hub_id, entry in entries.items():
             name = hub_id.rpartition("/")[2]
             shapes = entries[entry["base"]] | entry if "base" in entry else entry
-            decoders[name] = read(name, shapes)
+            found[name] = make(name, {key: shapes[key] for key in shapes if key not in NOT_SHAPE})
             parameters[name] = shapes["parameters"]
             for each in (hub_id, name, *entry.get("aliases", ())):
                 names[normalise(each)] = name
-    return _Catalogue(MappingProxyType(decoders), names, MappingProxyType(parameters))
-
-
-def _dense(name: str, entry: Mapping[str, Any]) -> Model:
-    return Decoder(name=name, **{key: entry[key] for key in entry if key not in NOT_SHAPE})
+    return _Catalogue(MappingProxyType(found), names, MappingProxyType(parameters))
 
 
 def _layered(name: str, entry: Mapping[str, Any]) -> Model:
     found = layered_from_config(entry, name, entry["source"])
     return replace(found, **{key: entry[key] for key in ("linear_dtype", "expert_dtype") if key in entry})
+
+
+def _fields_of(kind: type[Model]) -> Callable[[str, Mapping[str, Any]], Model]:
+    """Makes a model whose entry holds the fields of its class."""
+    return lambda name, entry: kind(name=name, **entry)
+
+
+# Files of the catalogue, the table of each that holds the entries ("": the whole), and what makes a model of an entry.
+FILES: tuple[tuple[str, str, Callable[[str, Mapping[str, Any]], Model]], ...] = (
+    ("models.toml", "", _fields_of(Decoder)),
+    ("classic.toml", "", _fields_of(Decoder)),
+    ("sparse_models.toml", "", _layered),
+    ("encoders.toml", "text", _fields_of(Encoder)),
+    ("encoders.toml", "vision", _fields_of(VisionEncoder)),
+    ("encoders.toml", "seq2seq", _fields_of(Seq2Seq)),
+    ("convnets.toml", "", convnet_from_entry),
+)
+
+
+def model_from_config(source: Mapping[str, Any] | str | Path, name: str = "") -> Model:
+    """The model that a config.json describes; raises InvalidSpec naming the field that is missing or not understood.
+
+    source: the parsed file, its path, or a directory that has one. name: for reports; else that of the directory.
+    """
+    config = read(Path(source))[0] if isinstance(source, str | Path) else source
+    kind = config.get("model_type") if isinstance(config, Mapping) else None
+    single = isinstance(kind, str) and kind in (*TEXT, *VISION, *WHOLE, *SEQ2SEQ, *CONVNETS)
+    return encoder_from_config(source, name) if single else decoder_from_config(source, name)
 
 
 def _from_hub(name: str) -> Model:
@@ -119,7 +151,7 @@ def _from_hub(name: str) -> Model:
     except ImportError:
         raise UnknownModel(f"{_did_you_mean(name)} To ask the hub: pip install 'gpu-predictor[hub]'.") from None
     try:
-        return decoder_from_config(huggingface_hub.hf_hub_download(name, "config.json"), name=name.rpartition("/")[2])
+        return model_from_config(huggingface_hub.hf_hub_download(name, "config.json"), name=name.rpartition("/")[2])
     except PredictorError:
         raise
     except Exception as error:  # the hub's client raises errors of several libraries

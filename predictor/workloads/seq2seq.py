@@ -8,18 +8,12 @@ sequence (cross_ops). Positions are biases by distance, so there is no longest l
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import resources
-from types import MappingProxyType
-from typing import Any
 
-from predictor.errors import InvalidRequest, UnknownModel
+from predictor.errors import InvalidRequest
 from predictor.ops import Attention
-from predictor.values import show, whole_number
-from predictor.workloads.base import OpCall
+from predictor.values import LARGEST, whole_number
+from predictor.workloads.base import Layout, OpCall, Step
 from predictor.workloads.eager import Scores, attention, linear, merged, passes, residual
 from predictor.workloads.encoder import (
     ACTIVATIONS,
@@ -29,6 +23,7 @@ from predictor.workloads.encoder import (
     check_sizes,
     formats,
 )
+from predictor.workloads.single_pass import check_whole, linear_elements
 
 # RMS norm of transformers in the format of its input, in passes: square, mean, times the root, times the weight.
 RMS_NORM_PASSES = 3.5
@@ -42,7 +37,8 @@ class Seq2Seq:
     decoder_layers [num_decoder_layers]. buckets: of distances, a learned bias for each and head, one table for the
     encoder and one for the decoder [relative_attention_num_buckets]. gated: three feed-forward matrices, else two.
 
-    >>> get_seq2seq("t5-small").parameters()
+    >>> sizes = {"hidden": 512, "layers": 6, "decoder_layers": 6, "heads": 8, "head_dim": 64, "inter": 2048}
+    >>> Seq2Seq(name="T5", vocab=32128, gated=False, tied_embeddings=True, source="", **sizes).parameters()
     60506624
     """
 
@@ -78,6 +74,68 @@ class Seq2Seq:
         encoder = self.layers * (attention_part + feed + 2 * self.hidden) + self.hidden
         decoder = self.decoder_layers * (2 * attention_part + feed + 3 * self.hidden) + self.hidden
         return tables + encoder + decoder
+
+    @property
+    def max_len(self) -> int:
+        """Positions are biases by distance: no longest length."""
+        return LARGEST
+
+    @property
+    def attention(self) -> str:
+        """Heads, as a list of models shows them."""
+        return f"{self.heads} heads, {self.decoder_layers} layers also across"
+
+    @property
+    def experts(self) -> str:
+        """There are no experts."""
+        return ""
+
+    @property
+    def expert_dtype(self) -> str:
+        """There are no experts."""
+        return ""
+
+    @property
+    def linear_dtype(self) -> str:
+        """Number format of published linear layers where it is narrower than the others: none."""
+        return ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to say with every prediction: nothing."""
+        return ()
+
+    def check(self, layout: Layout) -> None:
+        """Raises InvalidRequest where the model would have to be split."""
+        check_whole(self.name, layout)
+
+    def elements(self, layout: Layout) -> tuple[float, float, float]:
+        """Elements on one GPU: linear layers, experts (none), and what stays in the format of the activations."""
+        head = self.vocab * self.hidden
+        linear = linear_elements(self.pass_ops(1, 1)) - head
+        return linear, 0.0, self.parameters() - linear
+
+    def cached(self, length: int, layout: Layout) -> float:
+        """Cache elements of one sequence: its own tokens and those of the encoder's output, `length` in all."""
+        return 2.0 * self.width * self.decoder_layers * length
+
+    def state_bytes(self, layout: Layout) -> float:
+        """Bytes per sequence that do not grow with its length: none."""
+        return 0.0
+
+    def widest(self, layout: Layout) -> int:
+        """Elements per token of the wider sublayer: query, key, value and output, or gate, up and their product."""
+        return max(4 * self.width, (3 if self.gated else 2) * self.inter)
+
+    def forward_ops(self, step: Step) -> tuple[OpCall, ...]:
+        """Prefill: the encoder and the first token. Decode: one token, kv_len less prompt_len of them cached.
+
+        Without prompt_len both parts see q_len tokens, as in training.
+        """
+        if step.phase == "decode" and step.prompt_len:
+            return self.decoder_ops(step.batch, step.kv_len - step.prompt_len, step.prompt_len, step.dtype)
+        target_len = 1 if step.prompt_len else step.q_len
+        return self.pass_ops(step.batch, step.q_len, step.dtype, target_len=target_len)
 
     def encoder_ops(self, batch: int, length: int, dtype: str = "", *, eager: bool = False) -> tuple[OpCall, ...]:
         """The encoder over `batch` sequences of `length` tokens on one GPU."""
@@ -128,7 +186,7 @@ class Seq2Seq:
             ]
         )
 
-    def forward_ops(
+    def pass_ops(
         self, batch: int, length: int, dtype: str = "", *, target_len: int = 1, eager: bool = False
     ) -> tuple[OpCall, ...]:
         """The encoder over `length` tokens and the decoder over the first target_len tokens of its answer."""
@@ -213,36 +271,3 @@ def _split(shape: Scores, act: str) -> Attention:
         dtype=act,
         kv_dtype=act,
     )
-
-
-def seq2seq_models() -> Mapping[str, Seq2Seq]:
-    """Every encoder-decoder of catalog/encoders.toml by name, in file order."""
-    return _catalogue()[0]
-
-
-def published_parameters() -> Mapping[str, int]:
-    """Parameters that the publisher states, by name."""
-    return _catalogue()[1]
-
-
-def get_seq2seq(name: str) -> Seq2Seq:
-    """The model of that name, hub id or alias; case makes no difference. Raises UnknownModel."""
-    found = _catalogue()[2].get(name.strip().casefold()) if isinstance(name, str) else None
-    if found is None:
-        raise UnknownModel(f"unknown encoder-decoder {show(name)}; the catalogue has {', '.join(seq2seq_models())}.")
-    return found
-
-
-@lru_cache(maxsize=1)
-def _catalogue() -> tuple[Mapping[str, Seq2Seq], Mapping[str, int], Mapping[str, Seq2Seq]]:
-    text = resources.files("predictor").joinpath("catalog", "encoders.toml").read_text(encoding="utf-8")
-    entries: dict[str, dict[str, Any]] = tomllib.loads(text)["seq2seq"]
-    models: dict[str, Seq2Seq] = {}
-    counts: dict[str, int] = {}
-    names: dict[str, Seq2Seq] = {}
-    for hub_id, entry in entries.items():
-        name = hub_id.rpartition("/")[2]
-        models[name] = Seq2Seq(name=name, **{k: entry[k] for k in entry if k not in ("parameters", "aliases")})
-        counts[name] = entry["parameters"]
-        names |= {each.casefold(): models[name] for each in (hub_id, name, *entry.get("aliases", ()))}
-    return MappingProxyType(models), MappingProxyType(counts), MappingProxyType(names)

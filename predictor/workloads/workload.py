@@ -10,6 +10,7 @@ from predictor.ops.dtypes import out_bytes
 from predictor.values import LARGEST, show, whole_number
 from predictor.workloads.base import WIDE_DTYPES, Layout, OpCall, Step
 from predictor.workloads.models import Model
+from predictor.workloads.single_pass import SinglePass
 
 ENGINES = ("vllm", "sglang", "trtllm", "torch")
 KV_DTYPES = ("fp32", "fp16", "bf16", "fp8", "int8", "nvfp4")
@@ -19,7 +20,8 @@ KV_DTYPES = ("fp32", "fp16", "bf16", "fp8", "int8", "nvfp4")
 class Workload:
     """A model and how it is run; sizes are whole numbers, checked on creation (InvalidRequest).
 
-    batch: sequences that run together, over all replicas. input_len, output_len: tokens per sequence.
+    batch: sequences that run together, over all replicas. input_len, output_len: tokens per sequence; of images the
+        model says how many, and only what `generates` puts tokens out.
     dtype: of the linear layers and experts, any of predictor.ops.DTYPES; embeddings, output head, norms and attention
         arithmetic stay in bf16 (fp16, tf32 or fp32 where dtype is that). "" takes what the weights were published in.
     kv_dtype: of the KV cache; "" keeps the activations' format.
@@ -47,6 +49,8 @@ class Workload:
             raise InvalidRequest(f'model is {show(self.model)}; it must be a model: get_model("Llama-3.1-8B").')
         for name in ("batch", "input_len", "output_len", *Layout._fields):
             object.__setattr__(self, name, whole_number(name, getattr(self, name)))
+        if fixed := getattr(self.model, "fixed_len", 0):
+            object.__setattr__(self, "input_len", fixed)
         if self.dtype == "":
             object.__setattr__(self, "expert_dtype", self.expert_dtype or self.model.expert_dtype)
             object.__setattr__(self, "dtype", self.model.linear_dtype or "bf16")
@@ -61,10 +65,11 @@ class Workload:
         self._check_layout()
 
     def _check_lengths(self) -> None:
-        total, most = self.input_len + self.output_len, self.model.max_len
+        total, most = self.input_len + (self.output_len if self.generates else 0), self.model.max_len
         if total > most:
+            what = "input_len + output_len" if self.generates else "input_len"
             raise InvalidRequest(
-                f"input_len + output_len is {total}; {self.model.name} takes at most {most} tokens "
+                f"{what} is {total}; {self.model.name} takes at most {most} tokens "
                 "(max_position_embeddings). Shorten one of them."
             )
         if self.batch * total > LARGEST:
@@ -79,6 +84,11 @@ class Workload:
                 f"ep is {self.ep}; it must divide tp * attention_dp, the {group} GPUs that share the experts."
             )
         self.model.check(self.layout)
+
+    @property
+    def generates(self) -> bool:
+        """Whether tokens come out one by one; else one pass over the input is all."""
+        return not isinstance(self.model, SinglePass)
 
     @property
     def layout(self) -> Layout:
@@ -107,6 +117,8 @@ class Workload:
     def decode_ops(self, kv_len: int) -> tuple[OpCall, ...]:
         """One step: a new token per sequence over kv_len cached tokens each, the new one included."""
         length = whole_number("kv_len", kv_len)
+        if not self.generates:
+            raise InvalidRequest(f"{self.model.name} generates no tokens; it has prefill_ops only.")
         if length > self.model.max_len:
             raise InvalidRequest(
                 f"kv_len is {length}; {self.model.name} takes at most {self.model.max_len} tokens "
@@ -128,6 +140,7 @@ class Workload:
             self.attention_dp,
             self.ep,
             self.expert_dtype,
+            prompt_len=self.input_len,
         )
 
     def _ops(self, step: Step) -> tuple[OpCall, ...]:

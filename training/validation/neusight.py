@@ -166,7 +166,7 @@ def _bert(config: dict[str, Any], batch: int, length: int, *, train: bool) -> tu
         source=CONFIGS,
     )
     h, tokens = model.hidden, batch * length
-    forward = [*model.forward_ops(batch, length, DTYPE, eager=True), linear("classifier", batch, 2, h, DTYPE, 1.0)]
+    forward = [*model.pass_ops(batch, length, DTYPE, eager=True), linear("classifier", batch, 2, h, DTYPE, 1.0)]
     if not train:
         return forward, ()
     forward += dropouts(Scores(batch, model.heads, length, length, h // model.heads), h, DTYPE, model.layers)
@@ -203,7 +203,7 @@ def _switch(config: dict[str, Any], batch: int, length: int) -> Sequence[OpCall]
     feed = ("up_proj", "activation", "down_proj")
     calls = [
         call._replace(count=call.count * (dense if call.name in feed else 1.0))
-        for call in model.forward_ops(batch, length, DTYPE, target_len=length, eager=True)
+        for call in model.pass_ops(batch, length, DTYPE, target_len=length, eager=True)
     ]
     rows, h, inter = batch * config["expert_capacity"], model.hidden, model.inter
     return [

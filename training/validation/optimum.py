@@ -32,7 +32,6 @@ from predictor.report import Interval
 from predictor.workloads import OpCall, Workload, get_model
 from predictor.workloads.eager import launches, unfused
 from predictor.workloads.encoder import Encoder
-from predictor.workloads.encoder_config import get_encoder
 
 NAME = "optimum-benchmark latencies, A100"
 TABLE = "optimum_benchmark/inference_latency_memory.csv"
@@ -77,12 +76,12 @@ def replay(root: Path, bundle: Bundle) -> pd.DataFrame:
 def _pass(row: dict[str, Any], bundle: Bundle) -> dict[str, Any]:
     """A forward pass of BGE."""
     engine, tables, launch_s, copy_rate = RUNTIMES[re.sub(r"^bge_.*_sweep_", "", row["experiment"])]
-    model, gpu = get_encoder(row["model"]), get_gpu(GPU)
+    model, gpu = get_model(row["model"]), get_gpu(GPU)
     batch, length = int(row["batch"]), int(row["seq_len"])
     if not isinstance(model, Encoder):
         raise TypeError(f"{model.name} is no text encoder")
     eager = engine == "torch"
-    calls = model.forward_ops(batch, length, "fp32" if eager else "fp16", eager=eager)
+    calls = model.pass_ops(batch, length, "fp32" if eager else "fp16", eager=eager)
     found = eager_lines(calls, gpu, bundle) if eager else op_lines([("forward", calls)], gpu, tables, bundle)[0]
     least = launch_s * launches(calls)
     ends = zip(total(found, gpu, bundle), HOST_SHARES, strict=True)
