@@ -110,6 +110,7 @@ def _train(asked: _Asked) -> TrainingReport:
     request = asked.request
     names = ("method", "optimizer", "micro_batch", "grad_accum", "seq_len", "checkpointing", "zero_stage", "lora_rank")
     settings = {name: getattr(request, name) for name in (*names, "tp", "pp", "dp")}
+    settings["seq_len"] = getattr(asked.model, "fixed_len", 0) or request.seq_len
     setting = TrainingSetting(**settings, dtype=request.dtype or asked.model.dtype)
     step = training_step(asked.model, asked.gpu, setting, asked.bundle)
     near, doubts = doubts_of(step.lines, asked.gpu, asked.bundle)

@@ -33,6 +33,9 @@ DECODE_POINTS = 5  # cached lengths at which a decode step is predicted; between
 # H100, H200, B200 and L40S alike. Pointwise kernels of SGLang were not measured.
 STAND_IN = "vllm"
 STOOD_IN = frozenset({("trtllm", "gemm", "fp8"), ("trtllm", "gemm", "nvfp4"), ("sglang", "pointwise", "")})
+# fp32 products were measured by PyTorch from the host only (NeuSight): each with the launch that a stream hides.
+HOST_TIMED = frozenset({("gemm", "fp32"), ("conv", "fp32")})
+ALONE = Setting(engine="torch", timing="host")
 HOST_DOUBT = 0.25  # share by which the host times of another server may differ
 SLOWEST_OF_BOUND = 20.0  # upper end of "bound-only": no family's median call is further from its bound
 
@@ -81,6 +84,18 @@ def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle 
     low, high = widened(low, high, least, far, entry["worst_share"])
     basis = SEEN if kinship == "seen" else UNSEEN
     return OpPrediction(latency, np.maximum(low, least), high, least, bound.limiter, basis, beyond)
+
+
+def predict_streamed(op: Op, gpu: Gpu, bundle: Bundle, alone: Setting = ALONE) -> OpPrediction:
+    """Latency of calls within a stream, from that of calls timed alone, less an empty call, in which the host launches.
+
+    No less than the bound.
+    """
+    found = predict_op(op, gpu, alone, bundle)
+    empty = float(np.ravel(predict_op(op.smallest(), gpu, alone, bundle).latency_s)[0])
+    value = np.maximum(found.latency_s - empty, found.bound_s)
+    low, high = (np.maximum(value * end / found.latency_s, found.bound_s) for end in (found.low_s, found.high_s))
+    return found._replace(latency_s=value, low_s=low, high_s=high)
 
 
 def as_run_on(workload: Workload, gpu: Gpu) -> Workload:
@@ -190,7 +205,10 @@ def op_lines(
     found: dict[int, tuple[OpPrediction, int]] = {}
     for positions in batches.values():
         ops = stack([calls[i].op for i in positions])
-        column = predict_op(ops, gpu, Setting(engine=_measured_as(engine, ops)), bundle)
+        if {(ops.family, dtype) for dtype in _dtypes(ops)} & HOST_TIMED:
+            column = predict_streamed(ops, gpu, bundle)
+        else:
+            column = predict_op(ops, gpu, Setting(engine=_measured_as(engine, ops)), bundle)
         found |= {i: (column, row) for row, i in enumerate(positions)}
     lines, start = [], 0
     for phase, part in steps:
@@ -201,8 +219,11 @@ def op_lines(
 
 def _measured_as(engine: str, op: Op) -> str:
     """The engine whose tables show what `engine` runs."""
-    dtypes = {"", *text_column(getattr(op, "dtype", ""), len(op)).tolist()}
-    return STAND_IN if any((engine, op.family, dtype) in STOOD_IN for dtype in dtypes) else engine
+    return STAND_IN if any((engine, op.family, dtype) in STOOD_IN for dtype in ("", *_dtypes(op))) else engine
+
+
+def _dtypes(op: Op) -> set[str]:
+    return set(text_column(getattr(op, "dtype", ""), len(op)).tolist())
 
 
 def _line(phase: str, call: OpCall, column: OpPrediction, row: int) -> OpLine:

@@ -8,6 +8,7 @@ from typing import Annotated
 from typer import Argument, Option, Typer
 
 from predictor.cli.display import digits, show, show_json, show_sheet
+from predictor.values import LARGEST
 
 
 def add(app: Typer) -> None:
@@ -41,7 +42,7 @@ def models(
                     str(model.hidden),
                     model.attention,
                     model.experts,
-                    f"{model.max_len:,}",
+                    f"{model.max_len:,}" if model.max_len < LARGEST else "any",
                     model.linear_dtype or model.expert_dtype or model.dtype,
                 ]
                 for model in chosen

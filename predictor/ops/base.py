@@ -90,6 +90,11 @@ class Op(ABC):
         chosen = {f.name: getattr(self, f.name) for f in fields(self)}
         return type(self)(**{k: v if isinstance(v, str | float) else np.asarray(v)[rows] for k, v in chosen.items()})
 
+    def smallest(self) -> Self:
+        """The least call of the same kind, which is all launch; text fields as they are."""
+        least = {f.name: f.name not in self.at_least_zero for f in fields(self) if f.name not in TEXT_FIELDS}
+        return replace(self, **{name: float(value) for name, value in least.items()})
+
     def with_token_counts(self, counts: Mapping[str, Array]) -> Self:
         """The same calls with other counts, each (n_calls,), of what token_counts names."""
         return replace(self, **counts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from predictor.ops import Attention, Collective, Gemm, Mla, Moe, Pointwise
+from predictor.ops import Attention, Collective, Conv, Gemm, Mla, Moe, Pointwise
 from predictor.ops.dtypes import Text, out_bytes
 from predictor.workloads.base import OpCall
 
@@ -79,6 +79,8 @@ def weights(call: OpCall) -> float:
     op = call.op
     if isinstance(op, Gemm):
         return float(op.n * op.k * op.batch)
+    if isinstance(op, Conv):
+        return float(op.kernel**2 * op.in_channels / op.groups * op.out_channels)
     if isinstance(op, Moe):
         return float(op.matrices * op.hidden * op.inter / op.tp * op.experts / op.ep)
     return 0.0

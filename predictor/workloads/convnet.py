@@ -163,8 +163,8 @@ class ConvNet(SinglePass):
         )
 
     def forward_ops(self, step: Step) -> tuple[OpCall, ...]:
-        """The ops of a fused engine over step.batch images."""
-        return self.pass_ops(step.batch, dtype=step.dtype)
+        """The ops of a fused engine over step.batch images; without prompt_len as in training."""
+        return self.pass_ops(step.batch, dtype=step.dtype, training=not step.prompt_len)
 
     def convolutions(self, image: int) -> Iterator[Shaped]:
         """Every convolution with what goes in, those of shortcuts too, for images of image × image pixels."""

@@ -21,7 +21,7 @@ from predictor.workloads.backward import (
     training_forward,
     weights,
 )
-from predictor.workloads.base import WIDE_DTYPES, OpCall, Step
+from predictor.workloads.base import WIDE_DTYPES, Layout, OpCall, Step
 
 # Bytes of one fused optimizer step for each parameter that learns: fp32 gradient read, fp32 weight and moments read and
 # written (8-bit moments: 4 bytes in all; Adafactor: no moments, the update written and read once more).
@@ -59,6 +59,13 @@ class Trainable(Protocol):
     @property
     def layers(self) -> int:
         """Repeated layers."""
+
+    @property
+    def max_len(self) -> int:
+        """Tokens of the longest sequence."""
+
+    def check(self, layout: Layout) -> None:
+        """Raises InvalidRequest where the model cannot be split so."""
 
     def forward_ops(self, step: Step) -> tuple[OpCall, ...]:
         """The ops of one forward pass on one GPU."""
@@ -179,6 +186,9 @@ def training_calls(model: Trainable, setting: TrainingSetting) -> TrainingCalls:
         raise InvalidRequest(
             f"pp is {setting.pp}; it must divide the {model.layers} layers of {model.name}; use one of {fit}."
         )
+    if setting.seq_len > model.max_len:
+        raise InvalidRequest(f"seq_len is {setting.seq_len}; {model.name} takes at most {model.max_len}. Shorten it.")
+    model.check(Layout(setting.tp, setting.pp, setting.dp))
     served = model.forward_ops(_step(setting))
     forward = training_forward(served, setting.micro_tokens, setting.adapters, setting.attention)
     forward = [_staged(call, setting.pp) for call in forward]

@@ -21,17 +21,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from llm_foundry import summary
 
 from predictor.bundle import Bundle, load_bundle
-from predictor.features import Setting
 from predictor.gpu import Gpu, get_gpu
-from predictor.ops import Op, Pointwise
 from predictor.ops.base import stack
 from predictor.ops.gemm import Gemm
-from predictor.prediction import predict_op, total
+from predictor.prediction import predict_streamed, total
 from predictor.report import Interval, OpLine, shape_of
 from predictor.workloads.base import OpCall
 from predictor.workloads.eager import (
@@ -56,7 +53,6 @@ ROOT = "sources"
 LABELS, CONFIGS = "scripts/asplos/label", "scripts/asplos/data/DLmodel_configs"
 BY = ["gpu", "model", "metric"]
 DTYPE = "fp32"
-HOST = Setting(engine="torch", timing="host")  # how NeuSight's operators were timed
 
 # Boards fed by the slot alone (T4, P4) multiply faster before they are hot: the labels are the 5 fastest of 25 runs,
 # the operator tables means of repeated calls; passes over memory agree. Share of the products' time there; the only
@@ -220,24 +216,19 @@ def step(calls: Sequence[OpCall], gpu: Gpu, bundle: Bundle) -> Interval:
 
 
 def lines(calls: Sequence[OpCall], gpu: Gpu, bundle: Bundle) -> list[OpLine]:
-    """A line for each call as it takes in a stream: without an empty call's time, in which the host launches it.
-
-    The GPU works on the calls before meanwhile. No less than the bound.
-    """
+    """A line for each call as it takes in a stream."""
     kinds: dict[tuple[str, ...], list[int]] = {}
     for position, call in enumerate(calls):
         kinds.setdefault((call.op.estimator, *call.op.texts()), []).append(position)
     found: dict[int, OpLine] = {}
     for positions in kinds.values():
         ops = stack([calls[i].op for i in positions])
-        column = predict_op(ops, gpu, HOST, bundle)
-        empty = float(np.ravel(predict_op(_empty(ops), gpu, HOST, bundle).latency_s)[0])
+        column = predict_streamed(ops, gpu, bundle)
         share = COOL if isinstance(ops, Gemm) and slot_fed(gpu) else 1.0
         for row, i in enumerate(positions):
             call, bound = calls[i], float(column.bound_s[row])
-            alone = float(column.latency_s[row])
-            streamed = max(share * alone - empty, bound)
-            ends = (streamed * float(end[row]) / alone for end in (column.low_s, column.high_s))
+            streamed = max(share * float(column.latency_s[row]), bound)
+            ends = (share * float(end[row]) for end in (column.low_s, column.high_s))
             found[i] = OpLine(
                 "forward",
                 call.name,
@@ -251,15 +242,6 @@ def lines(calls: Sequence[OpCall], gpu: Gpu, bundle: Bundle) -> list[OpLine]:
                 column.basis,
             )
     return [found[i] for i in range(len(calls))]
-
-
-def _empty(op: Op) -> Op:
-    """The smallest call of the kernel of `op`, which is all launch."""
-    if isinstance(op, Gemm):
-        return Gemm(m=1, n=1, k=1, dtype=op.dtype)
-    if isinstance(op, Pointwise):
-        return Pointwise(kind=op.kind, rows=1, cols=1, dtype=op.dtype)
-    raise TypeError(f"no smallest call of {type(op).__name__}")
 
 
 def main() -> None:
