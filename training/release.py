@@ -1,10 +1,12 @@
 """From the measured sources to a released bundle: read every source, train, evaluate, write the model card.
 
     python training/release.py --from FOLDER [--out models] [--ledger]
+    python training/release.py --from FOLDER --out SCRATCH --without H100 H200
 
 FOLDER holds clones of the upstream repositories (aiconfigurator, neusight, vidur, llmservingsim, aiter); the
 default is the environment variable PREDICTOR_DATA. About 20 minutes on 2 cores. --ledger keeps the estimators of a
-released bundle and measures its ledger again.
+released bundle and measures its ledger again. --without trains as if nobody had measured those GPUs; replay whole
+models with such a bundle by `python training/validate.py --bundle SCRATCH/<id>`.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 from card import update_readme, write_card
 
 from predictor.errors import PredictorError
@@ -33,17 +37,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=REPO / "models")
     parser.add_argument("--recipe", type=Path, default=REPO / "training" / "recipe.toml")
     parser.add_argument("--ledger", action="store_true", help="only measure the ledger of the released bundle again")
+    parser.add_argument(
+        "--without", nargs="+", default=[], metavar="GPU", help="leave GPUs out whose names begin so; needs --out"
+    )
     options = parser.parse_args()
+    if options.without and options.out == REPO / "models":
+        parser.error("a bundle without some GPUs is not for release; give --out FOLDER.")
     if options.root is None or not Path(options.root).is_dir():
         parser.error(f"no folder of sources at {options.root}; give --from FOLDER or set PREDICTOR_DATA")
     recipe = read_recipe(options.recipe)
     with tempfile.TemporaryDirectory() as scratch:
         tables = [read_source(name, Path(options.root), Path(scratch)) for name in SOURCES]
+        tables = [table for table in tables if keep(table, options.without)]
         try:
             folder = options.out / recipe.id
             bundle = relist(tables, folder) if options.ledger else train(tables, recipe, folder)
         except PredictorError as error:
             sys.exit(f"error: {error}")
+    if options.without:
+        print(f"trained {bundle.id} without {', '.join(options.without)} in {bundle.path}")
+        return
     write_card(bundle.path)
     if options.out == REPO / "models":
         update_readme(REPO / "README.md", bundle.path)
@@ -55,6 +68,16 @@ def read_source(name: str, root: Path, scratch: Path) -> Path:
     table = scratch / f"{name}.parquet"
     subprocess.run([sys.executable, REPO / "datasets" / f"{name}.py", root / name, "--out", table], check=True)
     return table
+
+
+def keep(table: Path, left_out: Sequence[str]) -> bool:
+    """Drop the rows of GPUs whose names begin so, such as H100; False where none is left."""
+    if not left_out:
+        return True
+    rows = pd.read_parquet(table)
+    rows = rows[~rows["gpu"].astype(str).str.startswith(tuple(left_out))]
+    rows.to_parquet(table)
+    return len(rows) > 0
 
 
 if __name__ == "__main__":
