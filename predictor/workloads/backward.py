@@ -47,7 +47,8 @@ DEQUANTISE_BYTES: Mapping[str, float] = {"nf4": 2.6, "gptq": 22.5}
 # PEFT's dropout: a mask beside input and output. Adapters of 16-bit weights first widen the input to fp32, then narrow.
 DROPOUT_BYTES, WIDENED_DROPOUT_BYTES = 5.0, 21.0
 
-OUTSIDE_LAYERS = frozenset({"embedding", "lm_head", "loss", "loss_widen", "loss_softmax"})
+TABLES = ("embedding", "position_embedding", "add_positions", "embedding_norm", "embedding_in_proj")
+OUTSIDE_LAYERS = frozenset({*TABLES, "embedding_out_proj", "lm_head", "loss", "loss_widen", "loss_softmax"})
 
 
 class Adapters(NamedTuple):
@@ -177,8 +178,8 @@ def _gradients(call: OpCall, adapters: Adapters) -> list[OpCall]:
         return [OpCall(f"{name}_grad", op, count * ATTENTION_BACKWARD_FLOPS)]
     if name == "loss":
         return [OpCall("loss_grad", op, 2.0 * count)]
-    if name == "embedding":  # a scatter: the gradient is read, rows are read and written
-        return [OpCall("embedding_grad", op, 1.5 * count)] if adapters.trains(call) else []
+    if name in ("embedding", "position_embedding"):  # a scatter: the gradient is read, rows are read and written
+        return [OpCall(f"{name}_grad", op, 1.5 * count)] if adapters.trains(call) else []
     if isinstance(op, Pointwise):
         return [OpCall(f"{name}_grad", op, count * BACKWARD_TRAFFIC.get(str(op.kind), 1.0))]
     if isinstance(op, Collective):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from predictor.errors import InvalidSpec
+from predictor.workloads.classic_config import CLASSIC, classic_from_config
 from predictor.workloads.decoder import Decoder
 from predictor.workloads.fields import Fields, language_model, read, short, show
 from predictor.workloads.layered import LayeredDecoder
@@ -89,7 +90,7 @@ FAMILIES: Mapping[str, Family] = {
     "internlm2": Family(MHA, biases=("bias", "bias", "")),  # configuration_internlm2.py beside the published weights
     "seed_oss": Family({**SEED, "mlp_bias": False}, "", ("attention_bias", "attention_out_bias", "mlp_bias")),
 }
-SUPPORTED = ", ".join((*FAMILIES, *LAYERED))
+SUPPORTED = ", ".join((*FAMILIES, *CLASSIC, *LAYERED))
 
 # Keys that say "not a plain dense decoder", whatever model_type claims.
 FOREIGN_KEYS: Mapping[str, str] = {
@@ -123,6 +124,8 @@ def decoder_from_config(source: Mapping[str, Any] | str | Path, name: str = "") 
     found = language_model(source).get("model_type")
     if not isinstance(found, str) or not found:
         raise InvalidSpec("config.json has no model_type; add the one of the model's family, such as llama.")
+    if found in CLASSIC:
+        return classic_from_config(source, found, printable or "custom model", origin)
     if found in LAYERED:
         return layered_from_config(source, printable or "custom model", origin)
     return _Reader(source).decoder(printable or "custom model", origin)

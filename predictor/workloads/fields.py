@@ -70,14 +70,14 @@ class Fields:
         """Whether neither the language model's part nor the whole has any of the keys."""
         return all(place.get(key) is None for place in (self.config, self.outer) for key in keys)
 
-    def rotary_dim(self, head_dim: int) -> int:
-        """Elements that the rotary embedding turns; 0: all."""
+    def rotary_dim(self, head_dim: int, key: str = "partial_rotary_factor") -> int:
+        """Elements that the rotary embedding turns, by the share that key states; 0: all."""
         rope = self.config.get("rope_parameters")
         found = rope.get("partial_rotary_factor") if isinstance(rope, Mapping) else None
         if found is None:
-            found = self.config.get("partial_rotary_factor", self.defaults.get("partial_rotary_factor", 1.0))
+            found = self.config.get(key, self.defaults.get(key, 1.0))
         if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found <= 1:
-            raise InvalidSpec(f"partial_rotary_factor in config.json is {show(found)}; it must be above 0, at most 1.")
+            raise InvalidSpec(f"{key} in config.json is {show(found)}; it must be above 0, at most 1.")
         turned = int(head_dim * found)
         return 0 if turned in (0, head_dim) else turned
 

@@ -204,13 +204,18 @@ def training_calls(model: Trainable, setting: TrainingSetting) -> TrainingCalls:
 
 
 def parameters(model: Trainable, forward: Sequence[OpCall], adapters: Adapters) -> Parameters:
-    """Matrix elements on one GPU, from the ops of its forward pass; an untied embedding is as large as the head."""
+    """Matrix elements on one GPU, from the ops of its forward pass; an untied embedding is as large as the head.
+
+    Learned positions are a table that only the model knows the size of.
+    """
     tables = 1.0 if getattr(model, "tied_embeddings", False) else 2.0
     sums = dict.fromkeys(Parameters._fields, 0.0)
     for call in forward:
         where, size = "layer", weights(call) * call.count
         if call.name in OUTSIDE_LAYERS:
-            where, size = "table", size * tables
+            where, size = "table", size * (tables if call.name == "lm_head" else 1.0)
+        if call.name == "position_embedding":
+            size = float(getattr(model, "position_parameters", 0))
         if not call.name.startswith("lora_"):
             sums[where] += size
         if call.name.startswith("lora_") or adapters.trains(call):
