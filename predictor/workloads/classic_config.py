@@ -196,9 +196,16 @@ def _stablelm(config: Config) -> Facts:
 
 
 def _cohere(config: Config) -> Facts:
-    normed = config.flag("use_qk_norm")
-    block = {"gated": True, "norm_bias": False, "parallel_norms": 1, "qk_norm": "heads" if normed else ""}
-    return {**block, **_biases(config.flag("attention_bias"), False)}
+    """model_max_length, where the file has it, is the longest context, as vLLM takes it (vllm/config)."""
+    longest = "max_position_embeddings" if config.absent("model_max_length") else "model_max_length"
+    return {
+        "max_len": config.size(longest),
+        "gated": True,
+        "norm_bias": False,
+        "parallel_norms": 1,
+        "qk_norm": "heads" if config.flag("use_qk_norm") else "",
+        **_biases(config.flag("attention_bias"), False),
+    }
 
 
 def _cohere2(config: Config) -> Facts:

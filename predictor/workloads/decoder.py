@@ -147,7 +147,8 @@ class Decoder:
             raise InvalidSpec(f"joint_all_reduce of {self.name} is true; it needs parallel_norms of 1 or 2.")
         if self.reserved_positions and self.positions != "learned":
             raise InvalidSpec(
-                f'reserved_positions of {self.name} is {self.reserved_positions}; only "learned" is a table.'
+                f'reserved_positions of {self.name} is {self.reserved_positions} with positions "{self.positions}"; '
+                'it must be 0 unless they are "learned".'
             )
 
     def _check_size(self, field: str, value: object) -> None:
