@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ import pandas as pd
 from predictor.bundle import Bundle, load_bundle
 from predictor.gpu import get_gpu
 from predictor.training_step import training_step
-from predictor.workloads.base import OpCall, Step
 from predictor.workloads.decoder import Decoder
 from predictor.workloads.training import TrainingSetting
 
@@ -45,19 +43,10 @@ SHAPES = {
 BY = ["gpu", "model"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mpt(Decoder):
-    """MPT as benchmarked: positions are learned, so nothing is rotated."""
-
-    def forward_ops(self, step: Step) -> tuple[OpCall, ...]:
-        """The ops of a decoder without the rotation."""
-        return tuple(call for call in Decoder.forward_ops(self, step) if call.name != "rope")
-
-
-def model(name: str, seq_len: int) -> Mpt:
-    """An MPT model of the table; its parameter count, positions included, is the table's."""
+def model(name: str, seq_len: int) -> Decoder:
+    """An MPT model of the table, with learned positions; its parameter count is the table's."""
     hidden, layers, heads = SHAPES[name]
-    return Mpt(
+    return Decoder(
         name=name,
         hidden=hidden,
         layers=layers,
@@ -70,6 +59,7 @@ def model(name: str, seq_len: int) -> Mpt:
         tied_embeddings=True,
         gated=False,
         norm="layer_norm",
+        positions="learned",
         activation="gelu",
         qkv_bias=True,
         o_bias=True,
