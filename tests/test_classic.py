@@ -108,6 +108,12 @@ def test_configs_are_read_as_their_classes_build_them(model_type: str, config: d
     assert decoder_from_config({"model_type": model_type, **config}).parameters() == count
 
 
+def test_quantised_files_keep_their_format() -> None:
+    quantised = {"quant_method": "gptq", "bits": 4}
+    found = decoder_from_config({"model_type": "falcon", **TINY, "quantization_config": quantised})
+    assert (found.linear_dtype, found.dtype) == ("int4_wo", "fp32")  # a class that is told no format loads fp32
+
+
 def test_every_class_but_qwen_s_is_compared() -> None:
     assert {model_type for model_type, _, _ in CONFIGS} | {"qwen"} == set(CLASSIC)
 
@@ -156,6 +162,10 @@ def test_published_configs_give_the_catalogue(name: str, config: dict[str, Any])
         ({"model_type": "mpt", **MPT, "attn_config": {"alibi": False}}, "alibi of attn_config in config.json is False"),
         ({"model_type": "mpt", **MPT, "attn_config": [1]}, "attn_config in config.json is a list of 1 entries"),
         ({"model_type": "gpt_neo", **NEO}, "attention_types in config.json is a list of 1 entries; it must list"),
+        (
+            {"model_type": "gpt_neo", **NEO, "attention_types": [[["local", {}], 2**40]]},
+            "attention_types in config.json",
+        ),
         ({"model_type": "falcon", **TINY, "alibi": 1}, "alibi in config.json is 1; it must be true or false."),
         ({"model_type": "gpt_neox", **TINY, "rotary_pct": 2}, "rotary_pct in config.json is 2; it must be above 0"),
         ({"model_type": "qwen", "intermediate_size": 11}, "intermediate_size in config.json is 11; gate and up"),

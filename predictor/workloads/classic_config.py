@@ -86,17 +86,17 @@ def _gpt_bigcode(config: Config) -> Facts:
 
 def _gpt_neo(config: Config) -> Facts:
     """attention_types: pairs of a list of "global" and "local" layers and how often it repeats."""
-    types, layers = config.get("attention_types"), config.size("num_layers")
-    try:
-        kinds = [kind for pattern, times in types for kind in pattern * times]
-    except (TypeError, ValueError):
-        kinds = []
-    if len(kinds) != layers or not set(kinds) <= {"global", "local"}:
+    types, layers, counts = config.get("attention_types"), config.size("num_layers"), {"global": 0, "local": 0}
+    for each in types if isinstance(types, list) else []:
+        if isinstance(each, list) and len(each) == 2 and isinstance(each[0], list) and type(each[1]) is int:
+            for kind in counts:
+                counts[kind] += each[0].count(kind) * each[1]
+    if sum(counts.values()) != layers or min(counts.values()) < 0:
         raise InvalidSpec(
             f"attention_types in config.json is {show(types)}; it must list global or local for each of the {layers} "
             'layers, such as [[["global", "local"], 12]].'
         )
-    local = kinds.count("local")
+    local = counts["local"]
     window = {"window": config.size("window_size"), "window_layers": local} if local else {}
     return {"positions": "learned", **_biases(True, True), "qkv_bias": False, **window}
 
