@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
 from types import MappingProxyType
 
 from predictor.errors import InvalidRequest
 
+# Servers of these GPUs have CPUs of Skylake to Zen 3, those of later ones faster cores (Sapphire Rapids, Zen 4). Fitted
+# once: eager Transformers issues an operator in 100 us beside A100 and in 55 us beside H20.
+SLOW_HOSTS = frozenset({"Pascal", "Volta", "Turing", "Ampere"})
+SLOW_HOST = 1.8
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
     """How an engine schedules and what its host costs; fields as in catalog/engines.toml.
 
-    graphs: decode steps are one launch, a CUDA graph. joins: requests join a running batch.
+    graphs: decode steps are one launch, a CUDA graph, of sequences up to graph_len tokens (0: of any). joins: requests
+        join a running batch. tables: the engine whose operator tables show what it runs, "": its own.
+    linear_s: number format → host seconds that each linear layer takes beside its launch.
     batch_wait_steps: a step with room left postpones prompts up to so many times while others decode, until
         batch_wait_share of max_batched_tokens are asked for (batch_wait_timeout_iters of TensorRT-LLM; off).
     """
@@ -34,6 +41,9 @@ class Engine:
     request_s: float
     source: str = ""
     graphs: bool = True
+    graph_len: int = 0
+    tables: str = ""
+    linear_s: Mapping[str, float] = field(default_factory=dict)
     joins: bool = True
     batch_wait_steps: int = 0
     batch_wait_share: float = 0.9
@@ -47,14 +57,23 @@ class Engine:
         """Seconds of a step with prompts, whose operators the host launches one by one."""
         return self.step_s_of(max(gpu_s, self.launch_s * launches), sequences)
 
-    def decode_s(self, gpu_s: float, launches: float, sequences: float) -> float:
-        """Seconds of a decode step, which is one launch where the engine has captured its operators in a CUDA graph."""
-        return self.prompt_s(gpu_s, 0.0 if self.graphs else launches, sequences)
+    def decode_s(self, gpu_s: float, launches: float, sequences: float, length: float = 0.0) -> float:
+        """Seconds of a decode step, which is one launch where the engine has captured its operators in a CUDA graph.
+
+        length: tokens of the longest sequence.
+        """
+        captured = self.graphs and (not self.graph_len or length <= self.graph_len)
+        return self.prompt_s(gpu_s, 0.0 if captured else launches, sequences)
+
+    def beside(self, generation: str) -> Engine:
+        """The engine on the hosts that GPUs of a generation came with."""
+        return self.times(SLOW_HOST) if generation in SLOW_HOSTS else self
 
     def times(self, share: float) -> Engine:
         """The same scheduler where the host takes `share` times as long."""
         names = ("step_s", "sequence_s", "launch_s", "request_s")
-        return replace(self, **{name: share * getattr(self, name) for name in names})
+        linear_s = {dtype: share * seconds for dtype, seconds in self.linear_s.items()}
+        return replace(self, linear_s=linear_s, **{name: share * getattr(self, name) for name in names})
 
     def without_host(self) -> Engine:
         """The same scheduler where the host costs nothing, such as a C++ loop."""

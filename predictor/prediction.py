@@ -12,7 +12,7 @@ import numpy as np
 
 from predictor.bundle import Bundle, load_bundle
 from predictor.cost import usd_per_hour
-from predictor.engines import engines
+from predictor.engines import Engine, engines, get_engine
 from predictor.features import Setting
 from predictor.gpu import Gpu
 from predictor.guard import dtype_outside, gpu_outside, nearest, outside, widened
@@ -109,9 +109,12 @@ def as_run_on(workload: Workload, gpu: Gpu) -> Workload:
     return replace(workload, expert_dtype="mxfp4_mxfp8")
 
 
-def report(workload: Workload, gpu: Gpu, bundle: Bundle, notes: tuple[str, ...] = ()) -> Report:
+def report(
+    workload: Workload, gpu: Gpu, bundle: Bundle, notes: tuple[str, ...] = (), engine: Engine | None = None
+) -> Report:
     """The sum over the ops of prefill and of decode steps, with what limits them and what they need in memory.
 
+    engine: by default that of the workload's name on the hosts of such GPUs.
     What does not generate has one pass, whose time is TTFT and E2E; its tokens are those of the input.
     """
     points = _decode_lengths(workload)
@@ -119,11 +122,7 @@ def report(workload: Workload, gpu: Gpu, bundle: Bundle, notes: tuple[str, ...] 
     prefill, *decodes = op_lines(asked, gpu, workload.engine, bundle)
     ttft, tpots = _filled(total(prefill, gpu, bundle), workload.pp), [total(lines, gpu, bundle) for lines in decodes]
     tpot = Interval(*(float(_mean_over(points, [t[i] for t in tpots])) for i in range(3)))
-    if (engine := engines().get(workload.engine)) is not None:
-        launches, batch = sum(line.count for line in prefill), workload.local_batch
-        hosts = [engine.times(share) for share in (1.0, 1 - HOST_DOUBT, 1 + HOST_DOUBT)]
-        ttft = Interval(*(h.prompt_s(end, launches, batch) + h.request_s for h, end in zip(hosts, ttft, strict=True)))
-        tpot = Interval(*(h.decode_s(end, launches, batch) for h, end in zip(hosts, tpot, strict=True)))
+    ttft, tpot = with_host(workload, engine or get_engine(workload.engine).beside(gpu.generation), ttft, tpot)
     if not workload.generates:
         tpot = Interval(0.0, 0.0, 0.0)
     e2e = Interval(*(ttft[i] + (workload.output_len - 1) * tpot[i] for i in range(3)))
@@ -147,6 +146,19 @@ def report(workload: Workload, gpu: Gpu, bundle: Bundle, notes: tuple[str, ...] 
         level=bundle.level,
         notes=(*notes, *doubts),
         ops=tuple(prefill + middle),
+    )
+
+
+def with_host(workload: Workload, engine: Engine, ttft: Interval, tpot: Interval) -> tuple[Interval, Interval]:
+    """TTFT and TPOT where the host has to issue the operators."""
+    calls, batch = workload.launched(), workload.local_batch
+    linear_s = engine.linear_s.get(workload.dtype, 0.0) * sum(c.count for c in calls if c.op.family == "gemm")
+    issued = sum(call.count for call in calls) + (linear_s / engine.launch_s if linear_s else 0.0)
+    hosts = [engine.times(share) for share in (1.0, 1 - HOST_DOUBT, 1 + HOST_DOUBT)]
+    longest = workload.input_len + workload.output_len
+    return (
+        Interval(*(h.prompt_s(end, issued, batch) + h.request_s for h, end in zip(hosts, ttft, strict=True))),
+        Interval(*(h.decode_s(end, issued, batch, longest) for h, end in zip(hosts, tpot, strict=True))),
     )
 
 
@@ -219,6 +231,8 @@ def op_lines(
 
 def _measured_as(engine: str, op: Op) -> str:
     """The engine whose tables show what `engine` runs."""
+    if (known := engines().get(engine)) and known.tables:
+        engine = known.tables
     return STAND_IN if any((engine, op.family, dtype) in STOOD_IN for dtype in ("", *_dtypes(op))) else engine
 
 

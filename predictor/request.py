@@ -50,7 +50,7 @@ class Request:
         metadata={"help": "GPU name, MIG slice (H100:3g.40gb) or a .toml file.", "choices": (), "least": 1}
     )
     n_gpus: int = _column(0, "GPUs in all; by default tp * attention_dp * pp * dp. Alone it sets tp.", least=0)
-    engine: str = _column("", "vllm, sglang, trtllm or torch; vllm to serve and torch to train.")
+    engine: str = _column("", "vllm, vllm-v0 (before 0.8), sglang, trtllm or torch; vllm to serve and torch to train.")
     phase: str = _column("serve", "serve or train.", PHASES)
     scheduling: str = _column("", "static: all start together. continuous: as requests come.", SCHEDULINGS)
     batch: int = _column(1, "Sequences that run together, over all replicas.")

@@ -175,7 +175,8 @@ class _Run:
                 break
             prompt, output = new + self.done[request], engine.reserved * self.outputs[request]
             taken = self.kv + self.held + self.reserved
-            if taken + prompt + output > self.kv_tokens and taken > 0:
+            step = (decoding + len(self.started) + 1) * self.gain  # or one would be preempted at once, and again
+            if taken + prompt + max(output, step) > self.kv_tokens and taken > 0:
                 break
             self.started.append(self.waiting.popleft())
             self.held += prompt

@@ -54,7 +54,7 @@ def serve(workload: Workload, gpu: Gpu, bundle: Bundle, load: Load, engine: Engi
 
     Replicas (dp), attention groups and pipeline stages each hold a share of the requests and keep step.
     """
-    engine = engine or get_server(workload.engine)
+    engine = engine or get_server(workload.engine).beside(gpu.generation)
     sequences = min(engine.max_sequences, load.concurrency or load.requests)
     times = step_times(workload, gpu, bundle, engine.max_batched_tokens, sequences)
     groups = workload.dp * workload.attention_dp * workload.pp

@@ -146,8 +146,7 @@ def test_a_small_prompt_waits_for_the_host_that_launches_its_operators() -> None
     served, eager = (predict("Qwen2.5-0.5B", "B200", engine=engine) for engine in ("vllm", "torch"))
     assert served.ttft_s.value > sum(line.latency_s.value for line in served.ops if line.phase == "prefill")
     assert served.ttft_s.low < served.ttft_s.value < served.ttft_s.high
-    assert eager.ttft_s.value > served.ttft_s.value  # several kernels for each operator
-    assert eager.tpot_s.value > 2 * served.tpot_s.value  # and no CUDA graph
+    assert eager.tpot_s.value > 2 * served.tpot_s.value  # no CUDA graph, keys repeated for all heads
 
 
 def test_report_is_one_flat_row() -> None:

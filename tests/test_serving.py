@@ -226,13 +226,26 @@ def test_a_request_beyond_the_cache_names_the_cure() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("tgi", "serving knows vllm, sglang, trtllm, torch"),
+        ("tgi", "serving knows vllm, sglang, trtllm, vllm-v0, torch"),
         ("torch", "continuous scheduling needs vllm, sglang, trtllm"),
     ],
 )
 def test_an_engine_that_takes_no_requests_as_they_come_names_those_that_do(name: str, says: str) -> None:
     with pytest.raises(InvalidRequest, match=f'engine is "{name}"; {says}'):
         get_server(name)
+
+
+def test_hosts_beside_old_gpus_take_longer() -> None:
+    vllm = get_engine("vllm")
+    assert vllm.beside("Hopper") is vllm
+    assert vllm.beside("Ampere").step_s == pytest.approx(1.8 * vllm.step_s)
+
+
+def test_a_decode_step_beyond_its_graphs_is_launched_op_by_op() -> None:
+    old = get_engine("vllm-v0")
+    short, long = (old.decode_s(1e-3, 300.0, 1, length) for length in (old.graph_len, old.graph_len + 1))
+    assert short == pytest.approx(1e-3 + old.step_s + old.sequence_s)
+    assert long == pytest.approx(300 * old.launch_s + old.step_s + old.sequence_s)
 
 
 @pytest.fixture(scope="module")

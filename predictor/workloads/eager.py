@@ -164,6 +164,24 @@ def compiled(calls: Iterable[OpCall]) -> tuple[OpCall, ...]:
     return tuple(found)
 
 
+def transformers_ops(served: Iterable[OpCall]) -> tuple[OpCall, ...]:
+    """The ops of a serving engine as transformers runs them today: SDPA, which is fused for prompts.
+
+    A decode step repeats keys and values for the heads that share them and runs without splitting, which costs what
+    eager attention does (models/llama/modeling_llama.py, integrations/sdpa_attention.py, transformers 4.46).
+    """
+    calls = list[OpCall]()
+    for call in served:
+        op, count = call.op, call.count
+        if isinstance(op, Attention) and op.phase == "decode":
+            calls += _unfused_attention(op, count)
+        elif isinstance(op, Pointwise):
+            calls.append(OpCall(call.name, op, count * SEPARATE_TRAFFIC["eager"].get(str(op.kind), 1.0)))
+        else:
+            calls.append(call)
+    return merged(calls)
+
+
 def unfused(served: Iterable[OpCall]) -> tuple[OpCall, ...]:
     """The ops of a decoder in a serving engine as transformers runs them, with eager attention.
 

@@ -9,10 +9,11 @@ from predictor.ops import DTYPES, Collective
 from predictor.ops.dtypes import out_bytes
 from predictor.values import LARGEST, show, whole_number
 from predictor.workloads.base import WIDE_DTYPES, Layout, OpCall, Step
+from predictor.workloads.eager import transformers_ops
 from predictor.workloads.models import Model
 from predictor.workloads.single_pass import SinglePass
 
-ENGINES = ("vllm", "sglang", "trtllm", "torch")
+ENGINES = ("vllm", "vllm-v0", "sglang", "trtllm", "torch")
 KV_DTYPES = ("fp32", "fp16", "bf16", "fp8", "int8", "nvfp4")
 
 
@@ -25,8 +26,8 @@ class Workload:
     dtype: of the linear layers and experts, any of predictor.ops.DTYPES; embeddings, output head, norms and attention
         arithmetic stay in bf16 (fp16, tf32 or fp32 where dtype is that). "" takes what the weights were published in.
     kv_dtype: of the KV cache; "" keeps the activations' format.
-    tp, pp, dp, ep, attention_dp: as in Layout. engine: what runs it; every engine gets the ops of a fused serving
-        engine, and the estimators tell engines apart.
+    tp, pp, dp, ep, attention_dp: as in Layout. engine: what runs it; serving engines get the same fused ops, and
+        the estimators tell them apart; "torch" gets those of Transformers.
     """
 
     model: Model
@@ -143,8 +144,14 @@ class Workload:
             prompt_len=self.input_len,
         )
 
+    def launched(self) -> tuple[OpCall, ...]:
+        """Operators that the host issues for a forward pass, of any size."""
+        return self.model.forward_ops(self.step("prefill", 1, 1))
+
     def _ops(self, step: Step) -> tuple[OpCall, ...]:
         calls = self.model.forward_ops(step)
+        if self.engine == "torch":
+            calls = transformers_ops(calls)
         if self.pp == 1:
             return calls
         message_bytes = step.tokens * self.model.hidden * float(out_bytes(step.act_dtype))

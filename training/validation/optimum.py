@@ -96,7 +96,7 @@ def _generation(row: dict[str, Any], bundle: Bundle) -> Iterator[dict[str, Any]]
     name, gpu = MODELS[row["model"]], get_gpu(GPU)
     batch, length = int(row["batch"]), int(row["seq_len"])
     new = int(row["new_tokens"])
-    job = Workload(model=get_model(name), batch=batch, input_len=length, output_len=new, dtype="fp16", engine="torch")
+    job = Workload(model=get_model(name), batch=batch, input_len=length, output_len=new, dtype="fp16")
     prompt = _eager(job.prefill_ops(), gpu, bundle, batch * length)
     if row["forward.latency(s)"] > 0:
         yield _row(row, "torch", name, "ttft_s", row["forward.latency(s)"], prompt)
@@ -120,7 +120,7 @@ def _eager(served: tuple[OpCall, ...], gpu: Gpu, bundle: Bundle, logits: int = 0
     if logits:
         calls = tuple(_head(call, logits) for call in calls)
     found = total(op_lines([("step", calls)], gpu, "torch", bundle)[0], gpu, bundle)
-    hosts = [get_engine("torch").times(share) for share in HOST_SHARES]
+    hosts = [get_engine("torch").beside(gpu.generation).times(share) for share in HOST_SHARES]
     return Interval(*(host.prompt_s(end, launches(served), 1) for host, end in zip(hosts, found, strict=True)))
 
 
