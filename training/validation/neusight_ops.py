@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from neusight import HOST, LABELS, gpu_of
+from neusight import LABELS, gpu_of
 
 from predictor.bundle import Bundle, load_bundle
 from predictor.ops import Gemm, Op, Pointwise
 from predictor.ops.base import stack
-from predictor.prediction import predict_op
+from predictor.prediction import ALONE, predict_op
 
 SHORTEST_MS = 0.02
 # A trace whose kernels, times layers, take this much longer than the whole model they are of ran on a slower clock.
@@ -79,7 +79,7 @@ def _predicted(ops: list[Op], folder: str, bundle: Bundle) -> list[float]:
     for position, op in enumerate(ops):
         kinds.setdefault((op.estimator, *op.texts()), []).append(position)
     for positions in kinds.values():
-        column = predict_op(stack([ops[i] for i in positions]), gpu, HOST, bundle)
+        column = predict_op(stack([ops[i] for i in positions]), gpu, ALONE, bundle)
         for i, seconds in zip(positions, column.latency_s, strict=True):
             told[i] = float(seconds)
     return told
