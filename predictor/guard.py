@@ -17,6 +17,7 @@ from predictor.ops.dtypes import DTYPES, Array
 FAR = np.log(8.0)  # this far outside, the interval is the whole range from the bound to the worst utilization
 MARGIN = np.log(1.3)  # the ends of what was measured are not sharp
 
+FULL_S = 1e-4  # a call whose bound is longer fills every measured GPU: launch floors are 2 to 50 us
 UNKNOWN_DTYPE = np.log(3.0)  # a format that nobody measured: half-way to the whole range
 
 Ranges = Mapping[str, tuple[float, float]]  # number field of an op → least and most that was measured
@@ -27,12 +28,18 @@ def number_fields(op: Op) -> tuple[str, ...]:
     return tuple(field.name for field in fields(op) if field.name not in TEXT_FIELDS)
 
 
-def outside(op: Op, ranges: Ranges) -> dict[str, Array]:
-    """Nats by which each field of each call lies outside what was measured, for fields where some call does."""
-    found = {}
+def outside(op: Op, ranges: Ranges, bound_s: Array) -> dict[str, Array]:
+    """Nats by which each field of each call lies outside what was measured, for fields where some call does.
+
+    More tokens than were measured are no news where a GPU is full with them. bound_s: (n_calls,).
+    """
+    found, full = {}, bound_s > FULL_S
     for name, (least, most) in ranges.items():
         value = np.log1p(column(getattr(op, name), len(op)))
-        beyond = np.maximum(np.log1p(least) - value, value - np.log1p(most)) - MARGIN
+        above = value - np.log1p(most)
+        if name in op.token_counts():
+            above = np.where(full, 0.0, above)
+        beyond = np.maximum(np.log1p(least) - value, above) - MARGIN
         if (beyond > 0).any():
             found[name] = np.maximum(beyond, 0.0)
     return found

@@ -77,7 +77,7 @@ def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle 
     latency = np.maximum(estimator.latency_s(op, gpu, setting or Setting()), least)
     dtypes = text_column(getattr(op, "dtype", ""), len(op))
     low, high = ends(latency, least, dtypes, entry["log_offsets"][kinship])
-    beyond = outside(op, entry["ranges"])
+    beyond = outside(op, entry["ranges"], least)
     if (strange := dtype_outside(op, estimator.references)).any():
         beyond["dtype"] = strange
     far = np.sum([*beyond.values(), np.zeros(len(op))], axis=0) + gpu_outside(gpu, entry["references"])

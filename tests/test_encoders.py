@@ -12,7 +12,7 @@ from predictor.workloads.base import OpCall
 from predictor.workloads.eager import Gpt, Scores, attention, backward, compiled, gpt_ops, unfused
 from predictor.workloads.encoder import Encoder, VisionEncoder
 from predictor.workloads.encoder_config import encoder_from_config
-from predictor.workloads.models import get_model, models, published_parameters
+from predictor.workloads.models import get_model, model_from_config, models, published_parameters
 from predictor.workloads.seq2seq import Seq2Seq
 from predictor.workloads.workload import Workload
 
@@ -117,6 +117,17 @@ def test_a_config_says_what_the_catalogue_says():
     assert found == replace(get_model("bert-large"), source="a config mapping")
     roberta = {"model_type": "roberta", "max_position_embeddings": 514, "type_vocab_size": 1}
     assert encoder_from_config(roberta).parameters() == published_parameters()["roberta-base"]
+
+
+def test_t5_and_resnet_configs_say_what_the_catalogue_says():
+    t5 = {"model_type": "t5", "d_model": 2048, "d_kv": 64, "d_ff": 5120, "num_layers": 24, "num_heads": 32}
+    flan = model_from_config({**t5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False})
+    assert flan.parameters() == published_parameters()["flan-t5-xl"]
+    assert model_from_config({"model_type": "resnet", "num_labels": 1000}).parameters() == 25_557_032
+    with pytest.raises(InvalidSpec, match=r"^feed_forward_proj in config.json is 'moe'; it must be one of relu, gated"):
+        model_from_config({**t5, "feed_forward_proj": "moe"})
+    with pytest.raises(InvalidSpec, match=r"^hidden_sizes in config.json is \[64\]; a 'bottleneck' ResNet here has"):
+        model_from_config({"model_type": "resnet", "hidden_sizes": [64], "num_labels": 10})
 
 
 def test_vision_configs_say_what_the_catalogue_says():
@@ -248,10 +259,20 @@ def test_torch_compile_keeps_the_products_and_moves_less():
 
 
 @pytest.mark.parametrize("model", ["Llama-2-7b-hf", "Mistral-7B-v0.1"])
-def test_transformers_runs_the_products_of_an_engine_and_moves_more(model):
-    job = Workload(model=get_model(model), batch=4, input_len=128, dtype="fp16", engine="torch")
+def test_eager_attention_runs_the_products_of_an_engine_and_moves_more(model):
+    job = Workload(model=get_model(model), batch=4, input_len=128, dtype="fp16")
     for served in (job.prefill_ops(), job.decode_ops(256)):
         apart = unfused(served)
         assert moved(apart) > moved(served)
         # causal attention leaves half of the pairs that eager attention multiplies and then masks
         assert flops(apart, "gemm") >= flops(served, "gemm", "attention")
+
+
+def test_transformers_repeats_keys_and_values_in_a_decode_step():
+    model = get_model("Qwen2.5-7B")
+    served, apart = (Workload(model=model, input_len=30_000, engine=engine) for engine in ("vllm", "torch"))
+    assert {call.op.family for call in apart.prefill_ops()} >= {"attention"}
+    repeated = next(call for call in apart.decode_ops(30_000) if call.name == "repeat_kv")
+    groups, cache = model.heads // model.kv_heads, 30_000 * 2 * model.kv_heads * model.head_dim * 2 * model.layers
+    assert float(repeated.op.bytes_moved()) * repeated.count == 2 * groups * cache
+    assert moved(apart.decode_ops(30_000)) > moved(served.decode_ops(30_000)) + 2 * groups * cache

@@ -45,9 +45,15 @@ def test_the_nearest_gpu_is_near_in_bandwidth_and_arithmetic() -> None:
 
 def test_only_calls_beyond_what_was_measured_are_outside() -> None:
     op = Gemm(m=np.array([16.0, 1e7]), n=4096, k=4096)
-    found = outside(op, {"m": (1.0, 65536.0), "n": (64.0, 65536.0)})
+    ranges = {"m": (1.0, 65536.0), "n": (64.0, 65536.0)}
+    found = outside(op, ranges, np.full(2, 1e-6))
     assert set(found) == {"m"}
     assert found["m"][0] == 0 < found["m"][1]
+
+
+def test_more_tokens_than_were_measured_are_no_news_on_a_full_gpu() -> None:
+    op = Gemm(m=1e7, n=np.array([4096.0, 1e7]), k=4096)
+    assert set(outside(op, {"m": (1.0, 65536.0), "n": (64.0, 65536.0)}, np.ones(2))) == {"n"}
 
 
 def test_far_outside_the_interval_is_everything_ever_seen() -> None:
