@@ -67,7 +67,7 @@ class Engine:
 
     def beside(self, generation: str) -> Engine:
         """The engine on the hosts that GPUs of a generation came with."""
-        return self.times(SLOW_HOST) if generation in SLOW_HOSTS else self
+        return self.times(host_share(generation))
 
     def times(self, share: float) -> Engine:
         """The same scheduler where the host takes `share` times as long."""
@@ -78,6 +78,11 @@ class Engine:
     def without_host(self) -> Engine:
         """The same scheduler where the host costs nothing, such as a C++ loop."""
         return self.times(0.0)
+
+
+def host_share(generation: str) -> float:
+    """Host times beside GPUs of a generation over those beside Hopper."""
+    return SLOW_HOST if generation in SLOW_HOSTS else 1.0
 
 
 @lru_cache(maxsize=1)

@@ -21,7 +21,7 @@ from predictor.memory import memory
 from predictor.ops import Op
 from predictor.ops.base import stack, text_column
 from predictor.ops.dtypes import Array
-from predictor.report import Interval, OpLine, Report, shape_of
+from predictor.report import Interval, OpLine, Report, doubted, shape_of
 from predictor.roofline import roofline
 from predictor.workloads.base import OpCall
 from predictor.workloads.workload import Workload
@@ -120,7 +120,7 @@ def report(
     points = _decode_lengths(workload)
     asked = [("prefill", workload.prefill_ops()), *(("decode", workload.decode_ops(int(kv))) for kv in points)]
     prefill, *decodes = op_lines(asked, gpu, workload.engine, bundle)
-    ttft, tpots = _filled(total(prefill, gpu, bundle), workload.pp), [total(lines, gpu, bundle) for lines in decodes]
+    ttft, tpots = _filled(step(prefill, gpu, bundle), workload.pp), [step(lines, gpu, bundle) for lines in decodes]
     tpot = Interval(*(float(_mean_over(points, [t[i] for t in tpots])) for i in range(3)))
     ttft, tpot = with_host(workload, engine or get_engine(workload.engine).beside(gpu.generation), ttft, tpot)
     if not workload.generates:
@@ -258,12 +258,8 @@ def _line(phase: str, call: OpCall, column: OpPrediction, row: int) -> OpLine:
 
 
 def total(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> Interval:
-    """A step is the sum of its ops; their errors correlate as they did on held-out GPUs.
-
-    The cache holds what one op left for the next, but not the step: all else must come from memory.
-    """
-    moved = sum(line.bytes_moved for line in lines)
-    bound = max(sum(line.bound_s for line in lines), (moved - gpu.llc_bytes) / gpu.mem_bytes_per_s)
+    """A step is the sum of its ops; their errors correlate as they did on held-out GPUs."""
+    bound = bound_of(lines, gpu)
     value, low, high = np.array([line.latency_s for line in lines]).T
     names = np.array([line.estimator for line in lines])
     within = np.array([bundle.entry(name)["correlation"] if bundle.has(name) else 1.0 for name in names])
@@ -271,6 +267,19 @@ def total(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> Interval:
     down, up = (sum_of(value, end, within, same, across) for end in (low, high))
     middle = float(value.sum())
     return Interval(*(max(end, bound) for end in (middle, middle - down, middle + up)))
+
+
+def bound_of(lines: Sequence[OpLine], gpu: Gpu) -> float:
+    """Least seconds of a step. The cache holds what one op left for the next, but not the step: all else must come
+    from memory."""
+    moved = sum(line.bytes_moved for line in lines)
+    return max(sum(line.bound_s for line in lines), (moved - gpu.llc_bytes) / gpu.mem_bytes_per_s)
+
+
+def step(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> Interval:
+    """A step of an engine: the sum of its ops, with the doubt that the software around them adds."""
+    found = total(lines, gpu, bundle)
+    return doubted(found.value, found, bound_of(lines, gpu))
 
 
 def _mean_over(points: Array, values: Sequence[float]) -> float:

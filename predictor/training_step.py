@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import hypot
 
 from predictor.bundle import Bundle
+from predictor.engines import host_share
 from predictor.gpu import Gpu
 from predictor.ops import Collective
 from predictor.prediction import op_lines, total
-from predictor.report import Interval, OpLine
+from predictor.report import Interval, OpLine, doubted
 from predictor.workloads.backward import fetches
 from predictor.workloads.base import OpCall
 from predictor.workloads.training import Trainable, TrainingSetting, model_flops_per_token, training_calls
@@ -19,9 +19,8 @@ ENGINE = "vllm"  # whose kernels the estimators answer for: large GEMMs and Flas
 LIBRARY = "nccl"
 # Fitted on one half of the measured configurations (training/validation), checked on the other.
 SUSTAINED_GEMM = 1.15  # time of a GEMM within a step over its time alone: sustained power, transposed operands
-HOST_S_PER_OP = 41e-6  # the host's time to issue an op of the list, Python and autograd included
-HOST_S_PER_FETCH = 0.75e-3  # and to fetch the weights of a matrix that ZeRO 3 has not fetched ahead
-FRAMEWORK_DOUBT = 0.07  # what framework and version add to the 80 % interval of a step, as a share; same half
+HOST_S_PER_OP = 23e-6  # the host's time to issue an op of the list, Python and autograd included (41 us beside A100)
+HOST_S_PER_FETCH = 0.42e-3  # and to fetch the weights of a matrix that ZeRO 3 has not fetched ahead (0.75 ms)
 # Which pass hides a message: weights are fetched a layer ahead, gradients sent while earlier layers are computed (below
 # ZeRO 2 in the last pass only).
 HIDDEN_BY = {
@@ -71,13 +70,13 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
     device = {
         phase: sum(line.latency_s.value for line in lines) for (phase, _), lines in zip(phases, computed, strict=True)
     }
-    times = {phase: max(device[phase], _host_s(made, setting)) for phase, made in phases}
+    times = {phase: max(device[phase], host_share(gpu.generation) * _host_s(made, setting)) for phase, made in phases}
     exposed = _exposed(calls.communication, messages, times, setting)
     bubble = (times["forward"] + times["backward"]) * (setting.pp - 1) / setting.grad_accum
     value = sum(times.values()) + exposed + bubble
     lines = [line for part in (*computed, messages) for line in part]
     heard = lines if exposed else lines[: len(lines) - len(messages)]
-    step = _interval(value, total(heard, gpu, bundle), sum(line.bound_s for part in computed for line in part))
+    step = doubted(value, total(heard, gpu, bundle), sum(line.bound_s for part in computed for line in part))
     tokens = setting.step_tokens
     flops = model_flops_per_token(model, setting.seq_len) * tokens
     return TrainingStep(
@@ -93,13 +92,6 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
         bubble_s=bubble,
         lines=tuple(lines),
     )
-
-
-def _interval(value: float, ops: Interval, bound: float) -> Interval:
-    """A step as doubtful as the sum of its ops and as the framework around them; it never beats the ops' bound."""
-    down, up = ops.value / ops.low - 1, (ops.high - ops.value) / value
-    low = max(value / (1 + hypot(down, FRAMEWORK_DOUBT)), bound)
-    return Interval(value, low, value * (1 + hypot(up, FRAMEWORK_DOUBT)))
 
 
 def _sustained(line: OpLine) -> OpLine:

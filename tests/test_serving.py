@@ -237,7 +237,7 @@ def test_an_engine_that_takes_no_requests_as_they_come_names_those_that_do(name:
 
 def test_hosts_beside_old_gpus_take_longer() -> None:
     vllm = get_engine("vllm")
-    assert vllm.beside("Hopper") is vllm
+    assert vllm.beside("Hopper") == vllm
     assert vllm.beside("Ampere").step_s == pytest.approx(1.8 * vllm.step_s)
 
 

@@ -28,7 +28,8 @@ from predictor.bundle import Bundle, load_bundle
 from predictor.gpu import Gpu, get_gpu
 from predictor.ops.base import stack
 from predictor.ops.gemm import Gemm
-from predictor.prediction import predict_streamed, total
+from predictor.prediction import predict_streamed
+from predictor.prediction import step as engine_step
 from predictor.report import Interval, OpLine, shape_of
 from predictor.workloads.base import OpCall
 from predictor.workloads.eager import (
@@ -212,7 +213,7 @@ def _switch(config: dict[str, Any], batch: int, length: int) -> Sequence[OpCall]
 
 def step(calls: Sequence[OpCall], gpu: Gpu, bundle: Bundle) -> Interval:
     """Seconds of the calls one after the other; the host launches each of them in time (1 ms or more for a layer)."""
-    return total(lines(calls, gpu, bundle), gpu, bundle)
+    return engine_step(lines(calls, gpu, bundle), gpu, bundle)
 
 
 def lines(calls: Sequence[OpCall], gpu: Gpu, bundle: Bundle) -> list[OpLine]:
