@@ -28,7 +28,7 @@ SOFTWARE_DOUBT = 0.07
 
 
 def doubted(value: float, ops: Interval, least: float) -> Interval:
-    """A step of `value` seconds as doubtful as the sum of its ops and as the software around them, no less than least."""
+    """A step of `value` seconds, as doubtful as the sum of its ops and the software around them, not below least."""
     down, up = ops.value / ops.low - 1, (ops.high - ops.value) / value
     low = max(value / (1 + hypot(down, SOFTWARE_DOUBT)), min(least, value))
     return Interval(value, low, value * (1 + hypot(up, SOFTWARE_DOUBT)))

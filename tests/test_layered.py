@@ -35,6 +35,7 @@ def run(name: str, **settings: Any) -> Workload:
         ("DeepSeek-V2", 235_741_434_880),
         ("DeepSeek-V2-Lite", 15_706_484_224),
         ("Qwen3-Next-80B-A3B", 79_674_391_296),
+        ("Llama-3_3-Nemotron-Super-49B-v1", 49_867_145_216),
     ],
 )
 def test_parameter_formula_is_exact(name: str, total: int) -> None:
@@ -52,6 +53,10 @@ def test_parameter_formula_is_exact(name: str, total: int) -> None:
         ("Kimi-K2-Instruct", 32e9),
         ("Mixtral-8x7B-v0.1", 12.9e9),
         ("Llama-4-Scout-17B-16E", 17e9),
+        ("DeepSeek-V4-Flash", 13e9),
+        ("Step-3.7-Flash", 11e9),
+        ("NVIDIA-Nemotron-3-Super-120B-A12B-BF16", 12e9),
+        ("NVIDIA-Nemotron-3-Ultra-550B-A55B-BF16", 55e9),
     ],
 )
 def test_flops_of_a_token_are_twice_the_published_active_parameters(name: str, active: float) -> None:
@@ -70,10 +75,29 @@ def test_flops_of_a_token_are_twice_the_published_active_parameters(name: str, a
         ("gpt-oss-120b", 36 * 2 * 8 * 64 * 2),
         ("Qwen3-Next-80B-A3B", 12 * 2 * 2 * 256 * 2),  # only 12 of 48 layers cache
         ("Mistral-Small-24B-Base-2501", 163_840),
+        ("MiniMax-M3", (60 * 2 * 4 * 128 + 57 * 128) * 2),  # and an index key in the sparse layers
     ],
 )
 def test_cache_of_a_token(name: str, bytes_per_token: float) -> None:
     assert memory(run(name), H200).kv_cache_bytes_per_token == bytes_per_token
+
+
+def test_compressed_keys_stand_for_many_tokens() -> None:
+    """DeepSeek V4: 128 tokens in every layer, a quarter of the others with an index in 21, 1/128 of them in 20."""
+    length = 65_536
+    kept = memory(run("DeepSeek-V4-Flash", input_len=length - 16, kv_dtype="bf16"), H200).kv_cache_bytes / 2
+    assert kept == 43 * 128 * 512 + 21 * length // 4 * (512 + 128) + 20 * length // 128 * 512
+
+
+@pytest.mark.parametrize("name", ["DeepSeek-V4-Flash", "MiniMax-M3"])
+def test_sparse_attention_costs_little_more_over_longer_contexts(name: str) -> None:
+    workload = run(name, input_len=262_144, dtype="bf16")
+    short, long = (
+        sum(c.op.flops() * c.count for c in workload.decode_ops(n) if c.op.family in ("attention", "mla"))
+        for n in (32_768, 262_144)
+    )
+    assert short <= long < 5 * short  # of 8; three layers of MiniMax M3 are dense
+    assert any("sparse attention" in note for note in workload.model.notes)
 
 
 def test_a_recurrent_state_does_not_grow() -> None:

@@ -136,14 +136,9 @@ def test_names_that_are_no_text_are_refused(name: Any) -> None:
         get_model(name)
 
 
-def test_the_catalogue_loads_fast_and_without_pandas() -> None:
-    code = (
-        "import sys, time, predictor.ops; start = time.perf_counter(); import predictor.workloads as w; w.models();"
-        "print(time.perf_counter() - start, 'pandas' in sys.modules)"
-    )
-    runs = [subprocess.check_output([sys.executable, "-c", code], text=True).split() for _ in range(3)]
-    assert {pandas for _, pandas in runs} == {"False"}
-    assert min(float(took) for took, _ in runs) < 0.2  # 0.03 s on a quiet machine
+def test_the_catalogue_loads_without_pandas() -> None:
+    code = "import sys, predictor.workloads as w; w.models(); print('pandas' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
 
 
 def write(path: Path, config: object) -> Path:
@@ -324,7 +319,7 @@ def test_published_configs_give_the_catalogue(data_root: Path) -> None:
         try:
             found = decoder_from_config(path, name=name)
         except InvalidSpec as error:
-            assert "not yet supported" in str(error) or "nemotron_h has no" in str(error)
+            assert "MIXED_PRECISION" in str(error)
             continue
         if name in models():
             read += 1

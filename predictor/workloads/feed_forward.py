@@ -47,7 +47,8 @@ class Experts:
     """`experts` feed-forwards of width inter, topk of them per token, and shared_inter columns that every token visits.
 
     shared_gate: the shared output is weighted by a gate of one number per token (Qwen2-MoE). bias: of the router and of
-    each expert.
+    each expert. latent: width to which tokens are projected before the experts and back after them (Nemotron 3); 0: the
+    model's.
     """
 
     experts: int
@@ -57,6 +58,7 @@ class Experts:
     shared_gate: bool = False
     gated: bool = True
     bias: bool = False
+    latent: int = 0
 
     @property
     def matrices(self) -> int:
@@ -77,14 +79,14 @@ class Experts:
     def expert_elements(self, hidden: int, tp: int, ep: int) -> float:
         """Matrix elements of the experts on one GPU, all counted, not only those that a token visits."""
         self.check(tp, ep)
-        return self.experts / ep * self.matrices * hidden * self.inter / tp
+        return self.experts / ep * self.matrices * (self.latent or hidden) * self.inter / tp
 
     def elements(self, hidden: int, tp: int) -> Elements:
         """Parameters besides those of the experts on one of tp GPUs: router and shared part."""
         linear_ = self.shared().elements(hidden, tp).linear if self.shared_inter else 0.0
         router = hidden * self.experts + (hidden if self.shared_gate else 0)
         biases = self.experts * (1 + (self.matrices - 1) * self.inter + hidden) if self.bias else 0
-        return Elements(linear_, router + biases)
+        return Elements(linear_ + 2 * hidden * self.latent, router + biases)
 
     def widest(self, tp: int) -> int:
         """Elements per token that are alive at once: rows of the visited experts."""
@@ -98,7 +100,7 @@ class Experts:
         ]
         experts = Moe(
             tokens=step.tokens * step.attention_dp,
-            hidden=hidden,
+            hidden=self.latent or hidden,
             inter=self.inter,
             experts=self.experts,
             topk=self.topk,
@@ -108,7 +110,11 @@ class Experts:
             matrices=self.matrices,
             dtype=step.expert_dtype or step.dtype,
         )
+        if self.latent:
+            calls += linear("latent_down_proj", step, self.latent, hidden)
         calls.append(OpCall("experts", experts, 1.0))
+        if self.latent:
+            calls += linear("latent_up_proj", step, hidden, self.latent)
         if self.shared_inter:
             calls += self.shared().calls(hidden, step, "shared_")
             calls.append(point("shared_add", "add", step.tokens, hidden, step))

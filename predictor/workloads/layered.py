@@ -13,7 +13,8 @@ from predictor.ops import Collective, Gemm
 from predictor.ops.dtypes import out_bytes
 from predictor.workloads.base import Layout, OpCall, Step
 from predictor.workloads.feed_forward import Experts, FeedForward
-from predictor.workloads.mixers import LinearAttention, Mixer, point
+from predictor.workloads.mixers import LinearAttention, point
+from predictor.workloads.sparse_mixers import BlockSparseAttention, CompressedAttention, Mixer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,8 +173,11 @@ class LayeredDecoder:
         return calls
 
 
-def recurrent_note(layers: tuple[Layer, ...]) -> tuple[str, ...]:
+def unmeasured_notes(layers: tuple[Layer, ...]) -> tuple[str, ...]:
     """What to say of layers whose kernels nobody measured."""
-    if any(isinstance(layer.mixer, LinearAttention) for layer in layers):
-        return ("linear-attention layers are counted as projections and products with the state; not measured.",)
-    return ()
+    mixers, found = [layer.mixer for layer in layers], list[str]()
+    if any(isinstance(mixer, LinearAttention) for mixer in mixers):
+        found.append("linear-attention layers are counted as projections and products with the state; not measured.")
+    if any(isinstance(mixer, BlockSparseAttention | CompressedAttention) for mixer in mixers):
+        found.append("sparse attention is counted as dense attention over the keys that are read; not measured.")
+    return tuple(found)

@@ -6,24 +6,18 @@ else. Multi-token-prediction layers and vision towers are not part of the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from predictor.errors import InvalidSpec
 from predictor.workloads.feed_forward import DenseFeedForward, Experts, FeedForward
 from predictor.workloads.fields import Fields, show
-from predictor.workloads.layered import Layer, LayeredDecoder, recurrent_note
-from predictor.workloads.mixers import GroupedAttention, LatentAttention, LinearAttention, Mixer
+from predictor.workloads.layered import Layer, LayeredDecoder, unmeasured_notes
+from predictor.workloads.layered_fields import GQA, LATENT, Family, by_type, experts_of, grouped, marks
+from predictor.workloads.layered_recent import RECENT
+from predictor.workloads.mixers import LatentAttention, LinearAttention
 from predictor.workloads.quantization import published_dtypes
-
-
-class Family(NamedTuple):
-    """defaults: of the configuration class. mixers, feed_forwards: of each layer, in order."""
-
-    defaults: Mapping[str, Any]
-    mixers: Callable[[Fields, int], Sequence[Mixer | None]]
-    feed_forwards: Callable[[Fields, int], Sequence[FeedForward | None]]
-    norms: int = 2
+from predictor.workloads.sparse_mixers import Mixer
 
 
 def layered_from_config(config: Mapping[str, Any], name: str, origin: str) -> LayeredDecoder:
@@ -31,7 +25,9 @@ def layered_from_config(config: Mapping[str, Any], name: str, origin: str) -> La
     model_type = str(Fields(config, {}).model_type)
     family = LAYERED[model_type]
     fields = Fields(config, family.defaults)
-    count = fields.size("num_hidden_layers")
+    blocks = fields.config.get("layers_block_type")
+    listed = fields.absent("num_hidden_layers") and isinstance(blocks, list)
+    count = len(blocks or ()) if listed else fields.size("num_hidden_layers")
     pairs = zip(family.mixers(fields, count), family.feed_forwards(fields, count), strict=True)
     counts: dict[tuple[Mixer | None, FeedForward | None], int] = {}
     for pair in pairs:
@@ -49,75 +45,50 @@ def layered_from_config(config: Mapping[str, Any], name: str, origin: str) -> La
         dtype="bf16" if fields.absent("torch_dtype", "dtype") and expert_dtype else fields.dtype(),
         linear_dtype=linear_dtype,
         expert_dtype=expert_dtype,
-        notes=recurrent_note(layers),
+        notes=unmeasured_notes(layers),
         source=origin,
     )
 
 
-def _grouped(fields: Fields, **options: Any) -> GroupedAttention:
-    heads, hidden = fields.size("num_attention_heads"), fields.size("hidden_size")
-    head_dim = fields.size("head_dim", none_is=hidden // heads)
-    bias = bool(fields.config.get("attention_bias", fields.defaults.get("attention_bias", False)))
-    found: dict[str, Any] = {
-        "heads": heads,
-        "kv_heads": fields.size("num_key_value_heads", none_is=heads),
-        "head_dim": head_dim,
-        "qkv_bias": bias,
-        "o_bias": bias,
-        "rotary_dim": fields.rotary_dim(head_dim),
-    }
-    return GroupedAttention(**(found | options))
-
-
 def _same_attention(fields: Fields, layers: int) -> list[Mixer]:
     """Full attention in every layer."""
-    return [_grouped(fields)] * layers
+    return [grouped(fields)] * layers
 
 
 def _normed_attention(fields: Fields, layers: int) -> list[Mixer]:
     """Full attention with normalised queries and keys in every layer."""
-    return [_grouped(fields, qk_norm=True)] * layers
+    return [grouped(fields, qk_norm=True)] * layers
 
 
 def _qwen2_attention(fields: Fields, layers: int) -> list[Mixer]:
-    return [_grouped(fields, qkv_bias=True, o_bias=False)] * layers
+    return [grouped(fields, qkv_bias=True, o_bias=False)] * layers
 
 
 def _glm4_attention(fields: Fields, layers: int) -> list[Mixer]:
-    return [_grouped(fields, o_bias=False, qk_norm=fields.flag("use_qk_norm"))] * layers
+    return [grouped(fields, o_bias=False, qk_norm=fields.flag("use_qk_norm"))] * layers
 
 
 def _minimax_attention(fields: Fields, layers: int) -> list[Mixer]:
-    return [_grouped(fields, qk_norm=True, rotary_dim=fields.size("rotary_dim"))] * layers
-
-
-def _by_type(fields: Fields, layers: int, kinds: Mapping[str, Mixer]) -> list[Mixer]:
-    types = fields.get("layer_types")
-    if not isinstance(types, list) or len(types) != layers or not all(each in kinds for each in types):
-        raise InvalidSpec(
-            f"layer_types in config.json is {show(types)}; it must list {' or '.join(kinds)} for each of the "
-            f"{layers} layers."
-        )
-    return [kinds[each] for each in types]
+    return [grouped(fields, qk_norm=True, rotary_dim=fields.size("rotary_dim"))] * layers
 
 
 def _gpt_oss_attention(fields: Fields, layers: int) -> list[Mixer]:
     """Windows in every other layer, the first one included (GptOssConfig)."""
-    full, sliding = _grouped(fields), _grouped(fields, window=fields.size("sliding_window"))
+    full, sliding = grouped(fields), grouped(fields, window=fields.size("sliding_window"))
     if fields.absent("layer_types"):
         return [full if layer % 2 else sliding for layer in range(layers)]
-    return _by_type(fields, layers, {"full_attention": full, "sliding_attention": sliding})
+    return by_type(fields, layers, {"full_attention": full, "sliding_attention": sliding})
 
 
 def _llama4_attention(fields: Fields, layers: int) -> list[Mixer]:
     """Three of four layers attend within chunks, the fourth, without positions, to all (Llama4TextConfig)."""
-    chunked, full = _grouped(fields, window=fields.size("attention_chunk_size")), _grouped(fields)
+    chunked, full = grouped(fields, window=fields.size("attention_chunk_size")), grouped(fields)
     return [full if (layer + 1) % 4 == 0 else chunked for layer in range(layers)]
 
 
 def _mixtral_attention(fields: Fields, layers: int) -> list[Mixer]:
     window = fields.config.get("sliding_window")
-    return [_grouped(fields, window=fields.size("sliding_window") if window else 0)] * layers
+    return [grouped(fields, window=fields.size("sliding_window") if window else 0)] * layers
 
 
 def _latent_attention(fields: Fields, layers: int) -> list[Mixer]:
@@ -145,17 +116,17 @@ def _hybrid_attention(fields: Fields, layers: int) -> list[Mixer]:
         value_dim=fields.size("linear_value_head_dim"),
         conv_kernel=fields.size("linear_conv_kernel_dim"),
     )
-    full = _grouped(fields, qk_norm=True, gated=True)
+    full = grouped(fields, qk_norm=True, gated=True)
     if "layer_types" in fields.config:
-        return _by_type(fields, layers, {"linear_attention": linear, "full_attention": full})
+        return by_type(fields, layers, {"linear_attention": linear, "full_attention": full})
     every = fields.size("full_attention_interval")
     return [full if (layer + 1) % every == 0 else linear for layer in range(layers)]
 
 
 def _mimo_attention(fields: Fields, layers: int) -> list[Mixer]:
     """Sliding layers with heads of their own where hybrid_layer_pattern is 1 (configuration_mimo_v2_flash.py)."""
-    full = _grouped(fields, v_dim=fields.size("v_head_dim"))
-    sliding = _grouped(
+    full = grouped(fields, v_dim=fields.size("v_head_dim"))
+    sliding = grouped(
         fields,
         heads=fields.size("swa_num_attention_heads"),
         kv_heads=fields.size("swa_num_key_value_heads"),
@@ -163,13 +134,13 @@ def _mimo_attention(fields: Fields, layers: int) -> list[Mixer]:
         v_dim=fields.size("swa_v_head_dim"),
         window=fields.size("sliding_window"),
     )
-    return [sliding if each else full for each in _marks(fields, "hybrid_layer_pattern", layers)]
+    return [sliding if each else full for each in marks(fields, "hybrid_layer_pattern", layers)]
 
 
 def _gemma4_attention(fields: Fields, layers: int) -> list[Mixer]:
     """Sliding layers, and full ones with wider and fewer heads (Gemma4TextConfig)."""
-    sliding = _grouped(fields, qk_norm=True, window=fields.size("sliding_window"), rotary_dim=0)
-    full = _grouped(
+    sliding = grouped(fields, qk_norm=True, window=fields.size("sliding_window"), rotary_dim=0)
+    full = grouped(
         fields,
         qk_norm=True,
         rotary_dim=0,
@@ -177,7 +148,7 @@ def _gemma4_attention(fields: Fields, layers: int) -> list[Mixer]:
         kv_heads=fields.size("num_global_key_value_heads"),
         shared_kv=fields.flag("attention_k_eq_v"),
     )
-    return _by_type(fields, layers, {"full_attention": full, "sliding_attention": sliding})
+    return by_type(fields, layers, {"full_attention": full, "sliding_attention": sliding})
 
 
 def _nemotron_mixers(fields: Fields, layers: int) -> list[Mixer | None]:
@@ -192,11 +163,18 @@ def _nemotron_mixers(fields: Fields, layers: int) -> list[Mixer | None]:
         scalars=1,
         normed_dim=heads * head_dim,
     )
-    kinds: dict[str, Mixer] = {"M": mamba, "*": _grouped(fields)}
+    kinds: dict[str, Mixer] = {"M": mamba, "*": grouped(fields)}
     return [kinds.get(each) for each in _pattern(fields, layers)]
 
 
+BLOCKS: Mapping[str, str] = {"mamba": "M", "attention": "*", "moe": "E", "mlp": "-"}
+
+
 def _pattern(fields: Fields, layers: int) -> str:
+    """The layers as hybrid_override_pattern names them, or layers_block_type where that is given."""
+    blocks = fields.config.get("layers_block_type")
+    if isinstance(blocks, list) and all(block in BLOCKS for block in blocks) and len(blocks) == layers:
+        return "".join(BLOCKS[block] for block in blocks)
     pattern = fields.get("hybrid_override_pattern")
     if not isinstance(pattern, str) or len(pattern) != layers or set(pattern) - set("ME*-"):
         raise InvalidSpec(
@@ -206,30 +184,19 @@ def _pattern(fields: Fields, layers: int) -> str:
     return pattern
 
 
-def _marks(fields: Fields, key: str, layers: int) -> list[int]:
-    found = fields.get(key)
-    if not isinstance(found, list) or len(found) != layers or not all(each in (0, 1) for each in found):
-        raise InvalidSpec(f"{key} in config.json is {show(found)}; it must be 0 or 1 for each of the {layers} layers.")
-    return found
-
-
-def _experts(fields: Fields, experts: str, inter: str, **options: Any) -> Experts:
-    return Experts(
-        experts=fields.size(experts), topk=fields.size("num_experts_per_tok"), inter=fields.size(inter), **options
-    )
-
-
 def _all_experts(experts: str, inter: str, **options: Any) -> Callable[[Fields, int], list[FeedForward]]:
     """Experts in every layer; the keys that say how many and how wide."""
-    return lambda fields, layers: [_experts(fields, experts, inter, **options)] * layers
+    return lambda fields, layers: [experts_of(fields, experts, inter, **options)] * layers
 
 
 def _qwen_experts(fields: Fields, layers: int) -> list[FeedForward]:
     """Experts in every decoder_sparse_step-th layer that mlp_only_layers does not name; a shared one where it has a
     width."""
     shared = fields.config.get("shared_expert_intermediate_size") or 0
-    options = {"shared_inter": fields.size("shared_expert_intermediate_size"), "shared_gate": True} if shared else {}
-    routed = _experts(fields, "num_experts", "moe_intermediate_size", **options)
+    options: dict[str, Any] = {}
+    if shared:
+        options = {"shared_inter": fields.size("shared_expert_intermediate_size"), "shared_gate": True}
+    routed = experts_of(fields, "num_experts", "moe_intermediate_size", **options)
     step, dense_layers = fields.size("decoder_sparse_step"), fields.get("mlp_only_layers") or []
     if not isinstance(dense_layers, list):
         raise InvalidSpec(f"mlp_only_layers in config.json is {show(dense_layers)}; it must be a list of layers.")
@@ -244,23 +211,23 @@ def _deepseek_experts(fields: Fields, layers: int) -> list[FeedForward]:
     """Dense in the first layers, then routed experts beside shared ones."""
     first = fields.count("first_k_dense_replace")
     inter, shared = fields.size("moe_intermediate_size"), fields.count("n_shared_experts")
-    routed = _experts(fields, "n_routed_experts", "moe_intermediate_size", shared_inter=inter * shared)
+    routed = experts_of(fields, "n_routed_experts", "moe_intermediate_size", shared_inter=inter * shared)
     return [DenseFeedForward(inter=fields.size("intermediate_size"))] * first + [routed] * (layers - first)
 
 
 def _llama4_experts(fields: Fields, layers: int) -> list[FeedForward]:
     """Experts with a shared one in every interleave_moe_layer_step-th layer, dense in between."""
     inter, step = fields.size("intermediate_size"), fields.size("interleave_moe_layer_step")
-    routed = _experts(fields, "num_local_experts", "intermediate_size", shared_inter=inter)
+    routed = experts_of(fields, "num_local_experts", "intermediate_size", shared_inter=inter)
     dense = DenseFeedForward(inter=fields.size("intermediate_size_mlp"))
     return [routed if (layer + 1) % step == 0 else dense for layer in range(layers)]
 
 
 def _mimo_experts(fields: Fields, layers: int) -> list[FeedForward]:
     """Experts where moe_layer_freq is 1."""
-    routed = _experts(fields, "n_routed_experts", "moe_intermediate_size")
+    routed = experts_of(fields, "n_routed_experts", "moe_intermediate_size")
     dense = DenseFeedForward(inter=fields.size("intermediate_size"))
-    return [routed if each else dense for each in _marks(fields, "moe_layer_freq", layers)]
+    return [routed if each else dense for each in marks(fields, "moe_layer_freq", layers)]
 
 
 def _gemma4_feed_forward(fields: Fields, layers: int) -> list[FeedForward]:
@@ -280,10 +247,10 @@ def _nemotron_feed_forward(fields: Fields, layers: int) -> list[FeedForward | No
     if "-" in pattern:
         kinds["-"] = DenseFeedForward(inter=fields.size("intermediate_size"), gated=False)
     if "E" in pattern:
-        if not fields.absent("moe_latent_size"):
-            raise InvalidSpec("not yet supported: moe_latent_size in config.json (experts on a narrower latent).")
         shared = fields.size("moe_shared_expert_intermediate_size") * fields.count("n_shared_experts")
-        kinds["E"] = _experts(fields, "n_routed_experts", "moe_intermediate_size", shared_inter=shared, gated=False)
+        latent = 0 if fields.absent("moe_latent_size") else fields.size("moe_latent_size")
+        options: dict[str, Any] = {"shared_inter": shared, "gated": False, "latent": latent}
+        kinds["E"] = experts_of(fields, "n_routed_experts", "moe_intermediate_size", **options)
     return [kinds.get(each) for each in pattern]
 
 
@@ -291,9 +258,7 @@ def _dense(fields: Fields, layers: int) -> list[FeedForward]:
     return [DenseFeedForward(inter=fields.size("intermediate_size"))] * layers
 
 
-GQA: Mapping[str, Any] = {"head_dim": None, "tie_word_embeddings": False}
 QWEN: Mapping[str, Any] = {**GQA, "decoder_sparse_step": 1, "mlp_only_layers": []}
-LATENT: Mapping[str, Any] = {"tie_word_embeddings": False}
 HYBRID: Mapping[str, Any] = {**QWEN, "full_attention_interval": 4, "partial_rotary_factor": 0.25}
 
 GEMMA_4: Mapping[str, Any] = {"tie_word_embeddings": True, "enable_moe_block": False, "attention_k_eq_v": False}
@@ -318,4 +283,5 @@ LAYERED: Mapping[str, Family] = {
     "mimo_v2_flash": Family(GQA, _mimo_attention, _mimo_experts),
     "gemma4_text": Family(GEMMA_4, _gemma4_attention, _gemma4_feed_forward, norms=4),
     "nemotron_h": Family(GQA, _nemotron_mixers, _nemotron_feed_forward),
+    **RECENT,
 }

@@ -124,7 +124,7 @@ class LatentAttention:
     """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, 2.1). q_rank 0: queries are not compressed.
 
     index_heads, index_dim, index_topk: the lightning indexer of sparse attention, which picks index_topk keys per
-    query (DeepSeek-V3.2); 0: all keys.
+    query (DeepSeek-V3.2); 0: all keys. gated: the output is multiplied by a gate of its own (Kimi K3).
     """
 
     heads: int
@@ -136,6 +136,7 @@ class LatentAttention:
     index_heads: int = 0
     index_dim: int = 0
     index_topk: int = 0
+    gated: bool = False
 
     @property
     def label(self) -> str:
@@ -155,7 +156,7 @@ class LatentAttention:
         query = (self.q_rank or hidden) * heads * key
         key_value = self.kv_rank * heads * (self.nope_dim + self.v_dim)
         index = (self.q_rank * self.index_heads + hidden) * self.index_dim + hidden * self.index_heads
-        out = heads * self.v_dim * hidden
+        out = heads * self.v_dim * hidden * (2 if self.gated else 1)
         norms = self.q_rank + self.kv_rank + (2 * self.index_dim if self.index_heads else 0)
         return Elements(down + query + key_value + (index if self.index_heads else 0) + out, norms)
 
@@ -207,6 +208,9 @@ class LatentAttention:
             out = Gemm(m=tokens, n=self.v_dim, k=self.kv_rank, batch=heads, dtype=step.act_dtype)
             calls += [OpCall("absorb_query", into, 1.0), OpCall("attention", attention, 1.0)]
             calls.append(OpCall("absorb_value", out, 1.0))
+        if self.gated:
+            calls += linear("gate_proj", step, heads * self.v_dim, hidden)
+            calls.append(point("attention_gate", "silu_mul", tokens, heads * self.v_dim, step))
         return calls + linear("o_proj", step, hidden, heads * self.v_dim)
 
     def _index_calls(self, hidden: int, step: Step) -> list[OpCall]:
@@ -291,9 +295,6 @@ class LinearAttention:
             calls.append(OpCall("state_products", product, 4.0))
         calls.append(point("gated_norm", "rms_norm", step.tokens * value_heads, self.value_dim, step))
         return calls + linear("o_proj", step, hidden, value_heads * self.value_dim)
-
-
-Mixer = GroupedAttention | LatentAttention | LinearAttention
 
 
 def linear(name: str, step: Step, n: int, k: int) -> list[OpCall]:

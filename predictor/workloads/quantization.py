@@ -19,11 +19,33 @@ def published_dtypes(fields: Fields, layers: int) -> tuple[str, str]:
         return "", ""
     if not isinstance(config, Mapping):
         raise InvalidSpec(f"quantization_config in config.json is {show(config)}; it must be an object.")
+    if str(config.get("quant_algo", "")).upper() == "MIXED_PRECISION":
+        return _mixed(fields, config)
     dtype = _dtype(config)
+    if fields.config.get("expert_dtype") == "fp4":  # DeepSeek V4: FP4 in blocks of 32 with scales of powers of two
+        return dtype, "mxfp4_wo"
     kept = config.get("modules_to_not_convert") or config.get("ignore") or config.get("exclude_modules") or []
     whole = [str(name) for name in kept if str(name).rstrip("*.$").endswith(("self_attn", "self_attn.o_proj"))]
     plain_attention = any("*" in name for name in whole) or len(whole) >= layers
     return ("" if plain_attention else dtype), dtype
+
+
+def _mixed(fields: Fields, config: Mapping[str, Any]) -> tuple[str, str]:
+    """modelopt's MIXED_PRECISION: one format for attention, another for experts, shared ones included."""
+    if str(config.get("moe_quant_algo", "")).upper() == "NVFP4" and config.get("fmt") == "e4m3":
+        return "fp8_block", "nvfp4"  # the published FP8 of DeepSeek V4 with its experts quantised again
+    found: dict[bool, set[str]] = {True: set(), False: set()}
+    groups = config.get("config_groups")
+    for group in groups.values() if isinstance(groups, Mapping) else ():
+        for target in group.get("targets", ()) if isinstance(group, Mapping) else ():
+            found["attn" in str(target)].add(_compressed({"config_groups": {"group": group}}))
+    sparse = not fields.absent("num_experts", "num_local_experts", "n_routed_experts")
+    if not sparse or len(found[True]) != 1 or len(found[False]) != 1:
+        raise InvalidSpec(
+            "not yet supported: quant_algo MIXED_PRECISION in quantization_config, but for one format of attention and "
+            "one of experts."
+        )
+    return found[True].pop(), found[False].pop()
 
 
 def _dtype(config: Mapping[str, Any]) -> str:
