@@ -91,11 +91,11 @@ def continuous(times: StepTimes, load: Load, engine: Engine, kv_tokens: float = 
     runs = [simulate(part, table, engine, kv_tokens) for table in (times.value, times.low, times.high)]
     found = [_statistics(run, groups) for run in runs]
     names = Serving._fields[:-1]
-    intervals = {name: _interval(name, each) for name, *each in zip(names, *found, strict=True)}
+    intervals = {name: interval_of(name, each) for name, *each in zip(names, *found, strict=True)}
     return Serving(**intervals, batch=runs[0].batch * groups)
 
 
-def _interval(name: str, ends: list[float]) -> Interval:
+def interval_of(name: str, ends: list[float]) -> Interval:
     """From the value and the runs at both ends of the step times."""
     value, own = ends[0], TTFT_LOG_ERROR if name.startswith("ttft") else TPOT_LOG_ERROR
     if value <= 0.0:  # one output token: nothing comes after the first

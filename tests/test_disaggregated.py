@@ -1,0 +1,277 @@
+"""Disaggregated serving: laws of two matched pools on made-up step times, and of plans on predicted ones."""
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from predictor.bundle import load_bundle
+from predictor.cli import main
+from predictor.disaggregated import POOL_LINK_BYTES_PER_S, Plan, plan
+from predictor.engines import get_engine
+from predictor.errors import InvalidRequest
+from predictor.gpu import get_gpu
+from predictor.pools import DecodeWorker, PrefillWorker
+from predictor.rate_matching import Goal, Matched, match
+from predictor.scheduler import Load
+from predictor.serving import serve
+from predictor.steps import Chunk, StepTimes
+from predictor.workloads import Workload, get_model
+from predictor.workloads.base import Layout
+
+FREE = get_engine("vllm").without_host()
+TRANSFER_S = 0.004
+
+
+@dataclass(frozen=True)
+class Straight:
+    """Step times that are straight lines: seconds per step, per token, per decoding sequence and per cached token."""
+
+    scale: float = 1.0
+    launches: float = 100.0
+
+    def decode_s(self, sequences: int, cached: float, tokens: int = 1) -> float:
+        return self.scale * (0.01 + sequences * (5e-5 * tokens + 1e-8 * cached))
+
+    def mixed_s(self, chunks: Sequence[Chunk], sequences: int, cached: float, tokens: int = 1) -> float:
+        return self.decode_s(sequences, cached, tokens) + self.scale * 5e-5 * sum(chunk.new for chunk in chunks)
+
+
+TIMES = StepTimes(Straight(), Straight(0.8), Straight(1.3))  # type: ignore[arg-type]
+
+
+def pools(input_len: int = 3000, output_len: int = 200, slots: int = 64) -> tuple[PrefillWorker, DecodeWorker]:
+    return (
+        PrefillWorker(times=TIMES, engine=FREE, input_len=input_len, n_gpus=2),
+        DecodeWorker(times=TIMES, engine=FREE, input_len=input_len, output_len=output_len, slots=slots, n_gpus=4),
+    )
+
+
+def matched(goal: Goal, **lengths: int) -> Matched:
+    return match(*pools(**lengths), TRANSFER_S, goal)
+
+
+def goal_of(prefills: int, decodes: int) -> Goal:
+    return Goal(prefill_workers=prefills, decode_workers=decodes)
+
+
+counts = st.integers(1, 12)
+prompts = st.integers(64, 12_000)
+outputs = st.integers(2, 600)
+quick = settings(max_examples=12, deadline=None)
+
+
+@given(prefills=counts, decodes=counts, more=st.tuples(st.integers(0, 3), st.integers(0, 3)), prompt=prompts)
+@quick
+def test_more_workers_never_lower_the_rate(prefills: int, decodes: int, more: tuple[int, int], prompt: int) -> None:
+    few = matched(goal_of(prefills, decodes), input_len=prompt)
+    many = matched(goal_of(prefills + more[0], decodes + more[1]), input_len=prompt)
+    assert many.requests_per_s.value >= few.requests_per_s.value * (1 - 1e-9)
+
+
+@given(prefills=counts, decodes=counts, prompt=prompts, output=outputs, slots=st.integers(1, 400))
+@quick
+def test_the_rate_beats_neither_pool_nor_physics(
+    prefills: int, decodes: int, prompt: int, output: int, slots: int
+) -> None:
+    found = matched(goal_of(prefills, decodes), input_len=prompt, output_len=output, slots=slots)
+    rate = found.requests_per_s.value
+    assert rate == pytest.approx(min(found.prefill_requests_per_s, found.decode_requests_per_s))
+    assert found.prefill_load <= 0.9 + 1e-9
+    assert found.decode_batch <= slots
+    assert rate * prompt * 5e-5 <= prefills  # no prompt token takes less
+    assert rate * (output - 1) * 5e-5 <= decodes
+    assert found.tokens_per_s.value == pytest.approx(rate * output)
+    assert found.ttft_s.value >= TIMES.value.mixed_s([Chunk(prompt, 0)], 0, 0.0) * (prompt <= 8192) + TRANSFER_S
+    assert found.tpot_s.value >= TIMES.value.decode_s(1, prompt)
+    assert found.e2e_s.value == pytest.approx(found.ttft_s.value + (output - 1) * found.tpot_s.value)
+    assert found.decode_batch == pytest.approx(rate / decodes * (output - 1) * found.tpot_s.value)  # Little's law
+    for name in ("ttft_s", "tpot_s", "e2e_s", "requests_per_s", "tokens_per_s"):
+        interval = getattr(found, name)
+        assert 0 < interval.low <= interval.value <= interval.high, name
+
+
+@given(lengths=st.lists(prompts, min_size=2, max_size=4, unique=True), rate=st.floats(0.1, 1.2))
+@quick
+def test_longer_prompts_never_shorten_ttft_at_a_rate(lengths: list[int], rate: float) -> None:
+    goal = Goal(prefill_workers=1, decode_workers=4, request_rate=rate)
+    ttfts = [matched(goal, input_len=n).ttft_s.value for n in sorted(lengths)]
+    assert all(later >= earlier * (1 - 1e-9) for earlier, later in itertools.pairwise(ttfts))
+
+
+@given(rates=st.lists(st.floats(0.05, 0.9), min_size=2, max_size=4, unique=True), prompt=prompts)
+@quick
+def test_a_busier_pool_answers_later(rates: list[float], prompt: int) -> None:
+    prefill, _ = pools(input_len=prompt)
+    ttfts = [prefill.ttft_s(rate * prefill.requests_per_s()) for rate in sorted(rates)]
+    assert all(later >= earlier * (1 - 1e-9) for earlier, later in itertools.pairwise(ttfts))
+
+
+@pytest.mark.parametrize("load", [0.3, 0.6, 0.9])
+def test_one_prompt_a_step_waits_as_pollaczek_and_khinchine_say(load: float) -> None:
+    prefill = PrefillWorker(times=TIMES, engine=FREE, input_len=8192)
+    step_s = TIMES.value.mixed_s([Chunk(8192, 0)], 0, 0.0)
+    assert prefill.requests_per_s() == pytest.approx(1 / step_s)
+    wait_s = prefill.ttft_s(load / step_s) - step_s
+    assert wait_s == pytest.approx(load / (2 * (1 - load)) * step_s, rel=0.03)
+
+
+@given(budget=st.integers(6, 60), prompt=prompts, output=outputs)
+@quick
+def test_no_split_of_a_budget_is_better(budget: int, prompt: int, output: int) -> None:
+    found = matched(Goal(n_gpus=budget), input_len=prompt, output_len=output)
+    used = found.prefill_workers * 2 + found.decode_workers * 4
+    assert used <= budget
+    prefill, decode = pools(input_len=prompt, output_len=output)
+    each = 0.9 * prefill.requests_per_s(), decode.loads().most
+    splits = [(x, y) for x in range(1, budget // 2) for y in range(1, (budget - 2 * x) // 4 + 1)]
+    best = max(min(x * each[0], y * each[1]) for x, y in splits)
+    assert found.requests_per_s.value == pytest.approx(best)
+    fewest = min(2 * x + 4 * y for x, y in splits if min(x * each[0], y * each[1]) >= best * (1 - 1e-7))
+    assert used == fewest
+
+
+@given(rate=st.floats(0.5, 80), prompt=prompts)
+@quick
+def test_a_rate_alone_takes_the_fewest_workers(rate: float, prompt: int) -> None:
+    found = matched(Goal(request_rate=rate), input_len=prompt)
+    assert found.requests_per_s.value == pytest.approx(rate)
+    sustained = found.prefill_requests_per_s, found.decode_requests_per_s
+    workers = found.prefill_workers, found.decode_workers
+    for pool, count in zip(sustained, workers, strict=True):
+        assert pool >= rate * (1 - 1e-9)
+        assert pool * (count - 1) / count < rate
+    assert found.requests_per_s.high <= rate
+
+
+@given(ttft=st.floats(0.2, 3.0), tpot=st.floats(0.0105, 0.02))
+@quick
+def test_limits_are_kept_and_cost_throughput(ttft: float, tpot: float) -> None:
+    free = matched(Goal(n_gpus=40))
+    tight = matched(Goal(n_gpus=40, max_ttft_s=ttft, max_tpot_s=tpot))
+    assert tight.ttft_s.value <= ttft
+    assert tight.tpot_s.value <= tpot
+    assert tight.requests_per_s.value <= free.requests_per_s.value * (1 + 1e-9)
+
+
+def test_slow_links_limit_and_say_so() -> None:
+    prefill, decode = pools()
+    found = match(replace(prefill, link_s=2.0), decode, 2.0, goal_of(4, 4))
+    assert found.limiter == "transfer"
+    assert found.requests_per_s.value == pytest.approx(0.9 * 4 / 2.0)
+    assert found.ttft_s.value >= 2.0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({}, "the size of the pools is not given; give prefill_workers and decode_workers, n_gpus, or request_rate."),
+        (
+            {"n_gpus": 1},
+            "n_gpus is 1; 1 prefill and 1 decode workers of 2 and 4 GPUs need 6. Raise n_gpus, or predict one pool: "
+            "`predictor predict`.",
+        ),
+        ({"n_gpus": -1}, "n_gpus is -1; it must be at least 1."),
+        ({"n_gpus": 8, "max_ttft_s": -1.0}, "max_ttft_s is -1; it must be at least 0."),
+        ({"n_gpus": 8, "max_prefill_load": 1.0}, "max_prefill_load is 1; it must lie between 0 and 1."),
+        (
+            {"n_gpus": 8, "prefill_workers": 3, "decode_workers": 2},
+            "n_gpus is 8; 3 prefill and 2 decode workers are 14 GPUs. Raise n_gpus or drop it.",
+        ),
+        (
+            {"n_gpus": 8, "max_tpot_s": 0.001},
+            "max_tpot_s is 0.001; a decode step takes 0.0101 s at least. Raise max_tpot_s or the tp of decode workers.",
+        ),
+        (
+            {"n_gpus": 8, "max_ttft_s": 0.01},
+            "max_ttft_s is 0.01; a prompt takes 0.165 s even where none waits. Raise max_ttft_s or the tp of prefill "
+            "workers.",
+        ),
+    ],
+)
+def test_impossible_goals_name_the_value_the_rule_and_the_cure(wrong: dict[str, float], says: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        matched(Goal(**wrong))  # type: ignore[arg-type]
+    assert str(caught.value) == says
+
+
+def test_a_rate_that_is_too_high_names_the_pool_to_enlarge() -> None:
+    with pytest.raises(InvalidRequest, match=r"sustain [\d.]+ requests/s\. Add prefill workers, lower request_rate"):
+        matched(Goal(prefill_workers=1, decode_workers=9, request_rate=50))
+
+
+@pytest.fixture(scope="module")
+def planned() -> Plan:
+    return plan("Qwen3-8B", "H100", input_len=2048, output_len=256, prefill_workers=1, decode_workers=1)
+
+
+def test_a_plan_is_in_the_order_of_one_pool(planned: Plan) -> None:
+    """Two H100 that do both phases each, with as many sequences as the plan decodes: within 2x, at longer TPOT."""
+    load = Load(input_len=2048, output_len=256, concurrency=round(planned.decode_batch))
+    both = serve(Workload(model=get_model("Qwen3-8B")), get_gpu("H100"), load_bundle(), load)
+    assert 0.5 < planned.tokens_per_s.value / 2 / both.tokens_per_s.value < 2
+    assert planned.tpot_s.value < both.tpot_s.value
+
+
+def test_the_cache_of_a_prompt_crosses_the_slower_link(planned: Plan) -> None:
+    """2,048 tokens × 36 layers × 2 × 8 heads × 128 × 2 bytes."""
+    assert planned.transfer_s == pytest.approx(2048 * 36 * 2 * 8 * 128 * 2 / POOL_LINK_BYTES_PER_S)
+    wide = plan("Qwen3-8B", "H100", decode=Layout(tp=2), n_gpus=3, input_len=2048, link_bytes_per_s=1e9)
+    assert wide.transfer_s == pytest.approx(planned.transfer_s * POOL_LINK_BYTES_PER_S / 1e9)
+    assert wide.ttft_s.value > wide.transfer_s
+
+
+def test_a_plan_is_one_flat_row(planned: Plan) -> None:
+    row = planned.to_dict()
+    assert row == json.loads(json.dumps(row, allow_nan=False))
+    assert {field.name for field in fields(Matched)} <= set(row)
+    assert row["n_gpus"] == 2
+    assert row["tokens_per_s_per_gpu"] == row["tokens_per_s"] / 2
+    assert row["ttft_s_low"] < row["ttft_s"] < row["ttft_s_high"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"model": "ResNet-50"}, "ResNet-50 is no decoder; it has no decode pool."),
+        ({"output_len": 1}, "output_len is 1; decode workers compute the tokens after the first. Give at least 2."),
+        ({"prefill": Layout(dp=2)}, "dp of prefill is 2; replicas are workers. Set prefill_workers instead."),
+        ({"model": "Llama-3.1-70B"}, "a prefill worker of 1 × H100-SXM-80GB has room for 0 tokens of KV cache beside"),
+        ({"output": 3}, "there is no setting output; there are prefill_workers,"),
+        ({"link_bytes_per_s": -1.0}, "link_bytes_per_s is -1; it must be at least 0: 50e9 is 400 Gb/s."),
+    ],
+)
+def test_impossible_plans_name_the_value_the_rule_and_the_cure(asked: dict[str, object], says: str) -> None:
+    settings_: dict[str, object] = {"model": "Qwen3-8B", "gpu": "H100", "n_gpus": 8, **asked}
+    with pytest.raises(InvalidRequest) as caught:
+        plan(**settings_)  # type: ignore[arg-type]
+    assert str(caught.value).startswith(says)
+
+
+def test_the_command_shows_both_pools(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [
+        "disaggregated",
+        "Qwen3-8B",
+        "--gpu",
+        "L40S",
+        "--decode-gpu",
+        "H100",
+        "--n-gpus",
+        "8",
+        "--max-tpot",
+        "0.05",
+    ]
+    assert main(asked) == 0
+    shown = capsys.readouterr().out
+    assert "1 × L40S" in shown
+    assert "limited by" in shown
+    assert main([*asked, "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["tpot_s"] <= 0.05
+    assert row["decode_gpu"] == "H100-SXM-80GB"
+    assert main(["disaggregated", "Qwen3-8B", "--gpu", "H100", "--n-gpus", "1"]) == 2
+    assert capsys.readouterr().err.startswith("error: n_gpus is 1;")
