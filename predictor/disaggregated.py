@@ -8,7 +8,7 @@ Not modelled: a transfer that overlaps with prefill, prefix caches and routers t
 TTFT), the hop through a proxy, and links between the nodes of one worker. Experts of attention groups are reached by
 all-gather and reduce-scatter and are loaded unevenly, so wide expert parallelism over DeepEP with balanced experts is
 predicted far too slow: of LMSYS's 96 H100 (lmsys.org/blog/2025-05-05-large-scale-ep) a prefill node of EP32 read
-54.5k tokens/s; predicted are 7.4k, and 29k for workers of one node (EP8 on H200).
+52.3k tokens/s of 2000-token prompts; predicted are 7.4k, and 29k for workers of one node (EP8 on H200).
 
 No other measured disaggregated server is at hand, so nothing here was fitted; step times and host constants are those
 of servers with one pool, which training/validation/serving.py replays.
