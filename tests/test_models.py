@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from predictor.errors import InvalidSpec, PredictorError, UnknownModel
-from predictor.workloads import decoder_from_config, get_model, models
+from predictor.workloads import Workload, decoder_from_config, get_model, models
 from predictor.workloads.classic_config import CLASSIC
 from predictor.workloads.config import FAMILIES
 from predictor.workloads.layered_config import LAYERED
@@ -134,6 +134,18 @@ def test_hostile_names_raise_one_clear_error(name: str) -> None:
 def test_names_that_are_no_text_are_refused(name: Any) -> None:
     with pytest.raises(UnknownModel, match="give a name such as"):
         get_model(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("Qwen/Qwen2.5-7B-Instruct-AWQ", "int4_wo"),
+        ("Qwen2.5-7B-Instruct-GPTQ-Int8", "int8_wo"),
+        ("Qwen/Qwen3-30B-A3B-GPTQ-Int4", "int4_wo"),
+    ],
+)
+def test_a_name_can_say_the_format_of_its_weights(name: str, dtype: str) -> None:
+    assert Workload(model=get_model(name), input_len=8).dtype == dtype
 
 
 def test_the_catalogue_loads_without_pandas() -> None:

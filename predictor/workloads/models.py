@@ -36,6 +36,8 @@ Model = Decoder | LayeredDecoder | Encoder | VisionEncoder | Seq2Seq | ConvNet
 
 # A fine-tune of a model has its shapes; these words of a name say which fine-tune, or which file format.
 VARIANTS = frozenset({"instruct", "chat", "it", "hf", "base", "pt"})
+# Endings of hub ids whose weights have another number format.
+QUANTISED: Mapping[str, str] = {"-awq": "int4_wo", "-gptq-int4": "int4_wo", "-gptq-int8": "int8_wo"}
 NOT_SHAPE = ("parameters", "aliases", "base")
 
 
@@ -58,7 +60,7 @@ def published_parameters() -> Mapping[str, int]:
 def get_model(name: str | Path) -> Model:
     """The model of that name, hub id or alias, or the one that a config.json (or the directory with it) describes.
 
-    Upper and lower case, the organisation before the slash and the words of VARIANTS make no difference: an instruct
+    An ending of QUANTISED says the format of the weights. Upper and lower case, the organisation before the slash and the words of VARIANTS make no difference: an instruct
     model has the shapes of its base model. It may state a shorter context (Qwen2.5-Instruct: 32,768 of 131,072). A
     directory is read where the name has a leading ".", "/" or "~", ends in .json, or is not in the catalogue. Other
     hub ids are looked up on the hub where the extra `hub` is installed.
@@ -73,9 +75,23 @@ def get_model(name: str | Path) -> Model:
         known = _catalogue()
         if (found := known.names.get(normalise(name))) is not None:
             return known.models[found]
+        if (quantised := _quantised(name)) is not None:
+            return quantised
         if not _is_directory(name):
             return _from_hub(name)
     return model_from_config(_path(name))
+
+
+def _quantised(name: str) -> Model | None:
+    """A known decoder in the number format that the name ends with."""
+    for ending, dtype in QUANTISED.items():
+        found = _catalogue().names.get(normalise(name[: -len(ending)])) if name.casefold().endswith(ending) else None
+        model = _catalogue().models[found] if found else None
+        if isinstance(model, Decoder):
+            return replace(model, name=f"{model.name}{name[-len(ending) :]}", linear_dtype=dtype)
+        if isinstance(model, LayeredDecoder):
+            return replace(model, name=f"{model.name}{name[-len(ending) :]}", linear_dtype=dtype, expert_dtype=dtype)
+    return None
 
 
 def normalise(name: str) -> str:
