@@ -60,10 +60,11 @@ def published_parameters() -> Mapping[str, int]:
 def get_model(name: str | Path) -> Model:
     """The model of that name, hub id or alias, or the one that a config.json (or the directory with it) describes.
 
-    An ending of QUANTISED says the format of the weights. Upper and lower case, the organisation before the slash and the words of VARIANTS make no difference: an instruct
-    model has the shapes of its base model. It may state a shorter context (Qwen2.5-Instruct: 32,768 of 131,072). A
-    directory is read where the name has a leading ".", "/" or "~", ends in .json, or is not in the catalogue. Other
-    hub ids are looked up on the hub where the extra `hub` is installed.
+    Upper and lower case, the organisation before the slash and the words of VARIANTS make no difference: an instruct
+    model has the shapes of its base model. It may state a shorter context (Qwen2.5-Instruct: 32,768 of 131,072). An
+    ending of QUANTISED says the format of the weights. A directory is read where the name has a leading ".", "/" or
+    "~", ends in .json, or is not in the catalogue. Other hub ids are looked up on the hub where the extra `hub` is
+    installed.
     Raises UnknownModel, with what was perhaps meant.
     """
     if isinstance(name, Path):
