@@ -33,6 +33,7 @@ from predictor.report import Interval
 from predictor.scheduler import Load
 from predictor.serving import kv_capacity
 from predictor.steps import step_times
+from predictor.topology import NODE_LINK_BYTES_PER_S
 from predictor.workloads.base import Layout
 from predictor.workloads.decoder import Decoder
 from predictor.workloads.layered import LayeredDecoder
@@ -41,9 +42,6 @@ from predictor.workloads.workload import Workload
 
 ONE_GPU = Layout()
 ASKED = ("input_len", "output_len", "dtype", "kv_dtype", "engine")  # of a workload
-# Between the pools, per GPU and direction: a 400 Gb/s adapter beside each GPU, as in DGX H100 and later; the PCIe rate
-# where that is lower. A DGX A100 has half of it; within a node NVLink has more: Gpu.link_bytes_per_s.
-POOL_LINK_BYTES_PER_S = 50e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +119,7 @@ def plan(
 ) -> Plan:
     """What two pools do that serve `model`: prefill workers on `gpu`, decode workers on `decode_gpu` or the same.
 
-    prefill, decode: degrees of one worker. link_bytes_per_s: between the pools, per GPU; 0 takes POOL_LINK_BYTES_PER_S.
+    prefill, decode: degrees of one worker. link_bytes_per_s: between the pools, per GPU; 0 takes NODE_LINK_BYTES_PER_S.
     settings: fields of predictor.rate_matching.Goal, such as n_gpus=16 or request_rate=5, and input_len, output_len,
     dtype, kv_dtype and engine, as in Workload.
     """
@@ -138,8 +136,8 @@ def plan(
         raise InvalidRequest("output_len is 1; decode workers compute the tokens after the first. Give at least 2.")
     if not 0 <= link_bytes_per_s < float("inf"):
         raise InvalidRequest(f"link_bytes_per_s is {link_bytes_per_s:g}; it must be at least 0: 50e9 is 400 Gb/s.")
-    least = min(device.pcie_bytes_per_s or POOL_LINK_BYTES_PER_S for device, _ in gpus)
-    link = link_bytes_per_s or min(POOL_LINK_BYTES_PER_S, least)
+    least = min(device.pcie_bytes_per_s or NODE_LINK_BYTES_PER_S for device, _ in gpus)
+    link = link_bytes_per_s or min(NODE_LINK_BYTES_PER_S, least)
     transfers = [_cache_bytes(side) / link for side in sides]
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     workers = (

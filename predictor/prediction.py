@@ -18,11 +18,12 @@ from predictor.gpu import Gpu
 from predictor.guard import dtype_outside, gpu_outside, nearest, outside, widened
 from predictor.interval import ends, sum_of
 from predictor.memory import memory
-from predictor.ops import Op
+from predictor.ops import Collective, Op
 from predictor.ops.base import stack, text_column
 from predictor.ops.dtypes import Array
 from predictor.report import Interval, OpLine, Report, doubted, shape_of
 from predictor.roofline import roofline
+from predictor.topology import DOUBT, between_nodes_s, within_node
 from predictor.workloads.base import OpCall
 from predictor.workloads.workload import Workload
 
@@ -210,7 +211,8 @@ def op_lines(
     steps: Sequence[tuple[str, Sequence[OpCall]]], gpu: Gpu, engine: str, bundle: Bundle
 ) -> list[list[OpLine]]:
     """The lines of each (phase, calls), in order; the calls of one estimator are predicted together as a column."""
-    calls = [call for _, part in steps for call in part]
+    asked = [call for _, part in steps for call in part]
+    calls = [call._replace(op=within_node(call.op, gpu)) if isinstance(call.op, Collective) else call for call in asked]
     batches: dict[tuple[str, ...], list[int]] = {}
     for position, call in enumerate(calls):
         batches.setdefault((call.op.estimator, *call.op.texts()), []).append(position)
@@ -224,7 +226,8 @@ def op_lines(
         found |= {i: (column, row) for row, i in enumerate(positions)}
     lines, start = [], 0
     for phase, part in steps:
-        lines.append([_line(phase, call, *found[start + i]) for i, call in enumerate(part)])
+        each = [_line(phase, call, *found[start + i]) for i, call in enumerate(part)]
+        lines.append([_networked(line, call.op, gpu) for line, call in zip(each, part, strict=True)])
         start += len(part)
     return lines
 
@@ -255,6 +258,16 @@ def _line(phase: str, call: OpCall, column: OpPrediction, row: int) -> OpLine:
         column.basis,
         tuple(name for name, far in column.beyond.items() if far[row] > 0),
     )
+
+
+def _networked(line: OpLine, op: Op, gpu: Gpu) -> OpLine:
+    """The line with what its messages take between nodes."""
+    extra = line.count * between_nodes_s(op, gpu) if isinstance(op, Collective) else 0.0
+    if not extra:
+        return line
+    value, low, high = line.latency_s
+    latency = Interval(value + extra, low + extra / (1 + DOUBT), high + extra * (1 + DOUBT))
+    return line._replace(latency_s=latency, limiter="link", outside=(*line.outside, "network"))
 
 
 def total(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> Interval:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from predictor.bundle import load_bundle
 from predictor.cli import main
-from predictor.disaggregated import POOL_LINK_BYTES_PER_S, Plan, plan
+from predictor.disaggregated import Plan, plan
 from predictor.engines import get_engine
 from predictor.errors import InvalidRequest
 from predictor.gpu import get_gpu
@@ -20,6 +20,7 @@ from predictor.rate_matching import Goal, Matched, match
 from predictor.scheduler import Load
 from predictor.serving import serve
 from predictor.steps import Chunk, StepTimes
+from predictor.topology import NODE_LINK_BYTES_PER_S
 from predictor.workloads import Workload, get_model
 from predictor.workloads.base import Layout
 
@@ -219,9 +220,9 @@ def test_a_plan_is_in_the_order_of_one_pool(planned: Plan) -> None:
 
 def test_the_cache_of_a_prompt_crosses_the_slower_link(planned: Plan) -> None:
     """2,048 tokens × 36 layers × 2 × 8 heads × 128 × 2 bytes."""
-    assert planned.transfer_s == pytest.approx(2048 * 36 * 2 * 8 * 128 * 2 / POOL_LINK_BYTES_PER_S)
+    assert planned.transfer_s == pytest.approx(2048 * 36 * 2 * 8 * 128 * 2 / NODE_LINK_BYTES_PER_S)
     wide = plan("Qwen3-8B", "H100", decode=Layout(tp=2), n_gpus=3, input_len=2048, link_bytes_per_s=1e9)
-    assert wide.transfer_s == pytest.approx(planned.transfer_s * POOL_LINK_BYTES_PER_S / 1e9)
+    assert wide.transfer_s == pytest.approx(planned.transfer_s * NODE_LINK_BYTES_PER_S / 1e9)
     assert wide.ttft_s.value > wide.transfer_s
 
 

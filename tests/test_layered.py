@@ -183,3 +183,12 @@ def test_impossible_layouts_name_the_rule(settings: dict[str, Any], says: str) -
 def test_dense_models_have_no_experts_to_share() -> None:
     with pytest.raises(InvalidRequest, match="has no experts"):
         run("Llama-3.1-8B", tp=2, ep=2)
+
+
+@pytest.mark.parametrize(("attention_dp", "kind"), [(8, "all_gather"), (16, "all_to_all")])
+def test_tokens_go_to_their_experts_where_those_are_fewer_than_the_gpus(attention_dp: int, kind: str) -> None:
+    workload = run("DeepSeek-V3", batch=16 * 32, attention_dp=attention_dp, ep=attention_dp)
+    dispatch = next(call.op for call in workload.decode_ops(513) if call.name == "dispatch")
+    assert isinstance(dispatch, Collective) and dispatch.kind == kind
+    copies = 8 if kind == "all_to_all" else 2 * attention_dp  # fp8 to 8 experts, or 16 bits to all GPUs
+    assert dispatch.message_bytes == pytest.approx(16 * 32 / attention_dp * 7168 * copies, rel=0.04)  # and scales

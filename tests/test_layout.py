@@ -13,7 +13,7 @@ LONGEST_FILE = 400
 LAYERS = (
     ("units", "errors"),
     ("recipe", "gpu", "gpu_lint", "ops", "values"),
-    ("roofline", "schema", "workloads", "kinship", "line", "interval", "cost", "engines"),
+    ("roofline", "schema", "workloads", "kinship", "line", "interval", "cost", "engines", "topology"),
     ("features", "memory", "checks", "guard", "request"),
     ("reader_cli", "floors", "report", "envelope"),
     ("estimator",),

@@ -7,10 +7,11 @@ projections, the residual addition inside the RMS norm, one fused call for the r
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import ceil
 
 from predictor.errors import InvalidRequest, InvalidSpec
 from predictor.ops import Collective, Gemm
-from predictor.ops.dtypes import out_bytes
+from predictor.ops.dtypes import act_bytes, out_bytes
 from predictor.workloads.base import Layout, OpCall, Step
 from predictor.workloads.feed_forward import Experts, FeedForward
 from predictor.workloads.mixers import LinearAttention, point
@@ -158,18 +159,24 @@ class LayeredDecoder:
         return tuple(OpCall(name, op, count) for (name, op), count in found.items())  # type: ignore[arg-type]
 
     def _collectives(self, layer: Layer, step: Step) -> list[OpCall]:
-        """All-reduce after mixer and feed-forward; with attention-dp the experts' tokens are gathered and scattered."""
+        """All-reduce after mixer and feed-forward; with attention-dp tokens are gathered for the experts, or sent to
+        their own where those are fewer than the GPUs."""
         message = step.tokens * self.hidden * float(out_bytes(step.act_dtype))
-        calls = []
-        spread = isinstance(layer.feed_forward, Experts) and step.attention_dp > 1
+        calls, experts = list[OpCall](), layer.feed_forward
+        spread = isinstance(experts, Experts) and step.attention_dp > 1
         if step.tp > 1:
             reduce = Collective(kind="all_reduce", message_bytes=message, n_gpus=step.tp)
             calls.append(OpCall("all_reduce", reduce, float(len(layer.parts) - spread)))
-        if spread:
+        if isinstance(experts, Experts) and spread:
             gpus = step.tp * step.attention_dp
-            whole = message * step.attention_dp
-            for name, kind in (("dispatch", "all_gather"), ("combine", "reduce_scatter")):
-                calls.append(OpCall(name, Collective(kind=kind, message_bytes=whole, n_gpus=gpus), 1.0))
+            if step.expert_tp == 1 and experts.topk < gpus:  # each token goes to its experts (DeepEP)
+                copies = step.tokens * self.hidden * experts.topk / step.tp
+                narrow = float(act_bytes(step.expert_dtype or step.dtype))  # dispatched as the experts multiply it
+                sent = ("all_to_all", copies * narrow), ("all_to_all", copies * float(out_bytes(step.act_dtype)))
+            else:
+                sent = ("all_gather", message * step.attention_dp), ("reduce_scatter", message * step.attention_dp)
+            for name, (kind, moved) in zip(("dispatch", "combine"), sent, strict=True):
+                calls.append(OpCall(name, Collective(kind=kind, message_bytes=ceil(moved), n_gpus=gpus), 1.0))
         return calls
 
 
