@@ -97,12 +97,12 @@ def kv_cache_bytes(workload: Workload) -> float:
 def activations_bytes(workload: Workload) -> float:
     """Peak of one forward pass: hidden state and residual, the widest sublayer, and the logits.
 
-    Only what generates takes its input in chunks. Narrow formats add a quantised input. Logits of every sequence: 16
-    bits as computed, 32 as sampled.
+    Serving engines take a long input in chunks, Transformers does not. Narrow formats add a quantised input. Logits of
+    every sequence: 16 bits as computed, 32 as sampled.
     """
     model, batch = workload.model, workload.local_batch
     tokens, widest = batch * workload.input_len, model.widest(workload.layout)
-    if workload.generates:
+    if workload.generates and workload.engine != "torch":
         tokens = min(tokens, MAX_BATCHED_TOKENS)
     element = float(out_bytes(workload.act_dtype))
     layer = tokens * (2 * model.hidden + widest) * element
