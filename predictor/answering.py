@@ -17,6 +17,7 @@ from predictor.report import Report
 from predictor.request import RESULTS, Request, check_names
 from predictor.scheduler import Load
 from predictor.serving import serve
+from predictor.training_memory import training_memory
 from predictor.training_report import TrainingReport
 from predictor.training_step import training_step
 from predictor.workloads.base import Layout
@@ -119,6 +120,7 @@ def _train(asked: _Asked) -> TrainingReport:
         model=asked.model.name,
         gpu=asked.gpu,
         step=step,
+        memory=training_memory(asked.model, asked.gpu, setting),
         limiter=limiter_of(step.lines),
         basis=basis_of([line.basis for line in step.lines]),
         nearest_gpu=near,

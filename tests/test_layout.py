@@ -14,7 +14,7 @@ LAYERS = (
     ("units", "errors"),
     ("recipe", "gpu", "gpu_lint", "ops", "values"),
     ("roofline", "schema", "workloads", "kinship", "line", "interval", "cost", "engines", "topology"),
-    ("features", "memory", "checks", "guard", "request"),
+    ("features", "memory", "checks", "guard", "request", "training_memory"),
     ("reader_cli", "floors", "report", "envelope"),
     ("estimator",),
     ("bundle", "dataset"),

@@ -67,7 +67,7 @@ def replayed(module: ModuleType, options: argparse.Namespace, bundle: Bundle) ->
 def errors(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Count, median and mean absolute percentage error, signed median, and coverage of the interval, by cell."""
     ratio = rows["predicted"] / rows["measured"] - 1
-    inside = (rows["low"] <= rows["measured"]) & (rows["measured"] <= rows["high"])
+    inside = ((rows["low"] <= rows["measured"]) & (rows["measured"] <= rows["high"])).where(rows["low"].notna())
     table = rows.assign(error=ratio.abs(), signed=ratio, inside=inside)
     cells = table.groupby(keys, observed=True)
     found = cells.agg(

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from predictor.workloads import Workload
 
 
+TRAINING_TIMES = ("GPU", ">step", ">tokens/s", ">MFU", ">forward", ">backward", ">optimizer", ">exposed")
+
+
 def add(app: Typer) -> None:
     """Add the command, with an option for every column of a request."""
     options = [
@@ -130,7 +133,7 @@ def _show_serving(reports: list[Report]) -> None:
 def _show_training(reports: list[TrainingReport]) -> None:
     setting = reports[0].step.setting
     show(
-        ["GPU", ">step", ">tokens/s", ">MFU", ">forward", ">backward", ">optimizer", ">exposed", "limited by", "basis"],
+        [*TRAINING_TIMES, ">memory of each", "fits", "limited by", "basis"],
         [
             [
                 _gpus(report),
@@ -141,6 +144,8 @@ def _show_training(reports: list[TrainingReport]) -> None:
                 duration(report.step.backward_s),
                 duration(report.step.optimizer_s),
                 duration(report.step.communication_s + report.step.bubble_s),
+                f"{gigabytes(report.memory.total_bytes)} of {gigabytes(report.memory.capacity_bytes)} GB",
+                "yes" if report.memory.fits else "NO",
                 LIMITERS.get(report.limiter, report.limiter),
                 BASES.get(report.basis, report.basis),
             ]

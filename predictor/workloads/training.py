@@ -39,7 +39,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "kernels": tuple(SEPARATE_TRAFFIC),
     "attention": tuple(FLASH_SLOWDOWN),
 }
-COUNTS = ("micro_batch", "grad_accum", "seq_len", "lora_rank", "tp", "pp", "dp", "gpus_per_node")
+COUNTS = ("micro_batch", "grad_accum", "seq_len", "lora_rank", "tp", "pp", "dp", "gpus_per_node", "loss_chunks")
 # llm-foundry's clusters: 1600 Gbps between nodes (scripts/train/benchmarking/README.md); 8 NICs of 200 Gbps are usual.
 NODE_LINK_BYTES_PER_S = 200e9
 ROWS, COLUMNS = 16384, 4096  # parameters are stepped as tables of this shape, larger than any cache
@@ -87,6 +87,8 @@ class TrainingSetting:
     norm and one for a rotation, "eager" as written in PyTorch. attention: which FlashAttention.
     prefetch: ZeRO 3 fetches weights a layer ahead (FSDP); without, module by module when needed, and everything waits
     (DeepSpeed, whose trace of modules checkpointing and adapters break).
+    master_weights: 16-bit weights that learn have a copy in fp32, as have the moments; else all have their format.
+    loss_chunks: parts in which logits and loss are computed.
     early_stop: recomputation leaves out the projection that ends a layer, as PyTorch does from 2.1 on.
     """
 
@@ -112,6 +114,8 @@ class TrainingSetting:
     attention: str = "flash2"
     early_stop: bool = True
     prefetch: bool = True
+    master_weights: bool = True
+    loss_chunks: int = 1
 
     def __post_init__(self) -> None:
         for name in COUNTS:
@@ -181,15 +185,7 @@ class Parameters(NamedTuple):
 
 def training_calls(model: Trainable, setting: TrainingSetting) -> TrainingCalls:
     """What one GPU runs and sends in one optimizer step. Raises InvalidRequest where the model cannot be split so."""
-    if model.layers % setting.pp:
-        fit = ", ".join(str(pp) for pp in range(1, model.layers + 1) if model.layers % pp == 0)
-        raise InvalidRequest(
-            f"pp is {setting.pp}; it must divide the {model.layers} layers of {model.name}; use one of {fit}."
-        )
-    if setting.seq_len > model.max_len:
-        raise InvalidRequest(f"seq_len is {setting.seq_len}; {model.name} takes at most {model.max_len}. Shorten it.")
-    model.check(Layout(setting.tp, setting.pp, setting.dp))
-    served = model.forward_ops(_step(setting))
+    served = training_step_ops(model, setting)
     forward = training_forward(served, setting.micro_tokens, setting.adapters, setting.attention)
     forward = [_staged(call, setting.pp) for call in forward]
     again = recomputed(forward, setting.checkpointing, setting.early_stop)
@@ -201,6 +197,20 @@ def training_calls(model: Trainable, setting: TrainingSetting) -> TrainingCalls:
         _optimizer(owned, setting),
         tuple(_communication(model, owned, setting)),
     )
+
+
+def training_step_ops(model: Trainable, setting: TrainingSetting) -> tuple[OpCall, ...]:
+    """The ops of one forward pass as a serving engine runs them, all stages. Raises InvalidRequest where the model
+    cannot be split so."""
+    if model.layers % setting.pp:
+        fit = ", ".join(str(pp) for pp in range(1, model.layers + 1) if model.layers % pp == 0)
+        raise InvalidRequest(
+            f"pp is {setting.pp}; it must divide the {model.layers} layers of {model.name}; use one of {fit}."
+        )
+    if setting.seq_len > model.max_len:
+        raise InvalidRequest(f"seq_len is {setting.seq_len}; {model.name} takes at most {model.max_len}. Shorten it.")
+    model.check(Layout(setting.tp, setting.pp, setting.dp))
+    return model.forward_ops(_step(setting))
 
 
 def parameters(model: Trainable, forward: Sequence[OpCall], adapters: Adapters) -> Parameters:
