@@ -95,12 +95,18 @@ def _weights(owned: Parameters, setting: TrainingSetting) -> float:
 
 
 def _gradients(owned: Parameters, setting: TrainingSetting) -> float:
-    return (owned.learned_layer + owned.learned_table) * _element(setting)
+    """As computed; ZeRO 3 and FSDP also keep a shard of their sum in the format of the master weights."""
+    summed = MASTER_BYTES if setting.zero_stage > 2 and _mastered(setting) else 0.0
+    return (owned.learned_layer + owned.learned_table) * (_element(setting) + summed)
+
+
+def _mastered(setting: TrainingSetting) -> bool:
+    return setting.master_weights and _element(setting) < MASTER_BYTES
 
 
 def _optimizer(owned: Parameters, setting: TrainingSetting) -> float:
     element = _element(setting)
-    master = MASTER_BYTES if setting.master_weights and element < MASTER_BYTES else 0.0
+    master = MASTER_BYTES if _mastered(setting) else 0.0
     state = MASTER_BYTES if master else element
     moments = MOMENTS[setting.optimizer] * (MASTER_BYTES if setting.optimizer == "adamw_8bit" else state)
     return (owned.learned_layer + owned.learned_table) * (moments + master)
