@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import tomllib
+from importlib import resources
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from predictor.errors import InvalidRequest
+from predictor.errors import InvalidRequest, InvalidSpec
 from predictor.gpu import get_gpu
 from predictor.memory import memory
-from predictor.ops import Collective, Moe
+from predictor.ops import Attention, Collective, Gemm, Moe
 from predictor.workloads import Workload, get_model, models
+from predictor.workloads.config import decoder_from_config
 from predictor.workloads.layered import LayeredDecoder
 from predictor.workloads.mixers import LatentAttention
 
 H200 = get_gpu("H200-SXM-141GB")
 SPARSE = [model for model in models().values() if isinstance(model, LayeredDecoder)]
+ENTRIES = tomllib.loads(resources.files("predictor").joinpath("catalog", "sparse_models.toml").read_text())
 SMALL = settings(max_examples=60, deadline=None)
 
 
@@ -36,6 +40,11 @@ def run(name: str, **settings: Any) -> Workload:
         ("DeepSeek-V2-Lite", 15_706_484_224),
         ("Qwen3-Next-80B-A3B", 79_674_391_296),
         ("Llama-3_3-Nemotron-Super-49B-v1", 49_867_145_216),
+        ("Qwen3.5-0.8B", 752_393_024),  # of the language model
+        ("Qwen3.5-2B", 1_881_825_088),
+        ("Qwen3.5-4B", 4_205_751_296),
+        ("Qwen3.5-9B", 8_953_803_264),
+        ("Kimi-Linear-48B-A3B", 49_122_681_728 - 26 * 256),  # without the routers' correction biases
     ],
 )
 def test_parameter_formula_is_exact(name: str, total: int) -> None:
@@ -75,6 +84,8 @@ def test_flops_of_a_token_are_twice_the_published_active_parameters(name: str, a
         ("gpt-oss-120b", 36 * 2 * 8 * 64 * 2),
         ("Qwen3-Next-80B-A3B", 12 * 2 * 2 * 256 * 2),  # only 12 of 48 layers cache
         ("Mistral-Small-24B-Base-2501", 163_840),
+        ("GLM-5", 78 * (576 + 128) * 2),
+        ("GLM-5.2", (78 * 576 + 21 * 128) * 2),  # 57 layers take the keys that an indexer before them chose
         ("MiniMax-M3", (60 * 2 * 4 * 128 + 57 * 128) * 2),  # and an index key in the sparse layers
     ],
 )
@@ -114,6 +125,7 @@ def test_a_recurrent_state_does_not_grow() -> None:
 )
 @SMALL
 def test_every_expert_is_held_once(model: LayeredDecoder, tp: int, ep: int, attention_dp: int) -> None:
+    assume(model.has_experts)
     try:
         workload = Workload(model=model, input_len=64, output_len=8, tp=tp, ep=ep, attention_dp=attention_dp)
     except InvalidRequest:
@@ -153,6 +165,34 @@ def test_sparse_latent_attention_reads_no_more_keys_than_its_indexer_picks() -> 
     assert isinstance(layer.mixer, LatentAttention)
 
 
+def test_layers_that_share_an_indexer_read_no_more_keys_and_choose_none() -> None:
+    counts = [
+        {call.name: call.count for call in run(name, input_len=30_000).decode_ops(30_001)}
+        for name in ("GLM-5", "GLM-5.2")
+    ]
+    assert [count["index_scores"] for count in counts] == [78, 21]
+    attention = [c.op for c in run("GLM-5.2", input_len=30_000).decode_ops(30_001) if c.name == "attention"]
+    assert [op.kv_len for op in attention] == [2048]
+
+
+def test_sliding_layers_of_step_have_heads_of_their_own() -> None:
+    calls = run("Step-3.7-Flash", tp=8).prefill_ops()
+    found = {call.name: (call.op.heads, call.count) for call in calls if isinstance(call.op, Attention)}
+    assert found == {"attention": (8, 12), "window_attention": (12, 33)}
+
+
+@pytest.mark.parametrize("name", ["Qwen3.6-27B-NVFP4", "Gemma-4-31B-IT-NVFP4"])
+def test_feed_forwards_have_a_format_of_their_own_where_there_are_no_experts(name: str) -> None:
+    workload = run(name)
+    formats = {call.name: call.op.dtype for call in workload.decode_ops(600) if isinstance(call.op, Gemm)}
+    assert formats["down_proj"] == workload.expert_dtype != workload.dtype == formats["o_proj"]
+    plain = run(name, dtype="bf16")
+    feed_forwards = workload.model.elements(workload.layout)[1]
+    saved = memory(plain, H200).weights_bytes - memory(workload, H200).weights_bytes
+    assert saved >= feed_forwards * (16 - 4.5) / 8
+    assert {call.op.dtype for call in plain.decode_ops(600) if isinstance(call.op, Gemm)} == {"bf16"}
+
+
 def test_published_formats_are_the_default_and_a_flag_replaces_them() -> None:
     assert (run("gpt-oss-120b").dtype, run("gpt-oss-120b").expert_dtype) == ("bf16", "mxfp4_wo")
     assert (run("gpt-oss-120b", dtype="bf16").dtype, run("gpt-oss-120b", dtype="bf16").expert_dtype) == ("bf16", "")
@@ -164,6 +204,22 @@ def test_pipeline_stages_share_layers_and_the_batch() -> None:
     assert memory(staged, H200).weights_bytes < 0.3 * memory(whole, H200).weights_bytes
     assert {call.name: call.count for call in staged.decode_ops(600)}["pipeline_send"] == 3
     assert staged.step("decode", 1, 600).batch == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("zai-org/GLM-5", {"index_topk_freq": 4}, "index_topk_freq in config.json needs indexer_types"),
+        ("zai-org/GLM-5.2", {"indexer_types": ["full"]}, "indexer_types in config.json is a list of 1 entries"),
+        ("stepfun-ai/Step-3.7-Flash", {"moe_layers_enum": "3,99"}, "moe_layers_enum in config.json is '3,99'"),
+        ("stepfun-ai/Step-3.7-Flash", {"attention_other_setting": {}}, "attention_type"),
+        ("moonshotai/Kimi-K3", {"linear_attn_config": 1}, "linear_attn_config in config.json is 1"),
+        ("Qwen/Qwen3.5-27B", {"quantization_config": {"quant_algo": "MIXED_PRECISION"}}, "quantized_layers"),
+    ],
+)
+def test_a_config_that_is_not_understood_names_its_field(name: str, change: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidSpec, match=says):
+        decoder_from_config(ENTRIES[name] | change)
 
 
 @pytest.mark.parametrize(

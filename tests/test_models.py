@@ -328,18 +328,14 @@ def test_published_configs_give_the_catalogue(data_root: Path) -> None:
     read = 0
     for path in files:
         name = path.name.removesuffix("_config.json").partition("--")[2].removeprefix("Meta-")
-        try:
-            found = decoder_from_config(path, name=name)
-        except InvalidSpec as error:
-            assert "MIXED_PRECISION" in str(error)
-            continue
-        if name in models():
+        found = decoder_from_config(path, name=name)
+        if name in models() and not name.startswith("Step"):  # the copy has the heads of full layers in all
             read += 1
             expected = models()[name]
             assert (found.parameters(), found.max_len) == (expected.parameters(), expected.max_len)
             if found.linear_dtype or found.expert_dtype:  # others keep their format in a second file
                 assert (found.linear_dtype, found.expert_dtype) == (expected.linear_dtype, expected.expert_dtype)
-    assert read >= 39
+    assert read >= 72
 
 
 def test_the_hub_is_asked_for_what_the_catalogue_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ DTYPES: Mapping[str, Dtype] = {
     # Weight-only formats: weights are widened on the fly and multiplied in 16 bits.
     "int8_wo": Dtype(8, 16, ("bf16", "fp16")),
     "int4_wo": Dtype(4 + 16 / 128, 16, ("bf16", "fp16")),
+    "nvfp4_wo": Dtype(4 + 8 / 16, 16, ("bf16", "fp16")),
     "mxfp4_wo": Dtype(4 + 8 / 32, 16, ("bf16", "fp16")),
     # bitsandbytes NF4, double quantisation: an 8-bit scale per 64, an fp32 one per 256 of those (arXiv:2305.14314, 3).
     "nf4": Dtype(4 + 8 / 64 + 32 / (64 * 256), 16, ("bf16", "fp16")),

@@ -38,7 +38,8 @@ class LayeredDecoder:
 
     norms: RMS norms over the model width per layer of two sublayers: 2 or, before and after each, 4.
     linear_dtype, expert_dtype: number formats of the published weights of linear layers and of experts; what a
-        workload runs in unless told otherwise. "" is the format of the activations.
+        workload runs in unless told otherwise. "" is the format of the activations. In a model without experts
+        expert_dtype is that of the feed-forwards, where it is another than that of attention.
     """
 
     name: str
@@ -103,6 +104,9 @@ class LayeredDecoder:
             plain += layer.count * (sum(part.plain for part in found) + norms)
             if isinstance(layer.feed_forward, Experts):
                 experts += layer.count * layer.feed_forward.expert_elements(self.hidden, layout.expert_tp, layout.ep)
+            elif layer.feed_forward and not self.has_experts:
+                experts += layer.count * found[-1].linear
+                matrices -= layer.count * found[-1].linear
         return matrices / layout.pp, experts / layout.pp, plain / layout.pp
 
     def parameters(self) -> int:
@@ -141,7 +145,10 @@ class LayeredDecoder:
             norm = point("add_rms_norm", "add_rms_norm", step.tokens, self.hidden, step)
             of_layer = [norm._replace(count=float(sublayers))]
             for part in layer.parts:
-                of_layer += part.calls(self.hidden, step)
+                apart = part is layer.feed_forward and not self.has_experts
+                of_layer += part.calls(
+                    self.hidden, step._replace(dtype=step.expert_dtype or step.dtype) if apart else step
+                )
             of_layer += self._collectives(layer, step)
             if after := (self.norms // 2 - 1) * sublayers:
                 alone = point("rms_norm", "rms_norm", step.tokens, self.hidden, step)

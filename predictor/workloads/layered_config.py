@@ -7,6 +7,7 @@ else. Multi-token-prediction layers and vision towers are not part of the model.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from predictor.errors import InvalidSpec
@@ -104,7 +105,12 @@ def _latent_attention(fields: Fields, layers: int) -> list[Mixer]:
         index_dim=fields.size("index_head_dim") if sparse else 0,
         index_topk=fields.size("index_topk") if sparse else 0,
     )
-    return [latent] * layers
+    if fields.absent("indexer_types"):
+        if not fields.absent("index_topk_freq") and fields.size("index_topk_freq") > 1:
+            raise InvalidSpec("index_topk_freq in config.json needs indexer_types: which layers choose keys.")
+        return [latent] * layers
+    kinds: Mapping[str, Mixer] = {"full": latent, "shared": replace(latent, index_heads=0, index_dim=0)}
+    return by_type(fields, layers, kinds, "indexer_types")
 
 
 def _hybrid_attention(fields: Fields, layers: int) -> list[Mixer]:

@@ -24,14 +24,14 @@ class Family(NamedTuple):
     norms: int = 2
 
 
-def grouped(fields: Fields, **options: Any) -> GroupedAttention:
+def grouped(fields: Fields, kv_heads_key: str = "num_key_value_heads", **options: Any) -> GroupedAttention:
     """Grouped-query attention as most configs spell it; options: what this one states otherwise."""
     heads, hidden = fields.size("num_attention_heads"), fields.size("hidden_size")
     head_dim = fields.size("head_dim", none_is=hidden // heads)
     bias = bool(fields.config.get("attention_bias", fields.defaults.get("attention_bias", False)))
     found: dict[str, Any] = {
         "heads": heads,
-        "kv_heads": fields.size("num_key_value_heads", none_is=heads),
+        "kv_heads": fields.size(kv_heads_key, none_is=heads),
         "head_dim": head_dim,
         "qkv_bias": bias,
         "o_bias": bias,
@@ -40,13 +40,12 @@ def grouped(fields: Fields, **options: Any) -> GroupedAttention:
     return GroupedAttention(**(found | options))
 
 
-def by_type(fields: Fields, layers: int, kinds: Mapping[str, Mixer]) -> list[Mixer]:
-    """The mixer of each layer by layer_types."""
-    types = fields.get("layer_types")
+def by_type(fields: Fields, layers: int, kinds: Mapping[str, Mixer], key: str = "layer_types") -> list[Mixer]:
+    """The mixer of each layer by the list `key`."""
+    types = fields.get(key)
     if not isinstance(types, list) or len(types) != layers or not all(each in kinds for each in types):
         raise InvalidSpec(
-            f"layer_types in config.json is {show(types)}; it must list {' or '.join(kinds)} for each of the "
-            f"{layers} layers."
+            f"{key} in config.json is {show(types)}; it must list {' or '.join(kinds)} for each of the {layers} layers."
         )
     return [kinds[each] for each in types]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from predictor.errors import InvalidSpec
@@ -14,19 +15,38 @@ from predictor.workloads.sparse_mixers import BlockSparseAttention, CompressedAt
 
 
 def _step_attention(fields: Fields, layers: int) -> list[Mixer]:
-    kinds: Mapping[str, Mixer] = {
-        "full_attention": grouped(fields),
-        "sliding_attention": grouped(fields, window=fields.size("sliding_window")),
-    }
-    return by_type(fields, layers, kinds)
+    """Sliding layers with the heads of attention_other_setting. layer_types lists multi-token-prediction layers too."""
+    shared: dict[str, Any] = {"qk_norm": True, "head_gate": fields.flag("use_head_wise_attn_gate")}
+    groups = "num_key_value_heads" if fields.absent("num_attention_groups") else "num_attention_groups"
+    full, options = grouped(fields, groups, **shared), dict[str, Any]()
+    if not fields.absent("attention_other_setting"):
+        other = _part(fields, "attention_other_setting")
+        if other.get("attention_type") != "sliding_attention":
+            raise InvalidSpec("attention_type of attention_other_setting in config.json must be sliding_attention.")
+        options = {"heads": other.size("num_attention_heads"), "head_dim": other.size("head_dim")}
+        options["kv_heads"] = other.size("num_attention_groups")
+    sliding = replace(full, window=fields.size("sliding_window"), **options)
+    kinds: Mapping[str, Mixer] = {"full_attention": full, "sliding_attention": sliding}
+    types = fields.get("layer_types")
+    ahead = 0 if fields.absent("num_nextn_predict_layers") else fields.count("num_nextn_predict_layers")
+    listed = layers + ahead if isinstance(types, list) and len(types) == layers + ahead else layers
+    return by_type(fields, listed, kinds)[:layers]
 
 
 def _step_experts(fields: Fields, layers: int) -> list[FeedForward]:
-    """Dense in the first layers, then routed experts beside shared ones."""
-    shared = fields.size("share_expert_dim") * fields.count("n_shared_experts")
-    routed = experts_of(fields, "num_experts", "moe_intermediate_size", shared_inter=shared)
-    first = fields.count("first_k_dense_replace")
-    return [DenseFeedForward(inter=fields.size("intermediate_size"))] * first + [routed] * (layers - first)
+    """Routed experts beside a shared one in the layers of moe_layers_enum, "3,4,5", or after the first dense ones."""
+    keys = ("moe_num_experts", "moe_intermediate_size", "moe_top_k")
+    if fields.absent("moe_num_experts"):
+        keys = ("num_experts", "moe_intermediate_size", "num_experts_per_tok")
+    routed = experts_of(fields, *keys, shared_inter=fields.size("share_expert_dim"))
+    dense = DenseFeedForward(inter=fields.size("intermediate_size"))
+    if fields.absent("moe_layers_enum"):
+        first = fields.count("first_k_dense_replace")
+        return [dense] * first + [routed] * (layers - first)
+    named, known = fields.get("moe_layers_enum"), [str(layer) for layer in range(layers)]
+    if not isinstance(named, str) or not {*named.split(",")} <= {*known}:
+        raise InvalidSpec(f'moe_layers_enum in config.json is {show(named)}; it must be layers of {layers}: "3,4,5".')
+    return [routed if layer in named.split(",") else dense for layer in known]
 
 
 def _minimax_attention(fields: Fields, layers: int) -> list[Mixer]:
@@ -51,7 +71,7 @@ def _minimax_experts(fields: Fields, layers: int) -> list[FeedForward]:
 
 def _kimi_mixers(fields: Fields, layers: int) -> list[Mixer]:
     """Kimi delta attention, and latent attention in the layers that full_attn_layers counts from 1 on."""
-    config = _part(fields, "linear_attn_config")
+    config = _part(fields, "linear_attn_config", {"use_full_rank_gate": False})
     heads, dim = config.size("num_heads"), config.size("head_dim")
     linear = LinearAttention(
         key_heads=heads,
@@ -59,6 +79,9 @@ def _kimi_mixers(fields: Fields, layers: int) -> list[Mixer]:
         key_dim=dim,
         value_dim=dim,
         conv_kernel=config.size("short_conv_kernel_size"),
+        scalars=1,
+        decay_rank=dim,
+        gate_rank=0 if config.flag("use_full_rank_gate") else dim,
     )
     latent = LatentAttention(
         heads=fields.size("num_attention_heads"),
@@ -153,19 +176,21 @@ def _searched_feed_forward(fields: Fields, layers: int) -> list[FeedForward | No
     return found
 
 
-def _part(fields: Fields, key: str) -> Fields:
+def _part(fields: Fields, key: str, defaults: Mapping[str, Any] | None = None) -> Fields:
     """An object inside a config."""
     found = fields.get(key)
     if not isinstance(found, Mapping):
         raise InvalidSpec(f"{key} in config.json is {show(found)}; it must be an object.")
-    return Fields(found, {})
+    return Fields(found, defaults or {})
 
 
 KIMI: Mapping[str, Any] = {**LATENT, "mla_use_output_gate": False}
+STEP = Family({**GQA, "use_head_wise_attn_gate": False}, _step_attention, _step_experts)
 DEEPSEEK_V4 = Family(GQA, _deepseek_attention, _deepseek_experts)
 
 RECENT: Mapping[str, Family] = {
-    "step3p7": Family(GQA, _step_attention, _step_experts),
+    "step3p5": STEP,
+    "step3p7": STEP,
     "minimax_m3": Family(GQA, _minimax_attention, _minimax_experts),
     "kimi_linear": Family(KIMI, _kimi_mixers, _kimi_experts),
     "deepseek_v4": DEEPSEEK_V4,

@@ -27,7 +27,8 @@ class Elements(NamedTuple):
 class GroupedAttention:
     """Softmax attention with kv_heads shared by groups of heads; 0 in `window`: all keys.
 
-    gated: the output is multiplied by a gate as wide as the query (Qwen3-Next). qk_norm: queries and keys are
+    gated: the output is multiplied by a gate as wide as the query (Qwen3-Next); head_gate: by one number per head (Step
+    3.5). qk_norm: queries and keys are
     normalised per head. rotary_dim: elements of a head that are turned; 0: all. v_dim: width of a value; 0: head_dim.
     shared_kv: keys and values come from one projection (Gemma 4).
     """
@@ -42,6 +43,7 @@ class GroupedAttention:
     o_bias: bool = False
     qk_norm: bool = False
     gated: bool = False
+    head_gate: bool = False
     rotary_dim: int = 0
 
     @property
@@ -74,7 +76,8 @@ class GroupedAttention:
         heads, wide = self.local(tp)[0], self._projected(tp)
         norms = 2 * self.head_dim if self.qk_norm else 0
         biases = (wide if self.qkv_bias else 0) + (hidden if self.o_bias else 0)
-        return Elements(hidden * wide + heads * self.value_dim * hidden, norms + biases)
+        gate = hidden * heads if self.head_gate else 0
+        return Elements(hidden * wide + gate + heads * self.value_dim * hidden, norms + biases)
 
     def cached(self, length: int, tp: int) -> float:
         """Elements that one sequence of `length` tokens keeps on one of tp GPUs."""
@@ -114,7 +117,9 @@ class GroupedAttention:
         )
         calls += [point("rope", "rope", step.tokens, turned, step)]
         calls += [OpCall("window_attention" if self.window else "attention", attention, 1.0)]
-        if self.gated:
+        if self.head_gate:
+            calls += linear("gate_proj", step, heads, hidden)
+        if self.gated or self.head_gate:
             calls.append(point("attention_gate", "silu_mul", step.tokens, heads * self.value_dim, step))
         return calls + linear("o_proj", step, hidden, heads * self.value_dim)
 
@@ -124,7 +129,8 @@ class LatentAttention:
     """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, 2.1). q_rank 0: queries are not compressed.
 
     index_heads, index_dim, index_topk: the lightning indexer of sparse attention, which picks index_topk keys per
-    query (DeepSeek-V3.2); 0: all keys. gated: the output is multiplied by a gate of its own (Kimi K3).
+    query (DeepSeek-V3.2); 0: all keys. index_topk alone: the keys that the indexer of a layer before picked (GLM-5.2).
+    gated: the output is multiplied by a gate of its own (Kimi K3).
     """
 
     heads: int
@@ -185,7 +191,7 @@ class LatentAttention:
         calls.append(point("rope", "rope", tokens, (heads + 1) * self.rope_dim, step))
         if self.index_heads:
             calls += self._index_calls(hidden, step)
-        kv_len = min(step.kv_len, self.index_topk) if self.index_heads and step.phase == "decode" else step.kv_len
+        kv_len = min(step.kv_len, self.index_topk) if self.index_topk and step.phase == "decode" else step.kv_len
         attention = Mla(
             phase=step.phase,
             batch=step.batch,
@@ -232,7 +238,8 @@ class LinearAttention:
     arXiv:2412.06464), or Mamba-2 with its groups as key heads and its state size as key_dim (arXiv:2405.21060).
 
     scalars: decay and step numbers per head and token that the input is projected to. normed_dim: weights of the
-    gated norm; 0: value_dim, one for all heads.
+    gated norm; 0: value_dim, one for all heads. decay_rank: rank of the projection to a decay per element of the key
+    (Kimi delta attention, arXiv:2510.26692); 0: per head. gate_rank: of the projection to the gate; 0: full.
     Counted as projections, a short convolution and products with the state: no kernel of its own was measured.
     """
 
@@ -243,6 +250,8 @@ class LinearAttention:
     conv_kernel: int
     scalars: int = 2
     normed_dim: int = 0
+    decay_rank: int = 0
+    gate_rank: int = 0
 
     @property
     def label(self) -> str:
@@ -255,16 +264,26 @@ class LinearAttention:
         return max(1, self.key_heads // tp), self.value_heads // tp
 
     def _widths(self, tp: int) -> tuple[int, int]:
-        """Convolved width (query, key, value) and projected width (with gate and the two decay scalars per head)."""
+        """Convolved width (query, key, value) and projected width (with gate, scalars per head and ranks)."""
         key_heads, value_heads = self._split(tp)
         convolved = 2 * key_heads * self.key_dim + value_heads * self.value_dim
-        return convolved, convolved + value_heads * (self.value_dim + self.scalars)
+        gate = self.gate_rank or value_heads * self.value_dim
+        return convolved, convolved + gate + value_heads * self.scalars + self.decay_rank
+
+    def _raised(self, tp: int) -> list[tuple[str, int, int]]:
+        """Name, width and rank of the second halves of low-rank projections."""
+        value_heads = self._split(tp)[1]
+        found = [("decay_proj", value_heads * self.key_dim, self.decay_rank)]
+        found.append(("gate_proj", value_heads * self.value_dim, self.gate_rank))
+        return [each for each in found if each[2]]
 
     def elements(self, hidden: int, tp: int) -> Elements:
         """Parameters on one of tp GPUs."""
         (convolved, projected), value_heads = self._widths(tp), self._split(tp)[1]
-        small = convolved * self.conv_kernel + 2 * value_heads + (self.normed_dim or self.value_dim)
-        return Elements(hidden * projected + value_heads * self.value_dim * hidden, small)
+        steps = value_heads * (1 + self.key_dim) if self.decay_rank else 2 * value_heads
+        small = convolved * self.conv_kernel + steps + (self.normed_dim or self.value_dim)
+        raised = sum(width * rank for _, width, rank in self._raised(tp))
+        return Elements(hidden * projected + raised + value_heads * self.value_dim * hidden, small)
 
     def cached(self, length: int, tp: int) -> float:
         """Elements per sequence that grow with its length: none."""
@@ -283,6 +302,8 @@ class LinearAttention:
         """Projections, convolution, state products, gated norm."""
         value_heads, (convolved, projected) = self._split(step.tp)[1], self._widths(step.tp)
         calls = linear("in_proj", step, projected, hidden)
+        for name, width, rank in self._raised(step.tp):
+            calls += linear(name, step, width, rank)
         calls.append(point("short_conv", "silu", step.tokens, convolved, step))
         if step.phase == "decode":
             rows = step.batch * step.q_len * value_heads * self.key_dim

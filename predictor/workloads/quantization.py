@@ -20,7 +20,7 @@ def published_dtypes(fields: Fields, layers: int) -> tuple[str, str]:
     if not isinstance(config, Mapping):
         raise InvalidSpec(f"quantization_config in config.json is {show(config)}; it must be an object.")
     if str(config.get("quant_algo", "")).upper() == "MIXED_PRECISION":
-        return _mixed(fields, config)
+        return _mixed(config)
     dtype = _dtype(config)
     if fields.config.get("expert_dtype") == "fp4":  # DeepSeek V4: FP4 in blocks of 32 with scales of powers of two
         return dtype, "mxfp4_wo"
@@ -30,22 +30,40 @@ def published_dtypes(fields: Fields, layers: int) -> tuple[str, str]:
     return ("" if plain_attention else dtype), dtype
 
 
-def _mixed(fields: Fields, config: Mapping[str, Any]) -> tuple[str, str]:
-    """modelopt's MIXED_PRECISION: one format for attention, another for experts, shared ones included."""
+def _mixed(config: Mapping[str, Any]) -> tuple[str, str]:
+    """modelopt's MIXED_PRECISION: one format for attention, another for experts or, where there are none, for
+    feed-forwards."""
     if str(config.get("moe_quant_algo", "")).upper() == "NVFP4" and config.get("fmt") == "e4m3":
         return "fp8_block", "nvfp4"  # the published FP8 of DeepSeek V4 with its experts quantised again
+    listed = config.get("quantized_layers")
     found: dict[bool, set[str]] = {True: set(), False: set()}
-    groups = config.get("config_groups")
-    for group in groups.values() if isinstance(groups, Mapping) else ():
-        for target in group.get("targets", ()) if isinstance(group, Mapping) else ():
-            found["attn" in str(target)].add(_compressed({"config_groups": {"group": group}}))
-    sparse = not fields.absent("num_experts", "num_local_experts", "n_routed_experts")
-    if not sparse or len(found[True]) != 1 or len(found[False]) != 1:
+    for name, how in listed.items() if isinstance(listed, Mapping) else ():
+        if name != "lm_head":
+            found["attn" in str(name)].add(_algorithm(how.get("quant_algo") if isinstance(how, Mapping) else how))
+    if len(found[True]) != 1 or len(found[False]) != 1:
         raise InvalidSpec(
-            "not yet supported: quant_algo MIXED_PRECISION in quantization_config, but for one format of attention and "
-            "one of experts."
+            "not yet supported: quant_algo MIXED_PRECISION in quantization_config, unless quantized_layers has one "
+            "format of attention and one of experts or feed-forwards."
         )
     return found[True].pop(), found[False].pop()
+
+
+MODELOPT: Mapping[str, str] = {
+    "FP8": "fp8",
+    "NVFP4": "nvfp4",
+    "W4A16_NVFP4": "nvfp4_wo",
+    "W4A16_AWQ": "int4_wo",
+    "FP8_PB_WO": "fp8_block",
+    "INT8_SQ": "int8",
+}
+
+
+def _algorithm(value: object) -> str:
+    """The format that modelopt calls so."""
+    if (found := MODELOPT.get(str(value).upper())) is None:
+        listed = ", ".join(MODELOPT)
+        raise InvalidSpec(f"not yet supported: quant_algo {show(value)} in quantization_config; known: {listed}.")
+    return found
 
 
 def _dtype(config: Mapping[str, Any]) -> str:
@@ -60,12 +78,7 @@ def _dtype(config: Mapping[str, Any]) -> str:
             return "int8" if method == "bitsandbytes" and bits == 8 else f"int{bits}_wo"
         raise InvalidSpec(f"bits in quantization_config is {show(bits)}; 4 and 8 are known.")
     if method == "modelopt" or (method is None and "quant_algo" in config):
-        algorithm = str(config.get("quant_algo", "")).upper()
-        known = {"FP8": "fp8", "NVFP4": "nvfp4", "W4A16_AWQ": "int4_wo", "FP8_PB_WO": "fp8_block", "INT8_SQ": "int8"}
-        if algorithm in known:
-            return known[algorithm]
-        listed = ", ".join(known)
-        raise InvalidSpec(f"not yet supported: quant_algo {show(algorithm)} in quantization_config; known: {listed}.")
+        return _algorithm(config.get("quant_algo"))
     if method == "compressed-tensors":
         return _compressed(config)
     raise InvalidSpec(
@@ -88,7 +101,7 @@ def _compressed(config: Mapping[str, Any]) -> str:
         ("int", 8, False): "int8",
         ("int", 8, True): "int8_wo",
         ("int", 4, True): "int4_wo",
-        ("float", 4, True): "mxfp4_wo",
+        ("float", 4, True): "nvfp4_wo" if weights.get("group_size") == 16 else "mxfp4_wo",
     }.get((str(kind), int(bits or 0), alone))
     if found is None:
         raise InvalidSpec(f"weights in quantization_config are {show(kind)} of {show(bits)} bits; not known.")
