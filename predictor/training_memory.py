@@ -15,7 +15,7 @@ from predictor.gpu import Gpu
 from predictor.memory import ALL_REDUCE_BYTES, CONTEXT_BYTES, NCCL_BYTES
 from predictor.ops import Attention, Conv, Gemm, Mla, Moe, Pointwise
 from predictor.ops.dtypes import out_bytes
-from predictor.workloads.backward import OUTSIDE_LAYERS, Adapters, training_forward
+from predictor.workloads.backward import OUTSIDE_LAYERS, training_forward
 from predictor.workloads.base import OpCall
 from predictor.workloads.training import Parameters, Trainable, TrainingSetting, parameters, training_step_ops
 
@@ -150,7 +150,7 @@ def _kept(call: OpCall, setting: TrainingSetting) -> float:
         widths = float(op.nope_dim + op.rope_dim) * 2 + float(op.v_dim) * 2
         return float(op.batch) * float(op.q_len) * float(op.heads) * widths
     if isinstance(op, Gemm):
-        wanted = adapters.trains(call) or Adapters.adapts(adapters, call)
+        wanted = adapters.trains(call) or adapters.adapts(call)
         return float(op.m) * float(op.k) if wanted and call.name != "o_proj" else 0.0
     if isinstance(op, Moe):
         rows = float(op.tokens) * float(op.topk)

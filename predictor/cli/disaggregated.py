@@ -12,6 +12,7 @@ from predictor.cli.display import (
     digits,
     duration,
     duration_interval,
+    layout_text,
     percent,
     show,
     show_json,
@@ -22,7 +23,6 @@ from predictor.units import GB
 if TYPE_CHECKING:
     from predictor.disaggregated import Plan
     from predictor.report import Interval
-    from predictor.workloads import Workload
 
 LIMITS = {
     "prefill": "the prefill pool",
@@ -111,22 +111,22 @@ def _show(found: Plan) -> None:
             "prefill",
             found.prefill_workers,
             found.prefill_gpu.name,
-            found.prefill,
+            found.prefill.layout,
             percent(found.prefill_load) + " busy",
         ),
         (
             "decode",
             found.decode_workers,
             found.decode_gpu.name,
-            found.decode,
+            found.decode.layout,
             f"{digits(found.decode_batch)} sequences",
         ),
     )
     show(
         ["pool", ">workers", "of", "layout", ">sustains", ">load of each"],
         [
-            [pool, f"{count}", f"{side.layout.n_gpus} × {gpu}", _layout(side), f"{digits(rate)} requests/s", load]
-            for (pool, count, gpu, side, load), rate in zip(pools, rates, strict=True)
+            [pool, f"{count}", f"{of.n_gpus} × {gpu}", layout_text(of), f"{digits(rate)} requests/s", load]
+            for (pool, count, gpu, of, load), rate in zip(pools, rates, strict=True)
         ],
         title=f"{title}{asked.output_len} out · {asked.engine} · {found.n_gpus} GPUs",
     )
@@ -148,8 +148,3 @@ def _show(found: Plan) -> None:
 
 def _digits(interval: Interval) -> str:
     return f"{digits(interval.value)} ({digits(interval.low)}–{digits(interval.high)})"
-
-
-def _layout(side: Workload) -> str:
-    degrees = side.layout._asdict()
-    return " · ".join(f"{name} {degree}" for name, degree in degrees.items() if degree > 1 or name == "tp")

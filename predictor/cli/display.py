@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from predictor.workloads.base import Layout
 
 WIDTH_OF_A_PIPE = 200  # a table that goes into a file is not squeezed into 80 columns
 DURATIONS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
@@ -87,3 +90,9 @@ def _unit(seconds: float) -> tuple[float, str]:
     if not seconds:
         return DURATIONS[0]
     return next((pair for pair in DURATIONS if abs(seconds) >= pair[0]), DURATIONS[-1])
+
+
+def layout_text(layout: Layout) -> str:
+    """ "tp 8 · ep 4": the degrees that are not 1, tp in any case."""
+    degrees = layout._asdict()
+    return " · ".join(f"{name} {value}" for name, value in degrees.items() if value > 1 or name == "tp")

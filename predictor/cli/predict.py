@@ -15,6 +15,7 @@ from predictor.cli.display import (
     duration,
     duration_interval,
     gigabytes,
+    layout_text,
     percent,
     show,
     show_json,
@@ -126,7 +127,7 @@ def _show_serving(reports: list[Report]) -> None:
             for report in reports
         ],
         title=f"{asked.model.name} · {_dtypes(asked)} · {_load(reports[0])} · "
-        f"{_lengths(asked)} · {_layout(asked)} · {asked.engine}",
+        f"{_lengths(asked)} · {layout_text(asked.layout)} · {asked.engine}",
     )
 
 
@@ -179,12 +180,6 @@ def _dtypes(asked: Workload) -> str:
     experts = asked.expert_dtype if asked.model.experts else ""
     weights = f"{asked.dtype}, experts {experts}" if experts not in ("", asked.dtype) else asked.dtype
     return f"{weights}, KV cache {asked.cache_dtype}" if asked.generates else weights
-
-
-def _layout(asked: Workload) -> str:
-    """ "tp 8 · ep 4": the degrees that are not 1, tp in any case."""
-    degrees = asked.layout._asdict()
-    return " · ".join(f"{name} {value}" for name, value in degrees.items() if value > 1 or name == "tp")
 
 
 def _show_ops(report: Report | TrainingReport, phase: str) -> None:

@@ -79,3 +79,28 @@ class Step(NamedTuple):
     def tokens(self) -> int:
         """New tokens over all sequences."""
         return self.batch * self.q_len
+
+
+class WithoutExperts:
+    """What a model without experts and without a state of fixed size says of them."""
+
+    __slots__ = ()
+
+    @property
+    def experts(self) -> str:
+        """There are no experts."""
+        return ""
+
+    @property
+    def expert_dtype(self) -> str:
+        """There are no experts."""
+        return ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to say with every prediction: nothing."""
+        return ()
+
+    def state_bytes(self, layout: Layout) -> float:
+        """Bytes per sequence that do not grow with its length: none."""
+        return 0.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from predictor.errors import InvalidRequest, InvalidSpec
-from predictor.workloads.base import Layout, OpCall, Step
+from predictor.workloads.base import Layout, OpCall, Step, WithoutExperts
 from predictor.workloads.decoder_ops import decoder_ops
 
 NORMS = ("rms_norm", "layer_norm")
@@ -42,7 +42,7 @@ class Shard(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decoder:
+class Decoder(WithoutExperts):
     """A dense decoder; field values are those of the published config.json (Hugging Face names in brackets).
 
     hidden: model width [hidden_size]. inter: feed-forward width [intermediate_size]. vocab: rows of the embedding.
@@ -246,21 +246,6 @@ class Decoder:
         sliding = f"; window {self.window} in {self.window_layers} layers" if self.window_layers else ""
         return f"{self.heads}/{self.kv_heads} heads{sliding}"
 
-    @property
-    def experts(self) -> str:
-        """There are no experts."""
-        return ""
-
-    @property
-    def expert_dtype(self) -> str:
-        """There are no experts."""
-        return ""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What to say with every prediction: nothing."""
-        return ()
-
     def check(self, layout: Layout) -> None:
         """Raises InvalidRequest where the model cannot be split so."""
         for name in ("ep", "attention_dp"):
@@ -279,10 +264,6 @@ class Decoder:
         """Cache elements of one sequence on one GPU of a stage; a sliding-window layer keeps its window only."""
         kept = (self.layers - self.window_layers) * length + self.window_layers * min(length, self.window)
         return 2.0 * self.shard(layout.tp).kv_heads * self.head_dim * kept / layout.pp
-
-    def state_bytes(self, layout: Layout) -> float:
-        """Bytes per sequence that do not grow with its length: none."""
-        return 0.0
 
     def widest(self, layout: Layout) -> int:
         """Elements per token of the wider sublayer: query, key, value and output, or gate, up and their product.

@@ -8,7 +8,7 @@ writes one counts as `relu`, whatever its arithmetic; one that reads two as `add
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import NamedTuple
 
 from predictor.ops import Attention, Conv, Gemm, Pointwise
@@ -170,16 +170,7 @@ def transformers_ops(served: Iterable[OpCall]) -> tuple[OpCall, ...]:
     A decode step repeats keys and values for the heads that share them and runs without splitting, which costs what
     eager attention does (models/llama/modeling_llama.py, integrations/sdpa_attention.py, transformers 4.46).
     """
-    calls = list[OpCall]()
-    for call in served:
-        op, count = call.op, call.count
-        if isinstance(op, Attention) and op.phase == "decode":
-            calls += _unfused_attention(op, count)
-        elif isinstance(op, Pointwise):
-            calls.append(OpCall(call.name, op, count * SEPARATE_TRAFFIC["eager"].get(str(op.kind), 1.0)))
-        else:
-            calls.append(call)
-    return merged(calls)
+    return _apart(served, {"decode"})
 
 
 def unfused(served: Iterable[OpCall]) -> tuple[OpCall, ...]:
@@ -188,10 +179,15 @@ def unfused(served: Iterable[OpCall]) -> tuple[OpCall, ...]:
     Keys and values are appended to the cache by writing it anew (DynamicCache), repeated for the query heads that share
     them (repeat_kv), and the softmax is taken in fp32 (models/llama/modeling_llama.py).
     """
+    return _apart(served, {"prefill", "decode"})
+
+
+def _apart(served: Iterable[OpCall], phases: Set[str]) -> tuple[OpCall, ...]:
+    """The ops with each pass as its kernels, and attention of these phases as products and passes."""
     calls = list[OpCall]()
     for call in served:
         op, count = call.op, call.count
-        if isinstance(op, Attention):
+        if isinstance(op, Attention) and op.phase in phases:
             calls += _unfused_attention(op, count)
         elif isinstance(op, Pointwise):
             calls.append(OpCall(call.name, op, count * SEPARATE_TRAFFIC["eager"].get(str(op.kind), 1.0)))

@@ -23,14 +23,14 @@ from predictor.workloads.encoder import (
     check_sizes,
     formats,
 )
-from predictor.workloads.single_pass import check_whole, linear_elements
+from predictor.workloads.single_pass import Whole, linear_elements
 
 # RMS norm of transformers in the format of its input, in passes: square, mean, times the root, times the weight.
 RMS_NORM_PASSES = 3.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seq2Seq:
+class Seq2Seq(Whole):
     """An encoder-decoder; field values are those of the published config.json (Hugging Face names in brackets).
 
     hidden [d_model]. head_dim [d_kv]: heads * head_dim may differ from hidden. inter [d_ff]. layers [num_layers],
@@ -85,30 +85,6 @@ class Seq2Seq:
         """Heads, as a list of models shows them."""
         return f"{self.heads} heads, {self.decoder_layers} layers also across"
 
-    @property
-    def experts(self) -> str:
-        """There are no experts."""
-        return ""
-
-    @property
-    def expert_dtype(self) -> str:
-        """There are no experts."""
-        return ""
-
-    @property
-    def linear_dtype(self) -> str:
-        """Number format of published linear layers where it is narrower than the others: none."""
-        return ""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What to say with every prediction: nothing."""
-        return ()
-
-    def check(self, layout: Layout) -> None:
-        """Raises InvalidRequest where the model would have to be split."""
-        check_whole(self.name, layout)
-
     def elements(self, layout: Layout) -> tuple[float, float, float]:
         """Elements on one GPU: linear layers, experts (none), and what stays in the format of the activations."""
         head = self.vocab * self.hidden
@@ -118,10 +94,6 @@ class Seq2Seq:
     def cached(self, length: int, layout: Layout) -> float:
         """Cache elements of one sequence: its own tokens and those of the encoder's output, `length` in all."""
         return 2.0 * self.width * self.decoder_layers * length
-
-    def state_bytes(self, layout: Layout) -> float:
-        """Bytes per sequence that do not grow with its length: none."""
-        return 0.0
 
     def widest(self, layout: Layout) -> int:
         """Elements per token of the wider sublayer: query, key, value and output, or gate, up and their product."""

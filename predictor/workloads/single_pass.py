@@ -6,14 +6,31 @@ from abc import ABC, abstractmethod
 
 from predictor.errors import InvalidRequest
 from predictor.ops import Gemm
-from predictor.workloads.base import Layout, OpCall, Step
+from predictor.workloads.base import Layout, OpCall, Step, WithoutExperts
 
 
-class SinglePass(ABC):
-    """A network without KV cache that runs whole on one GPU; dp runs copies of it."""
+class Whole(WithoutExperts):
+    """A model that runs whole on one GPU; dp runs copies of it."""
 
     __slots__ = ()
     name: str
+
+    @property
+    def linear_dtype(self) -> str:
+        """Number format of published linear layers where it is narrower than the others: none."""
+        return ""
+
+    def check(self, layout: Layout) -> None:
+        """Raises InvalidRequest where the model would have to be split."""
+        for field in ("tp", "pp", "ep", "attention_dp"):
+            if (value := getattr(layout, field)) > 1:
+                raise InvalidRequest(f"{field} is {value}; {self.name} runs whole on each GPU. Set it to 1 and use dp.")
+
+
+class SinglePass(Whole, ABC):
+    """A network without KV cache."""
+
+    __slots__ = ()
 
     @abstractmethod
     def parameters(self) -> int:
@@ -28,30 +45,6 @@ class SinglePass(ABC):
         """Tokens of every input; 0: as many as one likes."""
         return 0
 
-    @property
-    def experts(self) -> str:
-        """There are no experts."""
-        return ""
-
-    @property
-    def expert_dtype(self) -> str:
-        """There are no experts."""
-        return ""
-
-    @property
-    def linear_dtype(self) -> str:
-        """Number format of published linear layers where it is narrower than the others: none."""
-        return ""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What to say with every prediction: nothing."""
-        return ()
-
-    def check(self, layout: Layout) -> None:
-        """Raises InvalidRequest where the network would have to be split."""
-        check_whole(self.name, layout)
-
     def elements(self, layout: Layout) -> tuple[float, float, float]:
         """Elements on one GPU: linear layers, experts (none), and what stays in the format of the activations."""
         calls = self.forward_ops(Step("prefill", 1, 1, 1, "bf16", "bf16", "bf16", 1))
@@ -61,17 +54,6 @@ class SinglePass(ABC):
     def cached(self, length: int, layout: Layout) -> float:
         """Cache elements of one sequence: none."""
         return 0.0
-
-    def state_bytes(self, layout: Layout) -> float:
-        """Bytes per sequence that do not grow with its length: none."""
-        return 0.0
-
-
-def check_whole(name: str, layout: Layout) -> None:
-    """Raises InvalidRequest where a model that runs whole on one GPU would have to be split."""
-    for field in ("tp", "pp", "ep", "attention_dp"):
-        if (value := getattr(layout, field)) > 1:
-            raise InvalidRequest(f"{field} is {value}; {name} runs whole on each GPU. Set it to 1 and use dp.")
 
 
 def linear_elements(calls: tuple[OpCall, ...]) -> float:
