@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from predictor.bundle import Bundle, load_bundle
+from predictor.capacity import Room, TrainingRoom, room, training_room
 from predictor.cost import usd_per_hour
 from predictor.errors import InvalidRequest, PredictorError
 from predictor.gpu import Gpu, catalogue, resolve_gpu
@@ -20,6 +21,7 @@ from predictor.serving import serve
 from predictor.training_memory import training_memory
 from predictor.training_report import TrainingReport
 from predictor.training_step import training_step
+from predictor.weight_files import stored_weights
 from predictor.workloads.base import Layout
 from predictor.workloads.convnet import ConvNet
 from predictor.workloads.decoder import Decoder
@@ -68,14 +70,22 @@ class _Asked(NamedTuple):
 
 
 def _serve(asked: _Asked) -> Report:
-    names = ("batch", "input_len", "output_len", "dtype", "kv_dtype", "engine", *Layout._fields)
-    settings = {name: getattr(asked.request, name) for name in names}
-    workload, note = as_run_on(Workload(model=asked.model, **settings), asked.gpu), ""
-    if not asked.request.dtype and workload.dtype == "bf16" and "bf16" not in asked.gpu.peak_flop_per_s:
-        workload, note = replace(workload, dtype="fp16"), f"{asked.gpu.name} has no bf16; fp16 is taken."
+    workload, note = served_workload(asked.request, asked.model, asked.gpu)
     found = report(workload, asked.gpu, asked.bundle, tuple(text for text in (*asked.notes, note) if text))
     found = replace(found, request=asked.request, price_usd=asked.price_usd)
     return _under_load(found, asked) if asked.request.scheduling == "continuous" else found
+
+
+def served_workload(request: Request, model: Model, gpu: Gpu) -> tuple[Workload, str]:
+    """What the request runs on the GPU, and what to say of it; weights of a file have the size of that file."""
+    names = ("batch", "input_len", "output_len", "dtype", "kv_dtype", "kv_block", "engine", *Layout._fields)
+    file = request.weights or (request.model if request.model.endswith(".gguf") else "")
+    stored = stored_weights(file).total_bytes if file else 0.0
+    asked = Workload(model=model, stored_bytes=stored, **{name: getattr(request, name) for name in names})
+    workload = as_run_on(asked, gpu)
+    if not request.dtype and workload.dtype == "bf16" and "bf16" not in gpu.peak_flop_per_s:
+        return replace(workload, dtype="fp16"), f"{gpu.name} has no bf16; fp16 is taken."
+    return workload, ""
 
 
 def _sized(model: Model, image_size: int) -> Model:
@@ -109,10 +119,7 @@ def _under_load(found: Report, asked: _Asked) -> Report:
 
 def _train(asked: _Asked) -> TrainingReport:
     request = asked.request
-    names = ("method", "optimizer", "micro_batch", "grad_accum", "seq_len", "checkpointing", "zero_stage", "lora_rank")
-    settings = {name: getattr(request, name) for name in (*names, "tp", "pp", "dp")}
-    settings["seq_len"] = getattr(asked.model, "fixed_len", 0) or request.seq_len
-    setting = TrainingSetting(**settings, dtype=request.dtype or asked.model.dtype)
+    setting = training_setting(request, asked.model)
     step = training_step(asked.model, asked.gpu, setting, asked.bundle)
     near, doubts = doubts_of(step.lines, asked.gpu, asked.bundle)
     return TrainingReport(
@@ -120,7 +127,7 @@ def _train(asked: _Asked) -> TrainingReport:
         model=asked.model.name,
         gpu=asked.gpu,
         step=step,
-        memory=training_memory(asked.model, asked.gpu, setting),
+        memory=training_memory(asked.model, asked.gpu, kept_setting(request, setting)),
         limiter=limiter_of(step.lines),
         basis=basis_of([line.basis for line in step.lines]),
         nearest_gpu=near,
@@ -129,6 +136,33 @@ def _train(asked: _Asked) -> TrainingReport:
         notes=(*asked.notes, *doubts),
         price_usd=asked.price_usd,
     )
+
+
+TRAINING_COLUMNS = (
+    *("method", "optimizer", "micro_batch", "grad_accum", "seq_len", "checkpointing", "zero_stage", "lora_rank"),
+    *("lora_targets", "precision", "attention", "loss_chunks", "offload", "tp", "pp", "dp"),
+)
+
+
+def training_setting(request: Request, model: Model) -> TrainingSetting:
+    """How the request trains the model."""
+    settings = {name: getattr(request, name) for name in TRAINING_COLUMNS}
+    settings["seq_len"] = getattr(model, "fixed_len", 0) or request.seq_len
+    settings["sequence_parallel"] = bool(request.sequence_parallel)
+    settings["kernels"] = request.kernels or "fused"
+    return TrainingSetting(**settings, dtype=request.dtype or model.dtype)
+
+
+def kept_setting(request: Request, setting: TrainingSetting) -> TrainingSetting:
+    """The setting whose memory is told: eager kernels keep most, and most training runs have them."""
+    return setting if request.kernels else replace(setting, kernels="eager")
+
+
+def room_of(request: Request, model: Model, gpu: Gpu) -> Room | TrainingRoom:
+    """What the GPU has room for, the request as it is otherwise."""
+    if request.phase == "train":
+        return training_room(model, gpu, kept_setting(request, training_setting(request, model)))
+    return room(served_workload(request, model, gpu)[0], gpu)
 
 
 def answer_row(row: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:

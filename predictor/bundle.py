@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from predictor.estimator import Estimator, Weights
 from predictor.gpu import Gpu
 from predictor.interval import KINSHIPS, REGIMES
 from predictor.kinship import is_measured, tiers
+from predictor.released import released_roots
 
 if TYPE_CHECKING:
     import xgboost
@@ -188,9 +188,3 @@ def locate(name_or_path: str | Path) -> Path:
             return root / str(name_or_path)
     known = sorted({p.parent.name for root in released_roots() for p in root.glob(f"*/{MANIFEST}")})
     raise InvalidBundle(f'no bundle "{name_or_path}"; released ones: {", ".join(known) or "none"}; or give a folder.')
-
-
-def released_roots() -> tuple[Path, ...]:
-    """Where released bundles are: inside the installed package, or models/ of a checkout."""
-    package = Path(str(files("predictor")))
-    return tuple(root for root in (package / "models", package.parent / "models") if root.is_dir())

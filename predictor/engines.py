@@ -47,6 +47,10 @@ class Engine:
     joins: bool = True
     batch_wait_steps: int = 0
     batch_wait_share: float = 0.9
+    memory_share: float = 1.0
+    share_of: str = "all"
+    block_tokens: int = 1
+    graph_batches: int = 0
 
     def step_s_of(self, gpu_s: float, sequences: float) -> float:
         """Seconds of a step: the host prepares the next one meanwhile, or before it."""

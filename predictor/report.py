@@ -113,10 +113,7 @@ class Report:
         row |= {"step_s": None, "step_s_low": None, "step_s_high": None, "mfu": None}
         row["inputs_per_s"] = asked.batch / self.e2e_s.value if not asked.generates else None
         row["tokens_per_s_per_gpu"] = self.tokens_per_s.value / self.n_gpus
-        row["memory_bytes"], row["fits"] = self.memory.total_bytes, self.memory.fits
-        row |= {
-            f.name: getattr(self.memory, f.name) for f in fields(self.memory) if f.name not in ("total_bytes", "fits")
-        }
+        row |= self.memory.row()
         row |= {
             "usd_per_mtok": self.usd_per_mtok,
             "limiter": self.limiter,

@@ -18,8 +18,13 @@ from predictor.values import show, whole_number
 PHASES = ("serve", "train")
 SCHEDULINGS = ("static", "continuous")
 METHODS = ("full", "lora", "qlora")
-OPTIMIZERS = ("adamw", "adamw_8bit", "sgd", "adafactor")
+OPTIMIZERS = ("adamw", "adamw_foreach", "adamw_8bit", "sgd", "sgd_momentum", "adafactor")
 CHECKPOINTINGS = ("none", "selective", "full")
+PRECISIONS = ("mixed", "amp", "pure")
+ATTENTIONS = ("flash2", "sdpa", "triton", "eager")
+KERNELS = ("fused", "library", "eager")
+TARGETS = ("all", "qkv", "qv")
+OFFLOADS = ("none", "optimizer", "parameters")
 
 # What every answer has, in this order; an answer of the other phase leaves its cells empty.
 RESULTS = (
@@ -28,6 +33,9 @@ RESULTS = (
     "tokens_per_s_per_gpu",
     "mfu",
     "memory_bytes",
+    "memory_bytes_low",
+    "memory_bytes_high",
+    "p_oom",
     "fits",
     "usd_per_mtok",
     "limiter",
@@ -58,8 +66,10 @@ class Request:
     input_len: int = _column(1024, "Prompt tokens per sequence.")
     output_len: int = _column(128, "Generated tokens per sequence.")
     image_size: int = _column(0, "Pixels of each side of an image; by default those trained on.", least=0)
+    weights: str = _column("", "File or folder of the weights (.safetensors, its index, .gguf), for their exact size.")
     dtype: str = _column("", "Number format of the linear layers; by default that of the weights.")
     kv_dtype: str = _column("", "Number format of the KV cache; by default that of activations.")
+    kv_block: int = _column(0, "Tokens of a block of the KV cache; by default the engine's.", least=0)
     tp: int = _column(0, "GPUs that share each layer; by default 1.", least=0)
     pp: int = _column(1, "Stages of layers.")
     dp: int = _column(1, "Replicas of the whole model.")
@@ -70,21 +80,31 @@ class Request:
     acceptance: float = _column(0.0, "Probability that a proposed token is right.", least=0)
     usd_per_hour: float = _column(0.0, "Price of one GPU for an hour; 0 takes the catalogue's.", least=0)
     method: str = _column("full", "full, lora or qlora.", METHODS)
-    optimizer: str = _column("adamw", "adamw, adamw_8bit, sgd or adafactor.", OPTIMIZERS)
+    optimizer: str = _column("adamw", ", ".join(OPTIMIZERS) + ".", OPTIMIZERS)
     micro_batch: int = _column(1, "Sequences of one forward and backward pass, per replica.")
     grad_accum: int = _column(1, "Passes between optimizer steps.")
     seq_len: int = _column(2048, "Tokens per training sequence.")
     checkpointing: str = _column("none", "Activations computed again: none, selective or full.", CHECKPOINTINGS)
     zero_stage: int = _column(0, "What replicas shard: 0 nothing to 3 all (FSDP).", least=0)
     lora_rank: int = _column(16, "Rank of LoRA adapters.")
+    lora_targets: str = _column("all", "Linear layers with adapters: all, qkv or qv.", TARGETS)
+    precision: str = _column(
+        "mixed", "16-bit training: mixed (fp32 master weights), amp (autocast) or pure.", PRECISIONS
+    )
+    attention: str = _column("flash2", "Attention in training: flash2, sdpa, triton or eager.", ATTENTIONS)
+    kernels: str = _column("", "fused, library or eager; by default memory is that of eager, time of fused.", KERNELS)
+    loss_chunks: int = _column(1, "Parts in which training takes logits and loss.")
+    sequence_parallel: int = _column(0, "1: tp GPUs split the tokens outside attention and feed-forward.", least=0)
+    offload: str = _column("none", "What the host's memory holds: none, optimizer or parameters.", OFFLOADS)
     train_tokens: float = _column(0.0, "Tokens to train on in all; adds train_s to the answer.", least=0)
 
     def __post_init__(self) -> None:
         """Checks every column by itself, then fills in those that follow from others."""
         for column in fields(self):
             object.__setattr__(self, column.name, _checked(column, getattr(self, column.name)))
-        if self.zero_stage > 3:
-            raise InvalidRequest(f"zero_stage is {self.zero_stage}; it must be from 0 to 3.")
+        for name, most in (("zero_stage", 3), ("sequence_parallel", 1)):
+            if (given := getattr(self, name)) > most:
+                raise InvalidRequest(f"{name} is {given}; it must be from 0 to {most}.")
         for name in ("prefix_cache_hit_rate", "acceptance"):
             if (share := getattr(self, name)) > 1:
                 raise InvalidRequest(f"{name} is {share:g}; it must lie between 0 and 1.")

@@ -21,7 +21,7 @@ import numpy as np
 from predictor.bundle import Bundle
 from predictor.engines import Engine, get_server
 from predictor.gpu import Gpu
-from predictor.memory import activations_bytes, runtime_bytes, weights_bytes
+from predictor.memory import cache_room
 from predictor.ops.dtypes import weight_bytes
 from predictor.report import Interval
 from predictor.scheduler import Load, Served, simulate
@@ -31,7 +31,6 @@ from predictor.workloads.workload import Workload
 # What the ops do not know of: arrivals, versions, flags. Standard log errors that, added to the intervals of the ops in
 # quadrature, make them hold 80 % of the measurements in the fitted half of training/validation/serving.py.
 TTFT_LOG_ERROR, TPOT_LOG_ERROR = 0.28, 0.10
-MEMORY_SHARE = 0.9  # of the GPU's memory that an engine takes: gpu_memory_utilization of vLLM
 
 
 class Serving(NamedTuple):
@@ -58,15 +57,14 @@ def serve(workload: Workload, gpu: Gpu, bundle: Bundle, load: Load, engine: Engi
     sequences = min(engine.max_sequences, load.concurrency or load.requests)
     times = step_times(workload, gpu, bundle, engine.max_batched_tokens, sequences)
     groups = workload.dp * workload.attention_dp * workload.pp
-    return continuous(times, load, engine, kv_capacity(workload, gpu, load), groups)
+    return continuous(times, load, engine, kv_capacity(workload, gpu, load, engine), groups)
 
 
-def kv_capacity(workload: Workload, gpu: Gpu, load: Load, share: float = MEMORY_SHARE) -> float:
-    """Tokens of the KV cache of one group: what weights, activations and runtime leave of `share` of the memory."""
+def kv_capacity(workload: Workload, gpu: Gpu, load: Load, engine: Engine | None = None) -> float:
+    """Tokens of the KV cache of one group: what the engine's share of the memory has room for."""
     length = load.input_len + load.output_len
     per_token = workload.model.cached(length, workload.layout) * float(weight_bytes(workload.cache_dtype)) / length
-    taken = weights_bytes(workload) + activations_bytes(workload) + runtime_bytes(workload.layout.n_gpus // workload.dp)
-    return max(0.0, share * gpu.mem_bytes - taken) / per_token / workload.pp if per_token else math.inf
+    return cache_room(workload, gpu, engine) / per_token / workload.pp if per_token else math.inf
 
 
 def static(times: StepTimes, batch: int, input_len: int, output_len: int, engine: Engine) -> Serving:

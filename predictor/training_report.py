@@ -8,7 +8,7 @@ from typing import Any
 from predictor.gpu import Gpu
 from predictor.report import Interval, OpLine
 from predictor.request import Request
-from predictor.training_memory import TrainingMemory, kinds
+from predictor.training_memory import TrainingMemory
 from predictor.training_step import TrainingStep
 
 
@@ -73,8 +73,7 @@ class TrainingReport:
             interval: Interval = getattr(self, name)
             row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
         row |= {"tokens_per_s_per_gpu": self.tokens_per_s.value / self.n_gpus, "mfu": self.mfu}
-        row |= {"memory_bytes": self.memory.total_bytes, "fits": self.memory.fits, "usd_per_mtok": self.usd_per_mtok}
-        row |= {name: getattr(self.memory, name) for name in (*kinds(), "capacity_bytes")}
+        row |= self.memory.row() | {"peak_phase": self.memory.peak_phase, "usd_per_mtok": self.usd_per_mtok}
         if self.request.train_tokens:
             whole = self.time_for_tokens(self.request.train_tokens)
             row |= {"train_s": whole.value, "train_s_low": whole.low, "train_s_high": whole.high}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from predictor.bundle import Bundle
@@ -12,7 +12,7 @@ from predictor.ops import Collective
 from predictor.prediction import op_lines, total
 from predictor.report import Interval, OpLine, doubted
 from predictor.workloads.backward import fetches
-from predictor.workloads.base import OpCall
+from predictor.workloads.base import Layout, OpCall
 from predictor.workloads.training import Trainable, TrainingSetting, model_flops_per_token, training_calls
 
 ENGINE = "vllm"  # whose kernels the estimators answer for: large GEMMs and FlashAttention-2 are the same libraries
@@ -21,6 +21,8 @@ LIBRARY = "nccl"
 SUSTAINED_GEMM = 1.15  # time of a GEMM within a step over its time alone: sustained power, transposed operands
 HOST_S_PER_OP = 23e-6  # the host's time to issue an op of the list, Python and autograd included (41 us beside A100)
 HOST_S_PER_FETCH = 0.42e-3  # and to fetch the weights of a matrix that ZeRO 3 has not fetched ahead (0.75 ms)
+# To the host's memory and back through PCIe 4 x16; and its step of one parameter.
+HOST_BYTES_PER_S, HOST_STEP_S = 25e9, 2.6e-10
 # Which pass hides a message: weights are fetched a layer ahead, gradients sent while earlier layers are computed (below
 # ZeRO 2 in the last pass only).
 HIDDEN_BY = {
@@ -71,7 +73,8 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
         phase: sum(line.latency_s.value for line in lines) for (phase, _), lines in zip(phases, computed, strict=True)
     }
     times = {phase: max(device[phase], host_share(gpu.generation) * _host_s(made, setting)) for phase, made in phases}
-    exposed = _exposed(calls.communication, messages, times, setting)
+    times["optimizer"] = max(times["optimizer"], _offloaded_s(model, setting))
+    exposed = _exposed(calls.communication, messages, times, setting) + _streamed_s(model, setting, times)
     bubble = (times["forward"] + times["backward"]) * (setting.pp - 1) / setting.grad_accum
     value = sum(times.values()) + exposed + bubble
     lines = [line for part in (*computed, messages) for line in part]
@@ -108,6 +111,26 @@ def _host_s(calls: Sequence[OpCall], setting: TrainingSetting) -> float:
         return issued
     visits = (call.count for call in calls if fetches(call))
     return issued + HOST_S_PER_FETCH * sum(visits)
+
+
+def _offloaded_s(model: Trainable, setting: TrainingSetting) -> float:
+    """Seconds of an optimizer step on the host: gradients go there and weights come back, all GPUs of a node at once.
+
+    Ren et al., ZeRO-Offload, arXiv:2101.06840, table 4: 2.6 s for ten billion parameters.
+    """
+    if setting.offload == "none" or setting.method != "full":
+        return 0.0
+    each = sum(model.elements(Layout(setting.tp, setting.pp))) / (setting.dp if setting.zero_stage else 1)
+    return each * (min(setting.n_gpus, setting.gpus_per_node) * HOST_STEP_S + 4.0 / HOST_BYTES_PER_S)
+
+
+def _streamed_s(model: Trainable, setting: TrainingSetting, times: Mapping[str, float]) -> float:
+    """Seconds that weights on the host are waited for, forward and backward, in 16 bits and a layer ahead."""
+    if setting.offload != "parameters":
+        return 0.0
+    fetched = 2 * 2.0 * sum(model.elements(Layout(setting.tp, setting.pp))) * setting.grad_accum
+    fetched /= setting.dp if setting.zero_stage > 2 else 1
+    return max(fetched / HOST_BYTES_PER_S - times["forward"] - times["backward"], 0.0)
 
 
 def _local(setting: TrainingSetting) -> int:

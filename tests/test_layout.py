@@ -12,9 +12,12 @@ LONGEST_FILE = 400
 # A module imports from its own layer or from lower ones; a package counts as one module.
 LAYERS = (
     ("units", "errors"),
-    ("recipe", "gpu", "gpu_lint", "ops", "values"),
+    ("recipe", "gpu", "gpu_lint", "ops", "values", "released", "gguf"),
     ("roofline", "schema", "workloads", "kinship", "line", "interval", "cost", "engines", "topology"),
-    ("features", "memory", "checks", "guard", "request", "training_memory"),
+    ("memory_doubt", "memory_features", "weight_files"),
+    ("features", "memory", "checks", "guard", "request"),
+    ("training_memory",),
+    ("capacity",),
     ("reader_cli", "floors", "report", "envelope"),
     ("estimator",),
     ("bundle", "dataset"),
@@ -26,6 +29,7 @@ LAYERS = (
     ("rate_matching",),
     ("disaggregated",),
     ("answering",),
+    ("advice",),
     ("evaluate", "holdout"),
     ("calibration",),
     ("ledger",),

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from predictor.errors import InvalidRequest
-from predictor.memory import memory
+from predictor.gpu import get_gpu
+from predictor.memory import KINDS, cache_room, memory, sequence_bytes
 from predictor.ops import DTYPES
 from predictor.workloads import Workload, get_model, models
 from predictor.workloads.models import Model
@@ -105,8 +106,7 @@ def test_more_tokens_never_need_less(batch: int, input_len: int, more: int, dtyp
 def test_the_total_is_the_sum_and_fits_up_to_the_last_byte() -> None:
     workload = Workload(model=LLAMA_8B, tp=2)
     found = memory(workload, H100)
-    parts = found.weights_bytes + found.kv_cache_bytes + found.activations_bytes + found.runtime_bytes
-    assert found.total_bytes == parts
+    assert found.total_bytes == pytest.approx(sum(getattr(found, kind) for kind in KINDS))
     assert memory(workload, SimpleNamespace(mem_bytes=found.total_bytes)).fits  # type: ignore[arg-type]
     assert not memory(workload, SimpleNamespace(mem_bytes=found.total_bytes - 1)).fits  # type: ignore[arg-type]
 
@@ -118,3 +118,74 @@ def test_transformers_takes_a_long_prompt_whole() -> None:
         for engine in ("torch", "vllm")
     )
     assert whole.activations_bytes > 3 * chunked.activations_bytes
+
+
+def test_a_sequence_takes_whole_blocks_of_the_cache() -> None:
+    vllm, sglang = (Workload(model=LLAMA_8B, engine=engine) for engine in ("vllm", "sglang"))
+    assert sequence_bytes(vllm, 17) == 32 * 131_072
+    assert sequence_bytes(sglang, 17) == 17 * 131_072
+
+
+def test_all_experts_count_and_not_only_the_active_ones() -> None:
+    """30.5 billion parameters in 16 bits, of which 3.3 are active (Qwen3-30B-A3B's card)."""
+    assert memory(Workload(model=get_model("Qwen3-30B-A3B")), H100).weights_bytes == pytest.approx(61.1e9, rel=2e-3)
+
+
+def test_latent_attention_caches_its_latent() -> None:
+    """DeepSeek-V3, arXiv:2412.19437: 512 + 64 elements a token in each of 61 layers."""
+    assert memory(Workload(model=get_model("DeepSeek-V3")), H100).kv_cache_bytes_per_token == 61 * 576 * 2
+
+
+def test_key_value_heads_are_copied_where_tp_exceeds_them() -> None:
+    eight, sixteen = (memory(Workload(model=get_model("Llama-3.1-70B"), tp=tp), H100) for tp in (8, 16))
+    assert sixteen.kv_cache_bytes_per_token == eight.kv_cache_bytes_per_token == 327_680 / 8
+
+
+def test_files_of_known_size_are_dealt_out_like_the_counted_weights() -> None:
+    counted, halved = (memory(Workload(model=LLAMA_8B, tp=2, stored_bytes=size), H100) for size in (0.0, 8.03e9))
+    assert halved.weights_bytes == pytest.approx(counted.weights_bytes / 2, rel=1e-3)
+
+
+def test_the_chance_to_run_out_rises_with_the_batch_and_falls_with_the_card() -> None:
+    chances = [memory(Workload(model=LLAMA_8B, batch=batch, input_len=8192), H100).p_oom for batch in (1, 56, 64, 128)]
+    assert chances == sorted(chances) and chances[0] < 0.01 and chances[-1] > 0.99
+    workload = Workload(model=LLAMA_8B, batch=60, input_len=8192)
+    assert memory(workload, get_gpu("H200")).p_oom <= memory(workload, get_gpu("H100")).p_oom
+
+
+@given(batch=st.integers(1, 256), length=st.integers(1, 16_000), engine=st.sampled_from(["vllm", "torch", "trtllm"]))
+@SMALL
+def test_the_interval_holds_the_value_and_the_chance_agrees_with_it(batch: int, length: int, engine: str) -> None:
+    found = memory(Workload(model=LLAMA_8B, batch=batch, input_len=length, engine=engine), H100)
+    assert found.low_bytes <= found.total_bytes <= found.high_bytes
+    assert 0 < found.p_oom < 1
+    if found.high_bytes < found.capacity_bytes:
+        assert found.p_oom <= 0.101
+    if found.low_bytes > found.capacity_bytes:
+        assert found.p_oom >= 0.899
+
+
+@given(batch=st.integers(1, 64), length=st.integers(1, 8_000), more=st.integers(1, 8_000))
+@SMALL
+def test_transformers_never_needs_less_for_more_tokens(batch: int, length: int, more: int) -> None:
+    def needs(b: int, n: int) -> float:
+        return memory(Workload(model=LLAMA_8B, batch=b, input_len=n, engine="torch"), H100).total_bytes
+
+    assert needs(batch, length + more) >= needs(batch, length) * (1 - 1e-9)
+    assert needs(batch + 1, length) >= needs(batch, length) * (1 - 1e-9)
+
+
+def test_engines_leave_room_for_the_cache_as_they_say() -> None:
+    """0.9 of the memory for all (vLLM), 0.88 for weights and cache (SGLang), 0.9 of what is free (TensorRT-LLM)."""
+    rooms = {
+        engine: cache_room(Workload(model=LLAMA_8B, engine=engine), H100) for engine in ("vllm", "sglang", "trtllm")
+    }
+    weights = memory(Workload(model=LLAMA_8B), H100).weights_bytes
+    assert rooms["sglang"] == pytest.approx(0.88 * H100.mem_bytes - weights)
+    assert rooms["vllm"] < 0.9 * H100.mem_bytes - weights
+    assert 0.8 * (H100.mem_bytes - weights) < rooms["trtllm"] < 0.9 * (H100.mem_bytes - weights)
+
+
+def test_a_block_of_the_cache_can_be_chosen() -> None:
+    whole = memory(Workload(model=LLAMA_8B, input_len=100, output_len=1, kv_block=256), H100)
+    assert whole.kv_cache_bytes == 256 * 131_072

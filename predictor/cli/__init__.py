@@ -11,11 +11,12 @@ from typing import Annotated
 
 import typer
 
-from predictor.cli import check, disaggregated, doctor, evaluate, gpus, models, op, predict, train
+from predictor.cli import check, disaggregated, doctor, evaluate, gpus, memory, models, op, predict, train
 from predictor.errors import PredictorError
 
 COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     predict.add,
+    memory.add,
     disaggregated.add,
     op.add,
     gpus.add,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from predictor.memory_doubt import Need
     from predictor.workloads.base import Layout
 
 WIDTH_OF_A_PIPE = 200  # a table that goes into a file is not squeezed into 80 columns
@@ -79,6 +80,12 @@ def digits(number: float) -> str:
 def percent(share: float) -> str:
     """A share as per cent: 0.123 is "12.3 %"; not a number is "–"."""
     return f"{100 * share:.1f} %" if share == share else "–"
+
+
+def risk(memory: Need) -> str:
+    """The probability that a run needs more memory than there is, with "NO" where it is expected to."""
+    share = "< 0.1 %" if memory.p_oom < 1e-3 else "> 99.9 %" if memory.p_oom > 0.999 else percent(memory.p_oom)
+    return share if memory.fits else f"{share} (NO)"
 
 
 def gigabytes(count: float) -> str:

@@ -51,7 +51,9 @@ def _xgboost_problems(versions: dict[str, str]) -> list[str]:
 
 def _bundle_problems(sheet: dict[str, str]) -> list[str]:
     """Opens every released bundle and every estimator in it."""
-    from predictor.bundle import DEFAULT_BUNDLE, MANIFEST, load_bundle, released_roots
+    from predictor.bundle import DEFAULT_BUNDLE, MANIFEST, load_bundle
+    from predictor.memory_doubt import memory_model
+    from predictor.released import released_roots
 
     folders = sorted({file.parent for root in released_roots() for file in root.glob(f"*/{MANIFEST}")})
     problems = []
@@ -63,6 +65,10 @@ def _bundle_problems(sheet: dict[str, str]) -> list[str]:
                 opened.estimator(name)
         except PredictorError as error:
             problems.append(str(error))
+    try:
+        memory_model()
+    except PredictorError as error:
+        problems.append(str(error))
     if DEFAULT_BUNDLE not in {folder.name for folder in folders}:
         problems.append(f"the default bundle {DEFAULT_BUNDLE} is missing; install gpu-predictor again.")
     return problems

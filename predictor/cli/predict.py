@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option, Typer
@@ -17,10 +16,12 @@ from predictor.cli.display import (
     gigabytes,
     layout_text,
     percent,
+    risk,
     show,
     show_json,
 )
-from predictor.request import Request, columns
+from predictor.cli.request_options import add_command
+from predictor.request import Request
 
 if TYPE_CHECKING:
     from predictor.report import OpLine, Report
@@ -33,26 +34,7 @@ TRAINING_TIMES = ("GPU", ">step", ">tokens/s", ">MFU", ">forward", ">backward", 
 
 def add(app: Typer) -> None:
     """Add the command, with an option for every column of a request."""
-    options = [
-        Parameter(
-            column.name,
-            Parameter.KEYWORD_ONLY,
-            default=column.default,
-            annotation=Annotated[type(column.default), Option(help=column.metadata["help"])],
-        )
-        for column in columns()
-        if column.name not in ("model", "gpu")
-    ]
-    fixed = [p for p in signature(_predict, eval_str=True).parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
-    parameters = sorted([*fixed, *options], key=lambda parameter: parameter.kind)
-
-    def predict(**given: Any) -> None:
-        _predict(**given)
-
-    predict.__doc__ = _predict.__doc__
-    predict.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
-    predict.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    app.command()(predict)
+    add_command(app, "predict", _predict)
 
 
 def _predict(
@@ -112,7 +94,7 @@ def _show_serving(reports: list[Report]) -> None:
     asked = reports[0].workload
     memory = "memory" if reports[0].n_gpus == 1 else "memory of each"
     show(
-        ["GPU", ">TTFT", ">TPOT", ">tokens/s", f">{memory}", "fits", "limited by", "basis"],
+        ["GPU", ">TTFT", ">TPOT", ">tokens/s", f">{memory}", "P(OOM)", "limited by", "basis"],
         [
             [
                 _gpus(report),
@@ -120,7 +102,7 @@ def _show_serving(reports: list[Report]) -> None:
                 duration_interval(*report.tpot_s) if report.workload.generates else "–",
                 digits(report.tokens_per_s.value),
                 f"{gigabytes(report.memory.total_bytes)} of {gigabytes(report.memory.capacity_bytes)} GB",
-                "yes" if report.memory.fits else "NO",
+                risk(report.memory),
                 LIMITERS.get(report.limiter, report.limiter),
                 BASES.get(report.basis, report.basis),
             ]
@@ -134,7 +116,7 @@ def _show_serving(reports: list[Report]) -> None:
 def _show_training(reports: list[TrainingReport]) -> None:
     setting = reports[0].step.setting
     show(
-        [*TRAINING_TIMES, ">memory of each", "fits", "limited by", "basis"],
+        [*TRAINING_TIMES, ">memory of each", "P(OOM)", "limited by", "basis"],
         [
             [
                 _gpus(report),
@@ -146,7 +128,7 @@ def _show_training(reports: list[TrainingReport]) -> None:
                 duration(report.step.optimizer_s),
                 duration(report.step.communication_s + report.step.bubble_s),
                 f"{gigabytes(report.memory.total_bytes)} of {gigabytes(report.memory.capacity_bytes)} GB",
-                "yes" if report.memory.fits else "NO",
+                risk(report.memory),
                 LIMITERS.get(report.limiter, report.limiter),
                 BASES.get(report.basis, report.basis),
             ]

@@ -15,8 +15,9 @@ from predictor.workloads.base import OpCall
 
 # Five matrix products instead of two (Dao, FlashAttention-2, arXiv:2307.08691, 2.3 and 4.1).
 ATTENTION_BACKWARD_FLOPS = 2.5
-# Time over that of FlashAttention-2: 1.3 to 2.5 for FlashAttention in Triton (arXiv:2307.08691, 4.1), here between.
-FLASH_SLOWDOWN: Mapping[str, float] = {"flash2": 1.0, "triton": 1.8}
+# Time over that of FlashAttention-2: 1.3 to 2.5 for FlashAttention in Triton (arXiv:2307.08691, 4.1), here between; 3
+# to 10 for attention with the scores in memory (the same), here as at 2k tokens.
+FLASH_SLOWDOWN: Mapping[str, float] = {"flash2": 1.0, "sdpa": 1.0, "triton": 1.8, "eager": 4.5}
 
 # Tensors that the backward kernels of an op read and write, over those of the forward. A norm reads its input and the
 # gradient twice, for the input's gradient and for the weights', and writes one; activations read input and gradient.
@@ -54,9 +55,9 @@ OUTSIDE_LAYERS = frozenset({*TABLES, "embedding_out_proj", "lm_head", "loss", "l
 class Adapters(NamedTuple):
     """Which weights learn. rank: of the low-rank pair at each adapted layer, 0: none, all weights learn.
 
-    targets: "all" linear layers or "qkv". embeddings: embedding and head learn beside the adapters.
-    quantization: format of frozen weights, "" for the compute format. kernels: "fused", else as PEFT runs them, with
-    dropout.
+    targets: "all" linear layers, "qkv", or "qv", query and value only. embeddings: embedding and head learn beside the
+    adapters. quantization: format of frozen weights, "" for the compute format. kernels: "fused", else as PEFT runs
+    them, with dropout.
     """
 
     rank: int = 0
@@ -71,7 +72,7 @@ class Adapters(NamedTuple):
 
     def adapts(self, call: OpCall) -> bool:
         """Whether a low-rank pair sits beside this call."""
-        wanted = self.targets == "all" or call.name.startswith("qkv")
+        wanted = self.targets == "all" or call.name.startswith(("qkv", "query", "key", "value"))
         return bool(self.rank) and isinstance(call.op, Gemm) and call.name not in OUTSIDE_LAYERS and wanted
 
 

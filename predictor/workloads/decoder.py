@@ -13,7 +13,7 @@ NORMS = ("rms_norm", "layer_norm")
 NORM_ORDERS = ("pre", "post", "sandwich", "residual")
 QK_NORMS = ("", "head", "heads", "full")
 POSITIONS = ("rotary", "rotary_in_windows", "learned", "alibi", "none")
-ACTIVATIONS = ("silu", "gelu", "relu", "relu2")
+ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu", "relu2")
 WEIGHT_DTYPES = ("bf16", "fp16", "fp32")
 
 LARGEST_FIELD = {"layers": 2**12, "heads": 2**12, "kv_heads": 2**12, "head_dim": 2**12, "max_len": 2**31}

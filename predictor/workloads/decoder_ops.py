@@ -83,11 +83,11 @@ def feed_forward_calls(model: Decoder, step: Step, part: Shard) -> list[OpCall]:
     A gated activation other than SiLU moves the same bytes and is counted as silu_mul; squared ReLU as relu.
     """
     name, width = ("gate_up_proj", 2 * part.inter) if model.gated else ("up_proj", part.inter)
-    kind = "silu_mul" if model.gated else model.activation.removesuffix("2")
+    kind = "silu_mul" if model.gated else model.activation.removesuffix("2").removesuffix("_tanh")
     activation = pointwise(kind, step.tokens, part.inter, step.act_dtype)
     return [
         *projection_calls(name, model, step, width, model.hidden),
-        OpCall(kind, activation, float(model.layers)),
+        OpCall("gelu_tanh" if model.activation == "gelu_tanh" else kind, activation, float(model.layers)),
         *projection_calls("down_proj", model, step, model.hidden, part.inter),
     ]
 

@@ -16,7 +16,7 @@ ACTIVATION_OF: Mapping[str, str] = {
     "swish": "silu",
     "gelu": "gelu",
     "gelu_pytorch_tanh": "gelu",
-    "gelu_new": "gelu",
+    "gelu_new": "gelu_tanh",
     "relu": "relu",
     "relu2": "relu2",
 }

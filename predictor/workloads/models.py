@@ -28,6 +28,7 @@ from predictor.workloads.decoder import Decoder
 from predictor.workloads.encoder import Encoder, VisionEncoder
 from predictor.workloads.encoder_config import CONVNETS, SEQ2SEQ, TEXT, VISION, WHOLE, encoder_from_config
 from predictor.workloads.fields import read
+from predictor.workloads.gguf_config import decoder_from_gguf
 from predictor.workloads.layered import LayeredDecoder
 from predictor.workloads.layered_config import layered_from_config
 from predictor.workloads.seq2seq import Seq2Seq
@@ -62,9 +63,9 @@ def get_model(name: str | Path) -> Model:
 
     Upper and lower case, the organisation before the slash and the words of VARIANTS make no difference: an instruct
     model has the shapes of its base model. It may state a shorter context (Qwen2.5-Instruct: 32,768 of 131,072). An
-    ending of QUANTISED says the format of the weights. A directory is read where the name has a leading ".", "/" or
-    "~", ends in .json, or is not in the catalogue. Other hub ids are looked up on the hub where the extra `hub` is
-    installed.
+    ending of QUANTISED says the format of the weights. A file or directory is read where the name has a leading ".",
+    "/" or "~", ends in .json or .gguf, or is not in the catalogue. Other hub ids are looked up on the hub where the
+    extra `hub` is installed.
     Raises UnknownModel, with what was perhaps meant.
     """
     if isinstance(name, Path):
@@ -72,7 +73,7 @@ def get_model(name: str | Path) -> Model:
     if not isinstance(name, str) or not name.strip():
         raise UnknownModel(f'model is {name!r}; give a name such as "Llama-3.1-8B" or the path of a config.json.')
     name = name.strip()
-    if not name.startswith((".", "/", "~")) and not name.endswith(".json"):
+    if not name.startswith((".", "/", "~")) and not name.endswith((".json", ".gguf")):
         known = _catalogue()
         if (found := known.names.get(normalise(name))) is not None:
             return known.models[found]
@@ -150,8 +151,11 @@ FILES: tuple[tuple[str, str, Callable[[str, Mapping[str, Any]], Model]], ...] = 
 def model_from_config(source: Mapping[str, Any] | str | Path, name: str = "") -> Model:
     """The model that a config.json describes; raises InvalidSpec naming the field that is missing or not understood.
 
-    source: the parsed file, its path, or a directory that has one. name: for reports; else that of the directory.
+    source: the parsed file, its path, a directory that has one, or a .gguf. name: for reports; else that of the
+    directory.
     """
+    if isinstance(source, str | Path) and Path(source).suffix == ".gguf":
+        return decoder_from_gguf(Path(source), name)
     config = read(Path(source))[0] if isinstance(source, str | Path) else source
     kind = config.get("model_type") if isinstance(config, Mapping) else None
     single = isinstance(kind, str) and kind in (*TEXT, *VISION, *WHOLE, *SEQ2SEQ, *CONVNETS)

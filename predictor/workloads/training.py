@@ -24,20 +24,30 @@ from predictor.workloads.backward import (
 from predictor.workloads.base import WIDE_DTYPES, Layout, OpCall, Step
 
 # Bytes of one fused optimizer step for each parameter that learns: fp32 gradient read, fp32 weight and moments read and
-# written (8-bit moments: 4 bytes in all; Adafactor: no moments, the update written and read once more).
-OPTIMIZER_BYTES: Mapping[str, float] = {"adamw": 28.0, "adamw_8bit": 16.0, "sgd": 12.0, "adafactor": 24.0}
+# written (8-bit moments: 4 bytes in all; Adafactor: no moments, the update written and read once more). PyTorch's
+# unfused AdamW ("foreach") writes and reads a square root and passes over the weights once more.
+OPTIMIZER_BYTES: Mapping[str, float] = {
+    "adamw": 28.0,
+    "adamw_foreach": 52.0,
+    "adamw_8bit": 16.0,
+    "sgd": 12.0,
+    "sgd_momentum": 20.0,
+    "adafactor": 24.0,
+}
 FOUR_BIT_BYTES = 0.6  # a frozen 4-bit weight with its scales
 NARROW_COPY_BYTES = 2.0  # the 16-bit weights, written
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "method": ("full", "lora", "qlora"),
     "optimizer": tuple(OPTIMIZER_BYTES),
     "checkpointing": ("none", "selective", "full"),
-    "lora_targets": ("all", "qkv"),
+    "lora_targets": ("all", "qkv", "qv"),
     "quantization": tuple(DEQUANTISE_BYTES),
     "dtype": ("bf16", "fp16", "fp32", "fp8"),
     "reduce_dtype": ("bf16", "fp16", "fp32"),
     "kernels": tuple(SEPARATE_TRAFFIC),
     "attention": tuple(FLASH_SLOWDOWN),
+    "precision": ("mixed", "amp", "pure"),
+    "offload": ("none", "optimizer", "parameters"),
 }
 COUNTS = ("micro_batch", "grad_accum", "seq_len", "lora_rank", "tp", "pp", "dp", "gpus_per_node", "loss_chunks")
 # llm-foundry's clusters: 1600 Gbps between nodes (scripts/train/benchmarking/README.md); 8 NICs of 200 Gbps are usual.
@@ -70,6 +80,9 @@ class Trainable(Protocol):
     def forward_ops(self, step: Step) -> tuple[OpCall, ...]:
         """The ops of one forward pass on one GPU."""
 
+    def elements(self, layout: Layout) -> tuple[float, float, float]:
+        """Parameters on one GPU: of linear layers, of experts, of all else."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSetting:
@@ -84,10 +97,15 @@ class TrainingSetting:
     dtype: of the arithmetic; reduce_dtype: of the gradients on the wire. tp, pp, dp: GPUs per layer, stages, replicas.
     gpus_per_node; node_link_bytes_per_s: of all links of a node together, per direction.
     kernels: of norms, rotations, gates, adapters and the loss: "fused" by a compiler, "library" with one kernel for a
-    norm and one for a rotation, "eager" as written in PyTorch. attention: which FlashAttention.
+    norm and one for a rotation, "eager" as written in PyTorch. attention: which FlashAttention, PyTorch's own ("sdpa",
+    the same kernel), or "eager" with the scores in memory.
     prefetch: ZeRO 3 fetches weights a layer ahead (FSDP); without, module by module when needed, and everything waits
     (DeepSpeed, whose trace of modules checkpointing and adapters break).
-    master_weights: 16-bit weights that learn have a copy in fp32, as have the moments; else all have their format.
+    precision: of 16-bit training. "mixed": weights and gradients in 16 bits, master weights and moments in fp32
+    (DeepSpeed, Megatron); "amp": all that in fp32, and 16-bit copies of the weights for the arithmetic (autocast);
+    "pure": all in 16 bits.
+    sequence_parallel: what tensor parallelism leaves whole, such as norms, is split over the tokens.
+    offload: what lives in the host's memory: nothing, "optimizer" state and step (ZeRO-Offload), "parameters" too.
     loss_chunks: parts in which logits and loss are computed.
     early_stop: recomputation leaves out the projection that ends a layer, as PyTorch does from 2.1 on.
     """
@@ -114,8 +132,10 @@ class TrainingSetting:
     attention: str = "flash2"
     early_stop: bool = True
     prefetch: bool = True
-    master_weights: bool = True
+    precision: str = "mixed"
     loss_chunks: int = 1
+    sequence_parallel: bool = False
+    offload: str = "none"
 
     def __post_init__(self) -> None:
         for name in COUNTS:

@@ -28,6 +28,8 @@ class Workload:
     kv_dtype: of the KV cache; "" keeps the activations' format.
     tp, pp, dp, ep, attention_dp: as in Layout. engine: what runs it; serving engines get the same fused ops, and
         the estimators tell them apart; "torch" gets those of Transformers.
+    stored_bytes: of the weights' files, all together; 0: counted from the shapes. kv_block: tokens of a block of the
+        cache; 0: the engine's.
     """
 
     model: Model
@@ -43,6 +45,8 @@ class Workload:
     attention_dp: int = 1
     engine: str = "vllm"
     expert_dtype: str = ""
+    stored_bytes: float = 0.0
+    kv_block: int = 0
 
     def __post_init__(self) -> None:
         """Checks every setting, the model last."""

@@ -1,0 +1,137 @@
+"""predictor memory: whether a run fits, how surely, and what to change if it does not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, Option, Typer
+
+from predictor.cli.boosters import load_xgboost
+from predictor.cli.display import digits, gigabytes, risk, show, show_json
+from predictor.cli.request_options import add_command
+from predictor.errors import InvalidRequest
+from predictor.request import METHODS, Request
+
+if TYPE_CHECKING:
+    from predictor.advice import Fix
+    from predictor.report import Report
+    from predictor.training_report import TrainingReport
+
+MODES = ("inference", *METHODS)
+BAR = 40  # characters of the widest bar
+NAMES = {
+    "weights_bytes": "weights",
+    "kv_cache_bytes": "KV cache",
+    "gradients_bytes": "gradients",
+    "optimizer_bytes": "optimizer state",
+    "autocast_bytes": "16-bit copies of weights",
+    "gathered_bytes": "gathered weights",
+    "activations_bytes": "activations",
+    "logits_bytes": "logits and loss",
+    "temporary_bytes": "temporaries of the step",
+    "cuda_graphs_bytes": "CUDA graphs",
+    "runtime_bytes": "CUDA context, buffers",
+    "fragmentation_bytes": "fragmentation",
+    "correction_bytes": "learned correction",
+    "reused_bytes": "not alive at once",
+}
+ROOMS = {
+    "max_kv_tokens": "tokens in the KV cache",
+    "max_concurrent_requests": "requests of this length at once",
+    "max_context_len": "longest context at this batch",
+    "max_batch": "largest batch",
+    "max_micro_batch": "largest micro-batch",
+    "max_seq_len": "longest sequence",
+    "min_n_gpus": "fewest GPUs",
+    "min_tp": "fewest GPUs per layer (tp)",
+}
+
+
+def add(app: Typer) -> None:
+    """Add the command, with an option for every column of a request."""
+    add_command(app, "memory", _memory, without=("phase", "method"))
+
+
+def _memory(
+    model: Annotated[str, Argument(help="Model name, hub id, or path of a config.json or .gguf.")],
+    *,
+    gpu: Annotated[list[str], Option(help="GPU name, MIG slice (H100:3g.40gb) or a .toml file; repeat to compare.")],
+    mode: Annotated[str, Option(help="inference, or training: full, lora or qlora.")] = "inference",
+    bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
+    json: Annotated[bool, Option("--json", help="Print a JSON array, one object per GPU.")] = False,
+    **settings: Any,
+) -> None:
+    """Whether a run fits in memory, how surely, and what would make it fit."""
+    if mode not in MODES:
+        raise InvalidRequest(f'mode is "{mode}"; it must be one of {", ".join(MODES)}.')
+    from predictor.advice import fixes
+    from predictor.answering import answer, room_of
+    from predictor.bundle import load_bundle
+    from predictor.gpu import resolve_gpu
+    from predictor.workloads.models import get_model
+
+    settings |= {"phase": "serve"} if mode == "inference" else {"phase": "train", "method": mode}
+    known, asked = get_model(model), [Request(model=model, gpu=name, **settings) for name in gpu]
+    gpus = [resolve_gpu(name)[0] for name in gpu]
+    opened = load_bundle(bundle)
+    load_xgboost()
+    rows = []
+    for request, card in zip(asked, gpus, strict=True):
+        found = answer(request, opened, known, card)
+        rooms = room_of(request, known, card)._asdict()
+        helping = [] if _safe(found) else fixes(found, request, known, card, opened)
+        if json:
+            rows.append(_row(found, mode) | rooms | {"fixes": [fix.row() for fix in helping]})
+            continue
+        _show(found, mode, rooms, helping)
+    if json:
+        show_json(rows)
+
+
+def _safe(found: Report | TrainingReport) -> bool:
+    from predictor.capacity import has_room
+
+    return has_room(found.memory)
+
+
+def _row(found: Report | TrainingReport, mode: str) -> dict[str, Any]:
+    """The answer's row without its times."""
+    kept = found.memory.row()
+    told = {name: value for name, value in found.to_dict().items() if name in ("model", "gpu", "n_gpus", "notes")}
+    more = {"peak_phase": found.memory.peak_phase} if mode != "inference" else {}  # type: ignore[union-attr]
+    return {**told, "mode": mode, **kept, **more}
+
+
+def _show(found: Report | TrainingReport, mode: str, rooms: dict[str, Any], helping: list[Fix]) -> None:
+    need, per = found.memory, " on each" if found.n_gpus > 1 else ""
+    gpus = found.gpu.name if found.n_gpus == 1 else f"{found.n_gpus} × {found.gpu.name}"
+    kinds = {name: getattr(need, name) for name in NAMES if abs(getattr(need, name, 0.0)) >= 5e5}
+    if reused := kinds.pop("reused_bytes", 0.0):
+        kinds["reused_bytes"] = -reused
+    widest = max(abs(value) for value in kinds.values())
+    show(
+        ["kind", ">GB", ""],
+        [
+            [NAMES[name], gigabytes(value), ("░" if value < 0 else "█") * max(round(BAR * abs(value) / widest), 1)]
+            for name, value in kinds.items()
+        ],
+        title=f"{found.to_dict()['model']} · {mode} · {gpus}",
+    )
+    print(
+        f"  {gigabytes(need.total_bytes)} GB ({gigabytes(need.low_bytes)}–{gigabytes(need.high_bytes)}) of "
+        f"{gigabytes(need.capacity_bytes)} GB{per}; P(out of memory): {risk(need)}"
+    )
+    for name, value in rooms.items():
+        print(f"  {ROOMS[name]:<32}  {'–' if value is None else f'{value:,}'}")
+    if helping:
+        print()
+        show(
+            ["what would help", ">GB", "P(OOM)", ">speed"],
+            [
+                [fix.change, gigabytes(fix.memory.total_bytes), risk(fix.memory), f"{digits(fix.speed)} x"]
+                for fix in helping
+            ],
+        )
+        print("  Speed: tokens per second and GPU, over those of the run as asked.")
+    for note in dict.fromkeys(found.notes):
+        print(f"Note: {note}")

@@ -1,0 +1,215 @@
+"""What closed forms of memory miss: a learned correction, fragmentation, an interval, and the chance to run out.
+
+The part of a run's memory that lives and dies with it (activations, logits, gradients, cache) is multiplied by exp of a
+boosted residual, that of the whole by a boosted share of fragmentation, both fitted on simulated allocations
+(training/memory_residual.py). What is left is a distribution of log(truth / prediction), conformal and scaled by how
+much of the memory is not plain parameters (Vovk et al., Nonparametric predictive distributions, COPA 2017): its
+quantiles give the interval, its value at the card's capacity the probability of running out of memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from predictor.errors import InvalidBundle
+from predictor.gpu import Gpu
+from predictor.released import released_roots
+
+if TYPE_CHECKING:
+    import xgboost
+
+BUNDLE = "memory-1"
+MANIFEST = "memory.json"
+FORMAT = 1
+LEVEL = 0.8
+SUREST = 1e-4  # no probability is nearer to 0 or 1: what was never seen can happen
+# What the boosters see, in this order. More tokens never need less memory: with those features that change with their
+# number both boosters rise, or fall where the feature falls.
+FEATURES = (
+    "training",
+    "lora",
+    "qlora",
+    "width",
+    "eager",
+    "scores",
+    "checkpointing",
+    "logits_share",
+    "scores_share",
+    "layers",
+    "hidden",
+    "inter_share",
+    "vocab_share",
+    "attention_share",
+    "kv_share",
+    "norms_per_layer",
+    "rms_norm",
+    "gelu",
+    "relu",
+    "gated",
+    "positions",
+    "experts",
+    "accumulates",
+    "step_share",
+    "tokens",
+    "dynamic_share",
+)
+RISING = ("tokens", "dynamic_share", "scores_share")
+FALLING = ("logits_share", "checkpointing")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """Bytes on one GPU: total_bytes and the ends of its interval at the 80 % level, and what the GPU has.
+
+    correction_bytes: what the learned correction adds to the closed form, or takes from it. fragmentation_bytes: held
+    by the allocator beyond what is alive. runtime_bytes: CUDA context and communication buffers. p_oom: probability
+    that the run needs more than capacity_bytes.
+    """
+
+    correction_bytes: float
+    fragmentation_bytes: float
+    runtime_bytes: float
+    total_bytes: float
+    low_bytes: float
+    high_bytes: float
+    capacity_bytes: float
+    p_oom: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether the expected need is no more than the GPU has."""
+        return self.total_bytes <= self.capacity_bytes
+
+    def row(self) -> dict[str, Any]:
+        """One flat row: memory_bytes with its interval, and every kind of byte by its name.
+
+        closed_form_bytes: the total without what was learned. allocated_bytes: what PyTorch counts as allocated.
+        """
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        total, low, high = (found.pop(name) for name in ("total_bytes", "low_bytes", "high_bytes"))
+        closed = total - self.correction_bytes - self.fragmentation_bytes
+        ends = {"memory_bytes": total, "memory_bytes_low": low, "memory_bytes_high": high, "fits": self.fits}
+        allocated = total - self.runtime_bytes - self.fragmentation_bytes
+        return ends | found | {"closed_form_bytes": closed, "allocated_bytes": allocated}
+
+
+class Spread(NamedTuple):
+    """Inner quantiles, evenly spaced, of log(truth / prediction) over hypot(dynamic * share, fixed)."""
+
+    dynamic: float
+    fixed: float
+    quantiles: tuple[float, ...]
+
+    def scale(self, share: float) -> float:
+        """How far the logarithm is off where `share` of the memory is not plain parameters."""
+        return math.hypot(self.dynamic * share, self.fixed)
+
+    def quantile(self, p: float) -> float:
+        """The score below which a share p lies."""
+        return float(np.interp(p, self._shares(), self.quantiles))
+
+    def above(self, score: float) -> float:
+        """Probability of a greater score; beyond the outermost quantiles it falls as exp(-3 score)."""
+        shares, low, high = self._shares(), self.quantiles[0], self.quantiles[-1]
+        if score > high:
+            return (1 - shares[-1]) * math.exp(-3 * (score - high))
+        if score < low:
+            return 1 - shares[0] * math.exp(-3 * (low - score))
+        return 1 - float(np.interp(score, self.quantiles, shares))
+
+    def _shares(self) -> list[float]:
+        count = len(self.quantiles) + 1
+        return [number / count for number in range(1, count)]
+
+
+class MemoryModel(NamedTuple):
+    """The boosters, and the spread by "training" and "inference" of PyTorch, and "serving" by engines."""
+
+    correction: xgboost.Booster
+    fragmentation: xgboost.Booster
+    spreads: Mapping[str, Spread]
+
+    def factors(self, rows: Sequence[Mapping[str, float]]) -> tuple[list[float], list[float]]:
+        """exp of the correction of the dynamic part, and reserved over allocated bytes, of each row of FEATURES."""
+        table = np.array([[row[name] for name in FEATURES] for row in rows], dtype=np.float32)
+        found = (
+            np.exp(booster.inplace_predict(table, validate_features=False)).tolist()
+            for booster in (self.correction, self.fragmentation)
+        )
+        corrected, fragmented = found
+        return corrected, [max(share, 1.0) for share in fragmented]
+
+
+class ClosedForm(NamedTuple):
+    """A peak without what the runtime keeps, of which `dynamic` bytes are not plain parameters.
+
+    kind: whose spread it has. seen: values of FEATURES; None where nothing was learned, as of serving engines.
+    """
+
+    kind: str
+    peak: float
+    dynamic: float
+    runtime: float
+    seen: Mapping[str, float] | None
+
+
+def doubted(form: ClosedForm, gpu: Gpu) -> dict[str, float]:
+    """The fields of Need for a closed form."""
+    model = memory_model()
+    corrected, fragmented = 1.0, 1.0
+    if form.seen is not None:
+        ((corrected,), (fragmented,)) = model.factors([form.seen])
+    alive = form.peak + form.dynamic * (corrected - 1.0)
+    total = alive * fragmented + form.runtime
+    spread, capacity = model.spreads[form.kind], float(gpu.mem_bytes)
+    scale = spread.scale(form.dynamic / total)
+    ends = [total * math.exp(scale * spread.quantile((1 + sign * LEVEL) / 2)) for sign in (-1, 1)]
+    return {
+        "correction_bytes": alive - form.peak,
+        "fragmentation_bytes": alive * (fragmented - 1.0),
+        "runtime_bytes": form.runtime,
+        "total_bytes": total,
+        "low_bytes": min(ends[0], total),
+        "high_bytes": max(ends[1], total),
+        "capacity_bytes": capacity,
+        "p_oom": min(max(spread.above(math.log(capacity / total) / scale), SUREST), 1 - SUREST),
+    }
+
+
+@lru_cache(maxsize=1)
+def memory_model() -> MemoryModel:
+    """The released correction; raises InvalidBundle where its files are broken."""
+    folder = next((root / BUNDLE for root in released_roots() if (root / BUNDLE / MANIFEST).is_file()), None)
+    if folder is None:
+        raise InvalidBundle(f"the released {BUNDLE}/{MANIFEST} is missing; install gpu-predictor again.")
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT or tuple(manifest["features"]) != FEATURES:
+            raise ValueError("made for another version")
+        spreads = {
+            name: Spread(float(entry["dynamic"]), float(entry["fixed"]), tuple(map(float, entry["quantiles"])))
+            for name, entry in manifest["spreads"].items()
+        }
+        boosters = [_booster(folder / entry["file"], entry["sha256"]) for entry in manifest["boosters"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidBundle(f"{folder / MANIFEST} cannot be used ({error}); install gpu-predictor again.") from None
+    return MemoryModel(boosters[0], boosters[1], spreads)
+
+
+def _booster(path: Any, sha256: str) -> xgboost.Booster:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"{path.name} is corrupt")
+    import xgboost
+
+    found = xgboost.Booster()
+    found.load_model(bytearray(content))
+    return found

@@ -1,0 +1,100 @@
+"""What a GPU has room for, and what makes a run fit."""
+
+from typing import Any
+
+import pytest
+
+from predictor.advice import fixes
+from predictor.answering import answer
+from predictor.bundle import load_bundle
+from predictor.capacity import RISK, fewest, has_room, largest, room, training_room
+from predictor.gpu import get_gpu
+from predictor.memory import memory
+from predictor.request import Request
+from predictor.training_memory import training_memory
+from predictor.workloads import Workload, get_model
+from predictor.workloads.training import TrainingSetting
+
+H100 = get_gpu("H100")
+LLAMA_8B = get_model("Llama-3.1-8B")
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 99, 100, 101, 1000])
+@pytest.mark.parametrize("limit", [0, 1, 2, 7, 100])
+def test_the_largest_that_fits(limit: int, most: int) -> None:
+    assert largest(lambda size: size <= limit, most) == (min(limit, most) or None)
+
+
+def test_the_fewest_that_fit() -> None:
+    wanted = (1, 2, 3, 9, 5000)
+    assert [fewest(lambda gpus, least=least: gpus >= least) for least in wanted] == [1, 2, 4, 16, None]  # type: ignore[misc]
+
+
+def test_the_largest_batch_has_room_and_one_more_has_not() -> None:
+    workload = Workload(model=LLAMA_8B, input_len=2048)
+    most = room(workload, H100).max_batch
+    assert most is not None
+    assert has_room(memory(Workload(model=LLAMA_8B, input_len=2048, batch=most), H100))
+    assert not has_room(memory(Workload(model=LLAMA_8B, input_len=2048, batch=most + 1), H100))
+
+
+def test_requests_at_once_times_their_length_are_the_tokens_of_the_cache() -> None:
+    found = room(Workload(model=LLAMA_8B, input_len=2000, output_len=48), H100)
+    assert found.max_kv_tokens is not None and found.max_concurrent_requests is not None
+    assert found.max_concurrent_requests == found.max_kv_tokens // 2048
+
+
+def test_70b_needs_two_gpus_in_fp8_and_four_in_bf16() -> None:
+    """141 GB of weights; two GPUs of 85.5 GB have 15 GB each left; 128 requests cache 24 GB on each."""
+    model = get_model("Llama-3.1-70B")
+    found = {dtype: room(Workload(model=model, dtype=dtype, batch=128), H100) for dtype in ("fp8", "bf16")}
+    assert (found["fp8"].min_tp, found["bf16"].min_tp) == (2, 4)
+    assert (found["fp8"].min_n_gpus, found["bf16"].min_n_gpus) == (2, 4)
+
+
+def test_an_encoder_has_no_cache_to_fill() -> None:
+    found = room(Workload(model=get_model("bert-large"), input_len=512), H100)
+    assert found.max_kv_tokens is found.max_concurrent_requests is found.max_context_len is None
+    assert found.max_batch and found.min_n_gpus == 1
+
+
+def test_room_to_train() -> None:
+    setting = TrainingSetting(method="lora", seq_len=2048, kernels="eager", checkpointing="full")
+    found = training_room(LLAMA_8B, H100, setting)
+    assert found.max_micro_batch and found.max_seq_len and found.min_n_gpus == 1
+    whole = training_room(LLAMA_8B, H100, TrainingSetting(seq_len=2048, checkpointing="full"))
+    assert whole.max_micro_batch is None and whole.min_n_gpus == 4
+
+
+def advised(**asked: Any) -> Any:
+    request = Request(**asked)
+    model, gpu, bundle = get_model(request.model), get_gpu(request.gpu), load_bundle()
+    found = answer(request, bundle, model, gpu)
+    return found, fixes(found, request, model, gpu, bundle)
+
+
+def test_advice_needs_less_and_tells_what_it_costs() -> None:
+    found, helping = advised(model="Llama-3.1-70B", gpu="H100", batch=16, input_len=4096)
+    assert found.memory.p_oom > 0.9 and helping[0].has_room
+    assert {"dtype", "tp"} <= {name for fix in helping for name in fix.settings}
+    for fix in helping:
+        assert fix.memory.total_bytes < found.memory.total_bytes and fix.speed > 0
+        again = answer(Request(model="Llama-3.1-70B", gpu="H100", batch=16, input_len=4096, **{**fix.settings}))
+        assert again.memory.total_bytes == fix.memory.total_bytes
+    assert [fix.has_room for fix in helping] == sorted((fix.has_room for fix in helping), reverse=True)
+
+
+def test_changes_add_up_where_none_alone_is_enough() -> None:
+    _, helping = advised(model="Qwen2.5-32B", gpu="RTX 4090", phase="train", method="qlora", seq_len=4096)
+    assert helping[0].has_room and len(helping[0].settings) > 1
+    assert not any(fix.has_room for fix in helping[1:])
+
+
+def test_training_advice_keeps_the_tokens_of_a_step() -> None:
+    _, helping = advised(
+        model="Llama-3.1-8B", gpu="H100", phase="train", method="lora", micro_batch=32, checkpointing="full"
+    )
+    smaller = next(fix for fix in helping if "micro_batch" in fix.settings)
+    assert smaller.settings["micro_batch"] * smaller.settings["grad_accum"] >= 32
+    setting = TrainingSetting(method="lora", kernels="eager", checkpointing="full", **smaller.settings)
+    assert training_memory(LLAMA_8B, H100, setting).p_oom <= RISK
