@@ -125,9 +125,13 @@ def kv_cache_bytes_per_token(workload: Workload) -> float:
 
 def kv_cache_bytes(workload: Workload) -> float:
     """Cache of all sequences at their full length on one GPU, in whole blocks; a sliding-window layer keeps its window
-    only. An engine that gives every layer the same cache keeps all of it and needs more.
+    only. An engine that gives every layer the same cache keeps all of it and needs more. Transformers keeps a whole
+    prompt until the first token follows (DynamicSlidingWindowLayer holds a view).
     """
-    return workload.local_batch * sequence_bytes(workload, workload.input_len + workload.output_len)
+    each = sequence_bytes(workload, workload.input_len + workload.output_len)
+    if workload.engine == "torch":
+        each = max(each, kv_cache_bytes_per_token(workload) * workload.input_len)
+    return workload.local_batch * each
 
 
 def sequence_bytes(workload: Workload, length: int) -> float:

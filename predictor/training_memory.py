@@ -17,7 +17,7 @@ from predictor.memory_features import CHECKPOINTINGS, shape_features, share, tok
 from predictor.ops import Attention, Gemm
 from predictor.workloads.backward import training_forward
 from predictor.workloads.base import Layout, OpCall
-from predictor.workloads.saved import Autograd, saved_bytes, scores_bytes
+from predictor.workloads.saved import Autograd, saved_bytes, score_gradient_bytes, scores_bytes
 from predictor.workloads.training import Parameters, Trainable, TrainingSetting, parameters, training_step_ops
 
 # Of a learned parameter: moments, by optimizer, in elements of fp32 or of the weights' format.
@@ -87,18 +87,19 @@ def closed_form(model: Trainable, setting: TrainingSetting) -> tuple[dict[str, f
     served = training_step_ops(model, setting)
     owned = _owned(model, served, setting)
     kept = _activations(model, served, setting)
+    passing = kept.again + score_gradient_bytes(served, autograd(served, setting))
     kinds = {
         "weights_bytes": _weights(owned, setting),
         "gradients_bytes": _gradients(owned, setting),
         "optimizer_bytes": _optimizer(owned, setting),
-        "activations_bytes": kept.until_backward + kept.again,
+        "activations_bytes": kept.until_backward + passing,
         "logits_bytes": _logits(served, setting),
         "autocast_bytes": _copies(owned, setting),
         "gathered_bytes": _gathered(owned, model, setting),
     }
     resident = kinds["weights_bytes"] + kinds["optimizer_bytes"] + kinds["gathered_bytes"]
     gradients = kinds["gradients_bytes"]
-    loss = kept.until_backward + max(kept.again, kinds["logits_bytes"]) + kinds["autocast_bytes"]
+    loss = kept.until_backward + max(passing, kinds["logits_bytes"]) + kinds["autocast_bytes"]
     twice, stepping = _table_gradient(model, owned, setting), _step_bytes(owned, setting, _largest(served, setting))
     peaks = {
         "forward_peak_bytes": resident + loss + (gradients if setting.grad_accum > 1 else 0.0),

@@ -108,7 +108,8 @@ def test_eager_attention_keeps_the_scores() -> None:
         for name in ("flash2", "eager")
     )
     repeated = 2 * 2 * 2048 * (32 - 8) * 128  # keys and values for every head
-    assert eager - flash == pytest.approx(32 * (6 * 32 * 2048**2 + repeated))
+    gradients = 5.5 * 32 * 2048**2  # of one layer
+    assert eager - flash == pytest.approx(32 * (6 * 32 * 2048**2 + repeated) + gradients)
 
 
 @given(batch=st.integers(1, 32), length=st.integers(1, 2000), more=st.integers(1, 2000))

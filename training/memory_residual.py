@@ -99,7 +99,8 @@ def _inference(row: dict[str, Any], model: Any, dtype: str) -> ClosedForm:
     if not getattr(model, "fixed_len", 0) and model.max_len < sizes["input_len"] + new:
         model = replace(model, max_len=sizes["input_len"] + new)
     kinds, form = memory.closed_form(Workload(model=model, engine="torch", output_len=new, dtype=dtype, **sizes))
-    logits = 6.0 * sizes["batch"] * sizes["input_len"] * model.vocab if row["logits"] == "all" else 0.0
+    each = (4.0 if dtype == "fp32" else 6.0) if row["logits"] == "all" else 0.0
+    logits = each * sizes["batch"] * sizes["input_len"] * model.vocab
     more = max(logits - kinds["activations_bytes"], 0.0)
     return form._replace(peak=form.peak + more, dynamic=form.dynamic + more)
 

@@ -1,10 +1,11 @@
 """Replays measured end-to-end figures and prints the error by table × GPU × model × metric, absolute and signed.
 
-    python training/validate.py [--truth ../shared/truth] [--sources ../shared/sources] [--bundle NAME] [--out FILE.csv]
+    predictor validate [--truth ../shared/truth] [--sources ../shared/sources] [--bundle NAME] [--only MODULE] [--out CSV]
 
 Each module of training/validation replays one table: `NAME`, `ROOT` ("truth" or "sources") and `replay(root, bundle)`,
-which gives a frame of table, gpu, model, engine, metric, measured, predicted, low, high, fitted. A table that is not
-there is skipped with a word. `fitted` rows chose a constant; errors are those of the others, where there are any.
+which gives a frame of table, gpu, model, engine, metric, measured, predicted, low, high, fitted; of memory also closed,
+the closed form alone, whose errors stand beside. A table that is not there is skipped with a word. `fitted` rows chose
+a constant; errors are those of the others, where there are any.
 """
 
 from __future__ import annotations
@@ -31,10 +32,14 @@ def main() -> None:
     parser.add_argument("--truth", type=Path, default=os.environ.get("PREDICTOR_TRUTH", SHARED / "truth"))
     parser.add_argument("--sources", type=Path, default=os.environ.get("PREDICTOR_DATA", SHARED / "sources"))
     parser.add_argument("--bundle", default="")
+    parser.add_argument("--only", default="", help="one module of training/validation, such as memory")
     parser.add_argument("--out", type=Path, help="write every replayed row as CSV")
     options = parser.parse_args()
     bundle = load_bundle(options.bundle)
-    found = [replayed(module, options, bundle) for module in modules()]
+    chosen = [module for module in modules() if options.only in ("", module.__name__)]
+    if not chosen:
+        sys.exit(f"error: there is no training/validation/{options.only}.py with a replay.")
+    found = [replayed(module, options, bundle) for module in chosen]
     frames = [frame for frame in found if frame is not None and len(frame)]
     if not frames:
         sys.exit("error: no table found; give --truth and --sources.")
@@ -77,6 +82,9 @@ def errors(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
         signed=("signed", "median"),
         coverage=("inside", "mean"),
     )
+    if "closed" in rows and rows["closed"].notna().any():
+        closed = (rows["closed"] / rows["measured"] - 1).abs().groupby([rows[key] for key in keys], observed=True)
+        found = found.assign(closed_median=closed.median(), closed_mean=closed.mean())
     return found.round(3)
 
 

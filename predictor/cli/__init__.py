@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from predictor.cli import check, disaggregated, doctor, evaluate, gpus, memory, models, op, predict, train
+from predictor.cli import check, disaggregated, doctor, evaluate, gpus, memory, models, op, predict, train, validate
 from predictor.errors import PredictorError
 
 COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
@@ -24,6 +24,7 @@ COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     check.add,
     train.add,
     evaluate.add,
+    validate.add,
     doctor.add,
 )
 

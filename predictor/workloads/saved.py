@@ -16,7 +16,7 @@ from predictor.workloads.base import OpCall
 
 # Bytes per element of each kind of pass beside what a product reads: in 16 bits, in fp32, under autocast (residual
 # stream and norms in fp32). A norm keeps its input; eager RMS norms a copy of it in fp32 and, where their weights
-# learn, the normed values. ReLU keeps its output, which the next product reads anyway. A gate keeps both factors, eager
+# learn, the normed values. A gate keeps both factors, eager
 # ones the activated one too.
 KEPT: Mapping[str, Mapping[str, tuple[float, float, float]]] = {
     "fused": {
@@ -39,6 +39,8 @@ KEPT: Mapping[str, Mapping[str, tuple[float, float, float]]] = {
 NORM_WEIGHT = (2.0, 4.0, 4.0)  # the normed values, which only a learned weight needs
 # Of each score of eager attention: the softmax in fp32, and in 16 bits as the next product reads it.
 SCORE_BYTES = (6.0, 4.0, 6.0)
+# And while the gradients of one layer are taken: those of both, and the softmax's.
+SCORE_GRADIENT_BYTES = (5.5, 8.0, 5.5)
 # "gelu_new" of transformers: x for its power, 0.5 x, the tanh and 1 + tanh, in 16 bits, fp32 and under autocast (where
 # the power is fp32).
 GELU_TANH = (8.0, 16.0, 12.0)
@@ -81,6 +83,12 @@ def scores_bytes(served: Iterable[OpCall], how: Autograd) -> float:
     return sum((_scores(op, how) + _output(op) * how.element_bytes) * count for op, count in found)
 
 
+def score_gradient_bytes(served: Iterable[OpCall], how: Autograd) -> float:
+    """Bytes that the backward pass of eager attention needs for a while, in the layer that needs most."""
+    found = [_pairs(call.op) for call in served if isinstance(call.op, Attention)]
+    return SCORE_GRADIENT_BYTES[how.width] * max(found, default=0.0) if how.scores else 0.0
+
+
 def kept_bytes(call: OpCall, how: Autograd) -> float:
     """Bytes kept of one call."""
     op, element = call.op, how.element_bytes
@@ -115,15 +123,23 @@ def _pass_bytes(op: Pointwise, how: Autograd) -> float:
     kernels = "eager" if how.adapters.kernels == "eager" else "fused"
     kind = str(op.kind).removeprefix("add_")
     # bitsandbytes' 4-bit layers hand on what they got: fp32 under autocast (nn/modules.py: Linear4bit.forward).
-    width = 1 if how.width == 2 and how.adapters.quantization and "norm" not in kind else how.width
+    widened = how.width == 2 and bool(how.adapters.quantization)
+    if kind == "relu":  # its output, which the next product keeps as well, unless it is frozen or narrows it first
+        unread = how.adapters.rank > 0 and how.adapters.targets != "all"
+        return 4.0 if widened else how.element_bytes if unread else 0.0
+    width = 1 if widened and "norm" not in kind else how.width
     each = KEPT[kernels].get(kind, (0.0, 0.0, 0.0))[width]
     frozen = how.adapters.rank > 0 and kind == "rms_norm" and kernels == "eager"
     return each - NORM_WEIGHT[how.width] if frozen else each
 
 
 def _scores(op: Attention, how: Autograd) -> float:
-    pairs = float(op.batch) * float(op.heads) * float(op.q_len) * float(op.kv_len)
-    return SCORE_BYTES[how.width] * pairs if how.scores else 0.0
+    return SCORE_BYTES[how.width] * _pairs(op) if how.scores else 0.0
+
+
+def _pairs(op: Attention) -> float:
+    """Scores of all heads."""
+    return float(op.batch) * float(op.heads) * float(op.q_len) * float(op.kv_len)
 
 
 def _output(op: Attention) -> float:
