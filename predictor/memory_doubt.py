@@ -212,4 +212,5 @@ def _booster(path: Any, sha256: str) -> xgboost.Booster:
 
     found = xgboost.Booster()
     found.load_model(bytearray(content))
+    found.set_param({"nthread": 1})  # a row at a time: threads cost more than they save
     return found

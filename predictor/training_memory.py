@@ -157,7 +157,8 @@ def _weights(owned: Parameters, setting: TrainingSetting) -> float:
         found = owned.layer * FOUR_BIT_BYTES[setting.quantization]
         found += owned.table * table + owned.learned_layer * element
     else:
-        found = (whole + (owned.learned_layer if setting.method == "lora" else 0.0)) * element
+        # PEFT keeps the frozen tables beside those that learn (modules_to_save)
+        found = (whole + (owned.learned_layer + owned.learned_table if setting.method == "lora" else 0.0)) * element
     if setting.offload == "parameters":
         return 0.0
     return found / (setting.dp if setting.zero_stage > 2 else 1)

@@ -1,6 +1,6 @@
 """Replays measured end-to-end figures and prints the error by table × GPU × model × metric, absolute and signed.
 
-    predictor validate [--truth ../shared/truth] [--sources ../shared/sources] [--bundle NAME] [--only MODULE] [--out CSV]
+    predictor validate [--truth FOLDER] [--sources FOLDER] [--bundle NAME] [--only MODULE] [--out FILE.csv]
 
 Each module of training/validation replays one table: `NAME`, `ROOT` ("truth" or "sources") and `replay(root, bundle)`,
 which gives a frame of table, gpu, model, engine, metric, measured, predicted, low, high, fitted; of memory also closed,

@@ -133,5 +133,8 @@ def _show(found: Report | TrainingReport, mode: str, rooms: dict[str, Any], help
             ],
         )
         print("  Speed: tokens per second and GPU, over those of the run as asked.")
+    at_once = rooms.get("max_concurrent_requests")
+    if need.fits and at_once is not None and at_once < found.to_dict()["batch"]:
+        print(f"Note: with its default share of the memory the engine runs {at_once} of them at once; others wait.")
     for note in dict.fromkeys(found.notes):
         print(f"Note: {note}")

@@ -73,6 +73,8 @@ def _predict(
     print(f"Bundle {opened.id}; in brackets the interval at the {opened.level:.0%} level.")
     for note in dict.fromkeys(note for report in reports for note in report.notes):
         print(f"Note: {note}")
+    if any(not report.memory.fits for report in reports):
+        print("Note: `predictor memory` with the same options says what would make it fit.")
     for report in reports if explain else ():
         for phase in dict.fromkeys(line.phase for line in report.ops):
             _show_ops(report, phase)

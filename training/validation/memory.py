@@ -48,7 +48,8 @@ WIDE_LOGIT_BYTES = 6.0  # as computed and as widened
 MOVED_LOGIT_BYTES = 4.0
 CHUNKS = 8
 EXLLAMA_ROWS = 2048 * 8  # scratch space in fp32 of ExLlamaV2 in AutoGPTQ, qlinear_exllamav2.py: temp_fwd_size
-# Without DeepSpeed and so under autocast, which takes the loss in fp32 (Qwen, finetune/finetune_lora_single_gpu.sh).
+# Without DeepSpeed (Qwen, finetune/finetune_lora_single_gpu.sh): weights, gradients and moments in 16 bits, PyTorch's
+# own AdamW, and autocast, which takes the loss in fp32.
 AUTOCAST = ("LoRA", "LoRA (emb)")
 WHOLE_LOSS = ("Packed Dataset", "Compile")
 GPTQ = {"7B": "Llama-2-7b-hf", "13B": "Llama-2-13b-hf", "65B": "llama-65b"}
@@ -124,8 +125,10 @@ def _qwen(root: Path) -> Iterator[Run]:
         if (setting := QWEN_METHODS.get(row["method"])) is None:
             continue
         gpus, length = int(str(row["row"]).split("|")[-1]), int(row["seq_len"])
-        kernels = "eager" if row["method"] in AUTOCAST else setting.kernels
-        form = _trained(row["model"], replace(setting, seq_len=length, dp=gpus, kernels=kernels))
+        setting = replace(setting, seq_len=length, dp=gpus)
+        if row["method"] in AUTOCAST:
+            setting = replace(setting, kernels="eager", precision="pure", optimizer="adamw_foreach")
+        form = _trained(row["model"], setting)
         yield Run(QWEN, row["model"], row["method"], str(length), row["peak_mem_gb"] * GB / gpus, form, allocated=False)
 
 
