@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +13,19 @@ from predictor.cost import usd_per_hour
 from predictor.errors import InvalidRequest, PredictorError
 from predictor.gpu import Gpu, catalogue, resolve_gpu
 from predictor.gpu_lint import lint
-from predictor.prediction import as_run_on, basis_of, doubts_of, limiter_of, report
-from predictor.report import Report
+from predictor.prediction import (
+    Asked,
+    Phase,
+    as_run_on,
+    basis_of,
+    composed,
+    doubts_of,
+    limiter_of,
+    lines_of,
+    op_lines,
+    phases,
+)
+from predictor.report import OpLine, Report
 from predictor.request import RESULTS, Request, check_names
 from predictor.scheduler import Load
 from predictor.serving import serve
@@ -51,12 +62,7 @@ def answer(
     request: Request, bundle: str | Path | Bundle = "", model: Model | None = None, gpu: Gpu | None = None
 ) -> Report | TrainingReport:
     """The answer to one request; `model` and `gpu` replace the names in it."""
-    known, note = (gpu, "") if gpu else resolve_gpu(request.gpu)
-    doubts = [] if known.name in catalogue() or known.partition else lint(known)
-    opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-    found = _sized(model or get_model(request.model), request.image_size)
-    notes = tuple(text for text in (note, *doubts, *found.notes) if text)
-    asked = _Asked(request, found, known, opened, notes, request.usd_per_hour or usd_per_hour(known))
+    asked = _understood(request, bundle if isinstance(bundle, Bundle) else load_bundle(bundle), model, gpu)
     return _train(asked) if request.phase == "train" else _serve(asked)
 
 
@@ -69,11 +75,68 @@ class _Asked(NamedTuple):
     price_usd: float | None
 
 
+def _understood(request: Request, bundle: Bundle, model: Model | None, gpu: Gpu | None) -> _Asked:
+    known, note = (gpu, "") if gpu else resolve_gpu(request.gpu)
+    doubts = [] if known.name in catalogue() or known.partition else lint(known)
+    found = _sized(model or get_model(request.model), request.image_size)
+    notes = tuple(text for text in (note, *doubts, *found.notes) if text)
+    return _Asked(request, found, known, bundle, notes, request.usd_per_hour or usd_per_hour(known))
+
+
 def _serve(asked: _Asked) -> Report:
     workload, note = served_workload(asked.request, asked.model, asked.gpu)
-    found = report(workload, asked.gpu, asked.bundle, tuple(text for text in (*asked.notes, note) if text))
+    lines = op_lines(phases(workload), asked.gpu, workload.engine, asked.bundle)
+    return _served(asked, workload, note, lines)
+
+
+def _served(asked: _Asked, workload: Workload, note: str, lines: list[list[OpLine]]) -> Report:
+    """The report of a workload whose phases have these lines."""
+    found = composed(workload, asked.gpu, asked.bundle, lines, tuple(text for text in (*asked.notes, note) if text))
     found = replace(found, request=asked.request, price_usd=asked.price_usd)
     return _under_load(found, asked) if asked.request.scheduling == "continuous" else found
+
+
+def answers(requests: Iterable[Request], bundle: Bundle) -> Iterator[Report | TrainingReport | PredictorError]:
+    """The answer to each of many requests, in order, or the error that it ends with; equal to `answer` to the bit.
+
+    Operators that several have in common are predicted once, all of a kind together.
+    """
+    understood = [_attempt(_prepared, request, bundle) for request in requests]
+    served = [each for each in understood if isinstance(each, _Prepared)]
+    lines = iter(lines_of([Asked(each.steps, each.asked.gpu, each.workload.engine) for each in served], bundle))
+    for each in understood:
+        if isinstance(each, _Prepared):
+            yield _attempt(_served, each.asked, each.workload, each.note, next(lines))
+        elif isinstance(each, _Asked):
+            yield _attempt(_train, each)
+        else:
+            yield each
+
+
+class _Prepared(NamedTuple):
+    """A request to serve, before its operators are predicted."""
+
+    asked: _Asked
+    workload: Workload
+    note: str
+    steps: list[Phase]
+
+
+def _prepared(request: Request, bundle: Bundle) -> _Prepared | _Asked:
+    """What a request runs; of training, which predicts on its own, the request."""
+    asked = _understood(request, bundle, None, None)
+    if request.phase == "train":
+        return asked
+    workload, note = served_workload(request, asked.model, asked.gpu)
+    return _Prepared(asked, workload, note, phases(workload))
+
+
+def _attempt(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What the function returns, or the error that names what is wrong with the request."""
+    try:
+        return function(*arguments)
+    except PredictorError as error:
+        return error
 
 
 def served_workload(request: Request, model: Model, gpu: Gpu) -> tuple[Workload, str]:
@@ -171,10 +234,17 @@ def answer_row(row: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:
     What cannot be answered is said in `error`, and the other results are None. A column that already has the name of a
     result raises InvalidRequest.
     """
-    if clash := [name for name in RESULTS if name in row]:
+    return next(answer_rows([row], bundle))
+
+
+def answer_rows(rows: Iterable[Mapping[str, Any]], bundle: Bundle) -> Iterator[dict[str, Any]]:
+    """`answer_row` of many, in order; what they have in common is predicted once."""
+    given = list(rows)
+    if given and (clash := [name for name in RESULTS if name in given[0]]):
         raise InvalidRequest(f"the table already has a column {clash[0]}, which is a result; rename it.")
-    try:
-        found = answer(Request.of(row), bundle).to_dict()
-    except PredictorError as error:
-        found = {"error": str(error)}
-    return {**row, **{name: found.get(name) for name in RESULTS}}
+    requests = [_attempt(Request.of, row) for row in given]
+    found = answers((each for each in requests if isinstance(each, Request)), bundle)
+    for row, request in zip(given, requests, strict=True):
+        said = next(found) if isinstance(request, Request) else request
+        told = {"error": str(said)} if isinstance(said, PredictorError) else said.to_dict()
+        yield {**row, **{name: told.get(name) for name in RESULTS}}

@@ -21,7 +21,7 @@ from predictor.memory import memory
 from predictor.ops import Collective, Op
 from predictor.ops.base import stack, text_column
 from predictor.ops.dtypes import Array
-from predictor.report import Interval, OpLine, Report, doubted, shape_of
+from predictor.report import Interval, OpLine, Report, doubted
 from predictor.roofline import roofline
 from predictor.topology import DOUBT, between_nodes_s, within_node
 from predictor.workloads.base import OpCall
@@ -38,6 +38,7 @@ STOOD_IN = frozenset({("trtllm", "gemm", "fp8"), ("trtllm", "gemm", "nvfp4"), ("
 HOST_TIMED = frozenset({("gemm", "fp32"), ("conv", "fp32")})
 ALONE = Setting(engine="torch", timing="host")
 HOST_DOUBT = 0.25  # share by which the host times of another server may differ
+Phase = tuple[str, Sequence[OpCall]]  # its name and what one step of it runs
 SLOWEST_OF_BOUND = 20.0  # upper end of "bound-only": no family's median call is further from its bound
 
 
@@ -118,9 +119,27 @@ def report(
     engine: by default that of the workload's name on the hosts of such GPUs.
     What does not generate has one pass, whose time is TTFT and E2E; its tokens are those of the input.
     """
+    lines = op_lines(phases(workload), gpu, workload.engine, bundle)
+    return composed(workload, gpu, bundle, lines, notes, engine)
+
+
+def phases(workload: Workload) -> list[Phase]:
+    """The steps that a report is made of: the prompt, and decode steps at a few lengths."""
+    decodes = [("decode", workload.decode_ops(int(length))) for length in _decode_lengths(workload)]
+    return [("prefill", workload.prefill_ops()), *decodes]
+
+
+def composed(
+    workload: Workload,
+    gpu: Gpu,
+    bundle: Bundle,
+    lines: Sequence[list[OpLine]],
+    notes: tuple[str, ...] = (),
+    engine: Engine | None = None,
+) -> Report:
+    """The report of a workload whose `phases` have these lines."""
     points = _decode_lengths(workload)
-    asked = [("prefill", workload.prefill_ops()), *(("decode", workload.decode_ops(int(kv))) for kv in points)]
-    prefill, *decodes = op_lines(asked, gpu, workload.engine, bundle)
+    prefill, *decodes = lines
     ttft, tpots = _filled(step(prefill, gpu, bundle), workload.pp), [step(lines, gpu, bundle) for lines in decodes]
     tpot = Interval(*(float(_mean_over(points, [t[i] for t in tpots])) for i in range(3)))
     ttft, tpot = with_host(workload, engine or get_engine(workload.engine).beside(gpu.generation), ttft, tpot)
@@ -207,29 +226,58 @@ def _first(names: Sequence[str], most: int = 3) -> str:
     return ", ".join([*names[:most], *more])
 
 
-def op_lines(
-    steps: Sequence[tuple[str, Sequence[OpCall]]], gpu: Gpu, engine: str, bundle: Bundle
-) -> list[list[OpLine]]:
-    """The lines of each (phase, calls), in order; the calls of one estimator are predicted together as a column."""
-    asked = [call for _, part in steps for call in part]
-    calls = [call._replace(op=within_node(call.op, gpu)) if isinstance(call.op, Collective) else call for call in asked]
-    batches: dict[tuple[str, ...], list[int]] = {}
-    for position, call in enumerate(calls):
-        batches.setdefault((call.op.estimator, *call.op.texts()), []).append(position)
-    found: dict[int, tuple[OpPrediction, int]] = {}
-    for positions in batches.values():
-        ops = stack([calls[i].op for i in positions])
-        if {(ops.family, dtype) for dtype in _dtypes(ops)} & HOST_TIMED:
-            column = predict_streamed(ops, gpu, bundle)
-        else:
-            column = predict_op(ops, gpu, Setting(engine=_measured_as(engine, ops)), bundle)
-        found |= {i: (column, row) for row, i in enumerate(positions)}
-    lines, start = [], 0
-    for phase, part in steps:
-        each = [_line(phase, call, *found[start + i]) for i, call in enumerate(part)]
-        lines.append([_networked(line, call.op, gpu) for line, call in zip(each, part, strict=True)])
-        start += len(part)
-    return lines
+def op_lines(steps: Sequence[Phase], gpu: Gpu, engine: str, bundle: Bundle) -> list[list[OpLine]]:
+    """The lines of each (phase, calls), in order."""
+    return lines_of([Asked(steps, gpu, engine)], bundle)[0]
+
+
+class Asked(NamedTuple):
+    """Steps on a GPU, as an engine runs them."""
+
+    steps: Sequence[Phase]
+    gpu: Gpu
+    engine: str
+
+
+def lines_of(asked: Sequence[Asked], bundle: Bundle) -> list[list[list[OpLine]]]:
+    """For each of many, the lines of its steps; equal ops of one GPU and engine are predicted once, and those of one
+    estimator together as a column."""
+    columns: dict[tuple[str, ...], dict[Op, int]] = {}
+    whose: dict[tuple[str, ...], Asked] = {}
+    places: list[list[list[tuple[tuple[str, ...], int]]]] = []
+    for each in asked:
+        within = [[_place(call.op, each, columns, whose) for call in calls] for _, calls in each.steps]
+        places.append(within)
+    found = {key: _column(list(ops), whose[key], bundle) for key, ops in columns.items()}
+    return [
+        [
+            [
+                _networked(_line(phase, call, found[key], row), call.op, each.gpu)
+                for call, (key, row) in zip(calls, step_places, strict=True)
+            ]
+            for (phase, calls), step_places in zip(each.steps, within, strict=True)
+        ]
+        for each, within in zip(asked, places, strict=True)
+    ]
+
+
+def _place(
+    op: Op, asked: Asked, columns: dict[tuple[str, ...], dict[Op, int]], whose: dict[tuple[str, ...], Asked]
+) -> tuple[tuple[str, ...], int]:
+    """Column and row in which the op is predicted; a new one where it was not asked before."""
+    op = within_node(op, asked.gpu) if isinstance(op, Collective) else op
+    key = (str(id(asked.gpu)), asked.engine, op.estimator, *op.texts())
+    rows = columns.setdefault(key, {})
+    whose.setdefault(key, asked)
+    return key, rows.setdefault(op, len(rows))
+
+
+def _column(ops: Sequence[Op], asked: Asked, bundle: Bundle) -> OpPrediction:
+    """Predictions of ops of one estimator."""
+    column = stack(list(ops))
+    if {(column.family, dtype) for dtype in _dtypes(column)} & HOST_TIMED:
+        return predict_streamed(column, asked.gpu, bundle)
+    return predict_op(column, asked.gpu, Setting(engine=_measured_as(asked.engine, column)), bundle)
 
 
 def _measured_as(engine: str, op: Op) -> str:
@@ -249,7 +297,7 @@ def _line(phase: str, call: OpCall, column: OpPrediction, row: int) -> OpLine:
         phase,
         call.name,
         call.op.estimator,
-        shape_of(call.op),
+        call.op,
         call.count,
         Interval(*(float(x[row]) * call.count for x in (column.latency_s, column.low_s, column.high_s))),
         float(column.bound_s[row]) * call.count,

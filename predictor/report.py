@@ -40,7 +40,7 @@ class OpLine(NamedTuple):
     phase: str
     name: str
     estimator: str
-    shape: str
+    op: Op
     count: float  # type: ignore[assignment]  # hides tuple.count
     latency_s: Interval
     bound_s: float
@@ -48,6 +48,17 @@ class OpLine(NamedTuple):
     limiter: str
     basis: str
     outside: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> str:
+        """The fields of the op, short."""
+        return shape_of(self.op)
+
+    def row(self) -> dict[str, Any]:
+        """As a flat row."""
+        found = {name: value for name, value in self._asdict().items() if name not in ("op", "latency_s")}
+        ends = {f"latency_s{end}": value for end, value in zip(("", "_low", "_high"), self.latency_s, strict=True)}
+        return found | {"shape": self.shape} | ends
 
 
 @dataclass(frozen=True, slots=True)

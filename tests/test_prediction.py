@@ -14,7 +14,8 @@ from predictor.errors import InvalidRequest, PredictorError, UnknownModel, Unsup
 from predictor.features import Setting
 from predictor.gpu import Gpu, catalogue, get_gpu
 from predictor.ops import Attention, Collective, Gemm, Mla, Moe, Op, Pointwise
-from predictor.prediction import predict_op
+from predictor.prediction import Asked, composed, lines_of, phases, predict_op, report
+from predictor.workloads import Workload, get_model
 
 SOME_GPUS = ("H100", "A100", "L4", "MI300X", "B200", "RTX 4090", "V100", "T4", "M4 Max", "Arc B580")
 
@@ -229,3 +230,17 @@ def test_what_such_networks_cannot_do_is_said(asked: dict[str, Any], says: str) 
 def test_an_unknown_model_is_never_guessed() -> None:
     with pytest.raises(UnknownModel, match=r"Llama-3\.1-8B"):
         predict("Llama-3.1-9B", "H100")
+
+
+def test_many_are_predicted_as_one_is() -> None:
+    """To the bit, whatever else is in the column."""
+    model = get_model("Llama-3.1-8B")
+    cards = [get_gpu(name) for name in ("H100", "L4", "MI300X", "RTX 4090")]
+    jobs = [
+        (Workload(model=model, batch=1 + 3 * i, input_len=100 + 37 * i, output_len=8 + i), cards[i % 4])
+        for i in range(24)
+    ]
+    bundle = load_bundle()
+    many = lines_of([Asked(phases(job), gpu, job.engine) for job, gpu in jobs], bundle)
+    for (job, gpu), lines in zip(jobs, many, strict=True):
+        assert composed(job, gpu, bundle, lines).to_dict() == report(job, gpu, bundle).to_dict()

@@ -83,12 +83,7 @@ def _predict(
 def _row(report: Report | TrainingReport, explain: bool) -> dict[str, Any]:
     row = report.to_dict()
     if explain:
-        row["ops"] = [
-            line._asdict()
-            | {"latency_s": line.latency_s.value, "latency_s_low": line.latency_s.low}
-            | {"latency_s_high": line.latency_s.high}
-            for line in report.ops
-        ]
+        row["ops"] = [line.row() for line in report.ops]
     return row
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -28,16 +29,20 @@ class Op(ABC):
     at_least_zero: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in TEXT_FIELDS:
-                if field.name in ("dtype", "kv_dtype"):
+        for field in names_of(type(self)):
+            value = getattr(self, field)
+            if field in TEXT_FIELDS:
+                if field in ("dtype", "kv_dtype"):
                     for name in {value} if isinstance(value, str) else set(np.asarray(value).tolist()):
                         dtype_facts(name)
                 continue
-            object.__setattr__(self, field.name, self._checked(field.name, value))
+            object.__setattr__(self, field, self._checked(field, value))
 
     def _checked(self, name: str, value: Any) -> Number:
+        if type(value) in (float, int) and (name not in self.at_least_zero) <= value <= LARGEST:
+            whole = value == int(value) or name == "skew"  # nearly every call: as below, for one number
+            if whole:
+                return float(value)
         try:
             numbers = np.asarray(value, dtype=np.float64)
         except (TypeError, ValueError, OverflowError):
@@ -78,26 +83,32 @@ class Op(ABC):
         return 0.0
 
     def __len__(self) -> int:
-        sizes = [np.size(getattr(self, f.name)) for f in fields(self) if not isinstance(getattr(self, f.name), str)]
-        return max(sizes)
+        values = [getattr(self, name) for name in names_of(type(self))]
+        return max(1 if type(value) is float else np.size(value) for value in values if not isinstance(value, str))
 
     def texts(self) -> tuple[str, ...]:
         """The text fields of a scalar op."""
-        return tuple(str(getattr(self, f.name)) for f in fields(self) if f.name in TEXT_FIELDS)
+        return tuple([str(getattr(self, name)) for name in names_of(type(self)) if name in TEXT_FIELDS])
 
     def take(self, rows: Any) -> Self:
         """The calls at `rows` (an index array, mask or slice); scalar fields stay."""
-        chosen = {f.name: getattr(self, f.name) for f in fields(self)}
+        chosen = {name: getattr(self, name) for name in names_of(type(self))}
         return type(self)(**{k: v if isinstance(v, str | float) else np.asarray(v)[rows] for k, v in chosen.items()})
 
     def smallest(self) -> Self:
         """The least call of the same kind, which is all launch; text fields as they are."""
-        least = {f.name: f.name not in self.at_least_zero for f in fields(self) if f.name not in TEXT_FIELDS}
+        least = {name: name not in self.at_least_zero for name in names_of(type(self)) if name not in TEXT_FIELDS}
         return replace(self, **{name: float(value) for name, value in least.items()})
 
     def with_token_counts(self, counts: Mapping[str, Array]) -> Self:
         """The same calls with other counts, each (n_calls,), of what token_counts names."""
         return replace(self, **counts)
+
+
+@cache
+def names_of(kind: type[Op]) -> tuple[str, ...]:
+    """Names of the fields of a kind of op, in order."""
+    return tuple(field.name for field in fields(kind))
 
 
 def column(value: Number | int, length: int) -> Array:
@@ -117,7 +128,7 @@ def stack(calls: Sequence[Op]) -> Op:
     """
     first = calls[0]
     columns = {
-        f.name: getattr(first, f.name) if f.name in TEXT_FIELDS else np.array([getattr(c, f.name) for c in calls])
-        for f in fields(first)
+        name: getattr(first, name) if name in TEXT_FIELDS else np.array([getattr(call, name) for call in calls])
+        for name in names_of(type(first))
     }
     return type(first)(**columns)

@@ -30,7 +30,7 @@ from predictor.ops.base import stack
 from predictor.ops.gemm import Gemm
 from predictor.prediction import predict_streamed
 from predictor.prediction import step as engine_step
-from predictor.report import Interval, OpLine, shape_of
+from predictor.report import Interval, OpLine
 from predictor.workloads.base import OpCall
 from predictor.workloads.eager import (
     Gpt,
@@ -234,7 +234,7 @@ def lines(calls: Sequence[OpCall], gpu: Gpu, bundle: Bundle) -> list[OpLine]:
                 "forward",
                 call.name,
                 call.op.estimator,
-                shape_of(call.op),
+                call.op,
                 call.count,
                 Interval(streamed * call.count, *(max(end, bound) * call.count for end in ends)),
                 bound * call.count,
