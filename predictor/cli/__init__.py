@@ -11,12 +11,26 @@ from typing import Annotated
 
 import typer
 
-from predictor.cli import check, disaggregated, doctor, evaluate, gpus, memory, models, op, predict, train, validate
+from predictor.cli import (
+    batch,
+    check,
+    disaggregated,
+    doctor,
+    evaluate,
+    gpus,
+    memory,
+    models,
+    op,
+    predict,
+    train,
+    validate,
+)
 from predictor.errors import PredictorError
 
 COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     predict.add,
     memory.add,
+    batch.add,
     disaggregated.add,
     op.add,
     gpus.add,

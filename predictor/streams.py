@@ -1,0 +1,168 @@
+"""Tables of requests as streams: Parquet and CSV files, folders of them, fsspec URLs; and how answers are written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from predictor.errors import InvalidTable
+from predictor.request import RESULTS
+
+TEXTS = frozenset({"limiter", "basis", "bundle", "error"})
+ENDINGS = (".parquet", ".csv")
+
+
+class Source(NamedTuple):
+    """Files of one table, in order. identity: name, size and time of change of each, by which a change is noticed."""
+
+    files: tuple[str, ...]
+    identity: tuple[tuple[str, int, str], ...]
+    filesystem: Any = None
+
+
+def source_of(path: str) -> Source:
+    """The files of a path or an fsspec URL; raises InvalidTable where there is none, or where their endings differ."""
+    filesystem, root = _filesystem(path)
+    if filesystem is None:
+        files = _local(Path(root).expanduser())
+        stats = [Path(file).stat() for file in files]
+        identity = [(file, int(stat.st_size), str(stat.st_mtime_ns)) for file, stat in zip(files, stats, strict=True)]
+    else:
+        found = filesystem.find(root) if filesystem.isdir(root) else [root]
+        files = sorted(file for file in found if file.endswith(ENDINGS))
+        infos = [filesystem.info(file) for file in files]
+        identity = [
+            (file, int(info.get("size") or 0), str(info.get("etag") or info.get("mtime") or info.get("LastModified")))
+            for file, info in zip(files, infos, strict=True)
+        ]
+    if not files:
+        raise InvalidTable(f"{path} has no .parquet and no .csv; give a file, a folder or a URL of such.")
+    if len({Path(file).suffix for file in files}) > 1:
+        raise InvalidTable(f"{path} mixes .parquet and .csv; give a folder of one of them.")
+    return Source(tuple(files), tuple(identity), filesystem)
+
+
+def _filesystem(path: str) -> tuple[Any, str]:
+    if "://" not in path:
+        return None, path
+    try:
+        import fsspec
+    except ImportError:
+        raise InvalidTable(f"{path} is a URL; pip install fsspec and its file system, or copy it here.") from None
+    try:
+        filesystem, root = fsspec.core.url_to_fs(path)
+    except (ImportError, ValueError, OSError) as error:
+        raise InvalidTable(f"{path} cannot be opened ({error}); check the URL.") from None
+    return filesystem, root
+
+
+def _local(path: Path) -> list[str]:
+    if path.is_dir():
+        return sorted(str(file) for file in path.iterdir() if file.suffix in ENDINGS)
+    if not path.exists():
+        raise InvalidTable(f"{path} is not there; give a .parquet or .csv file, a folder of such, or a URL.")
+    if path.suffix not in ENDINGS:
+        raise InvalidTable(f"{path} must end in .parquet or .csv.")
+    return [str(path)]
+
+
+def chunks(source: Source, rows: int) -> Iterator[pa.Table]:
+    """The table in pieces of `rows` rows, the last one smaller; never more than that and a batch in memory."""
+    held: list[pa.RecordBatch] = []
+    count = 0
+    for batch in _batches(source, rows):
+        while count + batch.num_rows >= rows:
+            held.append(batch.slice(0, rows - count))
+            yield pa.Table.from_batches(held)
+            batch, held, count = batch.slice(rows - count), [], 0
+        if batch.num_rows:
+            held.append(batch)
+            count += batch.num_rows
+    if held:
+        yield pa.Table.from_batches(held)
+
+
+def _batches(source: Source, rows: int) -> Iterator[pa.RecordBatch]:
+    schema: pa.Schema | None = None
+    for file in source.files:
+        try:
+            with _opened(source, file) as opened:
+                for batch in _of_file(opened, file, rows):
+                    if schema is None:
+                        schema = batch.schema
+                    if batch.schema.names != schema.names:
+                        raise InvalidTable(f"{file} has other columns than {source.files[0]}; make them equal.")
+                    yield batch.cast(schema) if batch.schema != schema else batch
+        except pa.ArrowInvalid as error:
+            reason = str(error).splitlines()[0]
+            raise InvalidTable(f"{file} cannot be read ({reason}); write it again.") from None
+
+
+def _opened(source: Source, file: str) -> Any:
+    return Path(file).open("rb") if source.filesystem is None else source.filesystem.open(file, "rb")
+
+
+def _of_file(opened: Any, file: str, rows: int) -> Iterator[pa.RecordBatch]:
+    if file.endswith(".parquet"):
+        yield from pq.ParquetFile(opened).iter_batches(batch_size=rows)
+        return
+    # Cells stay the texts that they are; a request reads numbers from them.
+    names = pyarrow.csv.open_csv(opened).schema.names
+    opened.seek(0)
+    texts = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
+    yield from pyarrow.csv.open_csv(opened, convert_options=texts)
+
+
+def answered(table: pa.Table, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """The table with the columns of RESULTS of its rows."""
+    for name in RESULTS:
+        kind = pa.string() if name in TEXTS else pa.bool_() if name == "fits" else pa.float64()
+        table = table.append_column(name, pa.array([row[name] for row in rows], kind))
+    return table
+
+
+def write(table: pa.Table, path: Path) -> None:
+    """Write a table so that the file is there whole or not at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with draft.open("wb") as file:
+            _write(table, file, path.suffix)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _write(table: pa.Table, file: Any, ending: str) -> None:
+    if ending == ".csv":
+        pyarrow.csv.write_csv(table, file)
+    else:
+        pq.write_table(table, file)
+
+
+def joined(parts: Sequence[Path], path: Path) -> None:
+    """Write the parts as one file, in order, a part at a time in memory."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    writer: Any = None
+    try:
+        with draft.open("wb") as file:
+            for part in parts:
+                table = pq.read_table(part)
+                if writer is None:
+                    kind = pyarrow.csv.CSVWriter if path.suffix == ".csv" else pq.ParquetWriter
+                    writer = kind(file, table.schema)
+                writer.write_table(table)
+            if writer is not None:
+                writer.close()
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
