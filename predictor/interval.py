@@ -7,6 +7,7 @@ dtype, and on the regime: how near its bound a call runs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -35,12 +36,18 @@ def ends(latency_s: Array, bound_s: Array, dtypes: NDArray[Any], offsets: Offset
     return np.maximum(latency_s * np.exp(low), bound_s), latency_s * np.exp(high)
 
 
-def sum_of(values: Array, ends_s: Array, within: Array, same: NDArray[np.bool_], across: float) -> float:
-    """Distance from the sum of `values` to its end, from the distances of the parts, (n,) seconds.
+def sum_of(distances: Sequence[float], names: Sequence[str], within: Mapping[str, float], across: float) -> float:
+    """Distance from a sum to its end, from those of its parts, seconds.
 
-    Parts of one estimator correlate by `within` (n,), parts of two by `across`.
+    Parts of one estimator, whose names they are, correlate by `within` of that name, parts of two by `across`.
     """
-    distance = np.abs(ends_s - values)
-    correlations = np.where(same, np.sqrt(np.outer(within, within)), across)
-    np.fill_diagonal(correlations, 1.0)
-    return float(np.sqrt(distance @ correlations @ distance))
+    of_name: dict[str, float] = {}
+    squares: dict[str, float] = {}
+    for distance, name in zip(distances, names, strict=True):
+        of_name[name] = of_name.get(name, 0.0) + distance
+        squares[name] = squares.get(name, 0.0) + distance * distance
+    variance, apart = 0.0, sum(of_name.values()) ** 2
+    for name, whole in of_name.items():
+        variance += squares[name] + within[name] * (whole * whole - squares[name])
+        apart -= whole * whole
+    return sqrt(variance + across * max(apart, 0.0))

@@ -272,12 +272,36 @@ def _place(
     return key, rows.setdefault(op, len(rows))
 
 
-def _column(ops: Sequence[Op], asked: Asked, bundle: Bundle) -> OpPrediction:
+class _Column(NamedTuple):
+    """What was said of each op of a column: seconds and their ends, bound, bytes, limiter, fields outside."""
+
+    ends: list[tuple[float, float, float]]
+    bound_s: list[float]
+    bytes_moved: list[float]
+    limiter: list[str]
+    outside: list[tuple[str, ...]]
+    basis: str
+
+
+def _column(ops: Sequence[Op], asked: Asked, bundle: Bundle) -> _Column:
     """Predictions of ops of one estimator."""
     column = stack(list(ops))
     if {(column.family, dtype) for dtype in _dtypes(column)} & HOST_TIMED:
-        return predict_streamed(column, asked.gpu, bundle)
-    return predict_op(column, asked.gpu, Setting(engine=_measured_as(asked.engine, column)), bundle)
+        said = predict_streamed(column, asked.gpu, bundle)
+    else:
+        said = predict_op(column, asked.gpu, Setting(engine=_measured_as(asked.engine, column)), bundle)
+    outside: list[tuple[str, ...]] = [()] * len(ops)
+    for name, far in said.beyond.items():
+        for row in np.flatnonzero(far > 0).tolist():
+            outside[row] = (*outside[row], name)
+    return _Column(
+        list(zip(said.latency_s.tolist(), said.low_s.tolist(), said.high_s.tolist(), strict=True)),
+        said.bound_s.tolist(),
+        np.broadcast_to(column.bytes_moved(), (len(ops),)).tolist(),
+        [str(limiter) for limiter in said.limiter],
+        outside,
+        said.basis,
+    )
 
 
 def _measured_as(engine: str, op: Op) -> str:
@@ -291,20 +315,22 @@ def _dtypes(op: Op) -> set[str]:
     return set(text_column(getattr(op, "dtype", ""), len(op)).tolist())
 
 
-def _line(phase: str, call: OpCall, column: OpPrediction, row: int) -> OpLine:
+def _line(phase: str, call: OpCall, column: _Column, row: int) -> OpLine:
     """One call of a predicted column, times the number of such calls."""
+    name, op, count = call
+    value, low, high = column.ends[row]
     return OpLine(
         phase,
-        call.name,
-        call.op.estimator,
-        call.op,
-        call.count,
-        Interval(*(float(x[row]) * call.count for x in (column.latency_s, column.low_s, column.high_s))),
-        float(column.bound_s[row]) * call.count,
-        float(call.op.bytes_moved()) * call.count,
-        str(column.limiter[row]),
+        name,
+        op.estimator,
+        op,
+        count,
+        Interval(value * count, low * count, high * count),
+        column.bound_s[row] * count,
+        column.bytes_moved[row] * count,
+        column.limiter[row],
         column.basis,
-        tuple(name for name, far in column.beyond.items() if far[row] > 0),
+        column.outside[row],
     )
 
 
@@ -320,14 +346,13 @@ def _networked(line: OpLine, op: Op, gpu: Gpu) -> OpLine:
 
 def total(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> Interval:
     """A step is the sum of its ops; their errors correlate as they did on held-out GPUs."""
-    bound = bound_of(lines, gpu)
-    value, low, high = np.array([line.latency_s for line in lines]).T
-    names = np.array([line.estimator for line in lines])
-    within = np.array([bundle.entry(name)["correlation"] if bundle.has(name) else 1.0 for name in names])
-    same, across = names[:, None] == names[None, :], bundle.manifest["correlation_across"]
-    down, up = (sum_of(value, end, within, same, across) for end in (low, high))
-    middle = float(value.sum())
-    return Interval(*(max(end, bound) for end in (middle, middle - down, middle + up)))
+    bound, names = bound_of(lines, gpu), [line.estimator for line in lines]
+    within = {name: bundle.entry(name)["correlation"] if bundle.has(name) else 1.0 for name in set(names)}
+    across, said = bundle.manifest["correlation_across"], [line.latency_s for line in lines]
+    down = sum_of([each.value - each.low for each in said], names, within, across)
+    up = sum_of([each.high - each.value for each in said], names, within, across)
+    middle = sum([each.value for each in said])
+    return Interval(max(middle, bound), max(middle - down, bound), max(middle + up, bound))
 
 
 def bound_of(lines: Sequence[OpLine], gpu: Gpu) -> float:

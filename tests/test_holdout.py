@@ -97,7 +97,6 @@ def test_errors_that_a_gpu_has_in_common_are_told_from_scatter() -> None:
 
 
 def test_ends_of_a_sum_lie_between_those_of_independent_and_of_equal_errors() -> None:
-    values, high = np.array([1.0, 1.0]), np.array([1.3, 1.4])
-    same = np.ones((2, 2), dtype=bool)
-    ends = [sum_of(values, high, np.full(2, share), same, 0.0) for share in (0.0, 0.5, 1.0)]
+    ends = [sum_of([0.3, 0.4], ["gemm", "gemm"], {"gemm": share}, 0.0) for share in (0.0, 0.5, 1.0)]
+    assert sum_of([0.3, 0.4], ["gemm", "moe"], {"gemm": 1.0, "moe": 1.0}, 0.5) == pytest.approx(ends[1])
     assert ends == pytest.approx([0.5, np.sqrt(0.25 + 0.12), 0.7])

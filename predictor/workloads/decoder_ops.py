@@ -9,6 +9,7 @@ the attention kernel, ALiBi's too), soft-capping and scalar multipliers.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from predictor.ops import Attention, Collective, Gemm, Pointwise
@@ -36,9 +37,16 @@ def decoder_ops(model: Decoder, step: Step) -> tuple[OpCall, ...]:
     )
 
 
+@lru_cache(maxsize=2**16)  # of thousands of requests, most ops are equal
 def pointwise(kind: str, rows: float, cols: float, dtype: str) -> Pointwise:
     """Pointwise with positional fields."""
     return Pointwise(kind=kind, rows=rows, cols=cols, dtype=dtype)
+
+
+@lru_cache(maxsize=2**16)
+def gemm(m: float, n: float, k: float, dtype: str) -> Gemm:
+    """Gemm with positional fields."""
+    return Gemm(m=m, n=n, k=k, dtype=dtype)
 
 
 def embedding_calls(model: Decoder, step: Step) -> list[OpCall]:
@@ -74,7 +82,7 @@ def projection_calls(name: str, model: Decoder, step: Step, n: int, k: int) -> l
     The quantisation of narrow inputs is part of the measured GEMMs (aiconfigurator's collect_gemm.py times a whole
     linear layer), and engines fuse it into the op before.
     """
-    return [OpCall(name, Gemm(m=step.tokens, n=n, k=k, dtype=step.dtype), float(model.layers))]
+    return [OpCall(name, gemm(step.tokens, n, k, step.dtype), float(model.layers))]
 
 
 def feed_forward_calls(model: Decoder, step: Step, part: Shard) -> list[OpCall]:
@@ -145,7 +153,7 @@ def head_calls(model: Decoder, step: Step, part: Shard) -> list[OpCall]:
     if model.embedding_dim:
         narrow = Gemm(m=step.tokens, n=model.embedding_dim, k=model.hidden, dtype=dtype)
         calls.append(OpCall("embedding_out_proj", narrow, 1.0))
-    head = Gemm(m=step.batch, n=part.vocab, k=model.embedding_width, dtype=dtype)
+    head = gemm(step.batch, part.vocab, model.embedding_width, dtype)
     return [*calls, OpCall("lm_head", head, 1.0)]
 
 

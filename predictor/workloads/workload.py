@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from predictor.errors import InvalidRequest
 from predictor.ops import DTYPES, Collective
@@ -15,6 +16,11 @@ from predictor.workloads.single_pass import SinglePass
 
 ENGINES = ("vllm", "vllm-v0", "sglang", "trtllm", "torch")
 KV_DTYPES = ("fp32", "fp16", "bf16", "fp8", "int8", "nvfp4")
+
+
+@lru_cache(maxsize=1024)
+def _launched(model: Model, step: Step) -> tuple[OpCall, ...]:
+    return model.forward_ops(step)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +156,7 @@ class Workload:
 
     def launched(self) -> tuple[OpCall, ...]:
         """Operators that the host issues for a forward pass, of any size."""
-        return self.model.forward_ops(self.step("prefill", 1, 1))
+        return _launched(self.model, self.step("prefill", 1, 1)._replace(batch=1, prompt_len=1))
 
     def _ops(self, step: Step) -> tuple[OpCall, ...]:
         calls = self.model.forward_ops(step)
