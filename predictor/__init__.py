@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from predictor.bundle import Bundle, load_bundle
     from predictor.errors import PredictorError
     from predictor.features import Setting
+    from predictor.frames import predict_frame
     from predictor.gpu import Gpu, catalogue, get_gpu
     from predictor.ops import Attention, Collective, Conv, Gemm, Mla, Moe, Pointwise
     from predictor.prediction import predict_op
@@ -33,6 +34,7 @@ _HOME = {
     "bundle": ("Bundle", "load_bundle"),
     "errors": ("PredictorError",),
     "features": ("Setting",),
+    "frames": ("predict_frame",),
     "gpu": ("Gpu", "catalogue", "get_gpu"),
     "ops": ("Attention", "Collective", "Conv", "Gemm", "Mla", "Moe", "Pointwise"),
     "prediction": ("predict_op",),
@@ -69,6 +71,7 @@ __all__ = [
     "load_bundle",
     "models",
     "predict",
+    "predict_frame",
     "predict_network",
     "predict_op",
 ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow
 import pytest
 
 from predictor.answering import answer_row
@@ -17,6 +18,7 @@ from predictor.batch import MANIFEST, run
 from predictor.bundle import load_bundle
 from predictor.cli import main
 from predictor.errors import InvalidRequest, InvalidTable
+from predictor.frames import predict_frame
 from predictor.request import RESULTS
 from predictor.streams import chunks, source_of
 
@@ -200,3 +202,21 @@ def test_two_processes_make_the_same_table(table: Path, tmp_path: Path) -> None:
     run(str(table), tmp_path / "two.parquet", n_jobs=2, rows_per_part=10)
     one, two = (pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("one", "two"))
     pd.testing.assert_frame_equal(one, two)
+
+
+def test_a_frame_of_requests_is_answered_like_a_table(table: Path, tmp_path: Path) -> None:
+    frame = rows(30).set_index("id")
+    found = predict_frame(frame)
+    assert list(found.index) == list(range(30)) and list(found.columns) == [*frame.columns, *RESULTS]
+    job(table, tmp_path / "out.parquet")
+    assert list(found["tpot_s"]) == list(pd.read_parquet(tmp_path / "out.parquet")["tpot_s"])
+    arrow = predict_frame(pyarrow.Table.from_pandas(rows(30)))
+    assert arrow["tpot_s"].to_pylist() == list(found["tpot_s"])
+    with pytest.raises(InvalidTable, match="frame is list"):
+        predict_frame([])
+
+
+def test_a_polars_frame_stays_one() -> None:
+    polars = pytest.importorskip("polars")
+    found = predict_frame(polars.from_pandas(rows(3)))
+    assert isinstance(found, polars.DataFrame) and found["fits"].to_list() == [True] * 3

@@ -30,7 +30,7 @@ LAYERS = (
     ("disaggregated",),
     ("answering",),
     ("advice", "streams"),
-    ("batch",),
+    ("batch", "frames"),
     ("evaluate", "holdout"),
     ("calibration",),
     ("ledger",),
