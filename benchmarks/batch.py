@@ -9,6 +9,7 @@ the features they see, measured in one process. Each job is one run of `predicto
 from __future__ import annotations
 
 import argparse
+import gc
 import resource
 import subprocess
 import sys
@@ -67,6 +68,7 @@ def estimator_share(count: int) -> tuple[float, float]:
             inside += time.perf_counter() - began
 
     Estimator.latency_s = timed  # type: ignore[method-assign, assignment]
+    gc.disable()  # as a job does
     began = time.perf_counter()
     list(answer_rows(rows, bundle))
     seconds = time.perf_counter() - began
