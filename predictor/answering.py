@@ -15,7 +15,6 @@ from predictor.gpu import Gpu, catalogue, resolve_gpu
 from predictor.gpu_lint import lint
 from predictor.prediction import (
     Asked,
-    Phase,
     as_run_on,
     basis_of,
     composed,
@@ -84,13 +83,13 @@ def _understood(request: Request, bundle: Bundle, model: Model | None, gpu: Gpu 
 
 
 def _serve(asked: _Asked) -> Report:
-    workload, note = served_workload(asked.request, asked.model, asked.gpu)
-    lines = op_lines(phases(workload), asked.gpu, workload.engine, asked.bundle)
-    return _served(asked, workload, note, lines)
+    found = _prepared(asked)
+    return _served(found, op_lines(*found.steps, asked.bundle))
 
 
-def _served(asked: _Asked, workload: Workload, note: str, lines: list[list[OpLine]]) -> Report:
-    """The report of a workload whose phases have these lines."""
+def _served(prepared: _Prepared, lines: list[list[OpLine]]) -> Report:
+    """The report of a request whose steps have these lines."""
+    asked, workload, note, _ = prepared
     found = composed(workload, asked.gpu, asked.bundle, lines, tuple(text for text in (*asked.notes, note) if text))
     found = replace(found, request=asked.request, price_usd=asked.price_usd)
     return _under_load(found, asked) if asked.request.scheduling == "continuous" else found
@@ -101,12 +100,11 @@ def answers(requests: Iterable[Request], bundle: Bundle) -> Iterator[Report | Tr
 
     Operators that several have in common are predicted once, all of a kind together.
     """
-    understood = [_attempt(_prepared, request, bundle) for request in requests]
-    served = [each for each in understood if isinstance(each, _Prepared)]
-    lines = iter(lines_of([Asked(each.steps, each.asked.gpu, each.workload.engine) for each in served], bundle))
+    understood = [_attempt(_begun, request, bundle) for request in requests]
+    lines = iter(lines_of([each.steps for each in understood if isinstance(each, _Prepared)], bundle))
     for each in understood:
         if isinstance(each, _Prepared):
-            yield _attempt(_served, each.asked, each.workload, each.note, next(lines))
+            yield _attempt(_served, each, next(lines))
         elif isinstance(each, _Asked):
             yield _attempt(_train, each)
         else:
@@ -119,16 +117,18 @@ class _Prepared(NamedTuple):
     asked: _Asked
     workload: Workload
     note: str
-    steps: list[Phase]
+    steps: Asked
 
 
-def _prepared(request: Request, bundle: Bundle) -> _Prepared | _Asked:
+def _prepared(asked: _Asked) -> _Prepared:
+    workload, note = served_workload(asked.request, asked.model, asked.gpu)
+    return _Prepared(asked, workload, note, Asked(phases(workload), asked.gpu, workload.engine))
+
+
+def _begun(request: Request, bundle: Bundle) -> _Prepared | _Asked:
     """What a request runs; of training, which predicts on its own, the request."""
     asked = _understood(request, bundle, None, None)
-    if request.phase == "train":
-        return asked
-    workload, note = served_workload(request, asked.model, asked.gpu)
-    return _Prepared(asked, workload, note, phases(workload))
+    return asked if request.phase == "train" else _prepared(asked)
 
 
 def _attempt(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -201,6 +201,7 @@ def _train(asked: _Asked) -> TrainingReport:
     )
 
 
+ROWS = 5000  # requests that are predicted together: some seconds of work, some MB of memory
 TRAINING_COLUMNS = (
     *("method", "optimizer", "micro_batch", "grad_accum", "seq_len", "checkpointing", "zero_stage", "lora_rank"),
     *("lora_targets", "precision", "attention", "loss_chunks", "offload", "tp", "pp", "dp"),

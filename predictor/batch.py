@@ -20,14 +20,13 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from predictor.answering import answer_rows
+from predictor.answering import ROWS, answer_rows
 from predictor.bundle import MANIFEST as BUNDLE_MANIFEST
 from predictor.bundle import load_bundle
 from predictor.errors import InvalidRequest
-from predictor.streams import ENDINGS, Source, answered, chunks, joined, source_of, write
+from predictor.streams import ENDINGS, Source, answered, chunks, drafted, joined, source_of, write
 
 MANIFEST = "manifest.json"
-ROWS = 5000  # of a part: some seconds of work, some MB of memory
 KINDS_SHOWN = 60  # characters of an error that make it the same kind as another
 
 
@@ -210,9 +209,5 @@ def _sha256(file: Path) -> str:
 
 
 def _write_json(file: Path, content: Any) -> None:
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        draft.replace(file)
-    finally:
-        draft.unlink(missing_ok=True)
+    with drafted(file) as opened:
+        opened.write((json.dumps(content, indent=1) + "\n").encode())

@@ -6,23 +6,19 @@ every file. Nothing in a bundle is executed: no pickle, no code, no expressions.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from predictor.errors import InvalidBundle
 from predictor.estimator import Estimator, Weights
 from predictor.gpu import Gpu
 from predictor.interval import KINSHIPS, REGIMES
 from predictor.kinship import is_measured, tiers
-from predictor.released import released_roots
-
-if TYPE_CHECKING:
-    import xgboost
+from predictor.released import load_booster, released_roots
 
 FORMAT = 2
 MANIFEST = "bundle.json"
@@ -101,27 +97,6 @@ class Bundle:
         measured = self.entry(estimator)["references"]
         own, siblings, _ = tiers(gpu, measured)
         return "seen" if is_measured(gpu, measured) else "sibling" if own or siblings else "unseen"
-
-
-def load_booster(folder: Path, entry: Mapping[str, Any]) -> xgboost.Booster:
-    """Read one booster after its sha256 was found to match the manifest."""
-    path = folder / str(entry["file"])
-    try:
-        content = path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InvalidBundle(f"{path} cannot be read ({reason}); install or copy the bundle again.") from None
-    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-        raise InvalidBundle(f"{path} is corrupt (sha256 differs from the manifest); install or copy the bundle again.")
-    import xgboost
-
-    booster = xgboost.Booster()
-    try:
-        booster.load_model(bytearray(content))
-    except xgboost.core.XGBoostError as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "unreadable")
-        raise InvalidBundle(f"{path} is no XGBoost model ({reason}); train it again.") from None
-    return booster
 
 
 def load_bundle(name_or_path: str | Path = "") -> Bundle:

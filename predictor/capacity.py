@@ -62,7 +62,8 @@ def room(workload: Workload, gpu: Gpu) -> Room:
         each, whole = kv_cache_bytes_per_token(workload), cache_room(workload, gpu)
         tokens = int(whole // each) if each else None
         groups = workload.dp * workload.attention_dp
-        requests = int(whole // sequence_bytes(workload, length)) * groups if sequence_bytes(workload, length) else None
+        sequence = sequence_bytes(workload, length)
+        requests = int(whole // sequence) * groups if sequence else None
         most = workload.model.max_len - workload.output_len
         prompt = largest(lambda size: fits(input_len=size), most)
         context = prompt + workload.output_len if prompt else None

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from predictor.answering import answer_rows
+from predictor.answering import ROWS, answer_rows
 from predictor.bundle import Bundle, load_bundle
 from predictor.errors import InvalidTable
 from predictor.request import RESULTS
-
-ROWS = 5000  # predicted together
 
 
 def predict_frame(frame: Any, bundle: str | Bundle = "") -> Any:

@@ -85,10 +85,11 @@ def closed_form(workload: Workload) -> tuple[dict[str, float], ClosedForm]:
     }
     dynamic = sum(kinds.values()) - kinds["weights_bytes"]
     runtime = runtime_bytes(workload.layout.n_gpus // workload.dp)
-    learned = workload.engine == "torch"
+    peak = sum(kinds.values())
+    if workload.engine != "torch":
+        return kinds, ClosedForm("serving", peak, dynamic, runtime, None)
     seen = _features(workload, kinds) | tokens_features(_tokens(workload), dynamic, kinds["weights_bytes"])
-    name = "inference" if learned else "serving"
-    return kinds, ClosedForm(name, sum(kinds.values()), dynamic, runtime, seen if learned else None)
+    return kinds, ClosedForm("inference", peak, dynamic, runtime, seen)
 
 
 def weights_bytes(workload: Workload) -> float:

@@ -9,19 +9,18 @@ quantiles give the interval, its value at the card's capacity the probability of
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from predictor.errors import InvalidBundle
 from predictor.gpu import Gpu
-from predictor.released import released_roots
+from predictor.released import load_booster, released_roots
 
 if TYPE_CHECKING:
     import xgboost
@@ -114,20 +113,22 @@ class Spread(NamedTuple):
 
     def quantile(self, p: float) -> float:
         """The score below which a share p lies."""
-        return float(np.interp(p, self._shares(), self.quantiles))
+        return float(np.interp(p, _shares(len(self.quantiles)), self.quantiles))
 
     def above(self, score: float) -> float:
         """Probability of a greater score; beyond the outermost quantiles it falls as exp(-3 score)."""
-        shares, low, high = self._shares(), self.quantiles[0], self.quantiles[-1]
+        shares, low, high = _shares(len(self.quantiles)), self.quantiles[0], self.quantiles[-1]
         if score > high:
             return (1 - shares[-1]) * math.exp(-3 * (score - high))
         if score < low:
             return 1 - shares[0] * math.exp(-3 * (low - score))
         return 1 - float(np.interp(score, self.quantiles, shares))
 
-    def _shares(self) -> list[float]:
-        count = len(self.quantiles) + 1
-        return [number / count for number in range(1, count)]
+
+@cache
+def _shares(count: int) -> tuple[float, ...]:
+    """The shares below so many inner quantiles."""
+    return tuple(number / (count + 1) for number in range(1, count + 1))
 
 
 class MemoryModel(NamedTuple):
@@ -198,19 +199,9 @@ def memory_model() -> MemoryModel:
             name: Spread(float(entry["dynamic"]), float(entry["fixed"]), tuple(map(float, entry["quantiles"])))
             for name, entry in manifest["spreads"].items()
         }
-        boosters = [_booster(folder / entry["file"], entry["sha256"]) for entry in manifest["boosters"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        boosters = [load_booster(folder, entry) for entry in manifest["boosters"]]
+    except (InvalidBundle, OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidBundle(f"{folder / MANIFEST} cannot be used ({error}); install gpu-predictor again.") from None
+    for booster in boosters:
+        booster.set_param({"nthread": 1})  # a row at a time: threads cost more than they save
     return MemoryModel(boosters[0], boosters[1], spreads)
-
-
-def _booster(path: Any, sha256: str) -> xgboost.Booster:
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise ValueError(f"{path.name} is corrupt")
-    import xgboost
-
-    found = xgboost.Booster()
-    found.load_model(bytearray(content))
-    found.set_param({"nthread": 1})  # a row at a time: threads cost more than they save
-    return found

@@ -8,8 +8,6 @@ from math import log2
 from predictor.ops import Attention, Gemm, Moe, Pointwise
 from predictor.workloads.base import OpCall
 
-CHECKPOINTINGS = ("none", "selective", "full")
-
 
 def shape_features(calls: Iterable[OpCall], hidden: int, layers: int) -> dict[str, float]:
     """Those that tell the model: widths over the hidden one, and which passes it has."""

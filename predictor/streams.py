@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.csv
@@ -127,12 +128,13 @@ def answered(table: pa.Table, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return table
 
 
-def write(table: pa.Table, path: Path) -> None:
-    """Write a table so that the file is there whole or not at all."""
+@contextmanager
+def drafted(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that is at `path` whole when the block ends, or not at all."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with draft.open("wb") as file:
-            _write(table, file, path.suffix)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
@@ -140,29 +142,21 @@ def write(table: pa.Table, path: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _write(table: pa.Table, file: Any, ending: str) -> None:
-    if ending == ".csv":
-        pyarrow.csv.write_csv(table, file)
-    else:
+def write(table: pa.Table, path: Path) -> None:
+    """Write a part."""
+    with drafted(path) as file:
         pq.write_table(table, file)
 
 
 def joined(parts: Sequence[Path], path: Path) -> None:
     """Write the parts as one file, in order, a part at a time in memory."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     writer: Any = None
-    try:
-        with draft.open("wb") as file:
-            for part in parts:
-                table = pq.read_table(part)
-                if writer is None:
-                    kind = pyarrow.csv.CSVWriter if path.suffix == ".csv" else pq.ParquetWriter
-                    writer = kind(file, table.schema)
-                writer.write_table(table)
-            if writer is not None:
-                writer.close()
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with drafted(path) as file:
+        for part in parts:
+            table = pq.read_table(part)
+            if writer is None:
+                kind = pyarrow.csv.CSVWriter if path.suffix == ".csv" else pq.ParquetWriter
+                writer = kind(file, table.schema)
+            writer.write_table(table)
+        if writer is not None:
+            writer.close()

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from predictor.gpu import Gpu
-from predictor.memory import ALL_REDUCE_BYTES, CONTEXT_BYTES, NCCL_BYTES
+from predictor.memory import FP32_BYTES, runtime_bytes
 from predictor.memory_doubt import ClosedForm, Need, doubted
-from predictor.memory_features import CHECKPOINTINGS, shape_features, share, tokens_features
+from predictor.memory_features import shape_features, share, tokens_features
 from predictor.ops import Attention, Gemm
 from predictor.workloads.backward import training_forward
 from predictor.workloads.base import Layout, OpCall
 from predictor.workloads.saved import Autograd, saved_bytes, score_gradient_bytes, scores_bytes
-from predictor.workloads.training import Parameters, Trainable, TrainingSetting, parameters, training_step_ops
+from predictor.workloads.training import CHOICES, Parameters, Trainable, TrainingSetting, parameters, training_step_ops
 
 # Of a learned parameter: moments, by optimizer, in elements of fp32 or of the weights' format.
 MOMENTS: Mapping[str, float] = {
@@ -34,7 +34,6 @@ STEP_ELEMENTS: Mapping[str, float] = {"adamw_foreach": 1.0}
 # Bytes of temporaries for each element of a matrix: Adafactor's squared gradient, its root and the update, in fp32
 # (transformers/optimization.py).
 MATRIX_BYTES: Mapping[str, float] = {"adafactor": 14.0}
-FP32_BYTES = 4.0
 # A 4-bit weight with its scales: NF4 in blocks of 64 whose scales are quantised again (arXiv:2305.14314), GPTQ in
 # groups of 128 with a scale in 16 bits and a zero point in 4.
 FOUR_BIT_BYTES: Mapping[str, float] = {"nf4": 0.5 + 0.127 / 8, "gptq": 0.5 + 2.5 / 128}
@@ -86,8 +85,10 @@ def closed_form(model: Trainable, setting: TrainingSetting) -> tuple[dict[str, f
     """Bytes by kind, the peaks of the phases, and what the learned correction starts from."""
     served = training_step_ops(model, setting)
     owned = _owned(model, served, setting)
-    kept = _activations(model, served, setting)
-    passing = kept.again + score_gradient_bytes(served, autograd(served, setting))
+    how = autograd(served, setting)
+    saved = saved_bytes(served, how)
+    kept = _activations(model, served, setting, how, saved)
+    passing = kept.again + score_gradient_bytes(served, how)
     kinds = {
         "weights_bytes": _weights(owned, setting),
         "gradients_bytes": _gradients(owned, setting),
@@ -110,9 +111,10 @@ def closed_form(model: Trainable, setting: TrainingSetting) -> tuple[dict[str, f
     at_peak = {peaks["backward_peak_bytes"]: twice, peaks["step_peak_bytes"]: stepping}
     kinds["temporary_bytes"] = at_peak.get(peak, 0.0)
     kinds["reused_bytes"] = sum(kinds.values()) - peak
-    seen = _features(model, setting, served, kinds) | tokens_features(setting.micro_tokens, peak - resident, resident)
-    shared = NCCL_BYTES + ALL_REDUCE_BYTES if setting.n_gpus > 1 else 0.0
-    return kinds, peaks, ClosedForm("training", peak, peak - resident, CONTEXT_BYTES + shared, seen)
+    seen = shape_features(served, model.hidden, model.layers) | _features(setting, how, kinds)
+    seen["scores_share"] = share(scores_bytes(served, how), saved) if how.scores else 0.0
+    seen |= tokens_features(setting.micro_tokens, peak - resident, resident)
+    return kinds, peaks, ClosedForm("training", peak, peak - resident, runtime_bytes(setting.n_gpus), seen)
 
 
 class Kept(NamedTuple):
@@ -244,10 +246,11 @@ def autograd(served: tuple[OpCall, ...], setting: TrainingSetting) -> Autograd:
     return Autograd(setting.adapters, width, scores, setting.tp if setting.sequence_parallel else 1)
 
 
-def _activations(model: Trainable, served: tuple[OpCall, ...], setting: TrainingSetting) -> Kept:
-    """What is kept, by checkpointing; a stage of a pipeline holds min(pp, grad_accum) micro-batches (1F1B)."""
-    how = autograd(served, setting)
-    whole = saved_bytes(served, how)
+def _activations(
+    model: Trainable, served: tuple[OpCall, ...], setting: TrainingSetting, how: Autograd, whole: float
+) -> Kept:
+    """What is kept of the `whole` without checkpointing; a stage of a pipeline holds min(pp, grad_accum) micro-batches
+    (1F1B)."""
     flying = min(setting.pp, setting.grad_accum) / setting.pp
     inputs = how.stream_bytes * setting.micro_tokens * model.hidden / how.sequence_tp
     if setting.checkpointing == "full":
@@ -257,23 +260,17 @@ def _activations(model: Trainable, served: tuple[OpCall, ...], setting: Training
     return Kept(whole * flying + inputs, 0.0)
 
 
-def _features(
-    model: Trainable, setting: TrainingSetting, served: tuple[OpCall, ...], kinds: Mapping[str, float]
-) -> dict[str, float]:
-    """What the learned correction sees of a training step but the number of tokens."""
-    how = autograd(served, setting)
-    forward = kinds["activations_bytes"] + kinds["logits_bytes"]
-    scores = scores_bytes(served, how) if how.scores else 0.0
-    return shape_features(served, model.hidden, model.layers) | {
+def _features(setting: TrainingSetting, how: Autograd, kinds: Mapping[str, float]) -> dict[str, float]:
+    """What the learned correction sees of how a model is trained."""
+    return {
         "training": 1.0,
         "lora": float(setting.method == "lora"),
         "qlora": float(setting.method == "qlora"),
         "width": float(how.width),
         "eager": float(setting.kernels == "eager"),
         "scores": float(how.scores),
-        "checkpointing": float(CHECKPOINTINGS.index(setting.checkpointing)),
-        "logits_share": share(kinds["logits_bytes"], forward),
-        "scores_share": share(scores, saved_bytes(served, how)),
+        "checkpointing": float(CHOICES["checkpointing"].index(setting.checkpointing)),
+        "logits_share": share(kinds["logits_bytes"], kinds["activations_bytes"] + kinds["logits_bytes"]),
         "accumulates": float(setting.grad_accum > 1),
         "step_share": STEP_ELEMENTS.get(setting.optimizer, 0.0),
     }

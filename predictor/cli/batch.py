@@ -55,8 +55,10 @@ def _show(summary: Summary, out: str, seconds: float) -> None:
         print(f"{percent(summary.unseen / answered)} of the answers are for GPUs that were not measured.")
     if summary.failed:
         print(f"{summary.failed:,} rows have an error:")
+        from predictor.batch import KINDS_SHOWN
+
         for kind, count in summary.kinds.most_common(10):
-            print(f"  {count:>8,}  {kind}…" if len(kind) >= 60 else f"  {count:>8,}  {kind}")
+            print(f"  {count:>8,}  {kind}{'…' if len(kind) >= KINDS_SHOWN else ''}")
 
 
 class _Progress:

@@ -16,26 +16,14 @@ from predictor.workloads.base import OpCall
 
 # Bytes per element of each kind of pass beside what a product reads: in 16 bits, in fp32, under autocast (residual
 # stream and norms in fp32). A norm keeps its input; eager RMS norms a copy of it in fp32 and, where their weights
-# learn, the normed values. A gate keeps both factors, eager
-# ones the activated one too.
-KEPT: Mapping[str, Mapping[str, tuple[float, float, float]]] = {
-    "fused": {
-        "rms_norm": (2.0, 4.0, 4.0),
-        "layer_norm": (2.0, 4.0, 4.0),
-        "silu_mul": (4.0, 8.0, 4.0),
-        "gelu": (2.0, 4.0, 2.0),
-        "silu": (2.0, 4.0, 2.0),
-        "tanh": (2.0, 4.0, 2.0),
-    },
-    "eager": {
-        "rms_norm": (6.0, 8.0, 8.0),
-        "layer_norm": (2.0, 4.0, 4.0),
-        "silu_mul": (6.0, 12.0, 6.0),
-        "gelu": (2.0, 4.0, 2.0),
-        "silu": (2.0, 4.0, 2.0),
-        "tanh": (2.0, 4.0, 2.0),
-    },
+# learn, the normed values. A gate keeps both factors, eager ones the activated one too.
+FUSED: Mapping[str, tuple[float, float, float]] = {
+    "rms_norm": (2.0, 4.0, 4.0),
+    "layer_norm": (2.0, 4.0, 4.0),
+    "silu_mul": (4.0, 8.0, 4.0),
+    **dict.fromkeys(("gelu", "silu", "tanh"), (2.0, 4.0, 2.0)),
 }
+EAGER = {**FUSED, "rms_norm": (6.0, 8.0, 8.0), "silu_mul": (6.0, 12.0, 6.0)}
 NORM_WEIGHT = (2.0, 4.0, 4.0)  # the normed values, which only a learned weight needs
 # Of each score of eager attention: the softmax in fp32, and in 16 bits as the next product reads it.
 SCORE_BYTES = (6.0, 4.0, 6.0)
@@ -120,7 +108,7 @@ def kept_bytes(call: OpCall, how: Autograd) -> float:
 
 def _pass_bytes(op: Pointwise, how: Autograd) -> float:
     """Bytes per element of a pass."""
-    kernels = "eager" if how.adapters.kernels == "eager" else "fused"
+    eager = how.adapters.kernels == "eager"
     kind = str(op.kind).removeprefix("add_")
     # bitsandbytes' 4-bit layers hand on what they got: fp32 under autocast (nn/modules.py: Linear4bit.forward).
     widened = how.width == 2 and bool(how.adapters.quantization)
@@ -128,8 +116,8 @@ def _pass_bytes(op: Pointwise, how: Autograd) -> float:
         unread = how.adapters.rank > 0 and how.adapters.targets != "all"
         return 4.0 if widened else how.element_bytes if unread else 0.0
     width = 1 if widened and "norm" not in kind else how.width
-    each = KEPT[kernels].get(kind, (0.0, 0.0, 0.0))[width]
-    frozen = how.adapters.rank > 0 and kind == "rms_norm" and kernels == "eager"
+    each = (EAGER if eager else FUSED).get(kind, (0.0, 0.0, 0.0))[width]
+    frozen = how.adapters.rank > 0 and kind == "rms_norm" and eager
     return each - NORM_WEIGHT[how.width] if frozen else each
 
 
