@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from predictor.answering import answer_rows
 from predictor.bundle import load_bundle
 from predictor.estimator import Estimator
+from predictor.rows import answer_rows
 
 GPUS = (
     *("H100", "A100", "L4", "MI300X", "RTX 4090", "B200", "L40S", "H200", "A30", "T4"),

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from predictor.answering import ROWS, answer_rows
 from predictor.bundle import MANIFEST as BUNDLE_MANIFEST
 from predictor.bundle import load_bundle
 from predictor.errors import InvalidRequest
+from predictor.rows import ROWS, answer_columns
 from predictor.streams import ENDINGS, Source, answered, chunks, drafted, joined, source_of, write
 
 MANIFEST = "manifest.json"
@@ -169,19 +169,19 @@ def _part(job: Job, number: int, table: pa.Table) -> Part:
         return kept
     gc.disable()  # nothing here makes circles, and collecting would take a tenth of the time
     try:
-        rows = list(answer_rows(table.to_pylist(), load_bundle(job.bundle)))
+        found = answer_columns(table.to_pylist(), load_bundle(job.bundle))
     finally:
         gc.enable()
-    errors = [(at, str(row["error"])) for at, row in enumerate(rows) if row["error"]]
+    errors = [(at, said) for at, said in enumerate(found["error"]) if said]
     if errors and job.strict:
         at, said = errors[0]
         raise InvalidRequest(f"row {at + 1} of part {number}: {said}")
-    write(answered(table, rows), file)
+    write(answered(table, found), file)
     part = Part(
         number=number,
-        rows=len(rows),
+        rows=table.num_rows,
         failed=len(errors),
-        unseen=sum(row["basis"] == "unseen-gpu" for row in rows),
+        unseen=found["basis"].count("unseen-gpu"),
         kinds=dict(Counter(said[:KINDS_SHOWN] for _, said in errors)),
         sha256=_sha256(file),
     )
