@@ -9,7 +9,7 @@ seen by comparing op lists, so a model of any architecture is split alike.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -122,19 +122,18 @@ def step_times(workload: Workload, gpu: Gpu, bundle: Bundle, max_tokens: int, ma
     ops = _Split(workload)
     launches = sum(call.count for call in ops.calls("prefill", 1, 64, 64))
     heads = np.unique(np.concatenate([batches, [max_sequences + max_tokens // SHORTEST_CHUNK]]))
+    grid = np.array([(b, 1, 2**kv) for b in batches for kv in CACHED_OCTAVES]).T
+    cube_cells = np.array([(n // q, q, max(q, round(q * 2.0**r))) for n, q, r in prefills]).T
     asked = [
-        *(("prefill", ops.plain("prefill", int(t))) for t in tokens),
-        *(("decode", ops.plain("decode", int(t))) for t in tokens),
-        *(("decode", ops.head(int(b))) for b in heads),
-        *(("decode", ops.cached("decode", int(b), 1, 2**kv)) for b in batches for kv in CACHED_OCTAVES),
-        *(("prefill", ops.cached("prefill", n // q, q, max(q, round(q * 2.0**r)))) for n, q, r in prefills),
+        _Cells("prefill", ops.plain, (tokens,)),
+        _Cells("decode", ops.plain, (tokens,)),
+        _Cells("decode", ops.head, (heads,)),
+        _Cells("decode", ops.cached, tuple(grid)),
+        _Cells("prefill", ops.cached, tuple(cube_cells)),
     ]
-    found = op_lines(asked, gpu, workload.engine, bundle)
-    totals = [total(lines, gpu, bundle) if lines else (1e-9,) * 3 for lines in found]
-    cells = np.maximum(np.array(totals, dtype=np.float64), 1e-9).T  # an architecture may lack a kind of op
+    cells = _seconds(asked, workload, gpu, bundle)
     ends = []
-    for column in cells:
-        parts = np.split(column, np.cumsum([len(tokens), len(tokens), len(heads), len(batches) * len(CACHED_OCTAVES)]))
+    for parts in zip(*cells, strict=True):
         cube = np.full((len(chunk_sizes), len(chunk_sizes), len(PAST_OCTAVES)), np.nan)
         place = {int(size): i for i, size in enumerate(chunk_sizes)}
         for (n, q, r), seconds in zip(prefills, parts[4], strict=True):
@@ -157,6 +156,33 @@ def step_times(workload: Workload, gpu: Gpu, bundle: Bundle, max_tokens: int, ma
     return StepTimes(*ends)
 
 
+class _Cells(NamedTuple):
+    """Steps of one kind. ops: phase and sizes → calls. sizes: what `ops` takes, each (n_cells,)."""
+
+    phase: str
+    ops: Callable[..., list[OpCall]]
+    sizes: tuple[NDArray[np.int64], ...]
+
+
+def _seconds(asked: Sequence[_Cells], workload: Workload, gpu: Gpu, bundle: Bundle) -> list[Array]:
+    """Seconds of each kind of steps and their ends, each (3, n_cells); an architecture may lack a kind of op."""
+    if workload.in_columns:
+        steps = [[(each.phase, each.ops(each.phase, *each.sizes))] for each in asked]
+    else:
+        rows = [zip(*(size.tolist() for size in each.sizes), strict=True) for each in asked]
+        steps = [
+            [(each.phase, each.ops(each.phase, *cell)) for cell in cells]
+            for each, cells in zip(asked, rows, strict=True)
+        ]
+    lines = iter(op_lines([step for of_kind in steps for step in of_kind], gpu, workload.engine, bundle))
+    found = []
+    for each, of_kind in zip(asked, steps, strict=True):
+        totals = np.array([np.broadcast_arrays(*total(next(lines), gpu, bundle)) for _ in of_kind])
+        of_cells = np.moveaxis(totals, 0, -1) if totals.ndim == 2 else totals[0]
+        found.append(np.maximum(np.broadcast_to(of_cells, (3, len(each.sizes[0]))), 1e-9))
+    return found
+
+
 class _Split:
     """The op list of a model in three: what depends on tokens only, on sequences, and on cached or own length."""
 
@@ -167,7 +193,7 @@ class _Split:
         self._long["prefill"] |= {name for name in self._head if not _of_sequences(name)}
         self._head -= self._long["prefill"]
 
-    def calls(self, phase: str, batch: int, q_len: int, kv_len: int) -> tuple[OpCall, ...]:
+    def calls(self, phase: str, batch: Any, q_len: Any, kv_len: Any) -> tuple[OpCall, ...]:
         step = self._workload.step(phase, q_len, kv_len)._replace(batch=batch)
         return tuple(self._workload.model.forward_ops(step))
 
@@ -176,15 +202,15 @@ class _Split:
         names = {a.name for a, b in zip(first, second, strict=True) if a.op != b.op}
         return names | {call.name for call in first if call.op.family in ("attention", "mla")}
 
-    def plain(self, phase: str, tokens: int) -> list[OpCall]:
+    def plain(self, phase: str, tokens: Any) -> list[OpCall]:
         left_out = self._long[phase] | self._long["prefill"] | self._head
         calls = self.calls(phase, tokens, 1, 1)
         return [call for call in calls if call.name not in left_out]
 
-    def head(self, sequences: int) -> list[OpCall]:
-        return [call for call in self.calls("decode", sequences, 1, 1) if call.name in self._head]
+    def head(self, phase: str, sequences: Any) -> list[OpCall]:
+        return [call for call in self.calls(phase, sequences, 1, 1) if call.name in self._head]
 
-    def cached(self, phase: str, batch: int, q_len: int, kv_len: int) -> list[OpCall]:
+    def cached(self, phase: str, batch: Any, q_len: Any, kv_len: Any) -> list[OpCall]:
         names = self._long[phase] | self._long["prefill"]
         return [call for call in self.calls(phase, batch, q_len, kv_len) if call.name in names - self._head]
 
