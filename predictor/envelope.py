@@ -3,7 +3,8 @@ smaller knots, and interpolated between them.
 
 Trees that may bend freely fit measured GPUs two to three times better than trees held monotone, but now and then they
 predict less for more (training/EXPERIMENTS.md). The rising envelope over knots repairs that, whatever the estimate is.
-Knots of calls that differ in tokens only are shared, so that a table of many such calls costs less than its rows.
+Knots of calls that differ in tokens only are shared, and remembered: a table of many such calls costs little more than
+the interpolation.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from predictor.ops.dtypes import Array
 
 Estimate = Callable[[Op, Setting], Array]
 
+MOST_CELLS = 2**21  # numbers that knots of one estimator may hold: 16 MiB
 OCTAVES = 54  # token counts stay below 2**53
 EVERY = 2.0 ** np.arange(OCTAVES)
 HALVES = np.unique([count for count in np.concatenate([EVERY, 1.5 * EVERY]) if count == int(count)])
@@ -29,29 +31,89 @@ HALVES = np.unique([count for count in np.concatenate([EVERY, 1.5 * EVERY]) if c
 KNOTS = {"batch": EVERY, "kv_len": EVERY, "past": np.concatenate([[0.0], EVERY[4:]])}
 
 
-def rising(op: Op, setting: Setting, log_latency: Estimate) -> Array:
-    """log_latency(op, setting), (n_calls,), made to never fall when a token count of a call rises."""
+class Knots:
+    """What an estimate said at knots, by GPU and kind of call: it is asked again where a call lies beyond them only."""
+
+    __slots__ = ("cells", "tables")
+
+    def __init__(self) -> None:
+        self.tables: dict[tuple[Any, ...], Array] = {}
+        self.cells = 0
+
+    def keep(self, key: tuple[Any, ...], table: Array) -> None:
+        """Remember a table; all are forgotten where they would fill too much memory."""
+        self.cells += table.size - self.tables[key].size if key in self.tables else table.size
+        if self.cells > MOST_CELLS:
+            self.tables, self.cells = {}, table.size
+        self.tables[key] = table
+
+
+def rising(op: Op, setting: Setting, log_latency: Estimate, knots: Knots | None = None, whose: Any = None) -> Array:
+    """log_latency(op, setting), (n_calls,), made to never fall when a token count of a call rises.
+
+    knots: what log_latency said before of `whose`, such as a GPU.
+    """
     counts = {name: column(count, len(op)) for name, count in op.token_counts().items()}
-    knots = [KNOTS.get(name, HALVES) for name in counts]
+    axes = [KNOTS.get(name, HALVES) for name in counts]
     low = np.stack(
-        [np.searchsorted(k, c, side="right") - 1 for k, c in zip(knots, counts.values(), strict=True)], axis=1
+        [np.searchsorted(k, c, side="right") - 1 for k, c in zip(axes, counts.values(), strict=True)], axis=1
     )
     shares = [
         np.log((1 + c) / (1 + k[i])) / np.log((1 + k[i + 1]) / (1 + k[i]))
-        for k, c, i in zip(knots, counts.values(), low.T, strict=True)
+        for k, c, i in zip(axes, counts.values(), low.T, strict=True)
     ]
     share = np.stack(shares, axis=1)
     first, members = np.unique(_kinds(op, setting), return_index=True, return_inverse=True)[1:]
     tops = np.zeros_like(low, shape=(len(first), len(counts)))
     np.maximum.at(tops, members, low + (share > 0))
-    shapes = tops + 1
+    one_each, whom = op.take(first), setting.take(first)
+    knots = knots or Knots()
+    keys = _keys(one_each, whom, whose)
+    had = [knots.tables.get(key) for key in keys]
+    short = np.array([t is None or bool((top >= t.shape).any()) for t, top in zip(had, tops, strict=True)])
+    if (rows := np.flatnonzero(short)).size:
+        for row in rows.tolist():
+            if (table := had[row]) is not None:
+                tops[row] = np.maximum(tops[row], np.array(table.shape) - 1)
+        asked = dict(zip(counts, axes, strict=True))
+        made = _tables(one_each.take(rows), whom.take(rows), tops[rows] + 1, asked, log_latency)
+        for row, table in zip(rows.tolist(), made, strict=True):
+            had[row] = table
+            knots.keep(keys[row], table)
+    tables = [table for table in had if table is not None]
+    shapes = np.array([table.shape for table in tables])
+    starts = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
+    found = np.concatenate([table.ravel() for table in tables])
+    return _interpolate(found, low, share, shapes[members], starts[members])
+
+
+def _tables(
+    op: Op, setting: Setting, shapes: NDArray[np.int64], axes: dict[str, Array], log_latency: Estimate
+) -> list[Array]:
+    """Rising values of one kind of call each at its first knots, arrays of `shapes`, (n_kinds, n_axes)."""
     sizes = shapes.prod(axis=1)
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    owner = np.repeat(np.arange(len(first)), sizes)
+    owner = np.repeat(np.arange(len(shapes)), sizes)
     grid = _unravel(np.arange(starts[-1]) - starts[owner], shapes[owner])
-    asked = {name: k[grid[:, i]] for i, (name, k) in enumerate(zip(counts, knots, strict=True))}
-    found = log_latency(op.take(first[owner]).with_token_counts(asked), setting.take(first[owner]))
-    return _interpolate(_accumulate(found, shapes, starts), low, share, shapes[members], starts[members])
+    asked = {name: knots[grid[:, i]] for i, (name, knots) in enumerate(axes.items())}
+    found = log_latency(op.take(owner).with_token_counts(asked), setting.take(owner))
+    split = np.split(found, starts[1:-1])
+    return [_risen(values.reshape(shape)) for values, shape in zip(split, shapes.tolist(), strict=True)]
+
+
+def _risen(table: Array) -> Array:
+    """Each value raised to the largest value at smaller or equal positions."""
+    for axis in range(table.ndim):
+        table = np.maximum.accumulate(table, axis=axis)
+    return table
+
+
+def _keys(op: Op, setting: Setting, whose: Any) -> list[tuple[Any, ...]]:
+    """What tells kinds of calls apart, one key per call."""
+    plain = op.with_token_counts({name: np.ones(len(op)) for name in op.token_counts()})
+    values = [whose, *(getattr(plain, field.name) for field in fields(plain)), *setting]
+    lists = [value.tolist() if np.ndim(value) else [value] * len(op) for value in values]
+    return list(zip(*lists, strict=True))
 
 
 def _kinds(op: Op, setting: Setting) -> NDArray[np.int64]:
@@ -79,19 +141,6 @@ def _unravel(flat: NDArray[np.int64], shapes: NDArray[np.int64]) -> NDArray[np.i
     for axis in range(shapes.shape[1] - 1, -1, -1):
         flat, out[:, axis] = np.divmod(flat, shapes[:, axis])
     return out
-
-
-def _accumulate(found: Array, shapes: NDArray[np.int64], starts: NDArray[np.int64]) -> Array:
-    """Each grid value raised to the largest value at smaller or equal positions."""
-    found = found.copy()
-    for shape in np.unique(shapes, axis=0):
-        alike = np.flatnonzero((shapes == shape).all(axis=1))
-        cells = starts[alike][:, None] + np.arange(shape.prod())
-        block = found[cells].reshape(len(alike), *shape)
-        for axis in range(1, block.ndim):
-            block = np.maximum.accumulate(block, axis=axis)
-        found[cells] = block.reshape(len(alike), -1)
-    return found
 
 
 def _interpolate(

@@ -12,13 +12,13 @@ does a worse GPU: transfer, core and the ratio rise, and the reference does not 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from predictor.envelope import rising
+from predictor.envelope import Knots, rising
 from predictor.errors import InvalidBundle, UnsupportedDtype
 from predictor.features import Features, Setting, features
 from predictor.floors import Floors, core_s, inputs
@@ -67,10 +67,12 @@ class Estimator:
     weights: Mapping[str, Weights]
     names: tuple[str, ...]
     name: str
+    knots: Knots = field(default_factory=Knots, compare=False, repr=False)
 
     def latency_s(self, op: Op, gpu: Gpu, setting: Setting) -> Array:
         """Predicted seconds per call, (n_calls,); the caller holds it above the bound."""
-        return np.asarray(np.exp(rising(op, setting, lambda calls, who: self._log_latency(calls, gpu, who))))
+        log_latency = rising(op, setting, lambda calls, who: self._log_latency(calls, gpu, who), self.knots, gpu)
+        return np.asarray(np.exp(log_latency))
 
     def _log_latency(self, op: Op, gpu: Gpu, setting: Setting) -> Array:
         own, siblings, others = tiers(gpu, self.references)
