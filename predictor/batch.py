@@ -1,4 +1,4 @@
-"""Batch prediction jobs: a table of requests in, the same table with answers out, in parts that survive any end.
+"""Batch prediction jobs: a table of requests or operators in, the same with answers out, in parts that survive any end.
 
 A part is rows that follow each other. Its file appears whole, then its receipt; a job that is started again keeps the
 parts whose file still matches the receipt. A manifest tells what the job was begun with.
@@ -12,22 +12,40 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from predictor.answering import ROWS, answer_rows
 from predictor.bundle import MANIFEST as BUNDLE_MANIFEST
-from predictor.bundle import load_bundle
+from predictor.bundle import Bundle, load_bundle
 from predictor.errors import InvalidRequest
+from predictor.op_tables import OP_ROWS, answer_ops
+from predictor.prediction import UNSEEN
 from predictor.streams import ENDINGS, Source, answered, chunks, drafted, joined, source_of, write
 
 MANIFEST = "manifest.json"
 KINDS_SHOWN = 60  # characters of an error that make it the same kind as another
+
+
+def _answer_requests(table: pa.Table, bundle: Bundle) -> pa.Table:
+    return answered(table, list(answer_rows(table.to_pylist(), bundle)))
+
+
+class Kind(NamedTuple):
+    """What the rows of a table are. rows_per_part: some seconds of work, some MB of memory."""
+
+    answer: Callable[[pa.Table, Bundle], pa.Table]
+    rows_per_part: int
+
+
+REQUESTS, OPERATORS = "requests", "operators"
+KINDS: Mapping[str, Kind] = {REQUESTS: Kind(_answer_requests, ROWS), OPERATORS: Kind(answer_ops, OP_ROWS)}
 
 
 class Part(NamedTuple):
@@ -70,6 +88,7 @@ class Job(NamedTuple):
     folder: Path
     bundle: str
     strict: bool
+    kind: str = REQUESTS
 
 
 def run(
@@ -79,15 +98,18 @@ def run(
     bundle: str = "",
     strict: bool = False,
     n_jobs: int = 0,
-    rows_per_part: int = ROWS,
+    rows_per_part: int = 0,
+    kind: str = REQUESTS,
     seen: Callable[[Summary], None] = lambda summary: None,
 ) -> Summary:
     """Answers every row of `source` (a Parquet or CSV file, a folder of them, an fsspec URL) in `out`.
 
     out: a .parquet or .csv, or a folder of parts. A row that cannot be answered says why in `error`; with strict the
-    first such row ends the job with InvalidRequest. n_jobs: processes, 0: one for each core. seen: called after each
-    part. Started again, it goes on; with another bundle, version or input it is refused.
+    first such row ends the job with InvalidRequest. n_jobs: processes, 0: one for each core. rows_per_part: 0: as many
+    as suit the kind. kind: what a row is, a request or an operator call. seen: called after each part. Started again,
+    it goes on; with another bundle, version, kind or input it is refused.
     """
+    rows_per_part = rows_per_part or KINDS[kind].rows_per_part
     target, found = Path(out).expanduser(), source_of(source)
     single = target.suffix in ENDINGS
     folder = target.with_name(f"{target.name}.parts") if single else target
@@ -96,9 +118,9 @@ def run(
         if single and target.is_dir():
             raise InvalidRequest(f"{target} is a folder; give another name.")
         folder.mkdir(parents=True, exist_ok=True)
-        _begin(folder, _identity(found, str(opened.path), rows_per_part))
+        _begin(folder, _identity(found, str(opened.path), rows_per_part) | {"kind": kind})
         summary = Summary()
-        job = Job(folder, str(opened.path), strict)
+        job = Job(folder, str(opened.path), strict, kind)
         for part in _parts(found, job, n_jobs or os.cpu_count() or 1, rows_per_part):
             summary.add(part)
             seen(summary)
@@ -169,20 +191,21 @@ def _part(job: Job, number: int, table: pa.Table) -> Part:
         return kept
     gc.disable()  # nothing here makes circles, and collecting would take a tenth of the time
     try:
-        rows = list(answer_rows(table.to_pylist(), load_bundle(job.bundle)))
+        found = KINDS[job.kind].answer(table, load_bundle(job.bundle))
     finally:
         gc.enable()
-    errors = [(at, str(row["error"])) for at, row in enumerate(rows) if row["error"]]
-    if errors and job.strict:
-        at, said = errors[0]
-        raise InvalidRequest(f"row {at + 1} of part {number}: {said}")
-    write(answered(table, rows), file)
+    failed = pc.is_valid(found["error"])
+    if job.strict and pc.any(failed).as_py():
+        at = pc.index(failed, True).as_py()
+        raise InvalidRequest(f"row {at + 1} of part {number}: {found['error'][at]}")
+    write(found, file)
+    kinds = pc.value_counts(pc.utf8_slice_codeunits(found["error"].drop_null(), 0, KINDS_SHOWN)).to_pylist()
     part = Part(
         number=number,
-        rows=len(rows),
-        failed=len(errors),
-        unseen=sum(row["basis"] == "unseen-gpu" for row in rows),
-        kinds=dict(Counter(said[:KINDS_SHOWN] for _, said in errors)),
+        rows=found.num_rows,
+        failed=sum(kind["counts"] for kind in kinds),
+        unseen=pc.sum(pc.equal(found["basis"], UNSEEN)).as_py() or 0,
+        kinds={kind["values"]: kind["counts"] for kind in kinds},
         sha256=_sha256(file),
     )
     _write_json(file.with_suffix(".json"), part._asdict())

@@ -27,17 +27,27 @@ def batch(
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     strict: Annotated[bool, Option("--strict", help="Stop at the first row that cannot be answered.")] = False,
     jobs: Annotated[int, Option(help="Processes; 0: one for each core.")] = 0,
-    rows_per_part: Annotated[int, Option(help="Rows that are predicted and written together.")] = 5000,
+    ops: Annotated[bool, Option("--ops", help="Rows are operator calls (predictor.schema), not requests.")] = False,
+    rows_per_part: Annotated[
+        int, Option(help="Rows that are predicted and written together; 0: 5,000 requests or 200,000 operators.")
+    ] = 0,
     quiet: Annotated[bool, Option("--quiet", help="No progress, no summary.")] = False,
 ) -> None:
     """Answer every row of a table; the columns are those of `predictor predict`. Started again, it goes on."""
-    from predictor.batch import run
+    from predictor.batch import OPERATORS, REQUESTS, run
 
     load_xgboost()
     progress = _Progress(quiet)
     try:
         summary = run(
-            source, out, bundle=bundle, strict=strict, n_jobs=jobs, rows_per_part=rows_per_part, seen=progress
+            source,
+            out,
+            bundle=bundle,
+            strict=strict,
+            n_jobs=jobs,
+            rows_per_part=rows_per_part,
+            kind=OPERATORS if ops else REQUESTS,
+            seen=progress,
         )
     finally:
         progress.close()
