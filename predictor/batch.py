@@ -28,6 +28,7 @@ from predictor.errors import InvalidRequest
 from predictor.op_tables import OP_ROWS, answer_ops
 from predictor.prediction import UNSEEN
 from predictor.streams import ENDINGS, Source, answered, chunks, drafted, joined, source_of, write
+from predictor.sweep import Grid
 
 MANIFEST = "manifest.json"
 KINDS_SHOWN = 60  # characters of an error that make it the same kind as another
@@ -49,20 +50,25 @@ KINDS: Mapping[str, Kind] = {REQUESTS: Kind(_answer_requests, ROWS), OPERATORS: 
 
 
 class Part(NamedTuple):
-    """What became of one part. rows; failed: rows with an error; unseen: rows on GPUs that nobody measured."""
+    """What became of one part. rows: asked; failed: with an error; unseen: answers for GPUs that nobody measured.
+
+    dropped: "unfit" or "invalid" → how many rows were left out of the file; kinds: kind of error → its rows.
+    """
 
     number: int
     rows: int
     failed: int
     unseen: int
     kinds: dict[str, int]
+    dropped: dict[str, int]
     sha256: str
     kept: bool = False
 
 
 @dataclass(slots=True)
 class Summary:
-    """What became of a job. kept: parts that an earlier run had finished; kinds: how often each kind of error came."""
+    """What became of a job. kept: parts that an earlier run had finished; kinds: how often each kind of error came;
+    dropped: why rows are not in the output, and how many."""
 
     rows: int = 0
     failed: int = 0
@@ -70,6 +76,7 @@ class Summary:
     parts: int = 0
     kept: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
 
     def add(self, part: Part) -> None:
         """Count a part."""
@@ -80,19 +87,21 @@ class Summary:
         )
         self.parts, self.kept = self.parts + 1, self.kept + part.kept
         self.kinds.update(part.kinds)
+        self.dropped.update(part.dropped)
 
 
 class Job(NamedTuple):
-    """A job as a worker sees it. folder: of the parts."""
+    """A job as a worker sees it. folder: of the parts; drop: answers that are left out, "unfit" or "invalid"."""
 
     folder: Path
     bundle: str
     strict: bool
     kind: str = REQUESTS
+    drop: tuple[str, ...] = ()
 
 
 def run(
-    source: str,
+    source: str | Grid,
     out: str | Path,
     *,
     bundle: str = "",
@@ -102,7 +111,7 @@ def run(
     kind: str = REQUESTS,
     seen: Callable[[Summary], None] = lambda summary: None,
 ) -> Summary:
-    """Answers every row of `source` (a Parquet or CSV file, a folder of them, an fsspec URL) in `out`.
+    """Answers every row of `source` (a Parquet or CSV file, a folder of them, an fsspec URL, a sweep) in `out`.
 
     out: a .parquet or .csv, or a folder of parts. A row that cannot be answered says why in `error`; with strict the
     first such row ends the job with InvalidRequest. n_jobs: processes, 0: one for each core. rows_per_part: 0: as many
@@ -110,7 +119,7 @@ def run(
     it goes on; with another bundle, version, kind or input it is refused.
     """
     rows_per_part = rows_per_part or KINDS[kind].rows_per_part
-    target, found = Path(out).expanduser(), source_of(source)
+    target, found = Path(out).expanduser(), source if isinstance(source, Grid) else source_of(source)
     single = target.suffix in ENDINGS
     folder = target.with_name(f"{target.name}.parts") if single else target
     opened = load_bundle(bundle)
@@ -120,7 +129,7 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
         _begin(folder, _identity(found, str(opened.path), rows_per_part) | {"kind": kind})
         summary = Summary()
-        job = Job(folder, str(opened.path), strict, kind)
+        job = Job(folder, str(opened.path), strict, kind, found.drop if isinstance(found, Grid) else ())
         for part in _parts(found, job, n_jobs or os.cpu_count() or 1, rows_per_part):
             summary.add(part)
             seen(summary)
@@ -135,7 +144,7 @@ def run(
     return summary
 
 
-def _identity(source: Source, bundle: str, rows_per_part: int) -> dict[str, Any]:
+def _identity(source: Source | Grid, bundle: str, rows_per_part: int) -> dict[str, Any]:
     """What must be the same for a job to go on."""
     content = (Path(bundle) / BUNDLE_MANIFEST).read_bytes()
     return {
@@ -170,11 +179,11 @@ def _begin(folder: Path, identity: dict[str, Any]) -> None:
             )
 
 
-def _parts(source: Source, job: Job, n_jobs: int, rows: int) -> Iterator[Part]:
+def _parts(source: Source | Grid, job: Job, n_jobs: int, rows: int) -> Iterator[Part]:
     """Every part in order of being done: those there already, and those that workers make."""
     from joblib import Parallel, delayed
 
-    tasks = enumerate(chunks(source, rows))
+    tasks = enumerate(source.chunks(rows) if isinstance(source, Grid) else chunks(source, rows))
     if n_jobs == 1:
         yield from (_part(job, number, table) for number, table in tasks)
         return
@@ -194,22 +203,40 @@ def _part(job: Job, number: int, table: pa.Table) -> Part:
         found = KINDS[job.kind].answer(table, load_bundle(job.bundle))
     finally:
         gc.enable()
+    kinds = _kinds(found)
+    found, dropped = _without(found, job.drop)
     failed = pc.is_valid(found["error"])
     if job.strict and pc.any(failed).as_py():
         at = pc.index(failed, True).as_py()
         raise InvalidRequest(f"row {at + 1} of part {number}: {found['error'][at]}")
     write(found, file)
-    kinds = pc.value_counts(pc.utf8_slice_codeunits(found["error"].drop_null(), 0, KINDS_SHOWN)).to_pylist()
     part = Part(
         number=number,
-        rows=found.num_rows,
-        failed=sum(kind["counts"] for kind in kinds),
+        rows=table.num_rows,
+        failed=pc.sum(failed).as_py() or 0,
         unseen=pc.sum(pc.equal(found["basis"], UNSEEN)).as_py() or 0,
-        kinds={kind["values"]: kind["counts"] for kind in kinds},
+        kinds=kinds,
+        dropped=dropped,
         sha256=_sha256(file),
     )
     _write_json(file.with_suffix(".json"), part._asdict())
     return part
+
+
+def _kinds(table: pa.Table) -> dict[str, int]:
+    """How often each kind of error came."""
+    said = pc.utf8_slice_codeunits(table["error"].drop_null(), 0, KINDS_SHOWN)
+    return {kind["values"]: kind["counts"] for kind in pc.value_counts(said).to_pylist()}
+
+
+def _without(table: pa.Table, drop: tuple[str, ...]) -> tuple[pa.Table, dict[str, int]]:
+    """The answers that are not left out, and how many are."""
+    dropped = {}
+    for reason in drop:
+        bad = pc.is_valid(table["error"]) if reason == "invalid" else pc.equal(table["fits"], False)
+        kept = table.filter(pc.invert(pc.fill_null(bad, False)))
+        dropped[reason], table = table.num_rows - kept.num_rows, kept
+    return table, dropped
 
 
 def _receipt(file: Path, number: int, rows: int) -> Part | None:

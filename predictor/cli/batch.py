@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from predictor.batch import Summary
 
 
+LEFT_OUT = {"unfit": "as they do not fit in memory", "invalid": "as they cannot be answered"}
+
+
 def add(app: Typer) -> None:
     """Add the command."""
     app.command()(batch)
@@ -37,7 +40,7 @@ def batch(
     from predictor.batch import OPERATORS, REQUESTS, run
 
     load_xgboost()
-    progress = _Progress(quiet)
+    progress = Progress(quiet)
     try:
         summary = run(
             source,
@@ -52,26 +55,29 @@ def batch(
     finally:
         progress.close()
     if not quiet:
-        _show(summary, out, progress.seconds)
+        show_summary(summary, out, progress.seconds)
     if summary.failed:
         raise Exit(1)
 
 
-def _show(summary: Summary, out: str, seconds: float) -> None:
+def show_summary(summary: Summary, out: str, seconds: float) -> None:
+    """Print what became of a job."""
     rate = summary.rows / seconds if seconds else 0.0
     kept = f", {summary.kept} of {summary.parts} parts kept from before" if summary.kept else ""
     print(f"{summary.rows:,} rows in {seconds:.1f} s ({rate:,.0f} a second){kept}: {out}")
-    if answered := summary.rows - summary.failed:
+    for reason, count in summary.dropped.items():
+        print(f"{count:,} rows are left out, {LEFT_OUT[reason]}.")
+    if answered := summary.rows - summary.failed - sum(summary.dropped.values()):
         print(f"{percent(summary.unseen / answered)} of the answers are for GPUs that were not measured.")
-    if summary.failed:
-        print(f"{summary.failed:,} rows have an error:")
+    if summary.kinds:
+        print(f"{sum(summary.kinds.values()):,} rows {'have' if summary.failed else 'had'} an error:")
         from predictor.batch import KINDS_SHOWN
 
         for kind, count in summary.kinds.most_common(10):
             print(f"  {count:>8,}  {kind}{'…' if len(kind) >= KINDS_SHOWN else ''}")
 
 
-class _Progress:
+class Progress:
     """Shows how far a job is: a bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self, quiet: bool) -> None:
@@ -82,9 +88,11 @@ class _Progress:
 
     @property
     def seconds(self) -> float:
+        """Since the job began."""
         return time.monotonic() - self.began
 
     def __call__(self, summary: Summary) -> None:
+        """Show it; called after each part."""
         if self.quiet:
             return
         said = f"{summary.rows:,} rows, {summary.rows / self.seconds:,.0f} a second, {summary.failed:,} errors"
@@ -106,5 +114,6 @@ class _Progress:
         self.bar.update(self.task, description=said)
 
     def close(self) -> None:
+        """Leave the terminal as it was."""
         if self.bar is not None:
             self.bar.stop()
