@@ -24,10 +24,10 @@ import pandas as pd
 import pyarrow as pa
 from operators import operators
 
-from predictor.answering import answer_rows
 from predictor.bundle import load_bundle
 from predictor.estimator import Estimator
 from predictor.op_tables import OP_ROWS, answer_ops
+from predictor.rows import answer_rows
 
 GPUS = (
     *("H100", "A100", "L4", "MI300X", "RTX 4090", "B200", "L40S", "H200", "A30", "T4"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,24 +9,17 @@ from typing import Any, NamedTuple
 from predictor.bundle import Bundle, load_bundle
 from predictor.capacity import Room, TrainingRoom, room, training_room
 from predictor.cost import usd_per_hour
-from predictor.errors import InvalidRequest, PredictorError
+from predictor.errors import InvalidRequest
 from predictor.gpu import Gpu, catalogue, resolve_gpu
 from predictor.gpu_lint import lint
-from predictor.prediction import (
-    Asked,
-    as_run_on,
-    basis_of,
-    composed,
-    doubts_of,
-    limiter_of,
-    lines_of,
-    op_lines,
-    phases,
-)
+from predictor.op_lines import Asked, op_lines
+from predictor.remarks import doubts_of
 from predictor.report import OpLine, Report
-from predictor.request import RESULTS, Request, check_names
+from predictor.request import Request, check_names
 from predictor.scheduler import Load
 from predictor.serving import serve
+from predictor.static_batch import as_run_on, composed, phases
+from predictor.sums import basis_of, limiter_of
 from predictor.training_memory import training_memory
 from predictor.training_report import TrainingReport
 from predictor.training_step import training_step
@@ -61,11 +53,13 @@ def answer(
     request: Request, bundle: str | Path | Bundle = "", model: Model | None = None, gpu: Gpu | None = None
 ) -> Report | TrainingReport:
     """The answer to one request; `model` and `gpu` replace the names in it."""
-    asked = _understood(request, bundle if isinstance(bundle, Bundle) else load_bundle(bundle), model, gpu)
-    return _train(asked) if request.phase == "train" else _serve(asked)
+    asked = understood(request, bundle if isinstance(bundle, Bundle) else load_bundle(bundle), model, gpu)
+    return trained(asked) if request.phase == "train" else _serve(asked)
 
 
-class _Asked(NamedTuple):
+class Understood(NamedTuple):
+    """A request whose names were looked up."""
+
     request: Request
     model: Model
     gpu: Gpu
@@ -74,69 +68,40 @@ class _Asked(NamedTuple):
     price_usd: float | None
 
 
-def _understood(request: Request, bundle: Bundle, model: Model | None, gpu: Gpu | None) -> _Asked:
+def understood(request: Request, bundle: Bundle, model: Model | None, gpu: Gpu | None) -> Understood:
+    """The request with its model and GPU; raises PredictorError where there are none such."""
     known, note = (gpu, "") if gpu else resolve_gpu(request.gpu)
     doubts = [] if known.name in catalogue() or known.partition else lint(known)
     found = _sized(model or get_model(request.model), request.image_size)
     notes = tuple(text for text in (note, *doubts, *found.notes) if text)
-    return _Asked(request, found, known, bundle, notes, request.usd_per_hour or usd_per_hour(known))
+    return Understood(request, found, known, bundle, notes, request.usd_per_hour or usd_per_hour(known))
 
 
-def _serve(asked: _Asked) -> Report:
-    found = _prepared(asked)
-    return _served(found, op_lines(*found.steps, asked.bundle))
+def _serve(asked: Understood) -> Report:
+    found = prepared(asked, *served_workload(asked.request, asked.model, asked.gpu))
+    return served(found, op_lines(*found.steps, asked.bundle))
 
 
-def _served(prepared: _Prepared, lines: list[list[OpLine]]) -> Report:
-    """The report of a request whose steps have these lines."""
+def served(prepared: Prepared, lines: list[list[OpLine]]) -> Report:
+    """The report of a request, or of a column of requests, whose steps have these lines."""
     asked, workload, note, _ = prepared
     found = composed(workload, asked.gpu, asked.bundle, lines, tuple(text for text in (*asked.notes, note) if text))
     found = replace(found, request=asked.request, price_usd=asked.price_usd)
     return _under_load(found, asked) if asked.request.scheduling == "continuous" else found
 
 
-def answers(requests: Iterable[Request], bundle: Bundle) -> Iterator[Report | TrainingReport | PredictorError]:
-    """The answer to each of many requests, in order, or the error that it ends with; equal to `answer` to the bit.
-
-    Operators that several have in common are predicted once, all of a kind together.
-    """
-    understood = [_attempt(_begun, request, bundle) for request in requests]
-    lines = iter(lines_of([each.steps for each in understood if isinstance(each, _Prepared)], bundle))
-    for each in understood:
-        if isinstance(each, _Prepared):
-            yield _attempt(_served, each, next(lines))
-        elif isinstance(each, _Asked):
-            yield _attempt(_train, each)
-        else:
-            yield each
-
-
-class _Prepared(NamedTuple):
+class Prepared(NamedTuple):
     """A request to serve, before its operators are predicted."""
 
-    asked: _Asked
+    asked: Understood
     workload: Workload
     note: str
     steps: Asked
 
 
-def _prepared(asked: _Asked) -> _Prepared:
-    workload, note = served_workload(asked.request, asked.model, asked.gpu)
-    return _Prepared(asked, workload, note, Asked(phases(workload), asked.gpu, workload.engine))
-
-
-def _begun(request: Request, bundle: Bundle) -> _Prepared | _Asked:
-    """What a request runs; of training, which predicts on its own, the request."""
-    asked = _understood(request, bundle, None, None)
-    return asked if request.phase == "train" else _prepared(asked)
-
-
-def _attempt(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What the function returns, or the error that names what is wrong with the request."""
-    try:
-        return function(*arguments)
-    except PredictorError as error:
-        return error
+def prepared(asked: Understood, workload: Workload, note: str = "") -> Prepared:
+    """What a request, or a column of requests, runs."""
+    return Prepared(asked, workload, note, Asked(phases(workload), asked.gpu, workload.engine))
 
 
 def served_workload(request: Request, model: Model, gpu: Gpu) -> tuple[Workload, str]:
@@ -160,7 +125,7 @@ def _sized(model: Model, image_size: int) -> Model:
     return replace(model, image=image_size)
 
 
-def _under_load(found: Report, asked: _Asked) -> Report:
+def _under_load(found: Report, asked: Understood) -> Report:
     """The report with the times of the engine's scheduler at the asked concurrency or rate of requests."""
     request = asked.request
     if not isinstance(asked.model, Decoder | LayeredDecoder):
@@ -180,7 +145,8 @@ def _under_load(found: Report, asked: _Asked) -> Report:
     return replace(found, **{name: getattr(served, name) for name in names}, percentiles=more)
 
 
-def _train(asked: _Asked) -> TrainingReport:
+def trained(asked: Understood) -> TrainingReport:
+    """The report of a training step."""
     request = asked.request
     setting = training_setting(request, asked.model)
     step = training_step(asked.model, asked.gpu, setting, asked.bundle)
@@ -201,7 +167,6 @@ def _train(asked: _Asked) -> TrainingReport:
     )
 
 
-ROWS = 5000  # requests that are predicted together: some seconds of work, some MB of memory
 TRAINING_COLUMNS = (
     *("method", "optimizer", "micro_batch", "grad_accum", "seq_len", "checkpointing", "zero_stage", "lora_rank"),
     *("lora_targets", "precision", "attention", "loss_chunks", "offload", "tp", "pp", "dp"),
@@ -227,25 +192,3 @@ def room_of(request: Request, model: Model, gpu: Gpu) -> Room | TrainingRoom:
     if request.phase == "train":
         return training_room(model, gpu, kept_setting(request, training_setting(request, model)))
     return room(served_workload(request, model, gpu)[0], gpu)
-
-
-def answer_row(row: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:
-    """The row with the columns of RESULTS after its own, which come back unchanged and in order.
-
-    What cannot be answered is said in `error`, and the other results are None. A column that already has the name of a
-    result raises InvalidRequest.
-    """
-    return next(answer_rows([row], bundle))
-
-
-def answer_rows(rows: Iterable[Mapping[str, Any]], bundle: Bundle) -> Iterator[dict[str, Any]]:
-    """`answer_row` of many, in order; what they have in common is predicted once."""
-    given = list(rows)
-    if given and (clash := [name for name in RESULTS if name in given[0]]):
-        raise InvalidRequest(f"the table already has a column {clash[0]}, which is a result; rename it.")
-    requests = [_attempt(Request.of, row) for row in given]
-    found = answers((each for each in requests if isinstance(each, Request)), bundle)
-    for row, request in zip(given, requests, strict=True):
-        said = next(found) if isinstance(request, Request) else request
-        told = {"error": str(said)} if isinstance(said, PredictorError) else said.to_dict()
-        yield {**row, **{name: told.get(name) for name in RESULTS}}

@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from predictor.answering import ROWS, answer_rows
 from predictor.bundle import MANIFEST as BUNDLE_MANIFEST
 from predictor.bundle import Bundle, load_bundle
 from predictor.errors import InvalidRequest
 from predictor.op_tables import OP_ROWS, answer_ops
 from predictor.prediction import UNSEEN
+from predictor.rows import ROWS, answer_columns
 from predictor.streams import ENDINGS, Source, answered, chunks, drafted, joined, source_of, write
 from predictor.sweep import Grid
 
@@ -35,7 +35,7 @@ KINDS_SHOWN = 60  # characters of an error that make it the same kind as another
 
 
 def _answer_requests(table: pa.Table, bundle: Bundle) -> pa.Table:
-    return answered(table, list(answer_rows(table.to_pylist(), bundle)))
+    return answered(table, answer_columns(table.to_pylist(), bundle))
 
 
 class Kind(NamedTuple):

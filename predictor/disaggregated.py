@@ -27,12 +27,13 @@ from predictor.errors import InvalidRequest
 from predictor.gpu import Gpu, resolve_gpu
 from predictor.ops.dtypes import weight_bytes
 from predictor.pools import DecodeWorker, PrefillWorker
-from predictor.prediction import as_run_on, basis_of, report
 from predictor.rate_matching import Goal, Matched, match
 from predictor.report import Interval
 from predictor.scheduler import Load
 from predictor.serving import kv_capacity
+from predictor.static_batch import as_run_on, report
 from predictor.steps import step_times
+from predictor.sums import basis_of
 from predictor.topology import NODE_LINK_BYTES_PER_S
 from predictor.workloads.base import Layout
 from predictor.workloads.decoder import Decoder

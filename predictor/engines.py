@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
 from types import MappingProxyType
+from typing import Any
 
+from predictor.elementwise import chosen, greater
 from predictor.errors import InvalidRequest
 
 # Servers of these GPUs have CPUs of Skylake to Zen 3, those of later ones faster cores (Sapphire Rapids, Zen 4). Fitted
@@ -52,22 +54,22 @@ class Engine:
     block_tokens: int = 1
     graph_batches: int = 0
 
-    def step_s_of(self, gpu_s: float, sequences: float) -> float:
+    def step_s_of(self, gpu_s: Any, sequences: Any) -> Any:
         """Seconds of a step: the host prepares the next one meanwhile, or before it."""
         host_s = self.step_s + self.sequence_s * sequences
-        return max(gpu_s, host_s) if self.overlapped else gpu_s + host_s
+        return greater(gpu_s, host_s) if self.overlapped else gpu_s + host_s
 
-    def prompt_s(self, gpu_s: float, launches: float, sequences: float) -> float:
+    def prompt_s(self, gpu_s: Any, launches: Any, sequences: Any) -> Any:
         """Seconds of a step with prompts, whose operators the host launches one by one."""
-        return self.step_s_of(max(gpu_s, self.launch_s * launches), sequences)
+        return self.step_s_of(greater(gpu_s, self.launch_s * launches), sequences)
 
-    def decode_s(self, gpu_s: float, launches: float, sequences: float, length: float = 0.0) -> float:
+    def decode_s(self, gpu_s: Any, launches: Any, sequences: Any, length: Any = 0.0) -> Any:
         """Seconds of a decode step, which is one launch where the engine has captured its operators in a CUDA graph.
 
         length: tokens of the longest sequence.
         """
         captured = self.graphs and (not self.graph_len or length <= self.graph_len)
-        return self.prompt_s(gpu_s, 0.0 if captured else launches, sequences)
+        return self.prompt_s(gpu_s, chosen(captured, 0.0, launches), sequences)
 
     def beside(self, generation: str) -> Engine:
         """The engine on the hosts that GPUs of a generation came with."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from predictor.answering import ROWS, answer_rows
 from predictor.bundle import Bundle, load_bundle
 from predictor.errors import InvalidTable
 from predictor.request import RESULTS
+from predictor.rows import ROWS, answer_columns
 
 
 def predict_frame(frame: Any, bundle: str | Bundle = "") -> Any:
@@ -29,7 +29,7 @@ def predict_frame(frame: Any, bundle: str | Bundle = "") -> Any:
     from predictor.streams import answered
 
     table = frame.to_arrow() if kind == "polars" else frame
-    found = answered(table, _answers(table.to_pylist(), opened))
+    found = answered(table, _columns(table.to_pylist(), opened))
     if kind == "pyarrow":
         return found
     import polars
@@ -37,10 +37,6 @@ def predict_frame(frame: Any, bundle: str | Bundle = "") -> Any:
     return polars.from_arrow(found)
 
 
-def _answers(rows: list[dict[str, Any]], bundle: Bundle) -> list[dict[str, Any]]:
-    return [row for start in range(0, len(rows), ROWS) for row in answer_rows(rows[start : start + ROWS], bundle)]
-
-
 def _columns(rows: list[dict[str, Any]], bundle: Bundle) -> dict[str, list[Any]]:
-    found = _answers(rows, bundle)
-    return {name: [row[name] for row in found] for name in RESULTS}
+    parts = [answer_columns(rows[start : start + ROWS], bundle) for start in range(0, len(rows), ROWS)]
+    return {name: [cell for part in parts for cell in part[name]] for name in RESULTS}

@@ -7,12 +7,12 @@ dtype, and on the regime: how near its bound a call runs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import sqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from predictor.elementwise import added, greater, root
 from predictor.ops.dtypes import Array
 
 # Predicted share of the bound at which the next regime starts: launch, mixed, large.
@@ -36,18 +36,19 @@ def ends(latency_s: Array, bound_s: Array, dtypes: NDArray[Any], offsets: Offset
     return np.maximum(latency_s * np.exp(low), bound_s), latency_s * np.exp(high)
 
 
-def sum_of(distances: Sequence[float], names: Sequence[str], within: Mapping[str, float], across: float) -> float:
-    """Distance from a sum to its end, from those of its parts, seconds.
+def sum_of(distances: Sequence[Any], names: Sequence[str], within: Mapping[str, float], across: float) -> Any:
+    """Distance from a sum to its end, from those of its parts, seconds, each a number or (n_calls,).
 
     Parts of one estimator, whose names they are, correlate by `within` of that name, parts of two by `across`.
     """
-    of_name: dict[str, float] = {}
-    squares: dict[str, float] = {}
+    of_name: dict[str, Any] = {}
+    squares: dict[str, Any] = {}
     for distance, name in zip(distances, names, strict=True):
         of_name[name] = of_name.get(name, 0.0) + distance
         squares[name] = squares.get(name, 0.0) + distance * distance
-    variance, apart = 0.0, sum(of_name.values()) ** 2
+    whole = added(of_name.values())
+    variance, apart = 0.0, whole * whole
     for name, whole in of_name.items():
         variance += squares[name] + within[name] * (whole * whole - squares[name])
         apart -= whole * whole
-    return sqrt(variance + across * max(apart, 0.0))
+    return root(variance + across * greater(apart, 0.0))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from predictor.elementwise import added, greater, lesser
 from predictor.engines import Engine, get_engine
 from predictor.memory_doubt import ClosedForm, Need, doubted
 from predictor.memory_features import shape_features, share, tokens_features
@@ -83,9 +84,9 @@ def closed_form(workload: Workload) -> tuple[dict[str, float], ClosedForm]:
         "activations_bytes": activations_bytes(workload),
         "cuda_graphs_bytes": cuda_graphs_bytes(workload),
     }
-    dynamic = sum(kinds.values()) - kinds["weights_bytes"]
+    dynamic = added(kinds.values()) - kinds["weights_bytes"]
     runtime = runtime_bytes(workload.layout.n_gpus // workload.dp)
-    peak = sum(kinds.values())
+    peak = added(kinds.values())
     if workload.engine != "torch":
         return kinds, ClosedForm("serving", peak, dynamic, runtime, None)
     seen = _features(workload, kinds) | tokens_features(_tokens(workload), dynamic, kinds["weights_bytes"])
@@ -131,7 +132,7 @@ def kv_cache_bytes(workload: Workload) -> float:
     """
     each = sequence_bytes(workload, workload.input_len + workload.output_len)
     if workload.engine == "torch":
-        each = max(each, kv_cache_bytes_per_token(workload) * workload.input_len)
+        each = greater(each, kv_cache_bytes_per_token(workload) * workload.input_len)
     return workload.local_batch * each
 
 
@@ -179,7 +180,7 @@ def _tokens(workload: Workload) -> int:
     """Tokens of the largest forward pass."""
     tokens = workload.local_batch * workload.input_len
     chunked = workload.generates and workload.engine != "torch"
-    return min(tokens, MAX_BATCHED_TOKENS) if chunked else tokens
+    return lesser(tokens, MAX_BATCHED_TOKENS) if chunked else tokens
 
 
 def cuda_graphs_bytes(workload: Workload) -> float:

@@ -10,7 +10,6 @@ quantiles give the interval, its value at the card's capacity the probability of
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache, lru_cache
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from predictor.elementwise import chosen, exp, greater, hypot, interpolated, lesser, log
 from predictor.errors import InvalidBundle
 from predictor.gpu import Gpu
 from predictor.released import load_booster, released_roots
@@ -107,22 +107,21 @@ class Spread(NamedTuple):
     fixed: float
     quantiles: tuple[float, ...]
 
-    def scale(self, share: float) -> float:
+    def scale(self, share: Any) -> Any:
         """How far the logarithm is off where `share` of the memory is not plain parameters."""
-        return math.hypot(self.dynamic * share, self.fixed)
+        return hypot(self.dynamic * share, self.fixed)
 
     def quantile(self, p: float) -> float:
         """The score below which a share p lies."""
         return float(np.interp(p, _shares(len(self.quantiles)), self.quantiles))
 
-    def above(self, score: float) -> float:
+    def above(self, score: Any) -> Any:
         """Probability of a greater score; beyond the outermost quantiles it falls as exp(-3 score)."""
         shares, low, high = _shares(len(self.quantiles)), self.quantiles[0], self.quantiles[-1]
-        if score > high:
-            return (1 - shares[-1]) * math.exp(-3 * (score - high))
-        if score < low:
-            return 1 - shares[0] * math.exp(-3 * (low - score))
-        return 1 - float(np.interp(score, self.quantiles, shares))
+        seldom = (1 - shares[-1]) * exp(-3 * greater(score - high, 0.0))
+        often = 1 - shares[0] * exp(-3 * greater(low - score, 0.0))
+        between = 1 - interpolated(score, self.quantiles, shares)
+        return chosen(score > high, seldom, chosen(score < low, often, between))
 
 
 @cache
@@ -156,13 +155,13 @@ class ClosedForm(NamedTuple):
     """
 
     kind: str
-    peak: float
-    dynamic: float
+    peak: Any
+    dynamic: Any
     runtime: float
     seen: Mapping[str, float] | None
 
 
-def doubted(form: ClosedForm, gpu: Gpu) -> dict[str, float]:
+def doubted(form: ClosedForm, gpu: Gpu) -> dict[str, Any]:
     """The fields of Need for a closed form."""
     model = memory_model()
     corrected, fragmented = 1.0, 1.0
@@ -172,16 +171,16 @@ def doubted(form: ClosedForm, gpu: Gpu) -> dict[str, float]:
     total = alive * fragmented + form.runtime
     spread, capacity = model.spreads[form.kind], float(gpu.mem_bytes)
     scale = spread.scale(form.dynamic / total)
-    ends = [total * math.exp(scale * spread.quantile((1 + sign * LEVEL) / 2)) for sign in (-1, 1)]
+    ends = [total * exp(scale * spread.quantile((1 + sign * LEVEL) / 2)) for sign in (-1, 1)]
     return {
         "correction_bytes": alive - form.peak,
         "fragmentation_bytes": alive * (fragmented - 1.0),
         "runtime_bytes": form.runtime,
         "total_bytes": total,
-        "low_bytes": min(ends[0], total),
-        "high_bytes": max(ends[1], total),
+        "low_bytes": lesser(ends[0], total),
+        "high_bytes": greater(ends[1], total),
         "capacity_bytes": capacity,
-        "p_oom": min(max(spread.above(math.log(capacity / total) / scale), SUREST), 1 - SUREST),
+        "p_oom": lesser(greater(spread.above(log(capacity / total) / scale), SUREST), 1 - SUREST),
     }
 
 

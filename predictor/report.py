@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from math import hypot
 from typing import Any, NamedTuple
 
+from predictor.elementwise import greater, hypot, lesser
 from predictor.gpu import Gpu
 from predictor.memory import Memory
 from predictor.ops import Op
@@ -27,10 +27,10 @@ class Interval(NamedTuple):
 SOFTWARE_DOUBT = 0.07
 
 
-def doubted(value: float, ops: Interval, least: float) -> Interval:
+def doubted(value: Any, ops: Interval, least: Any) -> Interval:
     """A step of `value` seconds, as doubtful as the sum of its ops and the software around them, not below least."""
     down, up = ops.value / ops.low - 1, (ops.high - ops.value) / value
-    low = max(value / (1 + hypot(down, SOFTWARE_DOUBT)), min(least, value))
+    low = greater(value / (1 + hypot(down, SOFTWARE_DOUBT)), lesser(least, value))
     return Interval(value, low, value * (1 + hypot(up, SOFTWARE_DOUBT)))
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 from predictor.errors import InvalidRequest
@@ -100,8 +101,9 @@ class Request:
 
     def __post_init__(self) -> None:
         """Checks every column by itself, then fills in those that follow from others."""
-        for column in fields(self):
-            object.__setattr__(self, column.name, _checked(column, getattr(self, column.name)))
+        for column in columns():
+            if (value := getattr(self, column.name)) is not column.default:
+                object.__setattr__(self, column.name, _checked(column, value))
         for name, most in (("zero_stage", 3), ("sequence_parallel", 1)):
             if (given := getattr(self, name)) > most:
                 raise InvalidRequest(f"{name} is {given}; it must be from 0 to {most}.")
@@ -146,13 +148,14 @@ class Request:
         >>> Request.of({"id": 7, "model": "Llama-3.1-8B", "gpu": "H100", "batch": "8", "tp": None}).batch
         8
         """
-        cells = {c.name: row[c.name] for c in fields(cls) if c.name in row and not is_empty(row[c.name])}
-        for column in fields(cls):
+        cells = {c.name: row[c.name] for c in columns() if c.name in row and not is_empty(row[c.name])}
+        for column in columns():
             if column.default is MISSING and column.name not in cells:
                 raise InvalidRequest(f"{column.name} is empty; {column.metadata['help']}")
         return cls(**cells)
 
 
+@cache
 def columns() -> tuple[Field[Any], ...]:
     """The columns of a request table, in order, as dataclass fields with help, choices and least in their metadata."""
     return fields(Request)

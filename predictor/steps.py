@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from predictor.bundle import Bundle
 from predictor.gpu import Gpu
+from predictor.op_lines import op_lines
 from predictor.ops.dtypes import Array
-from predictor.prediction import op_lines, total
+from predictor.sums import total
 from predictor.workloads.base import OpCall
 from predictor.workloads.workload import Workload
 

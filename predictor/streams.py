@@ -120,11 +120,11 @@ def _of_file(opened: Any, file: str, rows: int) -> Iterator[pa.RecordBatch]:
     yield from pyarrow.csv.open_csv(opened, convert_options=texts)
 
 
-def answered(table: pa.Table, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """The table with the columns of RESULTS of its rows."""
+def answered(table: pa.Table, results: Mapping[str, Sequence[Any]]) -> pa.Table:
+    """The table with the columns of RESULTS after its own."""
     for name in RESULTS:
         kind = pa.string() if name in TEXTS else pa.bool_() if name == "fits" else pa.float64()
-        table = table.append_column(name, pa.array([row[name] for row in rows], kind))
+        table = table.append_column(name, pa.array(results[name], kind))
     return table
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from predictor.gpu import Gpu
 from predictor.ops import Collective
+from predictor.ops.dtypes import Number
 
 NODE_GPUS = 8  # GPUs that NVLink, Infinity Fabric or one host's PCIe join; 72 in the racks of GB200 and GB300
 RACK_GPUS = 72
@@ -31,7 +32,7 @@ def within_node(op: Collective, gpu: Gpu) -> Collective:
     return replace(op, n_gpus=min(float(op.n_gpus), float(node_gpus(gpu))))
 
 
-def between_nodes_s(op: Collective, gpu: Gpu) -> float:
+def between_nodes_s(op: Collective, gpu: Gpu) -> Number:
     """Seconds that the part between nodes takes after that; 0 where one node holds the group."""
     local = float(node_gpus(gpu))
     nodes = float(op.n_gpus) / local
@@ -39,4 +40,4 @@ def between_nodes_s(op: Collective, gpu: Gpu) -> float:
         return 0.0
     share, link = 1 - 1 / nodes, min(NODE_LINK_BYTES_PER_S, gpu.pcie_bytes_per_s or NODE_LINK_BYTES_PER_S)
     sent = {"all_reduce": 2 * share / local, "all_to_all": share}.get(str(op.kind), share / local)
-    return sent * float(op.message_bytes) / link + HOP_S * (nodes - 1)
+    return sent * op.message_bytes / link + HOP_S * (nodes - 1)

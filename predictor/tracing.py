@@ -18,9 +18,11 @@ from predictor.bundle import Bundle, load_bundle
 from predictor.errors import InvalidRequest, PredictorError
 from predictor.gpu import Gpu, catalogue, resolve_gpu
 from predictor.gpu_lint import lint
+from predictor.op_lines import op_lines
 from predictor.ops import Op
-from predictor.prediction import basis_of, doubts_of, limiter_of, op_lines, total
+from predictor.remarks import doubts_of
 from predictor.report import Interval, OpLine
+from predictor.sums import basis_of, limiter_of, total
 from predictor.torch_ops import Call, by_bytes, is_known, ops_of, tensors
 from predictor.values import show
 from predictor.workloads.base import OpCall

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from predictor.bundle import Bundle
 from predictor.engines import host_share
 from predictor.gpu import Gpu
+from predictor.op_lines import op_lines
 from predictor.ops import Collective
-from predictor.prediction import op_lines, total
 from predictor.report import Interval, OpLine, doubted
+from predictor.sums import total
 from predictor.workloads.backward import fetches
 from predictor.workloads.base import Layout, OpCall
 from predictor.workloads.training import Trainable, TrainingSetting, model_flops_per_token, training_calls

@@ -16,6 +16,8 @@ def whole_number(name: str, value: Any) -> int:
     >>> whole_number("batch", 8)
     8
     """
+    if type(value) is int and 1 <= value <= LARGEST:
+        return value
     if not isinstance(value, Integral) or isinstance(value, bool) or int(value) > LARGEST:
         raise InvalidRequest(f"{name} is {show(value)}; it must be a whole number from 1 to 2**31.")
     if int(value) < 1:

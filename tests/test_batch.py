@@ -13,13 +13,13 @@ import pandas as pd
 import pyarrow
 import pytest
 
-from predictor.answering import answer_row
 from predictor.batch import MANIFEST, run
 from predictor.bundle import load_bundle
 from predictor.cli import main
 from predictor.errors import InvalidRequest, InvalidTable
 from predictor.frames import predict_frame
 from predictor.request import RESULTS
+from predictor.rows import answer_row
 from predictor.streams import chunks, source_of
 
 GPUS = ("H100-SXM-80GB", "L4", "MI300X", "RTX-4090")

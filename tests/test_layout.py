@@ -11,7 +11,7 @@ LONGEST_FILE = 400
 
 # A module imports from its own layer or from lower ones; a package counts as one module.
 LAYERS = (
-    ("units", "errors"),
+    ("units", "errors", "elementwise"),
     ("recipe", "gpu", "gpu_lint", "ops", "values", "released", "gguf"),
     ("roofline", "schema", "workloads", "kinship", "line", "interval", "cost", "engines", "topology"),
     ("memory_doubt", "memory_features", "weight_files"),
@@ -22,6 +22,9 @@ LAYERS = (
     ("estimator",),
     ("bundle", "dataset"),
     ("prediction", "fit"),
+    ("op_lines", "sums"),
+    ("remarks",),
+    ("static_batch",),
     ("training_step", "steps", "torch_ops", "op_tables"),
     ("scheduler", "tracing"),
     ("serving",),
@@ -30,6 +33,7 @@ LAYERS = (
     ("disaggregated",),
     ("answering",),
     ("advice", "streams"),
+    ("rows",),
     ("batch", "frames"),
     ("evaluate", "holdout"),
     ("calibration",),

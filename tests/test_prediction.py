@@ -13,8 +13,10 @@ from predictor.bundle import Bundle, load_bundle
 from predictor.errors import InvalidRequest, PredictorError, UnknownModel, UnsupportedDtype
 from predictor.features import Setting
 from predictor.gpu import Gpu, catalogue, get_gpu
+from predictor.op_lines import Asked, lines_of
 from predictor.ops import Attention, Collective, Gemm, Mla, Moe, Op, Pointwise
-from predictor.prediction import Asked, composed, lines_of, phases, predict_op, report
+from predictor.prediction import predict_op
+from predictor.static_batch import composed, phases, report
 from predictor.workloads import Workload, get_model
 
 SOME_GPUS = ("H100", "A100", "L4", "MI300X", "B200", "RTX 4090", "V100", "T4", "M4 Max", "Arc B580")

@@ -14,10 +14,11 @@ from predictor.bundle import load_bundle
 from predictor.engines import Engine, engines, get_engine, get_server
 from predictor.errors import InvalidRequest
 from predictor.gpu import get_gpu
-from predictor.prediction import op_lines, total
+from predictor.op_lines import op_lines
 from predictor.scheduler import Load, Served, simulate
 from predictor.serving import at_once, continuous, kv_capacity, serve, static
 from predictor.steps import Chunk, StepTimes, step_times
+from predictor.sums import total
 from predictor.workloads import Workload, get_model
 
 ENGINES = sorted(engines())

@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from predictor.answering import answer_row
 from predictor.batch import MANIFEST, run
 from predictor.bundle import load_bundle
 from predictor.cli import main
 from predictor.errors import InvalidRequest
+from predictor.rows import answer_row
 from predictor.sweep import read_spec
 
 SPEC = """
@@ -62,7 +62,7 @@ def test_every_combination_that_no_rule_skips_is_there_once_and_in_order(rows: i
 
 def test_a_huge_grid_is_counted_and_begun_without_being_made(tmp_path: Path) -> None:
     text = SPEC.replace(
-        "tp =", "batch = {from = 1, to = 100000, step = 1}\nseq_len = {from = 1, to = 1000, step = 1}\ntp ="
+        "tp =", "batch = {from = 1, to = 100000, step = 1}\nseq_len = {from = 1, to = 1000, step = 1}\ntp =", 1
     )
     grid = read_spec(spec(tmp_path, text))
     assert grid.combinations == 96 * 10**8 and sum(grid.skipped()) == 10**8 * sum(read_spec(spec(tmp_path)).skipped())
@@ -92,7 +92,8 @@ def test_answers_that_are_not_wanted_are_left_out_and_counted(tmp_path: Path) ->
     wanted = everything[everything["error"].isna() & (everything["fits"] == True)]  # noqa: E712
     chosen = spec(tmp_path, f"skip_unfit = true\nskip_invalid = true\n{text}")
     summary = run(read_spec(chosen), tmp_path / "some.parquet", n_jobs=1, strict=True)
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "some.parquet"), wanted.reset_index(drop=True))
+    found = pd.read_parquet(tmp_path / "some.parquet")
+    pd.testing.assert_frame_equal(found, wanted.reset_index(drop=True), check_dtype=False)
     assert summary.dropped == {"unfit": 1, "invalid": 2} and summary.rows == 6 and not summary.failed
 
 

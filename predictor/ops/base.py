@@ -15,6 +15,7 @@ from predictor.errors import InvalidOp
 from predictor.ops.dtypes import Array, Number, Text, dtype_facts
 
 TEXT_FIELDS = frozenset({"phase", "kind", "dtype", "kv_dtype", "link"})
+TOLD_APART = TEXT_FIELDS - {"kind"}
 LARGEST = 2.0**53  # beyond it float64 no longer counts in ones
 
 
@@ -95,9 +96,13 @@ class Op(ABC):
         values = [getattr(self, name) for name in names_of(type(self))]
         return max(1 if type(value) is float else np.size(value) for value in values if not isinstance(value, str))
 
+    def is_column(self) -> bool:
+        """Whether any field is a column of calls."""
+        return any(isinstance(getattr(self, name), np.ndarray) for name in names_of(type(self)))
+
     def texts(self) -> tuple[str, ...]:
-        """The text fields of a scalar op."""
-        return tuple([str(getattr(self, name)) for name in names_of(type(self)) if name in TEXT_FIELDS])
+        """The text fields of a scalar op but `kind`, of which a column may hold several."""
+        return tuple([str(getattr(self, name)) for name in names_of(type(self)) if name in TOLD_APART])
 
     def take(self, rows: Any) -> Self:
         """The calls at `rows` (an index array, mask or slice); scalar fields stay."""
@@ -112,6 +117,14 @@ class Op(ABC):
     def with_token_counts(self, counts: Mapping[str, Array]) -> Self:
         """The same calls with other counts, each (n_calls,), of what token_counts names."""
         return replace(self, **counts)
+
+
+def merged_key(op: Op) -> object:
+    """What is equal of two equal ops: the op itself, of a column its bytes."""
+    if not op.is_column():
+        return op
+    values = [getattr(op, name) for name in names_of(type(op))]
+    return (type(op), *(value.tobytes() if isinstance(value, np.ndarray) else value for value in values))
 
 
 @cache
@@ -131,13 +144,29 @@ def text_column(value: Text, length: int) -> np.ndarray[Any, Any]:
 
 
 def stack(calls: Sequence[Op]) -> Op:
-    """Scalar ops of one kind and equal text fields as one column of calls, in the order given.
+    """Scalar ops of one kind as one column of calls, in the order given.
 
-    Other fields become (n_calls,) arrays.
+    Number fields become (n_calls,) arrays, and so do text fields that differ.
     """
     first = calls[0]
-    columns = {
-        name: getattr(first, name) if name in TEXT_FIELDS else np.array([getattr(call, name) for call in calls])
-        for name in names_of(type(first))
-    }
+    columns = {}
+    for name in names_of(type(first)):
+        values = [getattr(call, name) for call in calls]
+        texts = name in TEXT_FIELDS
+        alike = texts and values.count(values[0]) == len(values)
+        columns[name] = values[0] if alike else np.array(values, dtype=object if texts else np.float64)
     return type(first)(**columns)
+
+
+def concatenated(columns: Sequence[Op]) -> Op:
+    """Columns of one kind as one, in the order given; text fields that are equal stay one name."""
+    first, lengths = columns[0], [len(each) for each in columns]
+    joined = {}
+    for name in names_of(type(first)):
+        values = [getattr(each, name) for each in columns]
+        if name in TEXT_FIELDS and values.count(values[0]) == len(values):
+            joined[name] = values[0]
+        else:
+            widen = text_column if name in TEXT_FIELDS else column
+            joined[name] = np.concatenate([widen(value, n) for value, n in zip(values, lengths, strict=True)])
+    return type(first)(**joined)

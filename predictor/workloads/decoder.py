@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from predictor.elementwise import lesser
 from predictor.errors import InvalidRequest, InvalidSpec
 from predictor.workloads.base import Layout, OpCall, Step, WithoutExperts
 from predictor.workloads.decoder_ops import decoder_ops
@@ -241,6 +242,11 @@ class Decoder(WithoutExperts):
         return norms * vectors * self.hidden + self.layers * (qk_norm + biases)
 
     @property
+    def in_columns(self) -> bool:
+        """Whether forward_ops takes a step with columns: yes."""
+        return True
+
+    @property
     def attention(self) -> str:
         """Heads and windows, as a list of models shows them."""
         sliding = f"; window {self.window} in {self.window_layers} layers" if self.window_layers else ""
@@ -260,9 +266,9 @@ class Decoder(WithoutExperts):
         plain = self.embedding_parameters(layout.tp) + self.vector_parameters(layout.tp) / layout.pp
         return self.linear_parameters(layout.tp) / layout.pp, 0.0, plain
 
-    def cached(self, length: int, layout: Layout) -> float:
+    def cached(self, length: int, layout: Layout) -> Any:
         """Cache elements of one sequence on one GPU of a stage; a sliding-window layer keeps its window only."""
-        kept = (self.layers - self.window_layers) * length + self.window_layers * min(length, self.window)
+        kept = (self.layers - self.window_layers) * length + self.window_layers * lesser(length, self.window)
         return 2.0 * self.shard(layout.tp).kv_heads * self.head_dim * kept / layout.pp
 
     def widest(self, layout: Layout) -> int:

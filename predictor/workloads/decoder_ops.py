@@ -9,11 +9,10 @@ the attention kernel, ALiBi's too), soft-capping and scalar multipliers.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from predictor.ops import Attention, Collective, Gemm, Pointwise
-from predictor.ops.dtypes import out_bytes
+from predictor.ops.dtypes import Number, out_bytes
 from predictor.workloads.base import OpCall, Step
 
 if TYPE_CHECKING:
@@ -37,14 +36,12 @@ def decoder_ops(model: Decoder, step: Step) -> tuple[OpCall, ...]:
     )
 
 
-@lru_cache(maxsize=2**16)  # of thousands of requests, most ops are equal
-def pointwise(kind: str, rows: float, cols: float, dtype: str) -> Pointwise:
+def pointwise(kind: str, rows: Number, cols: float, dtype: str) -> Pointwise:
     """Pointwise with positional fields."""
     return Pointwise(kind=kind, rows=rows, cols=cols, dtype=dtype)
 
 
-@lru_cache(maxsize=2**16)
-def gemm(m: float, n: float, k: float, dtype: str) -> Gemm:
+def gemm(m: Number, n: float, k: float, dtype: str) -> Gemm:
     """Gemm with positional fields."""
     return Gemm(m=m, n=n, k=k, dtype=dtype)
 

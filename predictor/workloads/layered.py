@@ -7,10 +7,14 @@ projections, the residual addition inside the RMS norm, one fused call for the r
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import ceil
+from typing import Any
 
+import numpy as np
+
+from predictor.elementwise import added
 from predictor.errors import InvalidRequest, InvalidSpec
 from predictor.ops import Collective, Gemm
+from predictor.ops.base import merged_key
 from predictor.ops.dtypes import act_bytes, out_bytes
 from predictor.workloads.base import Layout, OpCall, Step
 from predictor.workloads.feed_forward import Experts, FeedForward
@@ -82,6 +86,11 @@ class LayeredDecoder:
         return f"{found[0].topk} of {found[0].experts}" if found else ""
 
     @property
+    def in_columns(self) -> bool:
+        """Whether forward_ops takes a step with columns: equal ops of two kinds of sparse layers are not told there."""
+        return not any(isinstance(layer.mixer, BlockSparseAttention | CompressedAttention) for layer in self.layers_of)
+
+    @property
     def has_experts(self) -> bool:
         """Whether any layer routes tokens to experts."""
         return any(isinstance(layer.feed_forward, Experts) for layer in self.layers_of)
@@ -119,9 +128,9 @@ class LayeredDecoder:
         embeddings = (1 if self.tied_embeddings else 2) * -(-self.vocab // layout.tp) * self.hidden
         return matrices, experts, plain + embeddings + self.hidden
 
-    def cached(self, length: int, layout: Layout) -> float:
+    def cached(self, length: int, layout: Layout) -> Any:
         """Cache elements of one sequence on one GPU of a stage."""
-        return sum(n * mixer.cached(length, layout.tp) for n, mixer in self._mixers()) / layout.pp
+        return added(n * mixer.cached(length, layout.tp) for n, mixer in self._mixers()) / layout.pp
 
     def state_bytes(self, layout: Layout) -> float:
         """Bytes per sequence that do not grow with its length, on one GPU of a stage."""
@@ -138,7 +147,7 @@ class LayeredDecoder:
 
     def forward_ops(self, step: Step) -> tuple[OpCall, ...]:
         """The ops of one forward pass through all stages, on one GPU of each; equal ones once with their count."""
-        found: dict[tuple[str, object], float] = {}
+        found: dict[tuple[str, object], OpCall] = {}
         calls = [OpCall("embedding", point("", "embedding", step.tokens, self.hidden, step).op, 1.0)]
         for layer in self.layers_of:
             sublayers = len(layer.parts)
@@ -161,9 +170,10 @@ class LayeredDecoder:
             logits = step.batch * self.vocab * float(out_bytes(step.act_dtype))
             gather = Collective(kind="all_gather", message_bytes=logits, n_gpus=step.tp)
             calls.append(OpCall("logits_all_gather", gather, 1.0))
-        for name, op, count in calls:
-            found[name, op] = found.get((name, op), 0.0) + count
-        return tuple(OpCall(name, op, count) for (name, op), count in found.items())  # type: ignore[arg-type]
+        for call in calls:
+            key = (call.name, merged_key(call.op))
+            found[key] = call._replace(count=found[key].count + call.count) if key in found else call
+        return tuple(found.values())
 
     def _collectives(self, layer: Layer, step: Step) -> list[OpCall]:
         """All-reduce after mixer and feed-forward; with attention-dp tokens are gathered for the experts, or sent to
@@ -183,7 +193,7 @@ class LayeredDecoder:
             else:
                 sent = ("all_gather", message * step.attention_dp), ("reduce_scatter", message * step.attention_dp)
             for name, (kind, moved) in zip(("dispatch", "combine"), sent, strict=True):
-                calls.append(OpCall(name, Collective(kind=kind, message_bytes=ceil(moved), n_gpus=gpus), 1.0))
+                calls.append(OpCall(name, Collective(kind=kind, message_bytes=np.ceil(moved), n_gpus=gpus), 1.0))
         return calls
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from predictor.elementwise import greater, lesser
 from predictor.errors import InvalidRequest
 from predictor.ops import Attention, Gemm, Mla, Op, Pointwise
 from predictor.workloads.base import OpCall, Step
@@ -81,8 +82,8 @@ class GroupedAttention:
 
     def cached(self, length: int, tp: int) -> float:
         """Elements that one sequence of `length` tokens keeps on one of tp GPUs."""
-        kept = min(length, self.window) if self.window else length
-        return float(self.local(tp)[1] * (self.head_dim + self.value_dim) * kept)
+        kept = lesser(length, self.window) if self.window else length
+        return 1.0 * self.local(tp)[1] * (self.head_dim + self.value_dim) * kept
 
     def state_bytes(self, tp: int) -> float:
         """Bytes that one sequence keeps whatever its length."""
@@ -168,7 +169,7 @@ class LatentAttention:
 
     def cached(self, length: int, tp: int) -> float:
         """Elements of one sequence on each GPU: the latent is not split; the indexer keeps a key of its own."""
-        return float(length * (self.kv_rank + self.rope_dim + self.index_dim))
+        return 1.0 * length * (self.kv_rank + self.rope_dim + self.index_dim)
 
     def state_bytes(self, tp: int) -> float:
         """Bytes that one sequence keeps whatever its length."""
@@ -191,12 +192,12 @@ class LatentAttention:
         calls.append(point("rope", "rope", tokens, (heads + 1) * self.rope_dim, step))
         if self.index_heads:
             calls += self._index_calls(hidden, step)
-        kv_len = min(step.kv_len, self.index_topk) if self.index_topk and step.phase == "decode" else step.kv_len
+        kv_len = lesser(step.kv_len, self.index_topk) if self.index_topk and step.phase == "decode" else step.kv_len
         attention = Mla(
             phase=step.phase,
             batch=step.batch,
             q_len=step.q_len,
-            kv_len=max(kv_len, step.q_len),
+            kv_len=greater(kv_len, step.q_len),
             heads=heads,
             kv_lora_rank=self.kv_rank,
             rope_dim=self.rope_dim,
@@ -311,7 +312,7 @@ class LinearAttention:
             calls.append(OpCall("state_update", state, 1.0))
         else:
             chunks = step.batch * -(-step.q_len // RECURRENT_CHUNK) * value_heads
-            rows = min(RECURRENT_CHUNK, step.q_len)
+            rows = lesser(RECURRENT_CHUNK, step.q_len)
             product = Gemm(m=rows, n=self.value_dim, k=self.key_dim, batch=chunks, dtype=step.act_dtype)
             calls.append(OpCall("state_products", product, 4.0))
         calls.append(point("gated_norm", "rms_norm", step.tokens * value_heads, self.value_dim, step))

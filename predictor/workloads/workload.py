@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any, Self
+
+import numpy as np
 
 from predictor.errors import InvalidRequest
 from predictor.ops import DTYPES, Collective
@@ -16,6 +20,14 @@ from predictor.workloads.single_pass import SinglePass
 
 ENGINES = ("vllm", "vllm-v0", "sglang", "trtllm", "torch")
 KV_DTYPES = ("fp32", "fp16", "bf16", "fp8", "int8", "nvfp4")
+
+
+SIZES = ("batch", "input_len", "output_len")
+
+
+def _whole(name: str, value: Any) -> Any:
+    """A whole number, checked, or a column of such."""
+    return value if isinstance(value, np.ndarray) else whole_number(name, value)
 
 
 @lru_cache(maxsize=1024)
@@ -58,8 +70,8 @@ class Workload:
         """Checks every setting, the model last."""
         if not hasattr(self.model, "forward_ops"):
             raise InvalidRequest(f'model is {show(self.model)}; it must be a model: get_model("Llama-3.1-8B").')
-        for name in ("batch", "input_len", "output_len", *Layout._fields):
-            object.__setattr__(self, name, whole_number(name, getattr(self, name)))
+        for name in (*SIZES, *Layout._fields):
+            object.__setattr__(self, name, _whole(name, getattr(self, name)))
         if fixed := getattr(self.model, "fixed_len", 0):
             object.__setattr__(self, "input_len", fixed)
         if self.dtype == "":
@@ -76,16 +88,16 @@ class Workload:
         self._check_layout()
 
     def _check_lengths(self) -> None:
-        total, most = self.input_len + (self.output_len if self.generates else 0), self.model.max_len
-        if total > most:
+        lengths, most = self.input_len + (self.output_len if self.generates else 0), self.model.max_len
+        if (total := int(np.max(lengths))) > most:
             what = "input_len + output_len" if self.generates else "input_len"
             raise InvalidRequest(
                 f"{what} is {total}; {self.model.name} takes at most {most} tokens "
                 "(max_position_embeddings). Shorten one of them."
             )
-        if self.batch * total > LARGEST:
+        if (largest := int(np.max(self.batch * lengths))) > LARGEST:
             raise InvalidRequest(
-                f"batch * (input_len + output_len) is {self.batch * total}; it must be at most 2**31. Lower batch."
+                f"batch * (input_len + output_len) is {largest}; it must be at most 2**31. Lower batch."
             )
 
     def _check_layout(self) -> None:
@@ -95,6 +107,20 @@ class Workload:
                 f"ep is {self.ep}; it must divide tp * attention_dp, the {group} GPUs that share the experts."
             )
         self.model.check(self.layout)
+
+    @classmethod
+    def column(cls, alike: Sequence[Self]) -> Self:
+        """Workloads that differ in SIZES only as one, whose SIZES are (n_workloads,) columns.
+
+        Only of models that are `in_columns`, and not in Transformers, whose ops depend on their sizes.
+        """
+        sizes: dict[str, Any] = {name: np.array([getattr(each, name) for each in alike]) for name in SIZES}
+        return replace(alike[0], **sizes)
+
+    @property
+    def in_columns(self) -> bool:
+        """Whether it may become part of a column."""
+        return self.engine != "torch" and getattr(self.model, "in_columns", False)
 
     @property
     def generates(self) -> bool:
@@ -127,12 +153,12 @@ class Workload:
 
     def decode_ops(self, kv_len: int) -> tuple[OpCall, ...]:
         """One step: a new token per sequence over kv_len cached tokens each, the new one included."""
-        length = whole_number("kv_len", kv_len)
+        length = _whole("kv_len", kv_len)
         if not self.generates:
             raise InvalidRequest(f"{self.model.name} generates no tokens; it has prefill_ops only.")
-        if length > self.model.max_len:
+        if np.any(length > self.model.max_len):
             raise InvalidRequest(
-                f"kv_len is {length}; {self.model.name} takes at most {self.model.max_len} tokens "
+                f"kv_len is {np.max(length)}; {self.model.name} takes at most {self.model.max_len} tokens "
                 "(max_position_embeddings). Lower it."
             )
         return self._ops(self.step("decode", 1, length))

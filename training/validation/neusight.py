@@ -29,8 +29,8 @@ from predictor.gpu import Gpu, get_gpu
 from predictor.ops.base import stack
 from predictor.ops.gemm import Gemm
 from predictor.prediction import predict_streamed
-from predictor.prediction import step as engine_step
 from predictor.report import Interval, OpLine
+from predictor.sums import step as engine_step
 from predictor.workloads.base import OpCall
 from predictor.workloads.eager import (
     Gpt,

@@ -26,9 +26,11 @@ from neusight import lines as eager_lines
 from predictor.bundle import Bundle, load_bundle
 from predictor.engines import get_engine
 from predictor.gpu import Gpu, get_gpu
+from predictor.op_lines import op_lines
 from predictor.ops import Gemm
-from predictor.prediction import HOST_DOUBT, op_lines, total
 from predictor.report import Interval
+from predictor.static_batch import HOST_DOUBT
+from predictor.sums import total
 from predictor.workloads import OpCall, Workload, get_model
 from predictor.workloads.eager import launches, unfused
 from predictor.workloads.encoder import Encoder

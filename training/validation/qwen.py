@@ -24,8 +24,8 @@ from predictor.bundle import Bundle, load_bundle
 from predictor.engines import Engine, get_engine
 from predictor.errors import InvalidRequest, PredictorError
 from predictor.gpu import Gpu, get_gpu
-from predictor.prediction import as_run_on, report, with_host
 from predictor.report import Interval
+from predictor.static_batch import as_run_on, report, with_host
 from predictor.workloads import Workload, get_model
 
 NAME = "Qwen's published generation speeds"

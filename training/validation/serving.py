@@ -36,9 +36,9 @@ from predictor.bundle import Bundle, load_bundle
 from predictor.engines import Engine, get_engine
 from predictor.errors import PredictorError
 from predictor.gpu import get_gpu
-from predictor.prediction import as_run_on
 from predictor.scheduler import Load
 from predictor.serving import Serving, continuous, kv_capacity
+from predictor.static_batch import as_run_on
 from predictor.steps import StepTimes, step_times
 from predictor.workloads import Workload, get_model
 
