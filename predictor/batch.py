@@ -25,9 +25,10 @@ from predictor.bundle import MANIFEST as BUNDLE_MANIFEST
 from predictor.bundle import Bundle, load_bundle
 from predictor.errors import InvalidRequest
 from predictor.op_tables import OP_ROWS, answer_ops
+from predictor.outputs import copy_out, output_of
 from predictor.prediction import UNSEEN
 from predictor.rows import ROWS, answer_columns
-from predictor.streams import ENDINGS, Source, answered, chunks, drafted, joined, source_of, write
+from predictor.streams import Source, answered, chunks, drafted, joined, rows_of, source_of, write
 from predictor.sweep import Grid
 
 MANIFEST = "manifest.json"
@@ -52,7 +53,8 @@ KINDS: Mapping[str, Kind] = {REQUESTS: Kind(_answer_requests, ROWS), OPERATORS: 
 class Part(NamedTuple):
     """What became of one part. rows: asked; failed: with an error; unseen: answers for GPUs that nobody measured.
 
-    dropped: "unfit" or "invalid" → how many rows were left out of the file; kinds: kind of error → its rows.
+    dropped: "unfit" or "invalid" → how many rows were left out of the file; kinds: kind of error → its rows;
+    damaged: it was there and is made anew, because it is not what its receipt says.
     """
 
     number: int
@@ -63,12 +65,15 @@ class Part(NamedTuple):
     dropped: dict[str, int]
     sha256: str
     kept: bool = False
+    damaged: bool = False
 
 
 @dataclass(slots=True)
 class Summary:
     """What became of a job. kept: parts that an earlier run had finished; kinds: how often each kind of error came;
-    dropped: why rows are not in the output, and how many."""
+    dropped: why rows are not in the output, and how many; damaged: parts that had to be made anew; total: rows that
+    there are, None where the input does not say; made: rows of this run; folder: of the parts, where they are copied to
+    a URL in the end."""
 
     rows: int = 0
     failed: int = 0
@@ -77,6 +82,10 @@ class Summary:
     kept: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+    damaged: int = 0
+    made: int = 0
+    total: int | None = None
+    folder: Path | None = None
 
     def add(self, part: Part) -> None:
         """Count a part."""
@@ -86,6 +95,7 @@ class Summary:
             self.unseen + part.unseen,
         )
         self.parts, self.kept = self.parts + 1, self.kept + part.kept
+        self.damaged, self.made = self.damaged + part.damaged, self.made + (0 if part.kept else part.rows)
         self.kinds.update(part.kinds)
         self.dropped.update(part.dropped)
 
@@ -113,28 +123,31 @@ def run(
 ) -> Summary:
     """Answers every row of `source` (a Parquet or CSV file, a folder of them, an fsspec URL, a sweep) in `out`.
 
-    out: a .parquet or .csv, or a folder of parts. A row that cannot be answered says why in `error`; with strict the
+    out: a .parquet or .csv, or a folder of parts, or an fsspec URL of either, to which the answers are copied in the
+    end from a folder of the working directory. A row that cannot be answered says why in `error`; with strict the
     first such row ends the job with InvalidRequest. n_jobs: processes, 0: one for each core. rows_per_part: 0: as many
-    as suit the kind. kind: what a row is, a request or an operator call. seen: called after each part. Started again,
-    it goes on; with another bundle, version, kind or input it is refused.
+    as suit the kind. kind: what a row is, a request or an operator call. seen: called first and after each part.
+    Started again, it goes on; with another bundle, version, kind or input it is refused.
     """
     rows_per_part = rows_per_part or KINDS[kind].rows_per_part
-    target, found = Path(out).expanduser(), source if isinstance(source, Grid) else source_of(source)
-    single = target.suffix in ENDINGS
-    folder = target.with_name(f"{target.name}.parts") if single else target
-    opened = load_bundle(bundle)
+    found, output = source if isinstance(source, Grid) else source_of(source), output_of(out)
+    folder, opened = output.folder, load_bundle(bundle)
     try:
-        if single and target.is_dir():
-            raise InvalidRequest(f"{target} is a folder; give another name.")
         folder.mkdir(parents=True, exist_ok=True)
         _begin(folder, _identity(found, str(opened.path), rows_per_part) | {"kind": kind})
-        summary = Summary()
+        total = found.rows if isinstance(found, Grid) else rows_of(found)
+        summary = Summary(total=total, folder=folder if output.url else None)
+        seen(summary)
         job = Job(folder, str(opened.path), strict, kind, found.drop if isinstance(found, Grid) else ())
         for part in _parts(found, job, n_jobs or os.cpu_count() or 1, rows_per_part):
             summary.add(part)
             seen(summary)
-        if single:
-            joined([folder / _name(number) for number in range(summary.parts)], target)
+        parts = [folder / _name(number) for number in range(summary.parts)]
+        if output.file:
+            joined(parts, output.file)
+        if output.url:
+            copy_out(output, parts)
+        if output.file or output.url:
             shutil.rmtree(folder)
     except OSError as error:
         where = error.filename or folder
@@ -198,6 +211,7 @@ def _part(job: Job, number: int, table: pa.Table) -> Part:
     file = job.folder / _name(number)
     if (kept := _receipt(file, number, table.num_rows)) is not None:
         return kept
+    damaged = file.with_suffix(".json").exists()
     gc.disable()  # nothing here makes circles, and collecting would take a tenth of the time
     try:
         found = KINDS[job.kind].answer(table, load_bundle(job.bundle))
@@ -220,7 +234,7 @@ def _part(job: Job, number: int, table: pa.Table) -> Part:
         sha256=_sha256(file),
     )
     _write_json(file.with_suffix(".json"), part._asdict())
-    return part
+    return part._replace(damaged=damaged)
 
 
 def _kinds(table: pa.Table) -> dict[str, int]:

@@ -60,6 +60,11 @@ class Grid:
         """How many there are, those that are skipped included."""
         return prod(len(axis) for axis in self.axes)
 
+    @property
+    def rows(self) -> int:
+        """How many are left."""
+        return self.combinations - sum(self.skipped())
+
     def skipped(self) -> list[int]:
         """How many combinations each rule skips that none before it does; only axes that rules name are looked at."""
         named = {column for rule in self.rules for column in rule}

@@ -34,7 +34,7 @@ LAYERS = (
     ("answering",),
     ("advice", "streams"),
     ("rows",),
-    ("batch", "frames"),
+    ("batch", "frames", "outputs"),
     ("evaluate", "holdout"),
     ("calibration",),
     ("ledger",),

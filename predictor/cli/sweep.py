@@ -25,7 +25,7 @@ def add(app: Typer) -> None:
 def sweep(
     spec: Annotated[str, Argument(metavar="SPEC.toml", help="[request] of values, lists and ranges; see README.")],
     *,
-    out: Annotated[str, Option(help="A .parquet or .csv file, or a folder of parts.")] = "",
+    out: Annotated[str, Option(help="A .parquet or .csv file, a folder of parts, or an fsspec URL of either.")] = "",
     dry_run: Annotated[bool, Option("--dry-run", help="Say how many rows there would be, and show the first.")] = False,
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     strict: Annotated[bool, Option("--strict", help="Stop at the first row that cannot be answered.")] = False,
