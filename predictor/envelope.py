@@ -24,7 +24,7 @@ from predictor.ops.dtypes import Array
 Estimate = Callable[[Op, Setting], Array]
 
 MOST_CELLS = 2**21  # numbers that knots of one estimator may hold: 16 MiB
-OCTAVES = 54  # token counts stay below 2**53
+OCTAVES = 55  # a token count is at most 2**53, and has a knot above it
 EVERY = 2.0 ** np.arange(OCTAVES)
 HALVES = np.unique([count for count in np.concatenate([EVERY, 1.5 * EVERY]) if count == int(count)])
 # Where a grid of several counts is asked, knots are sparse; only past tokens may be none.

@@ -185,29 +185,32 @@ def _existing(calls: _Calls, cells: Cells, found: _Found) -> Iterator[_Calls]:
 
 
 def _predict(calls: _Calls, gpu: Gpu, cells: Cells, bundle: Bundle, found: _Found) -> None:
-    """Predict each different call once; kinds of calls for which the GPU turns out to lack something are refused."""
-    texts = (*_texts_of(calls.kind), *SETTING)
-    first, which = unique_rows(
-        [*calls.numbers.values(), *(cells.text(name).codes[calls.rows] for name in texts)], len(calls.rows)
-    )
-    times, limiter, basis = np.empty((len(TIMES), len(first))), np.empty(len(first), dtype=object), ""
+    """Predict calls; those for which that fails are found by parting them, and refused."""
     try:
-        for start in range(0, len(first), TOGETHER):
-            some = slice(start, start + TOGETHER)
-            once = calls.take(first[some])
-            setting = Setting(*(_text(cells, name, default, once.rows) for name, default in SETTING.items()))
-            said = predict_op(once.op(cells), gpu, setting, bundle)
-            times[:, some] = said.latency_s, said.low_s, said.high_s, said.bound_s
-            limiter[some], basis = said.limiter, said.basis
+        found.answer(calls.rows, *_predicted(calls, gpu, cells, bundle))
     except OF_A_ROW as error:
-        groups = [rows for _, rows in cells.groups(texts, calls.rows)]
-        if len(groups) == 1:
+        if len(calls.rows) == 1:
             found.refuse(calls.rows, str(error))
             return
-        for rows in groups:
-            _predict(calls.take(np.flatnonzero(np.isin(calls.rows, rows))), gpu, cells, bundle, found)
-        return
-    found.answer(calls.rows, times[:, which], limiter[which], basis)
+        alike = cells.groups((*_texts_of(calls.kind), *SETTING), calls.rows)
+        groups = [np.flatnonzero(np.isin(calls.rows, rows)) for _, rows in alike]
+        for group in groups if len(groups) > 1 else np.array_split(np.arange(len(calls.rows)), 2):
+            _predict(calls.take(group), gpu, cells, bundle, found)
+
+
+def _predicted(calls: _Calls, gpu: Gpu, cells: Cells, bundle: Bundle) -> tuple[Array, NDArray[Any], str]:
+    """TIMES, (4, n_calls) seconds, limiter and basis of calls; each different one is predicted once."""
+    texts = [cells.text(name).codes[calls.rows] for name in (*_texts_of(calls.kind), *SETTING)]
+    first, which = unique_rows([*calls.numbers.values(), *texts], len(calls.rows))
+    times, limiter, basis = np.empty((len(TIMES), len(first))), np.empty(len(first), dtype=object), ""
+    for start in range(0, len(first), TOGETHER):
+        some = slice(start, start + TOGETHER)
+        once = calls.take(first[some])
+        setting = Setting(*(_text(cells, name, default, once.rows) for name, default in SETTING.items()))
+        said = predict_op(once.op(cells), gpu, setting, bundle)
+        times[:, some] = said.latency_s, said.low_s, said.high_s, said.bound_s
+        limiter[some], basis = said.limiter, said.basis
+    return times[:, which], limiter[which], basis
 
 
 def _text(cells: Cells, name: str, default: str, rows: Rows) -> Text:

@@ -20,6 +20,7 @@ from predictor.op_tables import OP_RESULTS, answer_ops
 from predictor.ops import Attention, Collective, Conv, Gemm, Mla, Moe, Op, Pointwise
 from predictor.ops.base import names_of
 from predictor.prediction import predict_op
+from predictor.schema import NUMBER_COLUMNS
 
 GPUS = ("H100-SXM-80GB", "A100-SXM-80GB", "B300-SXM-270GB", "RTX-4090", "T4")
 ENGINES = ("vllm", "sglang", "trtllm", "torch")
@@ -101,6 +102,7 @@ def test_csv_and_categories_say_the_same_as_numbers_and_texts(tmp_path: Path) ->
 GEMM = {"family": "gemm", "gpu": "H100", "m": 8, "n": 64, "k": 64}
 ATTENTION = {"family": "attention", "gpu": "H100", "phase": "decode", "batch": 1, "q_len": 1, "kv_len": 9}
 ATTENTION |= {"heads": 8, "kv_heads": 8, "head_dim": 64}
+MOE = {"family": "moe", "gpu": "H100", "tokens": 9, "hidden": 64, "inter": 64, "experts": 8, "topk": 2}
 
 
 @pytest.mark.parametrize(
@@ -121,6 +123,7 @@ ATTENTION |= {"heads": 8, "kv_heads": 8, "head_dim": 64}
         (ATTENTION | {"phase": ""}, "phase is empty; a attention row needs it."),
         (ATTENTION | {"phase": "both"}, 'phase is "both"; it must be "prefill" or "decode".'),
         (ATTENTION | {"q_len": 10}, "q_len is above kv_len"),
+        (MOE | {"experts": 2**40, "skew": 1}, "experts is above 65,536; give the experts of one layer."),
         ({"family": "pointwise", "gpu": "L4", "rows": 1, "cols": 1}, "kind is empty; a pointwise row needs it."),
     ],
 )
@@ -183,3 +186,27 @@ def test_a_job_of_operators_goes_on_as_such_only(tmp_path: Path, capsys: pytest.
     assert "was begun with another kind (operators, now requests)" in capsys.readouterr().err
     assert main([*arguments[:3], str(tmp_path / "strict"), "--jobs", "1", "--ops", "--strict"]) == 2
     assert " of part 0: " in capsys.readouterr().err
+
+
+def test_no_cell_whatever_ends_a_job() -> None:
+    rng = np.random.default_rng(0)
+    numbers = ["1", "8", "64", "128", "4096", "0", "-1", "0.5", "", "x", "inf", "1e300", "9007199254740992", "9e15"]
+    texts = {"family": ["gemm", "attention", "moe", "mla", "pointwise", "conv", "collective", "x", ""]}
+    texts |= {"phase": ["prefill", "decode", ""], "kind": ["silu_mul", "all_gather", ""], "gpu": ["H100", "T4", "x"]}
+    texts |= {"dtype": ["", "bf16", "fp8", "x"], "timing": ["", "host", "x"], "link": ["gpu", "pcie", "x"]}
+    cells: dict[str, Any] = {name: rng.choice(some, 1500) for name, some in texts.items()}
+    likely = np.where(np.arange(len(numbers)) < 5, 0.18, 0.1 / 9)
+    cells |= {name: rng.choice(numbers, 1500, p=likely) for name in NUMBER_COLUMNS if name != "latency_s"}
+    found = answered(pd.DataFrame(cells))
+    assert 30 < found["error"].isna().sum() < 750
+    assert (found["error"].isna() == found["predicted_s"].notna()).all()
+
+
+def test_a_call_that_only_an_estimator_finds_too_large_leaves_the_others_alone() -> None:
+    huge = ATTENTION | {"phase": "prefill", "q_len": 5e15, "kv_len": 2.0**53}
+    found = answered(pd.DataFrame([ATTENTION | {"phase": "prefill"}, huge, ATTENTION | {"phase": "prefill"}]))
+    assert list(found["error"].isna()) == [True, False, True]
+
+
+def test_the_largest_count_is_predicted() -> None:
+    assert answered(pd.DataFrame([GEMM | {"m": 2.0**53}]))["predicted_s"].notna().all()
