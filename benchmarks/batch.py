@@ -1,9 +1,10 @@
 """Requests per second of batch jobs on this machine, how the cost of a row depends on their number, and memory.
 
     .venv/bin/python benchmarks/batch.py [--rows 1000 10000 40000]
+    .venv/bin/python benchmarks/batch.py --ops [--rows 2000000 8000000]
 
 Llama-3.1-8B on 20 GPUs, no two requests equal. The share of the estimators is that of the time in XGBoost's trees and
-the features they see, measured in one process. Each job is one run of `predictor batch`.
+the features they see, measured in one process. Each job is one run of `predictor batch`. --ops: tables of operators.py.
 """
 
 from __future__ import annotations
@@ -11,22 +12,31 @@ from __future__ import annotations
 import argparse
 import gc
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+from operators import operators
 
 from predictor.bundle import load_bundle
 from predictor.estimator import Estimator
+from predictor.op_tables import OP_ROWS, answer_ops
 from predictor.rows import answer_columns
 
 GPUS = (
     *("H100", "A100", "L4", "MI300X", "RTX 4090", "B200", "L40S", "H200", "A30", "T4"),
     *("A10", "H20", "MI250X", "L40", "A40", "B300", "MI325X", "RTX 5090", "V100", "P100"),
 )
+
+MILLION = 1_000_000
+SHAPELESS = 100_000
+SMALL_PARTS = ("--rows-per-part", "25000")
 
 
 def requests(count: int) -> pd.DataFrame:
@@ -43,20 +53,22 @@ def requests(count: int) -> pd.DataFrame:
     )
 
 
-def job(count: int, folder: Path) -> float:
-    """Seconds of a job, start-up included."""
-    source, out = folder / f"{count}.parquet", folder / f"{count}-out.parquet"
-    requests(count).to_parquet(source)
+def job(tables: Iterable[pd.DataFrame], folder: Path, *options: str) -> float:
+    """Seconds of a job, start-up included; a table is given in pieces."""
+    source, out = folder / "in", folder / "out"
+    shutil.rmtree(source, ignore_errors=True)
+    source.mkdir()
+    for number, table in enumerate(tables):
+        table.to_parquet(source / f"{number:03}.parquet")
+    shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-c", "from predictor.cli import main; import sys; sys.exit(main(sys.argv[1:]))"]
     began = time.perf_counter()
-    subprocess.run([*command, "batch", str(source), "--out", str(out), "--quiet"], check=True)
+    subprocess.run([*command, "batch", str(source), "--out", str(out), "--quiet", *options], check=True)
     return time.perf_counter() - began
 
 
-def estimator_share(count: int) -> tuple[float, float]:
-    """Rows per second of one warm process, and the share of its time in estimators."""
-    bundle, rows = load_bundle(), requests(count).to_dict("records")
-    answer_columns(rows, bundle)
+def estimator_share(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of some work, and the share of them in estimators."""
     inside, whole = 0.0, Estimator.latency_s
 
     def timed(*arguments: object) -> object:
@@ -70,25 +82,68 @@ def estimator_share(count: int) -> tuple[float, float]:
     Estimator.latency_s = timed  # type: ignore[method-assign, assignment]
     gc.disable()  # as a job does
     began = time.perf_counter()
-    answer_columns(rows, bundle)
+    work()
     seconds = time.perf_counter() - began
     Estimator.latency_s = whole  # type: ignore[method-assign]
-    return count / seconds, inside / seconds
+    return seconds, inside / seconds
+
+
+def request_share(count: int) -> tuple[float, float]:
+    """Of one warm process and so many requests."""
+    bundle, rows = load_bundle(), requests(count).to_dict("records")
+    answer_columns(rows, bundle)
+    return estimator_share(lambda: answer_columns(rows, bundle))
+
+
+def of_requests(counts: list[int], folder: Path) -> None:
+    """Prints the rates of requests."""
+    for count in counts:
+        seconds = job([requests(count)], folder)
+        print(f"{count:>9,} requests: {count / seconds:7,.0f} a second, {1e3 * seconds / count:.2f} ms each")
+    seconds, share = request_share(5000)
+    print(f"one warm process: {5000 / seconds:,.0f} a second, {share:.0%} of the time in estimators")
+
+
+def of_operators(counts: list[int], folder: Path) -> None:
+    """Prints the rates of operators, for each kind of table."""
+    start_up = job([operators(1, "workload")], folder, "--ops")
+    print(f"start-up: {start_up:.1f} s")
+    bundle = load_bundle()
+    for kind in ("workload", "unique"):
+        for count in counts:
+            _tell(count, kind, job(pieces(count, kind), folder, "--ops"), start_up)
+        for seed, warmth in enumerate(("first", "next")):
+            table = pa.Table.from_pandas(operators(OP_ROWS, kind, seed))
+            seconds, share = estimator_share(lambda table=table: answer_ops(table, bundle))  # type: ignore[misc]
+            print(f"  one process, {warmth} part: {OP_ROWS / seconds:,.0f} a second, {share:.0%} of it in estimators")
+
+    _tell(SHAPELESS, "shapeless", job(pieces(SHAPELESS, "shapeless"), folder, "--ops", *SMALL_PARTS), start_up)
+
+
+def pieces(count: int, kind: str) -> Iterator[pd.DataFrame]:
+    """So many operators, a million in each piece."""
+    for seed, start in enumerate(range(0, count, MILLION)):
+        yield operators(min(MILLION, count - start), kind, seed)
+
+
+def _tell(count: int, kind: str, seconds: float, start_up: float) -> None:
+    rates = f"{count / seconds:,.0f} a second, without start-up {count / (seconds - start_up):,.0f}"
+    print(f"{count:>10,} operators, {kind}: {rates}", flush=True)
 
 
 def main() -> None:
     """Prints them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000, 100_000])
+    parser.add_argument("--rows", type=int, nargs="+")
+    parser.add_argument("--ops", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        for count in options.rows:
-            seconds = job(count, Path(scratch))
-            print(f"{count:>9,} requests: {count / seconds:7,.0f} a second, {1e3 * seconds / count:.2f} ms each")
+        if options.ops:
+            of_operators(options.rows or [2_000_000, 8_000_000], Path(scratch))
+        else:
+            of_requests(options.rows or [1000, 10_000, 40_000], Path(scratch))
     largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     print(f"largest process: {largest:.2f} GiB")
-    rate, share = estimator_share(5000)
-    print(f"one warm process: {rate:,.0f} a second, {share:.0%} of the time in estimators")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Batch prediction jobs: a table of requests in, the same table with answers out, in parts that survive any end.
+"""Batch prediction jobs: a table of requests or operators in, the same with answers out, in parts that survive any end.
 
 A part is rows that follow each other. Its file appears whole, then its receipt; a job that is started again keeps the
 parts whose file still matches the receipt. A manifest tells what the job was begun with.
@@ -12,39 +12,68 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from predictor.bundle import MANIFEST as BUNDLE_MANIFEST
-from predictor.bundle import load_bundle
+from predictor.bundle import Bundle, load_bundle
 from predictor.errors import InvalidRequest
+from predictor.op_tables import OP_ROWS, answer_ops
+from predictor.outputs import copy_out, output_of
+from predictor.prediction import UNSEEN
 from predictor.rows import ROWS, answer_columns
-from predictor.streams import ENDINGS, Source, answered, chunks, drafted, joined, source_of, write
+from predictor.streams import Source, answered, chunks, drafted, joined, rows_of, source_of, write
+from predictor.sweep import Grid
 
 MANIFEST = "manifest.json"
 KINDS_SHOWN = 60  # characters of an error that make it the same kind as another
 
 
+def _answer_requests(table: pa.Table, bundle: Bundle) -> pa.Table:
+    return answered(table, answer_columns(table.to_pylist(), bundle))
+
+
+class Kind(NamedTuple):
+    """What the rows of a table are. rows_per_part: some seconds of work, some MB of memory."""
+
+    answer: Callable[[pa.Table, Bundle], pa.Table]
+    rows_per_part: int
+
+
+REQUESTS, OPERATORS = "requests", "operators"
+KINDS: Mapping[str, Kind] = {REQUESTS: Kind(_answer_requests, ROWS), OPERATORS: Kind(answer_ops, OP_ROWS)}
+
+
 class Part(NamedTuple):
-    """What became of one part. rows; failed: rows with an error; unseen: rows on GPUs that nobody measured."""
+    """What became of one part. rows: asked; failed: with an error; unseen: answers for GPUs that nobody measured.
+
+    dropped: "unfit" or "invalid" → how many rows were left out of the file; kinds: kind of error → its rows;
+    damaged: it was there and is made anew, because it is not what its receipt says.
+    """
 
     number: int
     rows: int
     failed: int
     unseen: int
     kinds: dict[str, int]
+    dropped: dict[str, int]
     sha256: str
     kept: bool = False
+    damaged: bool = False
 
 
 @dataclass(slots=True)
 class Summary:
-    """What became of a job. kept: parts that an earlier run had finished; kinds: how often each kind of error came."""
+    """What became of a job. kept: parts that an earlier run had finished; kinds: how often each kind of error came;
+    dropped: why rows are not in the output, and how many; damaged: parts that had to be made anew; total: rows that
+    there are, None where the input does not say; made: rows of this run; folder: of the parts, where they are copied to
+    a URL in the end."""
 
     rows: int = 0
     failed: int = 0
@@ -52,6 +81,11 @@ class Summary:
     parts: int = 0
     kept: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    damaged: int = 0
+    made: int = 0
+    total: int | None = None
+    folder: Path | None = None
 
     def add(self, part: Part) -> None:
         """Count a part."""
@@ -61,49 +95,59 @@ class Summary:
             self.unseen + part.unseen,
         )
         self.parts, self.kept = self.parts + 1, self.kept + part.kept
+        self.damaged, self.made = self.damaged + part.damaged, self.made + (0 if part.kept else part.rows)
         self.kinds.update(part.kinds)
+        self.dropped.update(part.dropped)
 
 
 class Job(NamedTuple):
-    """A job as a worker sees it. folder: of the parts."""
+    """A job as a worker sees it. folder: of the parts; drop: answers that are left out, "unfit" or "invalid"."""
 
     folder: Path
     bundle: str
     strict: bool
+    kind: str = REQUESTS
+    drop: tuple[str, ...] = ()
 
 
 def run(
-    source: str,
+    source: str | Grid,
     out: str | Path,
     *,
     bundle: str = "",
     strict: bool = False,
     n_jobs: int = 0,
-    rows_per_part: int = ROWS,
+    rows_per_part: int = 0,
+    kind: str = REQUESTS,
     seen: Callable[[Summary], None] = lambda summary: None,
 ) -> Summary:
-    """Answers every row of `source` (a Parquet or CSV file, a folder of them, an fsspec URL) in `out`.
+    """Answers every row of `source` (a Parquet or CSV file, a folder of them, an fsspec URL, a sweep) in `out`.
 
-    out: a .parquet or .csv, or a folder of parts. A row that cannot be answered says why in `error`; with strict the
-    first such row ends the job with InvalidRequest. n_jobs: processes, 0: one for each core. seen: called after each
-    part. Started again, it goes on; with another bundle, version or input it is refused.
+    out: a .parquet or .csv, or a folder of parts, or an fsspec URL of either, to which the answers are copied in the
+    end from a folder of the working directory. A row that cannot be answered says why in `error`; with strict the
+    first such row ends the job with InvalidRequest. n_jobs: processes, 0: one for each core. rows_per_part: 0: as many
+    as suit the kind. kind: what a row is, a request or an operator call. seen: called first and after each part.
+    Started again, it goes on; with another bundle, version, kind or input it is refused.
     """
-    target, found = Path(out).expanduser(), source_of(source)
-    single = target.suffix in ENDINGS
-    folder = target.with_name(f"{target.name}.parts") if single else target
-    opened = load_bundle(bundle)
+    rows_per_part = rows_per_part or KINDS[kind].rows_per_part
+    found, output = source if isinstance(source, Grid) else source_of(source), output_of(out)
+    folder, opened = output.folder, load_bundle(bundle)
     try:
-        if single and target.is_dir():
-            raise InvalidRequest(f"{target} is a folder; give another name.")
         folder.mkdir(parents=True, exist_ok=True)
-        _begin(folder, _identity(found, str(opened.path), rows_per_part))
-        summary = Summary()
-        job = Job(folder, str(opened.path), strict)
+        _begin(folder, _identity(found, str(opened.path), rows_per_part) | {"kind": kind})
+        total = found.rows if isinstance(found, Grid) else rows_of(found)
+        summary = Summary(total=total, folder=folder if output.url else None)
+        seen(summary)
+        job = Job(folder, str(opened.path), strict, kind, found.drop if isinstance(found, Grid) else ())
         for part in _parts(found, job, n_jobs or os.cpu_count() or 1, rows_per_part):
             summary.add(part)
             seen(summary)
-        if single:
-            joined([folder / _name(number) for number in range(summary.parts)], target)
+        parts = [folder / _name(number) for number in range(summary.parts)]
+        if output.file:
+            joined(parts, output.file)
+        if output.url:
+            copy_out(output, parts)
+        if output.file or output.url:
             shutil.rmtree(folder)
     except OSError as error:
         where = error.filename or folder
@@ -113,7 +157,7 @@ def run(
     return summary
 
 
-def _identity(source: Source, bundle: str, rows_per_part: int) -> dict[str, Any]:
+def _identity(source: Source | Grid, bundle: str, rows_per_part: int) -> dict[str, Any]:
     """What must be the same for a job to go on."""
     content = (Path(bundle) / BUNDLE_MANIFEST).read_bytes()
     return {
@@ -148,11 +192,11 @@ def _begin(folder: Path, identity: dict[str, Any]) -> None:
             )
 
 
-def _parts(source: Source, job: Job, n_jobs: int, rows: int) -> Iterator[Part]:
+def _parts(source: Source | Grid, job: Job, n_jobs: int, rows: int) -> Iterator[Part]:
     """Every part in order of being done: those there already, and those that workers make."""
     from joblib import Parallel, delayed
 
-    tasks = enumerate(chunks(source, rows))
+    tasks = enumerate(source.chunks(rows) if isinstance(source, Grid) else chunks(source, rows))
     if n_jobs == 1:
         yield from (_part(job, number, table) for number, table in tasks)
         return
@@ -167,26 +211,46 @@ def _part(job: Job, number: int, table: pa.Table) -> Part:
     file = job.folder / _name(number)
     if (kept := _receipt(file, number, table.num_rows)) is not None:
         return kept
+    damaged = file.with_suffix(".json").exists()
     gc.disable()  # nothing here makes circles, and collecting would take a tenth of the time
     try:
-        found = answer_columns(table.to_pylist(), load_bundle(job.bundle))
+        found = KINDS[job.kind].answer(table, load_bundle(job.bundle))
     finally:
         gc.enable()
-    errors = [(at, said) for at, said in enumerate(found["error"]) if said]
-    if errors and job.strict:
-        at, said = errors[0]
-        raise InvalidRequest(f"row {at + 1} of part {number}: {said}")
-    write(answered(table, found), file)
+    kinds = _kinds(found)
+    found, dropped = _without(found, job.drop)
+    failed = pc.is_valid(found["error"])
+    if job.strict and pc.any(failed).as_py():
+        at = pc.index(failed, True).as_py()
+        raise InvalidRequest(f"row {at + 1} of part {number}: {found['error'][at]}")
+    write(found, file)
     part = Part(
         number=number,
         rows=table.num_rows,
-        failed=len(errors),
-        unseen=found["basis"].count("unseen-gpu"),
-        kinds=dict(Counter(said[:KINDS_SHOWN] for _, said in errors)),
+        failed=pc.sum(failed).as_py() or 0,
+        unseen=pc.sum(pc.equal(found["basis"], UNSEEN)).as_py() or 0,
+        kinds=kinds,
+        dropped=dropped,
         sha256=_sha256(file),
     )
     _write_json(file.with_suffix(".json"), part._asdict())
-    return part
+    return part._replace(damaged=damaged)
+
+
+def _kinds(table: pa.Table) -> dict[str, int]:
+    """How often each kind of error came."""
+    said = pc.utf8_slice_codeunits(table["error"].drop_null(), 0, KINDS_SHOWN)
+    return {kind["values"]: kind["counts"] for kind in pc.value_counts(said).to_pylist()}
+
+
+def _without(table: pa.Table, drop: tuple[str, ...]) -> tuple[pa.Table, dict[str, int]]:
+    """The answers that are not left out, and how many are."""
+    dropped = {}
+    for reason in drop:
+        bad = pc.is_valid(table["error"]) if reason == "invalid" else pc.equal(table["fits"], False)
+        kept = table.filter(pc.invert(pc.fill_null(bad, False)))
+        dropped[reason], table = table.num_rows - kept.num_rows, kept
+    return table, dropped
 
 
 def _receipt(file: Path, number: int, rows: int) -> Part | None:

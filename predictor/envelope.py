@@ -24,11 +24,14 @@ from predictor.ops.dtypes import Array
 Estimate = Callable[[Op, Setting], Array]
 
 MOST_CELLS = 2**21  # numbers that knots of one estimator may hold: 16 MiB
-OCTAVES = 54  # token counts stay below 2**53
+OCTAVES = 55  # a token count is at most 2**53, and has a knot above it
 EVERY = 2.0 ** np.arange(OCTAVES)
 HALVES = np.unique([count for count in np.concatenate([EVERY, 1.5 * EVERY]) if count == int(count)])
 # Where a grid of several counts is asked, knots are sparse; only past tokens may be none.
 KNOTS = {"batch": EVERY, "kv_len": EVERY, "past": np.concatenate([[0.0], EVERY[4:]])}
+
+
+MOST_ASKED = 2**18  # cells that are asked at once; features and their parts take a KB of each
 
 
 class Knots:
@@ -76,15 +79,21 @@ def rising(op: Op, setting: Setting, log_latency: Estimate, knots: Knots | None 
             if (table := had[row]) is not None:
                 tops[row] = np.maximum(tops[row], np.array(table.shape) - 1)
         asked = dict(zip(counts, axes, strict=True))
-        made = _tables(one_each.take(rows), whom.take(rows), tops[rows] + 1, asked, log_latency)
-        for row, table in zip(rows.tolist(), made, strict=True):
-            had[row] = table
-            knots.keep(keys[row], table)
+        for some in _pieces(rows, (tops[rows] + 1).prod(axis=1)):
+            made = _tables(one_each.take(some), whom.take(some), tops[some] + 1, asked, log_latency)
+            for row, table in zip(some.tolist(), made, strict=True):
+                had[row] = table
+                knots.keep(keys[row], table)
     tables = [table for table in had if table is not None]
     shapes = np.array([table.shape for table in tables])
     starts = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
     found = np.concatenate([table.ravel() for table in tables])
     return _interpolate(found, low, share, shapes[members], starts[members])
+
+
+def _pieces(rows: NDArray[np.int64], sizes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The rows, whose tables have so many cells, in pieces that are asked at once."""
+    return np.split(rows, np.flatnonzero(np.diff(np.cumsum(sizes) // MOST_ASKED)) + 1)
 
 
 def _tables(

@@ -214,13 +214,10 @@ def _features_at(
         return [(rows, features(op.take(rows), gpu, setting.take(rows)))]
     except UnsupportedDtype:
         pass
-    kinds: dict[Any, list[int]] = {}
-    for row in rows.tolist():
-        kinds.setdefault(tuple(_name(getattr(op, field, ""), row) for field in ("dtype", "kv_dtype")), []).append(row)
-    if len(kinds) == 1:
+    texts = [text_column(getattr(op, field, ""), len(op))[rows].tolist() for field in ("dtype", "kv_dtype")]
+    kinds = list(zip(*texts, strict=True))
+    number = {kind: i for i, kind in enumerate(dict.fromkeys(kinds))}
+    if len(number) == 1:
         return []
-    return [found for some in kinds.values() for found in _features_at(op, gpu, setting, np.array(some))]
-
-
-def _name(value: Any, row: int) -> str:
-    return value if isinstance(value, str) else str(value[row])
+    codes = np.array([number[kind] for kind in kinds])
+    return [found for i in range(len(number)) for found in _features_at(op, gpu, setting, rows[codes == i])]

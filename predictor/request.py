@@ -172,6 +172,11 @@ def check_names(names: Mapping[str, Any]) -> None:
             )
 
 
+def check_cell(name: str, value: Any) -> None:
+    """Raises InvalidRequest for what a column may not hold, whatever the others do."""
+    _checked(next(column for column in columns() if column.name == name), value)
+
+
 def is_empty(cell: Any) -> bool:
     """Whether a cell of a table says nothing."""
     return (

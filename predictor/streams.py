@@ -29,19 +29,13 @@ class Source(NamedTuple):
 
 def source_of(path: str) -> Source:
     """The files of a path or an fsspec URL; raises InvalidTable where there is none, or where their endings differ."""
-    filesystem, root = _filesystem(path)
+    filesystem, root = filesystem_of(path)
     if filesystem is None:
         files = _local(Path(root).expanduser())
         stats = [Path(file).stat() for file in files]
         identity = [(file, int(stat.st_size), str(stat.st_mtime_ns)) for file, stat in zip(files, stats, strict=True)]
     else:
-        found = filesystem.find(root) if filesystem.isdir(root) else [root]
-        files = sorted(file for file in found if file.endswith(ENDINGS))
-        infos = [filesystem.info(file) for file in files]
-        identity = [
-            (file, int(info.get("size") or 0), str(info.get("etag") or info.get("mtime") or info.get("LastModified")))
-            for file, info in zip(files, infos, strict=True)
-        ]
+        files, identity = _remote(filesystem, root, path)
     if not files:
         raise InvalidTable(f"{path} has no .parquet and no .csv; give a file, a folder or a URL of such.")
     if len({Path(file).suffix for file in files}) > 1:
@@ -49,7 +43,25 @@ def source_of(path: str) -> Source:
     return Source(tuple(files), tuple(identity), filesystem)
 
 
-def _filesystem(path: str) -> tuple[Any, str]:
+def _remote(filesystem: Any, root: str, path: str) -> tuple[list[str], list[tuple[str, int, str]]]:
+    """Files of a URL, and the identity of each."""
+    try:
+        found = filesystem.find(root) if filesystem.isdir(root) else [root]
+        files = sorted(file for file in found if file.endswith(ENDINGS))
+        infos = [filesystem.info(file) for file in files]
+    except Exception as error:  # every file system has its own
+        raise InvalidTable(f"{path} cannot be read ({reason_of(error)}); check the URL and your access.") from None
+    changed = [str(info.get("etag") or info.get("mtime") or info.get("LastModified")) for info in infos]
+    return files, [(f, int(info.get("size") or 0), at) for f, info, at in zip(files, infos, changed, strict=True)]
+
+
+def reason_of(error: Exception) -> str:
+    """What kind of error it is, and the first line of what it says."""
+    return f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0]
+
+
+def filesystem_of(path: str) -> tuple[Any, str]:
+    """The file system of an fsspec URL and the path in it; None and the path itself where it is no URL."""
     if "://" not in path:
         return None, path
     try:
@@ -58,8 +70,8 @@ def _filesystem(path: str) -> tuple[Any, str]:
         raise InvalidTable(f"{path} is a URL; pip install fsspec and its file system, or copy it here.") from None
     try:
         filesystem, root = fsspec.core.url_to_fs(path)
-    except (ImportError, ValueError, OSError) as error:
-        raise InvalidTable(f"{path} cannot be opened ({error}); check the URL.") from None
+    except Exception as error:  # every file system has its own
+        raise InvalidTable(f"{path} cannot be opened ({reason_of(error)}); check the URL.") from None
     return filesystem, root
 
 
@@ -89,6 +101,24 @@ def chunks(source: Source, rows: int) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(held)
 
 
+def rows_of(source: Source) -> int | None:
+    """How many rows a table has, where its files say so; None for CSV."""
+    if not source.files[0].endswith(".parquet"):
+        return None
+    count = 0
+    for file in source.files:
+        try:
+            with _opened(source, file) as opened:
+                count += pq.ParquetFile(opened).metadata.num_rows
+        except pa.ArrowInvalid as error:
+            raise InvalidTable(_unreadable(file, error)) from None
+    return count
+
+
+def _unreadable(file: str, error: Exception) -> str:
+    return f"{file} cannot be read ({str(error).splitlines()[0]}); write it again."
+
+
 def _batches(source: Source, rows: int) -> Iterator[pa.RecordBatch]:
     schema: pa.Schema | None = None
     for file in source.files:
@@ -101,8 +131,7 @@ def _batches(source: Source, rows: int) -> Iterator[pa.RecordBatch]:
                         raise InvalidTable(f"{file} has other columns than {source.files[0]}; make them equal.")
                     yield batch.cast(schema) if batch.schema != schema else batch
         except pa.ArrowInvalid as error:
-            reason = str(error).splitlines()[0]
-            raise InvalidTable(f"{file} cannot be read ({reason}); write it again.") from None
+            raise InvalidTable(_unreadable(file, error)) from None
 
 
 def _opened(source: Source, file: str) -> Any:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from predictor.answering import answer_row, predict
+from predictor.answering import predict
 from predictor.bundle import load_bundle
 from predictor.cli import main
+from predictor.rows import answer_row
 
 INFERENCE = (
     *("model", "gpu", "n_gpus", "mode", "weights_bytes", "kv_cache_bytes", "kv_cache_bytes_per_token"),

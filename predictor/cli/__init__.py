@@ -22,6 +22,7 @@ from predictor.cli import (
     models,
     op,
     predict,
+    sweep,
     train,
     validate,
 )
@@ -31,6 +32,7 @@ COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     predict.add,
     memory.add,
     batch.add,
+    sweep.add,
     disaggregated.add,
     op.add,
     gpus.add,

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from predictor.batch import Summary
 
 
+SECONDS_BETWEEN_LINES = 10.0
+LEFT_OUT = {"unfit": "as they do not fit in memory", "invalid": "as they cannot be answered"}
+
+
 def add(app: Typer) -> None:
     """Add the command."""
     app.command()(batch)
@@ -23,78 +27,131 @@ def add(app: Typer) -> None:
 def batch(
     source: Annotated[str, Argument(metavar="INPUT", help="Parquet or CSV file, a folder of them, or an fsspec URL.")],
     *,
-    out: Annotated[str, Option(help="A .parquet or .csv file, or a folder of parts.")],
+    out: Annotated[str, Option(help="A .parquet or .csv file, a folder of parts, or an fsspec URL of either.")],
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     strict: Annotated[bool, Option("--strict", help="Stop at the first row that cannot be answered.")] = False,
     jobs: Annotated[int, Option(help="Processes; 0: one for each core.")] = 0,
-    rows_per_part: Annotated[int, Option(help="Rows that are predicted and written together.")] = 5000,
+    ops: Annotated[bool, Option("--ops", help="Rows are operator calls (predictor.schema), not requests.")] = False,
+    rows_per_part: Annotated[
+        int, Option(help="Rows that are predicted and written together; 0: 5,000 requests or 200,000 operators.")
+    ] = 0,
     quiet: Annotated[bool, Option("--quiet", help="No progress, no summary.")] = False,
 ) -> None:
     """Answer every row of a table; the columns are those of `predictor predict`. Started again, it goes on."""
-    from predictor.batch import run
+    from predictor.batch import OPERATORS, REQUESTS, run
 
     load_xgboost()
-    progress = _Progress(quiet)
+    progress = Progress(quiet)
     try:
         summary = run(
-            source, out, bundle=bundle, strict=strict, n_jobs=jobs, rows_per_part=rows_per_part, seen=progress
+            source,
+            out,
+            bundle=bundle,
+            strict=strict,
+            n_jobs=jobs,
+            rows_per_part=rows_per_part,
+            kind=OPERATORS if ops else REQUESTS,
+            seen=progress,
         )
     finally:
         progress.close()
     if not quiet:
-        _show(summary, out, progress.seconds)
+        show_summary(summary, out, progress.seconds)
     if summary.failed:
         raise Exit(1)
 
 
-def _show(summary: Summary, out: str, seconds: float) -> None:
-    rate = summary.rows / seconds if seconds else 0.0
+def show_summary(summary: Summary, out: str, seconds: float) -> None:
+    """Print what became of a job."""
+    rate = summary.made / seconds if seconds else 0.0
     kept = f", {summary.kept} of {summary.parts} parts kept from before" if summary.kept else ""
     print(f"{summary.rows:,} rows in {seconds:.1f} s ({rate:,.0f} a second){kept}: {out}")
-    if answered := summary.rows - summary.failed:
+    if summary.damaged:
+        print(f"{_parts(summary.damaged)} damaged since and made anew.")
+    for reason, count in summary.dropped.items():
+        print(f"{count:,} rows are left out, {LEFT_OUT[reason]}.")
+    if answered := summary.rows - summary.failed - sum(summary.dropped.values()):
         print(f"{percent(summary.unseen / answered)} of the answers are for GPUs that were not measured.")
-    if summary.failed:
-        print(f"{summary.failed:,} rows have an error:")
+    if summary.kinds:
+        print(f"{sum(summary.kinds.values()):,} rows {'have' if summary.failed else 'had'} an error:")
         from predictor.batch import KINDS_SHOWN
 
         for kind, count in summary.kinds.most_common(10):
             print(f"  {count:>8,}  {kind}{'…' if len(kind) >= KINDS_SHOWN else ''}")
 
 
-class _Progress:
+class Progress:
     """Shows how far a job is: a bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self, quiet: bool) -> None:
         self.began = self.told = time.monotonic()
+        self.damaged = 0
         self.quiet = quiet
         self.bar: Any = None
         self.task: Any = None
 
     @property
     def seconds(self) -> float:
+        """Since the job began."""
         return time.monotonic() - self.began
 
     def __call__(self, summary: Summary) -> None:
+        """Show it; called first and after each part."""
         if self.quiet:
             return
-        said = f"{summary.rows:,} rows, {summary.rows / self.seconds:,.0f} a second, {summary.failed:,} errors"
+        if summary.folder and not summary.parts:
+            self._say(f"Parts are made in {summary.folder} and copied to the URL in the end.")
+        if summary.damaged > self.damaged:
+            self.damaged = summary.damaged
+            self._say(f"{_parts(summary.damaged)} damaged since and made anew.")
         if sys.stderr.isatty():
-            self._bar(said)
-        elif time.monotonic() - self.told > 10:
+            self._move(summary)
+        elif time.monotonic() - self.told > SECONDS_BETWEEN_LINES:
             self.told = time.monotonic()
-            print(said, file=sys.stderr)
+            self._say(self._line(summary))
 
-    def _bar(self, said: str) -> None:
-        from rich.console import Console
-        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    def _line(self, summary: Summary) -> str:
+        rate = summary.made / self.seconds
+        done, left = f"{summary.rows:,} rows", ""
+        if summary.total:
+            done = f"{summary.rows:,} of {summary.total:,} rows"
+            left = f", {(summary.total - summary.rows) / rate:,.0f} s left" if rate else ""
+        return f"{done}, {rate:,.0f} a second{left}, {_errors(summary)}"
 
+    def _say(self, line: str) -> None:
         if self.bar is None:
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-            self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            print(line, file=sys.stderr)
+        else:
+            self.bar.console.print(line)
+
+    def _move(self, summary: Summary) -> None:
+        from rich import progress
+        from rich.console import Console
+
+        done = f"{summary.rows:,}" + (f" of {summary.total:,}" if summary.total else "")
+        said = f"{done} rows · {summary.made / self.seconds:,.0f} a second · {_errors(summary)}"
+        if self.bar is None:
+            columns = (
+                progress.SpinnerColumn(),
+                progress.BarColumn(),
+                progress.TextColumn("{task.description}"),
+                progress.TimeRemainingColumn(),
+            )
+            self.bar = progress.Progress(*columns, console=Console(stderr=True), transient=True)
             self.bar.start()
-            self.task = self.bar.add_task(said, total=None)
-        self.bar.update(self.task, description=said)
+            self.task = self.bar.add_task(said, total=summary.total)
+        self.bar.update(self.task, completed=summary.rows, description=said)
 
     def close(self) -> None:
+        """Leave the terminal as it was."""
         if self.bar is not None:
             self.bar.stop()
+
+
+def _errors(summary: Summary) -> str:
+    count = sum(summary.kinds.values())
+    return f"{count:,} error{'s' * (count != 1)}"
+
+
+def _parts(count: int) -> str:
+    return "1 part was" if count == 1 else f"{count} parts were"

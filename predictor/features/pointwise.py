@@ -35,8 +35,9 @@ def pointwise_terms(op: Pointwise, gpu: Gpu, setting: Setting) -> Terms:
     calls = len(op)
     rows, cols = column(op.rows, calls), column(op.cols, calls)
     moved = column(op.bytes_moved(), calls)
-    who = zip(text_column(setting.engine, calls).tolist(), text_column(op.kind, calls).tolist(), strict=True)
-    rate = np.array([_issue_rate(engine, kind) for engine, kind in who])
+    who = list(zip(text_column(setting.engine, calls).tolist(), text_column(op.kind, calls).tolist(), strict=True))
+    rates = {pair: _issue_rate(*pair) for pair in set(who)}
+    rate = np.array([rates[pair] for pair in who])
     times = {
         "memory_s": repeated_memory_time(moved, gpu),
         "issue_s": moved / (rate * gpu.sms * gpu.boost_clock_hz),

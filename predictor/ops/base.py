@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from predictor.errors import InvalidOp
 from predictor.ops.dtypes import Array, Number, Text, dtype_facts
@@ -48,14 +49,22 @@ class Op(ABC):
             numbers = np.asarray(value, dtype=np.float64)
         except (TypeError, ValueError, OverflowError):
             raise InvalidOp(f"{name} is {value!r}; it must be a number.") from None
-        least = 0 if name in self.at_least_zero else 1
-        wrong = ~(np.isfinite(numbers) & (numbers >= least) & (numbers <= LARGEST))
-        if name != "skew":
-            wrong |= numbers != np.floor(np.where(np.isfinite(numbers), numbers, 0.5))
+        wrong = ~self.allowed(name, numbers)
         if wrong.any():
-            first = numbers[wrong].flat[0]
-            raise InvalidOp(f"{name} is {first:g}; it must be a whole number of at least {least} (at most 2**53).")
+            raise InvalidOp(self.rule(name, numbers[wrong].flat[0]))
         return numbers if numbers.ndim else float(numbers)
+
+    @classmethod
+    def allowed(cls, name: str, numbers: Array) -> NDArray[np.bool_]:
+        """Whether each number may stand in a field, whatever the other fields hold."""
+        sound = np.isfinite(numbers) & (numbers >= (name not in cls.at_least_zero)) & (numbers <= LARGEST)
+        return sound if name == "skew" else sound & (numbers == np.floor(numbers))
+
+    @classmethod
+    def rule(cls, name: str, number: float) -> str:
+        """What a field that holds a number that is not allowed must hold."""
+        least = int(name not in cls.at_least_zero)
+        return f"{name} is {number:g}; it must be a whole number of at least {least} (at most 2**53)."
 
     @property
     def estimator(self) -> str:

@@ -39,6 +39,7 @@ def _loads(experts: float, topk: float, tokens: float, skew: float) -> Array:
 
 
 SHUFFLES = 8
+MOST_EXPERTS = 2**16  # skewed loads are calculated one by one
 
 
 def busiest_share(experts: Number, topk: Number, tokens: Number, skew: Number, ep: Number) -> Number:
@@ -95,6 +96,8 @@ class Moe(Op):
             raise InvalidOp("topk is above experts; a token can visit each expert once.")
         if np.any(np.asarray(self.ep) > self.experts):
             raise InvalidOp("ep is above experts; every GPU must hold at least one expert.")
+        if np.any(np.asarray(self.experts) > MOST_EXPERTS):
+            raise InvalidOp(f"experts is above {MOST_EXPERTS:,}; give the experts of one layer.")
 
     def routed_tokens(self) -> Number:
         """Token-expert assignments that land on one GPU when experts are equally popular."""
