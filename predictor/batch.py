@@ -9,8 +9,8 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-import os
 import shutil
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,11 +19,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+from pyarrow import feather
 
 from predictor.answering import ROWS, answer_rows
+from predictor.backends import LOKY, Place, place_of, spread
 from predictor.bundle import MANIFEST as BUNDLE_MANIFEST
-from predictor.bundle import load_bundle
+from predictor.bundle import Bundle, load_bundle
 from predictor.errors import InvalidRequest
+from predictor.released import released_roots
 from predictor.streams import ENDINGS, Source, answered, chunks, drafted, joined, source_of, write
 
 MANIFEST = "manifest.json"
@@ -65,11 +68,12 @@ class Summary:
 
 
 class Job(NamedTuple):
-    """A job as a worker sees it. folder: of the parts."""
+    """A job as a worker sees it. folder: of the parts; version: of this package where the job was started."""
 
     folder: Path
     bundle: str
     strict: bool
+    version: str = ""
 
 
 def run(
@@ -80,14 +84,19 @@ def run(
     strict: bool = False,
     n_jobs: int = 0,
     rows_per_part: int = ROWS,
+    backend: str = LOKY,
+    scheduler: str = "",
+    address: str = "",
     seen: Callable[[Summary], None] = lambda summary: None,
 ) -> Summary:
     """Answers every row of `source` (a Parquet or CSV file, a folder of them, an fsspec URL) in `out`.
 
     out: a .parquet or .csv, or a folder of parts. A row that cannot be answered says why in `error`; with strict the
-    first such row ends the job with InvalidRequest. n_jobs: processes, 0: one for each core. seen: called after each
-    part. Started again, it goes on; with another bundle, version or input it is refused.
+    first such row ends the job with InvalidRequest. n_jobs: processes, 0: one for each core. backend: what they are,
+    loky, dask or ray; scheduler, address: of a cluster of Dask or Ray, otherwise one is started here. seen: called
+    after each part. Started again, it goes on; with another bundle, version or input it is refused.
     """
+    place = place_of(backend, n_jobs, scheduler, address)
     target, found = Path(out).expanduser(), source_of(source)
     single = target.suffix in ENDINGS
     folder = target.with_name(f"{target.name}.parts") if single else target
@@ -98,8 +107,8 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
         _begin(folder, _identity(found, str(opened.path), rows_per_part))
         summary = Summary()
-        job = Job(folder, str(opened.path), strict)
-        for part in _parts(found, job, n_jobs or os.cpu_count() or 1, rows_per_part):
+        job = Job(folder.absolute(), _bundle_name(opened), strict, version("gpu-predictor"))
+        for part in _parts(found, job, place, rows_per_part):
             summary.add(part)
             seen(summary)
         if single:
@@ -128,8 +137,7 @@ def _identity(source: Source, bundle: str, rows_per_part: int) -> dict[str, Any]
 def _begin(folder: Path, identity: dict[str, Any]) -> None:
     """Write the manifest, or compare it with that of a job that was begun here; raises where they differ."""
     file = folder / MANIFEST
-    for draft in folder.glob(".*.*"):  # of a run that was killed
-        draft.unlink()
+    _remove_drafts(folder)  # of a run that was killed
     if not file.exists():
         if strange := next((each.name for each in folder.iterdir() if not each.name.startswith(".")), ""):
             raise InvalidRequest(f"{folder} holds {strange} and no {MANIFEST}; give an empty folder.")
@@ -148,18 +156,37 @@ def _begin(folder: Path, identity: dict[str, Any]) -> None:
             )
 
 
-def _parts(source: Source, job: Job, n_jobs: int, rows: int) -> Iterator[Part]:
+def _parts(source: Source, job: Job, place: Place, rows: int) -> Iterator[Part]:
     """Every part in order of being done: those there already, and those that workers make."""
-    from joblib import Parallel, delayed
-
     tasks = enumerate(chunks(source, rows))
-    if n_jobs == 1:
+    if place.is_here:
         yield from (_part(job, number, table) for number, table in tasks)
         return
-    made = Parallel(n_jobs=n_jobs, backend="loky", return_as="generator_unordered", pre_dispatch=2 * n_jobs)(
-        delayed(_part)(job, number, table) for number, table in tasks
-    )
-    yield from made
+    for part in spread(_waiting_part, (_written(job, number, table) for number, table in tasks), place):
+        _waiting(job, part.number).unlink(missing_ok=True)
+        yield part
+    _remove_drafts(job.folder)  # of workers that were killed
+
+
+def _waiting(job: Job, number: int) -> Path:
+    return job.folder / f".{_name(number)}.rows"
+
+
+def _written(job: Job, number: int, table: pa.Table) -> tuple[Job, int, int]:
+    """A part as a task of paths, which costs nothing to send or to send again: its rows wait in a file."""
+    feather.write_feather(table, _waiting(job, number), compression="uncompressed")
+    return job, number, table.num_rows
+
+
+def _waiting_part(job: Job, number: int, rows: int) -> Part:
+    """Make one part on whatever machine; a second time it is kept."""
+    if not job.folder.is_dir():
+        raise InvalidRequest(f"{socket.gethostname()} does not see {job.folder}; give an --out that all workers share.")
+    if (own := version("gpu-predictor")) != job.version:
+        raise InvalidRequest(f"{socket.gethostname()} has gpu-predictor {own}; install {job.version} on all workers.")
+    if (kept := _receipt(job.folder / _name(number), number, rows)) is not None:
+        return kept
+    return _part(job, number, feather.read_table(_waiting(job, number), memory_map=False))
 
 
 def _part(job: Job, number: int, table: pa.Table) -> Part:
@@ -197,6 +224,17 @@ def _receipt(file: Path, number: int, rows: int) -> Part | None:
     except (OSError, ValueError, TypeError):
         return None
     return part._replace(kept=True) if whole else None
+
+
+def _bundle_name(bundle: Bundle) -> str:
+    """The id of a released bundle, which other machines have elsewhere; the folder of any other."""
+    released = bundle.path.parent in [root.resolve() for root in released_roots()]
+    return bundle.path.name if released else str(bundle.path)
+
+
+def _remove_drafts(folder: Path) -> None:
+    for draft in folder.glob(".*.*"):
+        draft.unlink(missing_ok=True)
 
 
 def _name(number: int) -> str:

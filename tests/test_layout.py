@@ -29,7 +29,7 @@ LAYERS = (
     ("rate_matching",),
     ("disaggregated",),
     ("answering",),
-    ("advice", "streams"),
+    ("advice", "streams", "backends"),
     ("batch", "frames"),
     ("evaluate", "holdout"),
     ("calibration",),

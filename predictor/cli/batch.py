@@ -28,6 +28,9 @@ def batch(
     strict: Annotated[bool, Option("--strict", help="Stop at the first row that cannot be answered.")] = False,
     jobs: Annotated[int, Option(help="Processes; 0: one for each core.")] = 0,
     rows_per_part: Annotated[int, Option(help="Rows that are predicted and written together.")] = 5000,
+    backend: Annotated[str, Option(help="What the processes are: loky (of this machine), dask or ray.")] = "loky",
+    scheduler: Annotated[str, Option(help="Dask's, such as tcp://host:8786; by default one is started here.")] = "",
+    address: Annotated[str, Option(help="Ray's, such as ray://host:10001; by default one is started here.")] = "",
     quiet: Annotated[bool, Option("--quiet", help="No progress, no summary.")] = False,
 ) -> None:
     """Answer every row of a table; the columns are those of `predictor predict`. Started again, it goes on."""
@@ -37,7 +40,16 @@ def batch(
     progress = _Progress(quiet)
     try:
         summary = run(
-            source, out, bundle=bundle, strict=strict, n_jobs=jobs, rows_per_part=rows_per_part, seen=progress
+            source,
+            out,
+            bundle=bundle,
+            strict=strict,
+            n_jobs=jobs,
+            rows_per_part=rows_per_part,
+            backend=backend,
+            scheduler=scheduler,
+            address=address,
+            seen=progress,
         )
     finally:
         progress.close()
