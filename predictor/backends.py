@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from importlib.util import find_spec
+from logging import ERROR
 from threading import Lock
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -147,11 +148,22 @@ class _Futures(ParallelBackendBase):  # type: ignore[misc]
         return future
 
     def retrieve_result_callback(self, out: Any) -> Any:
-        """The result of a future that is done, or the error that the task raised."""
+        """The result of a future that is done; raises what the task raised, or what became of its worker."""
         try:
-            return out.result()
-        except Exception as error:
-            raise getattr(error, "cause", None) or error from None  # Ray wraps errors
+            found = out.result()
+        except ImportError as error:
+            raise InvalidRequest(f"a worker cannot start ({_told(error)}); install gpu-predictor there.") from None
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+def _caught(task: Callable[[], T]) -> T | Exception:
+    """What a task returns or raises; an error that is returned stays as it is, and fills nobody's log."""
+    try:
+        return task()
+    except Exception as error:
+        return error
 
 
 Opened = tuple[Any, int, tuple[type[BaseException], ...]]
@@ -179,16 +191,16 @@ def _dask(place: Place) -> Iterator[Opened]:
         cluster: Any = place.address
     else:
         n_jobs = place.n_jobs or cpu_count()
-        cluster = LocalCluster(n_workers=n_jobs, threads_per_worker=1, dashboard_address=None)
+        cluster = LocalCluster(n_workers=n_jobs, threads_per_worker=1, dashboard_address=None, silence_logs=ERROR)
     try:
         client = Client(cluster, timeout=PATIENCE_S, set_as_default=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError) as error:  # of what is no scheduler, too
         raise InvalidRequest(f"no Dask scheduler answers at {place.address} ({_told(error)}); {cure}.") from None
     try:
         _wait_for_a_worker(client, place.address)
         workers = sum(client.nthreads().values())
         lost = (KilledWorker, CancelledError, CommClosedError)
-        yield _Futures(lambda task: client.submit(task, pure=False), workers), workers, lost
+        yield _Futures(lambda task: client.submit(_caught, task, pure=False), workers), workers, lost
     finally:
         client.close()
         if not place.address:
@@ -215,20 +227,16 @@ def _ray(place: Place) -> Iterator[Opened]:
             {} if place.address else {"num_cpus": place.n_jobs or cpu_count(), "include_dashboard": False}
         )
         try:
-            ray.init(address=place.address or "local", log_to_driver=False, logging_level="error", **own)
+            ray.init(address=place.address or "local", log_to_driver=False, logging_level=ERROR, **own)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise InvalidRequest(f"no Ray answers at {place.address} ({_told(error)}); {cure}.") from None
     try:
-        remote = ray.remote(max_retries=3)(_call)
+        remote = ray.remote(max_retries=3)(_caught)
         workers = place.n_jobs or int(ray.cluster_resources().get("CPU", 1))
         yield _Futures(lambda task: remote.remote(task).future(), workers), workers, (ray.exceptions.RayError,)
     finally:
         if not joined:
             ray.shutdown()
-
-
-def _call(task: Callable[[], T]) -> T:
-    return task()
 
 
 def _knock(name: str, address: str, form: str, cure: str) -> None:
