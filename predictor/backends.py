@@ -65,7 +65,9 @@ def spread(function: Callable[..., T], calls: Iterator[tuple[Any, ...]], place: 
     deaths = 0
     with _opened(place) as (backend, n_jobs, lost):
         while handed.any_left:
-            parallel = Parallel(n_jobs, backend=backend, return_as="generator_unordered", pre_dispatch="2*n_jobs")
+            parallel = Parallel(
+                n_jobs, backend=backend, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1
+            )
             try:
                 for number, result in parallel(delayed(_numbered)(number, function, call) for number, call in handed):
                     handed.close(number)
@@ -191,7 +193,7 @@ def _dask(place: Place) -> Iterator[Opened]:
         cluster: Any = place.address
     else:
         n_jobs = place.n_jobs or cpu_count()
-        cluster = LocalCluster(n_workers=n_jobs, threads_per_worker=1, dashboard_address=None, silence_logs=ERROR)
+        cluster = LocalCluster(n_workers=n_jobs, threads_per_worker=1, dashboard_address=":0", silence_logs=ERROR)
     try:
         client = Client(cluster, timeout=PATIENCE_S, set_as_default=False)
     except (OSError, ValueError, MemoryError) as error:  # of what is no scheduler, too
