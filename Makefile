@@ -4,7 +4,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-STAMP := .venv/.installed
+# Extras of pyproject.toml; tests of those that are not installed are skipped. All: dev,dask,ray,train,spark
+EXTRAS ?= dev
+STAMP := .venv/.installed-$(EXTRAS)
 # A mix of GPUs that the released bundle was trained on and of GPUs that it never saw.
 GPUS ?= A100 H100 H200 B200 MI300X L4 "RTX 4090" "RTX 5090"
 MODEL ?= Llama-3.1-8B
@@ -41,5 +43,5 @@ clean:
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"error: python is {sys.version.split()[0]}; predictor needs at least 3.11. Run make PYTHON=python3.11.")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$(EXTRAS)]"
 	@touch $@

@@ -9,8 +9,8 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-import os
 import shutil
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,13 +20,16 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyarrow import feather
 
+from predictor.backends import LOKY, Place, place_of, spread
 from predictor.bundle import MANIFEST as BUNDLE_MANIFEST
 from predictor.bundle import Bundle, load_bundle
 from predictor.errors import InvalidRequest
 from predictor.op_tables import OP_ROWS, answer_ops
 from predictor.outputs import copy_out, output_of
 from predictor.prediction import UNSEEN
+from predictor.released import released_roots
 from predictor.rows import ROWS, answer_columns
 from predictor.streams import Source, answered, chunks, drafted, joined, rows_of, source_of, write
 from predictor.sweep import Grid
@@ -101,11 +104,16 @@ class Summary:
 
 
 class Job(NamedTuple):
-    """A job as a worker sees it. folder: of the parts; drop: answers that are left out, "unfit" or "invalid"."""
+    """A job as a worker sees it.
+
+    folder: of the parts. version: of this package where the job was started. drop: answers that are left out, "unfit"
+    or "invalid".
+    """
 
     folder: Path
     bundle: str
     strict: bool
+    version: str = ""
     kind: str = REQUESTS
     drop: tuple[str, ...] = ()
 
@@ -119,6 +127,9 @@ def run(
     n_jobs: int = 0,
     rows_per_part: int = 0,
     kind: str = REQUESTS,
+    backend: str = LOKY,
+    scheduler: str = "",
+    address: str = "",
     seen: Callable[[Summary], None] = lambda summary: None,
 ) -> Summary:
     """Answers every row of `source` (a Parquet or CSV file, a folder of them, an fsspec URL, a sweep) in `out`.
@@ -126,9 +137,11 @@ def run(
     out: a .parquet or .csv, or a folder of parts, or an fsspec URL of either, to which the answers are copied in the
     end from a folder of the working directory. A row that cannot be answered says why in `error`; with strict the
     first such row ends the job with InvalidRequest. n_jobs: processes, 0: one for each core. rows_per_part: 0: as many
-    as suit the kind. kind: what a row is, a request or an operator call. seen: called first and after each part.
-    Started again, it goes on; with another bundle, version, kind or input it is refused.
+    as suit the kind. kind: what a row is, a request or an operator call. backend: what the processes are, loky, dask
+    or ray; scheduler, address: of a cluster of Dask or Ray, otherwise one is started here. seen: called first and after
+    each part. Started again, it goes on; with another bundle, version, kind or input it is refused.
     """
+    place = place_of(backend, n_jobs, scheduler, address)
     rows_per_part = rows_per_part or KINDS[kind].rows_per_part
     found, output = source if isinstance(source, Grid) else source_of(source), output_of(out)
     folder, opened = output.folder, load_bundle(bundle)
@@ -138,8 +151,9 @@ def run(
         total = found.rows if isinstance(found, Grid) else rows_of(found)
         summary = Summary(total=total, folder=folder if output.url else None)
         seen(summary)
-        job = Job(folder, str(opened.path), strict, kind, found.drop if isinstance(found, Grid) else ())
-        for part in _parts(found, job, n_jobs or os.cpu_count() or 1, rows_per_part):
+        drop = found.drop if isinstance(found, Grid) else ()
+        job = Job(folder.absolute(), _bundle_name(opened), strict, version("gpu-predictor"), kind, drop)
+        for part in _parts(found, job, place, rows_per_part):
             summary.add(part)
             seen(summary)
         parts = [folder / _name(number) for number in range(summary.parts)]
@@ -172,8 +186,7 @@ def _identity(source: Source | Grid, bundle: str, rows_per_part: int) -> dict[st
 def _begin(folder: Path, identity: dict[str, Any]) -> None:
     """Write the manifest, or compare it with that of a job that was begun here; raises where they differ."""
     file = folder / MANIFEST
-    for draft in folder.glob(".*.*"):  # of a run that was killed
-        draft.unlink()
+    _remove_drafts(folder)  # of a run that was killed
     if not file.exists():
         if strange := next((each.name for each in folder.iterdir() if not each.name.startswith(".")), ""):
             raise InvalidRequest(f"{folder} holds {strange} and no {MANIFEST}; give an empty folder.")
@@ -192,18 +205,39 @@ def _begin(folder: Path, identity: dict[str, Any]) -> None:
             )
 
 
-def _parts(source: Source | Grid, job: Job, n_jobs: int, rows: int) -> Iterator[Part]:
+def _parts(source: Source | Grid, job: Job, place: Place, rows: int) -> Iterator[Part]:
     """Every part in order of being done: those there already, and those that workers make."""
-    from joblib import Parallel, delayed
-
     tasks = enumerate(source.chunks(rows) if isinstance(source, Grid) else chunks(source, rows))
-    if n_jobs == 1:
+    if place.is_here:
         yield from (_part(job, number, table) for number, table in tasks)
         return
-    made = Parallel(n_jobs=n_jobs, backend="loky", return_as="generator_unordered", pre_dispatch=2 * n_jobs)(
-        delayed(_part)(job, number, table) for number, table in tasks
-    )
-    yield from made
+    try:
+        for part in spread(_waiting_part, (_written(job, number, table) for number, table in tasks), place):
+            _waiting(job, part.number).unlink(missing_ok=True)
+            yield part
+    finally:
+        _remove_drafts(job.folder)  # of workers that were killed, and of parts that nobody will make
+
+
+def _waiting(job: Job, number: int) -> Path:
+    return job.folder / f".{_name(number)}.rows"
+
+
+def _written(job: Job, number: int, table: pa.Table) -> tuple[Job, int, int]:
+    """A part as a task of paths, which costs nothing to send or to send again: its rows wait in a file."""
+    feather.write_feather(table, _waiting(job, number), compression="uncompressed")
+    return job, number, table.num_rows
+
+
+def _waiting_part(job: Job, number: int, rows: int) -> Part:
+    """Make one part on whatever machine; a second time it is kept."""
+    if not job.folder.is_dir():
+        raise InvalidRequest(f"{socket.gethostname()} does not see {job.folder}; give an --out that all workers share.")
+    if (own := version("gpu-predictor")) != job.version:
+        raise InvalidRequest(f"{socket.gethostname()} has gpu-predictor {own}; install {job.version} on all workers.")
+    if (kept := _receipt(job.folder / _name(number), number, rows)) is not None:
+        return kept
+    return _part(job, number, feather.read_table(_waiting(job, number), memory_map=False))
 
 
 def _part(job: Job, number: int, table: pa.Table) -> Part:
@@ -261,6 +295,17 @@ def _receipt(file: Path, number: int, rows: int) -> Part | None:
     except (OSError, ValueError, TypeError):
         return None
     return part._replace(kept=True) if whole else None
+
+
+def _bundle_name(bundle: Bundle) -> str:
+    """The id of a released bundle, which other machines have elsewhere; the folder of any other."""
+    released = bundle.path.parent in [root.resolve() for root in released_roots()]
+    return bundle.path.name if released else str(bundle.path)
+
+
+def _remove_drafts(folder: Path) -> None:
+    for draft in folder.glob(".*.*"):
+        draft.unlink(missing_ok=True)
 
 
 def _name(number: int) -> str:

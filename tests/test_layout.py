@@ -32,9 +32,10 @@ LAYERS = (
     ("rate_matching",),
     ("disaggregated",),
     ("answering",),
-    ("advice", "streams"),
+    ("advice", "streams", "backends"),
     ("rows",),
     ("batch", "frames", "outputs"),
+    ("pyfunc",),
     ("evaluate", "holdout"),
     ("calibration",),
     ("ledger",),
@@ -110,9 +111,9 @@ def test_the_command_line_starts_without_heavy_modules():
     assert result.stdout.strip() == ""
 
 
-def test_mlflow_has_one_importer():
+def test_mlflow_has_two_importers():
     users = {unit(path) for path in modules() if any(name.split(".")[0] == "mlflow" for name in imported(path))}
-    assert users <= {"tracking"}
+    assert users <= {"tracking", "pyfunc"}
 
 
 def test_files_are_short():

@@ -107,11 +107,11 @@ def test_a_damaged_part_is_said_and_made_anew(table: Path, capsys: pytest.Captur
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 800 KB."""
+    """A disk of 1.6 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=800k", "tmpfs", folder], check=False, capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=1600k", "tmpfs", folder], check=False, capture_output=True
     )
     if made.returncode:
         pytest.skip("mounting is not permitted here")
@@ -122,7 +122,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_a_disk_that_is_full_loses_nothing(n_jobs: int, table: Path, disk: Path) -> None:
     filler = disk / "filler"
-    filler.write_bytes(b"x" * 720_000)
+    filler.write_bytes(b"x" * 1_540_000)
     settings: dict[str, Any] = {"n_jobs": n_jobs, "rows_per_part": 2}
     with pytest.raises(InvalidRequest, match=r"No space left on device.*; finished parts are kept: mend that"):
         run(str(table), disk / "out", **settings)

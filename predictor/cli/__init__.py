@@ -18,6 +18,7 @@ from predictor.cli import (
     doctor,
     evaluate,
     gpus,
+    log_model,
     memory,
     models,
     op,
@@ -41,6 +42,7 @@ COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     train.add,
     evaluate.add,
     validate.add,
+    log_model.add,
     doctor.add,
 )
 

@@ -35,6 +35,9 @@ def batch(
     rows_per_part: Annotated[
         int, Option(help="Rows that are predicted and written together; 0: 5,000 requests or 200,000 operators.")
     ] = 0,
+    backend: Annotated[str, Option(help="What the processes are: loky (of this machine), dask or ray.")] = "loky",
+    scheduler: Annotated[str, Option(help="Dask's, such as tcp://host:8786; by default one is started here.")] = "",
+    address: Annotated[str, Option(help="Ray's, such as ray://host:10001; by default one is started here.")] = "",
     quiet: Annotated[bool, Option("--quiet", help="No progress, no summary.")] = False,
 ) -> None:
     """Answer every row of a table; the columns are those of `predictor predict`. Started again, it goes on."""
@@ -51,6 +54,9 @@ def batch(
             n_jobs=jobs,
             rows_per_part=rows_per_part,
             kind=OPERATORS if ops else REQUESTS,
+            backend=backend,
+            scheduler=scheduler,
+            address=address,
             seen=progress,
         )
     finally:
