@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,14 +91,15 @@ def test_it_is_served_over_http_as_json_that_others_can_read(model: Path, expect
         records = [
             {name: cell for name, cell in row.items() if not pd.isna(cell)} for row in REQUESTS.to_dict("records")
         ]
-        answer = asked(port, json.dumps({"dataframe_records": records}))
+        answer = asked(serving, port, json.dumps({"dataframe_records": records}))
         assert json.loads(answer, parse_constant=pytest.fail)["predictions"] == expected
     finally:
-        os.killpg(serving.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            os.killpg(serving.pid, signal.SIGTERM)
         serving.wait(30)
 
 
-def asked(port: int, body: str) -> str:
+def asked(server: subprocess.Popen[bytes], port: int, body: str) -> str:
     """The answer of the server, once it is up."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     request = urllib.request.Request(
@@ -111,7 +113,7 @@ def asked(port: int, body: str) -> str:
         except urllib.error.HTTPError:
             raise
         except OSError:
-            if time.monotonic() > until:
+            if server.poll() is not None or time.monotonic() > until:
                 raise
             time.sleep(0.2)
 
