@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from pyarrow import feather
 
 from predictor.backends import LOKY, Place, place_of, spread
+from predictor.boosters import is_light, load_xgboost
 from predictor.bundle import MANIFEST as BUNDLE_MANIFEST
 from predictor.bundle import Bundle, load_bundle
 from predictor.errors import InvalidRequest
@@ -107,7 +108,7 @@ class Job(NamedTuple):
     """A job as a worker sees it.
 
     folder: of the parts. version: of this package where the job was started. drop: answers that are left out, "unfit"
-    or "invalid".
+    or "invalid". light: its processes do nothing else, and need no scikit-learn.
     """
 
     folder: Path
@@ -116,6 +117,7 @@ class Job(NamedTuple):
     version: str = ""
     kind: str = REQUESTS
     drop: tuple[str, ...] = ()
+    light: bool = False
 
 
 def run(
@@ -152,7 +154,8 @@ def run(
         summary = Summary(total=total, folder=folder if output.url else None)
         seen(summary)
         drop = found.drop if isinstance(found, Grid) else ()
-        job = Job(folder.absolute(), _bundle_name(opened), strict, version("gpu-predictor"), kind, drop)
+        light = place.backend == LOKY and is_light()
+        job = Job(folder.absolute(), _bundle_name(opened), strict, version("gpu-predictor"), kind, drop, light)
         for part in _parts(found, job, place, rows_per_part):
             summary.add(part)
             seen(summary)
@@ -231,6 +234,8 @@ def _written(job: Job, number: int, table: pa.Table) -> tuple[Job, int, int]:
 
 def _waiting_part(job: Job, number: int, rows: int) -> Part:
     """Make one part on whatever machine; a second time it is kept."""
+    if job.light:
+        load_xgboost()
     if not job.folder.is_dir():
         raise InvalidRequest(f"{socket.gethostname()} does not see {job.folder}; give an --out that all workers share.")
     if (own := version("gpu-predictor")) != job.version:

@@ -12,7 +12,7 @@ LONGEST_FILE = 400
 # A module imports from its own layer or from lower ones; a package counts as one module.
 LAYERS = (
     ("units", "errors", "elementwise"),
-    ("recipe", "gpu", "gpu_lint", "ops", "values", "released", "gguf"),
+    ("recipe", "gpu", "gpu_lint", "ops", "values", "released", "gguf", "boosters"),
     ("roofline", "schema", "workloads", "kinship", "line", "interval", "cost", "engines", "topology"),
     ("memory_doubt", "memory_features", "weight_files"),
     ("features", "memory", "checks", "guard", "request", "cells", "sweep_values"),

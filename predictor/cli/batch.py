@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Exit, Option, Typer
 
-from predictor.cli.boosters import load_xgboost
+from predictor.boosters import load_xgboost
 from predictor.cli.display import percent
 
 if TYPE_CHECKING:

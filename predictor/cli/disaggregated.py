@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option, Typer
 
-from predictor.cli.boosters import load_xgboost
+from predictor.boosters import load_xgboost
 from predictor.cli.display import (
     BASES,
     digits,

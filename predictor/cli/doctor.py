@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from typer import Exit, Typer
 
-from predictor.cli.boosters import CURE, load_xgboost
+from predictor.boosters import CURE, load_xgboost
 from predictor.cli.display import show_sheet
 from predictor.errors import PredictorError
 

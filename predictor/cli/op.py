@@ -11,7 +11,7 @@ import typer
 from typer import Option, Typer
 from typer.core import TyperGroup
 
-from predictor.cli.boosters import load_xgboost
+from predictor.boosters import load_xgboost
 from predictor.cli.display import BASES, digits, duration, duration_interval, percent, show, show_json
 from predictor.errors import InvalidRequest
 

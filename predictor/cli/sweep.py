@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Exit, Option, Typer
 
+from predictor.boosters import load_xgboost
 from predictor.cli.batch import Progress, show_summary
-from predictor.cli.boosters import load_xgboost
 from predictor.cli.display import show
 from predictor.errors import InvalidRequest
 

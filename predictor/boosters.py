@@ -11,10 +11,15 @@ from predictor.errors import PredictorError
 CURE = "pip uninstall xgboost xgboost-cpu && pip install xgboost-cpu"
 
 
+def is_light() -> bool:
+    """Whether this process has xgboost without its scikit-learn interface."""
+    return "xgboost" in sys.modules and "sklearn" not in sys.modules
+
+
 def load_xgboost() -> None:
     """Import xgboost for a few predictions: one thread, and no scikit-learn interface, which takes a second.
 
-    Only for the command line's own process: code that trains or wants xgboost.XGBRegressor imports xgboost itself.
+    Only for the command line's own processes: code that trains or wants xgboost.XGBRegressor imports xgboost itself.
     """
     modules: dict[str, Any] = sys.modules
     if "xgboost" in modules:
