@@ -102,7 +102,7 @@ def error_of(run):
 
 def test_help_lists_every_command(run):
     status, out, _ = run("--help")
-    names = [add.__module__.rpartition(".")[2] for add in COMMANDS]
+    names = [add.__module__.rpartition(".")[2].replace("_", "-") for add in COMMANDS]
     assert status == 0
     assert all(f"\n  {name} " in out for name in names)
 
