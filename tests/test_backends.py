@@ -17,7 +17,7 @@ from predictor.batch import Job, _waiting_part, run
 from predictor.cli import main
 from predictor.errors import InvalidRequest
 
-ROWS, ROWS_PER_PART = 240, 10
+ROWS, ROWS_PER_PART = 160, 10
 GPUS = ("H100-SXM-80GB", "L4", "MI300X", "RTX-4090")
 WORKER = {"loky": "popen_loky", "dask": "multiprocessing.spawn", "ray": "ray::_caught"}  # in its command line
 
@@ -51,8 +51,8 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(table: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """The answers of one process."""
-    return answers_of(table, tmp_path_factory.mktemp("alone"), n_jobs=1)
+    """The answers of one process, all in one part."""
+    return answers_of(table, tmp_path_factory.mktemp("alone"), n_jobs=1, rows_per_part=ROWS)
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +63,9 @@ def scheduler() -> Iterator[str]:
         yield cluster.scheduler_address
 
 
-def answers_of(table: Path, folder: Path, **settings: Any) -> pd.DataFrame:
-    summary = run(str(table), folder / "out", rows_per_part=ROWS_PER_PART, **settings)
-    assert (summary.rows, summary.failed, summary.parts) == (ROWS, 0, ROWS // ROWS_PER_PART)
+def answers_of(table: Path, folder: Path, rows_per_part: int = ROWS_PER_PART, **settings: Any) -> pd.DataFrame:
+    summary = run(str(table), folder / "out", rows_per_part=rows_per_part, **settings)
+    assert (summary.rows, summary.failed, summary.parts) == (ROWS, 0, ROWS // rows_per_part)
     assert not [file for file in (folder / "out").iterdir() if file.name.startswith(".")]
     return pd.concat(map(pd.read_parquet, sorted((folder / "out").glob("*.parquet"))), ignore_index=True)
 
@@ -111,7 +111,7 @@ def test_a_worker_killed_in_mid_job_takes_no_row_and_doubles_none(
 
 def test_without_a_scheduler_dask_starts_one_here(table: Path, alone: pd.DataFrame, tmp_path: Path) -> None:
     needs("dask")
-    pd.testing.assert_frame_equal(answers_of(table, tmp_path, backend="dask", n_jobs=2), alone)
+    pd.testing.assert_frame_equal(answers_of(table, tmp_path, 40, backend="dask", n_jobs=2), alone)
 
 
 def test_a_cluster_raises_the_error_of_a_row_as_it_is(scheduler: str, tmp_path: Path) -> None:
