@@ -32,7 +32,7 @@ from predictor.outputs import copy_out, output_of
 from predictor.prediction import UNSEEN
 from predictor.released import released_roots
 from predictor.rows import ROWS, answer_columns
-from predictor.streams import Source, answered, chunks, drafted, joined, rows_of, source_of, write
+from predictor.streams import Source, answered, drafted, joined, source_of, write
 from predictor.sweep import Grid
 
 MANIFEST = "manifest.json"
@@ -145,17 +145,15 @@ def run(
     """
     place = place_of(backend, n_jobs, scheduler, address)
     rows_per_part = rows_per_part or KINDS[kind].rows_per_part
-    found, output = source if isinstance(source, Grid) else source_of(source), output_of(out)
+    found, output = source_of(source) if isinstance(source, str) else source, output_of(out)
     folder, opened = output.folder, load_bundle(bundle)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _begin(folder, _identity(found, str(opened.path), rows_per_part) | {"kind": kind})
-        total = found.rows if isinstance(found, Grid) else rows_of(found)
-        summary = Summary(total=total, folder=folder if output.url else None)
+        summary = Summary(total=found.rows, folder=folder if output.url else None)
         seen(summary)
-        drop = found.drop if isinstance(found, Grid) else ()
         light = place.backend == LOKY and is_light()
-        job = Job(folder.absolute(), _bundle_name(opened), strict, version("gpu-predictor"), kind, drop, light)
+        job = Job(folder.absolute(), _bundle_name(opened), strict, version("gpu-predictor"), kind, found.drop, light)
         for part in _parts(found, job, place, rows_per_part):
             summary.add(part)
             seen(summary)
@@ -210,7 +208,7 @@ def _begin(folder: Path, identity: dict[str, Any]) -> None:
 
 def _parts(source: Source | Grid, job: Job, place: Place, rows: int) -> Iterator[Part]:
     """Every part in order of being done: those there already, and those that workers make."""
-    tasks = enumerate(source.chunks(rows) if isinstance(source, Grid) else chunks(source, rows))
+    tasks = enumerate(source.chunks(rows))
     if place.is_here:
         yield from (_part(job, number, table) for number, table in tasks)
         return

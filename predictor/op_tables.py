@@ -20,7 +20,7 @@ from predictor.errors import InvalidOp, InvalidRequest, InvalidSpec, PredictorEr
 from predictor.features import Setting
 from predictor.gpu import Gpu, resolve_gpu
 from predictor.ops import Op
-from predictor.ops.base import TEXT_FIELDS
+from predictor.ops.base import TEXT_FIELDS, names_of
 from predictor.ops.dtypes import Array, Text
 from predictor.prediction import predict_op
 from predictor.roofline import LIMITERS, roofline
@@ -111,7 +111,7 @@ class _Calls(NamedTuple):
 
     def op(self, cells: Cells) -> Op:
         texts = {name: _text(cells, name, default, self.rows) for name, default in _texts_of(self.kind).items()}
-        phase = {"phase": self.phase} if "phase" in _names(self.kind) else {}
+        phase = {"phase": self.phase} if "phase" in names_of(self.kind) else {}
         return self.kind(**self.numbers, **texts, **phase)
 
 
@@ -141,7 +141,7 @@ def _runs(kind: type[Op], phase: str, names: tuple[str, ...], gpu: Gpu, rows: Ro
         found.refuse(rows, f'timing is "{timing}"; it must be {" or ".join(TIMINGS)}.')
         return False
     given = {field: name or default for (field, default), name in zip(_texts_of(kind).items(), names[:-1], strict=True)}
-    if "phase" in _names(kind):
+    if "phase" in names_of(kind):
         given["phase"] = phase
     if empty := [field for field, name in given.items() if not name]:
         found.refuse(rows, f"{empty[0]} is empty; a {kind.family} row needs it.")
@@ -220,10 +220,6 @@ def _text(cells: Cells, name: str, default: str, rows: Rows) -> Text:
     if (own == own[0]).all():
         return names[own[0]] or default
     return np.array([each or default for each in names], dtype=object)[own]
-
-
-def _names(kind: type[Op]) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
 
 
 def _texts_of(kind: type[Op]) -> dict[str, str]:

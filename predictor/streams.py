@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -25,6 +25,29 @@ class Source(NamedTuple):
     files: tuple[str, ...]
     identity: tuple[tuple[str, int, str], ...]
     filesystem: Any = None
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows there are, where the files say so; None for CSV."""
+        if not self.files[0].endswith(".parquet"):
+            return None
+        count = 0
+        for file in self.files:
+            try:
+                with _opened(self, file) as opened:
+                    count += pq.ParquetFile(opened).metadata.num_rows
+            except pa.ArrowInvalid as error:
+                raise InvalidTable(_unreadable(file, error)) from None
+        return count
+
+    @property
+    def drop(self) -> tuple[str, ...]:
+        """Which answers are left out of the table: none."""
+        return ()
+
+    def chunks(self, rows: int) -> Iterator[pa.Table]:
+        """The table in pieces of `rows` rows, the last one smaller."""
+        return pieces((pa.Table.from_batches([batch]) for batch in _batches(self, rows)), rows)
 
 
 def source_of(path: str) -> Source:
@@ -85,34 +108,19 @@ def _local(path: Path) -> list[str]:
     return [str(path)]
 
 
-def chunks(source: Source, rows: int) -> Iterator[pa.Table]:
-    """The table in pieces of `rows` rows, the last one smaller; never more than that and a batch in memory."""
-    held: list[pa.RecordBatch] = []
+def pieces(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """The rows of tables in pieces of `rows` rows, the last one smaller; never more than that and a table in memory."""
+    held: list[pa.Table] = []
     count = 0
-    for batch in _batches(source, rows):
-        while count + batch.num_rows >= rows:
-            held.append(batch.slice(0, rows - count))
-            yield pa.Table.from_batches(held)
-            batch, held, count = batch.slice(rows - count), [], 0
-        if batch.num_rows:
-            held.append(batch)
-            count += batch.num_rows
+    for table in tables:
+        while count + table.num_rows >= rows:
+            yield pa.concat_tables([*held, table.slice(0, rows - count)])
+            table, held, count = table.slice(rows - count), [], 0
+        if table.num_rows:
+            held.append(table)
+            count += table.num_rows
     if held:
-        yield pa.Table.from_batches(held)
-
-
-def rows_of(source: Source) -> int | None:
-    """How many rows a table has, where its files say so; None for CSV."""
-    if not source.files[0].endswith(".parquet"):
-        return None
-    count = 0
-    for file in source.files:
-        try:
-            with _opened(source, file) as opened:
-                count += pq.ParquetFile(opened).metadata.num_rows
-        except pa.ArrowInvalid as error:
-            raise InvalidTable(_unreadable(file, error)) from None
-    return count
+        yield pa.concat_tables(held)
 
 
 def _unreadable(file: str, error: Exception) -> str:

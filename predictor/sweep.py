@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from predictor.errors import InvalidRequest, PredictorError
 from predictor.gpu import resolve_gpu
 from predictor.request import check_cell, check_names, columns
+from predictor.streams import pieces
 from predictor.sweep_values import Condition, condition_of, values_of
 from predictor.workloads.models import get_model
 
@@ -79,18 +80,13 @@ class Grid:
 
     def chunks(self, rows: int) -> Iterator[pa.Table]:
         """The table in pieces of `rows` rows, the last one smaller."""
-        held: list[pa.Table] = []
-        count = 0
+        return pieces(self._blocks(), rows)
+
+    def _blocks(self) -> Iterator[pa.Table]:
         for start in range(0, self.combinations, BLOCK):
             places = self._places(start, min(start + BLOCK, self.combinations))
             kept = self._first_rule(places) == len(self.rules)
-            table = self._table([place[kept] for place in places])
-            while count + table.num_rows >= rows:
-                yield pa.concat_tables([*held, table.slice(0, rows - count)])
-                table, held, count = table.slice(rows - count), [], 0
-            held, count = [*held, table], count + table.num_rows
-        if count:
-            yield pa.concat_tables(held)
+            yield self._table([place[kept] for place in places])
 
     def _places(self, start: int, stop: int) -> list[NDArray[np.int64]]:
         """Position on each axis of so many combinations."""

@@ -20,7 +20,7 @@ from predictor.errors import InvalidRequest, InvalidTable
 from predictor.frames import predict_frame
 from predictor.request import RESULTS
 from predictor.rows import answer_row
-from predictor.streams import chunks, source_of
+from predictor.streams import source_of
 
 GPUS = ("H100-SXM-80GB", "L4", "MI300X", "RTX-4090")
 
@@ -88,7 +88,7 @@ def test_a_folder_in_and_a_folder_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 10, 30, 31])
 def test_chunks_hold_every_row_once(size: int, table: Path) -> None:
-    found = list(chunks(source_of(str(table)), size))
+    found = list(source_of(str(table)).chunks(size))
     assert [row for piece in found for row in piece["id"].to_pylist()] == list(range(30))
     assert all(piece.num_rows == size for piece in found[:-1])
 

@@ -13,6 +13,7 @@ from predictor.cli.display import percent
 
 if TYPE_CHECKING:
     from predictor.batch import Summary
+    from predictor.sweep import Grid
 
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -41,33 +42,43 @@ def batch(
     quiet: Annotated[bool, Option("--quiet", help="No progress, no summary.")] = False,
 ) -> None:
     """Answer every row of a table; the columns are those of `predictor predict`. Started again, it goes on."""
-    from predictor.batch import OPERATORS, REQUESTS, run
+    from predictor.batch import OPERATORS, REQUESTS
+
+    run_shown(
+        source,
+        out,
+        quiet,
+        bundle=bundle,
+        strict=strict,
+        n_jobs=jobs,
+        rows_per_part=rows_per_part,
+        kind=OPERATORS if ops else REQUESTS,
+        backend=backend,
+        scheduler=scheduler,
+        address=address,
+    )
+
+
+def run_shown(source: str | Grid, out: str, quiet: bool, **settings: Any) -> None:
+    """Run a job, show how far it is and what became of it; ends with status 1 where a row has an error.
+
+    settings: of predictor.batch.run.
+    """
+    from predictor.batch import run
 
     load_xgboost()
-    progress = Progress(quiet)
+    progress = _Progress(quiet)
     try:
-        summary = run(
-            source,
-            out,
-            bundle=bundle,
-            strict=strict,
-            n_jobs=jobs,
-            rows_per_part=rows_per_part,
-            kind=OPERATORS if ops else REQUESTS,
-            backend=backend,
-            scheduler=scheduler,
-            address=address,
-            seen=progress,
-        )
+        summary = run(source, out, seen=progress, **settings)
     finally:
         progress.close()
     if not quiet:
-        show_summary(summary, out, progress.seconds)
+        _show(summary, out, progress.seconds)
     if summary.failed:
         raise Exit(1)
 
 
-def show_summary(summary: Summary, out: str, seconds: float) -> None:
+def _show(summary: Summary, out: str, seconds: float) -> None:
     """Print what became of a job."""
     rate = summary.made / seconds if seconds else 0.0
     kept = f", {summary.kept} of {summary.parts} parts kept from before" if summary.kept else ""
@@ -86,7 +97,7 @@ def show_summary(summary: Summary, out: str, seconds: float) -> None:
             print(f"  {count:>8,}  {kind}{'…' if len(kind) >= KINDS_SHOWN else ''}")
 
 
-class Progress:
+class _Progress:
     """Shows how far a job is: a bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self, quiet: bool) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, Exit, Option, Typer
+from typer import Argument, Option, Typer
 
-from predictor.boosters import load_xgboost
-from predictor.cli.batch import Progress, show_summary
+from predictor.cli.batch import run_shown
 from predictor.cli.display import show
 from predictor.errors import InvalidRequest
 
@@ -45,18 +44,7 @@ def sweep(
         raise InvalidRequest("there is no --out; give a .parquet or .csv file or a folder, or --dry-run.")
     if not rows:
         raise InvalidRequest(f"{spec} leaves no row; the rules under [[skip]] skip them all.")
-    from predictor.batch import run
-
-    load_xgboost()
-    progress = Progress(quiet)
-    try:
-        summary = run(grid, out, bundle=bundle, strict=strict, n_jobs=jobs, rows_per_part=rows_per_part, seen=progress)
-    finally:
-        progress.close()
-    if not quiet:
-        show_summary(summary, out, progress.seconds)
-    if summary.failed:
-        raise Exit(1)
+    run_shown(grid, out, quiet, bundle=bundle, strict=strict, n_jobs=jobs, rows_per_part=rows_per_part)
 
 
 def _show_counts(grid: Grid, quiet: bool) -> int:
