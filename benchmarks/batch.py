@@ -1,17 +1,18 @@
 """Requests per second of batch jobs on this machine, how the cost of a row depends on their number, and memory.
 
-    .venv/bin/python benchmarks/batch.py [--rows 1000 10000 40000]
-    .venv/bin/python benchmarks/batch.py --ops [--rows 2000000 8000000]
+    .venv/bin/python benchmarks/batch.py [--rows 10000 100000]
+    .venv/bin/python benchmarks/batch.py --ops [--rows 2000000 10000000]
 
 Llama-3.1-8B on 20 GPUs, no two requests equal. The share of the estimators is that of the time in XGBoost's trees and
 the features they see, measured in one process. Each job is one run of `predictor batch`. --ops: tables of operators.py.
+Memory is the most that all processes of a job held at one moment, shared pages once (PSS).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
-import resource
 import shutil
 import subprocess
 import sys
@@ -19,8 +20,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
+import psutil
 import pyarrow as pa
 from operators import operators
 
@@ -37,11 +40,18 @@ GPUS = (
 MILLION = 1_000_000
 SHAPELESS = 100_000
 SMALL_PARTS = ("--rows-per-part", "25000")
+SECONDS_BETWEEN_LOOKS = 0.25
 
 
-def requests(count: int) -> pd.DataFrame:
-    """So many requests, no two equal."""
-    numbers = range(count)
+class Cost(NamedTuple):
+    """What a job took, start-up included."""
+
+    seconds: float
+    peak_gib: float
+
+
+def requests(numbers: range) -> pd.DataFrame:
+    """The requests of these numbers, no two equal."""
     return pd.DataFrame(
         {
             "model": "Llama-3.1-8B",
@@ -53,8 +63,8 @@ def requests(count: int) -> pd.DataFrame:
     )
 
 
-def job(tables: Iterable[pd.DataFrame], folder: Path, *options: str) -> float:
-    """Seconds of a job, start-up included; a table is given in pieces."""
+def job(tables: Iterable[pd.DataFrame], folder: Path, *options: str) -> Cost:
+    """What a job costs; a table is given in pieces."""
     source, out = folder / "in", folder / "out"
     shutil.rmtree(source, ignore_errors=True)
     source.mkdir()
@@ -63,8 +73,27 @@ def job(tables: Iterable[pd.DataFrame], folder: Path, *options: str) -> float:
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-c", "from predictor.cli import main; import sys; sys.exit(main(sys.argv[1:]))"]
     began = time.perf_counter()
-    subprocess.run([*command, "batch", str(source), "--out", str(out), "--quiet", *options], check=True)
-    return time.perf_counter() - began
+    running = subprocess.Popen([*command, "batch", str(source), "--out", str(out), "--quiet", *options])
+    peak = 0
+    while running.poll() is None:
+        peak = max(peak, _held(running.pid))
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    if running.returncode:
+        raise SystemExit(f"the job ended with status {running.returncode}")
+    return Cost(time.perf_counter() - began, peak / 2**30)
+
+
+def _held(pid: int) -> int:
+    """Bytes that a process and its children hold."""
+    held = 0
+    try:
+        processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    except psutil.Error:
+        return held
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            held += process.memory_full_info().pss
+    return held
 
 
 def estimator_share(work: Callable[[], object]) -> tuple[float, float]:
@@ -90,7 +119,7 @@ def estimator_share(work: Callable[[], object]) -> tuple[float, float]:
 
 def request_share(count: int) -> tuple[float, float]:
     """Of one warm process and so many requests."""
-    bundle, rows = load_bundle(), requests(count).to_dict("records")
+    bundle, rows = load_bundle(), requests(range(count)).to_dict("records")
     answer_columns(rows, bundle)
     return estimator_share(lambda: answer_columns(rows, bundle))
 
@@ -98,15 +127,17 @@ def request_share(count: int) -> tuple[float, float]:
 def of_requests(counts: list[int], folder: Path) -> None:
     """Prints the rates of requests."""
     for count in counts:
-        seconds = job([requests(count)], folder)
-        print(f"{count:>9,} requests: {count / seconds:7,.0f} a second, {1e3 * seconds / count:.2f} ms each")
+        numbers = (range(start, min(start + MILLION, count)) for start in range(0, count, MILLION))
+        cost = job(map(requests, numbers), folder)
+        each = f"{count / cost.seconds:,.0f} a second, {1e3 * cost.seconds / count:.2f} ms each"
+        print(f"{count:>10,} requests: {each}, {cost.peak_gib:.2f} GiB", flush=True)
     seconds, share = request_share(5000)
     print(f"one warm process: {5000 / seconds:,.0f} a second, {share:.0%} of the time in estimators")
 
 
 def of_operators(counts: list[int], folder: Path) -> None:
     """Prints the rates of operators, for each kind of table."""
-    start_up = job([operators(1, "workload")], folder, "--ops")
+    start_up = job([operators(1, "workload")], folder, "--ops").seconds
     print(f"start-up: {start_up:.1f} s")
     bundle = load_bundle()
     for kind in ("workload", "unique"):
@@ -126,9 +157,9 @@ def pieces(count: int, kind: str) -> Iterator[pd.DataFrame]:
         yield operators(min(MILLION, count - start), kind, seed)
 
 
-def _tell(count: int, kind: str, seconds: float, start_up: float) -> None:
-    rates = f"{count / seconds:,.0f} a second, without start-up {count / (seconds - start_up):,.0f}"
-    print(f"{count:>10,} operators, {kind}: {rates}", flush=True)
+def _tell(count: int, kind: str, cost: Cost, start_up: float) -> None:
+    rates = f"{count / cost.seconds:,.0f} a second, without start-up {count / (cost.seconds - start_up):,.0f}"
+    print(f"{count:>10,} operators, {kind}: {rates}, {cost.peak_gib:.2f} GiB", flush=True)
 
 
 def main() -> None:
@@ -139,11 +170,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         if options.ops:
-            of_operators(options.rows or [2_000_000, 8_000_000], Path(scratch))
+            of_operators(options.rows or [2_000_000, 10_000_000], Path(scratch))
         else:
-            of_requests(options.rows or [1000, 10_000, 40_000], Path(scratch))
-    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    print(f"largest process: {largest:.2f} GiB")
+            of_requests(options.rows or [10_000, 100_000], Path(scratch))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import json
 import shutil
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -212,16 +212,33 @@ def _parts(source: Source | Grid, job: Job, place: Place, rows: int) -> Iterator
     if place.is_here:
         yield from (_part(job, number, table) for number, table in tasks)
         return
+    kept: list[Part] = []
     try:
-        for part in spread(_waiting_part, (_written(job, number, table) for number, table in tasks), place):
+        for part in spread(_waiting_part, _calls(job, tasks, kept), place):
             _waiting(job, part.number).unlink(missing_ok=True)
+            yield from _taken(kept)
             yield part
+        yield from _taken(kept)
     finally:
         _remove_drafts(job.folder)  # of workers that were killed, and of parts that nobody will make
 
 
 def _waiting(job: Job, number: int) -> Path:
     return job.folder / f".{_name(number)}.rows"
+
+
+def _calls(job: Job, tasks: Iterable[tuple[int, pa.Table]], kept: list[Part]) -> Iterator[tuple[Job, int, int]]:
+    """The parts that workers have to make; those that an earlier run finished are put into `kept`."""
+    for number, table in tasks:
+        if (part := _receipt(job.folder / _name(number), number, table.num_rows)) is not None:
+            kept.append(part)
+        else:
+            yield _written(job, number, table)
+
+
+def _taken(parts: list[Part]) -> Iterator[Part]:
+    while parts:
+        yield parts.pop(0)
 
 
 def _written(job: Job, number: int, table: pa.Table) -> tuple[Job, int, int]:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 
 SECONDS_BETWEEN_LINES = 10.0
+Backend = Annotated[str, Option(help="What the processes are: loky (of this machine), dask or ray.")]
+Scheduler = Annotated[str, Option(help="Dask's, such as tcp://host:8786; by default one is started here.")]
+Address = Annotated[str, Option(help="Ray's, such as ray://host:10001; by default one is started here.")]
 LEFT_OUT = {"unfit": "as they do not fit in memory", "invalid": "as they cannot be answered"}
 
 
@@ -36,9 +39,9 @@ def batch(
     rows_per_part: Annotated[
         int, Option(help="Rows that are predicted and written together; 0: 5,000 requests or 200,000 operators.")
     ] = 0,
-    backend: Annotated[str, Option(help="What the processes are: loky (of this machine), dask or ray.")] = "loky",
-    scheduler: Annotated[str, Option(help="Dask's, such as tcp://host:8786; by default one is started here.")] = "",
-    address: Annotated[str, Option(help="Ray's, such as ray://host:10001; by default one is started here.")] = "",
+    backend: Backend = "loky",
+    scheduler: Scheduler = "",
+    address: Address = "",
     quiet: Annotated[bool, Option("--quiet", help="No progress, no summary.")] = False,
 ) -> None:
     """Answer every row of a table; the columns are those of `predictor predict`. Started again, it goes on."""

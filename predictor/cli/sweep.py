@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option, Typer
 
-from predictor.cli.batch import run_shown
+from predictor.cli.batch import Address, Backend, Scheduler, run_shown
 from predictor.cli.display import show
 from predictor.errors import InvalidRequest
 
@@ -30,6 +30,9 @@ def sweep(
     strict: Annotated[bool, Option("--strict", help="Stop at the first row that cannot be answered.")] = False,
     jobs: Annotated[int, Option(help="Processes; 0: one for each core.")] = 0,
     rows_per_part: Annotated[int, Option(help="Rows that are predicted and written together; 0: 5,000.")] = 0,
+    backend: Backend = "loky",
+    scheduler: Scheduler = "",
+    address: Address = "",
     quiet: Annotated[bool, Option("--quiet", help="No progress, no summary.")] = False,
 ) -> None:
     """Predict every combination of the values in a TOML file. Started again, it goes on."""
@@ -44,7 +47,18 @@ def sweep(
         raise InvalidRequest("there is no --out; give a .parquet or .csv file or a folder, or --dry-run.")
     if not rows:
         raise InvalidRequest(f"{spec} leaves no row; the rules under [[skip]] skip them all.")
-    run_shown(grid, out, quiet, bundle=bundle, strict=strict, n_jobs=jobs, rows_per_part=rows_per_part)
+    run_shown(
+        grid,
+        out,
+        quiet,
+        bundle=bundle,
+        strict=strict,
+        n_jobs=jobs,
+        rows_per_part=rows_per_part,
+        backend=backend,
+        scheduler=scheduler,
+        address=address,
+    )
 
 
 def _show_counts(grid: Grid, quiet: bool) -> int:
