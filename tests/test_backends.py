@@ -145,6 +145,10 @@ def test_the_command_line_names_a_cluster(scheduler: str, table: Path, tmp_path:
         main(["batch", str(table), "--out", str(tmp_path / "a.csv"), "--rows-per-part", "100", "--quiet", *where]) == 0
     )
     assert len(pd.read_csv(tmp_path / "a.csv")) == ROWS
+    grid = tmp_path / "grid.toml"
+    grid.write_text('[request]\nmodel = "Llama-3.1-8B"\ngpu = ["H100", "L4"]\n')
+    assert main(["sweep", str(grid), "--out", str(tmp_path / "b.csv"), "--quiet", *where]) == 0
+    assert len(pd.read_csv(tmp_path / "b.csv")) == 2
 
 
 @pytest.mark.parametrize(
