@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from predictor.corrections import corrections_of, rows_of
 from predictor.errors import InvalidBundle
 from predictor.estimator import Estimator, Weights
 from predictor.gpu import Gpu
 from predictor.interval import KINSHIPS, REGIMES
 from predictor.kinship import is_measured, tiers
-from predictor.released import load_booster, released_roots
+from predictor.released import load_booster, released_roots, verified
+from predictor.schema import parse_table
+from predictor.similarity import Prior
 
 FORMAT = 2
 MANIFEST = "bundle.json"
 LEDGER = "ledger.csv"
+CALIBRATION = "calibration"  # of the manifest: the rows that a user measured, and on which GPUs
 DEFAULT_BUNDLE = "base-4"
 MANIFEST_TYPES = {
     "id": str,
@@ -76,11 +80,25 @@ class Bundle:
         found: Mapping[str, Any] = self.manifest["estimators"][estimator]
         return found
 
+    @property
+    def calibrated(self) -> tuple[str, ...]:
+        """GPUs on which a user measured rows that correct some estimator."""
+        return tuple(self.manifest.get(CALIBRATION, {}).get("gpus", {}))
+
+    def uncalibrated(self) -> Bundle:
+        """The bundle as it was before anything was corrected."""
+        return Bundle(self.path, {key: value for key, value in self.manifest.items() if key != CALIBRATION})
+
+    def prior(self, name: str) -> Prior | None:
+        """What is known of how errors on an unseen GPU hang together; None in a bundle of one generation."""
+        found = self.entry(name).get("prior")
+        return Prior.from_json(found) if found else None
+
     def estimator(self, name: str) -> Estimator:
-        """One estimator, read from its files when first asked for."""
+        """One estimator, read from its files when first asked for, with its corrections."""
         if name not in self._estimators:
             entry = self.entry(name)
-            self._estimators[name] = Estimator(
+            made = Estimator(
                 transfer=load_booster(self.path, entry["transfer"]),
                 reference=load_booster(self.path, entry["reference"]),
                 floors=entry["floors"],
@@ -90,6 +108,10 @@ class Bundle:
                 names=tuple(entry["features"]),
                 name=name,
             )
+            if calibration := self.manifest.get(CALIBRATION):
+                rows = rows_of(parse_table(verified(self.path, calibration), calibration["file"]), name)
+                made = replace(made, corrections=corrections_of(rows, made, self.prior(name), self.level))
+            self._estimators[name] = made
         return self._estimators[name]
 
     def kinship(self, estimator: str, gpu: Gpu) -> str:
@@ -121,6 +143,8 @@ def _verify(manifest: Any, path: Path) -> None:
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
         raise InvalidBundle(f"{path} has format {found}; this version reads format {FORMAT}: train the bundle again.")
     _verify_types(manifest, MANIFEST_TYPES, f"{path}")
+    if CALIBRATION in manifest:
+        _verify_types(manifest[CALIBRATION], {**FILE_TYPES, "gpus": dict}, f"{path}: {CALIBRATION}")
     for name, entry in manifest["estimators"].items():
         where = f"{path}: estimator {name}"
         _verify_types(entry, ESTIMATOR_TYPES, where)

@@ -5,7 +5,8 @@ transfer: trees that correct floor plus work and know no GPU by name, monotone i
     to another by the physical ratio of the two. core: floor plus slope times work, no trees.
     line: floor plus slope times the bare bound.
 On a measured GPU the reference speaks alone; for others of its architecture it is carried over; for the rest all four
-are mixed, with weights picked on held-out generations. More tokens never make a call faster (predictor.envelope), nor
+are mixed, with weights picked on held-out generations. Where a user measured a few calls on a GPU, what they teach
+(predictor.correction) is added; it depends on the call alone, so a worse variant of that GPU stays worse. More tokens never make a call faster (predictor.envelope), nor
 does a worse GPU: transfer, core and the ratio rise, and the reference does not know the asked GPU.
 """
 
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from predictor.correction import Correction
 from predictor.envelope import Knots, rising
 from predictor.errors import InvalidBundle, UnsupportedDtype
 from predictor.features import Features, Setting, features
@@ -29,6 +31,7 @@ from predictor.ops import Op
 from predictor.ops.base import text_column
 from predictor.ops.dtypes import Array
 from predictor.roofline import roofline
+from predictor.similarity import LEAF_TREES, Traits
 
 if TYPE_CHECKING:
     import xgboost
@@ -57,6 +60,7 @@ class Estimator:
     """A fitted pair of boosters of the estimator `name`, which see features `names`.
 
     references: measured GPU → groups of calls measured on it. weights: dtype, "" for all others → those of the views.
+    corrections: GPU → what calls that a user measured there teach.
     """
 
     transfer: xgboost.Booster
@@ -67,6 +71,7 @@ class Estimator:
     weights: Mapping[str, Weights]
     names: tuple[str, ...]
     name: str
+    corrections: Mapping[str, Correction] = field(default_factory=dict)
     knots: Knots = field(default_factory=Knots, compare=False, repr=False)
 
     def latency_s(self, op: Op, gpu: Gpu, setting: Setting) -> Array:
@@ -74,7 +79,30 @@ class Estimator:
         log_latency = rising(op, setting, lambda calls, who: self._log_latency(calls, gpu, who), self.knots, gpu)
         return np.asarray(np.exp(log_latency))
 
+    def spread(self, op: Op, gpu: Gpu, setting: Setting) -> Array:
+        """Standard deviation of log(truth / prediction) per call on a corrected GPU, (n_calls,)."""
+        correction = self.corrections[gpu.name]
+        return correction.spread(self.traits(op, correction.gpu, setting))
+
     def _log_latency(self, op: Op, gpu: Gpu, setting: Setting) -> Array:
+        found = self.uncorrected(op, gpu, setting)
+        if correction := self.corrections.get(gpu.name):
+            found = found + correction.offset(self.traits(op, correction.gpu, setting))
+        return found
+
+    def traits(self, op: Op, gpu: Gpu, setting: Setting) -> Traits:
+        """What tells which measured calls a call is like, (n_calls,)."""
+        said = self.uncorrected(op, gpu, setting)
+        table, views = features(op, gpu, setting), np.stack(self.views(op, gpu, setting), axis=1)
+        views = np.where(np.isnan(views), views[:, :1], views) - said[:, None]
+        times, fixed = table.values[:, : table.times], table.values[:, table.times :]
+        place = np.concatenate([times - said[:, None], said[:, None], fixed, table.tokens], axis=1, dtype=np.float64)
+        nobody = reference_values(self._seen(table)[0], table.tokens, np.full(len(op), ""), list(self.references))
+        names = (text_column(setting.engine, len(op)), text_column(getattr(op, "dtype", ""), len(op)))
+        return Traits(place, views, leaves_of(self.reference, nobody), *names, table.group.astype(str))
+
+    def uncorrected(self, op: Op, gpu: Gpu, setting: Setting) -> Array:
+        """Log-latency per call as the views have it, (n_calls,), before it is made to rise with tokens."""
         own, siblings, others = tiers(gpu, self.references)
         found = np.full(len(op), np.nan)
         kin: tuple[tuple[str, ...], ...] = (own, siblings)
@@ -204,6 +232,15 @@ def reference_values(
     """What the reference trees see: the values of the transfer trees, token counts and which GPU it is."""
     which = np.stack([gpus == name for name in names], axis=1).astype(np.float32)
     return np.concatenate([values, tokens, which], axis=1)
+
+
+def leaves_of(booster: xgboost.Booster, values: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Leaf in which each call ends in each of the first trees, (n_calls, n_trees)."""
+    import xgboost
+
+    trees = (0, min(LEAF_TREES, booster.num_boosted_rounds()))
+    found = booster.predict(xgboost.DMatrix(values, nthread=1), pred_leaf=True, iteration_range=trees)
+    return np.asarray(found.reshape(len(values), -1), dtype=np.int64)
 
 
 def _features_at(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,16 +34,33 @@ def generations_out(rows: TrainingSet, recipe: Recipe) -> tuple[pd.DataFrame, Ma
     Returns rows.who with latency_s, predicted_s, bound_s and roofline2_s, and the weights that serve unseen
     generations best. The weights for each generation are those that serve the others best: its own rows have no say.
     """
+    folds = generation_folds(rows, recipe)
+    if not folds:
+        return pd.DataFrame(), SINGLE
+    scored = _parallel(_score, [(fold.estimator, fold.test) for fold in folds])
+    return pd.concat(scored, ignore_index=True), best_weights([fold.views for fold in folds])
+
+
+class Fold(NamedTuple):
+    """An estimator, rows of a generation of which it saw none, and what its views say of them."""
+
+    estimator: Estimator
+    test: TrainingSet
+    views: pd.DataFrame
+
+
+def generation_folds(rows: TrainingSet, recipe: Recipe) -> list[Fold]:
+    """A fold for each generation, its weights those that serve the others best; none where there is one generation."""
     groups = sorted(rows.who["generation"].unique())
     if len(groups) < 2:
-        return pd.DataFrame(), SINGLE
+        return []
     asked = scored_rows(rows, recipe)
     masks = [(rows.who["generation"] == group).to_numpy() for group in groups]
-    folds = _parallel(_fold, [(rows, asked & mask, ~mask, recipe) for mask in masks])
-    views = [fold[2] for fold in folds]
-    chosen = [best_weights([v for v in views if v is not own]) for own in views]
-    scored = _parallel(_score, [(*fold[:2], weights) for fold, weights in zip(folds, chosen, strict=True)])
-    return pd.concat(scored, ignore_index=True), best_weights(views)
+    folds = [Fold(*found) for found in _parallel(_fold, [(rows, asked & mask, ~mask, recipe) for mask in masks])]
+    weights = [best_weights([other.views for other in folds if other is not fold]) for fold in folds]
+    return [
+        fold._replace(estimator=replace(fold.estimator, weights=own)) for fold, own in zip(folds, weights, strict=True)
+    ]
 
 
 def gpus_out(rows: TrainingSet, recipe: Recipe, weights: Mapping[str, Weights], unseen: pd.DataFrame) -> pd.DataFrame:
@@ -120,9 +137,9 @@ def _fold(
     return estimator, test, views
 
 
-def _score(estimator: Estimator, test: TrainingSet, weights: Mapping[str, Weights]) -> pd.DataFrame:
-    """The asked rows as the estimator predicts them with these weights, beside both baselines."""
-    estimator, predicted = replace(estimator, weights=weights), np.empty(len(test.who))
+def _score(estimator: Estimator, test: TrainingSet) -> pd.DataFrame:
+    """The asked rows as the estimator predicts them, beside both baselines."""
+    predicted = np.empty(len(test.who))
     for own, gpu, op, setting in test.by_gpu():
         predicted[own] = estimator.latency_s(op, gpu, setting)
     return test.who.assign(
@@ -140,4 +157,4 @@ def _fold_and_score(
     recipe: Recipe,
     weights: Mapping[str, Weights],
 ) -> pd.DataFrame:
-    return _score(fit(rows.take(known), recipe), rows.take(asked), weights)
+    return _score(replace(fit(rows.take(known), recipe), weights=weights), rows.take(asked))

@@ -18,7 +18,7 @@ from predictor.ops.base import text_column
 from predictor.ops.dtypes import Array
 from predictor.roofline import roofline
 
-SEEN, UNSEEN, BOUND_ONLY = "seen-gpu", "unseen-gpu", "bound-only"
+SEEN, CALIBRATED, UNSEEN, BOUND_ONLY = "seen-gpu", "calibrated-gpu", "unseen-gpu", "bound-only"
 ALONE = Setting(engine="torch", timing="host")
 SLOWEST_OF_BOUND = 20.0  # upper end of "bound-only": no family's median call is further from its bound
 
@@ -26,7 +26,8 @@ SLOWEST_OF_BOUND = 20.0  # upper end of "bound-only": no family's median call is
 class OpPrediction(NamedTuple):
     """A column of calls. latency_s, low_s, high_s, bound_s: (n_calls,) seconds; limiter: (n_calls,) names.
 
-    low_s never beats the bound. basis: "seen-gpu", "unseen-gpu" or "bound-only" (no estimator for this op).
+    low_s never beats the bound. basis: "seen-gpu", "calibrated-gpu" (a user measured such ops there, see
+    predictor.calibrate), "unseen-gpu" or "bound-only" (no estimator for this op).
     beyond: op field → (n_calls,) nats by which it lies outside what was measured; the interval of such a call is wider.
     """
 
@@ -57,15 +58,19 @@ def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle 
         return OpPrediction(known, least, known * SLOWEST_OF_BOUND, least, bound.limiter, BOUND_ONLY)
     entry, kinship = bundle.entry(op.estimator), bundle.kinship(op.estimator, gpu)
     estimator = bundle.estimator(op.estimator)
-    latency = np.maximum(estimator.latency_s(op, gpu, setting or Setting()), least)
-    dtypes = text_column(getattr(op, "dtype", ""), len(op))
-    low, high = ends(latency, least, dtypes, entry["log_offsets"][kinship])
+    setting = setting or Setting()
+    latency = np.maximum(estimator.latency_s(op, gpu, setting), least)
+    if correction := estimator.corrections.get(gpu.name):
+        low, high = np.exp(np.outer(correction.ends, estimator.spread(op, gpu, setting))) * latency
+    else:
+        dtypes = text_column(getattr(op, "dtype", ""), len(op))
+        low, high = ends(latency, least, dtypes, entry["log_offsets"][kinship])
     beyond = outside(op, entry["ranges"], least)
     if (strange := dtype_outside(op, estimator.references)).any():
         beyond["dtype"] = strange
     far = np.sum([*beyond.values(), np.zeros(len(op))], axis=0) + gpu_outside(gpu, entry["references"])
     low, high = widened(low, high, least, far, entry["worst_share"])
-    basis = SEEN if kinship == "seen" else UNSEEN
+    basis = CALIBRATED if correction else SEEN if kinship == "seen" else UNSEEN
     return OpPrediction(latency, np.maximum(low, least), high, least, bound.limiter, basis, beyond)
 
 

@@ -20,9 +20,9 @@ def released_roots() -> tuple[Path, ...]:
     return tuple(root for root in (package / "models", package.parent / "models") if root.is_dir())
 
 
-def load_booster(folder: Path, entry: Mapping[str, Any]) -> xgboost.Booster:
-    """Read one booster after its sha256 was found to match the manifest."""
-    path = folder / str(entry["file"])
+def verified(folder: Path, entry: Mapping[str, Any]) -> bytes:
+    """A file of a bundle after its sha256 was found to match the manifest."""
+    path = folder / Path(str(entry["file"])).name
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:
@@ -30,6 +30,12 @@ def load_booster(folder: Path, entry: Mapping[str, Any]) -> xgboost.Booster:
         raise InvalidBundle(f"{path} cannot be read ({reason}); install or copy the bundle again.") from None
     if hashlib.sha256(content).hexdigest() != entry["sha256"]:
         raise InvalidBundle(f"{path} is corrupt (sha256 differs from the manifest); install or copy the bundle again.")
+    return content
+
+
+def load_booster(folder: Path, entry: Mapping[str, Any]) -> xgboost.Booster:
+    """Read one booster after its sha256 was found to match the manifest."""
+    content, path = verified(folder, entry), folder / str(entry["file"])
     import xgboost
 
     booster = xgboost.Booster()

@@ -146,6 +146,14 @@ def read_table(path: Path | str, family: str | None = None) -> pd.DataFrame:
     return conform(frame.reset_index(drop=True))
 
 
+def parse_table(content: bytes, name: str) -> pd.DataFrame:
+    """A measurement table from the bytes of a Parquet file."""
+    try:
+        return conform(pq.read_table(pa.BufferReader(content)).to_pandas())
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InvalidTable(f"{name} cannot be read ({str(error).splitlines()[0]}); write it again.") from error
+
+
 def op_type(family: str) -> type[Op]:
     """The class of a family name; an unknown one raises."""
     for candidate in FAMILIES:

@@ -14,7 +14,7 @@ from predictor.bundle import Bundle
 from predictor.elementwise import added, chosen, greater
 from predictor.gpu import Gpu
 from predictor.interval import sum_of
-from predictor.prediction import BOUND_ONLY, SEEN, UNSEEN
+from predictor.prediction import BOUND_ONLY, CALIBRATED, SEEN, UNSEEN
 from predictor.report import Interval, OpLine, doubted
 
 
@@ -71,4 +71,4 @@ def limiter_of(lines: Sequence[OpLine]) -> Any:
 
 def basis_of(bases: Sequence[str]) -> str:
     """The weakest basis of an op that an estimator answered for; bound-only where none did."""
-    return UNSEEN if UNSEEN in bases else SEEN if SEEN in bases else BOUND_ONLY
+    return next((basis for basis in (UNSEEN, CALIBRATED, SEEN) if basis in bases), BOUND_ONLY)

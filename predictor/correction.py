@@ -1,0 +1,75 @@
+"""What measured calls of one GPU teach about the errors of an estimator there: a Gaussian process over its residuals.
+
+log(truth / prediction) is zero before anything is measured; each measured call moves it for calls that are alike
+(predictor.similarity), less for fewer calls. The ends of intervals come from leaving each call out in turn, in units of
+the spread that the process itself expects there, so that calls unlike all measured ones keep wide intervals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from predictor.gpu import Gpu
+from predictor.ops.dtypes import Array
+from predictor.prior import tamed
+from predictor.similarity import NOISE, Prior, Traits, covariance, own_variance
+
+AT_ONCE = 4096  # calls whose covariance with the measured ones is in memory at once
+JITTER = 1e-8
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A fitted process for one estimator on `gpu`. ends: low and high of a call's interval in units of its spread."""
+
+    gpu: Gpu
+    prior: Prior
+    measured: Traits
+    pull: Array
+    inverse: Array
+    ends: tuple[float, float]
+
+    def offset(self, calls: Traits) -> Array:
+        """Expected log(truth / prediction) of each call, (n,) nats."""
+        return np.concatenate([covariance(some, self.measured, self.prior) @ self.pull for some in _runs(calls)])
+
+    def spread(self, calls: Traits) -> Array:
+        """Standard deviation of what is left of the error of each call, noise included, (n,) nats."""
+        found = []
+        for some in _runs(calls):
+            shared = covariance(some, self.measured, self.prior)
+            known = ((shared @ self.inverse) * shared).sum(axis=1)
+            noise = self.prior.amplitudes[NOISE] ** 2
+            found.append(np.sqrt(np.maximum(own_variance(some, self.prior) - known, 0.0) + noise))
+        return np.concatenate(found)
+
+
+def fit_correction(gpu: Gpu, prior: Prior, measured: Traits, error: Array, level: float) -> Correction:
+    """From measured calls and their log(truth / prediction), (n,). level: coverage asked of the intervals."""
+    error = np.asarray(error, dtype=np.float64)
+    whole = covariance(measured, measured, prior)
+    whole[np.diag_indices(len(error))] += prior.amplitudes[NOISE] ** 2 + JITTER
+    inverse = np.linalg.inv(whole)
+    pull = inverse @ tamed(error)
+    own = np.diag(inverse)
+    # Left out, a call is off by pull / own with the standard deviation own^-1/2 (Rasmussen & Williams, 5.12).
+    left_out = pull / own + (error - tamed(error))
+    return Correction(gpu, prior, measured, pull, inverse, conformal(left_out * np.sqrt(own), level))
+
+
+def conformal(scores: Array, level: float) -> tuple[float, float]:
+    """Low and high end that hold a new score with probability `level`, from as many as there are.
+
+    With few scores the ranks are those of n + 1 (Vovk, Gammerman & Shafer, Algorithmic Learning in a Random World);
+    the prediction itself lies inside.
+    """
+    ordered, n = np.sort(scores), len(scores)
+    low = max(int(np.floor((n + 1) * (1 - level) / 2)) - 1, 0)
+    high = min(int(np.ceil((n + 1) * (1 + level) / 2)) - 1, n - 1)
+    return min(float(ordered[low]), -0.05), max(float(ordered[high]), 0.05)
+
+
+def _runs(calls: Traits) -> list[Traits]:
+    return [calls.take(slice(start, start + AT_ONCE)) for start in range(0, max(len(calls.engine), 1), AT_ONCE)]

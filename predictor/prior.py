@@ -1,0 +1,62 @@
+"""Learn the prior of corrections: the amplitudes and lengths under which the errors on held-out GPUs are most likely.
+
+Marginal likelihood over the errors of several GPUs at once, each an independent draw; every logarithm is held near its
+start by a unit normal, which is all that few GPUs allow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from predictor.ops.dtypes import Array
+from predictor.similarity import AMPLITUDES, FLAT, NOISE, SMOOTH, Pieces, Prior, Traits, pieces, start
+
+MOST_STEPS = 40
+MOST_ROWS = 100  # of one GPU; the cost of a step rises with the cube
+LARGEST_ERROR = 1.0  # nats from the median: what is further off is an outlier, not a law
+JITTER = 1e-8
+
+
+def learn(errors: Sequence[tuple[Traits, Array]]) -> Prior:
+    """The prior of (calls, log(truth / prediction)) of several GPUs, each at most MOST_ROWS calls."""
+    from scipy.optimize import minimize
+
+    first = start(np.concatenate([traits.place for traits, _ in errors]))
+    origin = np.log([*(first.amplitudes[name] for name in AMPLITUDES), *first.lengths])
+    data = [(pieces(traits, traits), tamed(error)) for traits, error in errors]
+    found = minimize(_loss, origin, args=(data, origin), jac=True, method="L-BFGS-B", options={"maxiter": MOST_STEPS})
+    values = np.exp(found.x)
+    split = len(AMPLITUDES)
+    return Prior(dict(zip(AMPLITUDES, values[:split].tolist(), strict=True)), values[split:])
+
+
+def tamed(error: Array) -> Array:
+    """Errors with outliers pulled in, (n,) nats."""
+    middle = np.median(error)
+    return np.asarray(np.clip(error, middle - LARGEST_ERROR, middle + LARGEST_ERROR))
+
+
+def _loss(theta: Array, data: Sequence[tuple[Pieces, Array]], origin: Array) -> tuple[float, Array]:
+    """Negative log of likelihood times prior, and its gradient (Rasmussen & Williams, 5.9)."""
+    flats, split = len(FLAT), len(AMPLITUDES)
+    assert AMPLITUDES == (*FLAT, *SMOOTH, NOISE)
+    powers, rates = np.exp(2 * theta[:split]), np.exp(-2 * theta[split:])
+    away = theta - origin
+    total, gradient = 0.5 * float(away @ away), away.copy()
+    for (flat, same, squares), error in data:
+        near = np.exp(-0.5 * np.tensordot(rates, squares, 1))
+        weight = np.tensordot(powers[flats:-1], same, 1)
+        whole = np.tensordot(powers[:flats], flat, 1) + near * weight
+        whole[np.diag_indices(len(error))] += powers[-1] + JITTER
+        inverse = np.linalg.inv(whole)
+        pull = inverse @ error
+        total += 0.5 * float(error @ pull) + 0.5 * float(np.linalg.slogdet(whole)[1])
+        slope = 0.5 * (inverse - np.outer(pull, pull))
+        smooth = slope * near
+        gradient[:flats] += 2 * powers[:flats] * (flat * slope).sum(axis=(1, 2))
+        gradient[flats : split - 1] += 2 * powers[flats:-1] * (same * smooth).sum(axis=(1, 2))
+        gradient[split - 1] += 2 * powers[-1] * np.trace(slope)
+        gradient[split:] += rates * (squares * (smooth * weight)).sum(axis=(1, 2))
+    return total, gradient
