@@ -26,6 +26,7 @@ from predictor.similarity import Prior
 FORMAT = 2
 MANIFEST = "bundle.json"
 LEDGER = "ledger.csv"
+FEWSHOT = "fewshot.csv"
 CALIBRATION = "calibration"  # of the manifest: the rows that a user measured, and on which GPUs
 DEFAULT_BUNDLE = "base-4"
 MANIFEST_TYPES = {
@@ -87,7 +88,8 @@ class Bundle:
 
     def uncalibrated(self) -> Bundle:
         """The bundle as it was before anything was corrected."""
-        return Bundle(self.path, {key: value for key, value in self.manifest.items() if key != CALIBRATION})
+        kept = {key: value for key, value in self.manifest.items() if key != CALIBRATION}
+        return Bundle(self.path, {**kept, "id": self.id.split("+")[0]})
 
     def prior(self, name: str) -> Prior | None:
         """What is known of how errors on an unseen GPU hang together; None in a bundle of one generation."""

@@ -22,7 +22,11 @@ JITTER = 1e-8
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """A fitted process for one estimator on `gpu`. ends: low and high of a call's interval in units of its spread."""
+    """A fitted process for one estimator on `gpu`. ends: low and high of a call's interval in units of its spread.
+
+    error, left_out: log(truth / prediction) of the measured calls, (n,): without the correction, and with one that each
+    call had no say in.
+    """
 
     gpu: Gpu
     prior: Prior
@@ -30,6 +34,8 @@ class Correction:
     pull: Array
     inverse: Array
     ends: tuple[float, float]
+    error: Array
+    left_out: Array
 
     def offset(self, calls: Traits) -> Array:
         """Expected log(truth / prediction) of each call, (n,) nats."""
@@ -51,12 +57,15 @@ def fit_correction(gpu: Gpu, prior: Prior, measured: Traits, error: Array, level
     error = np.asarray(error, dtype=np.float64)
     whole = covariance(measured, measured, prior)
     whole[np.diag_indices(len(error))] += prior.amplitudes[NOISE] ** 2 + JITTER
-    inverse = np.linalg.inv(whole)
+    inverse: Array = np.asarray(np.linalg.inv(whole), dtype=np.float64)
     pull = inverse @ tamed(error)
     own = np.diag(inverse)
     # Left out, a call is off by pull / own with the standard deviation own^-1/2 (Rasmussen & Williams, 5.12).
     left_out = pull / own + (error - tamed(error))
-    return Correction(gpu, prior, measured, pull, inverse, conformal(left_out * np.sqrt(own), level))
+    if np.abs(left_out).mean() >= np.abs(error).mean():  # it would make worse what it was not told
+        pull, left_out = np.zeros_like(pull), error
+    ends = conformal(left_out * np.sqrt(own), level)
+    return Correction(gpu, prior, measured, pull, inverse, ends, error, left_out)
 
 
 def conformal(scores: Array, level: float) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """What a few measured rows of an unseen GPU are worth: the prior of corrections, and error against number of rows.
 
 Every generation is held out in turn, with the prior learned on the others. Rows are drawn at random from all cells of a
-GPU ("mixed"), or from those of one engine; the error is measured on other rows, the mean over cells of engine and dtype.
+GPU ("mixed"), or from those of one engine; the error, the mean over cells of engine and dtype, is that of other rows.
 """
 
 from __future__ import annotations
@@ -112,4 +112,3 @@ def _scored(measured: Errors, asked: Errors, prior: Prior, level: float) -> Mapp
     scored = pd.DataFrame({"mape": np.abs(said - 1), "coverage": covered})
     cells = scored.groupby([asked.who["engine"].to_numpy(), asked.who["dtype"].to_numpy()]).mean().mean()
     return {"mape": float(cells["mape"]), "coverage": float(cells["coverage"])}
-

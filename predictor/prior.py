@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from predictor.ops.dtypes import Array
-from predictor.similarity import AMPLITUDES, FLAT, NOISE, SMOOTH, Pieces, Prior, Traits, pieces, start
+from predictor.similarity import AMPLITUDES, FLAT, Pieces, Prior, Traits, pieces, start
 
 MOST_STEPS = 40
 MOST_ROWS = 100  # of one GPU; the cost of a step rises with the cube
@@ -41,7 +41,6 @@ def tamed(error: Array) -> Array:
 def _loss(theta: Array, data: Sequence[tuple[Pieces, Array]], origin: Array) -> tuple[float, Array]:
     """Negative log of likelihood times prior, and its gradient (Rasmussen & Williams, 5.9)."""
     flats, split = len(FLAT), len(AMPLITUDES)
-    assert AMPLITUDES == (*FLAT, *SMOOTH, NOISE)
     powers, rates = np.exp(2 * theta[:split]), np.exp(-2 * theta[split:])
     away = theta - origin
     total, gradient = 0.5 * float(away @ away), away.copy()

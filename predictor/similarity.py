@@ -23,7 +23,7 @@ LEAF_TREES = 100  # the first trees, which cut most coarsely; all 300 of them se
 FLAT = ("all", "engine", "dtype", "group", "views", "leaves", "leaves_group")
 SMOOTH = ("smooth", "smooth_group", "smooth_dtype", "smooth_engine")
 NOISE = "noise"
-AMPLITUDES = (*FLAT, *SMOOTH, NOISE)
+AMPLITUDES = (*FLAT, *SMOOTH, NOISE)  # in this order where they are learned
 
 
 class Traits(NamedTuple):

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from predictor.bundle import FORMAT, LEDGER, MANIFEST, Bundle, load_bundle
+from predictor.bundle import FEWSHOT, FORMAT, LEDGER, MANIFEST, Bundle, load_bundle
 from predictor.checks import ACCEPTED, check, usable
 from predictor.dataset import TrainingSet, thin, training_sets
 from predictor.errors import InvalidRequest, InvalidTable
 from predictor.evaluate import cells
+from predictor.fewshot import fewshot
 from predictor.fit import fit
 from predictor.guard import number_fields
 from predictor.ledger import Held, correlation_across, held
@@ -44,6 +45,8 @@ def train(tables: Sequence[Path], recipe: Recipe, out: Path, progress: Callable[
     found = measure(sets, recipe, progress)
     entries = {name: _release(name, sets[name], found[name], recipe, out) for name in found}
     _write_ledger(found, out)
+    priors = _write_fewshot(sets, recipe, out, progress)
+    entries = {name: {**entry, **priors[name]} for name, entry in entries.items()}
     manifest = {
         "format": FORMAT,
         "id": recipe.id,
@@ -71,6 +74,31 @@ def relist(tables: Sequence[Path], folder: Path, progress: Callable[[str], None]
     manifest = {**opened.manifest, "ledger_sha256": _sha256(opened.path / LEDGER)}
     (opened.path / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return load_bundle(opened.path)
+
+
+def relearn(tables: Sequence[Path], folder: Path, progress: Callable[[str], None] = print) -> Bundle:
+    """Learn the priors of corrections of an existing bundle again, with their curve; the estimators stay."""
+    opened = load_bundle(folder)
+    recipe = Recipe(**opened.manifest["recipe"])
+    priors = _write_fewshot(read_sets(tables, recipe, progress)[1], recipe, opened.path, progress)
+    entries = {name: {**entry, **priors.get(name, {})} for name, entry in opened.manifest["estimators"].items()}
+    manifest = {**opened.manifest, "estimators": entries}
+    (opened.path / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    return load_bundle(opened.path)
+
+
+def _write_fewshot(
+    sets: Mapping[str, TrainingSet], recipe: Recipe, out: Path, progress: Callable[[str], None]
+) -> Mapping[str, Mapping[str, Any]]:
+    """Write what a few rows of an unseen GPU are worth; returns what the manifest says of each estimator."""
+    priors, curves = {}, []
+    for name, rows in sorted(sets.items()):
+        prior, curve = fewshot(rows, recipe)
+        priors[name] = {"prior": prior.to_json()} if prior else {}
+        curves.append(curve.assign(estimator=name))
+        progress(f"{name}: errors after few rows of a new GPU measured on {len(curve)} draws")
+    pd.concat(curves, ignore_index=True).round(4).to_csv(out / FEWSHOT, index=False)
+    return priors
 
 
 def read_sets(

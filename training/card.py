@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from predictor.bundle import load_bundle
+from predictor.bundle import FEWSHOT, load_bundle
 from predictor.cli.display import percent
 from predictor.evaluate import read_ledger
 
@@ -65,6 +65,8 @@ def write_card(folder: Path) -> None:
     ]
     for protocol, title in PROTOCOLS.items():
         parts += [f"## {title}", accuracy_table(ledger[(ledger["protocol"] == protocol) & (ledger["slice"] == "all")])]
+    if (folder / FEWSHOT).exists():
+        parts += fewshot_section(pd.read_csv(folder / FEWSHOT, keep_default_na=False, na_values=[""]))
     parts += [
         "## Training rows",
         _markdown([["source", "rows used", "flagged", "rejected"], *[_source(table) for table in manifest["tables"]]]),
@@ -126,6 +128,35 @@ def _summary_line(ledger: pd.DataFrame, title: str, estimator: str, dtypes: tupl
         percent(kin["mape"].reindex(SIBLINGS).mean()),
         percent(by_gpu("rows-out")["mape"].mean()),
     ]
+
+
+def fewshot_section(curve: pd.DataFrame) -> list[str]:
+    """What rows that a user measures on an unseen GPU are worth, by `predictor calibrate`."""
+    curve = curve.fillna({"engine": ""})
+    several = set(curve.loc[curve["engine"] != "", "gpu"])
+    mixed, one = curve[curve["engine"] == ""], curve[(curve["engine"] != "") | ~curve["gpu"].isin(several)]
+    return [
+        "## Rows measured on a GPU whose generation was held out",
+        "Error (and coverage of the interval) after `predictor calibrate` with so many random rows per op, mean over "
+        "GPUs of the mean over engines and dtypes, on other rows. Two draws each; the prior was learned without the "
+        "generation. Every cell is in `fewshot.csv`.",
+        "Rows of all engines and dtypes mixed:",
+        _fewshot_table(mixed),
+        "Rows of one engine, all its dtypes:",
+        _fewshot_table(one),
+    ]
+
+
+def _fewshot_table(curve: pd.DataFrame) -> str:
+    each = curve.groupby(["estimator", "gpu", "engine", "rows"], dropna=False)[["mape", "coverage"]].mean()
+    complete = each.unstack("rows").dropna(subset=[("mape", 100)])
+    found = complete.groupby("estimator").mean()
+    counts = sorted(curve["rows"].unique())
+    lines = [["op", *(f"{count} rows" for count in counts), "100 rows: error left"]]
+    for name, row in found.iterrows():
+        errors = [percent(row["mape", n]) + (f" ({percent(row['coverage', n])})" if n else "") for n in counts]
+        lines.append([str(name), *errors, percent(row["mape", 100] / row["mape", 0])])
+    return _markdown(lines)
 
 
 def accuracy_table(ledger: pd.DataFrame) -> str:

@@ -1,12 +1,13 @@
 """From the measured sources to a released bundle: read every source, train, evaluate, write the model card.
 
-    python training/release.py --from FOLDER [--out models] [--ledger]
+    python training/release.py --from FOLDER [--out models] [--ledger | --fewshot]
     python training/release.py --from FOLDER --out SCRATCH --without H100 H200
 
 FOLDER holds clones of the upstream repositories (aiconfigurator, neusight, vidur, llmservingsim, aiter); the
-default is the environment variable PREDICTOR_DATA. About 20 minutes on 2 cores. --ledger keeps the estimators of a
-released bundle and measures its ledger again. --without trains as if nobody had measured those GPUs; replay whole
-models with such a bundle by `python training/validate.py --bundle SCRATCH/<id>`.
+default is the environment variable PREDICTOR_DATA. About 25 minutes on 2 cores. --ledger keeps the estimators of a
+released bundle and measures its ledger again, --fewshot what a few rows of a new GPU are worth. --without trains as if
+nobody had measured those GPUs; replay whole models with such a bundle by
+`python training/validate.py --bundle SCRATCH/<id>`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from card import update_readme, write_card
 
 from predictor.errors import PredictorError
 from predictor.recipe import read_recipe
-from predictor.train import relist, train
+from predictor.train import relearn, relist, train
 
 REPO = Path(__file__).resolve().parents[1]
 SOURCES = ("aiconfigurator", "neusight", "vidur", "llmservingsim", "aiter")
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=REPO / "models")
     parser.add_argument("--recipe", type=Path, default=REPO / "training" / "recipe.toml")
     parser.add_argument("--ledger", action="store_true", help="only measure the ledger of the released bundle again")
+    parser.add_argument("--fewshot", action="store_true", help="only learn the priors of corrections again")
     parser.add_argument(
         "--without", nargs="+", default=[], metavar="GPU", help="leave GPUs out whose names begin so; needs --out"
     )
@@ -51,7 +53,10 @@ def main() -> None:
         tables = [table for table in tables if keep(table, options.without)]
         try:
             folder = options.out / recipe.id
-            bundle = relist(tables, folder) if options.ledger else train(tables, recipe, folder)
+            if options.ledger or options.fewshot:
+                bundle = (relist if options.ledger else relearn)(tables, folder)
+            else:
+                bundle = train(tables, recipe, folder)
         except PredictorError as error:
             sys.exit(f"error: {error}")
     if options.without:

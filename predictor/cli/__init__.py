@@ -13,6 +13,7 @@ import typer
 
 from predictor.cli import (
     batch,
+    calibrate,
     check,
     disaggregated,
     doctor,
@@ -40,6 +41,7 @@ COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     models.add,
     check.add,
     train.add,
+    calibrate.add,
     evaluate.add,
     validate.add,
     log_model.add,

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 WIDTH_OF_A_PIPE = 200  # a table that goes into a file is not squeezed into 80 columns
 DURATIONS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
-BASES = {"seen-gpu": "seen GPU", "calibrated-gpu": "calibrated GPU", "unseen-gpu": "unseen GPU", "bound-only": "bound only"}
+BASES = {
+    "seen-gpu": "seen GPU",
+    "calibrated-gpu": "calibrated GPU",
+    "unseen-gpu": "unseen GPU",
+    "bound-only": "bound only",
+}
 LIMITERS = {"launch": "launch floor"}
 
 

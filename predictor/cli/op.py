@@ -130,7 +130,8 @@ def _predict(kind: type[Op], /, *, gpu: list[str], engine: str, bundle: str, jso
                 row["limiter"],
                 digits(row["flop_per_s"] / 1e12),
                 digits(row["bytes_per_s"] / 1e9),
-                BASES.get(row["basis"], row["basis"]),
+                BASES.get(row["basis"], row["basis"])
+                + (f", {duration(row['uncalibrated_s'])} without" if "uncalibrated_s" in row else ""),
             ]
             for row in rows
         ],
@@ -168,9 +169,20 @@ def _row(op: Op, gpu: Any, note: str, engine: str, bundle: Any) -> dict[str, Any
         "flop_per_s": float(np.ravel(op.flops())[0]) / latency_s,
         "bytes_per_s": float(np.ravel(moved)[0]) / latency_s,
         "basis": found.basis,
+        **({"uncalibrated_s": before} if (before := _uncalibrated(op, gpu, engine, bundle)) else {}),
         "bundle": bundle.id,
         "interval_level": bundle.level,
         "nearest_gpu": nearest(gpu, tuple(bundle.manifest["gpus"])),
         "notes": [note] * bool(note) + beyond,
         "error": None,
     }
+
+
+def _uncalibrated(op: Op, gpu: Any, engine: str, bundle: Any) -> float:
+    """Seconds without the rows that a user measured on the GPU; 0 where there are none."""
+    from predictor.features import Setting
+    from predictor.prediction import predict_op
+
+    if gpu.name not in bundle.calibrated:
+        return 0.0
+    return float(predict_op(op, gpu, Setting(engine=engine), bundle.uncalibrated()).latency_s[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option, Typer
@@ -50,8 +51,6 @@ def _predict(
     from predictor.answering import answer
     from predictor.bundle import load_bundle
     from predictor.gpu import resolve_gpu
-    from predictor.report import Report
-    from predictor.training_report import TrainingReport
     from predictor.workloads.models import get_model
 
     found = get_model(model)
@@ -61,15 +60,22 @@ def _predict(
     opened = load_bundle(bundle)
     load_xgboost()
     reports = [answer(request, opened, found) for request in requests]
+    before = opened.uncalibrated()
+    earlier = {
+        at: answer(request, before, found)
+        for at, (request, report) in enumerate(zip(requests, reports, strict=True))
+        if report.gpu.name in opened.calibrated
+    }
     if json:
-        show_json([_row(report, explain) for report in reports])
+        rows = [_row(report, explain) for report in reports]
+        show_json(
+            [{**row, "uncalibrated": _row(earlier[i], explain)} if i in earlier else row for i, row in enumerate(rows)]
+        )
         return
-    serving = [report for report in reports if isinstance(report, Report)]
-    training = [report for report in reports if isinstance(report, TrainingReport)]
-    if serving:
-        _show_serving(serving)
-    if training:
-        _show_training(training)
+    _show_reports(reports)
+    if earlier:
+        print("without the calibration:")
+        _show_reports(list(earlier.values()))
     print(f"Bundle {opened.id}; in brackets the interval at the {opened.level:.0%} level.")
     for note in dict.fromkeys(note for report in reports for note in report.notes):
         print(f"Note: {note}")
@@ -78,6 +84,18 @@ def _predict(
     for report in reports if explain else ():
         for phase in dict.fromkeys(line.phase for line in report.ops):
             _show_ops(report, phase)
+
+
+def _show_reports(reports: Sequence[Report | TrainingReport]) -> None:
+    from predictor.report import Report
+    from predictor.training_report import TrainingReport
+
+    serving = [report for report in reports if isinstance(report, Report)]
+    training = [report for report in reports if isinstance(report, TrainingReport)]
+    if serving:
+        _show_serving(serving)
+    if training:
+        _show_training(training)
 
 
 def _row(report: Report | TrainingReport, explain: bool) -> dict[str, Any]:

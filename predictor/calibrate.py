@@ -1,0 +1,105 @@
+"""A bundle and a few rows measured on one's own GPU → a bundle that knows them.
+
+The estimators stay as they are; the rows travel in the bundle as a Parquet file and correct the estimators when it is
+opened (predictor.correction). Calibrated again, a bundle keeps its rows and takes the new ones besides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from predictor.bundle import CALIBRATION, MANIFEST, Bundle, load_bundle
+from predictor.checks import ACCEPTED, check, usable
+from predictor.corrections import rows_of
+from predictor.dataset import drawn_per_cell
+from predictor.errors import InvalidRequest, InvalidTable
+from predictor.gpu import get_gpu
+from predictor.schema import parse_table, read_table, write_table
+
+ROWS_FILE = "calibration.parquet"
+FEWEST = 8  # rows of an op on a GPU; fewer say little more than that they are few
+MOST = 1000  # rows of an op on a GPU: every prediction is compared with each of them
+
+
+def calibrate(data: Path | str, bundle: Bundle, out: Path | str) -> tuple[Bundle, pd.DataFrame]:
+    """Write the bundle to folder `out`, corrected by the accepted rows of a measurement table.
+
+    Returns the new bundle and a line per estimator and GPU: rows, used (False where they were too few), and the mean
+    error on the rows before and after, each left out in turn. The folder appears whole or not at all.
+    """
+    out = Path(out)
+    if out.exists():
+        raise InvalidRequest(f"{out} exists already; give another folder for the bundle or remove it.")
+    if not out.absolute().parent.is_dir():
+        raise InvalidRequest(f"{out.absolute().parent} is not a folder; create it or choose another one.")
+    rows = _with_earlier(_accepted(data), bundle)
+    lines, kept = _chosen(rows, bundle)
+    if not kept:
+        raise InvalidTable(
+            f"{data} has fewer than {FEWEST} usable rows of every operator; measure more, `predictor bench` does."
+        )
+    with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as scratch:
+        folder = Path(scratch) / out.name
+        shutil.copytree(bundle.path, folder)
+        write_table(pd.concat(kept, ignore_index=True), folder / ROWS_FILE)
+        gpus = {str(name): len(own) for name, own in pd.concat(kept).groupby("gpu", observed=True)}
+        digest = hashlib.sha256((folder / ROWS_FILE).read_bytes()).hexdigest()
+        manifest = {
+            **bundle.manifest,
+            "id": f"{str(bundle.manifest['id']).split('+')[0]}+{digest[:8]}",
+            CALIBRATION: {"file": ROWS_FILE, "sha256": digest, "gpus": gpus},
+        }
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        (folder / "README.md").unlink(missing_ok=True)
+        made = load_bundle(folder)
+        found = pd.DataFrame([{**line, **_errors(line, made)} for line in lines])
+        folder.rename(out)
+    return load_bundle(out), found
+
+
+def _accepted(data: Path | str) -> pd.DataFrame:
+    checked = check(read_table(data))
+    kept = usable(checked).reset_index(drop=True)
+    if kept.empty:
+        reasons = checked.loc[checked["status"] != ACCEPTED, "reason"].value_counts()
+        why = f" Most often: {reasons.index[0]}." if len(reasons) else ""
+        raise InvalidTable(f"{data} has no usable row; `predictor check {data}` says why.{why}")
+    return kept.assign(gpu=[get_gpu(str(name)).name for name in kept["gpu"]])
+
+
+def _with_earlier(rows: pd.DataFrame, bundle: Bundle) -> pd.DataFrame:
+    """The rows after those that the bundle has from an earlier calibration."""
+    earlier: Mapping[str, Any] | None = bundle.manifest.get(CALIBRATION)
+    if not earlier:
+        return rows
+    known = parse_table((bundle.path / earlier["file"]).read_bytes(), earlier["file"])
+    return pd.concat([known.astype({"gpu": object}), rows], ignore_index=True).drop_duplicates(ignore_index=True)
+
+
+def _chosen(rows: pd.DataFrame, bundle: Bundle) -> tuple[list[dict[str, Any]], list[pd.DataFrame]]:
+    lines, kept = [], []
+    for name in bundle.manifest["estimators"]:
+        for gpu, own in rows_of(rows, name).groupby("gpu", observed=True):
+            enough = len(own) >= FEWEST
+            lines.append({"estimator": name, "gpu": str(gpu), "rows": min(len(own), MOST), "used": enough})
+            if enough:
+                kept.append(own[drawn_per_cell(own.assign(engine="", dtype=""), MOST, seed=0)])
+    return lines, kept
+
+
+def _errors(line: Mapping[str, Any], bundle: Bundle) -> dict[str, float]:
+    """Mean error on the rows: as they were predicted before, and each when it alone is left out."""
+    if not line["used"]:
+        return {"mape_before": np.nan, "mape_after": np.nan}
+    correction = bundle.estimator(line["estimator"]).corrections[line["gpu"]]
+    before, after = (float(np.mean(np.abs(np.exp(-error) - 1))) for error in (correction.error, correction.left_out))
+    return {"mape_before": before, "mape_after": after}

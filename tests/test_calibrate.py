@@ -1,0 +1,164 @@
+"""Calibration to a GPU by few rows: errors fall, intervals cover, physics holds, and nothing is half-written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy import GPUS, RECIPE, toy_table
+
+from predictor.bundle import CALIBRATION, FEWSHOT, MANIFEST, Bundle, load_bundle
+from predictor.calibrate import FEWEST, calibrate
+from predictor.cli import main
+from predictor.correction import conformal
+from predictor.errors import InvalidBundle, InvalidRequest, InvalidTable
+from predictor.evaluate import evaluate
+from predictor.gpu import get_gpu
+from predictor.ops import Gemm
+from predictor.prediction import predict_op
+from predictor.prior import learn
+from predictor.schema import write_table
+from predictor.similarity import Prior, Traits
+from predictor.train import train
+
+pytestmark = pytest.mark.usefixtures("in_threads")
+OWN, LAW = "L4", 1.6  # a GPU whose kernels take longer than all others would say
+
+
+def measured(folder: Path, rows: int, seed: int = 3, law: float = LAW) -> Path:
+    """So many rows of each family on OWN, under another law than the toy bundle knows."""
+    frame = toy_table((OWN,), seed)
+    frame["latency_s"] *= law
+    parts = [own.head(rows) for _, own in frame.groupby("family", observed=True)]
+    path = folder / f"own{seed}.parquet"
+    write_table(pd.concat(parts, ignore_index=True), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory, in_threads: None) -> Bundle:
+    folder = tmp_path_factory.mktemp("base")
+    write_table(toy_table(tuple(name for name in GPUS if name != OWN)), folder / "toy.parquet")
+    return train([folder / "toy.parquet"], RECIPE, folder / "bundle", lambda text: None)
+
+
+@pytest.fixture(scope="module")
+def own(base: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("own")
+    return calibrate(measured(folder, 40), base, folder / "bundle")[0]
+
+
+def test_the_error_on_other_rows_falls_and_intervals_cover(base: Bundle, own: Bundle, tmp_path: Path) -> None:
+    others = measured(tmp_path, 70, seed=11)
+    before, after = (evaluate(others, bundle) for bundle in (base, own))
+    assert (after["mape"] < 0.4 * before["mape"]).all() and (after["mape"] < 0.12).all()
+    assert after["coverage"].mean() > 0.6 and (after["width"] < before["width"]).all()
+
+
+def test_training_writes_what_few_rows_are_worth(base: Bundle) -> None:
+    curve = pd.read_csv(base.path / FEWSHOT, keep_default_na=False)
+    assert {"estimator", "gpu", "engine", "rows", "mape", "coverage"} <= set(curve)
+    assert set(curve["rows"]) >= {0, 20} and base.prior("gemm") is not None
+
+
+def test_other_gpus_are_answered_to_the_bit_as_before(base: Bundle, own: Bundle) -> None:
+    op = Gemm(m=np.array([1.0, 300.0]), n=4096.0, k=4096.0)
+    for name in ("A10", "L40S"):
+        old, new = (predict_op(op, get_gpu(name), None, bundle) for bundle in (base, own))
+        assert (old.latency_s == new.latency_s).all() and (old.high_s == new.high_s).all()
+    assert predict_op(op, get_gpu(OWN), None, own).basis == "calibrated-gpu"
+    same = predict_op(op, get_gpu(OWN), None, own.uncalibrated())
+    assert (same.latency_s == predict_op(op, get_gpu(OWN), None, base).latency_s).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(m=st.integers(1, 8192), n=st.integers(64, 16384), k=st.integers(64, 16384), factor=st.floats(1.01, 4.0))
+def test_physics_holds_on_a_calibrated_gpu(own: Bundle, m: int, n: int, k: int, factor: float) -> None:
+    gpu = get_gpu(OWN)
+    found = predict_op(Gemm(m=np.array([m, 2 * m]), n=float(n), k=float(k)), gpu, None, own)
+    assert (found.bound_s <= found.low_s).all() and (found.low_s <= found.latency_s).all()
+    assert (found.latency_s <= found.high_s).all() and found.latency_s[0] <= found.latency_s[1]
+    from dataclasses import replace
+
+    worse = replace(gpu, mem_bytes_per_s=gpu.mem_bytes_per_s / factor)
+    assert predict_op(Gemm(m=float(m), n=float(n), k=float(k)), worse, None, own).latency_s[0] >= (
+        predict_op(Gemm(m=float(m), n=float(n), k=float(k)), gpu, None, own).latency_s[0] * (1 - 1e-9)
+    )
+
+
+def test_calibrated_again_it_keeps_its_rows(own: Bundle, tmp_path: Path) -> None:
+    again, lines = calibrate(measured(tmp_path, 30, seed=5), own, tmp_path / "again")
+    assert again.manifest[CALIBRATION]["gpus"] == {OWN: 3 * 70} and (lines["rows"] == 70).all()
+    assert again.id != own.id and again.id.startswith("toy+")
+
+
+def test_the_command_shows_both_and_predict_too(base: Bundle, tmp_path: Path, capsys: Any) -> None:
+    data, out = measured(tmp_path, 40), tmp_path / "mine"
+    assert main(["calibrate", "--bundle", str(base.path), "--data", str(data), "--out", str(out)]) == 0
+    assert "uncalibrated" in capsys.readouterr().out
+    options = ["--m", "512", "--n", "4096", "--k", "4096", "--gpu", OWN, "--bundle", str(out), "--json"]
+    assert main(["op", "gemm", *options]) == 0
+    row = json.loads(capsys.readouterr().out)[0]
+    assert row["basis"] == "calibrated-gpu" and row["uncalibrated_s"] < row["latency_s"]
+    assert main(["predict", "Llama-3.1-8B", "--gpu", OWN, "--bundle", str(out)]) == 0
+    assert "without the calibration:" in capsys.readouterr().out
+    assert main(["predict", "Llama-3.1-8B", "--gpu", OWN, "--gpu", "A10", "--bundle", str(out), "--json"]) == 0
+    mine, other = json.loads(capsys.readouterr().out)
+    assert mine["uncalibrated"]["ttft_s"] < mine["ttft_s"] and "uncalibrated" not in other
+
+
+def test_what_is_wrong_is_said_and_nothing_is_written(base: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(InvalidTable, match=f"fewer than {FEWEST} usable rows"):
+        calibrate(measured(tmp_path, 2), base, tmp_path / "out")
+    with pytest.raises(InvalidTable, match=r"no usable row.*faster than"):
+        calibrate(measured(tmp_path, 20, seed=4, law=1e-3), base, tmp_path / "out")
+    with pytest.raises(InvalidRequest, match="is not a folder"):
+        calibrate(measured(tmp_path, 20), base, tmp_path / "no" / "out")
+    with pytest.raises(InvalidRequest, match="exists already"):
+        calibrate(measured(tmp_path, 20), base, tmp_path)
+    assert not [path for path in tmp_path.iterdir() if path.suffix != ".parquet"]
+
+
+def test_a_changed_file_of_rows_is_refused(own: Bundle, tmp_path: Path) -> None:
+    import shutil
+
+    folder = Path(shutil.copytree(own.path, tmp_path / "copy"))
+    file = folder / own.manifest[CALIBRATION]["file"]
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(InvalidBundle, match="corrupt"):
+        load_bundle(folder).estimator("gemm")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["estimators"]["gemm"]["prior"]["lengths"] = [-1.0]
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(InvalidBundle, match="prior"):
+        load_bundle(folder).prior("gemm")
+
+
+def test_few_scores_make_wide_ends() -> None:
+    scores = np.random.default_rng(0).normal(size=2000)
+    low, high = conformal(scores, 0.8)
+    assert low == pytest.approx(-1.28, abs=0.1) and high == pytest.approx(1.28, abs=0.1)
+    few = [conformal(scores[i : i + 9], 0.8) for i in range(0, 1800, 9)]
+    assert np.mean([b - a for a, b in few]) > high - low
+
+
+def test_the_prior_finds_the_law_that_made_the_errors() -> None:
+    """Errors of one offset for each engine: the engine's amplitude rises, that of shapes falls."""
+    draw, gpus = np.random.default_rng(1), []
+    for _ in range(6):
+        engine = draw.choice(["a", "b", "c"], 60)
+        offsets = dict(zip("abc", draw.normal(0, 0.4, 3), strict=True))
+        place = draw.normal(size=(60, 3))
+        names = (engine.astype(object), np.full(60, "bf16"), np.full(60, "g"))
+        traits = Traits(place, np.zeros((60, 4)), draw.integers(0, 20, (60, 10)), *names)
+        gpus.append((traits, np.array([offsets[name] for name in engine]) + draw.normal(0, 0.02, 60)))
+    prior = learn(gpus)
+    assert prior.amplitudes["engine"] > 0.15 > 0.06 > prior.amplitudes["noise"]
+    assert prior.amplitudes["smooth"] < 0.05
+    assert Prior.from_json(json.loads(json.dumps(prior.to_json()))).lengths == pytest.approx(prior.lengths, rel=1e-3)
