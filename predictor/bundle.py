@@ -7,7 +7,9 @@ every file. Nothing in a bundle is executed: no pickle, no code, no expressions.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 from predictor.corrections import corrections_of, rows_of
 from predictor.errors import InvalidBundle
 from predictor.estimator import Estimator, Weights
-from predictor.gpu import Gpu
+from predictor.gpu import Gpu, add_gpus, catalogue, gpu_from_toml, own_spec
 from predictor.interval import KINSHIPS, REGIMES
 from predictor.kinship import is_measured, tiers
 from predictor.released import load_booster, released_roots, verified
@@ -27,6 +29,7 @@ FORMAT = 2
 MANIFEST = "bundle.json"
 LEDGER = "ledger.csv"
 FEWSHOT = "fewshot.csv"
+SPECS = "gpus"  # folder of the specs of GPUs that the catalogue lacks
 CALIBRATION = "calibration"  # of the manifest: the rows that a user measured, and on which GPUs
 DEFAULT_BUNDLE = "base-4"
 MANIFEST_TYPES = {
@@ -137,7 +140,19 @@ def _open(folder: Path, _modified: int) -> Bundle:
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidBundle(f"{path} is not valid JSON ({error}); install or copy the bundle again.") from None
     _verify(manifest, path)
+    for file in sorted((folder / SPECS).glob("*.toml")):
+        _add_gpu(file)
     return Bundle(folder, manifest)
+
+
+def _add_gpu(file: Path) -> None:
+    """Add the GPU that a bundle brings to the catalogue, unless it is there."""
+    gpu = gpu_from_toml(file)
+    known = catalogue().get(gpu.name)
+    if known is None:
+        add_gpus(file)
+    elif known != gpu:
+        raise InvalidBundle(f"{file} describes another {gpu.name} than the one in use; use one of them at a time.")
 
 
 def _verify(manifest: Any, path: Path) -> None:
@@ -177,6 +192,17 @@ def _verify_types(found: Any, types: Mapping[str, type], where: str) -> None:
     for key, wanted in types.items():
         if not isinstance(found, dict) or not isinstance(found.get(key), wanted):
             raise InvalidBundle(f"{where} has no valid {key}; install or copy the bundle again, or train it again.")
+
+
+def keep_specs(gpus: Iterable[str], folder: Path) -> None:
+    """Copy the spec files of those GPUs that the catalogue lacks into the folder of a bundle."""
+    for name in gpus:
+        if (file := own_spec(name)) and file.parent != folder / SPECS:
+            (folder / SPECS).mkdir(exist_ok=True)
+            text = file.read_text(encoding="utf-8")
+            named = "" if "name" in tomllib.loads(text) else f"name = {json.dumps(name)}\n"
+            safe = re.sub(r"[^\w.-]", "_", name)
+            (folder / SPECS / f"{safe}.toml").write_text(named + text, encoding="utf-8")
 
 
 def locate(name_or_path: str | Path) -> Path:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from predictor.bundle import CALIBRATION, MANIFEST, Bundle, load_bundle
+from predictor.bundle import CALIBRATION, MANIFEST, Bundle, keep_specs, load_bundle
 from predictor.checks import ACCEPTED, check, usable
 from predictor.corrections import rows_of
 from predictor.dataset import drawn_per_cell
@@ -52,6 +52,7 @@ def calibrate(data: Path | str, bundle: Bundle, out: Path | str) -> tuple[Bundle
         shutil.copytree(bundle.path, folder)
         write_table(pd.concat(kept, ignore_index=True), folder / ROWS_FILE)
         gpus = {str(name): len(own) for name, own in pd.concat(kept).groupby("gpu", observed=True)}
+        keep_specs(gpus, folder)
         digest = hashlib.sha256((folder / ROWS_FILE).read_bytes()).hexdigest()
         manifest = {
             **bundle.manifest,

@@ -18,6 +18,7 @@ from predictor.similarity import NOISE, Prior, Traits, covariance, own_variance
 
 AT_ONCE = 4096  # calls whose covariance with the measured ones is in memory at once
 JITTER = 1e-8
+SURE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,10 @@ class Correction:
     left_out: Array
 
     def offset(self, calls: Traits) -> Array:
-        """Expected log(truth / prediction) of each call, (n,) nats."""
-        return np.concatenate([covariance(some, self.measured, self.prior) @ self.pull for some in _runs(calls)])
+        """Expected log(truth / prediction) of each call, (n,) nats; never more than was measured of any call."""
+        found = np.concatenate([covariance(some, self.measured, self.prior) @ self.pull for some in _runs(calls)])
+        seen = tamed(self.error)
+        return np.asarray(np.clip(found, min(float(seen.min()), 0.0), max(float(seen.max()), 0.0)))
 
     def spread(self, calls: Traits) -> Array:
         """Standard deviation of what is left of the error of each call, noise included, (n,) nats."""
@@ -62,10 +65,19 @@ def fit_correction(gpu: Gpu, prior: Prior, measured: Traits, error: Array, level
     own = np.diag(inverse)
     # Left out, a call is off by pull / own with the standard deviation own^-1/2 (Rasmussen & Williams, 5.12).
     left_out = pull / own + (error - tamed(error))
-    if np.abs(left_out).mean() >= np.abs(error).mean():  # it would make worse what it was not told
-        pull, left_out = np.zeros_like(pull), error
+    trust = _trust(np.abs(error) - np.abs(left_out))
+    pull, left_out = trust * pull, error + trust * (left_out - error)
     ends = conformal(left_out * np.sqrt(own), level)
     return Correction(gpu, prior, measured, pull, inverse, ends, error, left_out)
+
+
+def _trust(gain: Array) -> float:
+    """Share of a correction that is applied, from what it gains on each call that it was not told of, (n,) nats.
+
+    None where it gains nothing, all where the mean gain is beyond SURE standard errors.
+    """
+    error = float(gain.std()) / np.sqrt(len(gain)) if len(gain) > 1 else np.inf
+    return float(np.clip(gain.mean() / max(SURE * error, 1e-12), 0.0, 1.0))
 
 
 def conformal(scores: Array, level: float) -> tuple[float, float]:

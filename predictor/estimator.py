@@ -7,8 +7,8 @@ transfer: trees that correct floor plus work and know no GPU by name, monotone i
 On a measured GPU the reference speaks alone; for others of its architecture it is carried over; for the rest all four
 are mixed, with weights picked on held-out generations. Where a user measured a few calls on a GPU, what they teach
 (predictor.correction) is added; it depends on the call alone, so a worse variant of that GPU stays worse. More tokens
-never make a call faster (predictor.envelope), nor does a worse GPU: transfer, core and the ratio rise, and the reference
-does not know the asked GPU.
+never make a call faster (predictor.envelope), nor does a worse GPU: transfer, core and the ratio rise, and the
+reference does not know the asked GPU.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ files, with the unit in the key, and are converted once, here.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -22,9 +23,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from predictor.errors import InvalidSpec, UnknownGpu, UnsupportedDtype
+from predictor.gpu_spec import COMPUTE_DTYPES, checked
 from predictor.units import GB, GIB, KIB, MHZ, MIB, TFLOP
-
-COMPUTE_DTYPES = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8", "fp4")
 
 # What to compute in instead, best first, when a GPU lacks a dtype.
 INSTEAD: Mapping[str, tuple[str, ...]] = {
@@ -38,15 +38,7 @@ INSTEAD: Mapping[str, tuple[str, ...]] = {
 }
 
 
-TEXTS = ("name", "vendor", "generation", "compute_capability", "source")
-COUNTS = ("release_year", "sms")
-POSITIVE = ("tensor_clock_mhz", "boost_clock_mhz", "mem_gib", "mem_gb", "mem_usable_mib", "mem_bandwidth_gb_per_s")
-OR_ZERO = ("l2_mib", "llc_mib", "smem_kib_per_sm", "link_gb_per_s", "pcie_gb_per_s", "tdp_w")  # 0: unknown or none
-OPTIONAL = {"compute_capability", "llc_mib", "link_gb_per_s"}
-# One key of each group is required; a spec that gives one hides those of its base.
-CLOCKS = ("tensor_clock_mhz", "boost_clock_mhz")
-MEMORIES = ("mem_usable_mib", "mem_gib", "mem_gb")
-SPEC_KEYS = (*TEXTS, *COUNTS, *POSITIVE, *OR_ZERO, "peak_tflops", "aliases", "base")
+OWN_GPUS = "PREDICTOR_GPUS"  # spec files, separated as in PATH
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +115,29 @@ class _Catalogue(NamedTuple):
     names: Mapping[str, str]  # normalised name or alias -> canonical name
     shared: Mapping[str, tuple[str, ...]]  # normalised short name -> the GPUs it does not take
     slices: Mapping[str, Mapping[str, Slice]]
+    files: Mapping[str, Path]  # of GPUs that a user added
 
 
 def normalise(name: str) -> str:
     """A name without case, blanks, dashes and underscores: "Tesla_T4" and "tesla t4" are one."""
     return re.sub(r"[\s_\-]+", "", name).casefold()
+
+
+def add_gpus(*files: str | Path) -> None:
+    """Add GPUs of one's own to the catalogue, a spec file each, for this process and those that it starts.
+
+    The environment variable PREDICTOR_GPUS lists the files; a wrong file raises InvalidSpec and adds nothing.
+    """
+    paths = [str(Path(file).absolute()) for file in files]
+    known = [path for path in os.environ.get(OWN_GPUS, "").split(os.pathsep) if path]
+    listed = os.pathsep.join(dict.fromkeys([*known, *paths]))
+    _catalogue_with(listed)
+    os.environ[OWN_GPUS] = listed
+
+
+def own_spec(name: str) -> Path | None:
+    """The file that describes a GPU which a user added; None where the catalogue has it."""
+    return _catalogue().files.get(name)
 
 
 def catalogue() -> Mapping[str, Gpu]:
@@ -214,20 +224,39 @@ def gpu_from_spec(spec: Mapping[str, Any], base: str | None = None) -> Gpu:
     >>> gpu_from_spec({"name": "H100-LC", "mem_gib": 96}, base="H100-SXM-80GB").mem_bytes / GIB
     96.0
     """
-    known = _catalogue()
+    known = _shipped()
     base = spec.get("base", base)
     if base is None:
-        return _gpu(_checked(spec, {}))
+        return _gpu(checked(spec, {}))
     if not isinstance(base, str):
         raise InvalidSpec(f"base is {base!r}; it must be the name of a catalogue GPU. Quote it.")
     parent = known.gpus.get(known.names.get(normalise(base), ""))
     if parent is None:
         raise UnknownGpu(_did_you_mean(base))
-    return _gpu(_checked(spec, {**known.specs[parent.name], "name": parent.name}))
+    return _gpu(checked(spec, {**known.specs[parent.name], "name": parent.name}))
+
+
+def _catalogue() -> _Catalogue:
+    return _catalogue_with(os.environ.get(OWN_GPUS, ""))
+
+
+@lru_cache(maxsize=4)
+def _catalogue_with(listed: str) -> _Catalogue:
+    """The shipped catalogue and the GPUs of the listed spec files."""
+    shipped = _shipped()
+    gpus, names, files = dict(shipped.gpus), dict(shipped.names), {}
+    for file in (Path(path) for path in listed.split(os.pathsep) if path):
+        gpu = gpu_from_toml(file)
+        for name in (gpu.name, *gpu.aliases):
+            if gpus.get(names.setdefault(normalise(name), gpu.name), gpu) != gpu:
+                raise InvalidSpec(f'"{file}" describes another {name} than the catalogue; give it another name.')
+        gpus[gpu.name] = gpu
+        files[gpu.name] = file
+    return shipped._replace(gpus=gpus, names=names, files=files) if files else shipped
 
 
 @lru_cache(maxsize=1)
-def _catalogue() -> _Catalogue:
+def _shipped() -> _Catalogue:
     text = resources.files("predictor").joinpath("catalog", "gpus.toml").read_text(encoding="utf-8")
     specs: dict[str, dict[str, Any]] = tomllib.loads(text)
     gpus = {name: _gpu({"name": name, **spec}) for name, spec in specs.items()}
@@ -245,58 +274,7 @@ def _catalogue() -> _Catalogue:
         for name, spec in specs.items()
         if (m := spec.get("mig"))
     }
-    return _Catalogue(specs, gpus, names, shared, slices)
-
-
-def _checked(spec: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    where = f'GPU spec "{spec.get("name", "without a name")}"'
-    for key in spec:
-        if key not in SPEC_KEYS:
-            close = difflib.get_close_matches(key, SPEC_KEYS, n=1)
-            cure = f'did you mean "{close[0]}"?' if close else f"the keys are {', '.join(SPEC_KEYS)}."
-            raise InvalidSpec(f'unknown key "{key}" in {where}; {cure}')
-    hidden = {*MEMORIES} if any(key in spec for key in MEMORIES) else set()
-    merged = {key: base[key] for key in SPEC_KEYS if key in base and key not in hidden | {"aliases"}} | dict(spec)
-    if "source" not in spec and base:
-        merged["source"] = f"user spec based on {base['name']}"
-    merged.pop("base", None)
-    for group in (MEMORIES, CLOCKS, *((key,) for key in (*TEXTS, *COUNTS, *POSITIVE, *OR_ZERO, "peak_tflops"))):
-        needed = group[0] not in OPTIONAL and (len(group) > 1 or group[0] not in (*MEMORIES, *CLOCKS))
-        if needed and not any(key in merged for key in group):
-            zero = ", 0 where unknown" if group[0] in OR_ZERO else ""
-            lacks = " or ".join(group)
-            raise InvalidSpec(
-                f'{where} lacks {lacks}; add it{zero}, or give base = "H100-SXM-80GB" for what is left out.'
-            )
-    for key in TEXTS:
-        if not isinstance(merged.get(key, ""), str) or (merged.get(key) == "" and key not in OPTIONAL):
-            raise InvalidSpec(f"{key} is {merged[key]!r} in {where}; it must be text. Quote it.")
-    for key in (*COUNTS, *POSITIVE, *OR_ZERO):
-        if key in merged:
-            _check_number(key, merged[key], where)
-    peaks = spec.get("peak_tflops", merged["peak_tflops"])
-    if not isinstance(peaks, Mapping) or not peaks:
-        raise InvalidSpec(
-            f"peak_tflops is {peaks!r} in {where}; it must be a table such as {{ fp32 = 60, bf16 = 989 }}."
-        )
-    for dtype, tflops in peaks.items():
-        if dtype not in COMPUTE_DTYPES:
-            raise InvalidSpec(f'unknown dtype "{dtype}" in {where}; peak_tflops takes {", ".join(COMPUTE_DTYPES)}.')
-        _check_number(f"peak_tflops.{dtype}", tflops, where)
-    merged["peak_tflops"] = {**base.get("peak_tflops", {}), **peaks}
-    aliases = merged.get("aliases", ())
-    if not isinstance(aliases, list | tuple) or not all(isinstance(alias, str) for alias in aliases):
-        raise InvalidSpec(f"aliases is {aliases!r} in {where}; it must be a list of texts. Put them in brackets.")
-    return merged
-
-
-def _check_number(key: str, value: object, where: str) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e12  # no NaN passes
-    if not number or (value == 0 and key not in OR_ZERO):
-        rule = "zero (unknown) or a positive number" if key in OR_ZERO else "a positive number"
-        raise InvalidSpec(f"{key} is {value!r} in {where}; it must be {rule} below 1e12. Take it from the data sheet.")
-    if key in COUNTS and not isinstance(value, int):
-        raise InvalidSpec(f"{key} is {value!r} in {where}; it must be a whole number. Drop the fraction.")
+    return _Catalogue(specs, gpus, names, shared, slices, {})
 
 
 def _gpu(spec: Mapping[str, Any]) -> Gpu:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -119,9 +120,23 @@ def _numbers(values: pd.Series, name: str) -> pd.Series:
 
 def write_table(frame: pd.DataFrame, path: Path | str) -> None:
     """Write a measurement table as Parquet; the file appears whole or not at all."""
+    write_rows(conform(frame), path)
+
+
+def write_rows(
+    frame: pd.DataFrame,
+    path: Path | str,
+    extra: pd.DataFrame | None = None,
+    metadata: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """As write_table for a conformed table, with number columns beside the schema's and texts about the whole."""
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
-    table = pa.Table.from_pandas(conform(frame), schema=ARROW_SCHEMA, preserve_index=False)
+    table = pa.Table.from_pandas(frame, schema=ARROW_SCHEMA, preserve_index=False)
+    extra = pd.DataFrame() if extra is None else extra
+    for name in extra.columns:
+        table = table.append_column(name, pa.array(extra[name].to_numpy(dtype=np.float64), from_pandas=True))
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
     pq.write_table(table, partial, compression="zstd")
     partial.replace(path)
 

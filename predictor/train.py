@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from predictor.bundle import FEWSHOT, FORMAT, LEDGER, MANIFEST, Bundle, load_bundle
+from predictor.bundle import FEWSHOT, FORMAT, LEDGER, MANIFEST, Bundle, keep_specs, load_bundle
 from predictor.checks import ACCEPTED, check, usable
 from predictor.dataset import TrainingSet, thin, training_sets
 from predictor.errors import InvalidRequest, InvalidTable
@@ -47,6 +47,7 @@ def train(tables: Sequence[Path], recipe: Recipe, out: Path, progress: Callable[
     _write_ledger(found, out)
     priors = _write_fewshot(sets, recipe, out, progress)
     entries = {name: {**entry, **priors[name]} for name, entry in entries.items()}
+    keep_specs(sorted({gpu for rows in sets.values() for gpu in rows.who["gpu"]}), out)
     manifest = {
         "format": FORMAT,
         "id": recipe.id,

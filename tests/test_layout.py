@@ -12,6 +12,7 @@ LONGEST_FILE = 400
 # A module imports from its own layer or from lower ones; a package counts as one module.
 LAYERS = (
     ("units", "errors", "elementwise"),
+    ("gpu_spec",),
     ("recipe", "gpu", "gpu_lint", "ops", "values", "released", "gguf", "boosters"),
     ("roofline", "schema", "workloads", "kinship", "line", "interval", "cost", "engines", "topology"),
     ("memory_doubt", "memory_features", "weight_files"),
@@ -40,6 +41,8 @@ LAYERS = (
     ("batch", "frames", "outputs"),
     ("pyfunc",),
     ("evaluate", "holdout"),
+    ("bench_ops",),
+    ("bench",),
     ("calibration", "fewshot"),
     ("ledger", "calibrate"),
     ("train",),

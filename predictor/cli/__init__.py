@@ -13,6 +13,7 @@ import typer
 
 from predictor.cli import (
     batch,
+    bench,
     calibrate,
     check,
     disaggregated,
@@ -42,6 +43,7 @@ COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     check.add,
     train.add,
     calibrate.add,
+    bench.add,
     evaluate.add,
     validate.add,
     log_model.add,

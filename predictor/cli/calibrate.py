@@ -8,6 +8,7 @@ from typing import Annotated
 from typer import Option, Typer
 
 from predictor.cli.display import percent, show
+from predictor.cli.spec import Spec
 
 
 def add(app: Typer) -> None:
@@ -19,6 +20,7 @@ def calibrate(
     data: Annotated[Path, Option(metavar="FILE", help="Measured rows, Parquet or CSV (columns: predictor.schema).")],
     out: Annotated[Path, Option(metavar="DIR", help="Folder of the new bundle.")],
     bundle: Annotated[str, Option(help='Released bundle or folder of one; "default": the newest.')] = "default",
+    spec: Spec = None,
 ) -> None:
     """Correct a bundle by 20 to 200 measured rows per operator of one GPU or engine.
 

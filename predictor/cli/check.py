@@ -8,6 +8,7 @@ from typing import Annotated
 from typer import Argument, Option, Typer
 
 from predictor.cli.display import percent, show
+from predictor.cli.spec import Spec
 from predictor.errors import InvalidRequest
 
 NUMBER = r"(?<!\S)\d[\d.,]*(?=\s)"  # reasons that differ in a number only are counted together
@@ -23,6 +24,7 @@ def check(
     out: Annotated[
         Path | None, Option(metavar="CHECKED.parquet", help="Write all rows with status and reason.")
     ] = None,
+    spec: Spec = None,
 ) -> None:
     """Which rows of a table obey physics, and why not."""
     from predictor.checks import check as checked_rows

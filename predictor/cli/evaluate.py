@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option, Typer
 
 from predictor.cli.display import percent, show
+from predictor.cli.spec import Spec
 from predictor.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def evaluate(
     family: Annotated[str, Option(help="Only this operator family.")] = "",
     gpu: Annotated[str, Option(help="Only this GPU.")] = "",
     out: Annotated[Path | None, Option("--json", metavar="OUT.json", help="Write the cells as JSON.")] = None,
+    spec: Spec = None,
 ) -> None:
     """Compare a bundle with measurements, or show what is known of its errors."""
     from predictor.bundle import load_bundle

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from typer import Argument, Option, Typer
 
+from predictor.cli.spec import Spec
+
 
 def add(app: Typer) -> None:
     """Add the command."""
@@ -17,6 +19,7 @@ def train(
     tables: Annotated[list[Path], Argument(metavar="TABLE...", help="Parquet or CSV files of measurements.")],
     out: Annotated[Path, Option(metavar="DIR", help="Folder of the new bundle.")],
     recipe: Annotated[Path, Option(metavar="FILE.toml", help="Settings, such as training/recipe.toml.")],
+    spec: Spec = None,
 ) -> None:
     """Make a bundle from measurement tables.
 

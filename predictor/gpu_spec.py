@@ -1,0 +1,73 @@
+"""The keys of a GPU spec, as data sheets state them, and what each must be."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from predictor.errors import InvalidSpec
+
+COMPUTE_DTYPES = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8", "fp4")
+
+TEXTS = ("name", "vendor", "generation", "compute_capability", "source")
+COUNTS = ("release_year", "sms")
+POSITIVE = ("tensor_clock_mhz", "boost_clock_mhz", "mem_gib", "mem_gb", "mem_usable_mib", "mem_bandwidth_gb_per_s")
+OR_ZERO = ("l2_mib", "llc_mib", "smem_kib_per_sm", "link_gb_per_s", "pcie_gb_per_s", "tdp_w")  # 0: unknown or none
+OPTIONAL = {"compute_capability", "llc_mib", "link_gb_per_s"}
+# One key of each group is required; a spec that gives one hides those of its base.
+CLOCKS = ("tensor_clock_mhz", "boost_clock_mhz")
+MEMORIES = ("mem_usable_mib", "mem_gib", "mem_gb")
+SPEC_KEYS = (*TEXTS, *COUNTS, *POSITIVE, *OR_ZERO, "peak_tflops", "aliases", "base")
+
+
+def checked(spec: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """spec over base with every key checked; what is wrong raises InvalidSpec."""
+    where = f'GPU spec "{spec.get("name", "without a name")}"'
+    for key in spec:
+        if key not in SPEC_KEYS:
+            close = difflib.get_close_matches(key, SPEC_KEYS, n=1)
+            cure = f'did you mean "{close[0]}"?' if close else f"the keys are {', '.join(SPEC_KEYS)}."
+            raise InvalidSpec(f'unknown key "{key}" in {where}; {cure}')
+    hidden = {*MEMORIES} if any(key in spec for key in MEMORIES) else set()
+    merged = {key: base[key] for key in SPEC_KEYS if key in base and key not in hidden | {"aliases"}} | dict(spec)
+    if "source" not in spec and base:
+        merged["source"] = f"user spec based on {base['name']}"
+    merged.pop("base", None)
+    for group in (MEMORIES, CLOCKS, *((key,) for key in (*TEXTS, *COUNTS, *POSITIVE, *OR_ZERO, "peak_tflops"))):
+        needed = group[0] not in OPTIONAL and (len(group) > 1 or group[0] not in (*MEMORIES, *CLOCKS))
+        if needed and not any(key in merged for key in group):
+            zero = ", 0 where unknown" if group[0] in OR_ZERO else ""
+            lacks = " or ".join(group)
+            raise InvalidSpec(
+                f'{where} lacks {lacks}; add it{zero}, or give base = "H100-SXM-80GB" for what is left out.'
+            )
+    for key in TEXTS:
+        if not isinstance(merged.get(key, ""), str) or (merged.get(key) == "" and key not in OPTIONAL):
+            raise InvalidSpec(f"{key} is {merged[key]!r} in {where}; it must be text. Quote it.")
+    for key in (*COUNTS, *POSITIVE, *OR_ZERO):
+        if key in merged:
+            _check_number(key, merged[key], where)
+    peaks = spec.get("peak_tflops", merged["peak_tflops"])
+    if not isinstance(peaks, Mapping) or not peaks:
+        raise InvalidSpec(
+            f"peak_tflops is {peaks!r} in {where}; it must be a table such as {{ fp32 = 60, bf16 = 989 }}."
+        )
+    for dtype, tflops in peaks.items():
+        if dtype not in COMPUTE_DTYPES:
+            raise InvalidSpec(f'unknown dtype "{dtype}" in {where}; peak_tflops takes {", ".join(COMPUTE_DTYPES)}.')
+        _check_number(f"peak_tflops.{dtype}", tflops, where)
+    merged["peak_tflops"] = {**base.get("peak_tflops", {}), **peaks}
+    aliases = merged.get("aliases", ())
+    if not isinstance(aliases, list | tuple) or not all(isinstance(alias, str) for alias in aliases):
+        raise InvalidSpec(f"aliases is {aliases!r} in {where}; it must be a list of texts. Put them in brackets.")
+    return merged
+
+
+def _check_number(key: str, value: object, where: str) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e12  # no NaN passes
+    if not number or (value == 0 and key not in OR_ZERO):
+        rule = "zero (unknown) or a positive number" if key in OR_ZERO else "a positive number"
+        raise InvalidSpec(f"{key} is {value!r} in {where}; it must be {rule} below 1e12. Take it from the data sheet.")
+    if key in COUNTS and not isinstance(value, int):
+        raise InvalidSpec(f"{key} is {value!r} in {where}; it must be a whole number. Drop the fraction.")
