@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from predictor.bench_ops import FAMILIES, Shape, shapes
+from predictor.bench_ops import FAMILIES, POINTWISE, Shape, shapes
 from predictor.errors import InvalidRequest, PredictorError
 from predictor.gpu import Gpu, get_gpu
 from predictor.roofline import roofline
-from predictor.schema import conform, op_of, write_rows
+from predictor.schema import NUMBER_COLUMNS, conform, op_of, write_rows
 
 DTYPES = ("fp32", "fp16", "bf16")
 TORCH_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -50,12 +50,14 @@ def bench(
     dtypes: Sequence[str] = (),
     budget_s: float = 300.0,
     seed: int = 0,
+    shapes_of: Path | str | None = None,
     progress: Callable[[int, float], None] = lambda rows, share: None,
 ) -> pd.DataFrame:
     """Measure until budget_s is spent and write the rows, in the measurement schema, to the Parquet file `out`.
 
     gpu: name or spec file of the device; "" takes the name that torch reports. families: of gemm, attention, pointwise
-    and conv; all by default. dtypes: of fp32, fp16 and bf16; those of the device by default. Rows have besides: spread
+    and conv; all by default. dtypes: of fp32, fp16 and bf16; those of the device by default. shapes_of: a table of shapes,
+    such as `predictor suggest` writes, instead of random ones. Rows have besides: spread
     (interquartile range over median), calls, clock_hz and power_w where NVML gives them. The file's metadata hold the
     environment. It appears whole or not at all; what was measured is kept where the user stops early.
     """
@@ -67,7 +69,8 @@ def bench(
     rows: list[dict[str, Any]] = []
     began = time.monotonic()
     with suppress(KeyboardInterrupt):
-        for shape in _plan(device.gpu, chosen, kinds, budget_s, seed):
+        drawn = _plan(device.gpu, chosen, kinds, budget_s, seed)
+        for shape in _listed(Path(shapes_of), chosen, kinds) if shapes_of else drawn:
             if (spent := time.monotonic() - began) > budget_s:
                 break
             progress(len(rows), spent / budget_s)
@@ -139,6 +142,25 @@ def _plan(
             if _fits(row, gpu, budget_s):
                 yield row
                 break
+
+
+def _listed(file: Path, families: Sequence[str], dtypes: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The shapes of a table that bench can run, each once."""
+    try:
+        frame = pd.read_csv(file) if file.suffix.lower() == ".csv" else pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidRequest(f"{file} cannot be read ({reason}); give a table of shapes.") from None
+    whole = conform(frame.assign(gpu="", latency_s=1.0))
+    fused = (whole["family"] == "pointwise") & ~whole["kind"].isin(list(POINTWISE))  # torch runs no such kernel
+    able = whole[whole["family"].isin(list(families)) & whole["dtype"].isin(list(dtypes)) & ~fused]
+    if able.empty:
+        raise InvalidRequest(f"{file} has no row of {', '.join(families)} in {', '.join(dtypes)}; bench runs no other.")
+    texts = ("family", "phase", "kind", "dtype", "kv_dtype")
+    sizes = [name for name in NUMBER_COLUMNS if name != "latency_s"]
+    for row in able[[*texts, *sizes]].drop_duplicates().to_dict("records"):
+        cells = {str(name): cell for name, cell in row.items() if cell == cell and cell != ""}
+        yield {name: cell if name in texts else int(cell) for name, cell in cells.items()}
 
 
 def _fits(row: Shape, gpu: Gpu, budget_s: float) -> bool:

@@ -97,6 +97,7 @@ POINTWISE: Mapping[str, tuple[int, Callable[[Any, int], Callable[..., Any]]]] = 
     "gelu": (1, lambda torch, cols: torch.nn.functional.gelu),
     "silu": (1, lambda torch, cols: torch.nn.functional.silu),
     "softmax": (1, lambda torch, cols: lambda x: torch.softmax(x, -1)),
+    "rms_norm": (1, lambda torch, cols: lambda x: torch.nn.functional.rms_norm(x, (cols,))),
     "layer_norm": (1, lambda torch, cols: lambda x: torch.nn.functional.layer_norm(x, (cols,))),
 }
 

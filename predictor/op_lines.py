@@ -108,7 +108,7 @@ def _said(ops: Sequence[Op], asked: Asked, bundle: Bundle) -> _Said | PredictorE
         if {(column.family, dtype) for dtype in _dtypes(column)} & HOST_TIMED:
             said = predict_streamed(column, asked.gpu, bundle)
         else:
-            said = predict_op(column, asked.gpu, Setting(engine=_measured_as(asked.engine, column)), bundle)
+            said = predict_op(column, asked.gpu, Setting(engine=measured_as(asked.engine, column)), bundle)
     except PredictorError as error:
         return error
     numbers = (said.latency_s, said.low_s, said.high_s, said.bound_s)
@@ -149,7 +149,7 @@ def _lines(
     return found
 
 
-def _measured_as(engine: str, op: Op) -> str:
+def measured_as(engine: str, op: Op) -> str:
     """The engine whose tables show what `engine` runs."""
     if (known := engines().get(engine)) and known.tables:
         engine = known.tables

@@ -41,6 +41,7 @@ LAYERS = (
     ("batch", "frames", "outputs"),
     ("pyfunc",),
     ("evaluate", "holdout"),
+    ("suggest",),
     ("bench_ops",),
     ("bench",),
     ("calibration", "fewshot"),

@@ -23,6 +23,9 @@ def bench(
     dtypes: Annotated[str, Option(help="Of fp32,fp16,bf16; by default all that the device has.")] = "",
     budget: Annotated[str, Option(help="Time to spend, such as 5min, 90s or 1h.")] = "5min",
     seed: Annotated[int, Option(help="Of the random shapes.")] = 0,
+    shapes: Annotated[
+        Path | None, Option(metavar="SHAPES.csv", help="Instead of random ones, such as `predictor suggest` writes.")
+    ] = None,
     spec: Spec = None,
 ) -> None:
     """Time real operators on this machine's device (extra: torch)."""
@@ -41,6 +44,7 @@ def bench(
             _listed(dtypes),
             seconds,
             seed,
+            shapes,
             lambda count, share: bar.update(task, completed=share, description=f"{count:,} rows"),
         )
     groups = rows.groupby(["family", "dtype"])["spread"].agg(["size", "median"])
