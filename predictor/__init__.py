@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from predictor.gpu import Gpu, catalogue, get_gpu
     from predictor.ops import Attention, Collective, Conv, Gemm, Mla, Moe, Pointwise
     from predictor.prediction import predict_op
+    from predictor.regressor import RooflineRegressor
     from predictor.report import Interval, Report
     from predictor.request import Request
     from predictor.tracing import Network, NetworkPrediction, from_torch, predict_network
@@ -38,6 +39,7 @@ _HOME = {
     "gpu": ("Gpu", "catalogue", "get_gpu"),
     "ops": ("Attention", "Collective", "Conv", "Gemm", "Mla", "Moe", "Pointwise"),
     "prediction": ("predict_op",),
+    "regressor": ("RooflineRegressor",),
     "report": ("Interval", "Report"),
     "request": ("Request",),
     "tracing": ("Network", "NetworkPrediction", "from_torch", "predict_network"),
@@ -61,6 +63,7 @@ __all__ = [
     "PredictorError",
     "Report",
     "Request",
+    "RooflineRegressor",
     "Setting",
     "TrainingReport",
     "answer",

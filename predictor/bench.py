@@ -56,10 +56,10 @@ def bench(
     """Measure until budget_s is spent and write the rows, in the measurement schema, to the Parquet file `out`.
 
     gpu: name or spec file of the device; "" takes the name that torch reports. families: of gemm, attention, pointwise
-    and conv; all by default. dtypes: of fp32, fp16 and bf16; those of the device by default. shapes_of: a table of shapes,
-    such as `predictor suggest` writes, instead of random ones. Rows have besides: spread
-    (interquartile range over median), calls, clock_hz and power_w where NVML gives them. The file's metadata hold the
-    environment. It appears whole or not at all; what was measured is kept where the user stops early.
+    and conv; all by default. dtypes: of fp32, fp16 and bf16; those of the device by default. shapes_of: a table of
+    shapes, such as `predictor suggest` writes, instead of random ones. Rows have besides: spread (interquartile range
+    over median), calls, clock_hz and power_w where NVML gives them. The file's metadata hold the environment. It
+    appears whole or not at all; what was measured is kept where the user stops early.
     """
     out = Path(out)
     if not out.absolute().parent.is_dir():

@@ -41,7 +41,7 @@ LAYERS = (
     ("batch", "frames", "outputs"),
     ("pyfunc",),
     ("evaluate", "holdout"),
-    ("suggest",),
+    ("suggest", "regressor"),
     ("bench_ops",),
     ("bench",),
     ("calibration", "fewshot"),
