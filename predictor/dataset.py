@@ -78,7 +78,7 @@ def training_sets(frame: pd.DataFrame) -> Mapping[str, TrainingSet]:
         gpu = get_gpu(gpu_name)
         op = op_of(part, family, phase)
         latency_s = part["latency_s"].to_numpy(dtype=np.float64)
-        kept = ["family", "phase", "dtype", "engine", "kernel_name", "timing", "source"]
+        kept = ["family", "phase", "dtype", "engine", "engine_version", "kernel_name", "timing", "source"]
         part = part[list(dict.fromkeys(kept + [field.name for field in fields(op)]))]
         texts = part.select_dtypes("category").columns
         who = part.astype(dict.fromkeys(texts, object)).assign(gpu=gpu.name, generation=gpu.generation)

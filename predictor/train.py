@@ -58,6 +58,7 @@ def train(tables: Sequence[Path], recipe: Recipe, out: Path, progress: Callable[
         "gpus": sorted({gpu for entry in entries.values() for gpu in entry["references"]}),
         "tables": facts,
         "ledger_sha256": _sha256(out / LEDGER),
+        "fewshot_sha256": _sha256(out / FEWSHOT),
         "correlation_across": correlation_across(
             {name: one.unseen for name, one in found.items()}, {name: one.correlation for name, one in found.items()}
         ),
@@ -83,7 +84,7 @@ def relearn(tables: Sequence[Path], folder: Path, progress: Callable[[str], None
     recipe = Recipe(**opened.manifest["recipe"])
     priors = _write_fewshot(read_sets(tables, recipe, progress)[1], recipe, opened.path, progress)
     entries = {name: {**entry, **priors.get(name, {})} for name, entry in opened.manifest["estimators"].items()}
-    manifest = {**opened.manifest, "estimators": entries}
+    manifest = {**opened.manifest, "estimators": entries, "fewshot_sha256": _sha256(opened.path / FEWSHOT)}
     (opened.path / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return load_bundle(opened.path)
 

@@ -44,7 +44,7 @@ LAYERS = (
     ("suggest", "regressor"),
     ("bench_ops",),
     ("bench",),
-    ("calibration", "fewshot"),
+    ("calibration", "fewshot", "monitor"),
     ("ledger", "calibrate"),
     ("train",),
     ("cli",),

@@ -1,0 +1,56 @@
+"""predictor monitor: whether recent measurements still lie in their intervals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Option, Typer
+
+from predictor.cli.display import percent, show
+from predictor.cli.spec import Spec
+
+
+def add(app: Typer) -> None:
+    """Add the command."""
+    app.command()(monitor)
+
+
+def monitor(
+    data: Annotated[Path, Option(metavar="FILE", help="Recent measurements (columns: predictor.schema).")],
+    bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
+    spec: Spec = None,
+) -> None:
+    """Say by family, GPU and engine version whether measurements still lie in their intervals; status 1 if not."""
+    from predictor.bundle import load_bundle
+    from predictor.monitor import monitor as monitored
+
+    opened = load_bundle(bundle)
+    found = monitored(data, opened)
+    show(
+        ["family", "phase", "GPU", "engine", ">rows", ">error", ">signed", ">in interval", ""],
+        [
+            [
+                str(row["family"]),
+                str(row["phase"]),
+                str(row["gpu"]),
+                f"{row['engine']} {row['engine_version']}".strip(),
+                f"{row['rows']:,}",
+                percent(row["mape"]),
+                percent(row["signed_median"]),
+                percent(row["coverage"]),
+                "drifted" if row["drifted"] else "",
+            ]
+            for row in found.to_dict("records")
+        ],
+        title=f"{data} against bundle {opened.id}, whose intervals are at the {opened.level:.0%} level",
+    )
+    drifted = int(found["drifted"].sum())
+    print(
+        f"{drifted} of {len(found)} drifted: too few rows in their intervals for chance. Calibrate or train with them."
+        if drifted
+        else f"no drift in {len(found)}."
+    )
+    if drifted:
+        raise typer.Exit(1)

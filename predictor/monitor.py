@@ -1,0 +1,67 @@
+"""Drift: do recent measurements still lie in the intervals of a bundle, by family, GPU, engine and its version?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from predictor.bundle import Bundle
+from predictor.checks import check, usable
+from predictor.dataset import training_sets
+from predictor.errors import InvalidTable
+from predictor.evaluate import predicted_rows, read_ledger
+from predictor.ops.dtypes import Array
+from predictor.schema import read_table
+
+GROUP = ["family", "phase", "gpu", "engine", "engine_version"]
+CELL = ["family", "phase", "gpu", "engine"]
+MARGIN = 0.1  # coverage so far below what was measured before is not yet drift
+CHANCE = 0.01  # that a group without drift is called one
+MANY = 1000  # rows that stand for the level where the ledger has none of a GPU
+
+
+def monitor(data: Path | str, bundle: Bundle) -> pd.DataFrame:
+    """A line per family, phase, gpu, engine and engine_version of the accepted rows of a measurement table.
+
+    rows, mape, signed_median (predicted over measured, less 1), coverage of the interval, and drifted: whether coverage
+    is MARGIN below what the bundle's ledger has for rows of this GPU and engine that training did not see (below the
+    level where it has none), and the chance of that without drift is below CHANCE (Fisher's exact test).
+    """
+    kept = usable(check(read_table(data)))
+    scored = [predicted_rows(rows, bundle) for rows in training_sets(kept).values() if bundle.has(rows.estimator)]
+    if not scored:
+        raise InvalidTable(f"{data} has no usable row that bundle {bundle.id} predicts; `predictor check` says why.")
+    rows = pd.concat(scored, ignore_index=True)
+    signed = rows["predicted_s"] / rows["latency_s"] - 1
+    inside = (rows["low_s"] <= rows["latency_s"]) & (rows["latency_s"] <= rows["high_s"])
+    groups = rows.assign(signed=signed, ape=signed.abs(), inside=inside).groupby(GROUP, observed=True)
+    found = groups.agg(
+        rows=("ape", "size"),
+        mape=("ape", "mean"),
+        signed_median=("signed", "median"),
+        coverage=("inside", "mean"),
+        hits=("inside", "sum"),
+    ).reset_index()
+    ledger = read_ledger(bundle)
+    ledger = ledger[(ledger["protocol"] == "rows-out") & (ledger["slice"] == "all")]
+    known = ledger.assign(covered=ledger["coverage"] * ledger["rows"]).groupby(CELL)[["rows", "covered"]].sum()
+    before = known.reindex(pd.MultiIndex.from_frame(found[CELL].astype(object))).reset_index(drop=True)
+    drifted = [
+        _drifted(hits, rows, then, bundle.level)
+        for hits, rows, then in zip(found["hits"].tolist(), found["rows"].tolist(), before.to_numpy(), strict=True)
+    ]
+    return found.drop(columns="hits").assign(drifted=drifted)
+
+
+def _drifted(hits: int, rows: int, before: Array, level: float) -> bool:
+    """before: rows and how many of them were covered, not a number where none are known."""
+    from scipy.stats import fisher_exact
+
+    seen, covered = (MANY, level * MANY) if np.isnan(before).any() else before
+    covered = min(round(float(covered)), round(level * float(seen)))
+    if hits / rows > covered / seen - MARGIN:
+        return False
+    table = [[hits, rows - hits], [covered, int(seen) - covered]]
+    return bool(fisher_exact(table, alternative="less").pvalue < CHANCE)
