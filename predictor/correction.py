@@ -25,8 +25,8 @@ SURE = 2.0
 class Correction:
     """A fitted process for one estimator on `gpu`. ends: low and high of a call's interval in units of its spread.
 
-    error, left_out: log(truth / prediction) of the measured calls, (n,): without the correction, and with one that each
-    call had no say in.
+    trust: share of the process's offset that is applied. error, left_out: log(truth / prediction) of the measured
+    calls, (n,): without the correction, and with one that each call had no say in.
     """
 
     gpu: Gpu
@@ -35,6 +35,7 @@ class Correction:
     pull: Array
     inverse: Array
     ends: tuple[float, float]
+    trust: float
     error: Array
     left_out: Array
 
@@ -51,7 +52,8 @@ class Correction:
             shared = covariance(some, self.measured, self.prior)
             known = ((shared @ self.inverse) * shared).sum(axis=1)
             noise = self.prior.amplitudes[NOISE] ** 2
-            found.append(np.sqrt(np.maximum(own_variance(some, self.prior) - known, 0.0) + noise))
+            taken = self.trust * (2 - self.trust) * known  # all where the whole offset is applied, none where none is
+            found.append(np.sqrt(np.maximum(own_variance(some, self.prior) - taken, 0.0) + noise))
         return np.concatenate(found)
 
 
@@ -67,8 +69,10 @@ def fit_correction(gpu: Gpu, prior: Prior, measured: Traits, error: Array, level
     left_out = pull / own + (error - tamed(error))
     trust = _trust(np.abs(error) - np.abs(left_out))
     pull, left_out = trust * pull, error + trust * (left_out - error)
-    ends = conformal(left_out * np.sqrt(own), level)
-    return Correction(gpu, prior, measured, pull, inverse, ends, error, left_out)
+    before = own_variance(measured, prior) + prior.amplitudes[NOISE] ** 2
+    expected = before - trust * (2 - trust) * (before - 1 / own)
+    ends = conformal(left_out / np.sqrt(expected), level)
+    return Correction(gpu, prior, measured, pull, inverse, ends, trust, error, left_out)
 
 
 def _trust(gain: Array) -> float:

@@ -16,7 +16,7 @@ from toy import GPUS, RECIPE, toy_table
 from predictor.bundle import CALIBRATION, FEWSHOT, MANIFEST, Bundle, load_bundle
 from predictor.calibrate import FEWEST, calibrate
 from predictor.cli import main
-from predictor.correction import conformal
+from predictor.correction import conformal, fit_correction
 from predictor.errors import InvalidBundle, InvalidRequest, InvalidTable
 from predictor.evaluate import evaluate
 from predictor.gpu import get_gpu
@@ -24,7 +24,7 @@ from predictor.ops import Gemm
 from predictor.prediction import predict_op
 from predictor.prior import learn
 from predictor.schema import write_table
-from predictor.similarity import Prior, Traits
+from predictor.similarity import Prior, Traits, start
 from predictor.train import train
 
 pytestmark = pytest.mark.usefixtures("in_threads")
@@ -138,6 +138,18 @@ def test_a_changed_file_of_rows_is_refused(own: Bundle, tmp_path: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(InvalidBundle, match="prior"):
         load_bundle(folder).prior("gemm")
+
+
+def test_where_nothing_is_to_be_corrected_intervals_stay_as_wide_as_the_errors() -> None:
+    draw, n = np.random.default_rng(4), 120
+    names = [np.full(n, name, dtype=object) for name in ("vllm", "bf16", "g")]
+    traits = Traits(draw.normal(size=(n, 3)), np.zeros((n, 4)), draw.integers(0, 20, (n, 10)), *names)
+    error = draw.normal(0, 0.05, n)
+    found = fit_correction(get_gpu(OWN), start(traits.place), traits, error, 0.8)
+    spread = found.spread(traits)
+    assert found.trust < 0.5 and np.abs(found.offset(traits)).max() < 0.1
+    inside = (found.ends[0] * spread <= found.left_out) & (found.left_out <= found.ends[1] * spread)
+    assert 0.7 < inside.mean() < 0.9
 
 
 def test_few_scores_make_wide_ends() -> None:
