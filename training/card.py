@@ -133,8 +133,8 @@ def _summary_line(ledger: pd.DataFrame, title: str, estimator: str, dtypes: tupl
 def fewshot_section(curve: pd.DataFrame) -> list[str]:
     """What rows that a user measures on an unseen GPU are worth, by `predictor calibrate`."""
     curve = curve.fillna({"engine": ""})
-    several = set(curve.loc[curve["engine"] != "", "gpu"])
-    mixed, one = curve[curve["engine"] == ""], curve[(curve["engine"] != "") | ~curve["gpu"].isin(several)]
+    engines = curve.groupby(["estimator", "gpu"])["engine"].transform("nunique")  # "" is one of them
+    mixed, one = curve[curve["engine"] == ""], curve[(curve["engine"] != "") | (engines == 1)]
     return [
         "## Rows measured on a GPU whose generation was held out",
         "Error (and coverage of the interval) after `predictor calibrate` with so many random rows per op, mean over "
