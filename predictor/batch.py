@@ -27,6 +27,7 @@ from predictor.boosters import is_light, load_xgboost
 from predictor.bundle import MANIFEST as BUNDLE_MANIFEST
 from predictor.bundle import Bundle, load_bundle
 from predictor.errors import InvalidRequest
+from predictor.files import sha256_of
 from predictor.op_tables import OP_ROWS, answer_ops
 from predictor.outputs import copy_out, output_of
 from predictor.prediction import UNSEEN
@@ -285,7 +286,7 @@ def _part(job: Job, number: int, table: pa.Table) -> Part:
         unseen=pc.sum(pc.equal(found["basis"], UNSEEN)).as_py() or 0,
         kinds=kinds,
         dropped=dropped,
-        sha256=_sha256(file),
+        sha256=sha256_of(file),
     )
     _write_json(file.with_suffix(".json"), part._asdict())
     return part._replace(damaged=damaged)
@@ -311,7 +312,7 @@ def _receipt(file: Path, number: int, rows: int) -> Part | None:
     """The finished part, where its file is there and still what the receipt says."""
     try:
         part = Part(**json.loads(file.with_suffix(".json").read_text(encoding="utf-8")))
-        whole = part.number == number and part.rows == rows and part.sha256 == _sha256(file)
+        whole = part.number == number and part.rows == rows and part.sha256 == sha256_of(file)
     except (OSError, ValueError, TypeError):
         return None
     return part._replace(kept=True) if whole else None
@@ -330,11 +331,6 @@ def _remove_drafts(folder: Path) -> None:
 
 def _name(number: int) -> str:
     return f"part-{number:06}.parquet"
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _write_json(file: Path, content: Any) -> None:

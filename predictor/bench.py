@@ -22,9 +22,10 @@ import pandas as pd
 
 from predictor.bench_ops import FAMILIES, POINTWISE, Shape, shapes
 from predictor.errors import InvalidRequest, PredictorError
+from predictor.files import needs_folder
 from predictor.gpu import Gpu, get_gpu
 from predictor.roofline import roofline
-from predictor.schema import NUMBER_COLUMNS, conform, op_of, write_rows
+from predictor.schema import NUMBER_COLUMNS, conform, op_type, read_shapes, write_rows
 
 DTYPES = ("fp32", "fp16", "bf16")
 TORCH_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -62,8 +63,7 @@ def bench(
     appears whole or not at all; what was measured is kept where the user stops early.
     """
     out = Path(out)
-    if not out.absolute().parent.is_dir():
-        raise InvalidRequest(f"{out.absolute().parent} is not a folder; create it or choose another --out.")
+    needs_folder(out)
     device = _device(gpu)
     chosen, kinds = _known("families", families, tuple(FAMILIES)), _dtypes(device.gpu, dtypes)
     rows: list[dict[str, Any]] = []
@@ -146,14 +146,9 @@ def _plan(
 
 def _listed(file: Path, families: Sequence[str], dtypes: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The shapes of a table that bench can run, each once."""
-    try:
-        frame = pd.read_csv(file) if file.suffix.lower() == ".csv" else pd.read_parquet(file)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InvalidRequest(f"{file} cannot be read ({reason}); give a table of shapes.") from None
-    whole = conform(frame.assign(gpu="", latency_s=1.0))
-    fused = (whole["family"] == "pointwise") & ~whole["kind"].isin(list(POINTWISE))  # torch runs no such kernel
-    able = whole[whole["family"].isin(list(families)) & whole["dtype"].isin(list(dtypes)) & ~fused]
+    asked = read_shapes(file)
+    fused = (asked["family"] == "pointwise") & ~asked["kind"].isin(list(POINTWISE))  # torch runs no such kernel
+    able = asked[asked["family"].isin(list(families)) & asked["dtype"].isin(list(dtypes)) & ~fused]
     if able.empty:
         raise InvalidRequest(f"{file} has no row of {', '.join(families)} in {', '.join(dtypes)}; bench runs no other.")
     texts = ("family", "phase", "kind", "dtype", "kv_dtype")
@@ -164,8 +159,7 @@ def _listed(file: Path, families: Sequence[str], dtypes: Sequence[str]) -> Itera
 
 
 def _fits(row: Shape, gpu: Gpu, budget_s: float) -> bool:
-    frame = conform(pd.DataFrame([{**row, "gpu": gpu.name, "latency_s": 1.0}]))
-    op = op_of(frame, row["family"], row.get("phase", ""))
+    op = op_type(row["family"])(**{name: value for name, value in row.items() if name != "family"})
     small = float(np.ravel(op.bytes_moved())[0]) < MEMORY_SHARE / 2 * gpu.mem_bytes
     return small and float(roofline(op, gpu).latency_s[0]) * (WARM_UP + FEWEST_CALLS) < SLOWEST_SHARE * budget_s
 
@@ -248,12 +242,14 @@ def _clock_and_power() -> dict[str, float]:
     """Of the first NVIDIA GPU, where nvidia-ml-py is installed."""
     try:
         import pynvml
-
+    except ImportError:
+        return {}
+    try:
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByIndex(0)
         clock = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)
         return {"clock_hz": clock * 1e6, "power_w": pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3}
-    except Exception:  # no NVML, no driver or no permission: these columns stay empty
+    except pynvml.NVMLError:  # no driver or no permission: these columns stay empty
         return {}
 
 

@@ -15,7 +15,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from predictor.corrections import corrections_of, rows_of
+from predictor.corrections import corrections_of
+from predictor.dataset import TrainingSet, training_sets
+from predictor.envelope import Knots
 from predictor.errors import InvalidBundle
 from predictor.estimator import Estimator, Weights
 from predictor.gpu import Gpu, add_gpus, catalogue, gpu_from_toml, own_spec
@@ -64,6 +66,7 @@ class Bundle:
     path: Path
     manifest: Mapping[str, Any]
     _estimators: dict[str, Estimator] = field(default_factory=dict, repr=False)
+    _uncorrected: dict[str, Estimator] = field(default_factory=dict, repr=False)
 
     @property
     def id(self) -> str:
@@ -92,7 +95,7 @@ class Bundle:
     def uncalibrated(self) -> Bundle:
         """The bundle as it was before anything was corrected."""
         kept = {key: value for key, value in self.manifest.items() if key != CALIBRATION}
-        return Bundle(self.path, {**kept, "id": self.id.split("+")[0]})
+        return Bundle(self.path, {**kept, "id": self.id.split("+")[0]}, self._uncorrected, self._uncorrected)
 
     def prior(self, name: str) -> Prior | None:
         """What is known of how errors on an unseen GPU hang together; None in a bundle of one generation."""
@@ -102,8 +105,23 @@ class Bundle:
     def estimator(self, name: str) -> Estimator:
         """One estimator, read from its files when first asked for, with its corrections."""
         if name not in self._estimators:
+            made, rows = self._read(name), self._measured().get(name)
+            if rows is not None:
+                corrections = corrections_of(rows, made, self.prior(name), self.level)
+                made = replace(made, corrections=corrections, knots=Knots())
+            self._estimators[name] = made
+        return self._estimators[name]
+
+    def _measured(self) -> Mapping[str, TrainingSet]:
+        """The rows that a user measured, by estimator."""
+        entry = self.manifest.get(CALIBRATION)
+        return _sets(self.path, entry["file"], entry["sha256"]) if entry else {}
+
+    def _read(self, name: str) -> Estimator:
+        """One estimator as it was before anything was corrected."""
+        if name not in self._uncorrected:
             entry = self.entry(name)
-            made = Estimator(
+            self._uncorrected[name] = Estimator(
                 transfer=load_booster(self.path, entry["transfer"]),
                 reference=load_booster(self.path, entry["reference"]),
                 floors=entry["floors"],
@@ -113,11 +131,7 @@ class Bundle:
                 names=tuple(entry["features"]),
                 name=name,
             )
-            if calibration := self.manifest.get(CALIBRATION):
-                rows = rows_of(parse_table(verified(self.path, calibration), calibration["file"]), name)
-                made = replace(made, corrections=corrections_of(rows, made, self.prior(name), self.level))
-            self._estimators[name] = made
-        return self._estimators[name]
+        return self._uncorrected[name]
 
     def kinship(self, estimator: str, gpu: Gpu) -> str:
         """ "seen" where rows of the GPU trained the estimator, "sibling" where rows of its architecture did."""
@@ -145,6 +159,11 @@ def _open(folder: Path, _modified: int) -> Bundle:
     return Bundle(folder, manifest)
 
 
+@lru_cache(maxsize=4)
+def _sets(folder: Path, file: str, sha256: str) -> Mapping[str, TrainingSet]:
+    return training_sets(parse_table(verified(folder, {"file": file, "sha256": sha256}), file))
+
+
 def _add_gpu(file: Path) -> None:
     """Add the GPU that a bundle brings to the catalogue, unless it is there."""
     gpu = gpu_from_toml(file)
@@ -161,14 +180,14 @@ def _verify(manifest: Any, path: Path) -> None:
         raise InvalidBundle(f"{path} has format {found}; this version reads format {FORMAT}: train the bundle again.")
     _verify_types(manifest, MANIFEST_TYPES, f"{path}")
     if CALIBRATION in manifest:
-        _verify_types(manifest[CALIBRATION], {**FILE_TYPES, "gpus": dict}, f"{path}: {CALIBRATION}")
+        where = f"{path}: {CALIBRATION}"
+        _verify_file(manifest[CALIBRATION], where)
+        _verify_types(manifest[CALIBRATION], {"gpus": dict}, where)
     for name, entry in manifest["estimators"].items():
         where = f"{path}: estimator {name}"
         _verify_types(entry, ESTIMATOR_TYPES, where)
         for booster in BOOSTERS:
-            _verify_types(entry[booster], FILE_TYPES, where)
-            if Path(entry[booster]["file"]).name != entry[booster]["file"]:
-                raise InvalidBundle(f"{where} has file {entry[booster]['file']!r}; it must lie in the bundle's folder.")
+            _verify_file(entry[booster], where)
         tables = [entry["log_offsets"].get(kinship) for kinship in KINSHIPS]
         per_dtype = [pairs for table in tables if isinstance(table, dict) and "" in table for pairs in table.values()]
         per_regime = [pair for pairs in per_dtype if isinstance(pairs, list) for pair in pairs]
@@ -178,6 +197,12 @@ def _verify(manifest: Any, path: Path) -> None:
         sound &= all(_are_numbers(found, len(Weights._fields)) for found in entry["weights"].values())
         if not sound or any("" not in entry[name] for name in ("floors", "line", "weights")):
             raise InvalidBundle(f"{where} has invalid numbers; install or copy the bundle again, or train it again.")
+
+
+def _verify_file(entry: Any, where: str) -> None:
+    _verify_types(entry, FILE_TYPES, where)
+    if Path(entry["file"]).name != entry["file"]:
+        raise InvalidBundle(f"{where} has file {entry['file']!r}; it must lie in the bundle's folder.")
 
 
 def _is_pair(found: Any) -> bool:
@@ -197,7 +222,7 @@ def _verify_types(found: Any, types: Mapping[str, type], where: str) -> None:
 def keep_specs(gpus: Iterable[str], folder: Path) -> None:
     """Copy the spec files of those GPUs that the catalogue lacks into the folder of a bundle."""
     for name in gpus:
-        if (file := own_spec(name)) and file.parent != folder / SPECS:
+        if file := own_spec(name):
             (folder / SPECS).mkdir(exist_ok=True)
             text = file.read_text(encoding="utf-8")
             named = "" if "name" in tomllib.loads(text) else f"name = {json.dumps(name)}\n"

@@ -6,7 +6,6 @@ opened (predictor.correction). Calibrated again, a bundle keeps its rows and tak
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -19,11 +18,12 @@ import pandas as pd
 
 from predictor.bundle import CALIBRATION, MANIFEST, Bundle, keep_specs, load_bundle
 from predictor.checks import ACCEPTED, check, usable
-from predictor.corrections import rows_of
 from predictor.dataset import drawn_per_cell
 from predictor.errors import InvalidRequest, InvalidTable
+from predictor.files import needs_folder, sha256_of
 from predictor.gpu import get_gpu
-from predictor.schema import parse_table, read_table, write_table
+from predictor.released import verified
+from predictor.schema import groups, op_of, parse_table, read_table, write_table
 
 ROWS_FILE = "calibration.parquet"
 FEWEST = 8  # rows of an op on a GPU; fewer say little more than that they are few
@@ -39,8 +39,7 @@ def calibrate(data: Path | str, bundle: Bundle, out: Path | str) -> tuple[Bundle
     out = Path(out)
     if out.exists():
         raise InvalidRequest(f"{out} exists already; give another folder for the bundle or remove it.")
-    if not out.absolute().parent.is_dir():
-        raise InvalidRequest(f"{out.absolute().parent} is not a folder; create it or choose another one.")
+    needs_folder(out)
     rows = _with_earlier(_accepted(data), bundle)
     lines, kept = _chosen(rows, bundle)
     if not kept:
@@ -53,10 +52,10 @@ def calibrate(data: Path | str, bundle: Bundle, out: Path | str) -> tuple[Bundle
         write_table(pd.concat(kept, ignore_index=True), folder / ROWS_FILE)
         gpus = {str(name): len(own) for name, own in pd.concat(kept).groupby("gpu", observed=True)}
         keep_specs(gpus, folder)
-        digest = hashlib.sha256((folder / ROWS_FILE).read_bytes()).hexdigest()
+        digest = sha256_of(folder / ROWS_FILE)
         manifest = {
             **bundle.manifest,
-            "id": f"{str(bundle.manifest['id']).split('+')[0]}+{digest[:8]}",
+            "id": f"{bundle.uncalibrated().id}+{digest[:8]}",
             CALIBRATION: {"file": ROWS_FILE, "sha256": digest, "gpus": gpus},
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
@@ -82,18 +81,20 @@ def _with_earlier(rows: pd.DataFrame, bundle: Bundle) -> pd.DataFrame:
     earlier: Mapping[str, Any] | None = bundle.manifest.get(CALIBRATION)
     if not earlier:
         return rows
-    known = parse_table((bundle.path / earlier["file"]).read_bytes(), earlier["file"])
+    known = parse_table(verified(bundle.path, earlier), earlier["file"])
     return pd.concat([known.astype({"gpu": object}), rows], ignore_index=True).drop_duplicates(ignore_index=True)
 
 
 def _chosen(rows: pd.DataFrame, bundle: Bundle) -> tuple[list[dict[str, Any]], list[pd.DataFrame]]:
     lines, kept = [], []
-    for name in bundle.manifest["estimators"]:
-        for gpu, own in rows_of(rows, name).groupby("gpu", observed=True):
-            enough = len(own) >= FEWEST
-            lines.append({"estimator": name, "gpu": str(gpu), "rows": min(len(own), MOST), "used": enough})
-            if enough:
-                kept.append(own[drawn_per_cell(own.assign(engine="", dtype=""), MOST, seed=0)])
+    for (family, phase, gpu), places in groups(rows):
+        own = rows.iloc[places]
+        name, enough = op_of(own, family, phase).estimator, len(own) >= FEWEST
+        if not bundle.has(name):
+            continue
+        lines.append({"estimator": name, "gpu": gpu, "rows": min(len(own), MOST), "used": enough})
+        if enough:
+            kept.append(own[drawn_per_cell(own.assign(engine="", dtype=""), MOST, seed=0)])
     return lines, kept
 
 

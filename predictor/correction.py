@@ -14,11 +14,10 @@ import numpy as np
 from predictor.gpu import Gpu
 from predictor.ops.dtypes import Array
 from predictor.prior import tamed
-from predictor.similarity import NOISE, Prior, Traits, covariance, own_variance
+from predictor.similarity import JITTER, NOISE, Prior, Traits, covariance, own_variance
 
 AT_ONCE = 4096  # calls whose covariance with the measured ones is in memory at once
-JITTER = 1e-8
-SURE = 2.0
+SURE = 2.0  # standard errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +62,11 @@ def fit_correction(gpu: Gpu, prior: Prior, measured: Traits, error: Array, level
     whole = covariance(measured, measured, prior)
     whole[np.diag_indices(len(error))] += prior.amplitudes[NOISE] ** 2 + JITTER
     inverse: Array = np.asarray(np.linalg.inv(whole), dtype=np.float64)
-    pull = inverse @ tamed(error)
+    told = tamed(error)
+    pull = inverse @ told
     own = np.diag(inverse)
     # Left out, a call is off by pull / own with the standard deviation own^-1/2 (Rasmussen & Williams, 5.12).
-    left_out = pull / own + (error - tamed(error))
+    left_out = pull / own + (error - told)
     trust = _trust(np.abs(error) - np.abs(left_out))
     pull, left_out = trust * pull, error + trust * (left_out - error)
     before = own_variance(measured, prior) + prior.amplitudes[NOISE] ** 2

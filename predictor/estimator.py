@@ -83,18 +83,20 @@ class Estimator:
     def spread(self, op: Op, gpu: Gpu, setting: Setting) -> Array:
         """Standard deviation of log(truth / prediction) per call on a corrected GPU, (n_calls,)."""
         correction = self.corrections[gpu.name]
-        return correction.spread(self.traits(op, correction.gpu, setting))
+        said = self.uncorrected(op, correction.gpu, setting)
+        return correction.spread(self.traits(op, correction.gpu, setting, said))
 
     def _log_latency(self, op: Op, gpu: Gpu, setting: Setting) -> Array:
         found = self.uncorrected(op, gpu, setting)
         if correction := self.corrections.get(gpu.name):
-            found = found + correction.offset(self.traits(op, correction.gpu, setting))
+            said = found if gpu == correction.gpu else self.uncorrected(op, correction.gpu, setting)
+            found = found + correction.offset(self.traits(op, correction.gpu, setting, said))
         return found
 
-    def traits(self, op: Op, gpu: Gpu, setting: Setting) -> Traits:
-        """What tells which measured calls a call is like, (n_calls,)."""
-        said = self.uncorrected(op, gpu, setting)
-        table, views = features(op, gpu, setting), np.stack(self.views(op, gpu, setting), axis=1)
+    def traits(self, op: Op, gpu: Gpu, setting: Setting, said: Array) -> Traits:
+        """What tells which measured calls a call is like, (n_calls,). said: what `uncorrected` says of them."""
+        table = features(op, gpu, setting)
+        views = np.stack(self._views(op, gpu, setting, table), axis=1)
         views = np.where(np.isnan(views), views[:, :1], views) - said[:, None]
         times, fixed = table.values[:, : table.times], table.values[:, table.times :]
         place = np.concatenate([times - said[:, None], said[:, None], fixed, table.tokens], axis=1, dtype=np.float64)
@@ -119,7 +121,7 @@ class Estimator:
         self, op: Op, gpu: Gpu, setting: Setting, kin: Sequence[tuple[str, ...]], others: tuple[str, ...]
     ) -> Array:
         """Log-latency by the first of `kin` that knows a call, else by the mix of all views."""
-        here = self._views_here(op, gpu, setting)
+        here = self._views_here(op, gpu, features(op, gpu, setting))
         found = np.full(len(op), np.nan)
         for names in kin:
             found = np.where(np.isnan(found), self._referred(names, op, setting, _between_siblings, here), found)
@@ -133,12 +135,14 @@ class Estimator:
 
     def views(self, op: Op, gpu: Gpu, setting: Setting) -> Views:
         """What each view says of calls on a GPU as if its architecture had never been measured."""
-        here = self._views_here(op, gpu, setting)
+        return self._views(op, gpu, setting, features(op, gpu, setting))
+
+    def _views(self, op: Op, gpu: Gpu, setting: Setting, table: Features) -> Views:
+        here = self._views_here(op, gpu, table)
         others = tiers(gpu, self.references)[2]
         return here._replace(reference=self._referred(others, op, setting, _by_transfer, here))
 
-    def _views_here(self, op: Op, gpu: Gpu, setting: Setting) -> Views:
-        here = features(op, gpu, setting)
+    def _views_here(self, op: Op, gpu: Gpu, here: Features) -> Views:
         silent, core = np.full(len(op), np.nan), np.log(core_s(here, self.floors))
         dtypes = text_column(getattr(op, "dtype", ""), len(op))
         line = np.log(line_s(self.line, dtypes, roofline(op, gpu).latency_s))

@@ -6,7 +6,7 @@ GPU ("mixed"), or from those of one engine; the error, the mean over cells of en
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from predictor.correction import fit_correction
-from predictor.dataset import TrainingSet
 from predictor.gpu import get_gpu
-from predictor.holdout import Fold, generation_folds
+from predictor.holdout import Fold
 from predictor.ops.dtypes import Array
 from predictor.prior import MOST_ROWS, learn
 from predictor.recipe import Recipe
@@ -46,30 +45,37 @@ class Errors(NamedTuple):
         )
 
 
-def fewshot(rows: TrainingSet, recipe: Recipe) -> tuple[Prior | None, pd.DataFrame]:
+class FewShot(NamedTuple):
     """The prior of one estimator's corrections, and the curve: gpu, engine ("" = all), rows, mape, coverage.
 
     None and an empty curve where fewer than two generations were measured.
     """
-    held = [part for fold in generation_folds(rows, recipe) for part in _errors(fold)]
+
+    prior: Prior | None
+    curve: pd.DataFrame
+
+
+def fewshot(folds: Sequence[Fold], recipe: Recipe) -> FewShot:
+    """What errors on the generations of `folds` have in common, and what rows measured there are worth."""
+    held = [part for fold in folds for part in _errors(fold)]
     draw = np.random.default_rng(recipe.seed)
     samples = [_sample(part, draw) for part in held]
     if not held:
-        return None, pd.DataFrame()
+        return FewShot(None, pd.DataFrame())
     lines = []
     for generation in sorted({part.generation for part in held}):
         others = [sample for part, sample in zip(held, samples, strict=True) if part.generation != generation]
         prior = learn(others)
         for part in (each for each in held if each.generation == generation):
             lines += list(_curve(part, prior, recipe))
-    return learn(samples), pd.DataFrame(lines)
+    return FewShot(learn(samples), pd.DataFrame(lines))
 
 
 def _errors(fold: Fold) -> Iterator[Errors]:
     for own, gpu, op, setting in fold.test.by_gpu():
         said, who = fold.estimator.uncorrected(op, gpu, setting), fold.test.who[own]
         error, floor = np.log(fold.test.latency_s[own]) - said, np.log(fold.test.bound_s[own]) - said
-        traits = fold.estimator.traits(op, gpu, setting)
+        traits = fold.estimator.traits(op, gpu, setting, said)
         yield Errors(gpu.name, str(who["generation"].iloc[0]), traits, error, floor, who.reset_index(drop=True))
 
 

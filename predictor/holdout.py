@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
@@ -28,13 +28,13 @@ ENOUGH = 2  # generations that measured a dtype, for weights of its own
 SINGLE = {"": Weights(1.0, 0.0, 0.0, 0.0)}  # one generation leaves nothing to learn weights from
 
 
-def generations_out(rows: TrainingSet, recipe: Recipe) -> tuple[pd.DataFrame, Mapping[str, Weights]]:
+def generations_out(folds: Sequence[Fold]) -> tuple[pd.DataFrame, Mapping[str, Weights]]:
     """Rows of every generation, predicted by an estimator that saw none of it, and the weights of the views.
 
-    Returns rows.who with latency_s, predicted_s, bound_s and roofline2_s, and the weights that serve unseen
-    generations best. The weights for each generation are those that serve the others best: its own rows have no say.
+    folds: of generation_folds. Returns rows.who with latency_s, predicted_s, bound_s and roofline2_s, and the weights
+    that serve unseen generations best. The weights for each generation are those that serve the others best: its own
+    rows have no say.
     """
-    folds = generation_folds(rows, recipe)
     if not folds:
         return pd.DataFrame(), SINGLE
     scored = _parallel(_score, [(fold.estimator, fold.test) for fold in folds])

@@ -14,7 +14,8 @@ from predictor.calibration import calibrate, correlation, log_error, with_ends
 from predictor.dataset import TrainingSet
 from predictor.estimator import Weights
 from predictor.evaluate import cells
-from predictor.holdout import generations_out, gpus_out, rows_out, split_out
+from predictor.fewshot import FewShot, fewshot
+from predictor.holdout import generation_folds, generations_out, gpus_out, rows_out, split_out
 from predictor.interval import Offsets
 from predictor.recipe import Recipe
 
@@ -38,25 +39,27 @@ MODEL_LIKE: Mapping[str, tuple[tuple[str, float, float], ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What held-out rows of one estimator taught. log_offsets: kinship → ends of the interval."""
+    """What held-out rows of one estimator taught. log_offsets: kinship → ends of the interval. few: of corrections."""
 
     ledger: pd.DataFrame
     unseen: pd.DataFrame
     weights: Mapping[str, Weights]
     log_offsets: Mapping[str, Offsets]
     correlation: float
+    few: FewShot
 
 
 def held(rows: TrainingSet, recipe: Recipe, progress: Callable[[str], None]) -> Held:
     """Run every protocol on one estimator's rows."""
-    found, weights = generations_out(rows, recipe)
+    folds = generation_folds(rows, recipe)
+    found, weights = generations_out(folds)
     unseen, generation = calibrate(found, recipe.level)
     by_gpu = gpus_out(rows, recipe, weights, found)
     of_kin = by_gpu[by_gpu["sibling"]] if len(by_gpu) else by_gpu
     sibling, kin = calibrate(of_kin, recipe.level, by="gpu") if len(of_kin) else (unseen, of_kin)
     alone = generation[generation["gpu"].isin(set(by_gpu["gpu"]) - set(of_kin["gpu"]))] if len(by_gpu) else by_gpu
     seen, row = calibrate(rows_out(rows, recipe), recipe.level)
-    again = generations_out(rows, replace(recipe, seed=recipe.seed + 1))[0]
+    again = generations_out(generation_folds(rows, replace(recipe, seed=recipe.seed + 1)))[0]
     protocols = {
         "generation-out": generation,
         "generation-out, second seed": calibrate(again, recipe.level)[1] if len(again) else again,
@@ -75,7 +78,8 @@ def held(rows: TrainingSet, recipe: Recipe, progress: Callable[[str], None]) -> 
         if len(scored):
             progress(f"  {protocol}: {_summary(scored)}")
     log_offsets = {"seen": seen, "sibling": sibling, "unseen": unseen}
-    return Held(pd.concat(lines, ignore_index=True), found, weights, log_offsets, correlation(found))
+    ledger = pd.concat(lines, ignore_index=True)
+    return Held(ledger, found, weights, log_offsets, correlation(found), fewshot(folds, recipe))
 
 
 def correlation_across(unseen: Mapping[str, pd.DataFrame], within: Mapping[str, float]) -> float:

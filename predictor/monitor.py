@@ -11,7 +11,7 @@ from predictor.bundle import Bundle
 from predictor.checks import check, usable
 from predictor.dataset import training_sets
 from predictor.errors import InvalidTable
-from predictor.evaluate import predicted_rows, read_ledger
+from predictor.evaluate import cells, predicted_rows, read_ledger
 from predictor.ops.dtypes import Array
 from predictor.schema import read_table
 
@@ -34,25 +34,16 @@ def monitor(data: Path | str, bundle: Bundle) -> pd.DataFrame:
     if not scored:
         raise InvalidTable(f"{data} has no usable row that bundle {bundle.id} predicts; `predictor check` says why.")
     rows = pd.concat(scored, ignore_index=True)
-    signed = rows["predicted_s"] / rows["latency_s"] - 1
-    inside = (rows["low_s"] <= rows["latency_s"]) & (rows["latency_s"] <= rows["high_s"])
-    groups = rows.assign(signed=signed, ape=signed.abs(), inside=inside).groupby(GROUP, observed=True)
-    found = groups.agg(
-        rows=("ape", "size"),
-        mape=("ape", "mean"),
-        signed_median=("signed", "median"),
-        coverage=("inside", "mean"),
-        hits=("inside", "sum"),
-    ).reset_index()
+    found = cells(rows, GROUP)[[*GROUP, "rows", "mape", "signed_median", "coverage"]]
     ledger = read_ledger(bundle)
     ledger = ledger[(ledger["protocol"] == "rows-out") & (ledger["slice"] == "all")]
     known = ledger.assign(covered=ledger["coverage"] * ledger["rows"]).groupby(CELL)[["rows", "covered"]].sum()
     before = known.reindex(pd.MultiIndex.from_frame(found[CELL].astype(object))).reset_index(drop=True)
     drifted = [
-        _drifted(hits, rows, then, bundle.level)
-        for hits, rows, then in zip(found["hits"].tolist(), found["rows"].tolist(), before.to_numpy(), strict=True)
+        _drifted(round(coverage * count), count, then, bundle.level)
+        for coverage, count, then in zip(found["coverage"], found["rows"].tolist(), before.to_numpy(), strict=True)
     ]
-    return found.drop(columns="hits").assign(drifted=drifted)
+    return found.assign(drifted=drifted)
 
 
 def _drifted(hits: int, rows: int, before: Array, level: float) -> bool:

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from predictor.ops.dtypes import Array
-from predictor.similarity import AMPLITUDES, FLAT, Pieces, Prior, Traits, pieces, start
+from predictor.similarity import AMPLITUDES, FLAT, JITTER, Pieces, Prior, Traits, pieces, start
 
 MOST_STEPS = 40
 MOST_ROWS = 100  # of one GPU; the cost of a step rises with the cube
 LARGEST_ERROR = 1.0  # nats from the median: what is further off is an outlier, not a law
-JITTER = 1e-8
 
 
 def learn(errors: Sequence[tuple[Traits, Array]]) -> Prior:

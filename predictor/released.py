@@ -22,7 +22,7 @@ def released_roots() -> tuple[Path, ...]:
 
 def verified(folder: Path, entry: Mapping[str, Any]) -> bytes:
     """A file of a bundle after its sha256 was found to match the manifest."""
-    path = folder / Path(str(entry["file"])).name
+    path = folder / str(entry["file"])
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:

@@ -19,6 +19,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from predictor.errors import InvalidTable
+from predictor.files import whole
 from predictor.ops import FAMILIES, Op
 from predictor.ops.base import TEXT_FIELDS
 
@@ -130,19 +131,32 @@ def write_rows(
     metadata: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """As write_table for a conformed table, with number columns beside the schema's and texts about the whole."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
     table = pa.Table.from_pandas(frame, schema=ARROW_SCHEMA, preserve_index=False)
     extra = pd.DataFrame() if extra is None else extra
     for name in extra.columns:
         table = table.append_column(name, pa.array(extra[name].to_numpy(dtype=np.float64), from_pandas=True))
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
-    pq.write_table(table, partial, compression="zstd")
-    partial.replace(path)
+    with whole(Path(path)) as partial:
+        pq.write_table(table, partial, compression="zstd")
+
+
+def unmeasured(frame: pd.DataFrame) -> pd.DataFrame:
+    """As conform, for calls that may lack gpu and latency_s, which are then empty."""
+    absent: dict[str, Any] = {"gpu": "", "latency_s": np.nan}
+    return conform(frame.assign(**{name: empty for name, empty in absent.items() if name not in frame}))
 
 
 def read_table(path: Path | str, family: str | None = None) -> pd.DataFrame:
     """Read a measurement table (Parquet or CSV), optionally one family of it."""
+    return conform(_read(path, family))
+
+
+def read_shapes(path: Path | str) -> pd.DataFrame:
+    """Read a table of calls, as read_table does, but see unmeasured."""
+    return unmeasured(_read(path))
+
+
+def _read(path: Path | str, family: str | None = None) -> pd.DataFrame:
     path = Path(path)
     if not path.exists():
         raise InvalidTable(f"{path} does not exist; give a Parquet or CSV file of measurements.")
@@ -158,7 +172,7 @@ def read_table(path: Path | str, family: str | None = None) -> pd.DataFrame:
             frame = data.to_table(filter=keep).to_pandas()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InvalidTable(f"{path} cannot be read ({str(error).splitlines()[0]}); write it again.") from error
-    return conform(frame.reset_index(drop=True))
+    return frame.reset_index(drop=True)
 
 
 def parse_table(content: bytes, name: str) -> pd.DataFrame:

@@ -25,7 +25,7 @@ from predictor.ops.dtypes import Array
 from predictor.prediction import predict_op
 from predictor.report import OpLine, Report
 from predictor.request import Request
-from predictor.schema import COLUMNS, conform
+from predictor.schema import COLUMNS, unmeasured
 from predictor.similarity import NOISE, covariance, start
 
 TOKENS = (1 / 16, 1 / 4, 1.0, 4.0)  # candidates have so many times the tokens of an operator
@@ -97,7 +97,7 @@ def suggest(request: Request, bundle: Bundle, budget: int = 50) -> pd.DataFrame:
             }
         )
     frame = pd.DataFrame(rows)
-    shapes = conform(frame.assign(latency_s=np.nan)).drop(columns="latency_s")
+    shapes = unmeasured(frame).drop(columns="latency_s")
     told = [name for name in COLUMNS if name in shapes and (shapes[name].notna() & (shapes[name] != "")).any()]
     return shapes[told].assign(**{name: frame[name] for name in ("predicted_s", "cost_s", "spread_left")})
 
@@ -136,7 +136,7 @@ def _scaled(op: Op, factor: float) -> Op:
 
 def _open(name: str, engine: str, ops: list[Op], share: list[float], gpu: Gpu, bundle: Bundle) -> Open:
     op, setting, estimator = stack(ops), Setting(engine=engine), bundle.estimator(name)
-    traits = estimator.traits(op, gpu, setting)
+    traits = estimator.traits(op, gpu, setting, estimator.uncorrected(op, gpu, setting))
     prior = bundle.prior(name) or start(traits.place)
     left = covariance(traits, traits, prior)
     if correction := estimator.corrections.get(gpu.name):

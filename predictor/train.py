@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -18,9 +17,11 @@ from predictor.checks import ACCEPTED, check, usable
 from predictor.dataset import TrainingSet, thin, training_sets
 from predictor.errors import InvalidRequest, InvalidTable
 from predictor.evaluate import cells
-from predictor.fewshot import fewshot
+from predictor.fewshot import FewShot, fewshot
+from predictor.files import sha256_of
 from predictor.fit import fit
 from predictor.guard import number_fields
+from predictor.holdout import generation_folds
 from predictor.ledger import Held, correlation_across, held
 from predictor.recipe import Recipe
 from predictor.schema import conform, read_table
@@ -45,7 +46,7 @@ def train(tables: Sequence[Path], recipe: Recipe, out: Path, progress: Callable[
     found = measure(sets, recipe, progress)
     entries = {name: _release(name, sets[name], found[name], recipe, out) for name in found}
     _write_ledger(found, out)
-    priors = _write_fewshot(sets, recipe, out, progress)
+    priors = _write_fewshot({name: one.few for name, one in found.items()}, out)
     entries = {name: {**entry, **priors[name]} for name, entry in entries.items()}
     keep_specs(sorted({gpu for rows in sets.values() for gpu in rows.who["gpu"]}), out)
     manifest = {
@@ -57,8 +58,8 @@ def train(tables: Sequence[Path], recipe: Recipe, out: Path, progress: Callable[
         "recipe": {name: getattr(recipe, name) for name in recipe.__slots__},
         "gpus": sorted({gpu for entry in entries.values() for gpu in entry["references"]}),
         "tables": facts,
-        "ledger_sha256": _sha256(out / LEDGER),
-        "fewshot_sha256": _sha256(out / FEWSHOT),
+        "ledger_sha256": sha256_of(out / LEDGER),
+        "fewshot_sha256": sha256_of(out / FEWSHOT),
         "correlation_across": correlation_across(
             {name: one.unseen for name, one in found.items()}, {name: one.correlation for name, one in found.items()}
         ),
@@ -73,7 +74,7 @@ def relist(tables: Sequence[Path], folder: Path, progress: Callable[[str], None]
     opened = load_bundle(folder)
     recipe = Recipe(**opened.manifest["recipe"])
     _write_ledger(measure(read_sets(tables, recipe, progress)[1], recipe, progress), opened.path)
-    manifest = {**opened.manifest, "ledger_sha256": _sha256(opened.path / LEDGER)}
+    manifest = {**opened.manifest, "ledger_sha256": sha256_of(opened.path / LEDGER)}
     (opened.path / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return load_bundle(opened.path)
 
@@ -82,25 +83,22 @@ def relearn(tables: Sequence[Path], folder: Path, progress: Callable[[str], None
     """Learn the priors of corrections of an existing bundle again, with their curve; the estimators stay."""
     opened = load_bundle(folder)
     recipe = Recipe(**opened.manifest["recipe"])
-    priors = _write_fewshot(read_sets(tables, recipe, progress)[1], recipe, opened.path, progress)
+    few = {}
+    for name, rows in sorted(read_sets(tables, recipe, progress)[1].items()):
+        few[name] = fewshot(generation_folds(rows, recipe), recipe)
+        progress(f"{name}: errors after few rows of a new GPU measured on {len(few[name].curve)} draws")
+    priors = _write_fewshot(few, opened.path)
     entries = {name: {**entry, **priors.get(name, {})} for name, entry in opened.manifest["estimators"].items()}
-    manifest = {**opened.manifest, "estimators": entries, "fewshot_sha256": _sha256(opened.path / FEWSHOT)}
+    manifest = {**opened.manifest, "estimators": entries, "fewshot_sha256": sha256_of(opened.path / FEWSHOT)}
     (opened.path / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return load_bundle(opened.path)
 
 
-def _write_fewshot(
-    sets: Mapping[str, TrainingSet], recipe: Recipe, out: Path, progress: Callable[[str], None]
-) -> Mapping[str, Mapping[str, Any]]:
+def _write_fewshot(few: Mapping[str, FewShot], out: Path) -> Mapping[str, Mapping[str, Any]]:
     """Write what a few rows of an unseen GPU are worth; returns what the manifest says of each estimator."""
-    priors, curves = {}, []
-    for name, rows in sorted(sets.items()):
-        prior, curve = fewshot(rows, recipe)
-        priors[name] = {"prior": prior.to_json()} if prior else {}
-        curves.append(curve.assign(estimator=name))
-        progress(f"{name}: errors after few rows of a new GPU measured on {len(curve)} draws")
+    curves = [one.curve.assign(estimator=name) for name, one in few.items()]
     pd.concat(curves, ignore_index=True).round(4).to_csv(out / FEWSHOT, index=False)
-    return priors
+    return {name: {"prior": one.prior.to_json()} if one.prior else {} for name, one in few.items()}
 
 
 def read_sets(
@@ -134,7 +132,7 @@ def read_usable(path: Path, recipe: Recipe, progress: Callable[[str], None]) -> 
     if not counts.get(ACCEPTED):
         raise InvalidTable(f"{path} has no usable row; `predictor check {path}` says why.")
     kept = thin(usable(checked).reset_index(drop=True), recipe.rows_per_cell, recipe.seed)
-    return kept, {"name": Path(path).name, "sha256": _sha256(Path(path)), **counts}
+    return kept, {"name": Path(path).name, "sha256": sha256_of(Path(path)), **counts}
 
 
 def _release(name: str, rows: TrainingSet, found: Held, recipe: Recipe, out: Path) -> dict[str, Any]:
@@ -161,7 +159,7 @@ def _release(name: str, rows: TrainingSet, found: Held, recipe: Recipe, out: Pat
 
 def _saved(booster: xgboost.Booster, path: Path) -> dict[str, str]:
     booster.save_model(path)
-    return {"file": path.name, "sha256": _sha256(path)}
+    return {"file": path.name, "sha256": sha256_of(path)}
 
 
 def _ranges(rows: TrainingSet) -> dict[str, list[float]]:
@@ -176,10 +174,6 @@ def _metrics(unseen: pd.DataFrame) -> dict[str, Any]:
         return {}
     found = cells(unseen, ["gpu"])[["gpu", "rows", "mape", "roofline2_mape"]].round(4)
     return {"generation_out": found.set_index("gpu").to_dict("index")}
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _version(name: str) -> str:

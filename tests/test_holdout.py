@@ -33,7 +33,7 @@ def test_no_fit_sees_the_group_it_is_asked_for(sets: Any, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(holdout, "fit", spy)
     quick = replace(RECIPE, transfer_rounds=1, reference_rounds=1)
-    unseen, weights = holdout.generations_out(sets["pointwise"], quick)
+    unseen, weights = holdout.generations_out(holdout.generation_folds(sets["pointwise"], quick))
     assert {frozenset(GENERATIONS - generations) for generations, _ in seen} == {frozenset({g}) for g in GENERATIONS}
     seen.clear()
     by_gpu = holdout.gpus_out(sets["pointwise"], quick, weights, unseen)
@@ -46,7 +46,7 @@ def test_a_generation_ten_times_slower_is_predicted_by_the_law_of_the_others(set
     rows = sets["gemm"]
     slow = (rows.who["generation"] == "Hopper").to_numpy()
     changed = replace(rows, latency_s=np.where(slow, 10 * rows.latency_s, rows.latency_s))
-    scored, weights = holdout.generations_out(changed, RECIPE)
+    scored, weights = holdout.generations_out(holdout.generation_folds(changed, RECIPE))
     assert sum(weights[""]) == pytest.approx(1, abs=1e-3)
     assert len(scored) == len(rows.who)
     asked = scored[scored["generation"] == "Hopper"]
@@ -57,13 +57,13 @@ def test_a_generation_ten_times_slower_is_predicted_by_the_law_of_the_others(set
 
 @pytest.mark.parametrize("name", ["attention_decode", "pointwise"])
 def test_held_out_error_of_a_physical_law_is_far_below_that_of_the_bare_bound(sets: Any, name: str) -> None:
-    scored, _ = holdout.generations_out(sets[name], RECIPE)
+    scored, _ = holdout.generations_out(holdout.generation_folds(sets[name], RECIPE))
     error = {column: (scored[column] / scored["latency_s"] - 1).abs().mean() for column in ("predicted_s", "bound_s")}
     assert error["predicted_s"] < error["bound_s"] / 3
 
 
 def test_a_sibling_is_predicted_from_its_measured_sibling(sets: Any) -> None:
-    unseen, weights = holdout.generations_out(sets["gemm"], RECIPE)
+    unseen, weights = holdout.generations_out(holdout.generation_folds(sets["gemm"], RECIPE))
     kin = holdout.gpus_out(sets["gemm"], RECIPE, weights, unseen).query("sibling")
     assert (kin["predicted_s"] / kin["latency_s"] - 1).abs().mean() < 0.15
 
@@ -80,7 +80,7 @@ def test_the_two_parameter_roofline_finds_the_line_it_was_made_of(sets: Any) -> 
 
 
 def test_calibrated_intervals_cover_generations_that_had_no_say(sets: Any) -> None:
-    scored, _ = holdout.generations_out(sets["gemm"], RECIPE)
+    scored, _ = holdout.generations_out(holdout.generation_folds(sets["gemm"], RECIPE))
     offsets, rows = calibrate(scored, 0.8)
     covered = (rows["low_s"] <= rows["latency_s"]) & (rows["latency_s"] <= rows["high_s"])
     assert 0.7 < covered.mean() < 0.95

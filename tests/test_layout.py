@@ -12,7 +12,7 @@ LONGEST_FILE = 400
 # A module imports from its own layer or from lower ones; a package counts as one module.
 LAYERS = (
     ("units", "errors", "elementwise"),
-    ("gpu_spec",),
+    ("gpu_spec", "files"),
     ("recipe", "gpu", "gpu_lint", "ops", "values", "released", "gguf", "boosters"),
     ("roofline", "schema", "workloads", "kinship", "line", "interval", "cost", "engines", "topology"),
     ("memory_doubt", "memory_features", "weight_files"),
@@ -22,9 +22,9 @@ LAYERS = (
     ("reader_cli", "floors", "report", "envelope", "similarity"),
     ("prior",),
     ("correction",),
-    ("estimator",),
+    ("estimator", "dataset"),
     ("corrections",),
-    ("bundle", "dataset"),
+    ("bundle",),
     ("prediction", "fit"),
     ("op_lines", "sums"),
     ("remarks",),

@@ -9,7 +9,7 @@ from typer import Argument, Option, Typer
 
 from predictor.cli.display import percent, show
 from predictor.cli.spec import Spec
-from predictor.errors import InvalidRequest
+from predictor.files import needs_folder, whole
 
 NUMBER = r"(?<!\S)\d[\d.,]*(?=\s)"  # reasons that differ in a number only are counted together
 
@@ -30,8 +30,8 @@ def check(
     from predictor.checks import check as checked_rows
     from predictor.schema import read_table
 
-    if out is not None and not out.absolute().parent.is_dir():
-        raise InvalidRequest(f"{out.parent} is not a folder; create it or choose another --out.")
+    if out is not None:
+        needs_folder(out)
     checked = checked_rows(read_table(table))
     kinds = checked.assign(reason=checked["reason"].str.replace(NUMBER, "…", regex=True))
     counts = kinds.groupby(["status", "reason"], observed=True).size().rename("rows").reset_index()
@@ -44,7 +44,6 @@ def check(
         title=f"{table}: {len(checked):,} rows",
     )
     if out is not None:
-        partial = out.with_name(out.name + ".partial")
-        checked.to_parquet(partial, index=False)
-        partial.replace(out)
+        with whole(out) as partial:
+            checked.to_parquet(partial, index=False)
         print(f"{len(checked):,} rows in {out}")

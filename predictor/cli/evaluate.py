@@ -11,6 +11,7 @@ from typer import Argument, Option, Typer
 from predictor.cli.display import percent, show
 from predictor.cli.spec import Spec
 from predictor.errors import InvalidRequest
+from predictor.files import needs_folder, whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,8 +54,8 @@ def evaluate(
     if (table is None) != ledger:
         raise InvalidRequest("give either a table of measurements or --ledger.")
     opened = load_bundle(bundle)
-    if out is not None and not out.absolute().parent.is_dir():
-        raise InvalidRequest(f"{out.parent} is not a folder; create it or choose another --json.")
+    if out is not None:
+        needs_folder(out, "--json")
     cells = _chosen(cells_of(table, opened) if table else read_ledger(opened), family, gpu)
     if ledger:
         _show_ledger(cells)
@@ -62,9 +63,9 @@ def evaluate(
         _show_cells(cells)
         _show_summary(cells)
     if out is not None:
-        partial = out.with_name(out.name + ".partial")
-        partial.write_text(json.dumps(cells_to_json(cells, opened), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        partial.replace(out)
+        text = json.dumps(cells_to_json(cells, opened), indent=1, allow_nan=False) + "\n"
+        with whole(out) as partial:
+            partial.write_text(text, encoding="utf-8")
         print(f"{len(cells)} cells in {out}")
 
 

@@ -149,7 +149,10 @@ def _row(op: Op, gpu: Any, note: str, engine: str, bundle: Any) -> dict[str, Any
     from predictor.guard import nearest
     from predictor.prediction import predict_op
 
-    found = predict_op(op, gpu, Setting(engine=engine), bundle)
+    setting, before = Setting(engine=engine), {}
+    found = predict_op(op, gpu, setting, bundle)
+    if gpu.name in bundle.calibrated:
+        before["uncalibrated_s"] = float(predict_op(op, gpu, setting, bundle.uncalibrated()).latency_s[0])
     latency_s, low_s, high_s, bound_s = (
         float(np.ravel(x)[0]) for x in (found.latency_s, found.low_s, found.high_s, found.bound_s)
     )
@@ -169,20 +172,10 @@ def _row(op: Op, gpu: Any, note: str, engine: str, bundle: Any) -> dict[str, Any
         "flop_per_s": float(np.ravel(op.flops())[0]) / latency_s,
         "bytes_per_s": float(np.ravel(moved)[0]) / latency_s,
         "basis": found.basis,
-        **({"uncalibrated_s": before} if (before := _uncalibrated(op, gpu, engine, bundle)) else {}),
+        **before,
         "bundle": bundle.id,
         "interval_level": bundle.level,
         "nearest_gpu": nearest(gpu, tuple(bundle.manifest["gpus"])),
         "notes": [note] * bool(note) + beyond,
         "error": None,
     }
-
-
-def _uncalibrated(op: Op, gpu: Any, engine: str, bundle: Any) -> float:
-    """Seconds without the rows that a user measured on the GPU; 0 where there are none."""
-    from predictor.features import Setting
-    from predictor.prediction import predict_op
-
-    if gpu.name not in bundle.calibrated:
-        return 0.0
-    return float(predict_op(op, gpu, Setting(engine=engine), bundle.uncalibrated()).latency_s[0])

@@ -61,21 +61,21 @@ def _predict(
     load_xgboost()
     reports = [answer(request, opened, found) for request in requests]
     before = opened.uncalibrated()
-    earlier = {
-        at: answer(request, before, found)
-        for at, (request, report) in enumerate(zip(requests, reports, strict=True))
-        if report.gpu.name in opened.calibrated
-    }
+    earlier = [
+        answer(request, before, found) if report.gpu.name in opened.calibrated else None
+        for request, report in zip(requests, reports, strict=True)
+    ]
     if json:
         rows = [_row(report, explain) for report in reports]
-        show_json(
-            [{**row, "uncalibrated": _row(earlier[i], explain)} if i in earlier else row for i, row in enumerate(rows)]
-        )
+        for row, uncalibrated in zip(rows, earlier, strict=True):
+            if uncalibrated:
+                row["uncalibrated"] = _row(uncalibrated, explain)
+        show_json(rows)
         return
     _show_reports(reports)
-    if earlier:
+    if any(earlier):
         print("without the calibration:")
-        _show_reports(list(earlier.values()))
+        _show_reports([report for report in earlier if report])
     print(f"Bundle {opened.id}; in brackets the interval at the {opened.level:.0%} level.")
     for note in dict.fromkeys(note for report in reports for note in report.notes):
         print(f"Note: {note}")

@@ -10,7 +10,7 @@ from typer import Option, Typer
 from predictor.boosters import load_xgboost
 from predictor.cli.display import duration, percent, show
 from predictor.cli.request_options import add_command
-from predictor.errors import InvalidRequest
+from predictor.files import needs_folder, whole
 from predictor.request import Request
 
 UNSHOWN = ("family", "gpu", "engine", "timing", "predicted_s", "cost_s", "spread_left")
@@ -34,8 +34,8 @@ def _suggest(
     from predictor.bundle import load_bundle
     from predictor.suggest import suggest
 
-    if out is not None and not out.absolute().parent.is_dir():
-        raise InvalidRequest(f"{out.parent} is not a folder; create it or choose another --out.")
+    if out is not None:
+        needs_folder(out)
     request, opened = Request(model=model, gpu=gpu, **settings), load_bundle(bundle)
     load_xgboost()
     found = suggest(request, opened, budget)
@@ -57,9 +57,8 @@ def _suggest(
     )
     print("spread left: standard deviation of the workload's error after this and the rows above, over that before.")
     if out is not None:
-        partial = out.with_name(out.name + ".partial")
-        found.to_csv(partial, index=False)
-        partial.replace(out)
+        with whole(out) as partial:
+            found.to_csv(partial, index=False)
         print(f"{len(found)} shapes in {out}; `predictor bench --shapes {out}` measures them")
 
 
