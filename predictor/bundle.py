@@ -31,6 +31,7 @@ FORMAT = 2
 MANIFEST = "bundle.json"
 LEDGER = "ledger.csv"
 FEWSHOT = "fewshot.csv"
+CURVES = "curves.csv"  # of learning; bundles up to base-4 have none
 SPECS = "gpus"  # folder of the specs of GPUs that the catalogue lacks
 CALIBRATION = "calibration"  # of the manifest: the rows that a user measured, and on which GPUs
 DEFAULT_BUNDLE = "base-4"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from predictor.errors import InvalidRequest
 
@@ -22,6 +24,46 @@ def whole(path: Path) -> Iterator[Path]:
     partial = path.with_name(path.name + ".partial")
     yield partial
     partial.replace(path)
+
+
+def needs_place(out: Path) -> None:
+    """Raise where no folder can be written at `out`, before time is spent on what goes into it."""
+    if out.exists() and not out.is_dir():
+        raise InvalidRequest(f"{out} is a file; give a folder.")
+    place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
+    with _disk(out), TemporaryDirectory(dir=place):
+        pass
+
+
+@contextmanager
+def whole_folder(out: Path, last: str) -> Iterator[Path]:
+    """A folder beside `out` to write to, which takes its place once it is complete.
+
+    What `out` holds already stays; then the file `last` is moved in after all others, and before it is there the
+    folder is not what it is to be.
+    """
+    with _disk(out):
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as scratch:
+            folder = Path(scratch) / "whole"
+            folder.mkdir()
+            yield folder
+            if out.is_dir() and any(out.iterdir()):
+                shutil.copytree(folder, out, dirs_exist_ok=True, ignore=lambda _, names: {last} & set(names))
+                (folder / last).replace(out / last)
+            else:
+                if out.is_dir():
+                    out.rmdir()
+                folder.rename(out)
+
+
+@contextmanager
+def _disk(out: Path) -> Iterator[None]:
+    """Says what the disk refuses as an error of this package."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidRequest(f"{out} cannot be written ({error.strerror or error}); give another folder.") from None
 
 
 def sha256_of(file: Path) -> str:

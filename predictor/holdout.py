@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from predictor.dataset import TrainingSet, drawn_per_cell
+from predictor.curves import COLUMNS as CURVE
+from predictor.curves import learning_curves
+from predictor.dataset import TrainingSet, balanced_rows, drawn_per_cell
 from predictor.estimator import Estimator, Views, Weights, mix
 from predictor.fit import fit
 from predictor.gpu import get_gpu
@@ -75,10 +77,20 @@ def gpus_out(rows: TrainingSet, recipe: Recipe, weights: Mapping[str, Weights], 
     return pd.DataFrame(pd.concat(parts, ignore_index=True))
 
 
-def rows_out(rows: TrainingSet, recipe: Recipe) -> pd.DataFrame:
-    """A fifth of the rows of GPUs in training, predicted from the rest."""
+def rows_out(rows: TrainingSet, recipe: Recipe) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A fifth of the rows of GPUs in training, predicted from the rest, and the learning curves of that fit."""
     out = np.random.default_rng(recipe.seed).random(len(rows.who)) < 0.2
-    return _fold_and_score(rows, out & scored_rows(rows, recipe), ~out, recipe, SINGLE)
+    known, asked = rows.take(~out), rows.take(out & scored_rows(rows, recipe))
+    estimator = replace(fit(known, recipe), weights=SINGLE)
+    fitted = known.take(balanced_rows(known.who, recipe.rows_per_estimator, recipe.seed))
+    return _score(estimator, asked), learning_curves(estimator, {"fitted": fitted, "held-out rows": asked})
+
+
+def curve_of_generations(folds: Sequence[Fold]) -> pd.DataFrame:
+    """Learning curve of the transfer trees on generations they never saw, the mean over `folds`."""
+    found = [learning_curves(fold.estimator, {"held-out generations": fold.test}, ("transfer",)) for fold in folds]
+    every = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=CURVE)
+    return every.groupby(CURVE[:-1], sort=False)["rmse"].mean().reset_index()
 
 
 def split_out(rows: TrainingSet, recipe: Recipe, test: NDArray[np.bool_], train: NDArray[np.bool_]) -> pd.DataFrame:

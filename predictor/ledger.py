@@ -15,7 +15,7 @@ from predictor.dataset import TrainingSet
 from predictor.estimator import Weights
 from predictor.evaluate import cells
 from predictor.fewshot import FewShot, fewshot
-from predictor.holdout import generation_folds, generations_out, gpus_out, rows_out, split_out
+from predictor.holdout import curve_of_generations, generation_folds, generations_out, gpus_out, rows_out, split_out
 from predictor.interval import Offsets
 from predictor.recipe import Recipe
 
@@ -39,7 +39,11 @@ MODEL_LIKE: Mapping[str, tuple[tuple[str, float, float], ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What held-out rows of one estimator taught. log_offsets: kinship → ends of the interval. few: of corrections."""
+    """What held-out rows of one estimator taught.
+
+    ledger: cells of errors. unseen: rows of generations held out, as predicted, with the ends of their intervals.
+    log_offsets: kinship → ends of the interval. few: of corrections. curves: of learning.
+    """
 
     ledger: pd.DataFrame
     unseen: pd.DataFrame
@@ -47,6 +51,7 @@ class Held:
     log_offsets: Mapping[str, Offsets]
     correlation: float
     few: FewShot
+    curves: pd.DataFrame
 
 
 def held(rows: TrainingSet, recipe: Recipe, progress: Callable[[str], None]) -> Held:
@@ -58,7 +63,8 @@ def held(rows: TrainingSet, recipe: Recipe, progress: Callable[[str], None]) -> 
     of_kin = by_gpu[by_gpu["sibling"]] if len(by_gpu) else by_gpu
     sibling, kin = calibrate(of_kin, recipe.level, by="gpu") if len(of_kin) else (unseen, of_kin)
     alone = generation[generation["gpu"].isin(set(by_gpu["gpu"]) - set(of_kin["gpu"]))] if len(by_gpu) else by_gpu
-    seen, row = calibrate(rows_out(rows, recipe), recipe.level)
+    of_rows, curves = rows_out(rows, recipe)
+    seen, row = calibrate(of_rows, recipe.level)
     again = generations_out(generation_folds(rows, replace(recipe, seed=recipe.seed + 1)))[0]
     protocols = {
         "generation-out": generation,
@@ -79,7 +85,8 @@ def held(rows: TrainingSet, recipe: Recipe, progress: Callable[[str], None]) -> 
             progress(f"  {protocol}: {_summary(scored)}")
     log_offsets = {"seen": seen, "sibling": sibling, "unseen": unseen}
     ledger = pd.concat(lines, ignore_index=True)
-    return Held(ledger, found, weights, log_offsets, correlation(found), fewshot(folds, recipe))
+    curves = pd.concat([curves, curve_of_generations(folds)], ignore_index=True)
+    return Held(ledger, generation, weights, log_offsets, correlation(found), fewshot(folds, recipe), curves)
 
 
 def correlation_across(unseen: Mapping[str, pd.DataFrame], within: Mapping[str, float]) -> float:

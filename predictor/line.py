@@ -28,5 +28,5 @@ def fit_line(dtypes: NDArray[np.object_], bound_s: Array, latency_s: Array) -> L
 
 def line_s(line: Line, dtypes: NDArray[np.object_], bound_s: Array) -> Array:
     """Seconds per call, (n_calls,)."""
-    c0, c1 = np.array([line.get(str(dtype), line[""]) for dtype in dtypes]).T
+    c0, c1 = np.array([line.get(str(dtype), line[""]) for dtype in dtypes]).reshape(-1, 2).T
     return np.asarray(c0 + c1 * bound_s)

@@ -4,78 +4,94 @@ from __future__ import annotations
 
 import json
 import platform
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from predictor.bundle import FEWSHOT, FORMAT, LEDGER, MANIFEST, Bundle, keep_specs, load_bundle
-from predictor.checks import ACCEPTED, check, usable
-from predictor.dataset import TrainingSet, thin, training_sets
-from predictor.errors import InvalidRequest, InvalidTable
-from predictor.evaluate import cells
+from predictor.bundle import CURVES, FEWSHOT, FORMAT, LEDGER, MANIFEST, Bundle, keep_specs, load_bundle
+from predictor.dataset import TrainingSet
+from predictor.entries import prior_entry, write_estimator
+from predictor.errors import InvalidRequest
 from predictor.fewshot import FewShot, fewshot
-from predictor.files import sha256_of
+from predictor.files import needs_place, sha256_of, whole, whole_folder
 from predictor.fit import fit
-from predictor.guard import number_fields
 from predictor.holdout import generation_folds
 from predictor.ledger import Held, correlation_across, held
 from predictor.recipe import Recipe
-from predictor.schema import conform, read_table
-
-if TYPE_CHECKING:
-    import xgboost
+from predictor.tables import read_sets
 
 LIBRARIES = ("gpu-predictor", "xgboost-cpu", "numpy", "pandas", "scikit-learn")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A training run: the bundle that it made, and what a bundle does not hold.
+
+    sets, held: rows in training and what was held out, by estimator. began_s, ended_s: Unix time.
+    """
+
+    bundle: Bundle
+    sets: Mapping[str, TrainingSet]
+    held: Mapping[str, Held]
+    began_s: float
+    ended_s: float
 
 
 def train(tables: Sequence[Path], recipe: Recipe, out: Path, progress: Callable[[str], None] = print) -> Bundle:
     """Fit every estimator the tables have rows for and write the bundle to the folder `out`.
 
     Whole generations are held out in turn for the ledger and the intervals; the released estimators see all rows.
-    The manifest is written last, so that a folder without it is no bundle.
+    The folder appears whole or not at all.
     """
-    out = Path(out)
+    return train_run(tables, recipe, out, progress).bundle
+
+
+def train_run(tables: Sequence[Path], recipe: Recipe, out: Path, progress: Callable[[str], None] = print) -> Run:
+    """As train, for those who also want to see what was held out. Nothing is written before all is fitted."""
+    began_s, out = time.time(), Path(out)
     if (out / MANIFEST).exists():
         raise InvalidRequest(f"{out} holds a bundle already; give another folder or remove it.")
+    needs_place(out)
     facts, sets = read_sets(tables, recipe, progress)
-    out.mkdir(parents=True, exist_ok=True)
     found = measure(sets, recipe, progress)
-    entries = {name: _release(name, sets[name], found[name], recipe, out) for name in found}
-    _write_ledger(found, out)
-    priors = _write_fewshot({name: one.few for name, one in found.items()}, out)
-    entries = {name: {**entry, **priors[name]} for name, entry in entries.items()}
-    keep_specs(sorted({gpu for rows in sets.values() for gpu in rows.who["gpu"]}), out)
-    manifest = {
-        "format": FORMAT,
-        "id": recipe.id,
-        "level": recipe.level,
-        "python": platform.python_version(),
-        "libraries": {name: _version(name) for name in LIBRARIES},
-        "recipe": {name: getattr(recipe, name) for name in recipe.__slots__},
-        "gpus": sorted({gpu for entry in entries.values() for gpu in entry["references"]}),
-        "tables": facts,
-        "ledger_sha256": sha256_of(out / LEDGER),
-        "fewshot_sha256": sha256_of(out / FEWSHOT),
-        "correlation_across": correlation_across(
-            {name: one.unseen for name, one in found.items()}, {name: one.correlation for name, one in found.items()}
-        ),
-        "estimators": entries,
-    }
-    (out / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    return load_bundle(out)
+    fitted = {name: fit(sets[name], recipe) for name in found}
+    with whole_folder(out, last=MANIFEST) as folder:
+        entries = {name: write_estimator(fitted[name], sets[name], found[name], folder) for name in found}
+        keep_specs(sorted({gpu for rows in sets.values() for gpu in rows.who["gpu"]}), folder)
+        manifest = {
+            "format": FORMAT,
+            "id": recipe.id,
+            "level": recipe.level,
+            "python": platform.python_version(),
+            "libraries": {name: _version(name) for name in LIBRARIES},
+            "recipe": {name: getattr(recipe, name) for name in recipe.__slots__},
+            "gpus": sorted({gpu for entry in entries.values() for gpu in entry["references"]}),
+            "tables": facts,
+            **_write_ledger(found, folder),
+            **_write_fewshot({name: one.few for name, one in found.items()}, folder),
+            **_write_curves(found, folder),
+            "correlation_across": correlation_across(
+                {name: one.unseen for name, one in found.items()},
+                {name: one.correlation for name, one in found.items()},
+            ),
+            "estimators": entries,
+        }
+        _write_manifest(manifest, folder)
+    return Run(load_bundle(out), sets, found, began_s, time.time())
 
 
 def relist(tables: Sequence[Path], folder: Path, progress: Callable[[str], None] = print) -> Bundle:
     """Measure the ledger of an existing bundle again, with its own recipe; the estimators stay."""
     opened = load_bundle(folder)
     recipe = Recipe(**opened.manifest["recipe"])
-    _write_ledger(measure(read_sets(tables, recipe, progress)[1], recipe, progress), opened.path)
-    manifest = {**opened.manifest, "ledger_sha256": sha256_of(opened.path / LEDGER)}
-    (opened.path / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    found = measure(read_sets(tables, recipe, progress)[1], recipe, progress)
+    manifest = {**opened.manifest, **_write_ledger(found, opened.path), **_write_curves(found, opened.path)}
+    _write_manifest(manifest, opened.path)
     return load_bundle(opened.path)
 
 
@@ -87,28 +103,11 @@ def relearn(tables: Sequence[Path], folder: Path, progress: Callable[[str], None
     for name, rows in sorted(read_sets(tables, recipe, progress)[1].items()):
         few[name] = fewshot(generation_folds(rows, recipe), recipe)
         progress(f"{name}: errors after few rows of a new GPU measured on {len(few[name].curve)} draws")
-    priors = _write_fewshot(few, opened.path)
-    entries = {name: {**entry, **priors.get(name, {})} for name, entry in opened.manifest["estimators"].items()}
-    manifest = {**opened.manifest, "estimators": entries, "fewshot_sha256": sha256_of(opened.path / FEWSHOT)}
-    (opened.path / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    entries = dict(opened.manifest["estimators"])
+    entries |= {name: {**entries[name], **prior_entry(one.prior)} for name, one in few.items() if name in entries}
+    manifest = {**opened.manifest, "estimators": entries, **_write_fewshot(few, opened.path)}
+    _write_manifest(manifest, opened.path)
     return load_bundle(opened.path)
-
-
-def _write_fewshot(few: Mapping[str, FewShot], out: Path) -> Mapping[str, Mapping[str, Any]]:
-    """Write what a few rows of an unseen GPU are worth; returns what the manifest says of each estimator."""
-    curves = [one.curve.assign(estimator=name) for name, one in few.items()]
-    pd.concat(curves, ignore_index=True).round(4).to_csv(out / FEWSHOT, index=False)
-    return {name: {"prior": one.prior.to_json()} if one.prior else {} for name, one in few.items()}
-
-
-def read_sets(
-    tables: Sequence[Path], recipe: Recipe, progress: Callable[[str], None]
-) -> tuple[list[Mapping[str, Any]], Mapping[str, TrainingSet]]:
-    """What the manifest says of each table, and one training set per estimator from the usable rows of all."""
-    kept = [read_usable(table, recipe, progress) for table in tables]
-    return [facts for _, facts in kept], training_sets(
-        conform(pd.concat([rows for rows, _ in kept], ignore_index=True))
-    )
 
 
 def measure(sets: Mapping[str, TrainingSet], recipe: Recipe, progress: Callable[[str], None]) -> Mapping[str, Held]:
@@ -120,60 +119,32 @@ def measure(sets: Mapping[str, TrainingSet], recipe: Recipe, progress: Callable[
     return found
 
 
-def _write_ledger(found: Mapping[str, Held], out: Path) -> None:
-    pd.concat([one.ledger for one in found.values()], ignore_index=True).round(4).to_csv(out / LEDGER, index=False)
+def _write_ledger(found: Mapping[str, Held], out: Path) -> dict[str, str]:
+    return _write_csv(pd.concat([one.ledger for one in found.values()], ignore_index=True), out / LEDGER)
 
 
-def read_usable(path: Path, recipe: Recipe, progress: Callable[[str], None]) -> tuple[pd.DataFrame, Mapping[str, Any]]:
-    """The accepted rows of one table, thinned per cell, and what the manifest says of the table."""
-    checked = check(read_table(path))
-    counts = {str(k): int(v) for k, v in checked["status"].value_counts().items()}
-    progress(f"{path}: " + ", ".join(f"{v} {k}" for k, v in counts.items()))
-    if not counts.get(ACCEPTED):
-        raise InvalidTable(f"{path} has no usable row; `predictor check {path}` says why.")
-    kept = thin(usable(checked).reset_index(drop=True), recipe.rows_per_cell, recipe.seed)
-    return kept, {"name": Path(path).name, "sha256": sha256_of(Path(path)), **counts}
+def _write_fewshot(few: Mapping[str, FewShot], out: Path) -> dict[str, str]:
+    """What a few rows of an unseen GPU are worth."""
+    curves = [one.curve.assign(estimator=name) for name, one in few.items()]
+    return _write_csv(pd.concat(curves, ignore_index=True), out / FEWSHOT)
 
 
-def _release(name: str, rows: TrainingSet, found: Held, recipe: Recipe, out: Path) -> dict[str, Any]:
-    """Fit on all rows, save, and describe one estimator."""
-    estimator = fit(rows, recipe)
-    large = rows.bound_s > np.median(rows.bound_s)
-    return {
-        "transfer": _saved(estimator.transfer, out / f"{name}.transfer.ubj"),
-        "reference": _saved(estimator.reference, out / f"{name}.reference.ubj"),
-        "rows": len(rows.who),
-        "features": list(rows.table.names),
-        "floors": {key: [round(x, 4) for x in pair] for key, pair in estimator.floors.items()},
-        "line": estimator.line,
-        "references": {gpu: sorted(groups) for gpu, groups in estimator.references.items()},
-        "generations": sorted(rows.who["generation"].unique()),
-        "weights": {name: list(weights) for name, weights in found.weights.items()},
-        "ranges": _ranges(rows),
-        "worst_share": float(np.quantile((rows.bound_s / rows.latency_s)[large], 0.02)),
-        "log_offsets": found.log_offsets,
-        "correlation": found.correlation,
-        "metrics": _metrics(found.unseen),
-    }
+def _write_curves(found: Mapping[str, Held], out: Path) -> dict[str, str]:
+    """How the trees learned."""
+    curves = [one.curves.assign(estimator=name) for name, one in found.items()]
+    return _write_csv(pd.concat(curves, ignore_index=True), out / CURVES)
 
 
-def _saved(booster: xgboost.Booster, path: Path) -> dict[str, str]:
-    booster.save_model(path)
-    return {"file": path.name, "sha256": sha256_of(path)}
+def _write_csv(table: pd.DataFrame, path: Path) -> dict[str, str]:
+    """Write a table with few digits; returns what the manifest says of it."""
+    with whole(path) as partial:
+        table.round(4).to_csv(partial, index=False)
+    return {f"{path.stem}_sha256": sha256_of(path)}
 
 
-def _ranges(rows: TrainingSet) -> dict[str, list[float]]:
-    """Least and most of every number field of the measured calls."""
-    op, _ = rows.calls(np.arange(len(rows.who)))
-    return {name: [float(np.min(getattr(op, name))), float(np.max(getattr(op, name)))] for name in number_fields(op)}
-
-
-def _metrics(unseen: pd.DataFrame) -> dict[str, Any]:
-    """Generation-out error per GPU, for the manifest."""
-    if unseen.empty:
-        return {}
-    found = cells(unseen, ["gpu"])[["gpu", "rows", "mape", "roofline2_mape"]].round(4)
-    return {"generation_out": found.set_index("gpu").to_dict("index")}
+def _write_manifest(manifest: Mapping[str, Any], folder: Path) -> None:
+    with whole(folder / MANIFEST) as partial:
+        partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
 def _version(name: str) -> str:
