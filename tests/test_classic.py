@@ -120,7 +120,8 @@ def test_every_class_but_qwen_s_is_compared() -> None:
 
 @pytest.mark.parametrize(("model_type", "config", "count"), CONFIGS)
 def test_transformers_agrees(model_type: str, config: dict[str, Any], count: int) -> None:
-    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    cure = "pip install 'gpu-predictor[simulator]'"
+    torch, transformers = (pytest.importorskip(name, reason=cure) for name in ("torch", "transformers"))
     with torch.device("meta"):
         whole = transformers.AutoConfig.for_model(model_type=model_type, **config)
         model = transformers.AutoModelForCausalLM.from_config(whole)

@@ -27,7 +27,7 @@ TINY_TIED = {**TINY, "num_key_value_heads": 2, "head_dim": 32, "vocab_size": 800
 @pytest.fixture(scope="module")
 def simulator() -> Any:
     for name in ("torch", "transformers", "peft"):
-        pytest.importorskip(name, reason="simulating needs torch, transformers and peft")
+        pytest.importorskip(name, reason="pip install 'gpu-predictor[simulator]'")
     return importlib.import_module("memory_simulator")
 
 

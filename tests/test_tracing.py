@@ -23,7 +23,7 @@ if HAS_TORCH:
 
 needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="torch is not installed; pip install 'gpu-predictor[torch]'")
 needs_transformers = pytest.mark.skipif(
-    not (HAS_TORCH and HAS_TRANSFORMERS), reason="torch or transformers is not installed"
+    not (HAS_TORCH and HAS_TRANSFORMERS), reason="pip install 'gpu-predictor[simulator]'"
 )
 VOCAB = 100
 

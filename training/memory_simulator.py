@@ -2,7 +2,7 @@
 
     python training/memory_simulator.py --n 6000 --seed 0 --out rows.csv [--shard 1/4] [--max-seconds 3600]
 
-Needs PyTorch, transformers and PEFT (builds for the CPU do). A step runs without data while each allocation is recorded
+Needs the extra `simulator` (PyTorch's build for CPUs does). A step runs without data while each allocation is recorded
 (allocation_tracker.py, cuda_emulation.py); what was recorded is replayed through a model of CUDA's caching allocator
 (allocation_replay.py, caching_allocator.py), training steps three times, since what earlier steps left cached decides
 what the next one reserves. Specs are those of memory_specs.py; one row each is appended to the file as it comes, with
