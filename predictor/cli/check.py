@@ -1,9 +1,10 @@
-"""predictor check: which rows of a measurement table obey physics, and why the others do not."""
+"""predictor check: which rows of a table obey physics, and why the others do not."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option, Typer
 
@@ -11,7 +12,10 @@ from predictor.cli.display import percent, show
 from predictor.cli.spec import Spec
 from predictor.files import needs_folder, whole
 
-NUMBER = r"(?<!\S)\d[\d.,]*(?=\s)"  # reasons that differ in a number only are counted together
+if TYPE_CHECKING:
+    import pandas as pd
+
+Page = Annotated[Path | None, Option("--report", metavar="DOCTOR.html", help="Write the verdicts as an HTML page.")]
 
 
 def add(app: Typer) -> None:
@@ -20,30 +24,56 @@ def add(app: Typer) -> None:
 
 
 def check(
-    table: Annotated[Path, Argument(help="Parquet or CSV file of measurements (columns: predictor.schema).")],
+    table: Annotated[
+        Path, Argument(help="Parquet or CSV file of measurements (columns: predictor.schema) or runs (predictor.runs).")
+    ],
     out: Annotated[
         Path | None, Option(metavar="CHECKED.parquet", help="Write all rows with status and reason.")
     ] = None,
+    report: Page = None,
     spec: Spec = None,
 ) -> None:
     """Which rows of a table obey physics, and why not."""
-    from predictor.checks import check as checked_rows
-    from predictor.schema import read_table
+    from predictor.verdicts import checked_table
 
-    if out is not None:
-        needs_folder(out)
-    checked = checked_rows(read_table(table))
-    kinds = checked.assign(reason=checked["reason"].str.replace(NUMBER, "…", regex=True))
-    counts = kinds.groupby(["status", "reason"], observed=True).size().rename("rows").reset_index()
+    need_folders(out, report)
+    checked = checked_table(table)
+    show_verdicts(checked, str(table))
+    write_verdicts(checked, str(table), out, report)
+
+
+def need_folders(out: Path | None, report: Path | None) -> None:
+    """Raise where a file that is to be written has no folder."""
+    for file, option in ((out, "--out"), (report, "--report")):
+        if file is not None:
+            needs_folder(file, option)
+
+
+def show_verdicts(checked: pd.DataFrame, title: str) -> None:
+    """Print how many rows are accepted, flagged or rejected, and why."""
+    from predictor.verdicts import reasons
+
     show(
         [">rows", ">share", "status", "reason"],
         [
-            [f"{line['rows']:,}", percent(line["rows"] / len(checked)), str(line["status"]), str(line["reason"])]
-            for line in counts.sort_values("rows", ascending=False).to_dict("records")
+            [f"{line['rows']:,}", percent(line["share"]), str(line["status"]), str(line["reason"])]
+            for line in reasons(checked)
         ],
-        title=f"{table}: {len(checked):,} rows",
+        title=f"{title}: {len(checked):,} row{'s' * (len(checked) != 1)}",
     )
+
+
+def write_verdicts(
+    checked: pd.DataFrame, title: str, out: Path | None, report: Path | None, unread: Sequence[str] = ()
+) -> None:
+    """Write the checked rows and the page, where they are asked for."""
     if out is not None:
         with whole(out) as partial:
             checked.to_parquet(partial, index=False)
         print(f"{len(checked):,} rows in {out}")
+    if report is not None:
+        from predictor.verdict_page import page
+
+        with whole(report) as partial:
+            partial.write_text(page(checked, title, unread), encoding="utf-8")
+        print(f"the page is {report}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option, Typer
 
@@ -15,6 +16,8 @@ from predictor.files import needs_folder, whole
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from predictor.bundle import Bundle
 
 ERRORS = {
     "mape": "error",
@@ -27,6 +30,8 @@ ERRORS = {
     "roofline2_mape": "roofline2",
 }
 
+FIGURES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "E2E", "tokens_per_s": "tokens/s"}
+
 
 def add(app: Typer) -> None:
     """Add the command."""
@@ -35,7 +40,8 @@ def add(app: Typer) -> None:
 
 def evaluate(
     table: Annotated[
-        Path | None, Argument(help="Parquet or CSV file of measurements (columns: predictor.schema).")
+        Path | None,
+        Argument(help="Parquet or CSV file of measurements (columns: predictor.schema) or runs (predictor.runs)."),
     ] = None,
     ledger: Annotated[
         bool, Option("--ledger", help="Show the errors on held-out GPUs that came with the bundle.")
@@ -50,42 +56,78 @@ def evaluate(
     from predictor.bundle import load_bundle
     from predictor.evaluate import cells_to_json, read_ledger
     from predictor.evaluate import evaluate as cells_of
+    from predictor.runs import holds_runs
 
     if (table is None) != ledger:
         raise InvalidRequest("give either a table of measurements or --ledger.")
     opened = load_bundle(bundle)
     if out is not None:
         needs_folder(out, "--json")
+    if table is not None and holds_runs(table):
+        cells = _run_errors(table, opened, family, gpu)
+        return _write(cells_to_json(cells, opened), out)
     cells = _chosen(cells_of(table, opened) if table else read_ledger(opened), family, gpu)
     if ledger:
         _show_ledger(cells)
     else:
         _show_cells(cells)
         _show_summary(cells)
+    _write(cells_to_json(cells, opened), out)
+
+
+def _write(found: dict[str, Any], out: Path | None) -> None:
     if out is not None:
-        text = json.dumps(cells_to_json(cells, opened), indent=1, allow_nan=False) + "\n"
         with whole(out) as partial:
-            partial.write_text(text, encoding="utf-8")
-        print(f"{len(cells)} cells in {out}")
+            partial.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        print(f"{len(found['cells'])} cells in {out}")
+
+
+def _run_errors(table: Path, bundle: Bundle, family: str, gpu: str) -> pd.DataFrame:
+    """Print the errors of whole runs, and what of them is not predicted."""
+    from predictor.run_errors import run_errors
+
+    if family:
+        raise InvalidRequest(f'family is "{family}"; {table} holds whole runs. Leave it out.')
+    found, unpredicted = run_errors(table, bundle)
+    for why, count in unpredicted.most_common():
+        print(f"not predicted, {count:,} run{'s' * (count > 1)}: {why}", file=sys.stderr)
+    found = _of_gpu(found, gpu) if gpu else found
+    show(
+        ["model", "GPU", "engine", "figure", ">runs", ">error", ">signed", ">in interval"],
+        [
+            [
+                *(str(cell[name]) for name in ("model", "gpu", "engine")),
+                FIGURES[cell["figure"]],
+                f"{cell['rows']:,}",
+                *(percent(cell[name]) for name in ("mape", "signed_median", "coverage")),
+            ]
+            for cell in found.to_dict("records")
+        ],
+        title=f"{table} against bundle {bundle.id}, whose intervals are at the {bundle.level:.0%} level",
+    )
+    return found
 
 
 def _chosen(cells: pd.DataFrame, family: str, gpu: str) -> pd.DataFrame:
-    from predictor.gpu import get_gpu
-    from predictor.guard import nearest
-
     if family and family not in set(cells["family"]):
         known = ", ".join(sorted(set(cells["family"])))
         raise InvalidRequest(f'family is "{family}"; the table has {known}.')
     kept = cells[cells["family"] == family] if family else cells
-    if gpu:
-        wanted = get_gpu(gpu).name
-        names = kept["gpu"].map({name: get_gpu(name).name for name in kept["gpu"].unique()})
-        if wanted not in set(names):
-            near = nearest(get_gpu(gpu), tuple(sorted(set(names))))
-            known = ", ".join(sorted(set(names)))
-            raise InvalidRequest(f'gpu is "{gpu}"; measured are {known}; the nearest is {near}.')
-        kept = kept[names == wanted]
-    return kept.reset_index(drop=True)
+    return (_of_gpu(kept, gpu) if gpu else kept).reset_index(drop=True)
+
+
+def _of_gpu(cells: pd.DataFrame, gpu: str) -> pd.DataFrame:
+    """The cells of one GPU, whatever it is called in them."""
+    from predictor.gpu import get_gpu
+    from predictor.guard import nearest
+
+    wanted = get_gpu(gpu).name
+    names = cells["gpu"].map({name: get_gpu(name).name for name in cells["gpu"].unique()})
+    if wanted not in set(names):
+        near = nearest(get_gpu(gpu), tuple(sorted(set(names))))
+        known = ", ".join(sorted(set(names)))
+        raise InvalidRequest(f'gpu is "{gpu}"; measured are {known}; the nearest is {near}.')
+    return cells[names == wanted]
 
 
 def _show_cells(cells: pd.DataFrame) -> None:

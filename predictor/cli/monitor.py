@@ -10,6 +10,7 @@ from typer import Option, Typer
 
 from predictor.cli.display import percent, show
 from predictor.cli.spec import Spec
+from predictor.errors import InvalidRequest
 
 
 def add(app: Typer) -> None:
@@ -25,7 +26,10 @@ def monitor(
     """Say by family, GPU and engine version whether measurements still lie in their intervals; status 1 if not."""
     from predictor.bundle import load_bundle
     from predictor.monitor import monitor as monitored
+    from predictor.runs import holds_runs
 
+    if holds_runs(data):
+        raise InvalidRequest(f"{data} holds whole runs; `predictor evaluate {data}` compares them.")
     opened = load_bundle(bundle)
     found = monitored(data, opened)
     show(

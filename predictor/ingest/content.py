@@ -1,0 +1,88 @@
+"""A file of measurements as text: unpacked, decoded, and taken for JSON, CSV or Parquet by what is in it."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from predictor.errors import InvalidTable
+
+GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
+MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))  # what PowerShell writes too
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """kind: "parquet", "json" or "csv". documents: of JSON, one value each line of JSON lines or item of a list."""
+
+    path: Path
+    kind: str
+    text: str = ""
+    documents: tuple[Any, ...] = ()
+
+    def has(self, *keys: str) -> bool:
+        """Whether the first document is an object with all keys."""
+        return bool(self.documents) and isinstance(self.documents[0], dict) and set(keys) <= set(self.documents[0])
+
+    def header(self, *names: str) -> int:
+        """Number of the first line of a CSV that has all names, -1 where none has; tools print lines before it."""
+        lines = self.text.splitlines() if self.kind == "csv" else []
+        return next((n for n, line in enumerate(lines) if all(name in line for name in names)), -1)
+
+    def table(self, start: int = 0) -> pd.DataFrame:
+        """The CSV from line `start` on, all cells as text."""
+        rest = "\n".join(self.text.splitlines()[start:])
+        try:
+            frame = pd.read_csv(io.StringIO(rest), dtype=str, keep_default_na=False, skipinitialspace=True)
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
+            raise broken(self.path, "CSV", error) from error
+        return frame.rename(columns=str.strip)
+
+
+def broken(path: Path, kind: str, error: Exception) -> InvalidTable:
+    """What to raise for a file that is cut or no such file at all."""
+    return InvalidTable(f"{path} is broken {kind} ({str(error).splitlines()[0]}); write it again.")
+
+
+def open_content(path: Path) -> Content:
+    """The content of a file, gzip'd or not; a folder, an empty or a broken file raises InvalidTable."""
+    if path.is_dir():
+        raise InvalidTable(f"{path} is a folder; give the files in it, such as {path}/*.json.")
+    if not path.exists():
+        raise InvalidTable(f"{path} does not exist; give a file of measurements.")
+    raw = path.read_bytes()
+    if raw.startswith(GZIP):
+        try:
+            raw = gzip.decompress(raw)
+        except (OSError, EOFError, zlib.error) as error:
+            raise broken(path, "gzip", error) from error
+    if raw.startswith(PARQUET):
+        return Content(path, "parquet")
+    coding = next((name for mark, name in MARKS if raw.startswith(mark)), "utf-8")
+    try:
+        text = raw.decode(coding)
+    except UnicodeDecodeError as error:
+        raise InvalidTable(f"{path} is no text (byte {error.start}); give JSON, CSV or Parquet.") from None
+    if not text.strip():
+        raise InvalidTable(f"{path} is empty; give a file of measurements.")
+    if not text.lstrip().startswith(("{", "[")):
+        return Content(path, "csv", text)
+    return Content(path, "json", documents=_documents(path, text))
+
+
+def _documents(path: Path, text: str) -> tuple[Any, ...]:
+    try:
+        whole = json.loads(text)
+        return tuple(whole) if isinstance(whole, list) else (whole,)
+    except (json.JSONDecodeError, RecursionError) as error:
+        try:
+            return tuple(json.loads(line) for line in text.splitlines() if line.strip())
+        except (json.JSONDecodeError, RecursionError):
+            raise broken(path, "JSON", error) from None
