@@ -1,18 +1,16 @@
 """Time real operators on the local device: random shapes, inputs beyond the last cache, medians of many calls.
 
-Needs torch. On a GPU calls are timed with events while the queue is kept full, so that the host is not in the times; on
-a CPU with the monotonic clock.
+Needs torch. What is measured is in bench_ops.py, how in bench_device.py.
 """
 
 from __future__ import annotations
 
 import json
-import platform
 import re
+import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from importlib.util import find_spec
 from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,28 +18,29 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from predictor.bench_ops import FAMILIES, POINTWISE, Shape, shapes
-from predictor.errors import InvalidRequest, PredictorError
+from predictor.bench_device import FEWEST_CALLS, MEMORY_SHARE, WARM_UP, Device, device_of, environment
+from predictor.bench_device import measured as timed
+from predictor.bench_ops import FAMILIES, Shape, shapes
+from predictor.errors import InvalidRequest
 from predictor.files import needs_folder
-from predictor.gpu import Gpu, get_gpu
+from predictor.gpu import Gpu
 from predictor.roofline import roofline
 from predictor.schema import NUMBER_COLUMNS, conform, op_type, read_shapes, write_rows
 
-DTYPES = ("fp32", "fp16", "bf16")
-TORCH_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-WARM_UP, FEWEST_CALLS, MOST_CALLS = 3, 5, 50
-ROTATED = 2.5  # inputs of all sets together, in last-level caches
-MEMORY_SHARE = 0.4
-SLOWEST_SHARE = 0.01  # of the budget that one shape may take at the roofline bound
-QUEUE_CYCLES = 2_000_000  # a kernel that waits so long lets the host run ahead
+TORCH_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "fp8": "bfloat16"}  # fp8 is cast from it
+SLOWEST_SHARE = 0.01  # of the budget that one random shape is expected to take
+DRAWS = 100  # of one shape; where none is quick enough, the quickest of them is measured
 
 
-class Device(NamedTuple):
-    """torch, the device it runs on ("cuda", "mps" or "cpu"; ROCm is "cuda" to torch), and what the device is."""
+class Pace(NamedTuple):
+    """Seconds that calls of a family took, and seconds of their bounds, summed over what was measured so far."""
 
-    torch: Any
-    kind: str
-    gpu: Gpu
+    taken_s: float = 0.0
+    bound_s: float = 0.0
+
+    def factor(self) -> float:
+        """How much longer than their bounds calls take, at least 1."""
+        return max(self.taken_s / self.bound_s, 1.0) if self.bound_s else 1.0
 
 
 def bench(
@@ -56,71 +55,83 @@ def bench(
 ) -> pd.DataFrame:
     """Measure until budget_s is spent and write the rows, in the measurement schema, to the Parquet file `out`.
 
-    gpu: name or spec file of the device; "" takes the name that torch reports. families: of gemm, attention, pointwise
-    and conv; all by default. dtypes: of fp32, fp16 and bf16; those of the device by default. shapes_of: a table of
-    shapes, such as `predictor suggest` writes, instead of random ones. Rows have besides: spread (interquartile range
-    over median), calls, clock_hz and power_w where NVML gives them. The file's metadata hold the environment. It
-    appears whole or not at all; what was measured is kept where the user stops early.
+    gpu: name or spec file of the device; "" takes the name that torch reports. families: of bench_ops.FAMILIES; all
+    that the device has kernels for by default. dtypes: of fp32, fp16, bf16 and fp8; those of the device by default.
+    shapes_of: a table of shapes, such as `predictor suggest` writes, instead of random ones. Rows have besides: spread
+    (interquartile range over median), calls, clock_hz and power_w where the driver tells. The file's metadata hold the
+    environment. It appears whole or not at all; what was measured is kept where the user stops early.
     """
     out = Path(out)
-    needs_folder(out)
-    device = _device(gpu)
-    chosen, kinds = _known("families", families, tuple(FAMILIES)), _dtypes(device.gpu, dtypes)
+    _needs_place(out)
+    device = device_of(gpu)
+    chosen, kinds = _families(device, families), _dtypes(device, dtypes)
+    pace: dict[str, Pace] = defaultdict(Pace)
+    listed = _listed(Path(shapes_of), chosen, kinds) if shapes_of else None
     rows: list[dict[str, Any]] = []
+    failed = ""
     began = time.monotonic()
-    with suppress(KeyboardInterrupt):
-        drawn = _plan(device.gpu, chosen, kinds, budget_s, seed)
-        for shape in _listed(Path(shapes_of), chosen, kinds) if shapes_of else drawn:
+    try:
+        for shape in listed or _plan(device.gpu, chosen, kinds, budget_s, seed, pace):
             if (spent := time.monotonic() - began) > budget_s:
                 break
             progress(len(rows), spent / budget_s)
-            if found := _measured(shape, device):
-                rows.append({**shape, **found})
+            try:
+                found = _measured(shape, device)
+            except RuntimeError as error:  # out of memory, or no kernel for this shape
+                failed = " ".join(str(error).split())[:200]
+                continue
+            rows.append({**shape, **found})
+            taken_s, bound_s = pace[shape["family"]]
+            pace[shape["family"]] = Pace(taken_s + found["latency_s"], bound_s + _bound_s(shape, device.gpu))
+    except KeyboardInterrupt:
+        if not rows:
+            raise
     if not rows:
-        raise InvalidRequest(f"nothing was measured within {budget_s:g} s; give a larger --budget.")
+        raise InvalidRequest(
+            f"nothing could be measured; torch says: {failed.rstrip('.')}. Give other --families or --dtypes."
+            if failed
+            else f"nothing was measured within {budget_s:g} s; give a larger --budget."
+        )
+    timing = "host" if device.kind == "mps" else "device"  # Metal's queue is waited for from the host
     frame = pd.DataFrame(rows).assign(
-        gpu=device.gpu.name, engine="torch", engine_version=device.torch.__version__, timing="device", source="bench"
+        gpu=device.gpu.name, engine="torch", engine_version=device.torch.__version__, timing=timing, source="bench"
     )
     extra = frame[[name for name in ("spread", "calls", "clock_hz", "power_w") if name in frame]]
     write_rows(conform(frame), out, extra, {"environment": json.dumps(environment(device))})
     return frame
 
 
-def environment(device: Device) -> Mapping[str, Any]:
-    """What a measurement depends on besides the shape."""
-    torch = device.torch
-    found = {"torch": torch.__version__, "python": platform.python_version(), "system": platform.platform()}
-    if device.kind == "cuda":
-        found |= {
-            "device": torch.cuda.get_device_name(),
-            "cuda": str(torch.version.cuda),
-            "hip": str(torch.version.hip),
-        }
-    return {**found, "threads": torch.get_num_threads(), "gpu": device.gpu.name}
-
-
-def _device(name: str) -> Device:
-    if find_spec("torch") is None:
-        raise InvalidRequest("bench needs torch; pip install 'gpu-predictor[torch]'.")
-    import torch
-
-    kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    reported = torch.cuda.get_device_name() if kind == "cuda" else f"this {kind}"
-    if not name and kind != "cuda":
-        raise InvalidRequest(f"there is no GPU here; describe {reported} in a spec file and give --gpu FILE.toml.")
+def _needs_place(out: Path) -> None:
+    """Raise before time is spent where the file cannot be written."""
+    needs_folder(out)
+    if out.is_dir():
+        raise InvalidRequest(f"{out} is a folder; give --out a file.")
     try:
-        return Device(torch, kind, get_gpu(name or reported))
-    except PredictorError as error:
-        if name:
-            raise
-        raise InvalidRequest(f"torch calls the device {reported}: {error} Or give --gpu.") from None
+        with tempfile.NamedTemporaryFile(dir=out.absolute().parent):
+            pass
+    except OSError as error:
+        raise InvalidRequest(f"{out} cannot be written ({error.strerror}); choose another --out.") from None
 
 
-def _dtypes(gpu: Gpu, asked: Sequence[str]) -> tuple[str, ...]:
-    chosen = _known("dtypes", asked, DTYPES)
+def _families(device: Device, asked: Sequence[str]) -> tuple[str, ...]:
+    here = tuple(name for name, made in FAMILIES.items() if device.kind in made.devices)
+    chosen = _known("families", asked, tuple(FAMILIES)) if asked else here
+    if lacking := [name for name in chosen if name not in here]:
+        raise InvalidRequest(f"families has {lacking[0]}; torch has no fused kernel for it on {device.kind}. Leave it.")
+    return chosen
+
+
+def _dtypes(device: Device, asked: Sequence[str]) -> tuple[str, ...]:
+    chosen, gpu = _known("dtypes", asked, tuple(TORCH_DTYPES)), device.gpu
+    if device.kind != "cuda" or device.torch.version.hip:
+        if "fp8" in asked:
+            raise InvalidRequest("dtypes has fp8; bench times it on NVIDIA GPUs only. Leave it.")
+        chosen = tuple(name for name in chosen if name != "fp8")
     able = tuple(name for name in chosen if name in gpu.peak_flop_per_s)
     if lacking := [name for name in asked if name not in able]:
         raise InvalidRequest(f"dtypes has {lacking[0]}; {gpu.name} has no such peak. Add it to the spec or leave it.")
+    if not able:
+        raise InvalidRequest(f"{gpu.name} has no peak in {', '.join(chosen)}; add one to peak_tflops of its spec.")
     return able
 
 
@@ -132,125 +143,66 @@ def _known(what: str, asked: Sequence[str], known: tuple[str, ...]) -> tuple[str
 
 
 def _plan(
-    gpu: Gpu, families: Sequence[str], dtypes: Sequence[str], budget_s: float, seed: int
+    gpu: Gpu, families: Sequence[str], dtypes: Sequence[str], budget_s: float, seed: int, pace: Mapping[str, Pace]
 ) -> Iterator[dict[str, Any]]:
-    """Shapes of all families in turn that fit in memory and do not eat the budget."""
+    """Shapes of all families in turn that fit in memory and, at the pace so far, do not eat the budget."""
     endless = {family: shapes(family, seed) for family in families}
-    for family, dtype in cycle([(family, dtype) for dtype in dtypes for family in families]):
-        for shape in endless[family]:
-            row = {**shape, "dtype": dtype, **({"kv_dtype": dtype} if family == "attention" else {})}
-            if _fits(row, gpu, budget_s):
-                yield row
-                break
+    pairs = [(family, dtype) for dtype in dtypes for family in families if dtype in FAMILIES[family].dtypes]
+    if not pairs:
+        raise InvalidRequest(f"bench has no {' or '.join(families)} in {' or '.join(dtypes)}; ask for other --dtypes.")
+    for family, dtype in cycle(pairs):
+        drawn: list[tuple[float, dict[str, Any]]] = []
+        for _ in range(DRAWS):
+            row = {**next(endless[family]), "dtype": dtype}
+            row |= {"kv_dtype": dtype} if family in ("attention", "mla") else {}
+            if FAMILIES[family].able(row) and _fits(row, gpu):
+                drawn.append((_bound_s(row, gpu) * pace[family].factor() * (WARM_UP + FEWEST_CALLS), row))
+                if drawn[-1][0] < SLOWEST_SHARE * budget_s:
+                    break
+        if not drawn:
+            raise InvalidRequest(f"no {family} of bench fits in the memory of {gpu.name}; leave it out of --families.")
+        yield min(drawn, key=lambda each: each[0])[1]
 
 
 def _listed(file: Path, families: Sequence[str], dtypes: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The shapes of a table that bench can run, each once."""
     asked = read_shapes(file)
-    fused = (asked["family"] == "pointwise") & ~asked["kind"].isin(list(POINTWISE))  # torch runs no such kernel
-    able = asked[asked["family"].isin(list(families)) & asked["dtype"].isin(list(dtypes)) & ~fused]
-    if able.empty:
-        raise InvalidRequest(f"{file} has no row of {', '.join(families)} in {', '.join(dtypes)}; bench runs no other.")
     texts = ("family", "phase", "kind", "dtype", "kv_dtype")
     sizes = [name for name in NUMBER_COLUMNS if name != "latency_s"]
-    for row in able[[*texts, *sizes]].drop_duplicates().to_dict("records"):
+    found = []
+    for row in asked[[*texts, *sizes]].drop_duplicates().to_dict("records"):
         cells = {str(name): cell for name, cell in row.items() if cell == cell and cell != ""}
-        yield {name: cell if name in texts else int(cell) for name, cell in cells.items()}
+        shape: dict[str, Any] = {name: cell if name in texts else int(cell) for name, cell in cells.items()}
+        if shape.get("family") in families and shape.get("dtype") in dtypes and FAMILIES[shape["family"]].able(shape):
+            found.append(shape)
+    if not found:
+        raise InvalidRequest(
+            f"{file} has no row of {', '.join(families)} in {', '.join(dtypes)} that torch runs; bench runs no other."
+        )
+    yield from found
 
 
-def _fits(row: Shape, gpu: Gpu, budget_s: float) -> bool:
+def _bound_s(row: Shape, gpu: Gpu) -> float:
     op = op_type(row["family"])(**{name: value for name, value in row.items() if name != "family"})
-    small = float(np.ravel(op.bytes_moved())[0]) < MEMORY_SHARE / 2 * gpu.mem_bytes
-    return small and float(roofline(op, gpu).latency_s[0]) * (WARM_UP + FEWEST_CALLS) < SLOWEST_SHARE * budget_s
+    return float(roofline(op, gpu).latency_s[0])
 
 
-def _measured(shape: Shape, device: Device) -> dict[str, Any] | None:
-    """Median seconds of a call and how far calls differ; None where the device cannot run it."""
+def _fits(row: Shape, gpu: Gpu) -> bool:
+    op = op_type(row["family"])(**{name: value for name, value in row.items() if name != "family"})
+    return float(np.ravel(op.bytes_moved())[0]) < MEMORY_SHARE / 2 * gpu.mem_bytes
+
+
+def _measured(shape: Shape, device: Device) -> dict[str, Any]:
+    """Median seconds of a call and how far calls differ."""
     torch, dtype = device.torch, getattr(device.torch, TORCH_DTYPES[shape["dtype"]])
 
     def new(*size: int) -> Any:
         return torch.randn(*size, dtype=dtype, device=device.kind)
 
     call = FAMILIES[shape["family"]].call(shape, torch, new)
-    try:
-        with torch.inference_mode():
-            sets = _rotated(call.tensors, device.gpu)
-            times = _times(call.run, sets, device)
-    except RuntimeError:  # out of memory, or no kernel for this shape
-        return None
+    times, state = timed(call.run, call.tensors, device)
     low, middle, high = np.quantile(times, (0.25, 0.5, 0.75))
-    state = _clock_and_power() if device.kind == "cuda" else {}
     return {"latency_s": float(middle), "spread": float((high - low) / middle), "calls": len(times), **state}
-
-
-def _rotated(tensors: Callable[[], tuple[Any, ...]], gpu: Gpu) -> list[tuple[Any, ...]]:
-    """Sets of inputs that together exceed the last cache, so that each is read from memory."""
-    first = tensors()
-    size = sum(each.numel() * each.element_size() for each in first)
-    wanted = int(np.ceil(ROTATED * gpu.llc_bytes / size)) + 1
-    affordable = int(MEMORY_SHARE * gpu.mem_bytes / size)
-    return [first, *(tensors() for _ in range(min(max(wanted, 2), max(affordable, 1), 2000) - 1))]
-
-
-def _times(run: Callable[..., Any], sets: list[tuple[Any, ...]], device: Device) -> list[float]:
-    """Seconds of single calls. Outputs live for a round: they are not written into a warm cache either."""
-    outputs: list[Any] = [None] * len(sets)
-    turn = iter(cycle(range(len(sets))))
-
-    def once() -> None:
-        place = next(turn)
-        outputs[place] = run(*sets[place])
-
-    began = time.perf_counter()
-    for _ in range(WARM_UP):
-        once()
-    _wait(device)
-    about = (time.perf_counter() - began) / WARM_UP
-    calls = int(np.clip(max(0.1 / max(about, 1e-9), len(sets)), FEWEST_CALLS, MOST_CALLS))
-    return _by_events(once, calls, device) if device.kind == "cuda" else _by_clock(once, calls, device)
-
-
-def _by_clock(once: Callable[[], None], calls: int, device: Device) -> list[float]:
-    times = []
-    for _ in range(calls):
-        began = time.perf_counter()
-        once()
-        _wait(device)
-        times.append(time.perf_counter() - began)
-    return times
-
-
-def _by_events(once: Callable[[], None], calls: int, device: Device) -> list[float]:
-    cuda = device.torch.cuda
-    marks = [(cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)) for _ in range(calls)]
-    if hasattr(cuda, "_sleep"):
-        cuda._sleep(QUEUE_CYCLES)
-    for before, after in marks:
-        before.record()
-        once()
-        after.record()
-    cuda.synchronize()
-    return [before.elapsed_time(after) / 1e3 for before, after in marks]
-
-
-def _wait(device: Device) -> None:
-    if device.kind != "cpu":
-        getattr(device.torch, device.kind).synchronize()
-
-
-def _clock_and_power() -> dict[str, float]:
-    """Of the first NVIDIA GPU, where nvidia-ml-py is installed."""
-    try:
-        import pynvml
-    except ImportError:
-        return {}
-    try:
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-        clock = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)
-        return {"clock_hz": clock * 1e6, "power_w": pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3}
-    except pynvml.NVMLError:  # no driver or no permission: these columns stay empty
-        return {}
 
 
 def seconds_of(text: str) -> float:

@@ -45,7 +45,7 @@ LAYERS = (
     ("curves",),
     ("evaluate", "holdout", "tables"),
     ("suggest", "regressor"),
-    ("bench_ops",),
+    ("bench_ops", "bench_device"),
     ("bench",),
     ("calibration", "fewshot", "monitor"),
     ("ledger", "calibrate"),

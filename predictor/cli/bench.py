@@ -19,8 +19,8 @@ def add(app: Typer) -> None:
 def bench(
     out: Annotated[Path, Option(metavar="MINE.parquet", help="Where the measured rows go.")],
     gpu: Annotated[str, Option(help="What the device is: a GPU name or spec file; by default what torch says.")] = "",
-    families: Annotated[str, Option(help="Of gemm,attention,pointwise,conv; by default all.")] = "",
-    dtypes: Annotated[str, Option(help="Of fp32,fp16,bf16; by default all that the device has.")] = "",
+    families: Annotated[str, Option(help="Of gemm,attention,pointwise,conv,mla; by default all that run here.")] = "",
+    dtypes: Annotated[str, Option(help="Of fp32,fp16,bf16,fp8; by default all that the device has.")] = "",
     budget: Annotated[str, Option(help="Time to spend, such as 5min, 90s or 1h.")] = "5min",
     seed: Annotated[int, Option(help="Of the random shapes.")] = 0,
     shapes: Annotated[
