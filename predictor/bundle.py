@@ -32,6 +32,7 @@ MANIFEST = "bundle.json"
 LEDGER = "ledger.csv"
 FEWSHOT = "fewshot.csv"
 CURVES = "curves.csv"  # of learning; bundles up to base-4 have none
+REHEARSAL = "rehearsal.json"  # what the calls were like that trained the estimators
 SPECS = "gpus"  # folder of the specs of GPUs that the catalogue lacks
 CALIBRATION = "calibration"  # of the manifest: the rows that a user measured, and on which GPUs
 DEFAULT_BUNDLE = "base-4"
@@ -96,7 +97,8 @@ class Bundle:
     def uncalibrated(self) -> Bundle:
         """The bundle as it was before anything was corrected."""
         kept = {key: value for key, value in self.manifest.items() if key != CALIBRATION}
-        return Bundle(self.path, {**kept, "id": self.id.split("+")[0]}, self._uncorrected, self._uncorrected)
+        own = self.id.rsplit("+", 1)[0] if self.calibrated else self.id
+        return Bundle(self.path, {**kept, "id": own}, self._uncorrected, self._uncorrected)
 
     def prior(self, name: str) -> Prior | None:
         """What is known of how errors on an unseen GPU hang together; None in a bundle of one generation."""

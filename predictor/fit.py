@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from predictor.dataset import TrainingSet, balanced_rows
 from predictor.estimator import Estimator, Weights, reference_values
+from predictor.features import Features
 from predictor.floors import fit_floors, inputs
 from predictor.line import fit_line
 from predictor.ops.dtypes import Array
@@ -33,34 +34,48 @@ def fit(rows: TrainingSet, recipe: Recipe) -> Estimator:
     floors = fit_floors(table, latency_s)
     values, base = inputs(table, floors)
     target = np.log(latency_s / base)
-    constraints = (1,) * table.times + (0,) * (len(table.names) - table.times)
-    transfer = _boost(
-        values,
-        target,
-        recipe,
-        max_depth=recipe.transfer_depth,
-        learning_rate=recipe.transfer_rate,
-        rounds=recipe.transfer_rounds,
-        monotone_constraints="(" + ",".join(map(str, constraints)) + ")",
-    )
+    transfer = boost(values, target, recipe, **transfer_settings(table, recipe))
     names = sorted(set(gpus.tolist()))
-    reference = _boost(
-        reference_values(values, table.tokens, gpus, names),
-        target,
-        recipe,
-        max_depth=recipe.reference_depth,
-        learning_rate=recipe.reference_rate,
-        rounds=recipe.reference_rounds,
-    )
+    seen = reference_values(values, table.tokens, gpus, names)
+    reference = boost(seen, target, recipe, **reference_settings(recipe))
     references = {name: frozenset(np.unique(table.group[gpus == name].astype(str)).tolist()) for name in names}
     line = fit_line(rows.who["dtype"].to_numpy(), rows.bound_s, latency_s)
     weights = {"": Weights(0.25, 0.25, 0.25, 0.25)}
     return Estimator(transfer, reference, floors, line, references, weights, table.names, rows.estimator)
 
 
-def _boost(
-    values: NDArray[np.float32], target: Array, recipe: Recipe, rounds: int, **parameters: Any
+def transfer_settings(table: Features, recipe: Recipe) -> dict[str, Any]:
+    """Rounds and parameters of the transfer trees."""
+    constraints = (1,) * table.times + (0,) * (len(table.names) - table.times)
+    return {
+        "rounds": recipe.transfer_rounds,
+        "max_depth": recipe.transfer_depth,
+        "learning_rate": recipe.transfer_rate,
+        "monotone_constraints": "(" + ",".join(map(str, constraints)) + ")",
+    }
+
+
+def reference_settings(recipe: Recipe) -> dict[str, Any]:
+    """Rounds and parameters of the reference trees."""
+    return {
+        "rounds": recipe.reference_rounds,
+        "max_depth": recipe.reference_depth,
+        "learning_rate": recipe.reference_rate,
+    }
+
+
+def boost(
+    values: NDArray[np.float32],
+    target: Array,
+    recipe: Recipe,
+    rounds: int,
+    started: xgboost.Booster | None = None,
+    **parameters: Any,
 ) -> xgboost.Booster:
+    """Trees that say `target` of each row of `values`: `rounds` new ones, after those of `started` if it is given.
+
+    What is started from goes through bytes: a booster in memory would be continued without its seed being set anew.
+    """
     import xgboost
 
     bins = 512
@@ -74,6 +89,7 @@ def _boost(
         "min_child_weight": recipe.min_child_weight,
         "seed": recipe.seed,
         "nthread": 1,
-        "base_score": float(np.median(target)),
+        **({} if started else {"base_score": float(np.median(target))}),
     }
-    return xgboost.train({**common, **parameters}, data, num_boost_round=rounds)
+    earlier = started.save_raw("ubj") if started else None
+    return xgboost.train({**common, **parameters}, data, num_boost_round=rounds, xgb_model=earlier)

@@ -39,7 +39,7 @@ def generations_out(folds: Sequence[Fold]) -> tuple[pd.DataFrame, Mapping[str, W
     """
     if not folds:
         return pd.DataFrame(), SINGLE
-    scored = _parallel(_score, [(fold.estimator, fold.test) for fold in folds])
+    scored = _parallel(score, [(fold.estimator, fold.test) for fold in folds])
     return pd.concat(scored, ignore_index=True), best_weights([fold.views for fold in folds])
 
 
@@ -83,7 +83,7 @@ def rows_out(rows: TrainingSet, recipe: Recipe) -> tuple[pd.DataFrame, pd.DataFr
     known, asked = rows.take(~out), rows.take(out & scored_rows(rows, recipe))
     estimator = replace(fit(known, recipe), weights=SINGLE)
     fitted = known.take(balanced_rows(known.who, recipe.rows_per_estimator, recipe.seed))
-    return _score(estimator, asked), learning_curves(estimator, {"fitted": fitted, "held-out rows": asked})
+    return score(estimator, asked), learning_curves(estimator, {"fitted": fitted, "held-out rows": asked})
 
 
 def curve_of_generations(folds: Sequence[Fold]) -> pd.DataFrame:
@@ -149,7 +149,7 @@ def _fold(
     return estimator, test, views
 
 
-def _score(estimator: Estimator, test: TrainingSet) -> pd.DataFrame:
+def score(estimator: Estimator, test: TrainingSet) -> pd.DataFrame:
     """The asked rows as the estimator predicts them, beside both baselines."""
     predicted = np.empty(len(test.who))
     for own, gpu, op, setting in test.by_gpu():
@@ -169,4 +169,4 @@ def _fold_and_score(
     recipe: Recipe,
     weights: Mapping[str, Weights],
 ) -> pd.DataFrame:
-    return _score(replace(fit(rows.take(known), recipe), weights=weights), rows.take(asked))
+    return score(replace(fit(rows.take(known), recipe), weights=weights), rows.take(asked))

@@ -75,18 +75,23 @@ def held(rows: TrainingSet, recipe: Recipe, progress: Callable[[str], None]) -> 
     }
     lines = []
     for protocol, scored in protocols.items():
-        slices = {"all": scored, "model-like": _model_like(scored, rows.estimator)}
-        lines += [
-            cells(part).assign(protocol=protocol, slice=name, estimator=rows.estimator)
-            for name, part in slices.items()
-            if len(part)
-        ]
+        lines += ledger_lines(scored, protocol, rows.estimator)
         if len(scored):
             progress(f"  {protocol}: {_summary(scored)}")
     log_offsets = {"seen": seen, "sibling": sibling, "unseen": unseen}
     ledger = pd.concat(lines, ignore_index=True)
     curves = pd.concat([curves, curve_of_generations(folds)], ignore_index=True)
     return Held(ledger, generation, weights, log_offsets, correlation(found), fewshot(folds, recipe), curves)
+
+
+def ledger_lines(scored: pd.DataFrame, protocol: str, estimator: str) -> list[pd.DataFrame]:
+    """Cells of predicted rows, of all of them and of those like the shapes of models, as the ledger has them."""
+    slices = {"all": scored, "model-like": _model_like(scored, estimator)}
+    return [
+        cells(part).assign(protocol=protocol, slice=name, estimator=estimator)
+        for name, part in slices.items()
+        if len(part)
+    ]
 
 
 def correlation_across(unseen: Mapping[str, pd.DataFrame], within: Mapping[str, float]) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from predictor.bundle import CURVES, FEWSHOT, FORMAT, LEDGER, MANIFEST, Bundle, keep_specs, load_bundle
+from predictor.bundle import CURVES, FEWSHOT, FORMAT, LEDGER, MANIFEST, REHEARSAL, Bundle, keep_specs, load_bundle
 from predictor.dataset import TrainingSet
 from predictor.entries import prior_entry, write_estimator
 from predictor.errors import InvalidRequest
@@ -23,6 +23,7 @@ from predictor.fit import fit
 from predictor.holdout import generation_folds
 from predictor.ledger import Held, correlation_across, held
 from predictor.recipe import Recipe
+from predictor.rehearsal import part_of, write_rehearsal
 from predictor.tables import read_sets
 
 LIBRARIES = ("gpu-predictor", "xgboost-cpu", "numpy", "pandas", "scikit-learn")
@@ -67,14 +68,13 @@ def train_run(tables: Sequence[Path], recipe: Recipe, out: Path, progress: Calla
             "format": FORMAT,
             "id": recipe.id,
             "level": recipe.level,
-            "python": platform.python_version(),
-            "libraries": {name: _version(name) for name in LIBRARIES},
-            "recipe": {name: getattr(recipe, name) for name in recipe.__slots__},
+            **made_with(recipe),
             "gpus": sorted({gpu for entry in entries.values() for gpu in entry["references"]}),
             "tables": facts,
             **_write_ledger(found, folder),
             **_write_fewshot({name: one.few for name, one in found.items()}, folder),
             **_write_curves(found, folder),
+            **_write_rehearsal(sets, folder),
             "correlation_across": correlation_across(
                 {name: one.unseen for name, one in found.items()},
                 {name: one.correlation for name, one in found.items()},
@@ -110,6 +110,23 @@ def relearn(tables: Sequence[Path], folder: Path, progress: Callable[[str], None
     return load_bundle(opened.path)
 
 
+def remember(tables: Sequence[Path], folder: Path, progress: Callable[[str], None] = print) -> Bundle:
+    """Add to an existing bundle what its calls were like, from the tables that made it; the estimators stay."""
+    opened = load_bundle(folder)
+    sets = read_sets(tables, Recipe(**opened.manifest["recipe"]), progress)[1]
+    _write_manifest({**opened.manifest, **_write_rehearsal(sets, opened.path)}, opened.path)
+    return load_bundle(opened.path)
+
+
+def made_with(recipe: Recipe) -> dict[str, Any]:
+    """What the manifest says of the run apart from its data."""
+    return {
+        "python": platform.python_version(),
+        "libraries": {name: _version(name) for name in LIBRARIES},
+        "recipe": {name: getattr(recipe, name) for name in recipe.__slots__},
+    }
+
+
 def measure(sets: Mapping[str, TrainingSet], recipe: Recipe, progress: Callable[[str], None]) -> Mapping[str, Held]:
     """What rows, GPUs and generations that were held out teach of every estimator."""
     found = {}
@@ -133,6 +150,13 @@ def _write_curves(found: Mapping[str, Held], out: Path) -> dict[str, str]:
     """How the trees learned."""
     curves = [one.curves.assign(estimator=name) for name, one in found.items()]
     return _write_csv(pd.concat(curves, ignore_index=True), out / CURVES)
+
+
+def _write_rehearsal(sets: Mapping[str, TrainingSet], out: Path) -> dict[str, str]:
+    """What the calls were like, for training that goes on without them."""
+    with whole(out / REHEARSAL) as partial:
+        write_rehearsal({name: [part_of(rows)] for name, rows in sorted(sets.items())}, partial)
+    return {f"{Path(REHEARSAL).stem}_sha256": sha256_of(out / REHEARSAL)}
 
 
 def _write_csv(table: pd.DataFrame, path: Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import FLOOR_CYCLES, GENERATIONS, GPUS, HEADS, RECIPE, toy_table
 
-from predictor.bundle import BOOSTERS, CURVES, FEWSHOT, LEDGER, MANIFEST, Bundle, load_bundle
+from predictor.bundle import BOOSTERS, CURVES, FEWSHOT, LEDGER, MANIFEST, REHEARSAL, Bundle, load_bundle
 from predictor.dataset import CELL, balanced_rows, thin, training_sets
 from predictor.errors import InvalidBundle, InvalidRequest, InvalidTable
 from predictor.evaluate import cells_to_json, evaluate
@@ -117,7 +117,7 @@ def test_the_manifest_has_the_sha256_of_every_file(bundle: Bundle, table: Path) 
     files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in bundle.path.iterdir()}
     boosters = [entry[name] for entry in bundle.manifest["estimators"].values() for name in BOOSTERS]
     listed = {booster["file"]: booster["sha256"] for booster in boosters}
-    listed |= {name: bundle.manifest[f"{Path(name).stem}_sha256"] for name in (LEDGER, FEWSHOT, CURVES)}
+    listed |= {name: bundle.manifest[f"{Path(name).stem}_sha256"] for name in (LEDGER, FEWSHOT, CURVES, REHEARSAL)}
     assert listed == {name: digest for name, digest in files.items() if name != MANIFEST}
     assert bundle.manifest["tables"][0]["sha256"] == hashlib.sha256(table.read_bytes()).hexdigest()
     assert bundle.manifest["gpus"] == sorted(GPUS)

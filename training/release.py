@@ -1,12 +1,12 @@
 """From the measured sources to a released bundle: read every source, train, evaluate, write the model card.
 
-    python training/release.py --from FOLDER [--out models] [--ledger | --fewshot]
+    python training/release.py --from FOLDER [--out models] [--ledger | --fewshot | --rehearsal]
     python training/release.py --from FOLDER --out SCRATCH --without H100 H200
 
 FOLDER holds clones of the upstream repositories (aiconfigurator, neusight, vidur, llmservingsim, aiter); the
 default is the environment variable PREDICTOR_DATA. About 25 minutes on 2 cores. --ledger keeps the estimators of a
-released bundle and measures its ledger again, --fewshot what a few rows of a new GPU are worth. --without trains as if
-nobody had measured those GPUs; replay whole models with such a bundle by
+released bundle and measures its ledger again, --fewshot what a few rows of a new GPU are worth, --rehearsal what its
+calls were like. --without trains as if nobody had measured those GPUs; replay whole models with such a bundle by
 `python training/validate.py --bundle SCRATCH/<id>`.
 """
 
@@ -25,7 +25,7 @@ from card import update_readme, write_card
 
 from predictor.errors import PredictorError
 from predictor.recipe import read_recipe
-from predictor.train import relearn, relist, train
+from predictor.train import relearn, relist, remember, train
 
 REPO = Path(__file__).resolve().parents[1]
 SOURCES = ("aiconfigurator", "neusight", "vidur", "llmservingsim", "aiter")
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, default=REPO / "training" / "recipe.toml")
     parser.add_argument("--ledger", action="store_true", help="only measure the ledger of the released bundle again")
     parser.add_argument("--fewshot", action="store_true", help="only learn the priors of corrections again")
+    parser.add_argument("--rehearsal", action="store_true", help="only keep again what the calls were like")
     parser.add_argument(
         "--without", nargs="+", default=[], metavar="GPU", help="leave GPUs out whose names begin so; needs --out"
     )
@@ -53,8 +54,9 @@ def main() -> None:
         tables = [table for table in tables if keep(table, options.without)]
         try:
             folder = options.out / recipe.id
-            if options.ledger or options.fewshot:
-                bundle = (relist if options.ledger else relearn)(tables, folder)
+            again = {relist: options.ledger, relearn: options.fewshot, remember: options.rehearsal}
+            if any(again.values()):
+                bundle = next(measure for measure, asked in again.items() if asked)(tables, folder)
             else:
                 bundle = train(tables, recipe, folder)
         except PredictorError as error:
