@@ -65,7 +65,7 @@ def _show_forgotten(forgotten: pd.DataFrame) -> None:
             ]
             for row in most.to_dict("records")
         ],
-        title="forgotten: how far predictions of what was known moved, the most for their error first",
+        title="forgotten: how far known predictions moved, most for their error first",
     )
 
 
