@@ -41,7 +41,8 @@ def read_ledger(bundle: Bundle) -> pd.DataFrame:
     """The errors on held-out GPUs that were measured when the bundle was made, one row per cell and protocol."""
     path = bundle.path / LEDGER
     try:
-        ledger = pd.read_csv(path, keep_default_na=False, na_values=[""])
+        texts = dict.fromkeys(("phase", "dtype"), object)  # one operator alone has none at all
+        ledger = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=texts)
         return ledger.fillna({"phase": "", "dtype": ""}).assign(seen=ledger["protocol"] == "rows-out")
     except (OSError, ValueError) as error:
         raise InvalidBundle(f"{path} cannot be read ({error}); install or copy the bundle again.") from None

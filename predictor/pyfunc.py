@@ -93,6 +93,12 @@ def log_model(
     return str(logged.model_uri)
 
 
+def log_to_run(bundle: Bundle) -> None:
+    """Log the bundle as a model of the run of MLflow that is active."""
+    mlflow = _mlflow()
+    mlflow.pyfunc.log_model(name=NAME, **_content(mlflow, str(bundle.path), ""))
+
+
 def _content(mlflow: Any, bundle: str, requirement: str) -> dict[str, Any]:
     import pandas as pd
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -53,3 +54,9 @@ def read_recipe(path: Path | str) -> Recipe:
             wanted = type(known[key]).__name__
             raise InvalidRequest(f"recipe {path}: {key} is {value!r}; it must be of type {wanted}.")
     return Recipe(**values)
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """A recipe as read_recipe reads it."""
+    values = ((field.name, getattr(recipe, field.name)) for field in fields(Recipe))
+    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in values)

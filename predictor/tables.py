@@ -33,7 +33,8 @@ def read_sets(
     if len(few) == len(sets):
         counts = ", ".join(f"{count} of {name}" for name, count in few.items())
         names = " and ".join(map(str, tables))
-        raise InvalidTable(f"{names} have too few usable rows ({counts}); training needs {FEWEST} of an operator.")
+        has = "has" if len(tables) == 1 else "have"
+        raise InvalidTable(f"{names} {has} too few usable rows ({counts}); training needs {FEWEST} of an operator.")
     for name, count in few.items():
         progress(f"{name}: {count} rows, left out; training needs {FEWEST} of an operator")
     return [facts for _, facts in kept], {name: rows for name, rows in sets.items() if name not in few}
@@ -64,7 +65,8 @@ def _read(
 
 def _known(rows: pd.DataFrame, known: list[NDArray[np.uint64]]) -> NDArray[np.bool_]:
     """Mask of the rows of which an earlier table has the same call with the same time, whatever it names as source."""
-    digests = pd.util.hash_pandas_object(rows[[name for name in COLUMNS if name != "source"]], index=False).to_numpy()
+    columns = [name for name in COLUMNS if name != "source"]
+    digests = np.asarray(pd.util.hash_pandas_object(rows[columns], index=False), dtype=np.uint64)
     again = np.isin(digests, np.concatenate(known)) if known else np.zeros(len(digests), dtype=bool)
     known.append(digests)
     return again

@@ -25,6 +25,7 @@ from predictor.ledger import Held, correlation_across, held
 from predictor.recipe import Recipe
 from predictor.rehearsal import part_of, write_rehearsal
 from predictor.tables import read_sets
+from predictor.tune import needs_trials, tune, write_tuned
 
 LIBRARIES = ("gpu-predictor", "xgboost-cpu", "numpy", "pandas", "scikit-learn")
 
@@ -52,13 +53,22 @@ def train(tables: Sequence[Path], recipe: Recipe, out: Path, progress: Callable[
     return train_run(tables, recipe, out, progress).bundle
 
 
-def train_run(tables: Sequence[Path], recipe: Recipe, out: Path, progress: Callable[[str], None] = print) -> Run:
-    """As train, for those who also want to see what was held out. Nothing is written before all is fitted."""
+def train_run(
+    tables: Sequence[Path], recipe: Recipe, out: Path, progress: Callable[[str], None] = print, trials: int = 0
+) -> Run:
+    """As train, for those who also want to see what was held out. Nothing is written before all is fitted.
+
+    trials: recipes to try first (predictor.tune); 0: none, the given one is trained.
+    """
     began_s, out = time.time(), Path(out)
     if (out / MANIFEST).exists():
         raise InvalidRequest(f"{out} holds a bundle already; give another folder or remove it.")
     needs_place(out)
+    if trials:
+        needs_trials(trials)
     facts, sets = read_sets(tables, recipe, progress)
+    tuned = tune(sets, recipe, trials, progress) if trials else None
+    recipe = tuned.recipe if tuned else recipe
     found = measure(sets, recipe, progress)
     fitted = {name: fit(sets[name], recipe) for name in found}
     with whole_folder(out, last=MANIFEST) as folder:
@@ -75,6 +85,7 @@ def train_run(tables: Sequence[Path], recipe: Recipe, out: Path, progress: Calla
             **_write_fewshot({name: one.few for name, one in found.items()}, folder),
             **_write_curves(found, folder),
             **_write_rehearsal(sets, folder),
+            **(write_tuned(tuned, folder) if tuned else {}),
             "correlation_across": correlation_across(
                 {name: one.unseen for name, one in found.items()},
                 {name: one.correlation for name, one in found.items()},

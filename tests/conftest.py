@@ -7,9 +7,11 @@ from pathlib import Path
 import joblib
 import pandas as pd
 import pytest
-from toy import toy_table
+from toy import quick_recipe, quick_table, toy_table
 
 from predictor.dataset import TrainingSet, training_sets
+from predictor.schema import write_table
+from predictor.train import Run, train_run
 
 REPO = Path(__file__).resolve().parents[1]
 DEFAULT_DATA = REPO.parent / "shared" / "sources"
@@ -43,3 +45,12 @@ def frame() -> pd.DataFrame:
 @pytest.fixture(scope="session")
 def sets(frame: pd.DataFrame) -> Mapping[str, TrainingSet]:
     return training_sets(frame)
+
+
+@pytest.fixture(scope="session")
+def quick_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A training run of seconds."""
+    folder = tmp_path_factory.mktemp("quick")
+    write_table(quick_table(), folder / "t.parquet")
+    with joblib.parallel_config(backend="threading", n_jobs=4):
+        return train_run([folder / "t.parquet"], quick_recipe(), folder / "b", lambda text: None)

@@ -44,7 +44,8 @@ LAYERS = (
     ("batch", "frames", "outputs"),
     ("pyfunc", "run_errors"),
     ("curves",),
-    ("evaluate", "holdout", "tables", "learn_on"),
+    ("evaluate", "holdout", "tables", "learn_on", "importance"),
+    ("tune",),
     ("suggest", "regressor"),
     ("bench_ops", "bench_device"),
     ("bench",),
@@ -52,11 +53,12 @@ LAYERS = (
     ("ledger", "calibrate"),
     ("entries",),
     ("train", "forgetting"),
-    ("warm_start",),
+    ("warm_start", "run_record", "plots"),
+    ("tracking",),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-HEAVY = ("torch", "mlflow", "sklearn", "matplotlib", "pandas", "xgboost", "typer", "rich")
+HEAVY = ("torch", "mlflow", "sklearn", "matplotlib", "optuna", "pandas", "xgboost", "typer", "rich")
 CLIENTS = ("datasets", "training", "models", "notebooks", "tests", "benchmarks")
 
 

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy import FLOOR_CYCLES, GENERATIONS, GPUS, HEADS, RECIPE, toy_table
+from toy import FLOOR_CYCLES, GENERATIONS, GPUS, HEADS, RECIPE, quick_recipe, quick_table, toy_table
 
 from predictor.bundle import BOOSTERS, CURVES, FEWSHOT, LEDGER, MANIFEST, REHEARSAL, Bundle, load_bundle
 from predictor.dataset import CELL, balanced_rows, thin, training_sets
@@ -28,7 +32,7 @@ from predictor.floors import core_s, fit_floors
 from predictor.gpu import Gpu, get_gpu
 from predictor.ops import Attention, Gemm, Op, Pointwise
 from predictor.prediction import predict_op
-from predictor.recipe import Recipe, read_recipe
+from predictor.recipe import Recipe, read_recipe, recipe_text
 from predictor.schema import conform, write_table
 from predictor.train import relist, train
 
@@ -140,6 +144,28 @@ def test_training_refuses_the_folder_of_a_bundle(bundle: Bundle, table: Path) ->
     assert str(caught.value) == f"{bundle.path} holds a bundle already; give another folder or remove it."
 
 
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
+def test_training_that_is_killed_leaves_nothing(kill: signal.Signals, tmp_path: Path) -> None:
+    write_table(quick_table(), tmp_path / "t.parquet")
+    (tmp_path / "r.toml").write_text(recipe_text(quick_recipe(reference_rounds=20_000)), encoding="utf-8")
+    before = sorted(tmp_path.iterdir())
+    code = "import sys; from predictor.cli import main; sys.exit(main())"
+    arguments = ["train", "t.parquet", "--recipe", "r.toml", "--out", "b", "--no-track"]
+    training = subprocess.Popen(
+        [sys.executable, "-u", "-c", code, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "LOKY_MAX_CPU_COUNT": "1"},
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert training.stdout
+    for line in training.stdout:
+        if line.startswith(b"gemm: "):
+            os.killpg(training.pid, kill)
+    assert training.wait(60) == (130 if kill == signal.SIGINT else -kill)
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_training_refuses_a_table_without_a_usable_row(frame: pd.DataFrame, tmp_path: Path) -> None:
     path = tmp_path / "bad.parquet"
     write_table(frame.assign(latency_s=-1.0), path)
@@ -158,6 +184,16 @@ def test_the_ledger_has_every_protocol_beside_baselines(bundle: Bundle) -> None:
         assert set(part["gpu"]) == set(GPUS)
         assert not part[["rows", "mape", "median_ape", "p90_ape", "bound_mape", "roofline2_mape"]].isna().any(axis=None)
         assert part["coverage"].between(0, 1).all()
+
+
+def test_curves_start_at_the_first_round_and_fall_on_fitted_rows(bundle: Bundle) -> None:
+    curves = pd.read_csv(bundle.path / CURVES)
+    for (_, trees, rows), curve in curves.groupby(["estimator", "trees", "rows"]):
+        rounds = RECIPE.transfer_rounds if trees == "transfer" else RECIPE.reference_rounds
+        assert (curve["round"].min(), curve["round"].max()) == (1, rounds)
+        if rows == "fitted":
+            assert (curve["rmse"].diff().dropna() <= 0.01).all()
+    assert set(curves["rows"]) == {"fitted", "held-out rows", "held-out generations"}
 
 
 def test_measuring_the_ledger_again_finds_the_same(bundle: Bundle, table: Path, copied: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -61,3 +62,14 @@ def toy_table(gpus: tuple[str, ...] = GPUS, seed: int = 7) -> pd.DataFrame:
             parts.append(pd.DataFrame(cells).assign(latency_s=(floor + bound / UTILIZATION[family]) * noise))
     every = check(conform(pd.concat(parts, ignore_index=True)))
     return every[every["status"] == ACCEPTED].drop(columns=["status", "reason"]).reset_index(drop=True)
+
+
+def quick_table() -> pd.DataFrame:
+    """GEMM on one GPU of each of three generations: enough to hold one out."""
+    every = toy_table(("A100-SXM-80GB", "H100-SXM-80GB", "L4"))
+    return every[every["family"] == "gemm"].reset_index(drop=True)
+
+
+def quick_recipe(**settings: Any) -> Recipe:
+    """Few and small trees."""
+    return replace(RECIPE, **{"id": "quick", "transfer_rounds": 10, "reference_rounds": 10, **settings})

@@ -1,0 +1,177 @@
+"""A training run in MLflow: everything is recorded after the bundle stands, so that no server can lose it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from predictor import pyfunc
+from predictor.bundle import Bundle
+from predictor.run_record import Record, record_of
+
+LOCAL = "sqlite:///mlflow.db"  # in the working folder
+EXPERIMENT = "gpu-predictor"
+METRICS_AT_ONCE, TEXTS_AT_ONCE, DIGEST = 1000, 100, 36  # what a server takes
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # what MLflow's pages show first
+TABLES = (".csv", ".json", ".toml")  # of a bundle, small enough to look at
+# Without these, MLflow asks a server that is not there for minutes; what the user has set stays.
+TO_KNOCK: Mapping[str, str] = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+TO_WORK: Mapping[str, str] = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+QUIET: Mapping[str, str] = {
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+LOGGERS = ("mlflow", "alembic", "urllib3")
+
+
+def missing() -> str:
+    """Why nothing can be tracked, "" where it can."""
+    if find_spec("mlflow") is None:
+        return "mlflow is not installed; pip install 'gpu-predictor[train]'"
+    return ""
+
+
+def silence(uri: str) -> str:
+    """Why a store does not answer, "" where it does."""
+    import mlflow
+
+    try:
+        with _settings(TO_KNOCK):
+            mlflow.MlflowClient(uri).search_experiments(max_results=1)
+    except Exception as error:  # of stores there are many, and each has errors of its own
+        return _reason(error)
+    return ""
+
+
+def track(
+    bundle: Bundle,
+    began_s: float,
+    ended_s: float,
+    plots: Path | None,
+    uri: str = "",
+    experiment: str = "",
+    say: Callable[[str], None] = print,
+) -> str:
+    """Record a bundle and the run that made it; returns the URI of the store that has it, "" where none took it.
+
+    began_s, ended_s: Unix time. plots: folder of pictures. uri: of the store, by default LOCAL, which also takes what
+    another refuses; then `say` is told why.
+    """
+    import mlflow  # noqa: F401  # sets its loggers up, which are quiet from here on
+
+    record = record_of(bundle)
+    for store in dict.fromkeys((uri or LOCAL, LOCAL)):
+        try:
+            with _settings(QUIET):
+                _record(_absolute(store), experiment or EXPERIMENT, record, (began_s, ended_s), bundle, plots)
+            return store
+        except Exception as error:  # the bundle stands, whatever a store does
+            say(f"MLflow at {store} did not take the run: {_reason(error)}")
+    return ""
+
+
+def _absolute(store: str) -> str:
+    """MLflow opens a relative file once, and keeps to it where a program changes its folder."""
+    return f"sqlite:///{(Path.cwd() / 'mlflow.db').as_posix()}" if store == LOCAL else store
+
+
+def _record(
+    store: str, experiment: str, record: Record, times: tuple[float, float], bundle: Bundle, plots: Path | None
+) -> None:
+    import mlflow
+
+    client, (began_ms, ended_ms) = mlflow.MlflowClient(store), (int(1000 * time_s) for time_s in times)
+    with _settings(TO_KNOCK):
+        known = client.get_experiment_by_name(experiment)
+        place = known.experiment_id if known else client.create_experiment(experiment, tags=KIND)
+        tags = {**record.tags, "mlflow.note.content": record.note}
+        run = client.create_run(place, start_time=began_ms, run_name=bundle.id, tags=tags).info.run_id
+    try:
+        with _settings(TO_WORK):
+            _log_numbers(client, run, record, ended_ms)
+            client.log_inputs(run, _inputs(record))
+            for file in sorted(bundle.path.iterdir()):
+                if file.suffix in TABLES:
+                    client.log_artifact(run, str(file), "bundle")
+            if plots:
+                client.log_artifacts(run, str(plots), "plots")
+            _log_model(mlflow, store, run, bundle)
+            client.set_terminated(run, "FINISHED", ended_ms)
+    except BaseException:  # Ctrl-C too
+        with suppress(Exception), _settings(TO_KNOCK):
+            client.set_terminated(run, "FAILED", ended_ms)
+        raise
+
+
+def _log_numbers(client: Any, run: str, record: Record, time_ms: int) -> None:
+    from mlflow.entities import Metric, Param
+
+    params = [Param(*text) for text in record.params.items()]
+    for start in range(0, len(params), TEXTS_AT_ONCE):
+        client.log_batch(run, params=params[start : start + TEXTS_AT_ONCE])
+    metrics = [Metric(metric.name, metric.value, time_ms, metric.step) for metric in record.metrics]
+    for start in range(0, len(metrics), METRICS_AT_ONCE):
+        client.log_batch(run, metrics=metrics[start : start + METRICS_AT_ONCE])
+
+
+def _inputs(record: Record) -> list[Any]:
+    """The tables as data sets: name, digest, counts."""
+    from mlflow.entities import Dataset, DatasetInput
+
+    return [
+        DatasetInput(
+            Dataset(
+                table["name"], table["sha256"][:DIGEST], "local", json.dumps({"uri": table["name"]}), profile=counts
+            )
+        )
+        for table in record.tables
+        for counts in [json.dumps({name: value for name, value in table.items() if isinstance(value, int)})]
+    ]
+
+
+def _log_model(mlflow: Any, store: str, run: str, bundle: Bundle) -> None:
+    """The bundle as a model of the run; MLflow's functions for models only know one store at a time."""
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(store)
+    try:
+        with mlflow.start_run(run_id=run):
+            pyfunc.log_to_run(bundle)
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
+@contextmanager
+def _settings(wanted: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables that the user has not set, and quiet loggers, for a while."""
+    mine = {name: value for name, value in wanted.items() if name not in os.environ}
+    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    os.environ.update(mine)
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for name in mine:
+            os.environ.pop(name, None)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in one short line."""
+    text = str(error)
+    if found := re.search(r"\[Errno -?\d+\] ([^'\")\]>]+)", text):
+        return found[1].strip().lower()
+    if found := re.search(r"too many (\d{3}) error responses", text):
+        return f"it answers with status {found[1]}"
+    if "timed out" in text or "Read timeout" in text:
+        return "no answer in time"
+    lines = text.strip().splitlines() or [type(error).__name__]
+    return lines[0] if len(lines[0]) <= 200 else lines[0][:197] + "..."
