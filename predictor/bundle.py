@@ -15,11 +15,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from predictor.champion import CHAMPION, champions, folder_of, store_folder
 from predictor.corrections import corrections_of
 from predictor.dataset import TrainingSet, training_sets
 from predictor.envelope import Knots
 from predictor.errors import InvalidBundle
 from predictor.estimator import Estimator, Weights
+from predictor.files import sha256_of
 from predictor.gpu import Gpu, add_gpus, catalogue, gpu_from_toml, own_spec
 from predictor.interval import KINSHIPS, REGIMES
 from predictor.kinship import is_measured, tiers
@@ -144,7 +146,7 @@ class Bundle:
 
 
 def load_bundle(name_or_path: str | Path = "") -> Bundle:
-    """Open a bundle by released id ("" = the default) or by folder; a broken one raises InvalidBundle."""
+    """Open a bundle by released id ("" = the default), by folder or as "champion"; a broken one raises."""
     folder = locate(name_or_path or DEFAULT_BUNDLE)
     return _open(folder.resolve(), (folder / MANIFEST).stat().st_mtime_ns)
 
@@ -234,7 +236,9 @@ def keep_specs(gpus: Iterable[str], folder: Path) -> None:
 
 
 def locate(name_or_path: str | Path) -> Path:
-    """Folder of a bundle: an existing folder, or the id of a released one."""
+    """Folder of a bundle: an existing folder, the id of a released one, or "champion"."""
+    if str(name_or_path) == CHAMPION:
+        return champion_folder(store_folder())
     folder = Path(name_or_path)
     if (folder / MANIFEST).is_file():
         return folder
@@ -243,3 +247,14 @@ def locate(name_or_path: str | Path) -> Path:
             return root / str(name_or_path)
     known = sorted({p.parent.name for root in released_roots() for p in root.glob(f"*/{MANIFEST}")})
     raise InvalidBundle(f'no bundle "{name_or_path}"; released ones: {", ".join(known) or "none"}; or give a folder.')
+
+
+def champion_folder(store: Path) -> Path:
+    """Folder of the champion of a store; of the released default where nothing is promoted."""
+    names = champions(store)
+    if not names:
+        return locate(DEFAULT_BUNDLE)
+    folder = folder_of(names[-1], store)
+    if not (folder / MANIFEST).is_file() or sha256_of(folder / MANIFEST) != names[-1].sha256:
+        raise InvalidBundle(f"{folder} is not the promoted {names[-1]} any more; restore it, or `predictor rollback`.")
+    return folder

@@ -35,3 +35,7 @@ class InvalidBundle(PredictorError):
 
 class InvalidRequest(PredictorError):
     """A prediction request with an impossible setting."""
+
+
+class InvalidStore(PredictorError):
+    """A store of promoted bundles that is damaged or cannot be used."""

@@ -5,6 +5,7 @@ The model is the bundle's folder and the name of this module, by which MLflow lo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING
@@ -13,8 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from predictor.bundle import Bundle, load_bundle
+from predictor.bundle import MANIFEST, Bundle, load_bundle
+from predictor.champion import CHAMPION
 from predictor.errors import InvalidRequest
+from predictor.files import sha256_of
 from predictor.frames import predict_frame
 from predictor.request import RESULTS, columns
 from predictor.streams import TEXTS
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 
 NAME = "gpu-predictor"
 FLAG = "fits"
+# Without these, MLflow asks a server that is not there for minutes; what the user has set stays.
+PATIENCE: Mapping[str, str] = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+DIGEST = "bundle_sha256"  # tag of a registered version: the manifest's
 EXAMPLE: Mapping[str, list[Any]] = {
     "model": ["Llama-3.1-8B", "Llama-3.1-70B"],
     "gpu": ["L4", "H100"],
@@ -88,15 +94,47 @@ def log_model(
             mlflow.set_experiment(experiment)
         with mlflow.start_run(run_name=NAME):
             logged = mlflow.pyfunc.log_model(name=NAME, registered_model_name=name or None, **content)
-    if name:
-        return f"models:/{name}/{logged.registered_model_version}"
-    return str(logged.model_uri)
+        if not name:
+            return str(logged.model_uri)
+        made = str(logged.registered_model_version)
+        mlflow.MlflowClient().set_model_version_tag(name, made, DIGEST, _digest(load_bundle(bundle)))
+    return f"models:/{name}/{made}"
 
 
 def log_to_run(bundle: Bundle) -> None:
     """Log the bundle as a model of the run of MLflow that is active."""
     mlflow = _mlflow()
     mlflow.pyfunc.log_model(name=NAME, **_content(mlflow, str(bundle.path), ""))
+
+
+def registered(tracking_uri: str, name: str, bundle: Bundle) -> str:
+    """The version of a registered model that is this bundle; it is logged and registered where none is."""
+    mlflow = _mlflow()
+    with _refusals(mlflow, tracking_uri):
+        mlflow.set_tracking_uri(tracking_uri)
+        found = mlflow.MlflowClient().search_model_versions(f"name='{name}'")
+    known = [int(each.version) for each in found if each.tags.get(DIGEST) == _digest(bundle)]
+    if known:
+        return str(max(known))
+    return log_model(tracking_uri, name=name, bundle=str(bundle.path)).rpartition("/")[2]
+
+
+def move_champion(tracking_uri: str, name: str, version: str) -> str:
+    """Set the alias `champion` of a registered model to a version, or take it away (""); returns where it was."""
+    mlflow = _mlflow()
+    with _refusals(mlflow, tracking_uri):
+        mlflow.set_tracking_uri(tracking_uri)
+        client = mlflow.MlflowClient()
+        before = str(client.get_registered_model(name).aliases.get(CHAMPION, ""))
+        if version:
+            client.set_registered_model_alias(name, CHAMPION, version)
+        else:
+            client.delete_registered_model_alias(name, CHAMPION)
+    return before
+
+
+def _digest(bundle: Bundle) -> str:
+    return sha256_of(bundle.path / MANIFEST)
 
 
 def _content(mlflow: Any, bundle: str, requirement: str) -> dict[str, Any]:
@@ -136,7 +174,12 @@ def _mlflow() -> Any:
 @contextmanager
 def _refusals(mlflow: Any, tracking_uri: str) -> Iterator[None]:
     """Says what MLflow refuses as an error of this package."""
+    mine = {name: value for name, value in PATIENCE.items() if name not in os.environ}
+    os.environ.update(mine)
     try:
         yield
     except mlflow.exceptions.MlflowException as error:
         raise InvalidRequest(f"MLflow at {tracking_uri} says: {str(error).splitlines()[0]}") from None
+    finally:
+        for name in mine:
+            os.environ.pop(name, None)

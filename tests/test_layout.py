@@ -12,7 +12,7 @@ LONGEST_FILE = 400
 # A module imports from its own layer or from lower ones; a package counts as one module.
 LAYERS = (
     ("units", "errors", "elementwise"),
-    ("gpu_spec", "files"),
+    ("gpu_spec", "files", "champion"),
     ("recipe", "gpu", "gpu_lint", "ops", "values", "released", "gguf", "boosters"),
     ("roofline", "schema", "workloads", "kinship", "line", "interval", "cost", "engines", "topology"),
     ("memory_doubt", "memory_features", "weight_files"),
@@ -49,10 +49,10 @@ LAYERS = (
     ("suggest", "regressor"),
     ("bench_ops", "bench_device"),
     ("bench",),
-    ("calibration", "fewshot", "monitor"),
-    ("ledger", "calibrate"),
+    ("calibration", "fewshot", "monitor", "cell_lines"),
+    ("ledger", "calibrate", "comparison"),
     ("entries",),
-    ("train", "forgetting"),
+    ("train", "promotion", "forgetting"),
     ("warm_start", "run_record", "plots"),
     ("tracking",),
     ("cli",),

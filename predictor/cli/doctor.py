@@ -66,6 +66,10 @@ def _bundle_problems(sheet: dict[str, str]) -> list[str]:
         except PredictorError as error:
             problems.append(str(error))
     try:
+        sheet["champion"] = str(load_bundle("champion").path)
+    except PredictorError as error:
+        problems.append(str(error))
+    try:
         memory_model()
     except PredictorError as error:
         problems.append(str(error))
