@@ -102,9 +102,13 @@ class Bundle:
         own = self.id.rsplit("+", 1)[0] if self.calibrated else self.id
         return Bundle(self.path, {**kept, "id": own}, self._uncorrected, self._uncorrected)
 
-    def prior(self, name: str) -> Prior | None:
-        """What is known of how errors on an unseen GPU hang together; None in a bundle of one generation."""
-        found = self.entry(name).get("prior")
+    def prior(self, name: str, gpu: str = "") -> Prior | None:
+        """What is known of how errors on an unseen GPU hang together; None in a bundle of one generation.
+
+        gpu: one on which a user measured rows, which moved it.
+        """
+        moved = self.manifest.get(CALIBRATION, {}).get("priors", {}).get(name, {}).get(gpu)
+        found = moved or self.entry(name).get("prior")
         return Prior.from_json(found) if found else None
 
     def estimator(self, name: str) -> Estimator:
@@ -112,7 +116,8 @@ class Bundle:
         if name not in self._estimators:
             made, rows = self._read(name), self._measured().get(name)
             if rows is not None:
-                corrections = corrections_of(rows, made, self.prior(name), self.level)
+                priors = {gpu: self.prior(name, gpu) for gpu in set(rows.gpus.tolist())}
+                corrections = corrections_of(rows, made, priors, self.level)
                 made = replace(made, corrections=corrections, knots=Knots())
             self._estimators[name] = made
         return self._estimators[name]

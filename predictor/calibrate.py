@@ -1,7 +1,8 @@
 """A bundle and a few rows measured on one's own GPU → a bundle that knows them.
 
 The estimators stay as they are; the rows travel in the bundle as a Parquet file and correct the estimators when it is
-opened (predictor.correction). Calibrated again, a bundle keeps its rows and takes the new ones besides.
+opened (predictor.correction), under a prior that they moved themselves (predictor.prior). Calibrated again, a bundle
+keeps its rows and takes the new ones besides.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import pandas as pd
 
 from predictor.bundle import CALIBRATION, MANIFEST, Bundle, keep_specs, load_bundle
 from predictor.checks import ACCEPTED, check, usable
-from predictor.dataset import drawn_per_cell
+from predictor.corrections import priors_of
+from predictor.dataset import drawn_per_cell, training_sets
 from predictor.errors import InvalidRequest, InvalidTable
 from predictor.files import needs_folder, sha256_of
 from predictor.gpu import get_gpu
@@ -56,7 +58,7 @@ def calibrate(data: Path | str, bundle: Bundle, out: Path | str) -> tuple[Bundle
         manifest = {
             **bundle.manifest,
             "id": f"{bundle.uncalibrated().id}+{digest[:8]}",
-            CALIBRATION: {"file": ROWS_FILE, "sha256": digest, "gpus": gpus},
+            CALIBRATION: {"file": ROWS_FILE, "sha256": digest, "gpus": gpus, "priors": _priors(kept, bundle)},
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         (folder / "README.md").unlink(missing_ok=True)
@@ -71,7 +73,7 @@ def _accepted(data: Path | str) -> pd.DataFrame:
     kept = usable(checked).reset_index(drop=True)
     if kept.empty:
         reasons = checked.loc[checked["status"] != ACCEPTED, "reason"].value_counts()
-        why = f" Most often: {reasons.index[0]}." if len(reasons) else ""
+        why = f" Most often: {str(reasons.index[0]).rstrip('.')}." if len(reasons) else ""
         raise InvalidTable(f"{data} has no usable row; `predictor check {data}` says why.{why}")
     return kept.assign(gpu=[get_gpu(str(name)).name for name in kept["gpu"]])
 
@@ -96,6 +98,15 @@ def _chosen(rows: pd.DataFrame, bundle: Bundle) -> tuple[list[dict[str, Any]], l
         if enough:
             kept.append(own[drawn_per_cell(own.assign(engine="", dtype=""), MOST, seed=0)])
     return lines, kept
+
+
+def _priors(kept: list[pd.DataFrame], bundle: Bundle) -> dict[str, Any]:
+    """Estimator → GPU → how its errors hang together there, as JSON."""
+    plain, found = bundle.uncalibrated(), {}
+    for name, rows in training_sets(pd.concat(kept, ignore_index=True)).items():
+        moved = priors_of(rows, plain.estimator(name), plain.prior(name))
+        found[name] = {gpu: prior.to_json() for gpu, prior in moved.items()}
+    return found
 
 
 def _errors(line: Mapping[str, Any], bundle: Bundle) -> dict[str, float]:

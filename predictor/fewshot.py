@@ -17,7 +17,7 @@ from predictor.correction import fit_correction
 from predictor.gpu import get_gpu
 from predictor.holdout import Fold
 from predictor.ops.dtypes import Array
-from predictor.prior import MOST_ROWS, learn
+from predictor.prior import MOST_ROWS, adapted, learn
 from predictor.recipe import Recipe
 from predictor.similarity import Prior, Traits
 
@@ -110,7 +110,8 @@ def _scored(measured: Errors, asked: Errors, prior: Prior, level: float) -> Mapp
     """Error and coverage over the cells of asked rows, once some were measured."""
     offset, covered = np.zeros(len(asked.error)), np.full(len(asked.error), np.nan)
     if len(measured.error):
-        found = fit_correction(get_gpu(asked.gpu), prior, measured.traits, measured.error, level)
+        own = adapted(prior, measured.traits, measured.error)
+        found = fit_correction(get_gpu(asked.gpu), own, measured.traits, measured.error, level)
         offset, spread = found.offset(asked.traits), found.spread(asked.traits)
         left = asked.error - np.maximum(offset, asked.floor)
         covered = ((found.ends[0] * spread <= left) & (left <= found.ends[1] * spread)).astype(float)

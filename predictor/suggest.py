@@ -137,7 +137,7 @@ def _scaled(op: Op, factor: float) -> Op:
 def _open(name: str, engine: str, ops: list[Op], share: list[float], gpu: Gpu, bundle: Bundle) -> Open:
     op, setting, estimator = stack(ops), Setting(engine=engine), bundle.estimator(name)
     traits = estimator.traits(op, gpu, setting, estimator.uncorrected(op, gpu, setting))
-    prior = bundle.prior(name) or start(traits.place)
+    prior = bundle.prior(name, gpu.name) or start(traits.place)
     left = covariance(traits, traits, prior)
     if correction := estimator.corrections.get(gpu.name):
         shared = covariance(traits, correction.measured, prior)

@@ -22,7 +22,7 @@ from predictor.evaluate import evaluate
 from predictor.gpu import get_gpu
 from predictor.ops import Gemm
 from predictor.prediction import predict_op
-from predictor.prior import learn
+from predictor.prior import FARTHEST, adapted, learn
 from predictor.schema import write_table
 from predictor.similarity import Prior, Traits, start
 from predictor.train import train
@@ -140,11 +140,15 @@ def test_a_changed_file_of_rows_is_refused(own: Bundle, tmp_path: Path) -> None:
         load_bundle(folder).prior("gemm")
 
 
-def test_where_nothing_is_to_be_corrected_intervals_stay_as_wide_as_the_errors() -> None:
-    draw, n = np.random.default_rng(4), 120
+def some(n: int) -> Traits:
+    """So many calls of one engine, format and group, anywhere."""
+    draw = np.random.default_rng(4)
     names = [np.full(n, name, dtype=object) for name in ("vllm", "bf16", "g")]
-    traits = Traits(draw.normal(size=(n, 3)), np.zeros((n, 4)), draw.integers(0, 20, (n, 10)), *names)
-    error = draw.normal(0, 0.05, n)
+    return Traits(draw.normal(size=(n, 3)), np.zeros((n, 4)), draw.integers(0, 20, (n, 10)), *names)
+
+
+def test_where_nothing_is_to_be_corrected_intervals_stay_as_wide_as_the_errors() -> None:
+    traits, error = some(120), 0.05 * np.random.default_rng(6).normal(size=120)
     found = fit_correction(get_gpu(OWN), start(traits.place), traits, error, 0.8)
     spread = found.spread(traits)
     assert found.trust < 0.5 and np.abs(found.offset(traits)).max() < 0.1
@@ -174,3 +178,20 @@ def test_the_prior_finds_the_law_that_made_the_errors() -> None:
     assert prior.amplitudes["engine"] > 0.15 > 0.06 > prior.amplitudes["noise"]
     assert prior.amplitudes["smooth"] < 0.05
     assert Prior.from_json(json.loads(json.dumps(prior.to_json()))).lengths == pytest.approx(prior.lengths, rel=1e-3)
+
+
+def test_few_own_rows_move_a_learned_prior_little_and_many_more() -> None:
+    calls, noise = some(100), 0.3 * np.random.default_rng(5).normal(size=100)
+    prior = start(calls.place)
+    moves = []
+    for count in (5, 20, 100):
+        moved = adapted(prior, calls.take(slice(count)), noise[:count])
+        moves.append(abs(np.log(moved.amplitudes["noise"] / prior.amplitudes["noise"])))
+    assert 0 < moves[0] < moves[1] < moves[2] < np.log(0.3 / 0.06)
+
+
+@pytest.mark.parametrize("error", [np.zeros(30), np.full(30, 1e6), np.geomspace(1e-9, 1e9, 30)])
+def test_a_prior_is_found_whatever_the_errors(error: Any) -> None:
+    calls = some(30).take(np.zeros(30, dtype=int))  # one call over and over
+    found, first = learn([(calls, error)]), start(calls.place)
+    assert (np.abs(np.log(found.lengths / first.lengths)) <= FARTHEST + 1e-9).all()
