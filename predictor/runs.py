@@ -153,10 +153,14 @@ def _verdict(row: Mapping[str, Any]) -> tuple[str, str]:
 def bounds(request: Request) -> Bounds:
     """The least time of a run: of a static batch that of its steps; under load, where the scheduler sets the batch,
     that of one sequence alone, whose decode steps read the weights once each. Engines of MEASURED_ONLY are taken as
-    BOUND_ENGINE. Raises PredictorError where the request cannot be run at all.
+    BOUND_ENGINE with arithmetic in int8, which llama.cpp does with quantised weights (ggml/src/ggml-cuda/mmq.cuh).
+    Raises PredictorError where the request cannot be run at all.
     """
     model, gpu = get_model(request.model), get_gpu(request.gpu)
-    engine = BOUND_ENGINE if request.engine in MEASURED_ONLY else request.engine
+    engine = request.engine
+    if engine in MEASURED_ONLY:
+        engine, int8 = BOUND_ENGINE, gpu.peak_flop_per_s.get("int8", 0.0)
+        gpu = replace(gpu, peak_flop_per_s={name: max(rate, int8) for name, rate in gpu.peak_flop_per_s.items()})
     asked = replace(request, engine=engine)
     if request.scheduling == "continuous":
         fresh = max(round(request.input_len * (1 - request.prefix_cache_hit_rate)), 1)
