@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -229,6 +230,37 @@ def test_shapes_that_torch_has_no_such_kernel_for_are_left_out() -> None:
     assert not FAMILIES["attention"].able(SMALL[4] | {"dtype": "fp32", "q_len": 4})
     assert not FAMILIES["pointwise"].able({"kind": "add_rms_norm"})
     assert not FAMILIES["gemm"].able({"dtype": "fp8", "n": 30, "k": 64})
+
+
+def test_the_queue_of_a_gpu_is_filled_before_the_host_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for torch.cuda notes what is asked of it, in order."""
+    asked: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            asked.append("record")
+
+        def elapsed_time(self, after: Any) -> float:
+            return 2.0  # milliseconds
+
+    def sleep(cycles: int) -> None:
+        asked.append("sleep")
+
+    def state(torch: Any) -> dict[str, float]:
+        asked.append("clocks")
+        return {"power_w": 70.0}
+
+    monkeypatch.setattr(bench_device, "_clock_and_power", state)
+    cuda = SimpleNamespace(Event=Event, _sleep=sleep, synchronize=lambda: asked.append("wait"))
+    device = bench_device.Device(SimpleNamespace(cuda=cuda), "cuda", get_gpu("L4"))
+    found = bench_device._timed(lambda x: asked.append("run"), [(1,), (2,)], device)
+    assert found == ([2e-3] * bench_device.MOST_CALLS, {"power_w": 70.0})
+    queued = asked[asked.index("sleep") + 1 :]
+    assert queued == ["record", "run", "record"] * bench_device.MOST_CALLS + ["clocks", "wait"]
+    assert asked[: asked.index("sleep")].count("run") > bench_device.MOST_CALLS  # the memory is there
 
 
 def test_on_a_slow_device_smaller_shapes_are_drawn(spec: Path) -> None:
