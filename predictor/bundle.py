@@ -37,6 +37,7 @@ CURVES = "curves.csv"  # of learning; bundles up to base-4 have none
 REHEARSAL = "rehearsal.json"  # what the calls were like that trained the estimators
 SPECS = "gpus"  # folder of the specs of GPUs that the catalogue lacks
 CALIBRATION = "calibration"  # of the manifest: the rows that a user measured, and on which GPUs
+CALIBRATED_PRIORS, CALIBRATED_ENDS = "priors", "ends"  # of CALIBRATION: estimator → GPU → prior, ends of intervals
 DEFAULT_BUNDLE = "base-4"
 MANIFEST_TYPES = {
     "id": str,
@@ -107,8 +108,7 @@ class Bundle:
 
         gpu: one on which a user measured rows, which moved it.
         """
-        moved = self.manifest.get(CALIBRATION, {}).get("priors", {}).get(name, {}).get(gpu)
-        found = moved or self.entry(name).get("prior")
+        found = self._told(CALIBRATED_PRIORS, name).get(gpu) or self.entry(name).get("prior")
         return Prior.from_json(found) if found else None
 
     def estimator(self, name: str) -> Estimator:
@@ -117,10 +117,16 @@ class Bundle:
             made, rows = self._read(name), self._measured().get(name)
             if rows is not None:
                 priors = {gpu: self.prior(name, gpu) for gpu in set(rows.gpus.tolist())}
-                corrections = corrections_of(rows, made, priors, self.level)
+                ends = {gpu: (low, high) for gpu, (low, high) in self._told(CALIBRATED_ENDS, name).items()}
+                corrections = corrections_of(rows, made, priors, self.level, ends)
                 made = replace(made, corrections=corrections, knots=Knots())
             self._estimators[name] = made
         return self._estimators[name]
+
+    def _told(self, what: str, name: str) -> Mapping[str, Any]:
+        """GPU → what a calibration keeps of an estimator there."""
+        found: Mapping[str, Any] = self.manifest.get(CALIBRATION, {}).get(what, {}).get(name, {})
+        return found
 
     def _measured(self) -> Mapping[str, TrainingSet]:
         """The rows that a user measured, by estimator."""
@@ -193,6 +199,9 @@ def _verify(manifest: Any, path: Path) -> None:
         where = f"{path}: {CALIBRATION}"
         _verify_file(manifest[CALIBRATION], where)
         _verify_types(manifest[CALIBRATION], {"gpus": dict}, where)
+        ends = [pair for by_gpu in manifest[CALIBRATION].get(CALIBRATED_ENDS, {}).values() for pair in by_gpu.values()]
+        if not all(_is_pair(pair) for pair in ends):
+            raise InvalidBundle(f"{where} has invalid {CALIBRATED_ENDS}; install or copy the bundle again.")
     for name, entry in manifest["estimators"].items():
         where = f"{path}: estimator {name}"
         _verify_types(entry, ESTIMATOR_TYPES, where)

@@ -17,10 +17,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from predictor.bundle import CALIBRATION, MANIFEST, Bundle, keep_specs, load_bundle
+from predictor.bundle import (
+    CALIBRATED_ENDS,
+    CALIBRATED_PRIORS,
+    CALIBRATION,
+    MANIFEST,
+    Bundle,
+    keep_specs,
+    load_bundle,
+)
 from predictor.checks import ACCEPTED, check, usable
-from predictor.corrections import priors_of
-from predictor.dataset import drawn_per_cell, training_sets
+from predictor.corrections import ends_of, priors_of
+from predictor.dataset import TrainingSet, drawn_per_cell, training_sets
 from predictor.errors import InvalidRequest, InvalidTable
 from predictor.files import needs_folder, sha256_of
 from predictor.gpu import get_gpu
@@ -58,11 +66,14 @@ def calibrate(data: Path | str, bundle: Bundle, out: Path | str) -> tuple[Bundle
         manifest = {
             **bundle.manifest,
             "id": f"{bundle.uncalibrated().id}+{digest[:8]}",
-            CALIBRATION: {"file": ROWS_FILE, "sha256": digest, "gpus": gpus, "priors": _priors(kept, bundle)},
         }
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        (folder / "README.md").unlink(missing_ok=True)
+        sets = training_sets(pd.concat(kept, ignore_index=True))
+        told = {"file": ROWS_FILE, "sha256": digest, "gpus": gpus, CALIBRATED_PRIORS: _priors(sets, bundle)}
+        _write(manifest | {CALIBRATION: told}, folder)
         made = load_bundle(folder)
+        ends = {name: ends_of(rows, made.estimator(name), made.level) for name, rows in sets.items()}
+        _write(manifest | {CALIBRATION: told | {CALIBRATED_ENDS: ends}}, folder)
+        (folder / "README.md").unlink(missing_ok=True)
         found = pd.DataFrame([{**line, **_errors(line, made)} for line in lines])
         folder.rename(out)
     return load_bundle(out), found
@@ -100,10 +111,14 @@ def _chosen(rows: pd.DataFrame, bundle: Bundle) -> tuple[list[dict[str, Any]], l
     return lines, kept
 
 
-def _priors(kept: list[pd.DataFrame], bundle: Bundle) -> dict[str, Any]:
+def _write(manifest: Mapping[str, Any], folder: Path) -> None:
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def _priors(sets: Mapping[str, TrainingSet], bundle: Bundle) -> dict[str, Any]:
     """Estimator → GPU → how its errors hang together there, as JSON."""
     plain, found = bundle.uncalibrated(), {}
-    for name, rows in training_sets(pd.concat(kept, ignore_index=True)).items():
+    for name, rows in sets.items():
         moved = priors_of(rows, plain.estimator(name), plain.prior(name))
         found[name] = {gpu: prior.to_json() for gpu, prior in moved.items()}
     return found

@@ -25,7 +25,8 @@ class Correction:
     """A fitted process for one estimator on `gpu`. ends: low and high of a call's interval in units of its spread.
 
     trust: share of the process's offset that is applied. error, left_out: log(truth / prediction) of the measured
-    calls, (n,): without the correction, and with one that each call had no say in.
+    calls, (n,): without the correction, and with one that each call had no say in; expected: the standard deviation
+    of the latter as the process has it.
     """
 
     gpu: Gpu
@@ -37,6 +38,7 @@ class Correction:
     trust: float
     error: Array
     left_out: Array
+    expected: Array
 
     def offset(self, calls: Traits) -> Array:
         """Expected log(truth / prediction) of each call, (n,) nats; never more than was measured of any call."""
@@ -70,9 +72,9 @@ def fit_correction(gpu: Gpu, prior: Prior, measured: Traits, error: Array, level
     trust = _trust(np.abs(error) - np.abs(left_out))
     pull, left_out = trust * pull, error + trust * (left_out - error)
     before = own_variance(measured, prior) + prior.amplitudes[NOISE] ** 2
-    expected = before - trust * (2 - trust) * (before - 1 / own)
-    ends = conformal(left_out / np.sqrt(expected), level)
-    return Correction(gpu, prior, measured, pull, inverse, ends, trust, error, left_out)
+    expected = np.sqrt(before - trust * (2 - trust) * (before - 1 / own))
+    ends = conformal(left_out / expected, level)
+    return Correction(gpu, prior, measured, pull, inverse, ends, trust, error, left_out, expected)
 
 
 def _trust(gain: Array) -> float:

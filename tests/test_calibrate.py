@@ -61,6 +61,19 @@ def test_the_error_on_other_rows_falls_and_intervals_cover(base: Bundle, own: Bu
     assert after["coverage"].mean() > 0.6 and (after["width"] < before["width"]).all()
 
 
+def test_intervals_cover_predictions_that_rise_with_tokens(base: Bundle, tmp_path: Path) -> None:
+    """Latency in steps of 128 tokens, which lie between the token counts at which an estimate is asked."""
+    frame = toy_table((OWN,), seed=5).query("family == 'gemm'")
+    frame = frame.assign(latency_s=frame["latency_s"] * (1 + 0.8 * (np.floor(frame["m"] / 128) % 2)))
+    write_table(frame[::2], tmp_path / "told.parquet")
+    write_table(frame[1::2], tmp_path / "others.parquet")
+    made, _ = calibrate(tmp_path / "told.parquet", base, tmp_path / "bundle")
+    correction = made.estimator("gemm").corrections[OWN]
+    alone = conformal(correction.left_out / correction.expected, made.level)
+    assert correction.ends[0] <= alone[0] + 1e-9 and correction.ends[1] >= alone[1] - 1e-9
+    assert evaluate(tmp_path / "others.parquet", made)["coverage"].iloc[0] >= 0.7
+
+
 def test_training_writes_what_few_rows_are_worth(base: Bundle) -> None:
     curve = pd.read_csv(base.path / FEWSHOT, keep_default_na=False)
     assert {"estimator", "gpu", "engine", "rows", "mape", "coverage"} <= set(curve)
@@ -138,6 +151,10 @@ def test_a_changed_file_of_rows_is_refused(own: Bundle, tmp_path: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(InvalidBundle, match="prior"):
         load_bundle(folder).prior("gemm")
+    manifest[CALIBRATION]["ends"]["gemm"][OWN] = [0.1]
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(InvalidBundle, match="calibration has invalid ends; install or copy the bundle again"):
+        load_bundle(folder)
 
 
 def some(n: int) -> Traits:

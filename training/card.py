@@ -139,7 +139,8 @@ def fewshot_section(curve: pd.DataFrame) -> list[str]:
         "## Rows measured on a GPU whose generation was held out",
         "Error (and coverage of the interval) after `predictor calibrate` with so many random rows per op, mean over "
         "GPUs of the mean over engines and dtypes, on other rows. Two draws each; the prior was learned without the "
-        "generation. Every cell is in `fewshot.csv`.",
+        "generation. Predicted: the error and coverage of what `predict` says after 100 rows, which rises with tokens "
+        "and keeps to the bound; one draw, 150 other rows. Every cell is in `fewshot.csv`.",
         "Rows of all engines and dtypes mixed:",
         _fewshot_table(mixed),
         "Rows of one engine, all its dtypes:",
@@ -151,11 +152,15 @@ def _fewshot_table(curve: pd.DataFrame) -> str:
     each = curve.groupby(["estimator", "gpu", "engine", "rows"], dropna=False)[["mape", "coverage"]].mean()
     complete = each.unstack("rows").dropna(subset=[("mape", 100)])
     found = complete.groupby("estimator").mean()
-    counts = sorted(curve["rows"].unique())
-    lines = [["op", *(f"{count} rows" for count in counts), "100 rows: error left"]]
+    final = curve.groupby(["estimator", "gpu"])[["final_mape", "final_coverage"]].mean().groupby("estimator").mean()
+    counts, predicted = sorted(curve["rows"].unique()), bool(final["final_mape"].notna().all())
+    head = ["op", *(f"{count} rows" for count in counts), "100 rows: error left"]
+    lines = [[*head, "100 rows: predicted"] if predicted else head]
     for name, row in found.iterrows():
         errors = [percent(row["mape", n]) + (f" ({percent(row['coverage', n])})" if n else "") for n in counts]
-        lines.append([str(name), *errors, percent(row["mape", 100] / row["mape", 0])])
+        line = [str(name), *errors, percent(row["mape", 100] / row["mape", 0])]
+        said, covered = final.loc[name]
+        lines.append([*line, f"{percent(said)} ({percent(covered)})"] if predicted else line)
     return _markdown(lines)
 
 
