@@ -17,7 +17,7 @@ predict: $(STAMP)
 	$(BIN)/predictor predict $(MODEL) $(shell printf -- '--gpu "%s" ' $(GPUS))
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
