@@ -21,7 +21,7 @@ from predictor.dataset import TrainingSet, training_sets
 from predictor.envelope import Knots
 from predictor.errors import InvalidBundle
 from predictor.estimator import Estimator, Weights
-from predictor.files import sha256_of
+from predictor.files import sha256_of, whole
 from predictor.gpu import Gpu, add_gpus, catalogue, gpu_from_toml, own_spec
 from predictor.interval import KINSHIPS, REGIMES
 from predictor.kinship import is_measured, tiers
@@ -77,6 +77,11 @@ class Bundle:
     def id(self) -> str:
         """Name of the release."""
         return str(self.manifest["id"])
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the manifest, which has that of every file."""
+        return sha256_of(self.path / MANIFEST)
 
     @property
     def level(self) -> float:
@@ -236,6 +241,12 @@ def _verify_types(found: Any, types: Mapping[str, type], where: str) -> None:
     for key, wanted in types.items():
         if not isinstance(found, dict) or not isinstance(found.get(key), wanted):
             raise InvalidBundle(f"{where} has no valid {key}; install or copy the bundle again, or train it again.")
+
+
+def write_manifest(manifest: Mapping[str, Any], folder: Path) -> None:
+    """Write bundle.json of a folder."""
+    with whole(folder / MANIFEST) as partial:
+        partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
 def keep_specs(gpus: Iterable[str], folder: Path) -> None:

@@ -7,7 +7,6 @@ keeps its rows and takes the new ones besides.
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -21,10 +20,10 @@ from predictor.bundle import (
     CALIBRATED_ENDS,
     CALIBRATED_PRIORS,
     CALIBRATION,
-    MANIFEST,
     Bundle,
     keep_specs,
     load_bundle,
+    write_manifest,
 )
 from predictor.checks import ACCEPTED, check, usable
 from predictor.corrections import ends_of, priors_of
@@ -63,16 +62,13 @@ def calibrate(data: Path | str, bundle: Bundle, out: Path | str) -> tuple[Bundle
         gpus = {str(name): len(own) for name, own in pd.concat(kept).groupby("gpu", observed=True)}
         keep_specs(gpus, folder)
         digest = sha256_of(folder / ROWS_FILE)
-        manifest = {
-            **bundle.manifest,
-            "id": f"{bundle.uncalibrated().id}+{digest[:8]}",
-        }
+        manifest = {**bundle.manifest, "id": f"{bundle.uncalibrated().id}+{digest[:8]}"}
         sets = training_sets(pd.concat(kept, ignore_index=True))
         told = {"file": ROWS_FILE, "sha256": digest, "gpus": gpus, CALIBRATED_PRIORS: _priors(sets, bundle)}
-        _write(manifest | {CALIBRATION: told}, folder)
+        write_manifest(manifest | {CALIBRATION: told}, folder)
         made = load_bundle(folder)
         ends = {name: ends_of(rows, made.estimator(name), made.level) for name, rows in sets.items()}
-        _write(manifest | {CALIBRATION: told | {CALIBRATED_ENDS: ends}}, folder)
+        write_manifest(manifest | {CALIBRATION: told | {CALIBRATED_ENDS: ends}}, folder)
         (folder / "README.md").unlink(missing_ok=True)
         found = pd.DataFrame([{**line, **_errors(line, made)} for line in lines])
         folder.rename(out)
@@ -109,10 +105,6 @@ def _chosen(rows: pd.DataFrame, bundle: Bundle) -> tuple[list[dict[str, Any]], l
         if enough:
             kept.append(own[drawn_per_cell(own.assign(engine="", dtype=""), MOST, seed=0)])
     return lines, kept
-
-
-def _write(manifest: Mapping[str, Any], folder: Path) -> None:
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
 def _priors(sets: Mapping[str, TrainingSet], bundle: Bundle) -> dict[str, Any]:

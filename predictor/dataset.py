@@ -109,10 +109,14 @@ def _join(name: str, sets: list[TrainingSet]) -> TrainingSet:
     )
 
 
-def balanced_weights(who: pd.DataFrame) -> pd.Series:
-    """Weight of each row: equal per generation, then GPU, then cell of engine and dtype."""
+def balanced_weights(who: pd.DataFrame, rows: str = "") -> pd.Series:
+    """Weight of each row: equal per generation, then GPU, then cell of engine and dtype.
+
+    rows: column that says how many rows a row stands for; by default one.
+    """
     cell = ["generation", "gpu", "engine", "dtype"]
-    weight = 1.0 / who.groupby(cell)["gpu"].transform("size")
+    group = who.groupby(cell)
+    weight = who[rows] / group[rows].transform("sum") if rows else 1.0 / group["gpu"].transform("size")
     cells = who.drop_duplicates(cell)
     weight /= who["gpu"].map(cells.groupby("gpu").size())
     weight /= who["generation"].map(cells.drop_duplicates("gpu").groupby("generation").size())

@@ -127,12 +127,9 @@ def _per_cell(who: pd.DataFrame, rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _scored(measured: Errors, asked: Errors, prior: Prior, level: float) -> dict[str, float]:
     """Error and coverage over the cells of asked rows, once some were measured."""
-    offset, covered = np.zeros(len(asked.error)), np.full(len(asked.error), np.nan)
-    if len(measured.error):
-        found = _correction(measured, prior, level)
-        offset, spread = found.offset(asked.traits), found.spread(asked.traits)
-        covered = _covered(asked.error - np.maximum(offset, asked.floor), spread, found.ends)
-    left = asked.error - np.maximum(offset, asked.floor)
+    found = _correction(measured, prior, level) if len(measured.error) else None
+    left = asked.error - np.maximum(found.offset(asked.traits) if found else 0.0, asked.floor)
+    covered = _covered(left, found.spread(asked.traits), found.ends) if found else np.full(len(left), np.nan)
     return {"mape": _mean(np.abs(np.exp(-left) - 1), asked), "coverage": _mean(covered, asked)}
 
 

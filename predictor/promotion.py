@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from predictor import pyfunc
-from predictor.bundle import DEFAULT_BUNDLE, MANIFEST, Bundle, champion_folder, load_bundle
+from predictor.bundle import DEFAULT_BUNDLE, Bundle, champion_folder, load_bundle
 from predictor.champion import (
     PROMOTE,
     REFUSE,
@@ -49,7 +49,7 @@ class Registry(NamedTuple):
 
 def name_of(bundle: Bundle) -> Name:
     """How decisions name a bundle."""
-    return Name(bundle.id, sha256_of(bundle.path / MANIFEST))
+    return Name(bundle.id, bundle.sha256)
 
 
 def champion_bundle(store: Path) -> Bundle:

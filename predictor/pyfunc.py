@@ -14,10 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from predictor.bundle import MANIFEST, Bundle, load_bundle
+from predictor.bundle import Bundle, load_bundle
 from predictor.champion import CHAMPION
 from predictor.errors import InvalidRequest
-from predictor.files import sha256_of
 from predictor.frames import predict_frame
 from predictor.request import RESULTS, columns
 from predictor.streams import TEXTS
@@ -97,7 +96,7 @@ def log_model(
         if not name:
             return str(logged.model_uri)
         made = str(logged.registered_model_version)
-        mlflow.MlflowClient().set_model_version_tag(name, made, DIGEST, _digest(load_bundle(bundle)))
+        mlflow.MlflowClient().set_model_version_tag(name, made, DIGEST, load_bundle(bundle).sha256)
     return f"models:/{name}/{made}"
 
 
@@ -113,7 +112,8 @@ def registered(tracking_uri: str, name: str, bundle: Bundle) -> str:
     with _refusals(mlflow, tracking_uri):
         mlflow.set_tracking_uri(tracking_uri)
         found = mlflow.MlflowClient().search_model_versions(f"name='{name}'")
-    known = [int(each.version) for each in found if each.tags.get(DIGEST) == _digest(bundle)]
+    digest = bundle.sha256
+    known = [int(each.version) for each in found if each.tags.get(DIGEST) == digest]
     if known:
         return str(max(known))
     return log_model(tracking_uri, name=name, bundle=str(bundle.path)).rpartition("/")[2]
@@ -131,10 +131,6 @@ def move_champion(tracking_uri: str, name: str, version: str) -> str:
         else:
             client.delete_registered_model_alias(name, CHAMPION)
     return before
-
-
-def _digest(bundle: Bundle) -> str:
-    return sha256_of(bundle.path / MANIFEST)
 
 
 def _content(mlflow: Any, bundle: str, requirement: str) -> dict[str, Any]:
@@ -174,12 +170,20 @@ def _mlflow() -> Any:
 @contextmanager
 def _refusals(mlflow: Any, tracking_uri: str) -> Iterator[None]:
     """Says what MLflow refuses as an error of this package."""
-    mine = {name: value for name, value in PATIENCE.items() if name not in os.environ}
+    try:
+        with unless_set(PATIENCE):
+            yield
+    except mlflow.exceptions.MlflowException as error:
+        raise InvalidRequest(f"MLflow at {tracking_uri} says: {str(error).splitlines()[0]}") from None
+
+
+@contextmanager
+def unless_set(wanted: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for a while, but for those that the user has set."""
+    mine = {name: value for name, value in wanted.items() if name not in os.environ}
     os.environ.update(mine)
     try:
         yield
-    except mlflow.exceptions.MlflowException as error:
-        raise InvalidRequest(f"MLflow at {tracking_uri} says: {str(error).splitlines()[0]}") from None
     finally:
         for name in mine:
             os.environ.pop(name, None)

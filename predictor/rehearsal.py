@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from predictor.dataset import TrainingSet, training_sets
+from predictor.dataset import TrainingSet, balanced_weights, training_sets
 from predictor.gpu import get_gpu
 from predictor.guard import number_fields
 from predictor.ops import Op
@@ -102,11 +102,7 @@ def _shares(parts: Sequence[Part], count: int) -> list[int]:
         return []
     frame = pd.DataFrame(lines)
     frame["generation"] = [get_gpu(name).generation for name in frame["gpu"]]
-    of = ["generation", "gpu", "engine", "dtype"]
-    share = frame["rows"] / frame.groupby(of)["rows"].transform("sum")
-    kinds = frame.drop_duplicates(of)
-    share /= frame["gpu"].map(kinds.groupby("gpu").size())
-    share /= frame["generation"].map(kinds.drop_duplicates("gpu").groupby("generation").size())
+    share = balanced_weights(frame, "rows")
     return list(np.ceil(count * share / frame["generation"].nunique()).astype(int))
 
 

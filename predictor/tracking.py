@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,7 +22,6 @@ KIND = {"mlflow.experimentKind": "custom_model_development"}  # what MLflow's pa
 TABLES = (".csv", ".json", ".toml")  # of a bundle, small enough to look at
 # Without these, MLflow asks a server that is not there for minutes; what the user has set stays.
 TO_KNOCK: Mapping[str, str] = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-TO_WORK: Mapping[str, str] = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 QUIET: Mapping[str, str] = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -94,7 +92,7 @@ def _record(
         tags = {**record.tags, "mlflow.note.content": record.note}
         run = client.create_run(place, start_time=began_ms, run_name=bundle.id, tags=tags).info.run_id
     try:
-        with _settings(TO_WORK):
+        with _settings(pyfunc.PATIENCE):
             _log_numbers(client, run, record, ended_ms)
             client.log_inputs(run, _inputs(record))
             for file in sorted(bundle.path.iterdir()):
@@ -150,16 +148,13 @@ def _log_model(mlflow: Any, store: str, run: str, bundle: Bundle) -> None:
 @contextmanager
 def _settings(wanted: Mapping[str, str]) -> Iterator[None]:
     """Environment variables that the user has not set, and quiet loggers, for a while."""
-    mine = {name: value for name, value in wanted.items() if name not in os.environ}
     levels = {name: logging.getLogger(name).level for name in LOGGERS}
-    os.environ.update(mine)
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        yield
+        with pyfunc.unless_set(wanted):
+            yield
     finally:
-        for name in mine:
-            os.environ.pop(name, None)
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,18 @@ from typing import Any
 
 import pandas as pd
 
-from predictor.bundle import CURVES, FEWSHOT, FORMAT, LEDGER, MANIFEST, REHEARSAL, Bundle, keep_specs, load_bundle
+from predictor.bundle import (
+    CURVES,
+    FEWSHOT,
+    FORMAT,
+    LEDGER,
+    MANIFEST,
+    REHEARSAL,
+    Bundle,
+    keep_specs,
+    load_bundle,
+    write_manifest,
+)
 from predictor.dataset import TrainingSet
 from predictor.entries import prior_entry, write_estimator
 from predictor.errors import InvalidRequest
@@ -92,7 +102,7 @@ def train_run(
             ),
             "estimators": entries,
         }
-        _write_manifest(manifest, folder)
+        write_manifest(manifest, folder)
     return Run(load_bundle(out), sets, found, began_s, time.time())
 
 
@@ -102,7 +112,7 @@ def relist(tables: Sequence[Path], folder: Path, progress: Callable[[str], None]
     recipe = Recipe(**opened.manifest["recipe"])
     found = measure(read_sets(tables, recipe, progress)[1], recipe, progress)
     manifest = {**opened.manifest, **_write_ledger(found, opened.path), **_write_curves(found, opened.path)}
-    _write_manifest(manifest, opened.path)
+    write_manifest(manifest, opened.path)
     return load_bundle(opened.path)
 
 
@@ -117,7 +127,7 @@ def relearn(tables: Sequence[Path], folder: Path, progress: Callable[[str], None
     entries = dict(opened.manifest["estimators"])
     entries |= {name: {**entries[name], **prior_entry(one.prior)} for name, one in few.items() if name in entries}
     manifest = {**opened.manifest, "estimators": entries, **_write_fewshot(few, opened.path)}
-    _write_manifest(manifest, opened.path)
+    write_manifest(manifest, opened.path)
     return load_bundle(opened.path)
 
 
@@ -125,7 +135,7 @@ def remember(tables: Sequence[Path], folder: Path, progress: Callable[[str], Non
     """Add to an existing bundle what its calls were like, from the tables that made it; the estimators stay."""
     opened = load_bundle(folder)
     sets = read_sets(tables, Recipe(**opened.manifest["recipe"]), progress)[1]
-    _write_manifest({**opened.manifest, **_write_rehearsal(sets, opened.path)}, opened.path)
+    write_manifest({**opened.manifest, **_write_rehearsal(sets, opened.path)}, opened.path)
     return load_bundle(opened.path)
 
 
@@ -175,11 +185,6 @@ def _write_csv(table: pd.DataFrame, path: Path) -> dict[str, str]:
     with whole(path) as partial:
         table.round(4).to_csv(partial, index=False)
     return {f"{path.stem}_sha256": sha256_of(path)}
-
-
-def _write_manifest(manifest: Mapping[str, Any], folder: Path) -> None:
-    with whole(folder / MANIFEST) as partial:
-        partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
 def _version(name: str) -> str:

@@ -19,7 +19,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from predictor.bundle import CALIBRATION, CURVES, FEWSHOT, LEDGER, MANIFEST, REHEARSAL, Bundle, keep_specs, load_bundle
+from predictor.bundle import (
+    CALIBRATION,
+    CURVES,
+    FEWSHOT,
+    LEDGER,
+    MANIFEST,
+    REHEARSAL,
+    Bundle,
+    keep_specs,
+    load_bundle,
+    write_manifest,
+)
 from predictor.calibration import with_ends
 from predictor.curves import learning_curves
 from predictor.dataset import TrainingSet
@@ -118,9 +129,9 @@ def warm_start(
             "tables": [*start.manifest["tables"], *facts],
             **{f"{file.stem}_sha256": sha256_of(file) for file in files},
             "estimators": {**start.manifest["estimators"], **entries},
-            "start": {"bundle": start.id, "sha256": sha256_of(start.path / MANIFEST), "learned": sorted(found)},
+            "start": {"bundle": start.id, "sha256": start.sha256, "learned": sorted(found)},
         }
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        write_manifest(manifest, folder)
     run = Run(load_bundle(out), sets, {name: one.held for name, one in found.items()}, began_s, time.time())
     return WarmStart(run, pd.concat([one.learned for one in found.values()], ignore_index=True), forgotten)
 
