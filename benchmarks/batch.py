@@ -27,10 +27,10 @@ import psutil
 import pyarrow as pa
 from operators import operators
 
-from predictor.bundle import load_bundle
-from predictor.estimator import Estimator
-from predictor.op_tables import OP_ROWS, answer_ops
-from predictor.rows import answer_columns
+from predictor.estimators.bundle import load_bundle
+from predictor.estimators.estimator import Estimator
+from predictor.prediction.op_tables import OP_ROWS, answer_ops
+from predictor.prediction.rows import answer_columns
 
 GPUS = (
     *("H100", "A100", "L4", "MI300X", "RTX 4090", "B200", "L40S", "H200", "A30", "T4"),

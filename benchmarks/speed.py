@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from predictor.bundle import load_bundle
-from predictor.gpu import get_gpu
+from predictor.estimators.bundle import load_bundle
+from predictor.estimators.operators import predict_op
+from predictor.hardware.gpu import get_gpu
 from predictor.ops import Attention, Gemm
-from predictor.prediction import predict_op
 
 COMMAND = Path(sys.executable).parent / "predictor"
 RUNS = 5

@@ -16,7 +16,7 @@ not read  linear attention (gdn, kda, mamba2), mhc; whole modules (projections a
 units     latency in milliseconds. message_size of collectives counts ELEMENTS of the whole buffer: half of 2**28 takes
           as long as int8 of 2**29, and an 8-GPU int8 all-gather of an H100 then runs at 336 GB/s of 450 per direction
 timing    device (CUDA graph or events). host: the *_eager all-reduces, by name. vLLM's fp8_block GEMMs are
-          host-bound although stated as device times; predictor.checks finds and flags them
+          host-bound although stated as device times; predictor.measurements.checks finds and flags them
           (57 us on H100 and H200, 159 on B200, 291 on L40S; the other engines' is 4 to 12)
 attention context: kv_len = isl + step, generation: kv_len = step + isl, isl being 1. num_key_value_heads 0 is MHA.
           encoder attention is not causal. fp8 caches on an A100 are widened
@@ -40,8 +40,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from predictor.gpu import get_gpu
-from predictor.reader_cli import Unread, folder, read_columns, run_reader, stack
+from predictor.hardware.gpu import get_gpu
+from predictor.measurements.readers import Unread, folder, read_columns, run_reader, stack
 from predictor.units import MS
 
 URL = "https://github.com/ai-dynamo/aiconfigurator"

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from predictor.reader_cli import Unread, folder, read_columns, run_reader, stack
+from predictor.measurements.readers import Unread, folder, read_columns, run_reader, stack
 from predictor.units import US
 
 URL = "https://github.com/ROCm/aiter"

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from predictor.reader_cli import Unread, folder, read_columns, run_reader, stack
+from predictor.measurements.readers import Unread, folder, read_columns, run_reader, stack
 from predictor.units import US
 
 URL = "https://github.com/casys-kaist/LLMServingSim"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from predictor.reader_cli import Unread, folder, read_columns, run_reader, stack
+from predictor.measurements.readers import Unread, folder, read_columns, run_reader, stack
 from predictor.units import MS
 
 URL = "https://github.com/sitar-lab/NeuSight"

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from predictor.reader_cli import Unread, folder, median_of_repeats, read_columns, run_reader, stack
+from predictor.measurements.readers import Unread, folder, median_of_repeats, read_columns, run_reader, stack
 from predictor.units import MS
 
 URL = "https://github.com/microsoft/vidur"

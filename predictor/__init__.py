@@ -8,81 +8,59 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING
+
+from lazy_loader import attach
+
+from predictor.moved import OldNames
 
 if TYPE_CHECKING:
-    from predictor.answering import answer, predict
-    from predictor.bundle import Bundle, load_bundle
-    from predictor.errors import PredictorError
-    from predictor.features import Setting
-    from predictor.frames import predict_frame
-    from predictor.gpu import Gpu, catalogue, get_gpu
-    from predictor.ops import Attention, Collective, Conv, Gemm, Mla, Moe, Pointwise
-    from predictor.prediction import predict_op
-    from predictor.regressor import RooflineRegressor
-    from predictor.report import Interval, Report
-    from predictor.request import Request
-    from predictor.tracing import Network, NetworkPrediction, from_torch, predict_network
-    from predictor.training_report import TrainingReport
-    from predictor.workloads.models import get_model, models
+    from predictor.errors import PredictorError as PredictorError
+    from predictor.estimators.bundle import Bundle as Bundle, load_bundle as load_bundle
+    from predictor.estimators.features import Setting as Setting
+    from predictor.estimators.operators import OpPrediction as OpPrediction, predict_op as predict_op
+    from predictor.hardware.gpu import Gpu as Gpu, catalogue as catalogue, get_gpu as get_gpu
+    from predictor.latency.network import NetworkPrediction as NetworkPrediction, predict_network as predict_network
+    from predictor.latency.report import Interval as Interval, Report as Report
+    from predictor.latency.training import TrainingReport as TrainingReport
+    from predictor.learning.regressor import RooflineRegressor as RooflineRegressor
+    from predictor.ops import (
+        Attention as Attention,
+        Collective as Collective,
+        Conv as Conv,
+        Gemm as Gemm,
+        Mla as Mla,
+        Moe as Moe,
+        Pointwise as Pointwise,
+    )
+    from predictor.prediction.frames import predict_frame as predict_frame
+    from predictor.prediction.single import answer as answer, predict as predict
+    from predictor.workloads.models import get_model as get_model, models as models
+    from predictor.workloads.request import Request as Request
+    from predictor.workloads.torch.network import Network as Network, from_torch as from_torch
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-# Where each public name lives; it is imported when first asked for, so that `import predictor` stays light.
-_HOME = {
-    "answering": ("answer", "predict"),
-    "bundle": ("Bundle", "load_bundle"),
-    "errors": ("PredictorError",),
-    "features": ("Setting",),
-    "frames": ("predict_frame",),
-    "gpu": ("Gpu", "catalogue", "get_gpu"),
-    "ops": ("Attention", "Collective", "Conv", "Gemm", "Mla", "Moe", "Pointwise"),
-    "prediction": ("predict_op",),
-    "regressor": ("RooflineRegressor",),
-    "report": ("Interval", "Report"),
-    "request": ("Request",),
-    "tracing": ("Network", "NetworkPrediction", "from_torch", "predict_network"),
-    "training_report": ("TrainingReport",),
-    "workloads.models": ("get_model", "models"),
-}
-
-__all__ = [
-    "Attention",
-    "Bundle",
-    "Collective",
-    "Conv",
-    "Gemm",
-    "Gpu",
-    "Interval",
-    "Mla",
-    "Moe",
-    "Network",
-    "NetworkPrediction",
-    "Pointwise",
-    "PredictorError",
-    "Report",
-    "Request",
-    "RooflineRegressor",
-    "Setting",
-    "TrainingReport",
-    "answer",
-    "catalogue",
-    "from_torch",
-    "get_gpu",
-    "get_model",
-    "load_bundle",
-    "models",
-    "predict",
-    "predict_frame",
-    "predict_network",
-    "predict_op",
-]
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name from its module on first use."""
-    for module, names in _HOME.items():
-        if name in names:
-            return getattr(import_module(f"predictor.{module}"), name)
-    raise AttributeError(f"module 'predictor' has no attribute {name!r}")
+# Each public name and where it lives; it is imported when first asked for, so that `import predictor` stays light.
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    submod_attrs={
+        "errors": ["PredictorError"],
+        "estimators.bundle": ["Bundle", "load_bundle"],
+        "estimators.features": ["Setting"],
+        "estimators.operators": ["OpPrediction", "predict_op"],
+        "hardware.gpu": ["Gpu", "catalogue", "get_gpu"],
+        "latency.network": ["NetworkPrediction", "predict_network"],
+        "latency.report": ["Interval", "Report"],
+        "latency.training": ["TrainingReport"],
+        "learning.regressor": ["RooflineRegressor"],
+        "ops": ["Attention", "Collective", "Conv", "Gemm", "Mla", "Moe", "Pointwise"],
+        "prediction.frames": ["predict_frame"],
+        "prediction.single": ["answer", "predict"],
+        "workloads.models": ["get_model", "models"],
+        "workloads.request": ["Request"],
+        "workloads.torch.network": ["Network", "from_torch"],
+    },
+)
+sys.meta_path.append(OldNames())

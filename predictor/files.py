@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +20,16 @@ def needs_folder(out: Path, option: str = "--out") -> None:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to, which takes its place once it is complete."""
-    partial = path.with_name(path.name + ".partial")
-    yield partial
-    partial.replace(path)
+def whole_file(path: Path) -> Iterator[Path]:
+    """A draft beside `path` to write to, which is at `path` whole when the block ends, or not at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield draft
+        with draft.open("rb") as written:
+            os.fsync(written.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def needs_place(out: Path) -> None:

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from toy import quick_recipe, quick_table, toy_table
 
-from predictor.dataset import TrainingSet, training_sets
-from predictor.schema import write_table
-from predictor.train import Run, train_run
+from predictor.estimators.samples import TrainingSet, training_sets
+from predictor.learning.train import Run, train_run
+from predictor.measurements.schema import write_table
 
 REPO = Path(__file__).resolve().parents[1]
 DEFAULT_DATA = REPO.parent / "shared" / "sources"

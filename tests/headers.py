@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from predictor.errors import InvalidSpec
-from predictor.gguf import ALIGNMENT, TYPES
-from predictor.weight_files import BITS, stored_weights
 from predictor.workloads import Decoder
+from predictor.workloads.weights.files import BITS, stored_weights
+from predictor.workloads.weights.gguf import ALIGNMENT, TYPES
 
 NUMBER_OF = {name: number for number, (name, _, _) in TYPES.items()}
 SMALL = {"w": ("Q4_K", [256, 10]), "v": ("Q8_0", [64]), "norm": ("F32", [7])}

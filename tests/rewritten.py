@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from predictor.bundle import BOOSTERS, LEDGER, MANIFEST, Bundle, load_bundle
+from predictor.estimators.bundle import BOOSTERS, LEDGER, MANIFEST, Bundle, load_bundle
 from predictor.files import sha256_of
 
 L40S = ("rows-out", "gemm", "L40S")

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from predictor.bundle import load_bundle
-from predictor.evaluate import read_ledger
+from predictor.estimators.bundle import load_bundle
+from predictor.learning.evaluate import read_ledger
 
 HELD_OUT = ("generation-out", "generation-out, second seed", "gpu-out")
 SIBLINGS = ("H100-SXM-80GB", "H200-SXM-141GB")

@@ -11,11 +11,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from predictor import backends
-from predictor.backends import BACKENDS, place_of, spread
-from predictor.batch import Job, _waiting_part, run
 from predictor.cli import main
 from predictor.errors import InvalidRequest
+from predictor.prediction.jobs import backends
+from predictor.prediction.jobs.backends import BACKENDS, place_of, spread
+from predictor.prediction.jobs.batch import Job, _waiting_part, run
 
 ROWS, ROWS_PER_PART = 160, 10
 GPUS = ("H100-SXM-80GB", "L4", "MI300X", "RTX-4090")

@@ -13,14 +13,14 @@ import pandas as pd
 import pyarrow
 import pytest
 
-from predictor.batch import MANIFEST, run
-from predictor.bundle import load_bundle
 from predictor.cli import main
 from predictor.errors import InvalidRequest, InvalidTable
-from predictor.frames import predict_frame
-from predictor.request import RESULTS
-from predictor.rows import answer_row
-from predictor.streams import source_of
+from predictor.estimators.bundle import load_bundle
+from predictor.prediction.frames import predict_frame
+from predictor.prediction.jobs.batch import MANIFEST, run
+from predictor.prediction.jobs.storage import source_of
+from predictor.prediction.rows import answer_row
+from predictor.workloads.request import RESULTS
 
 GPUS = ("H100-SXM-80GB", "L4", "MI300X", "RTX-4090")
 

@@ -18,19 +18,18 @@ import pyarrow.parquet as pq
 import pytest
 from toy import RECIPE, toy_table
 
-from predictor import bench as benching
-from predictor import bench_device
-from predictor.bench import Pace, bench, seconds_of
-from predictor.bench_ops import FAMILIES, KINDS, shapes
-from predictor.bundle import load_bundle
 from predictor.cli import main
-from predictor.dataset import training_sets
 from predictor.errors import InvalidRequest, InvalidSpec, UnknownGpu
-from predictor.evaluate import evaluate, predicted_rows
-from predictor.gpu import OWN_GPUS, add_gpus, get_gpu
+from predictor.estimators.bundle import load_bundle
+from predictor.estimators.samples import training_sets
+from predictor.hardware.gpu import OWN_GPUS, add_gpus, get_gpu
+from predictor.learning.evaluate import evaluate, predicted_rows
+from predictor.learning.train import train
+from predictor.measurements.bench import device as bench_device, run as benching
+from predictor.measurements.bench.operators import FAMILIES, KINDS, shapes
+from predictor.measurements.bench.run import Pace, bench, seconds_of
+from predictor.measurements.schema import conform, op_of, op_type, read_table, write_table
 from predictor.ops import FAMILIES as OPS
-from predictor.schema import conform, op_of, op_type, read_table, write_table
-from predictor.train import train
 
 CPU = """
 name = "this-cpu"
@@ -335,7 +334,7 @@ def test_killed_it_leaves_nothing_and_interrupted_what_was_measured(spec: Path, 
     pytest.importorskip("torch", reason=NO_TORCH)
     out = spec.with_name("mine.parquet")
     code = (
-        "import sys; from predictor.bench import bench\n"
+        "import sys; from predictor.measurements.bench.run import bench\n"
         "bench(*sys.argv[1:], ['pointwise'], progress=lambda rows, share: print(rows, flush=True))"
     )
     with subprocess.Popen([sys.executable, "-c", code, out, spec], stdout=subprocess.PIPE, text=True) as process:
@@ -365,7 +364,7 @@ def test_tables_that_calibrate_cannot_use_leave_nothing(
     )
     assert refused(tmp_path, capsys, pd.DataFrame([row]).rename(columns={"latency_s": "ms", "family": "op"})) == (
         "the table has no column family, latency_s; a measurement table needs family, gpu, latency_s and the shape "
-        "columns of its families (see predictor.schema)."
+        "columns of its families (see predictor.measurements.schema)."
     )
     assert refused(tmp_path, capsys, pd.DataFrame([{**row, "gpu": "this-cpu"}] * 9)) == (
         "mine.csv has no usable row; `predictor check mine.csv` says why. Most often: "

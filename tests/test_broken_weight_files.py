@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 from headers import SMALL, described, gguf, refused, safetensors, text, written
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from predictor.errors import InvalidSpec, PredictorError
-from predictor.weight_files import StoredWeights, stored_weights
 from predictor.workloads import get_model
+from predictor.workloads.weights.files import StoredWeights, stored_weights
 
 F32 = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
 LLAMA = get_model("Llama-3.2-1B")
@@ -117,7 +116,7 @@ def test_what_does_not_agree_in_gguf_is_said(content: bytes, said: str, tmp_path
     ],
 )
 def test_a_header_of_many_gigabytes_is_not_read(entry: bytes, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("predictor.gguf.LARGEST_HEADER_BYTES", 10**6)
+    monkeypatch.setattr("predictor.workloads.weights.gguf.LARGEST_HEADER_BYTES", 10**6)
     with (tmp_path / "a.gguf").open("wb") as opened:
         opened.write(head(0, 1) + text("k") + entry)
         opened.truncate(2**34)

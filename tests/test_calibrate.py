@@ -9,23 +9,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from toy import GPUS, RECIPE, toy_table
 
-from predictor.bundle import CALIBRATION, FEWSHOT, MANIFEST, Bundle, load_bundle
-from predictor.calibrate import FEWEST, calibrate
 from predictor.cli import main
-from predictor.correction import conformal, fit_correction
 from predictor.errors import InvalidBundle, InvalidRequest, InvalidTable
-from predictor.evaluate import evaluate
-from predictor.gpu import get_gpu
+from predictor.estimators.bundle import CALIBRATION, FEWSHOT, MANIFEST, Bundle, load_bundle
+from predictor.estimators.correction.kernel import Prior, Traits, start
+from predictor.estimators.correction.prior import FARTHEST, adapted, learn
+from predictor.estimators.correction.process import conformal, fit_correction
+from predictor.estimators.operators import predict_op
+from predictor.hardware.gpu import get_gpu
+from predictor.learning.calibrate import FEWEST, calibrate
+from predictor.learning.evaluate import evaluate
+from predictor.learning.train import train
+from predictor.measurements.schema import write_table
 from predictor.ops import Gemm
-from predictor.prediction import predict_op
-from predictor.prior import FARTHEST, adapted, learn
-from predictor.schema import write_table
-from predictor.similarity import Prior, Traits, start
-from predictor.train import train
 
 pytestmark = pytest.mark.usefixtures("in_threads")
 OWN, LAW = "L4", 1.6  # a GPU whose kernels take longer than all others would say

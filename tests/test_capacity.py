@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 
-from predictor.advice import fixes
-from predictor.answering import answer
-from predictor.bundle import load_bundle
-from predictor.capacity import RISK, fewest, has_room, largest, room, training_room
-from predictor.gpu import get_gpu
-from predictor.memory import memory
-from predictor.request import Request
-from predictor.training_memory import training_memory
+from predictor.estimators.bundle import load_bundle
+from predictor.hardware.gpu import get_gpu
+from predictor.memory.capacity import RISK, fewest, has_room, largest, room, training_room
+from predictor.memory.closed_form import memory
+from predictor.memory.training import training_memory
+from predictor.prediction.advice import fixes
+from predictor.prediction.single import answer
 from predictor.workloads import Workload, get_model
-from predictor.workloads.training import TrainingSetting
+from predictor.workloads.passes.training import TrainingSetting
+from predictor.workloads.request import Request
 
 H100 = get_gpu("H100")
 LLAMA_8B = get_model("Llama-3.1-8B")

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from predictor.gpu import catalogue, get_gpu, gpu_from_spec, normalise, resolve_gpu
-from predictor.gpu_spec import SPEC_KEYS
+from predictor.hardware.gpu import catalogue, get_gpu, gpu_from_spec, normalise, resolve_gpu
+from predictor.hardware.spec import SPEC_KEYS
 from predictor.units import GB, GIB, MHZ, MIB, TB, TFLOP
 
 SPECS = tomllib.loads(resources.files("predictor").joinpath("catalog", "gpus.toml").read_text(encoding="utf-8"))

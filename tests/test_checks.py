@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from predictor.checks import ACCEPTED, FLAGGED, REJECTED, check, usable
-from predictor.gpu import get_gpu
+from predictor.hardware.gpu import get_gpu
+from predictor.hardware.roofline import roofline
+from predictor.measurements.checks import ACCEPTED, FLAGGED, REJECTED, check, usable
+from predictor.measurements.schema import COLUMNS, conform
 from predictor.ops import Gemm, Moe
-from predictor.roofline import roofline
-from predictor.schema import COLUMNS, conform
 
 SIZES = [2**i for i in range(15)]
 UTILIZATION = 0.6

@@ -8,16 +8,15 @@ from importlib import resources
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from predictor.errors import InvalidSpec
 from predictor.ops import Attention, Gemm
 from predictor.workloads import Decoder, OpCall, Workload, decoder_from_config, get_model, models
-from predictor.workloads.backward import Adapters, training_forward
-from predictor.workloads.classic_config import CLASSIC
+from predictor.workloads.configs.classic import CLASSIC
 from predictor.workloads.models import published_parameters
-from predictor.workloads.training import parameters
+from predictor.workloads.passes.backward import Adapters, training_forward
+from predictor.workloads.passes.training import parameters
 
 TEXT = resources.files("predictor").joinpath("catalog", "classic.toml").read_text(encoding="utf-8")
 NAMES = [hub_id.rpartition("/")[2] for hub_id in tomllib.loads(TEXT)]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from predictor.bundle import DEFAULT_BUNDLE, released_roots
 from predictor.cli import COMMANDS, main
-from predictor.cli.display import duration, duration_interval
+from predictor.cli.common.display import duration, duration_interval
+from predictor.estimators.bundle import DEFAULT_BUNDLE, released_roots
 
 LLAMA = ("predict", "Llama-3.1-8B")
 KEYS = [
@@ -371,7 +371,7 @@ def test_an_unexpected_exception_is_not_hidden(monkeypatch):
     def broken(*_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("predictor.gpu.catalogue", broken)
+    monkeypatch.setattr("predictor.hardware.gpu.catalogue", broken)
     with pytest.raises(ZeroDivisionError):
         main(["gpus"])
 
@@ -380,7 +380,7 @@ def test_ctrl_c_is_status_130_and_quiet(monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("predictor.gpu.catalogue", interrupted)
+    monkeypatch.setattr("predictor.hardware.gpu.catalogue", interrupted)
     assert main(["gpus"]) == 130
     assert capsys.readouterr().err.strip() == ""
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from predictor.answering import predict
-from predictor.bundle import load_bundle
 from predictor.cli import main
-from predictor.rows import answer_row
+from predictor.estimators.bundle import load_bundle
+from predictor.prediction.rows import answer_row
+from predictor.prediction.single import predict
 
 INFERENCE = (
     *("model", "gpu", "n_gpus", "mode", "weights_bytes", "kv_cache_bytes", "kv_cache_bytes_per_token"),

@@ -8,17 +8,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from rewritten import L40S, base_bundle, rewritten, with_cell
 from toy import toy_table
 
-from predictor.bundle import LEDGER, Bundle, load_bundle
-from predictor.calibrate import calibrate
-from predictor.comparison import Comparison, compare, rules_for
 from predictor.errors import InvalidBundle, InvalidRequest
+from predictor.estimators.bundle import LEDGER, Bundle, load_bundle
 from predictor.files import sha256_of
-from predictor.schema import write_table
+from predictor.learning.calibrate import calibrate
+from predictor.measurements.schema import write_table
+from predictor.registry.comparison import Comparison, compare, rules_for
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,7 @@ from itertools import pairwise
 import pytest
 
 from predictor.errors import InvalidRequest, InvalidSpec
-from predictor.workloads.base import OpCall
-from predictor.workloads.convnet import (
+from predictor.workloads.architectures.convnet import (
     Block,
     ConvLayer,
     ConvNet,
@@ -16,6 +15,7 @@ from predictor.workloads.convnet import (
     resnet,
 )
 from predictor.workloads.models import get_model, models, published_parameters
+from predictor.workloads.passes.calls import OpCall
 
 NETS = [pytest.param(net, id=name) for name, net in models().items() if isinstance(net, ConvNet)]
 RESNET = get_model("ResNet-50")

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from predictor.gpu import get_gpu
-from predictor.reader_cli import Unread, run_reader
-from predictor.roofline import roofline
-from predictor.schema import conform, op_of, read_table
+from predictor.hardware.gpu import get_gpu
+from predictor.hardware.roofline import roofline
+from predictor.measurements.readers import Unread, run_reader
+from predictor.measurements.schema import conform, op_of, read_table
 
 SOURCES = ("aiconfigurator", "neusight", "vidur", "llmservingsim", "aiter")
 SYSTEMS = "aic-core/src/aiconfigurator_core/systems/data"

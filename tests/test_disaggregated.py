@@ -6,23 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from predictor.bundle import load_bundle
 from predictor.cli import main
-from predictor.disaggregated import Plan, plan
-from predictor.engines import get_engine
 from predictor.errors import InvalidRequest
-from predictor.gpu import get_gpu
-from predictor.pools import DecodeWorker, PrefillWorker
-from predictor.rate_matching import Goal, Matched, match
-from predictor.scheduler import Load
-from predictor.serving import serve
-from predictor.steps import Chunk, StepTimes
-from predictor.topology import NODE_LINK_BYTES_PER_S
+from predictor.estimators.bundle import load_bundle
+from predictor.hardware.gpu import get_gpu
+from predictor.hardware.interconnect import NODE_LINK_BYTES_PER_S
+from predictor.latency.serving.disaggregated import Plan, plan
+from predictor.latency.serving.load import serve
+from predictor.latency.serving.rate_matching import Goal, Matched, match
+from predictor.latency.serving.scheduler import Load
+from predictor.latency.serving.step_times import Chunk, StepTimes
+from predictor.latency.serving.workers import DecodeWorker, PrefillWorker
 from predictor.workloads import Workload, get_model
-from predictor.workloads.base import Layout
+from predictor.workloads.engines import get_engine
+from predictor.workloads.passes.calls import Layout
 
 FREE = get_engine("vllm").without_host()
 TRANSFER_S = 0.004

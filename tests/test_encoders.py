@@ -8,12 +8,12 @@ import pytest
 
 from predictor.errors import InvalidRequest, InvalidSpec, UnknownModel
 from predictor.ops import Attention, Gemm
-from predictor.workloads.base import OpCall
-from predictor.workloads.eager import Gpt, Scores, attention, backward, compiled, gpt_ops, unfused
-from predictor.workloads.encoder import Encoder, VisionEncoder
-from predictor.workloads.encoder_config import encoder_from_config
+from predictor.workloads.architectures.encoder import Encoder, VisionEncoder
+from predictor.workloads.architectures.seq2seq import Seq2Seq
+from predictor.workloads.configs.encoder import encoder_from_config
 from predictor.workloads.models import get_model, model_from_config, models, published_parameters
-from predictor.workloads.seq2seq import Seq2Seq
+from predictor.workloads.passes.calls import OpCall
+from predictor.workloads.passes.eager import Gpt, Scores, attention, backward, compiled, gpt_ops, unfused
 from predictor.workloads.workload import Workload
 
 TEXT = [model for model in models().values() if isinstance(model, Encoder)]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from predictor.envelope import HALVES, rising
-from predictor.features import Setting
+from predictor.estimators.envelope import HALVES, rising
+from predictor.estimators.features import Setting
 from predictor.ops import Attention, Gemm, Op
 from predictor.ops.dtypes import Array
 

@@ -1,12 +1,11 @@
 """The physics that features state, kernel by kernel."""
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from predictor.features import Setting, features
-from predictor.features.terms import repeated_memory_time
-from predictor.gpu import get_gpu
+from predictor.estimators.features import Setting, features
+from predictor.estimators.features.terms import repeated_memory_time
+from predictor.hardware.gpu import get_gpu
 from predictor.ops import Attention, Gemm, Mla, Moe, Pointwise
 
 H100, L40S, A40 = get_gpu("H100-SXM-80GB"), get_gpu("L40S"), get_gpu("A40")

@@ -7,12 +7,11 @@ import time
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from predictor import gpu as gpu_module
 from predictor.errors import InvalidSpec, PredictorError, UnknownGpu, UnsupportedDtype
-from predictor.gpu import (
+from predictor.hardware import gpu as gpu_module
+from predictor.hardware.gpu import (
     catalogue,
     get_gpu,
     gpu_from_spec,
@@ -20,8 +19,8 @@ from predictor.gpu import (
     mig_profiles,
     resolve_gpu,
 )
-from predictor.gpu_lint import RATES_16_BIT, lint
-from predictor.gpu_spec import COMPUTE_DTYPES, SPEC_KEYS
+from predictor.hardware.lint import RATES_16_BIT, lint
+from predictor.hardware.spec import COMPUTE_DTYPES, SPEC_KEYS
 from predictor.units import GB, GIB, MHZ, TFLOP
 
 NAMES = list(catalogue())

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from toy import GENERATIONS, GPUS, RECIPE, SIBLINGS
 
-from predictor import holdout
-from predictor.calibration import calibrate, correlation
-from predictor.dataset import TrainingSet
-from predictor.fit import fit
-from predictor.interval import sum_of
-from predictor.line import fit_line, line_s
-from predictor.recipe import Recipe
+from predictor.estimators.intervals import sum_of
+from predictor.estimators.linear import fit_line, line_s
+from predictor.estimators.samples import TrainingSet
+from predictor.learning import holdout
+from predictor.learning.conformal import calibrate, correlation
+from predictor.learning.fit import fit
+from predictor.learning.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("in_threads")
 

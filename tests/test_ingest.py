@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from tool_files import SERVE, TRACE, read_one, write
 from toy import toy_table
 
 from predictor.cli import main
 from predictor.errors import InvalidTable
-from predictor.ingest import FORMATS, NAMES, column_map, ingest
-from predictor.schema import conform, read_table, write_table
+from predictor.measurements.ingest import FORMATS, NAMES, column_map, ingest
+from predictor.measurements.schema import conform, read_table, write_table
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv"])

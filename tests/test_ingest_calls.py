@@ -10,7 +10,7 @@ import pytest
 from tool_files import GPU_TRACE, RANGES, TRACE, call, kernel, read_one, write
 
 from predictor.errors import InvalidTable
-from predictor.ingest import ingest
+from predictor.measurements.ingest import ingest
 
 
 def test_a_trace_gives_device_time_to_the_innermost_operator(tmp_path: Path):

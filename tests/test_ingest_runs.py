@@ -11,8 +11,8 @@ import pytest
 from tool_files import AIPERF, LLAMA, ONE_BATCH, SERVE, SGLANG, read_one, write
 
 from predictor.errors import InvalidTable
-from predictor.ingest import ingest
-from predictor.ingest.llama_bench import dtype_name, model_name
+from predictor.measurements.ingest import ingest
+from predictor.measurements.ingest.llama_bench import dtype_name, model_name
 
 
 def test_llama_bench_is_ttft_tpot_and_e2e(tmp_path: Path):

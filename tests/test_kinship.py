@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from predictor.gpu import get_gpu
-from predictor.guard import FAR, gpu_outside, nearest, outside, widened
-from predictor.kinship import is_measured, tiers
+from predictor.estimators.extrapolation import FAR, gpu_outside, nearest, outside, widened
+from predictor.hardware.gpu import get_gpu
+from predictor.hardware.siblings import is_measured, tiers
 from predictor.ops import Gemm
 
 MEASURED = ("A100-SXM-80GB", "B200-SXM-180GB", "H100-SXM-80GB", "L40S", "RTX-4090")

@@ -7,17 +7,16 @@ from importlib import resources
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 from predictor.errors import InvalidRequest, InvalidSpec
-from predictor.gpu import get_gpu
-from predictor.memory import memory
+from predictor.hardware.gpu import get_gpu
+from predictor.memory.closed_form import memory
 from predictor.ops import Attention, Collective, Gemm, Moe
 from predictor.workloads import Workload, get_model, models
-from predictor.workloads.config import decoder_from_config
-from predictor.workloads.layered import LayeredDecoder
-from predictor.workloads.mixers import LatentAttention
+from predictor.workloads.architectures.layered import LayeredDecoder
+from predictor.workloads.architectures.mixers import LatentAttention
+from predictor.workloads.configs.dense import decoder_from_config
 
 H200 = get_gpu("H200-SXM-141GB")
 SPARSE = [model for model in models().values() if isinstance(model, LayeredDecoder)]

@@ -6,12 +6,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from predictor.errors import InvalidRequest
-from predictor.gpu import get_gpu
-from predictor.memory import KINDS, cache_room, memory, sequence_bytes
+from predictor.hardware.gpu import get_gpu
+from predictor.memory.closed_form import KINDS, cache_room, memory, sequence_bytes
 from predictor.ops import DTYPES
 from predictor.workloads import Workload, get_model, models
 from predictor.workloads.models import Model

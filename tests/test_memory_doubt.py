@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from predictor import memory_doubt
+from predictor.boosters import released_roots
 from predictor.errors import InvalidBundle
-from predictor.gpu import get_gpu
-from predictor.memory_doubt import BUNDLE, FEATURES, MANIFEST, ClosedForm, Spread, doubted, memory_model
-from predictor.released import released_roots
+from predictor.hardware.gpu import get_gpu
+from predictor.memory import uncertainty as memory_doubt
+from predictor.memory.uncertainty import BUNDLE, FEATURES, MANIFEST, ClosedForm, Spread, doubted, memory_model
 
 FOLDER = next(root / BUNDLE for root in released_roots() if (root / BUNDLE).is_dir())
 SPREAD = Spread(0.1, 0.02, tuple(x / 10 for x in range(-20, 21)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from predictor.bundle import load_bundle
+from predictor.estimators.bundle import load_bundle
 
 VALIDATION = Path(__file__).resolve().parents[1] / "training" / "validation"
 TRUTH = Path(os.environ.get("PREDICTOR_TRUTH", VALIDATION.parents[2] / "shared" / "truth"))

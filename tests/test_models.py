@@ -14,14 +14,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from predictor.errors import InvalidSpec, PredictorError, UnknownModel
 from predictor.workloads import Workload, decoder_from_config, get_model, models
-from predictor.workloads.classic_config import CLASSIC
-from predictor.workloads.config import FAMILIES
-from predictor.workloads.layered_config import LAYERED
+from predictor.workloads.configs.classic import CLASSIC
+from predictor.workloads.configs.dense import FAMILIES
+from predictor.workloads.configs.layered import LAYERED
 from predictor.workloads.models import FILES, published_parameters
 
 CATALOGUE = resources.files("predictor").joinpath("catalog")

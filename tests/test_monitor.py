@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from toy import RECIPE, toy_table
 
-from predictor.bundle import Bundle
 from predictor.cli import main
 from predictor.errors import InvalidTable
-from predictor.monitor import monitor
-from predictor.schema import write_table
-from predictor.train import train
+from predictor.estimators.bundle import Bundle
+from predictor.learning.monitor import monitor
+from predictor.learning.train import train
+from predictor.measurements.schema import write_table
 
 pytestmark = pytest.mark.usefixtures("in_threads")
 

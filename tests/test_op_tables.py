@@ -10,17 +10,17 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from predictor.batch import OPERATORS, run
-from predictor.bundle import load_bundle
 from predictor.cli import main
 from predictor.errors import InvalidRequest, InvalidTable, PredictorError
-from predictor.features import Setting
-from predictor.gpu import get_gpu
-from predictor.op_tables import OP_RESULTS, answer_ops
+from predictor.estimators.bundle import load_bundle
+from predictor.estimators.features import Setting
+from predictor.estimators.operators import predict_op
+from predictor.hardware.gpu import get_gpu
+from predictor.measurements.schema import NUMBER_COLUMNS
 from predictor.ops import Attention, Collective, Conv, Gemm, Mla, Moe, Op, Pointwise
 from predictor.ops.base import names_of
-from predictor.prediction import predict_op
-from predictor.schema import NUMBER_COLUMNS
+from predictor.prediction.jobs.batch import OPERATORS, run
+from predictor.prediction.op_tables import OP_RESULTS, answer_ops
 
 GPUS = ("H100-SXM-80GB", "A100-SXM-80GB", "B300-SXM-270GB", "RTX-4090", "T4")
 ENGINES = ("vllm", "sglang", "trtllm", "torch")

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from predictor.errors import InvalidOp, UnsupportedDtype
 from predictor.ops import DTYPES, FAMILIES, Attention, Collective, Conv, Gemm, Mla, Moe, Op, Pointwise

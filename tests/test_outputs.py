@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from predictor.batch import Summary, run
 from predictor.cli import main
 from predictor.errors import InvalidRequest, InvalidTable
+from predictor.prediction.jobs.batch import Summary, run
 
 ROWS = 30
 

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from predictor.cli import main
-from predictor.curves import seen_by_trees
-from predictor.dataset import balanced_rows
-from predictor.importance import GPU_NAME, ROWS, importance
-from predictor.plots import write_plots
-from predictor.train import Run
+from predictor.learning.diagnostics import GPU_NAME, ROWS, importance, seen_by_trees
+from predictor.learning.plots import write_plots
+from predictor.learning.sampling import balanced_rows
+from predictor.learning.train import Run
 
 pytest.importorskip("matplotlib", reason="pip install 'gpu-predictor[train]'")
 
@@ -38,7 +37,7 @@ def test_a_run_without_held_out_rows_is_plotted_by_its_curves(quick_run: Run, tm
 def test_plots_without_matplotlib_name_the_extra_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("predictor.plots.find_spec", lambda name: None)
+    monkeypatch.setattr("predictor.learning.plots.find_spec", lambda name: None)
     (tmp_path / "r.toml").write_text("", encoding="utf-8")
     arguments = ["no.parquet", "--recipe", str(tmp_path / "r.toml"), "--out", str(tmp_path / "b"), "--plots", "p"]
     assert main(["train", *arguments]) == 2

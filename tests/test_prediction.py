@@ -5,19 +5,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from predictor.answering import predict
-from predictor.bundle import Bundle, load_bundle
 from predictor.errors import InvalidRequest, PredictorError, UnknownModel, UnsupportedDtype
-from predictor.features import Setting
-from predictor.gpu import Gpu, catalogue, get_gpu
-from predictor.op_lines import Asked, lines_of
+from predictor.estimators.bundle import Bundle, load_bundle
+from predictor.estimators.features import Setting
+from predictor.estimators.operators import predict_op
+from predictor.hardware.gpu import Gpu, catalogue, get_gpu
+from predictor.latency.static_batch import composed, report
+from predictor.latency.steps import Asked, lines_of
 from predictor.ops import Attention, Collective, Gemm, Mla, Moe, Op, Pointwise
-from predictor.prediction import predict_op
-from predictor.static_batch import composed, phases, report
+from predictor.prediction.single import predict
 from predictor.workloads import Workload, get_model
+from predictor.workloads.workload import phases
 
 SOME_GPUS = ("H100", "A100", "L4", "MI300X", "B200", "RTX 4090", "V100", "T4", "M4 Max", "Arc B580")
 

@@ -14,13 +14,13 @@ import pandas as pd
 import pytest
 from rewritten import L40S, base_bundle, rewritten, with_cell
 
-from predictor import pyfunc
-from predictor.bundle import MANIFEST, Bundle, load_bundle
-from predictor.champion import DECISIONS, champions, decisions, locked, record
 from predictor.cli import main
-from predictor.comparison import rules_for
 from predictor.errors import InvalidBundle, InvalidRequest, InvalidStore
-from predictor.promotion import Registry, champion_bundle, decide, judge, name_of
+from predictor.estimators.bundle import MANIFEST, Bundle, load_bundle
+from predictor.estimators.store import DECISIONS, champions, decisions, locked, record
+from predictor.registry import mlflow_model as pyfunc
+from predictor.registry.comparison import rules_for
+from predictor.registry.promotion import Registry, champion_bundle, decide, judge, name_of
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_the_alias_goes_back_where_the_store_fails(
 
     monkeypatch.setattr(pyfunc, "registered", lambda uri, name, bundle: "4")
     monkeypatch.setattr(pyfunc, "move_champion", move)
-    monkeypatch.setattr("predictor.promotion.record", full)
+    monkeypatch.setattr("predictor.registry.promotion.record", full)
     better = rewritten(base, tmp_path / "better", lambda ledger: ledger.assign(mape=0.05))
     decision, _ = judge(better, base, rules_for(base))
     with pytest.raises(InvalidStore):

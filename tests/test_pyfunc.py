@@ -18,10 +18,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from predictor import predict_frame, pyfunc
+from predictor import predict_frame
 from predictor.cli import main
-from predictor.request import RESULTS, columns
-from predictor.streams import TEXTS
+from predictor.registry import mlflow_model as pyfunc
+from predictor.workloads.request import RESULTS, TEXTS, columns
 
 mlflow = pytest.importorskip("mlflow", reason="pip install 'gpu-predictor[train]'")
 REQUESTS = pd.DataFrame(
@@ -76,7 +76,7 @@ def test_the_signature_asks_for_model_and_gpu_only(model: Path) -> None:
 
 def test_no_pickle_and_no_code_travels(model: Path) -> None:
     flavor = mlflow.models.Model.load(str(model)).flavors["python_function"]
-    assert flavor["loader_module"] == "predictor.pyfunc" and not flavor["code"]
+    assert flavor["loader_module"] == "predictor.registry.mlflow_model" and not flavor["code"]
     kinds = {file.suffix for file in model.rglob("*") if file.is_file()}
     assert kinds == {"", ".json", ".yaml", ".txt", ".ubj", ".csv", ".md"}
 

@@ -14,7 +14,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from toy import GENERATIONS, toy_table
 
 from predictor.errors import InvalidRequest, InvalidTable
-from predictor.regressor import RooflineRegressor, Samples, samples
+from predictor.learning.regressor import RooflineRegressor, Samples, samples
 
 ERROR = "neg_mean_absolute_percentage_error"
 

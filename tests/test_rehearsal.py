@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from predictor.dataset import TrainingSet, training_sets
-from predictor.rehearsal import drawn, part_of
-from predictor.schema import conform
+from predictor.estimators.samples import TrainingSet, training_sets
+from predictor.learning.rehearsal import drawn, part_of
+from predictor.measurements.schema import conform
 
 
 def test_calls_that_are_drawn_are_ops_like_the_measured_ones_without_a_latency(sets: Mapping[str, TrainingSet]) -> None:

@@ -6,14 +6,13 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from predictor import answer, load_bundle, predict
-from predictor.bundle import Bundle
 from predictor.errors import InvalidRequest, PredictorError
-from predictor.request import RESULTS, Request, columns
-from predictor.rows import answer_row
+from predictor.estimators.bundle import Bundle
+from predictor.prediction.rows import answer_row
+from predictor.workloads.request import RESULTS, Request, columns
 
 COLUMNS = [column.name for column in columns()]
 ASKED = """model gpu n_gpus engine phase scheduling batch request_rate input_len output_len dtype kv_dtype tp pp dp ep

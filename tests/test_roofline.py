@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from predictor.errors import InvalidSpec, UnsupportedDtype
-from predictor.gpu import Gpu, catalogue, get_gpu, mig_profiles
+from predictor.hardware.gpu import Gpu, catalogue, get_gpu, mig_profiles
+from predictor.hardware.roofline import CACHE_BYTES_PER_SM_CYCLE, FLOOR_CYCLES, LIMITERS, peak_flop_per_s, roofline
 from predictor.ops import Attention, Collective, Conv, Gemm, Mla, Moe, Op, Pointwise
-from predictor.roofline import CACHE_BYTES_PER_SM_CYCLE, FLOOR_CYCLES, LIMITERS, peak_flop_per_s, roofline
 
 H100 = get_gpu("H100")
 HEADS: dict[str, Any] = {"heads": 32, "kv_heads": 8, "head_dim": 128}

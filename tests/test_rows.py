@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from predictor.bundle import load_bundle
 from predictor.errors import InvalidRequest, PredictorError
+from predictor.estimators.bundle import load_bundle
 from predictor.ops.base import names_of
-from predictor.request import RESULTS
-from predictor.rows import FEWEST, answer_columns, answer_row, answer_rows
+from predictor.prediction.rows import FEWEST, answer_columns, answer_row, answer_rows
 from predictor.workloads.models import Model, models
+from predictor.workloads.request import RESULTS
 from predictor.workloads.workload import Workload
 
 GPUS = ("H100-SXM-80GB", "A100-SXM-80GB", "L4", "MI300X", "B200", "Tesla-T4")

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from predictor.bundle import load_bundle
 from predictor.cli import main
 from predictor.errors import InvalidTable
-from predictor.request import Request
-from predictor.run_errors import run_errors
-from predictor.runs import MEASURED_ONLY, bounds, check, conform, holds_runs, read_runs
-from predictor.schema import write_table
+from predictor.estimators.bundle import load_bundle
+from predictor.learning.evaluate_runs import run_errors
+from predictor.measurements.runs import MEASURED_ONLY, bounds, check, conform, holds_runs, read_runs
+from predictor.measurements.schema import write_table
+from predictor.workloads.request import Request
 
 ASKED = {"model": "Llama-3.1-8B", "gpu": "H100", "engine": "vllm", "batch": 8, "input_len": 1024, "output_len": 128}
 SOUND = ASKED | {
@@ -107,7 +107,7 @@ def test_the_bound_of_a_load_is_that_of_weights_read_once_per_step():
 
 def test_every_prediction_lies_above_the_bound():
     bundle = load_bundle("")
-    from predictor.answering import answer
+    from predictor.prediction.single import answer
 
     for changes in (
         {},

@@ -10,12 +10,10 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from predictor.errors import InvalidOp, InvalidTable
-from predictor.ops import FAMILIES, Attention, Collective, Conv, Gemm, Mla, Moe, Pointwise
-from predictor.schema import (
+from predictor.measurements.schema import (
     COLUMNS,
     NUMBER_COLUMNS,
     REQUIRED,
@@ -27,6 +25,7 @@ from predictor.schema import (
     read_table,
     write_table,
 )
+from predictor.ops import FAMILIES, Attention, Collective, Conv, Gemm, Mla, Moe, Pointwise
 
 HEADS: dict[str, Any] = {"batch": 2, "q_len": 1, "kv_len": 64, "heads": 8}
 ROWS: tuple[dict[str, Any], ...] = (
@@ -105,7 +104,7 @@ def test_a_missing_column_is_named_with_what_a_table_needs(name: str, mixed: pd.
         conform(mixed.drop(columns=name))
     assert str(caught.value) == (
         f"the table has no column {name}; a measurement table needs family, gpu, latency_s "
-        "and the shape columns of its families (see predictor.schema)."
+        "and the shape columns of its families (see predictor.measurements.schema)."
     )
 
 

@@ -7,19 +7,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from predictor.bundle import load_bundle
-from predictor.engines import Engine, engines, get_engine, get_server
 from predictor.errors import InvalidRequest
-from predictor.gpu import get_gpu
-from predictor.op_lines import op_lines
-from predictor.scheduler import Load, Served, simulate
-from predictor.serving import at_once, continuous, kv_capacity, serve, static
-from predictor.steps import Chunk, StepTimes, step_times
-from predictor.sums import total
+from predictor.estimators.bundle import load_bundle
+from predictor.hardware.gpu import get_gpu
+from predictor.latency.serving.load import at_once, continuous, kv_capacity, serve, static
+from predictor.latency.serving.scheduler import Load, Served, simulate
+from predictor.latency.serving.step_times import Chunk, StepTimes, step_times
+from predictor.latency.steps import op_lines, total
 from predictor.workloads import Workload, get_model
+from predictor.workloads.engines import Engine, engines, get_engine, get_server
 
 ENGINES = sorted(engines())
 

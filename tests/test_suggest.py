@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from predictor import bench as benching
-from predictor.bundle import load_bundle
 from predictor.cli import main
 from predictor.errors import InvalidRequest
-from predictor.request import Request
-from predictor.schema import COLUMNS
-from predictor.suggest import suggest
+from predictor.estimators.bundle import load_bundle
+from predictor.learning.suggest import suggest
+from predictor.measurements.bench import run as benching
+from predictor.measurements.schema import COLUMNS
+from predictor.workloads.request import Request
 
 ASKED = Request(model="Llama-3.1-8B", gpu="L4", batch=8)
 

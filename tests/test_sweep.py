@@ -9,12 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from predictor.batch import MANIFEST, run
-from predictor.bundle import load_bundle
 from predictor.cli import main
 from predictor.errors import InvalidRequest
-from predictor.rows import answer_row
-from predictor.sweep import read_spec
+from predictor.estimators.bundle import load_bundle
+from predictor.prediction.jobs.batch import MANIFEST, run
+from predictor.prediction.jobs.sweep import read_spec
+from predictor.prediction.rows import answer_row
 
 SPEC = """
 [request]

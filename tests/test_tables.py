@@ -10,8 +10,8 @@ import pytest
 from toy import quick_recipe, quick_table
 
 from predictor.errors import InvalidTable
-from predictor.schema import write_table
-from predictor.tables import read_sets
+from predictor.learning.tables import read_sets
+from predictor.measurements.schema import write_table
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,12 @@
 """Messages between nodes: nothing within one, more with more nodes, never below the network's own least time."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from predictor.answering import predict
-from predictor.gpu import get_gpu
+from predictor.hardware.gpu import get_gpu
+from predictor.hardware.interconnect import NODE_LINK_BYTES_PER_S, between_nodes_s, node_gpus, within_node
 from predictor.ops import Collective
-from predictor.topology import NODE_LINK_BYTES_PER_S, between_nodes_s, node_gpus, within_node
+from predictor.prediction.single import predict
 
 H100 = get_gpu("H100")
 kinds = st.sampled_from(["all_reduce", "all_gather", "reduce_scatter", "all_to_all"])

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from predictor.errors import InvalidRequest
+from predictor.latency.network import predict_network
 from predictor.ops import Attention, Conv, Gemm, Pointwise
-from predictor.torch_ops import BYTES_ONLY, ELEMENTWISE, NOTHING, RULES
-from predictor.tracing import Network, from_torch, predict_network
+from predictor.workloads.torch.network import Network, from_torch
+from predictor.workloads.torch.operators import BYTES_ONLY, ELEMENTWISE, NOTHING, RULES
 
 HAS_TORCH, HAS_TRANSFORMERS = (find_spec(name) is not None for name in ("torch", "transformers"))
 if HAS_TORCH:
@@ -128,7 +129,7 @@ def test_without_torch_the_error_names_the_cure(monkeypatch):
 
 
 def test_importing_the_tracer_does_not_import_torch():
-    code = "import sys, predictor.tracing; print('torch' in sys.modules)"
+    code = "import sys, predictor.workloads.torch.network; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert result.stdout.strip() == "False"
 

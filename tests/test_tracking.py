@@ -22,13 +22,13 @@ import pandas as pd
 import pytest
 from toy import quick_recipe, quick_table
 
-from predictor import tracking
-from predictor.bundle import FEWSHOT, LEDGER, load_bundle
 from predictor.cli import main
-from predictor.recipe import recipe_text
-from predictor.run_record import record_of
-from predictor.schema import write_table
-from predictor.train import Run
+from predictor.estimators.bundle import FEWSHOT, LEDGER, load_bundle
+from predictor.learning.recipe import recipe_text
+from predictor.learning.train import Run
+from predictor.measurements.schema import write_table
+from predictor.registry import tracking
+from predictor.registry.tracking import record_of
 
 pytestmark = pytest.mark.usefixtures("in_threads")
 
@@ -69,7 +69,7 @@ def here(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture
 def trained(quick_run: Run, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Arguments of a training run that is over at once."""
-    monkeypatch.setattr("predictor.train.train_run", lambda *given, **settings: quick_run)
+    monkeypatch.setattr("predictor.learning.train.train_run", lambda *given, **settings: quick_run)
     return ["train", str(inputs / "t.parquet"), "--recipe", str(inputs / "r.toml"), "--out", "b"]
 
 

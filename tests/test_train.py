@@ -19,22 +19,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from toy import FLOOR_CYCLES, GENERATIONS, GPUS, HEADS, RECIPE, quick_recipe, quick_table, toy_table
 
-from predictor.bundle import BOOSTERS, CURVES, FEWSHOT, LEDGER, MANIFEST, REHEARSAL, Bundle, load_bundle
-from predictor.dataset import CELL, balanced_rows, thin, training_sets
 from predictor.errors import InvalidBundle, InvalidRequest, InvalidTable
-from predictor.evaluate import cells_to_json, evaluate
-from predictor.fit import fit
-from predictor.floors import core_s, fit_floors
-from predictor.gpu import Gpu, get_gpu
+from predictor.estimators.bundle import BOOSTERS, CURVES, FEWSHOT, LEDGER, MANIFEST, REHEARSAL, Bundle, load_bundle
+from predictor.estimators.linear import core_s, fit_floors
+from predictor.estimators.operators import predict_op
+from predictor.estimators.samples import training_sets
+from predictor.hardware.gpu import Gpu, get_gpu
+from predictor.learning.evaluate import cells_to_json, evaluate
+from predictor.learning.fit import fit
+from predictor.learning.recipe import Recipe, read_recipe, recipe_text
+from predictor.learning.sampling import CELL, balanced_rows, thin
+from predictor.learning.train import relist, train
+from predictor.measurements.schema import conform, write_table
 from predictor.ops import Attention, Gemm, Op, Pointwise
-from predictor.prediction import predict_op
-from predictor.recipe import Recipe, read_recipe, recipe_text
-from predictor.schema import conform, write_table
-from predictor.train import relist, train
 
 pytestmark = pytest.mark.usefixtures("in_threads")
 

@@ -4,15 +4,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from predictor.answering import predict
 from predictor.errors import InvalidRequest
-from predictor.gpu import get_gpu
-from predictor.training_memory import kinds, training_memory
+from predictor.hardware.gpu import get_gpu
+from predictor.memory.training import kinds, training_memory
+from predictor.prediction.single import predict
 from predictor.workloads import get_model
-from predictor.workloads.training import TrainingSetting
+from predictor.workloads.passes.training import TrainingSetting
 
 A100 = get_gpu("A100")
 MODEL = get_model("Llama-3.1-8B")

@@ -4,16 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from predictor.bundle import Bundle, load_bundle
 from predictor.errors import InvalidRequest
-from predictor.gpu import get_gpu
+from predictor.estimators.bundle import Bundle, load_bundle
+from predictor.hardware.gpu import get_gpu
+from predictor.latency.training import TrainingStep, training_step
 from predictor.ops import Attention, Collective, Gemm, Moe
-from predictor.training_step import TrainingStep, training_step
-from predictor.workloads.backward import Adapters, backward
-from predictor.workloads.base import OpCall
-from predictor.workloads.decoder import Decoder
+from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.models import get_model
-from predictor.workloads.training import TrainingSetting, model_flops_per_token, parameters, training_calls
+from predictor.workloads.passes.backward import Adapters, backward
+from predictor.workloads.passes.calls import OpCall
+from predictor.workloads.passes.training import TrainingSetting, model_flops_per_token, parameters, training_calls
 
 SMALL = Decoder(
     name="small",

@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 from toy import quick_recipe, quick_table
 
-from predictor import tune as module
 from predictor.cli import main
-from predictor.dataset import TrainingSet, training_sets
 from predictor.errors import InvalidRequest, InvalidTable
-from predictor.recipe import Recipe, read_recipe, recipe_text
-from predictor.schema import write_table
-from predictor.train import train_run
-from predictor.tune import DISCLOSURE, RECIPE, SPACE, TRIALS, Comparison, tune
+from predictor.estimators.samples import TrainingSet, training_sets
+from predictor.learning import tune as module
+from predictor.learning.recipe import Recipe, read_recipe, recipe_text
+from predictor.learning.train import train_run
+from predictor.learning.tune import DISCLOSURE, RECIPE, SPACE, TRIALS, Comparison, tune
+from predictor.measurements.schema import write_table
 
 pytest.importorskip("optuna", reason="pip install 'gpu-predictor[train]'")
 pytestmark = pytest.mark.usefixtures("in_threads")

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from predictor.checks import check
 from predictor.cli import main
-from predictor.schema import conform, write_table
-from predictor.verdict_page import MOST_ROWS, page
-from predictor.verdicts import by_group, reasons
+from predictor.measurements.checks import check
+from predictor.measurements.schema import conform, write_table
+from predictor.measurements.verdicts import MOST_ROWS, by_group, page, reasons
 
 
 def test_every_row_is_counted_once(frame: pd.DataFrame):

@@ -15,26 +15,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from toy import HEADS, toy_table
-from toy import RECIPE as TOY_RECIPE
+from hypothesis import given, settings, strategies as st
+from toy import HEADS, RECIPE as TOY_RECIPE, toy_table
 
-import predictor.warm_start
-from predictor.bundle import BOOSTERS, LEDGER, MANIFEST, REHEARSAL, Bundle, load_bundle
-from predictor.calibrate import calibrate
-from predictor.dataset import TrainingSet, training_sets
+import predictor.learning.continual.warm_start
 from predictor.errors import InvalidBundle, InvalidRequest, InvalidTable
-from predictor.evaluate import predicted_rows, read_ledger
+from predictor.estimators.bundle import BOOSTERS, LEDGER, MANIFEST, REHEARSAL, Bundle, load_bundle
+from predictor.estimators.operators import SEEN, predict_op
+from predictor.estimators.samples import TrainingSet, training_sets
 from predictor.files import sha256_of
-from predictor.gpu import get_gpu
-from predictor.learn_on import learn_on
+from predictor.hardware.gpu import get_gpu
+from predictor.learning.calibrate import calibrate
+from predictor.learning.continual.learn_on import learn_on
+from predictor.learning.continual.warm_start import FORGOTTEN, WarmStart, kept_calls, warm_start
+from predictor.learning.evaluate import predicted_rows, read_ledger
+from predictor.learning.rehearsal import drawn
+from predictor.learning.train import remember, train
+from predictor.measurements.schema import conform, write_table
 from predictor.ops import Attention, Gemm, Op, Pointwise
-from predictor.prediction import SEEN, predict_op
-from predictor.rehearsal import drawn
-from predictor.schema import conform, write_table
-from predictor.train import remember, train
-from predictor.warm_start import FORGOTTEN, WarmStart, kept_calls, warm_start
 
 pytestmark = pytest.mark.usefixtures("in_threads")
 NEW = "B200-SXM-180GB"
@@ -50,7 +48,7 @@ def silent(text: str) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def few_calls() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predictor.warm_start, "FEWEST_CALLS", 2000)
+        patch.setattr(predictor.learning.continual.warm_start, "FEWEST_CALLS", 2000)
         yield
 
 
@@ -372,7 +370,7 @@ def test_a_killed_warm_start_leaves_nothing(
     def killed(*given: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(predictor.warm_start, "write_rehearsal", killed)
+    monkeypatch.setattr(predictor.learning.continual.warm_start, "write_rehearsal", killed)
     with pytest.raises(KeyboardInterrupt):
         warm_start([tables["gemm"]], start, RECIPE, tmp_path / "out", silent)
     assert list(tmp_path.iterdir()) == []

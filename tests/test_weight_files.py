@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from headers import NUMBER_OF, SMALL, described, gguf, refused, safetensors, shapes
 
-from predictor.answering import predict
 from predictor.errors import InvalidSpec
-from predictor.gguf import TYPES, Array, read_gguf
-from predictor.memory import weights_bytes
-from predictor.weight_files import stored_weights
+from predictor.memory.closed_form import weights_bytes
+from predictor.prediction.single import predict
 from predictor.workloads import Workload, get_model
+from predictor.workloads.weights.files import stored_weights
+from predictor.workloads.weights.gguf import TYPES, Array, read_gguf
 
 LLAMA = get_model("Llama-3.2-1B")
 

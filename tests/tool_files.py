@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from predictor.ingest import Unread, ingest
+from predictor.measurements.ingest import Unread, ingest
 
 LLAMA = {
     "build_number": 5163,

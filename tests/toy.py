@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from predictor.checks import ACCEPTED, check
-from predictor.gpu import get_gpu
-from predictor.recipe import Recipe
-from predictor.roofline import roofline
-from predictor.schema import conform, op_of
+from predictor.hardware.gpu import get_gpu
+from predictor.hardware.roofline import roofline
+from predictor.learning.recipe import Recipe
+from predictor.measurements.checks import ACCEPTED, check
+from predictor.measurements.schema import conform, op_of
 
 GPUS = ("A100-SXM-80GB", "A10", "H100-SXM-80GB", "H200-SXM-141GB", "L4", "L40S")
 GENERATIONS = {"Ampere", "Hopper", "Ada"}

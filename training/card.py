@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from predictor.bundle import FEWSHOT, load_bundle
-from predictor.cli.display import percent
-from predictor.evaluate import read_ledger
+from predictor.cli.common.display import percent
+from predictor.estimators.bundle import FEWSHOT, load_bundle
+from predictor.learning.evaluate import read_ledger
 
 MARKS = ("<!-- accuracy -->", "<!-- /accuracy -->")
 PROTOCOLS = {

@@ -25,11 +25,11 @@ import xgboost
 from memory_specs import CONFIGS
 from scipy.stats import norm
 
-from predictor import memory, training_memory
-from predictor.memory_doubt import BUNDLE, FALLING, FEATURES, FORMAT, MANIFEST, RISING, ClosedForm
+from predictor.memory import closed_form as memory, training as training_memory
+from predictor.memory.uncertainty import BUNDLE, FALLING, FEATURES, FORMAT, MANIFEST, RISING, ClosedForm
 from predictor.workloads import Workload
 from predictor.workloads.models import model_from_config
-from predictor.workloads.training import TrainingSetting
+from predictor.workloads.passes.training import TrainingSetting
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMETERS = {
@@ -56,11 +56,11 @@ LEAST = 0.005  # log error of a simulated run of which nothing is dynamic
 
 CARD = """# Bundle memory-1
 
-What the closed forms of memory (`predictor/memory.py`, `predictor/training_memory.py`) miss of PyTorch's allocations: a
-correction of the part that is not plain parameters, fragmentation, and the distribution of what is left, from which the
-interval and the probability of running out of memory come. Made by `training/memory_residual.py` from {rows} simulated
-steps of {models} published models (`training/memory_simulator.py`; no measurement is in it). Types of model, each held
-out in turn: {families}.
+What the closed forms of memory (`predictor/memory/closed_form.py`, `predictor/memory/training.py`) miss of PyTorch's
+allocations: a correction of the part that is not plain parameters, fragmentation, and the distribution of what is left,
+from which the interval and the probability of running out of memory come. Made by `training/memory_residual.py` from
+{rows} simulated steps of {models} published models (`training/memory_simulator.py`; no measurement is in it). Types of
+model, each held out in turn: {families}.
 
 ```
 {ledger}

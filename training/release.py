@@ -24,8 +24,8 @@ import pandas as pd
 from card import update_readme, write_card
 
 from predictor.errors import PredictorError
-from predictor.recipe import read_recipe
-from predictor.train import relearn, relist, remember, train
+from predictor.learning.recipe import read_recipe
+from predictor.learning.train import relearn, relist, remember, train
 
 REPO = Path(__file__).resolve().parents[1]
 SOURCES = ("aiconfigurator", "neusight", "vidur", "llmservingsim", "aiter")

@@ -19,7 +19,7 @@ from types import ModuleType
 
 import pandas as pd
 
-from predictor.bundle import Bundle, load_bundle
+from predictor.estimators.bundle import Bundle, load_bundle
 
 HERE = Path(__file__).resolve().parent
 SHARED = HERE.parents[1] / "shared"

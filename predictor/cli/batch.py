@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Exit, Option, Typer
 
 from predictor.boosters import load_xgboost
-from predictor.cli.display import percent
+from predictor.cli.common.display import percent
 
 if TYPE_CHECKING:
-    from predictor.batch import Summary
-    from predictor.sweep import Grid
+    from predictor.prediction.jobs.batch import Summary
+    from predictor.prediction.jobs.sweep import Grid
 
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -35,7 +35,9 @@ def batch(
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     strict: Annotated[bool, Option("--strict", help="Stop at the first row that cannot be answered.")] = False,
     jobs: Annotated[int, Option(help="Processes; 0: one for each core.")] = 0,
-    ops: Annotated[bool, Option("--ops", help="Rows are operator calls (predictor.schema), not requests.")] = False,
+    ops: Annotated[
+        bool, Option("--ops", help="Rows are operator calls (predictor.measurements.schema), not requests.")
+    ] = False,
     rows_per_part: Annotated[
         int, Option(help="Rows that are predicted and written together; 0: 5,000 requests or 200,000 operators.")
     ] = 0,
@@ -45,7 +47,7 @@ def batch(
     quiet: Annotated[bool, Option("--quiet", help="No progress, no summary.")] = False,
 ) -> None:
     """Answer every row of a table; the columns are those of `predictor predict`. Started again, it goes on."""
-    from predictor.batch import OPERATORS, REQUESTS
+    from predictor.prediction.jobs.batch import OPERATORS, REQUESTS
 
     run_shown(
         source,
@@ -65,9 +67,9 @@ def batch(
 def run_shown(source: str | Grid, out: str, quiet: bool, **settings: Any) -> None:
     """Run a job, show how far it is and what became of it; ends with status 1 where a row has an error.
 
-    settings: of predictor.batch.run.
+    settings: of predictor.prediction.jobs.batch.run.
     """
-    from predictor.batch import run
+    from predictor.prediction.jobs.batch import run
 
     load_xgboost()
     progress = _Progress(quiet)
@@ -94,7 +96,7 @@ def _show(summary: Summary, out: str, seconds: float) -> None:
         print(f"{percent(summary.unseen / answered)} of the answers are for GPUs that were not measured.")
     if summary.kinds:
         print(f"{sum(summary.kinds.values()):,} rows {'have' if summary.failed else 'had'} an error:")
-        from predictor.batch import KINDS_SHOWN
+        from predictor.prediction.jobs.batch import KINDS_SHOWN
 
         for kind, count in summary.kinds.most_common(10):
             print(f"  {count:>8,}  {kind}{'…' if len(kind) >= KINDS_SHOWN else ''}")

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from typer import Option, Typer
 
-from predictor.cli.display import percent, show
-from predictor.cli.spec import Spec
+from predictor.cli.common.display import percent, show
+from predictor.cli.common.spec import Spec
 
 
 def add(app: Typer) -> None:
@@ -31,8 +31,7 @@ def bench(
     """Time real operators on this machine's device (extra: torch)."""
     from rich.progress import Progress
 
-    from predictor.bench import bench as measured
-    from predictor.bench import seconds_of
+    from predictor.measurements.bench.run import bench as measured, seconds_of
 
     seconds = seconds_of(budget)
     with Progress(transient=True) as bar:

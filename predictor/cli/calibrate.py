@@ -7,8 +7,8 @@ from typing import Annotated
 
 from typer import Option, Typer
 
-from predictor.cli.display import percent, show
-from predictor.cli.spec import Spec
+from predictor.cli.common.display import percent, show
+from predictor.cli.common.spec import Spec
 
 
 def add(app: Typer) -> None:
@@ -17,7 +17,9 @@ def add(app: Typer) -> None:
 
 
 def calibrate(
-    data: Annotated[Path, Option(metavar="FILE", help="Measured rows, Parquet or CSV (columns: predictor.schema).")],
+    data: Annotated[
+        Path, Option(metavar="FILE", help="Measured rows, Parquet or CSV (columns: predictor.measurements.schema).")
+    ],
     out: Annotated[Path, Option(metavar="DIR", help="Folder of the new bundle.")],
     bundle: Annotated[str, Option(help='Released bundle or folder of one; "default": the newest.')] = "default",
     spec: Spec = None,
@@ -26,9 +28,8 @@ def calibrate(
 
     The rows are kept in the new bundle; calibrated again, it keeps them and takes the new ones besides.
     """
-    from predictor.bundle import load_bundle
-    from predictor.calibrate import FEWEST
-    from predictor.calibrate import calibrate as calibrated
+    from predictor.estimators.bundle import load_bundle
+    from predictor.learning.calibrate import FEWEST, calibrate as calibrated
 
     opened = load_bundle("" if bundle == "default" else bundle)
     made, lines = calibrated(data, opened, out)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typer import Typer
 
-from predictor.champion import PROMOTE, REFUSE, Decision, decisions, store_folder
-from predictor.cli.display import show, show_json
-from predictor.cli.store import Json, StoreFolder, say_left_behind
+from predictor.cli.common.display import show, show_json
+from predictor.cli.common.store import Json, StoreFolder, say_left_behind
+from predictor.estimators.store import PROMOTE, REFUSE, Decision, decisions, store_folder
 
 
 def add(app: Typer) -> None:
@@ -16,7 +16,7 @@ def add(app: Typer) -> None:
 
 def champion(store: StoreFolder = None, as_json: Json = False) -> None:
     """Show the bundle that --bundle champion opens, and the decisions that led there."""
-    from predictor.promotion import champion_bundle, name_of
+    from predictor.registry.promotion import champion_bundle, name_of
 
     folder = store_folder(store or "")
     opened, made = champion_bundle(folder), decisions(folder)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option, Typer
 
-from predictor.cli.display import percent, show
-from predictor.cli.spec import Spec
-from predictor.files import needs_folder, whole
+from predictor.cli.common.display import percent, show
+from predictor.cli.common.spec import Spec
+from predictor.files import needs_folder, whole_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,8 @@ def add(app: Typer) -> None:
 
 def check(
     table: Annotated[
-        Path, Argument(help="Parquet or CSV file of measurements (columns: predictor.schema) or runs (predictor.runs).")
+        Path,
+        Argument(help="Parquet or CSV of measured operator calls, or of whole runs."),
     ],
     out: Annotated[
         Path | None, Option(metavar="CHECKED.parquet", help="Write all rows with status and reason.")
@@ -34,7 +35,7 @@ def check(
     spec: Spec = None,
 ) -> None:
     """Which rows of a table obey physics, and why not."""
-    from predictor.verdicts import checked_table
+    from predictor.measurements.verdicts import checked_table
 
     need_folders(out, report)
     checked = checked_table(table)
@@ -51,7 +52,7 @@ def need_folders(out: Path | None, report: Path | None) -> None:
 
 def show_verdicts(checked: pd.DataFrame, title: str) -> None:
     """Print how many rows are accepted, flagged or rejected, and why."""
-    from predictor.verdicts import reasons
+    from predictor.measurements.verdicts import reasons
 
     show(
         [">rows", ">share", "status", "reason"],
@@ -68,12 +69,12 @@ def write_verdicts(
 ) -> None:
     """Write the checked rows and the page, where they are asked for."""
     if out is not None:
-        with whole(out) as partial:
-            checked.to_parquet(partial, index=False)
+        with whole_file(out) as draft:
+            checked.to_parquet(draft, index=False)
         print(f"{len(checked):,} rows in {out}")
     if report is not None:
-        from predictor.verdict_page import page
+        from predictor.measurements.verdicts import page
 
-        with whole(report) as partial:
-            partial.write_text(page(checked, title, unread), encoding="utf-8")
+        with whole_file(report) as draft:
+            draft.write_text(page(checked, title, unread), encoding="utf-8")
         print(f"the page is {report}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option, Typer
 
 from predictor.boosters import load_xgboost
-from predictor.cli.display import (
+from predictor.cli.common.display import (
     BASES,
     digits,
     duration,
@@ -21,8 +21,8 @@ from predictor.cli.display import (
 from predictor.units import GB
 
 if TYPE_CHECKING:
-    from predictor.disaggregated import Plan
-    from predictor.report import Interval
+    from predictor.latency.report import Interval
+    from predictor.latency.serving.disaggregated import Plan
 
 LIMITS = {
     "prefill": "the prefill pool",
@@ -71,8 +71,8 @@ def disaggregated(
     json: Annotated[bool, Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
     """Serving with prefill and decode on GPUs of their own: how many workers match, and what they do."""
-    from predictor.disaggregated import plan
-    from predictor.workloads.base import Layout
+    from predictor.latency.serving.disaggregated import plan
+    from predictor.workloads.passes.calls import Layout
 
     load_xgboost()
     found = plan(

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typer import Exit, Typer
 
 from predictor.boosters import CURE, load_xgboost
-from predictor.cli.display import show_sheet
+from predictor.cli.common.display import show_sheet
 from predictor.errors import PredictorError
 
 LIBRARIES = ("gpu-predictor", "numpy", "pandas", "pyarrow", "scikit-learn", "xgboost", "xgboost-cpu", "mlflow")
@@ -51,9 +51,9 @@ def _xgboost_problems(versions: dict[str, str]) -> list[str]:
 
 def _bundle_problems(sheet: dict[str, str]) -> list[str]:
     """Opens every released bundle and every estimator in it."""
-    from predictor.bundle import DEFAULT_BUNDLE, MANIFEST, load_bundle
-    from predictor.memory_doubt import memory_model
-    from predictor.released import released_roots
+    from predictor.boosters import released_roots
+    from predictor.estimators.bundle import DEFAULT_BUNDLE, MANIFEST, load_bundle
+    from predictor.memory.uncertainty import memory_model
 
     folders = sorted({file.parent for root in released_roots() for file in root.glob(f"*/{MANIFEST}")})
     problems = []

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option, Typer
 
-from predictor.cli.display import percent, show
-from predictor.cli.spec import Spec
+from predictor.cli.common.display import percent, show
+from predictor.cli.common.spec import Spec
 from predictor.errors import InvalidRequest
-from predictor.files import needs_folder, whole
+from predictor.files import needs_folder, whole_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from predictor.bundle import Bundle
+    from predictor.estimators.bundle import Bundle
 
 ERRORS = {
     "mape": "error",
@@ -41,7 +41,7 @@ def add(app: Typer) -> None:
 def evaluate(
     table: Annotated[
         Path | None,
-        Argument(help="Parquet or CSV file of measurements (columns: predictor.schema) or runs (predictor.runs)."),
+        Argument(help="Parquet or CSV of measured operator calls, or of whole runs."),
     ] = None,
     ledger: Annotated[
         bool, Option("--ledger", help="Show the errors on held-out GPUs that came with the bundle.")
@@ -53,10 +53,9 @@ def evaluate(
     spec: Spec = None,
 ) -> None:
     """Compare a bundle with measurements, or show what is known of its errors."""
-    from predictor.bundle import load_bundle
-    from predictor.evaluate import cells_to_json, read_ledger
-    from predictor.evaluate import evaluate as cells_of
-    from predictor.runs import holds_runs
+    from predictor.estimators.bundle import load_bundle
+    from predictor.learning.evaluate import cells_to_json, evaluate as cells_of, read_ledger
+    from predictor.measurements.runs import holds_runs
 
     if (table is None) != ledger:
         raise InvalidRequest("give either a table of measurements or --ledger.")
@@ -77,14 +76,14 @@ def evaluate(
 
 def _write(found: dict[str, Any], out: Path | None) -> None:
     if out is not None:
-        with whole(out) as partial:
-            partial.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        with whole_file(out) as draft:
+            draft.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         print(f"{len(found['cells'])} cells in {out}")
 
 
 def _run_errors(table: Path, bundle: Bundle, family: str, gpu: str) -> pd.DataFrame:
     """Print the errors of whole runs, and what of them is not predicted."""
-    from predictor.run_errors import run_errors
+    from predictor.learning.evaluate_runs import run_errors
 
     if family:
         raise InvalidRequest(f'family is "{family}"; {table} holds whole runs. Leave it out.')
@@ -118,8 +117,8 @@ def _chosen(cells: pd.DataFrame, family: str, gpu: str) -> pd.DataFrame:
 
 def _of_gpu(cells: pd.DataFrame, gpu: str) -> pd.DataFrame:
     """The cells of one GPU, whatever it is called in them."""
-    from predictor.gpu import get_gpu
-    from predictor.guard import nearest
+    from predictor.estimators.extrapolation import nearest
+    from predictor.hardware.gpu import get_gpu
 
     wanted = get_gpu(gpu).name
     names = cells["gpu"].map({name: get_gpu(name).name for name in cells["gpu"].unique()})

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Exit, Option, Typer
 
-from predictor.cli.display import digits, gigabytes, show, show_json, show_sheet
+from predictor.cli.common.display import digits, gigabytes, show, show_json, show_sheet
 from predictor.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from predictor.gpu import Gpu
+    from predictor.hardware.gpu import Gpu
 
 
 def add(app: Typer) -> None:
@@ -29,7 +29,7 @@ def gpus(
     json: Annotated[bool, Option("--json", help="Print JSON, in bytes, seconds, hertz and FLOP/s.")] = False,
 ) -> None:
     """List GPUs, show one, or check a spec file."""
-    from predictor.gpu import catalogue, resolve_gpu
+    from predictor.hardware.gpu import catalogue, resolve_gpu
 
     if lint:
         _lint(lint)
@@ -53,8 +53,8 @@ def gpus(
 
 
 def _lint(path: str) -> None:
-    from predictor.gpu import gpu_from_toml
-    from predictor.gpu_lint import lint
+    from predictor.hardware.gpu import gpu_from_toml
+    from predictor.hardware.lint import lint
 
     findings = lint(gpu_from_toml(Path(path)))
     for finding in findings:

@@ -9,7 +9,7 @@ from typing import Annotated
 from typer import Argument, Option, Typer
 
 from predictor.cli.check import Page, need_folders, show_verdicts, write_verdicts
-from predictor.cli.spec import Spec
+from predictor.cli.common.spec import Spec
 from predictor.errors import InvalidTable
 
 
@@ -43,8 +43,7 @@ def ingest(
     spec: Spec = None,
 ) -> None:
     """Read measurements of operator calls, or of whole runs, into one table, and say which obey physics."""
-    from predictor.ingest import Unread, column_map, pairs
-    from predictor.ingest import ingest as read_files
+    from predictor.measurements.ingest import Unread, column_map, ingest as read_files, pairs
 
     need_folders(out, report)
     columns = pairs(set_ or (), "--set") | ({"gpu": gpu} if gpu else {})

@@ -28,7 +28,7 @@ def log_model(
     ] = "",
 ) -> None:
     """Log a bundle as an MLflow model, for `mlflow models serve` and `mlflow.pyfunc.spark_udf`."""
-    from predictor import pyfunc
+    from predictor.registry import mlflow_model as pyfunc
 
     if out and (name or experiment):
         raise InvalidRequest(f"out is {out}; a folder has no name or experiment. Leave out or those away.")

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option, Typer
 
 from predictor.boosters import load_xgboost
-from predictor.cli.display import digits, gigabytes, risk, show, show_json
-from predictor.cli.request_options import add_command
+from predictor.cli.common.display import digits, gigabytes, risk, show, show_json
+from predictor.cli.common.request_options import add_command
 from predictor.errors import InvalidRequest
-from predictor.request import METHODS, Request
+from predictor.workloads.request import METHODS, Request
 
 if TYPE_CHECKING:
-    from predictor.advice import Fix
-    from predictor.report import Report
-    from predictor.training_report import TrainingReport
+    from predictor.latency.report import Report
+    from predictor.latency.training import TrainingReport
+    from predictor.prediction.advice import Fix
 
 MODES = ("inference", *METHODS)
 BAR = 40  # characters of the widest bar
@@ -64,10 +64,10 @@ def _memory(
     """Whether a run fits in memory, how surely, and what would make it fit."""
     if mode not in MODES:
         raise InvalidRequest(f'mode is "{mode}"; it must be one of {", ".join(MODES)}.')
-    from predictor.advice import fixes
-    from predictor.answering import answer, room_of
-    from predictor.bundle import load_bundle
-    from predictor.gpu import resolve_gpu
+    from predictor.estimators.bundle import load_bundle
+    from predictor.hardware.gpu import resolve_gpu
+    from predictor.prediction.advice import fixes
+    from predictor.prediction.single import answer, room_of
     from predictor.workloads.models import get_model
 
     settings |= {"phase": "serve"} if mode == "inference" else {"phase": "train", "method": mode}
@@ -89,7 +89,7 @@ def _memory(
 
 
 def _safe(found: Report | TrainingReport) -> bool:
-    from predictor.capacity import has_room
+    from predictor.memory.capacity import has_room
 
     return has_room(found.memory)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option, Typer
 
-from predictor.cli.display import digits, show, show_json, show_sheet
+from predictor.cli.common.display import digits, show, show_json, show_sheet
 from predictor.values import LARGEST
 
 

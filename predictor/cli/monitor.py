@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from typer import Option, Typer
 
-from predictor.cli.display import percent, show
-from predictor.cli.spec import Spec
+from predictor.cli.common.display import percent, show
+from predictor.cli.common.spec import Spec
 from predictor.errors import InvalidRequest
 
 
@@ -19,14 +19,14 @@ def add(app: Typer) -> None:
 
 
 def monitor(
-    data: Annotated[Path, Option(metavar="FILE", help="Recent measurements (columns: predictor.schema).")],
+    data: Annotated[Path, Option(metavar="FILE", help="Recent measurements (columns: predictor.measurements.schema).")],
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     spec: Spec = None,
 ) -> None:
     """Say by family, GPU and engine version whether measurements still lie in their intervals; status 1 if not."""
-    from predictor.bundle import load_bundle
-    from predictor.monitor import monitor as monitored
-    from predictor.runs import holds_runs
+    from predictor.estimators.bundle import load_bundle
+    from predictor.learning.monitor import monitor as monitored
+    from predictor.measurements.runs import holds_runs
 
     if holds_runs(data):
         raise InvalidRequest(f"{data} holds whole runs; `predictor evaluate {data}` compares them.")

@@ -12,7 +12,7 @@ from typer import Option, Typer
 from typer.core import TyperGroup
 
 from predictor.boosters import load_xgboost
-from predictor.cli.display import BASES, digits, duration, duration_interval, percent, show, show_json
+from predictor.cli.common.display import BASES, digits, duration, duration_interval, percent, show, show_json
 from predictor.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -103,9 +103,9 @@ def _options(kind: type[Op]) -> list[tuple[str, Any, Any]]:
 
 
 def _predict(kind: type[Op], /, *, gpu: list[str], engine: str, bundle: str, json: bool, **given: Any) -> None:
-    from predictor.bundle import load_bundle
-    from predictor.gpu import resolve_gpu
-    from predictor.report import shape_of
+    from predictor.estimators.bundle import load_bundle
+    from predictor.hardware.gpu import resolve_gpu
+    from predictor.latency.report import shape_of
 
     missing = [f.name for f in fields(kind) if f.default is MISSING and given[f.name] is None]
     if missing:
@@ -145,9 +145,9 @@ def _row(op: Op, gpu: Any, note: str, engine: str, bundle: Any) -> dict[str, Any
     """One GPU's answer, flat; rates are those reached, over bytes of memory or, for collectives, of the link."""
     import numpy as np
 
-    from predictor.features import Setting
-    from predictor.guard import nearest
-    from predictor.prediction import predict_op
+    from predictor.estimators.extrapolation import nearest
+    from predictor.estimators.features import Setting
+    from predictor.estimators.operators import predict_op
 
     setting, before = Setting(engine=engine), {}
     found = predict_op(op, gpu, setting, bundle)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option, Typer
 
 from predictor.boosters import load_xgboost
-from predictor.cli.display import (
+from predictor.cli.common.display import (
     BASES,
     LIMITERS,
     digits,
@@ -21,12 +21,12 @@ from predictor.cli.display import (
     show,
     show_json,
 )
-from predictor.cli.request_options import add_command
-from predictor.request import Request
+from predictor.cli.common.request_options import add_command
+from predictor.workloads.request import Request
 
 if TYPE_CHECKING:
-    from predictor.report import OpLine, Report
-    from predictor.training_report import TrainingReport
+    from predictor.latency.report import OpLine, Report
+    from predictor.latency.training import TrainingReport
     from predictor.workloads import Workload
 
 
@@ -48,9 +48,9 @@ def _predict(
     **settings: Any,
 ) -> None:
     """Latency, throughput and memory of a model on GPUs."""
-    from predictor.answering import answer
-    from predictor.bundle import load_bundle
-    from predictor.gpu import resolve_gpu
+    from predictor.estimators.bundle import load_bundle
+    from predictor.hardware.gpu import resolve_gpu
+    from predictor.prediction.single import answer
     from predictor.workloads.models import get_model
 
     found = get_model(model)
@@ -87,8 +87,8 @@ def _predict(
 
 
 def _show_reports(reports: Sequence[Report | TrainingReport]) -> None:
-    from predictor.report import Report
-    from predictor.training_report import TrainingReport
+    from predictor.latency.report import Report
+    from predictor.latency.training import TrainingReport
 
     serving = [report for report in reports if isinstance(report, Report)]
     training = [report for report in reports if isinstance(report, TrainingReport)]

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option, Typer
 
-from predictor.champion import PROMOTE, Decision, store_folder
-from predictor.cli.display import percent, show, show_json
-from predictor.cli.spec import Spec
-from predictor.cli.store import (
+from predictor.cli.common.display import percent, show, show_json
+from predictor.cli.common.spec import Spec
+from predictor.cli.common.store import (
     Json,
     ModelName,
     Note,
@@ -23,11 +22,12 @@ from predictor.cli.store import (
     say_registry,
 )
 from predictor.errors import InvalidRequest
+from predictor.estimators.store import PROMOTE, Decision, store_folder
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from predictor.comparison import Comparison
+    from predictor.registry.comparison import Comparison
 
 SHOWN = 5  # cells that worsened or improved most, and new ones
 MOST_REASONS = 20  # on the screen; the store has all
@@ -62,9 +62,9 @@ def promote(
 
     The champion is what `--bundle champion` opens: the bundle promoted last, before any the released default.
     """
-    from predictor.bundle import load_bundle
-    from predictor.comparison import rules_for
-    from predictor.promotion import champion_bundle, decide, forced, judge
+    from predictor.estimators.bundle import load_bundle
+    from predictor.registry.comparison import rules_for
+    from predictor.registry.promotion import champion_bundle, decide, forced, judge
 
     folder = store_folder(store or "")
     champion, opened = champion_bundle(folder), load_bundle(candidate)
@@ -135,7 +135,7 @@ def _points(share: float) -> str:
 
 
 def _say(decision: Decision, found: Comparison, dry_run: bool) -> None:
-    from predictor.comparison import SURE
+    from predictor.registry.comparison import SURE
 
     low, high = found.rules.low, found.rules.high
     print(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typer import Typer
 
-from predictor.champion import store_folder
-from predictor.cli.display import show_json
-from predictor.cli.store import (
+from predictor.cli.common.display import show_json
+from predictor.cli.common.store import (
     Json,
     ModelName,
     Note,
@@ -16,6 +15,7 @@ from predictor.cli.store import (
     say_left_behind,
     say_registry,
 )
+from predictor.estimators.store import store_folder
 
 
 def add(app: Typer) -> None:
@@ -31,7 +31,7 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Go back to the champion before the last promotion, and once more to the one before that; recorded."""
-    from predictor.promotion import rollback as rolled_back
+    from predictor.registry.promotion import rollback as rolled_back
 
     folder = store_folder(store or "")
     decision = rolled_back(folder, note, registry_of(tracking_uri, name))

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from typer import Option, Typer
 
 from predictor.boosters import load_xgboost
-from predictor.cli.display import duration, percent, show
-from predictor.cli.request_options import add_command
-from predictor.files import needs_folder, whole
-from predictor.request import Request
+from predictor.cli.common.display import duration, percent, show
+from predictor.cli.common.request_options import add_command
+from predictor.files import needs_folder, whole_file
+from predictor.workloads.request import Request
 
 UNSHOWN = ("family", "gpu", "engine", "timing", "predicted_s", "cost_s", "spread_left")
 
@@ -31,8 +31,8 @@ def _suggest(
     **settings: Any,
 ) -> None:
     """The shapes that, once measured on a GPU, shrink the interval of a workload most per second of GPU time."""
-    from predictor.bundle import load_bundle
-    from predictor.suggest import suggest
+    from predictor.estimators.bundle import load_bundle
+    from predictor.learning.suggest import suggest
 
     if out is not None:
         needs_folder(out)
@@ -57,8 +57,8 @@ def _suggest(
     )
     print("spread left: standard deviation of the workload's error after this and the rows above, over that before.")
     if out is not None:
-        with whole(out) as partial:
-            found.to_csv(partial, index=False)
+        with whole_file(out) as draft:
+            found.to_csv(draft, index=False)
         print(f"{len(found)} shapes in {out}; `predictor bench --shapes {out}` measures them")
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option, Typer
 
 from predictor.cli.batch import Address, Backend, Scheduler, run_shown
-from predictor.cli.display import show
+from predictor.cli.common.display import show
 from predictor.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from predictor.sweep import Grid
+    from predictor.prediction.jobs.sweep import Grid
 
 ROWS_SHOWN = 10
 
@@ -36,7 +36,7 @@ def sweep(
     quiet: Annotated[bool, Option("--quiet", help="No progress, no summary.")] = False,
 ) -> None:
     """Predict every combination of the values in a TOML file. Started again, it goes on."""
-    from predictor.sweep import read_spec
+    from predictor.prediction.jobs.sweep import read_spec
 
     grid = read_spec(spec)
     rows = _show_counts(grid, quiet and not dry_run)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from typer import Argument, Option, Typer
 
-from predictor.cli.recording import Experiment, NoTrack, Plots, Recording, TrackingUri
-from predictor.cli.spec import Spec
+from predictor.cli.common.recording import Experiment, NoTrack, Plots, Recording, TrackingUri
+from predictor.cli.common.spec import Spec
 
 
 def add(app: Typer) -> None:
@@ -38,10 +38,10 @@ def train(
     Every GPU generation is held out in turn, which says how accurate the bundle is on GPUs it never saw. With --start
     only new rows are learned, which takes seconds, and what would be forgotten is told.
     """
-    from predictor.cli.warm_start import train_from
+    from predictor.cli.common.warm_start import train_from
     from predictor.errors import InvalidRequest
-    from predictor.recipe import read_recipe
-    from predictor.train import train_run
+    from predictor.learning.recipe import read_recipe
+    from predictor.learning.train import train_run
 
     if start and tune:
         raise InvalidRequest(

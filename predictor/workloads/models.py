@@ -22,16 +22,16 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from predictor.errors import PredictorError, UnknownModel
-from predictor.workloads.config import decoder_from_config
-from predictor.workloads.convnet import ConvNet, convnet_from_entry
-from predictor.workloads.decoder import Decoder
-from predictor.workloads.encoder import Encoder, VisionEncoder
-from predictor.workloads.encoder_config import CONVNETS, SEQ2SEQ, TEXT, VISION, WHOLE, encoder_from_config
-from predictor.workloads.fields import read
-from predictor.workloads.gguf_config import decoder_from_gguf
-from predictor.workloads.layered import LayeredDecoder
-from predictor.workloads.layered_config import layered_from_config
-from predictor.workloads.seq2seq import Seq2Seq
+from predictor.workloads.architectures.convnet import ConvNet, convnet_from_entry
+from predictor.workloads.architectures.decoder import Decoder
+from predictor.workloads.architectures.encoder import Encoder, VisionEncoder
+from predictor.workloads.architectures.layered import LayeredDecoder
+from predictor.workloads.architectures.seq2seq import Seq2Seq
+from predictor.workloads.configs.dense import decoder_from_config
+from predictor.workloads.configs.encoder import CONVNETS, SEQ2SEQ, TEXT, VISION, WHOLE, encoder_from_config
+from predictor.workloads.configs.fields import read
+from predictor.workloads.configs.gguf import decoder_from_gguf
+from predictor.workloads.configs.layered import layered_from_config
 
 Model = Decoder | LayeredDecoder | Encoder | VisionEncoder | Seq2Seq | ConvNet
 

@@ -9,14 +9,15 @@ from typing import Any, Self
 
 import numpy as np
 
+from predictor.elementwise import greater
 from predictor.errors import InvalidRequest
 from predictor.ops import DTYPES, Collective
 from predictor.ops.dtypes import out_bytes
 from predictor.values import LARGEST, show, whole_number
-from predictor.workloads.base import WIDE_DTYPES, Layout, OpCall, Step
-from predictor.workloads.eager import transformers_ops
+from predictor.workloads.architectures.single_pass import SinglePass
 from predictor.workloads.models import Model
-from predictor.workloads.single_pass import SinglePass
+from predictor.workloads.passes.calls import WIDE_DTYPES, Layout, OpCall, Phase, Step
+from predictor.workloads.passes.eager import transformers_ops
 
 ENGINES = ("vllm", "vllm-v0", "sglang", "trtllm", "torch")
 KV_DTYPES = ("fp32", "fp16", "bf16", "fp8", "int8", "nvfp4")
@@ -193,3 +194,20 @@ class Workload:
         message_bytes = step.tokens * self.model.hidden * float(out_bytes(step.act_dtype))
         send = Collective(kind="send_recv", message_bytes=message_bytes, n_gpus=2)
         return (*calls, OpCall("pipeline_send", send, self.pp - 1.0))
+
+
+DECODE_POINTS = 5  # cached lengths at which a decode step is predicted; between them it is near linear
+
+
+def phases(workload: Workload) -> list[Phase]:
+    """The steps that a report is made of: the prompt, and decode steps at a few lengths."""
+    decodes = [("decode", workload.decode_ops(length)) for length in _decode_lengths(workload)]
+    return [("prefill", workload.prefill_ops()), *decodes]
+
+
+def _decode_lengths(workload: Workload) -> list[Any]:
+    """Cached lengths at which a decode step is predicted, rising; some are equal where few tokens come out."""
+    if not workload.generates:
+        return []
+    first, more = workload.input_len + 1, greater(workload.output_len - 2, 0)
+    return [first + point * more // (DECODE_POINTS - 1) for point in range(DECODE_POINTS)]

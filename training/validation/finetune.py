@@ -21,11 +21,11 @@ from typing import Any
 import pandas as pd
 from llm_foundry import half, summary
 
-from predictor.bundle import Bundle, load_bundle
-from predictor.gpu import get_gpu
-from predictor.training_step import training_step
+from predictor.estimators.bundle import Bundle, load_bundle
+from predictor.hardware.gpu import get_gpu
+from predictor.latency.training import training_step
 from predictor.workloads.models import get_model
-from predictor.workloads.training import TrainingSetting, model_flops_per_token
+from predictor.workloads.passes.training import TrainingSetting, model_flops_per_token
 
 NAME = "fine-tuning steps, Qwen-1 and torchtune"
 QWEN, TORCHTUNE = "qwen/qwen1_finetune_memory_speed.csv", "torchtune/readme_memory_speed.csv"

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from predictor.bundle import Bundle, load_bundle
-from predictor.gpu import get_gpu
-from predictor.training_step import training_step
-from predictor.workloads.decoder import Decoder
-from predictor.workloads.training import TrainingSetting
+from predictor.estimators.bundle import Bundle, load_bundle
+from predictor.hardware.gpu import get_gpu
+from predictor.latency.training import training_step
+from predictor.workloads.architectures.decoder import Decoder
+from predictor.workloads.passes.training import TrainingSetting
 
 NAME = "llm-foundry training steps, A100"
 TABLE = "llm_foundry/train_throughput_a100.csv"

@@ -27,18 +27,16 @@ from typing import Any, NamedTuple
 import pandas as pd
 from finetune import QWEN, QWEN_METHODS, TECHNIQUES, TORCHTUNE, TUNE_METHODS
 from llm_foundry import half, summary
-from optimum import MODELS as OPTIMUM_MODELS
-from optimum import TABLE as OPTIMUM
-from qwen import DTYPES
-from qwen import TABLE as GENERATION
+from optimum import MODELS as OPTIMUM_MODELS, TABLE as OPTIMUM
+from qwen import DTYPES, TABLE as GENERATION
 
-from predictor import memory, training_memory
-from predictor.bundle import Bundle, load_bundle
-from predictor.gpu import get_gpu
-from predictor.memory_doubt import ClosedForm, doubted, memory_model
+from predictor.estimators.bundle import Bundle, load_bundle
+from predictor.hardware.gpu import get_gpu
+from predictor.memory import closed_form as memory, training as training_memory
+from predictor.memory.uncertainty import ClosedForm, doubted, memory_model
 from predictor.units import GB, GIB
 from predictor.workloads import Workload, get_model
-from predictor.workloads.training import TrainingSetting
+from predictor.workloads.passes.training import TrainingSetting
 
 NAME = "memory, Qwen, torchtune and optimum-benchmark"
 BY = ["table", "engine"]

@@ -24,15 +24,17 @@ from typing import Any
 import pandas as pd
 from llm_foundry import summary
 
-from predictor.bundle import Bundle, load_bundle
-from predictor.gpu import Gpu, get_gpu
+from predictor.estimators.bundle import Bundle, load_bundle
+from predictor.estimators.operators import predict_streamed
+from predictor.hardware.gpu import Gpu, get_gpu
+from predictor.latency.report import Interval, OpLine
+from predictor.latency.steps import step as engine_step
 from predictor.ops.base import stack
 from predictor.ops.gemm import Gemm
-from predictor.prediction import predict_streamed
-from predictor.report import Interval, OpLine
-from predictor.sums import step as engine_step
-from predictor.workloads.base import OpCall
-from predictor.workloads.eager import (
+from predictor.workloads.architectures.encoder import Encoder
+from predictor.workloads.architectures.seq2seq import Seq2Seq
+from predictor.workloads.passes.calls import OpCall
+from predictor.workloads.passes.eager import (
     Gpt,
     Scores,
     backward,
@@ -46,8 +48,6 @@ from predictor.workloads.eager import (
     merged,
     passes,
 )
-from predictor.workloads.encoder import Encoder
-from predictor.workloads.seq2seq import Seq2Seq
 
 NAME = "NeuSight's whole-model labels"
 ROOT = "sources"

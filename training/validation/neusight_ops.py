@@ -22,10 +22,10 @@ import numpy as np
 import pandas as pd
 from neusight import LABELS, gpu_of
 
-from predictor.bundle import Bundle, load_bundle
+from predictor.estimators.bundle import Bundle, load_bundle
+from predictor.estimators.operators import ALONE, predict_op
 from predictor.ops import Gemm, Op, Pointwise
 from predictor.ops.base import stack
-from predictor.prediction import ALONE, predict_op
 
 SHORTEST_MS = 0.02
 # A trace whose kernels, times layers, take this much longer than the whole model they are of ran on a slower clock.

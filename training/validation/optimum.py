@@ -23,17 +23,16 @@ import pandas as pd
 from llm_foundry import half, summary
 from neusight import lines as eager_lines
 
-from predictor.bundle import Bundle, load_bundle
-from predictor.engines import get_engine
-from predictor.gpu import Gpu, get_gpu
-from predictor.op_lines import op_lines
+from predictor.estimators.bundle import Bundle, load_bundle
+from predictor.hardware.gpu import Gpu, get_gpu
+from predictor.latency.report import Interval
+from predictor.latency.static_batch import HOST_DOUBT
+from predictor.latency.steps import op_lines, total
 from predictor.ops import Gemm
-from predictor.report import Interval
-from predictor.static_batch import HOST_DOUBT
-from predictor.sums import total
 from predictor.workloads import OpCall, Workload, get_model
-from predictor.workloads.eager import launches, unfused
-from predictor.workloads.encoder import Encoder
+from predictor.workloads.architectures.encoder import Encoder
+from predictor.workloads.engines import get_engine
+from predictor.workloads.passes.eager import launches, unfused
 
 NAME = "optimum-benchmark latencies, A100"
 TABLE = "optimum_benchmark/inference_latency_memory.csv"

@@ -20,13 +20,14 @@ from typing import Any, NamedTuple
 import pandas as pd
 from llm_foundry import summary
 
-from predictor.bundle import Bundle, load_bundle
-from predictor.engines import Engine, get_engine
 from predictor.errors import InvalidRequest, PredictorError
-from predictor.gpu import Gpu, get_gpu
-from predictor.report import Interval
-from predictor.static_batch import as_run_on, report, with_host
+from predictor.estimators.bundle import Bundle, load_bundle
+from predictor.hardware.gpu import Gpu, get_gpu
+from predictor.latency.report import Interval
+from predictor.latency.static_batch import report, with_host
 from predictor.workloads import Workload, get_model
+from predictor.workloads.engines import Engine, get_engine
+from predictor.workloads.requested import as_run_on
 
 NAME = "Qwen's published generation speeds"
 TABLE = "qwen/speed_memory.csv"

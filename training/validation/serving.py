@@ -32,15 +32,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from predictor.bundle import Bundle, load_bundle
-from predictor.engines import Engine, get_engine
 from predictor.errors import PredictorError
-from predictor.gpu import get_gpu
-from predictor.scheduler import Load
-from predictor.serving import Serving, continuous, kv_capacity
-from predictor.static_batch import as_run_on
-from predictor.steps import StepTimes, step_times
+from predictor.estimators.bundle import Bundle, load_bundle
+from predictor.hardware.gpu import get_gpu
+from predictor.latency.serving.load import Serving, continuous, kv_capacity
+from predictor.latency.serving.scheduler import Load
+from predictor.latency.serving.step_times import StepTimes, step_times
 from predictor.workloads import Workload, get_model
+from predictor.workloads.engines import Engine, get_engine
+from predictor.workloads.requested import as_run_on
 
 NAME = "serving under load, H100 and B200"
 TABLE = "serving/silicon_sample_visible.csv"

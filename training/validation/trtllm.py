@@ -18,13 +18,13 @@ from typing import Any
 
 import pandas as pd
 
-from predictor.bundle import Bundle, load_bundle
-from predictor.engines import get_engine
 from predictor.errors import PredictorError
-from predictor.gpu import get_gpu
-from predictor.serving import static
-from predictor.steps import StepTimes, step_times
+from predictor.estimators.bundle import Bundle, load_bundle
+from predictor.hardware.gpu import get_gpu
+from predictor.latency.serving.load import static
+from predictor.latency.serving.step_times import StepTimes, step_times
 from predictor.workloads import Workload, get_model
+from predictor.workloads.engines import get_engine
 
 NAME = "static batches of TensorRT-LLM, A100 to H200"
 TABLE = "trtllm/peak_throughput_v0.5_to_v0.9.csv"

@@ -1,0 +1,36 @@
+"""Gives a command an option for every column of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any
+
+from typer import Option, Typer
+
+from predictor.workloads.request import columns
+
+
+def add_command(app: Typer, name: str, function: Callable[..., Any], without: Collection[str] = ()) -> None:
+    """Add `function` as a command that takes its own options and, as keywords, every column of a request but model,
+    gpu and those of `without`."""
+    fixed = [p for p in signature(function, eval_str=True).parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
+    options = [
+        Parameter(
+            column.name,
+            Parameter.KEYWORD_ONLY,
+            default=column.default,
+            annotation=Annotated[type(column.default), Option(help=column.metadata["help"])],
+        )
+        for column in columns()
+        if column.name not in ("model", "gpu", *without)
+    ]
+    parameters = sorted([*fixed, *options], key=lambda parameter: parameter.kind)
+
+    def command(**given: Any) -> Any:
+        return function(**given)
+
+    command.__doc__ = function.__doc__
+    command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    app.command(name)(command)

@@ -1,0 +1,285 @@
+"""A released set of estimators: XGBoost boosters in their own JSON-binary format, and a manifest.
+
+bundle.json holds feature names and order, training GPUs and ranges, library versions, metrics and the sha256 of
+every file. Nothing in a bundle is executed: no pickle, no code, no expressions.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from predictor.boosters import load_booster, released_roots, verified
+from predictor.errors import InvalidBundle
+from predictor.estimators.corrected import corrections_of
+from predictor.estimators.correction.kernel import Prior
+from predictor.estimators.envelope import Knots
+from predictor.estimators.estimator import Estimator, Weights
+from predictor.estimators.intervals import KINSHIPS, REGIMES
+from predictor.estimators.samples import TrainingSet, training_sets
+from predictor.estimators.store import CHAMPION, champions, folder_of, store_folder
+from predictor.files import sha256_of, whole_file
+from predictor.hardware.gpu import Gpu, add_gpus, catalogue, gpu_from_toml, own_spec
+from predictor.hardware.siblings import is_measured, tiers
+from predictor.measurements.schema import parse_table
+
+FORMAT = 2
+MANIFEST = "bundle.json"
+LEDGER = "ledger.csv"
+FEWSHOT = "fewshot.csv"
+CURVES = "curves.csv"  # of learning; bundles up to base-4 have none
+REHEARSAL = "rehearsal.json"  # what the calls were like that trained the estimators
+SPECS = "gpus"  # folder of the specs of GPUs that the catalogue lacks
+CALIBRATION = "calibration"  # of the manifest: the rows that a user measured, and on which GPUs
+CALIBRATED_PRIORS, CALIBRATED_ENDS = "priors", "ends"  # of CALIBRATION: estimator → GPU → prior, ends of intervals
+DEFAULT_BUNDLE = "base-4"
+MANIFEST_TYPES = {
+    "id": str,
+    "level": float,
+    "estimators": dict,
+    "gpus": list,
+    "recipe": dict,
+    "correlation_across": float,
+}
+ESTIMATOR_TYPES = {
+    "transfer": dict,
+    "reference": dict,
+    "features": list,
+    "floors": dict,
+    "line": dict,
+    "references": dict,
+    "weights": dict,
+    "ranges": dict,
+    "worst_share": float,
+    "log_offsets": dict,
+    "correlation": float,
+}
+FILE_TYPES = {"file": str, "sha256": str}
+BOOSTERS = ("transfer", "reference")
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """path: folder. manifest: parsed and verified bundle.json. Estimators load when first asked for."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+    _estimators: dict[str, Estimator] = field(default_factory=dict, repr=False)
+    _uncorrected: dict[str, Estimator] = field(default_factory=dict, repr=False)
+
+    @property
+    def id(self) -> str:
+        """Name of the release."""
+        return str(self.manifest["id"])
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the manifest, which has that of every file."""
+        return sha256_of(self.path / MANIFEST)
+
+    @property
+    def level(self) -> float:
+        """Probability that an interval covers the truth on a GPU of an unseen generation."""
+        return float(self.manifest["level"])
+
+    def has(self, estimator: str) -> bool:
+        """Whether the bundle can predict ops of this estimator."""
+        return estimator in self.manifest["estimators"]
+
+    def entry(self, estimator: str) -> Mapping[str, Any]:
+        """Manifest entry of one estimator."""
+        found: Mapping[str, Any] = self.manifest["estimators"][estimator]
+        return found
+
+    @property
+    def calibrated(self) -> tuple[str, ...]:
+        """GPUs on which a user measured rows that correct some estimator."""
+        return tuple(self.manifest.get(CALIBRATION, {}).get("gpus", {}))
+
+    def uncalibrated(self) -> Bundle:
+        """The bundle as it was before anything was corrected."""
+        kept = {key: value for key, value in self.manifest.items() if key != CALIBRATION}
+        own = self.id.rsplit("+", 1)[0] if self.calibrated else self.id
+        return Bundle(self.path, {**kept, "id": own}, self._uncorrected, self._uncorrected)
+
+    def prior(self, name: str, gpu: str = "") -> Prior | None:
+        """What is known of how errors on an unseen GPU hang together; None in a bundle of one generation.
+
+        gpu: one on which a user measured rows, which moved it.
+        """
+        found = self._told(CALIBRATED_PRIORS, name).get(gpu) or self.entry(name).get("prior")
+        return Prior.from_json(found) if found else None
+
+    def estimator(self, name: str) -> Estimator:
+        """One estimator, read from its files when first asked for, with its corrections."""
+        if name not in self._estimators:
+            made, rows = self._read(name), self._measured().get(name)
+            if rows is not None:
+                priors = {gpu: self.prior(name, gpu) for gpu in set(rows.gpus.tolist())}
+                ends = {gpu: (low, high) for gpu, (low, high) in self._told(CALIBRATED_ENDS, name).items()}
+                corrections = corrections_of(rows, made, priors, self.level, ends)
+                made = replace(made, corrections=corrections, knots=Knots())
+            self._estimators[name] = made
+        return self._estimators[name]
+
+    def _told(self, what: str, name: str) -> Mapping[str, Any]:
+        """GPU → what a calibration keeps of an estimator there."""
+        found: Mapping[str, Any] = self.manifest.get(CALIBRATION, {}).get(what, {}).get(name, {})
+        return found
+
+    def _measured(self) -> Mapping[str, TrainingSet]:
+        """The rows that a user measured, by estimator."""
+        entry = self.manifest.get(CALIBRATION)
+        return _sets(self.path, entry["file"], entry["sha256"]) if entry else {}
+
+    def _read(self, name: str) -> Estimator:
+        """One estimator as it was before anything was corrected."""
+        if name not in self._uncorrected:
+            entry = self.entry(name)
+            self._uncorrected[name] = Estimator(
+                transfer=load_booster(self.path, entry["transfer"]),
+                reference=load_booster(self.path, entry["reference"]),
+                floors=entry["floors"],
+                line=entry["line"],
+                references={gpu: frozenset(groups) for gpu, groups in entry["references"].items()},
+                weights={dtype: Weights(*weights) for dtype, weights in entry["weights"].items()},
+                names=tuple(entry["features"]),
+                name=name,
+            )
+        return self._uncorrected[name]
+
+    def kinship(self, estimator: str, gpu: Gpu) -> str:
+        """ "seen" where rows of the GPU trained the estimator, "sibling" where rows of its architecture did."""
+        measured = self.entry(estimator)["references"]
+        own, siblings, _ = tiers(gpu, measured)
+        return "seen" if is_measured(gpu, measured) else "sibling" if own or siblings else "unseen"
+
+
+def load_bundle(name_or_path: str | Path = "") -> Bundle:
+    """Open a bundle by released id ("" = the default), by folder or as "champion"; a broken one raises."""
+    folder = locate(name_or_path or DEFAULT_BUNDLE)
+    return _open(folder.resolve(), (folder / MANIFEST).stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _open(folder: Path, _modified: int) -> Bundle:
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidBundle(f"{path} is not valid JSON ({error}); install or copy the bundle again.") from None
+    _verify(manifest, path)
+    for file in sorted((folder / SPECS).glob("*.toml")):
+        _add_gpu(file)
+    return Bundle(folder, manifest)
+
+
+@lru_cache(maxsize=4)
+def _sets(folder: Path, file: str, sha256: str) -> Mapping[str, TrainingSet]:
+    return training_sets(parse_table(verified(folder, {"file": file, "sha256": sha256}), file))
+
+
+def _add_gpu(file: Path) -> None:
+    """Add the GPU that a bundle brings to the catalogue, unless it is there."""
+    gpu = gpu_from_toml(file)
+    known = catalogue().get(gpu.name)
+    if known is None:
+        add_gpus(file)
+    elif known != gpu:
+        raise InvalidBundle(f"{file} describes another {gpu.name} than the one in use; use one of them at a time.")
+
+
+def _verify(manifest: Any, path: Path) -> None:
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+        raise InvalidBundle(f"{path} has format {found}; this version reads format {FORMAT}: train the bundle again.")
+    _verify_types(manifest, MANIFEST_TYPES, f"{path}")
+    if CALIBRATION in manifest:
+        where = f"{path}: {CALIBRATION}"
+        _verify_file(manifest[CALIBRATION], where)
+        _verify_types(manifest[CALIBRATION], {"gpus": dict}, where)
+        ends = [pair for by_gpu in manifest[CALIBRATION].get(CALIBRATED_ENDS, {}).values() for pair in by_gpu.values()]
+        if not all(_is_pair(pair) for pair in ends):
+            raise InvalidBundle(f"{where} has invalid {CALIBRATED_ENDS}; install or copy the bundle again.")
+    for name, entry in manifest["estimators"].items():
+        where = f"{path}: estimator {name}"
+        _verify_types(entry, ESTIMATOR_TYPES, where)
+        for booster in BOOSTERS:
+            _verify_file(entry[booster], where)
+        tables = [entry["log_offsets"].get(kinship) for kinship in KINSHIPS]
+        per_dtype = [pairs for table in tables if isinstance(table, dict) and "" in table for pairs in table.values()]
+        per_regime = [pair for pairs in per_dtype if isinstance(pairs, list) for pair in pairs]
+        pairs = [*per_regime, *entry["floors"].values(), *entry["line"].values(), *entry["ranges"].values()]
+        complete = len(per_dtype) >= len(KINSHIPS) and len(per_regime) == len(per_dtype) * (len(REGIMES) + 1)
+        sound = complete and all(_is_pair(pair) for pair in pairs)
+        sound &= all(_are_numbers(found, len(Weights._fields)) for found in entry["weights"].values())
+        if not sound or any("" not in entry[name] for name in ("floors", "line", "weights")):
+            raise InvalidBundle(f"{where} has invalid numbers; install or copy the bundle again, or train it again.")
+
+
+def _verify_file(entry: Any, where: str) -> None:
+    _verify_types(entry, FILE_TYPES, where)
+    if Path(entry["file"]).name != entry["file"]:
+        raise InvalidBundle(f"{where} has file {entry['file']!r}; it must lie in the bundle's folder.")
+
+
+def _is_pair(found: Any) -> bool:
+    return _are_numbers(found, 2)
+
+
+def _are_numbers(found: Any, count: int) -> bool:
+    return isinstance(found, list) and len(found) == count and all(isinstance(x, int | float) for x in found)
+
+
+def _verify_types(found: Any, types: Mapping[str, type], where: str) -> None:
+    for key, wanted in types.items():
+        if not isinstance(found, dict) or not isinstance(found.get(key), wanted):
+            raise InvalidBundle(f"{where} has no valid {key}; install or copy the bundle again, or train it again.")
+
+
+def write_manifest(manifest: Mapping[str, Any], folder: Path) -> None:
+    """Write bundle.json of a folder."""
+    with whole_file(folder / MANIFEST) as draft:
+        draft.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def keep_specs(gpus: Iterable[str], folder: Path) -> None:
+    """Copy the spec files of those GPUs that the catalogue lacks into the folder of a bundle."""
+    for name in gpus:
+        if file := own_spec(name):
+            (folder / SPECS).mkdir(exist_ok=True)
+            text = file.read_text(encoding="utf-8")
+            named = "" if "name" in tomllib.loads(text) else f"name = {json.dumps(name)}\n"
+            safe = re.sub(r"[^\w.-]", "_", name)
+            (folder / SPECS / f"{safe}.toml").write_text(named + text, encoding="utf-8")
+
+
+def locate(name_or_path: str | Path) -> Path:
+    """Folder of a bundle: an existing folder, the id of a released one, or "champion"."""
+    if str(name_or_path) == CHAMPION:
+        return champion_folder(store_folder())
+    folder = Path(name_or_path)
+    if (folder / MANIFEST).is_file():
+        return folder
+    for root in released_roots():
+        if (root / str(name_or_path) / MANIFEST).is_file():
+            return root / str(name_or_path)
+    known = sorted({p.parent.name for root in released_roots() for p in root.glob(f"*/{MANIFEST}")})
+    raise InvalidBundle(f'no bundle "{name_or_path}"; released ones: {", ".join(known) or "none"}; or give a folder.')
+
+
+def champion_folder(store: Path) -> Path:
+    """Folder of the champion of a store; of the released default where nothing is promoted."""
+    names = champions(store)
+    if not names:
+        return locate(DEFAULT_BUNDLE)
+    folder = folder_of(names[-1], store)
+    if not (folder / MANIFEST).is_file() or sha256_of(folder / MANIFEST) != names[-1].sha256:
+        raise InvalidBundle(f"{folder} is not the promoted {names[-1]} any more; restore it, or `predictor rollback`.")
+    return folder

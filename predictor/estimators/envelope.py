@@ -1,0 +1,167 @@
+"""More tokens are never faster: an estimate is asked at knots of the token counts, raised to the highest of all
+smaller knots, and interpolated between them.
+
+Trees that may bend freely fit measured GPUs two to three times better than trees held monotone, but now and then they
+predict less for more (training/EXPERIMENTS.md). The rising envelope over knots repairs that, whatever the estimate is.
+Knots of calls that differ in tokens only are shared, and remembered: a table of many such calls costs little more than
+the interpolation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictor.estimators.features import Setting
+from predictor.ops import Op
+from predictor.ops.base import column
+from predictor.ops.dtypes import Array
+
+Estimate = Callable[[Op, Setting], Array]
+
+MOST_CELLS = 2**21  # numbers that knots of one estimator may hold: 16 MiB
+OCTAVES = 55  # a token count is at most 2**53, and has a knot above it
+EVERY = 2.0 ** np.arange(OCTAVES)
+HALVES = np.unique([count for count in np.concatenate([EVERY, 1.5 * EVERY]) if count == int(count)])
+# Where a grid of several counts is asked, knots are sparse; only past tokens may be none.
+KNOTS = {"batch": EVERY, "kv_len": EVERY, "past": np.concatenate([[0.0], EVERY[4:]])}
+
+
+MOST_ASKED = 2**18  # cells that are asked at once; features and their parts take a KB of each
+
+
+class Knots:
+    """What an estimate said at knots, by GPU and kind of call: it is asked again where a call lies beyond them only."""
+
+    __slots__ = ("cells", "tables")
+
+    def __init__(self) -> None:
+        self.tables: dict[tuple[Any, ...], Array] = {}
+        self.cells = 0
+
+    def keep(self, key: tuple[Any, ...], table: Array) -> None:
+        """Remember a table; all are forgotten where they would fill too much memory."""
+        self.cells += table.size - self.tables[key].size if key in self.tables else table.size
+        if self.cells > MOST_CELLS:
+            self.tables, self.cells = {}, table.size
+        self.tables[key] = table
+
+
+def rising(op: Op, setting: Setting, log_latency: Estimate, knots: Knots | None = None, whose: Any = None) -> Array:
+    """log_latency(op, setting), (n_calls,), made to never fall when a token count of a call rises.
+
+    knots: what log_latency said before of `whose`, such as a GPU.
+    """
+    counts = {name: column(count, len(op)) for name, count in op.token_counts().items()}
+    axes = [KNOTS.get(name, HALVES) for name in counts]
+    low = np.stack(
+        [np.searchsorted(k, c, side="right") - 1 for k, c in zip(axes, counts.values(), strict=True)], axis=1
+    )
+    shares = [
+        np.log((1 + c) / (1 + k[i])) / np.log((1 + k[i + 1]) / (1 + k[i]))
+        for k, c, i in zip(axes, counts.values(), low.T, strict=True)
+    ]
+    share = np.stack(shares, axis=1)
+    first, members = np.unique(_kinds(op, setting), return_index=True, return_inverse=True)[1:]
+    tops = np.zeros_like(low, shape=(len(first), len(counts)))
+    np.maximum.at(tops, members, low + (share > 0))
+    one_each, whom = op.take(first), setting.take(first)
+    knots = knots or Knots()
+    keys = _keys(one_each, whom, whose)
+    had = [knots.tables.get(key) for key in keys]
+    short = np.array([t is None or bool((top >= t.shape).any()) for t, top in zip(had, tops, strict=True)])
+    if (rows := np.flatnonzero(short)).size:
+        for row in rows.tolist():
+            if (table := had[row]) is not None:
+                tops[row] = np.maximum(tops[row], np.array(table.shape) - 1)
+        asked = dict(zip(counts, axes, strict=True))
+        for some in _pieces(rows, (tops[rows] + 1).prod(axis=1)):
+            made = _tables(one_each.take(some), whom.take(some), tops[some] + 1, asked, log_latency)
+            for row, table in zip(some.tolist(), made, strict=True):
+                had[row] = table
+                knots.keep(keys[row], table)
+    tables = [table for table in had if table is not None]
+    shapes = np.array([table.shape for table in tables])
+    starts = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
+    found = np.concatenate([table.ravel() for table in tables])
+    return _interpolate(found, low, share, shapes[members], starts[members])
+
+
+def _pieces(rows: NDArray[np.int64], sizes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The rows, whose tables have so many cells, in pieces that are asked at once."""
+    return np.split(rows, np.flatnonzero(np.diff(np.cumsum(sizes) // MOST_ASKED)) + 1)
+
+
+def _tables(
+    op: Op, setting: Setting, shapes: NDArray[np.int64], axes: dict[str, Array], log_latency: Estimate
+) -> list[Array]:
+    """Rising values of one kind of call each at its first knots, arrays of `shapes`, (n_kinds, n_axes)."""
+    sizes = shapes.prod(axis=1)
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    owner = np.repeat(np.arange(len(shapes)), sizes)
+    grid = _unravel(np.arange(starts[-1]) - starts[owner], shapes[owner])
+    asked = {name: knots[grid[:, i]] for i, (name, knots) in enumerate(axes.items())}
+    found = log_latency(op.take(owner).with_token_counts(asked), setting.take(owner))
+    split = np.split(found, starts[1:-1])
+    return [_risen(values.reshape(shape)) for values, shape in zip(split, shapes.tolist(), strict=True)]
+
+
+def _risen(table: Array) -> Array:
+    """Each value raised to the largest value at smaller or equal positions."""
+    for axis in range(table.ndim):
+        table = np.maximum.accumulate(table, axis=axis)
+    return table
+
+
+def _keys(op: Op, setting: Setting, whose: Any) -> list[tuple[Any, ...]]:
+    """What tells kinds of calls apart, one key per call."""
+    plain = op.with_token_counts({name: np.ones(len(op)) for name in op.token_counts()})
+    values = [whose, *(getattr(plain, field.name) for field in fields(plain)), *setting]
+    lists = [value.tolist() if np.ndim(value) else [value] * len(op) for value in values]
+    return list(zip(*lists, strict=True))
+
+
+def _kinds(op: Op, setting: Setting) -> NDArray[np.int64]:
+    """A number per call, equal for calls that differ in token counts only."""
+    plain = op.with_token_counts({name: np.ones(len(op)) for name in op.token_counts()})
+    columns = [value for value in (*(getattr(plain, f.name) for f in fields(plain)), *setting) if np.ndim(value)]
+    kind = np.zeros(len(op), dtype=np.int64)
+    for values in columns:
+        codes = _codes(values)
+        kind = np.unique(kind * (codes.max() + 1) + codes, return_inverse=True)[1]
+    return kind
+
+
+def _codes(values: NDArray[Any]) -> NDArray[np.int64]:
+    """A number for each value, equal for equal ones."""
+    if values.dtype != object:
+        return np.unique(values, return_inverse=True)[1]
+    number = {name: i for i, name in enumerate(dict.fromkeys(values.tolist()))}
+    return np.array([number[name] for name in values.tolist()], dtype=np.int64)
+
+
+def _unravel(flat: NDArray[np.int64], shapes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Grid position of each flat index in a grid of its own shape, last axis fastest, (n, n_axes)."""
+    out = np.empty_like(shapes)
+    for axis in range(shapes.shape[1] - 1, -1, -1):
+        flat, out[:, axis] = np.divmod(flat, shapes[:, axis])
+    return out
+
+
+def _interpolate(
+    found: Array, low: NDArray[np.int64], share: Array, shapes: NDArray[np.int64], starts: NDArray[np.int64]
+) -> Array:
+    """Multilinear between the knots around each call; the weights are those of its token counts alone."""
+    axes = low.shape[1]
+    total = np.zeros(len(low))
+    for corner in np.ndindex(*(2,) * axes):
+        weight, flat = np.ones(len(low)), np.zeros(len(low), dtype=np.int64)
+        for axis, up in enumerate(corner):
+            weight = weight * (share[:, axis] if up else 1 - share[:, axis])
+            flat = flat * shapes[:, axis] + np.minimum(low[:, axis] + up, shapes[:, axis] - 1)
+        total += weight * found[starts + flat]
+    return total

@@ -1,0 +1,264 @@
+"""One estimator: what is known of an op's latency on a GPU, from measurements of that GPU, of its kin, or of others.
+
+transfer: trees that correct floor plus work and know no GPU by name, monotone in every resource time; they speak for
+    any GPU. reference: trees that know each measured GPU by name and bend freely; what they say of one GPU is carried
+    to another by the physical ratio of the two. core: floor plus slope times work, no trees.
+    line: floor plus slope times the bare bound.
+On a measured GPU the reference speaks alone; for others of its architecture it is carried over; for the rest all four
+are mixed, with weights picked on held-out generations. Where a user measured a few calls on a GPU, what they teach
+(predictor.estimators.correction.process) is added; it depends on the call alone, so a worse variant of that GPU stays
+worse. More tokens never make a call faster (predictor.estimators.envelope), nor does a worse GPU: transfer, core and
+the ratio rise, and the reference does not know the asked GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictor.errors import InvalidBundle, UnsupportedDtype
+from predictor.estimators.correction.kernel import LEAF_TREES, Traits
+from predictor.estimators.correction.process import Correction
+from predictor.estimators.envelope import Knots, rising
+from predictor.estimators.features import Features, Setting, features
+from predictor.estimators.linear import Floors, Line, core_s, inputs, line_s
+from predictor.hardware.gpu import Gpu, get_gpu
+from predictor.hardware.roofline import roofline
+from predictor.hardware.siblings import is_measured, tiers
+from predictor.ops import Op
+from predictor.ops.base import text_column
+from predictor.ops.dtypes import Array
+
+if TYPE_CHECKING:
+    import xgboost
+
+
+class Weights(NamedTuple):
+    """How much each view counts on an architecture that was never measured; the mean is geometric."""
+
+    transfer: Array | float
+    reference: Array | float
+    core: Array | float
+    line: Array | float
+
+
+class Views(NamedTuple):
+    """Log-latency of each call by each view, (n_calls,); the reference is not a number where no GPU knows."""
+
+    transfer: Array
+    reference: Array
+    core: Array
+    line: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Estimator:
+    """A fitted pair of boosters of the estimator `name`, which see features `names`.
+
+    references: measured GPU → groups of calls measured on it. weights: dtype, "" for all others → those of the views.
+    corrections: GPU → what calls that a user measured there teach.
+    """
+
+    transfer: xgboost.Booster
+    reference: xgboost.Booster
+    floors: Floors
+    line: Line
+    references: Mapping[str, frozenset[str]]
+    weights: Mapping[str, Weights]
+    names: tuple[str, ...]
+    name: str
+    corrections: Mapping[str, Correction] = field(default_factory=dict)
+    knots: Knots = field(default_factory=Knots, compare=False, repr=False)
+
+    def latency_s(self, op: Op, gpu: Gpu, setting: Setting) -> Array:
+        """Predicted seconds per call, (n_calls,); the caller holds it above the bound."""
+        log_latency = rising(op, setting, lambda calls, who: self._log_latency(calls, gpu, who), self.knots, gpu)
+        return np.asarray(np.exp(log_latency))
+
+    def spread(self, op: Op, gpu: Gpu, setting: Setting) -> Array:
+        """Standard deviation of log(truth / prediction) per call on a corrected GPU, (n_calls,)."""
+        correction = self.corrections[gpu.name]
+        said = self.uncorrected(op, correction.gpu, setting)
+        return correction.spread(self.traits(op, correction.gpu, setting, said))
+
+    def _log_latency(self, op: Op, gpu: Gpu, setting: Setting) -> Array:
+        found = self.uncorrected(op, gpu, setting)
+        if correction := self.corrections.get(gpu.name):
+            said = found if gpu == correction.gpu else self.uncorrected(op, correction.gpu, setting)
+            found = found + correction.offset(self.traits(op, correction.gpu, setting, said))
+        return found
+
+    def traits(self, op: Op, gpu: Gpu, setting: Setting, said: Array) -> Traits:
+        """What tells which measured calls a call is like, (n_calls,). said: what `uncorrected` says of them."""
+        table = features(op, gpu, setting)
+        views = np.stack(self._views(op, gpu, setting, table), axis=1)
+        views = np.where(np.isnan(views), views[:, :1], views) - said[:, None]
+        times, fixed = table.values[:, : table.times], table.values[:, table.times :]
+        place = np.concatenate([times - said[:, None], said[:, None], fixed, table.tokens], axis=1, dtype=np.float64)
+        nobody = reference_values(self._seen(table)[0], table.tokens, np.full(len(op), ""), list(self.references))
+        names = (text_column(setting.engine, len(op)), text_column(getattr(op, "dtype", ""), len(op)))
+        return Traits(place, views, leaves_of(self.reference, nobody), *names, table.group.astype(str))
+
+    def uncorrected(self, op: Op, gpu: Gpu, setting: Setting) -> Array:
+        """Log-latency per call as the views have it, (n_calls,), before it is made to rise with tokens."""
+        own, siblings, others = tiers(gpu, self.references)
+        found = np.full(len(op), np.nan)
+        kin: tuple[tuple[str, ...], ...] = (own, siblings)
+        if is_measured(gpu, self.references):
+            found, kin = self._referred(own, op, setting, None), (siblings,)
+        left = np.flatnonzero(np.isnan(found))
+        if left.size:
+            op, setting = op.take(left), setting.take(left)
+            found[left] = self._unmeasured(op, gpu, setting, kin, others)
+        return found
+
+    def _unmeasured(
+        self, op: Op, gpu: Gpu, setting: Setting, kin: Sequence[tuple[str, ...]], others: tuple[str, ...]
+    ) -> Array:
+        """Log-latency by the first of `kin` that knows a call, else by the mix of all views."""
+        here = self._views_here(op, gpu, features(op, gpu, setting))
+        found = np.full(len(op), np.nan)
+        for names in kin:
+            found = np.where(np.isnan(found), self._referred(names, op, setting, _between_siblings, here), found)
+        left = np.flatnonzero(np.isnan(found))
+        if left.size:
+            views = Views(*(view[left] for view in here))
+            reference = self._referred(others, op.take(left), setting.take(left), _by_transfer, views)
+            dtypes = text_column(getattr(op, "dtype", ""), len(op))[left]
+            found[left] = mix(views._replace(reference=reference), per_dtype(self.weights, dtypes))
+        return found
+
+    def views(self, op: Op, gpu: Gpu, setting: Setting) -> Views:
+        """What each view says of calls on a GPU as if its architecture had never been measured."""
+        return self._views(op, gpu, setting, features(op, gpu, setting))
+
+    def _views(self, op: Op, gpu: Gpu, setting: Setting, table: Features) -> Views:
+        here = self._views_here(op, gpu, table)
+        others = tiers(gpu, self.references)[2]
+        return here._replace(reference=self._referred(others, op, setting, _by_transfer, here))
+
+    def _views_here(self, op: Op, gpu: Gpu, here: Features) -> Views:
+        silent, core = np.full(len(op), np.nan), np.log(core_s(here, self.floors))
+        dtypes = text_column(getattr(op, "dtype", ""), len(op))
+        line = np.log(line_s(self.line, dtypes, roofline(op, gpu).latency_s))
+        return Views(self._transfer(*self._seen(here)), silent, core, line)
+
+    def _referred(
+        self, names: tuple[str, ...], op: Op, setting: Setting, carry: Carry | None, here: Views | None = None
+    ) -> Array:
+        """Mean log-latency on the GPUs `names`, each carried over to the asked GPU; not a number where none knows."""
+        total, count = np.zeros(len(op)), np.zeros(len(op))
+        for name in names:
+            found = self._referred_to(name, op, setting, carry, here)
+            known = ~np.isnan(found)
+            total[known] += found[known]
+            count += known
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    def _referred_to(self, name: str, op: Op, setting: Setting, carry: Carry | None, here: Views | None) -> Array:
+        found, gpu = np.full(len(op), np.nan), get_gpu(name)
+        # A kernel that was never run there is replaced by the one the engine picks there.
+        for whose in (setting, setting._replace(kernel="")):
+            left = np.flatnonzero(np.isnan(found))
+            if not left.size:
+                break
+            for rows, table in _features_at(op, gpu, whose, left):
+                groups, codes = np.unique(table.group.astype(str), return_inverse=True)
+                measured = np.array([group in self.references[name] for group in groups])[codes]
+                rows, there = rows[measured], table.take(measured)
+                if not rows.size:
+                    continue
+                values, base = self._seen(there)
+                found[rows] = self._reference(values, base, there.tokens, name)
+                if carry and here:
+                    by_core = here.core[rows] - np.log(core_s(there, self.floors))
+                    found[rows] += carry(Ratio(here.transfer[rows] - self._transfer(values, base), by_core))
+        return found
+
+    def _seen(self, table: Features) -> tuple[NDArray[np.float32], Array]:
+        """What both boosters see of each call, and what they correct."""
+        if table.names != self.names:
+            raise InvalidBundle(f"the estimator of {self.name} was made with other features; train it again.")
+        return inputs(table, self.floors)
+
+    def _transfer(self, values: NDArray[np.float32], base: Array) -> Array:
+        margin = self.transfer.inplace_predict(values, validate_features=False)
+        return np.asarray(np.log(base) + margin, dtype=np.float64)
+
+    def _reference(self, values: NDArray[np.float32], base: Array, tokens: NDArray[np.float32], name: str) -> Array:
+        seen = reference_values(values, tokens, np.full(len(base), name), list(self.references))
+        margin = self.reference.inplace_predict(seen, validate_features=False)
+        return np.asarray(np.log(base) + margin, dtype=np.float64)
+
+
+class Ratio(NamedTuple):
+    """Log of how much slower the asked GPU is than a reference, (n_calls,), by two views."""
+
+    transfer: Array
+    core: Array
+
+
+Carry = Callable[[Ratio], Array]
+
+
+def _by_transfer(slower: Ratio) -> Array:
+    return slower.transfer
+
+
+def _between_siblings(slower: Ratio) -> Array:
+    """Siblings differ less than their specs: by half of small differences, by a tenth less than large ones."""
+    both = (slower.transfer + slower.core) / 2
+    return np.asarray(both - 0.1 * np.tanh(5 * both))
+
+
+def per_dtype(weights: Mapping[str, Weights], dtypes: NDArray[Any]) -> Weights:
+    """The weights of each call, each (n_calls,)."""
+    return Weights(*np.array([weights.get(name, weights[""]) for name in dtypes.tolist()]).T)
+
+
+def mix(views: Views, weights: Weights) -> Array:
+    """Weighted mean of the views; where no reference knows the call the transfer takes its weight.
+
+    Each weight is one number or (n_calls,).
+    """
+    reference = np.where(np.isnan(views.reference), views.transfer, views.reference)
+    said = views._replace(reference=reference)
+    return np.asarray(sum(weight * view for weight, view in zip(weights, said, strict=True)))
+
+
+def reference_values(
+    values: NDArray[np.float32], tokens: NDArray[np.float32], gpus: NDArray[Any], names: list[str]
+) -> NDArray[np.float32]:
+    """What the reference trees see: the values of the transfer trees, token counts and which GPU it is."""
+    which = np.stack([gpus == name for name in names], axis=1).astype(np.float32)
+    return np.concatenate([values, tokens, which], axis=1)
+
+
+def leaves_of(booster: xgboost.Booster, values: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Leaf in which each call ends in each of the first trees, (n_calls, n_trees)."""
+    import xgboost
+
+    trees = (0, min(LEAF_TREES, booster.num_boosted_rounds()))
+    found = booster.predict(xgboost.DMatrix(values, nthread=1), pred_leaf=True, iteration_range=trees)
+    return np.asarray(found.reshape(len(values), -1), dtype=np.int64)
+
+
+def _features_at(
+    op: Op, gpu: Gpu, setting: Setting, rows: NDArray[np.int64]
+) -> list[tuple[NDArray[np.int64], Features]]:
+    """Features of the calls at `rows` on a GPU, without those whose dtype it lacks."""
+    try:
+        return [(rows, features(op.take(rows), gpu, setting.take(rows)))]
+    except UnsupportedDtype:
+        pass
+    texts = [text_column(getattr(op, field, ""), len(op))[rows].tolist() for field in ("dtype", "kv_dtype")]
+    kinds = list(zip(*texts, strict=True))
+    number = {kind: i for i, kind in enumerate(dict.fromkeys(kinds))}
+    if len(number) == 1:
+        return []
+    codes = np.array([number[kind] for kind in kinds])
+    return [found for i in range(len(number)) for found in _features_at(op, gpu, setting, rows[codes == i])]

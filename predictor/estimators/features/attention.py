@@ -1,0 +1,197 @@
+"""Features of fused attention, prefill and decode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from predictor.estimators.features.terms import (
+    LEGACY_CYCLES_PER_ELEMENT,
+    Setting,
+    Terms,
+    cycles,
+    exp_per_sm_cycle,
+    group_names,
+    kernel_family,
+    one_hot,
+    repeated_memory_time,
+    soft_max,
+)
+from predictor.hardware.gpu import Gpu
+from predictor.hardware.roofline import peak_flop_per_s
+from predictor.ops import Attention
+from predictor.ops.base import column, text_column
+from predictor.ops.dtypes import Array, act_bytes, weight_bytes
+
+ENGINES = ("vllm", "sglang", "trtllm")
+KERNELS = ("fa2", "fa3", "fa4", "flashinfer", "triton", "native")
+# The same kernel has many names; first match wins.
+KERNEL_OF = (
+    ("fa4", "fa4"),
+    ("attention_v4", "fa4"),
+    ("fa3", "fa3"),
+    ("attention_v3", "fa3"),
+    ("fa2", "fa2"),
+    ("triton", "triton"),
+    ("flow_flashinfer", "flashinfer"),
+    ("trtllm", "native"),
+    ("flashinfer", "flashinfer"),
+    ("flash", "fa2"),
+    ("torch_flow", "native"),
+)
+# What an engine picks by itself, by generation (vLLM 0.24, SGLang 0.5.14, TensorRT-LLM 1.3 as measured).
+DEFAULT_KERNEL: Mapping[str, Mapping[str, str]] = {
+    "vllm": {"Hopper": "fa3", "Blackwell": "native", "": "fa2"},
+    "sglang": {"Hopper": "fa3", "Blackwell": "native", "": "flashinfer"},
+    "trtllm": {"": "native"},
+}
+# Tensor FLOP per SM and cycle that 16-bit mma.sync reaches where newer instructions would give more.
+MMA_SYNC_CAP = {"fa2": 4096.0, "flashinfer": 4096.0, "triton": 1024.0}
+# Kernels that widen an fp8 cache and calculate in the dtype of the query; "native" ones do so on Ada.
+WIDENING = ("fa2", "flashinfer", "triton")
+# Head dims for which TensorRT-LLM has fp8 prefill kernels on Ada; the others are slower there than in 16 bits.
+ADA_FP8_HEAD_DIMS = (128, 192)
+# Share of the exponentials that the tensor products do not hide (Shah et al., FlashAttention-3, arXiv:2407.08608, 3.1).
+EXPOSED = 0.5
+# Prefill kernels that put the queries of all heads of a KV head into one thread block.
+PACKING = ("fa3", "flashinfer")
+# Decode kernels whose tensor tile has at least 64 rows of queries; the others have 16.
+TALL = ("fa2", "fa3", "fa4")
+# Cycles an SM spends on a thread block of head_dim 128 that has next to nothing to do: the same on A100, H100, B200 and
+# L40S within a factor of two (median over kernels, batch x heads of 4,096 and more, at most 64 keys).
+PREFILL_BLOCK_CYCLES = 7_000.0
+DECODE_BLOCK_CYCLES = 5_000.0
+GROUPED_BLOCK_CYCLES = 9_300.0  # TensorRT-LLM, one block per KV head
+HEAD_WISE_BLOCK_CYCLES = 2_800.0  # … and one per query head, where the group is 1 or above WIDEST_GROUP
+WIDEST_GROUP = 32
+
+
+def _kernel_rate(op: Attention, gpu: Gpu, kernels: np.ndarray[Any, Any]) -> Array:
+    """FLOP/s the kernel family could reach: in its own arithmetic, and capped on old tensor instructions."""
+    cap = np.array([MMA_SYNC_CAP.get(kernel, np.inf) for kernel in kernels.tolist()])
+    widens = np.isin(kernels, WIDENING) | ((kernels == "native") & (gpu.generation == "Ada"))
+    rate = np.where(widens, _query_rate(op, gpu), peak_flop_per_s(op, gpu))
+    if gpu.generation == "Ada":
+        lacks = (kernels == "native") & ~np.isin(column(op.head_dim, len(op)), ADA_FP8_HEAD_DIMS)
+        rate = np.where(lacks, np.minimum(rate, peak_flop_per_s(replace(op, dtype="bf16", kv_dtype="bf16"), gpu)), rate)
+    return np.minimum(rate, cap * gpu.sms * gpu.clock_hz)
+
+
+def _query_rate(op: Attention, gpu: Gpu) -> Array:
+    """Dense arithmetic peak in the dtype of the query, whatever the cache holds."""
+    return peak_flop_per_s(replace(op, kv_dtype=op.dtype), gpu)
+
+
+def _block_times(blocks: Array, block: Array, gpu: Gpu) -> tuple[Array, Array]:
+    """Seconds of whole waves of thread blocks of `block` cycles, and of all blocks beyond the first of each SM."""
+    return cycles(np.ceil(blocks / gpu.sms) * block, gpu), cycles(np.maximum(blocks / gpu.sms - 1, 0) * block, gpu)
+
+
+def _fixed(op: Attention, setting: Setting, kernels: np.ndarray[Any, Any]) -> dict[str, Array]:
+    calls = len(op)
+    return {
+        "head_dim": column(op.head_dim, calls),
+        "heads": column(op.heads, calls),
+        "kv_heads": column(op.kv_heads, calls),
+        "group": column(op.heads, calls) / column(op.kv_heads, calls),
+        "window": np.log1p(column(op.window, calls)),
+        "causal": column(op.causal, calls),
+        "act_bytes": column(act_bytes(op.dtype), calls),
+        "kv_bytes": column(weight_bytes(op.kv_dtype), calls),
+        **one_hot("engine", setting.engine, ENGINES, calls),
+        **one_hot("kernel", kernels, KERNELS, calls),
+    }
+
+
+def prefill_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
+    """Tile-padded tensor time, exponentials, shared-memory traffic, memory, waves and the longest serial loop."""
+    calls = len(op)
+    batch, q_len, kv_len, heads, dim = (
+        column(x, calls) for x in (op.batch, op.q_len, op.kv_len, op.heads, op.head_dim)
+    )
+    kernels = kernel_family(setting, gpu, KERNEL_OF, DEFAULT_KERNEL, calls)
+    rate = _kernel_rate(op, gpu, kernels)
+    sglang = text_column(setting.engine, calls) == "sglang"
+    # SGLang's Triton kernel masks a sliding window but walks over every key: a window of 128 in more than 8k keys saves
+    # it 0.1 to 0.2 of the time, and its siblings 0.7 to 0.9.
+    window = np.where(sglang & (kernels == "triton"), 0, column(op.window, calls))
+    pairs = column(replace(op, window=window.astype(np.int64)).pairs(), calls)
+    tiles = np.ceil(q_len / 128)
+    reach = np.minimum(kv_len, np.where(window > 0, window + 128.0, np.inf))
+    # A causal mask skips whole 128-wide blocks only: half a block per row of tiles is computed and thrown away.
+    padded = np.maximum(
+        pairs + tiles * 128 * 64, np.minimum(tiles * 128, np.maximum(q_len, 64)) * np.minimum(reach, 64)
+    )
+    mma = 4.0 * batch * heads * dim * padded / rate
+    exp = batch * heads * padded / (exp_per_sm_cycle(gpu) * gpu.sms * gpu.boost_clock_hz)
+    paired = mma + EXPOSED * exp
+    moved = column(op.bytes_moved(), calls)
+    memory = repeated_memory_time(moved, gpu)
+    feed = moved / (8.0 * gpu.sms * gpu.boost_clock_hz)
+    packed = np.isin(kernels, PACKING) | ((kernels == "fa2") & sglang)
+    kv_heads = column(op.kv_heads, calls)
+    blocks = batch * np.where(packed, kv_heads * np.ceil(q_len * heads / kv_heads / 128), heads * tiles)
+    waves, setup = _block_times(blocks, PREFILL_BLOCK_CYCLES * (0.6 + 0.4 * dim / 128), gpu)
+    serial = cycles(reach / 128 * 500, gpu)
+    times = {
+        "flop_s": 4.0 * batch * heads * dim * pairs / rate,
+        "mma_s": mma,
+        "exp_s": exp,
+        "pairs_s": paired,
+        "memory_s": memory,
+        "dram_s": moved / gpu.mem_bytes_per_s,
+        "feed_s": feed,
+        "waves_s": waves,
+        "serial_s": serial,
+    }
+    work = soft_max([1.2 * paired, 1.2 * memory, feed, setup])
+    group = group_names(calls, setting.timing, kernels, setting.engine, op.kv_dtype)
+    return Terms(times, _fixed(op, setting, kernels), work, group)
+
+
+def decode_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
+    """Cache traffic with L2, element conversion, padded tensor time, thread blocks and the longest serial loop."""
+    calls = len(op)
+    batch, heads, kv_heads, dim = (column(x, calls) for x in (op.batch, op.heads, op.kv_heads, op.head_dim))
+    kernels = kernel_family(setting, gpu, KERNEL_OF, DEFAULT_KERNEL, calls)
+    keys = column(op.keys_read(), calls)
+    moved = column(op.bytes_moved(), calls)
+    memory = repeated_memory_time(moved, gpu)
+    trtllm = (kernels == "native") & (text_column(setting.engine, calls) == "trtllm")
+    group_size = heads / kv_heads
+    # TensorRT-LLM lets every query head read the cache by itself where no grouped kernel fits.
+    head_wise = trtllm & ((group_size == 1) | (group_size > WIDEST_GROUP))
+    readers = np.where(head_wise, heads, kv_heads)
+    elements = 2.0 * batch * readers * dim * keys
+    feed = elements / (32.0 * gpu.sms * gpu.boost_clock_hz)
+    # Queries of one KV head share a tensor tile.
+    fewest = np.where(np.isin(kernels, TALL), 64.0, 16.0)
+    rows = np.maximum(fewest, group_size * column(op.q_len, calls))
+    mma = 4.0 * batch * kv_heads * rows * dim * keys / _query_rate(op, gpu)
+    lone = cycles(2.0 * 2.0 * dim * np.minimum(keys, 256) / 32, gpu)  # one block alone cannot pull full bandwidth
+    serial = cycles(np.minimum(keys, np.maximum(256, keys * batch * readers / gpu.sms)) / 128 * 300, gpu)
+    unsplit = trtllm & (gpu.generation == "Ada") & (text_column(op.kv_dtype, calls) == "fp8")
+    serial = np.where(unsplit, cycles(keys * 2 * dim * LEGACY_CYCLES_PER_ELEMENT, gpu), serial)
+    block = np.where(trtllm, GROUPED_BLOCK_CYCLES, DECODE_BLOCK_CYCLES)
+    block = np.where(head_wise, HEAD_WISE_BLOCK_CYCLES, block) * (0.5 + 0.5 * dim / 128)
+    blocks, setup = _block_times(batch * readers, block, gpu)
+    times = {
+        "memory_s": memory,
+        "dram_s": moved / gpu.mem_bytes_per_s,
+        "feed_s": feed,
+        "mma_s": mma,
+        "serial_s": np.maximum(serial, lone),
+        "blocks_s": blocks,
+    }
+    work = soft_max([1.2 * memory, feed, serial, setup, 2.0 * mma])
+    named = np.where(head_wise, "head-wise", kernels)
+    group = group_names(calls, setting.timing, named, setting.engine, op.kv_dtype)
+    return Terms(times, _fixed(op, setting, kernels), work, group)
+
+
+def attention_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
+    """The terms of either phase."""
+    return prefill_terms(op, gpu, setting) if op.phase == "prefill" else decode_terms(op, gpu, setting)

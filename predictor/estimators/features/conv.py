@@ -1,0 +1,53 @@
+"""Features of convolutions, seen as implicit matrix products."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from predictor.estimators.features.gemm import TILES
+from predictor.estimators.features.terms import (
+    Product,
+    Setting,
+    Terms,
+    group_names,
+    memory_time,
+    one_hot,
+    soft_max,
+    tiled_time,
+)
+from predictor.hardware.gpu import Gpu
+from predictor.hardware.roofline import peak_flop_per_s
+from predictor.ops import Conv
+from predictor.ops.base import column
+from predictor.ops.dtypes import act_bytes
+
+
+def conv_terms(op: Conv, gpu: Gpu, setting: Setting) -> Terms:
+    """Padded time of the implicit product (pixels x taps) by (taps x out_channels), and memory."""
+    calls = len(op)
+    pixels = column(op.batch * op.out_size() ** 2, calls)
+    groups = column(op.groups, calls)
+    taps = column(op.kernel, calls) ** 2 * column(op.in_channels, calls) / groups
+    outs = column(op.out_channels, calls) / groups
+    rate = peak_flop_per_s(op, gpu)
+    moved = column(op.bytes_moved(), calls)
+    element = column(act_bytes(op.dtype), calls)
+    product = Product(pixels, outs, taps, groups, element)
+    tiled = np.min([tiled_time(product, rate, gpu, tile) for tile in TILES], axis=0)
+    memory = memory_time(moved, gpu, 0.5)
+    unrolled = memory_time(pixels * taps * element, gpu, 0.5)
+    times = {
+        "flop_s": column(op.least_flops(), calls) / rate,
+        "tiled_s": tiled,
+        "memory_s": memory,
+        "unrolled_s": unrolled,
+    }
+    fixed = {
+        "taps": taps,
+        "outs": outs,
+        "kernel": column(op.kernel, calls),
+        "stride": column(op.stride, calls),
+        "host": one_hot("timing", setting.timing, ("host",), calls)["timing_host"],
+    }
+    group = group_names(calls, setting.timing, op.dtype, setting.engine)
+    return Terms(times, fixed, soft_max([tiled, memory]), group)

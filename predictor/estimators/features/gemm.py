@@ -1,0 +1,100 @@
+"""Features of matrix multiplications."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from predictor.estimators.features.terms import (
+    Product,
+    Setting,
+    Terms,
+    cycles,
+    group_names,
+    memory_time,
+    one_hot,
+    power_time,
+    soft_max,
+    tiled_time,
+)
+from predictor.hardware.gpu import Gpu
+from predictor.hardware.roofline import peak_flop_per_s
+from predictor.ops import Gemm
+from predictor.ops.base import column, text_column
+from predictor.ops.dtypes import Array, act_bytes, weight_bytes
+
+ENGINES = ("vllm", "sglang", "trtllm", "torch", "aiter")
+TILES = (
+    (256, 128),
+    (128, 256),
+    (128, 128),
+    (64, 128),
+    (128, 64),
+    (64, 64),
+    (64, 256),
+    (32, 64),
+    (16, 64),
+    (64, 32),
+    (16, 128),
+)
+SPLITS = (1, 2, 4, 8, 16)
+
+
+def gemm_terms(op: Gemm, gpu: Gpu, setting: Setting) -> Terms:
+    """Padded tensor time over tile shapes, memory time with and without L2, latency of the k loop."""
+    calls = len(op)
+    m, n, k, batch = (column(x, calls) for x in (op.m, op.n, op.k, op.batch))
+    rate = peak_flop_per_s(op, gpu)
+    moved = column(op.bytes_moved(), calls)
+    product = Product(m, n, k, batch, column(act_bytes(op.dtype), calls))
+    tiled = {tile: tiled_time(product, rate, gpu, tile) for tile in TILES}
+    compute = np.min(list(tiled.values()), axis=0)
+    split = np.min([_split_time(product, rate, gpu, splits) for splits in SPLITS], axis=0)
+    loop = cycles(k * column(act_bytes(op.dtype), calls) / 128 * 100, gpu)
+    memory = memory_time(moved, gpu, 0.22)
+    times = {
+        "flop_s": column(op.flops(), calls) / rate,
+        "tiled_s": compute,
+        "split_s": split,
+        "tile_256x128_s": tiled[256, 128],
+        "tile_128x128_s": tiled[128, 128],
+        "tile_64x64_s": tiled[64, 64],
+        "memory_s": memory,
+        "dram_s": moved / gpu.mem_bytes_per_s,
+        "weights_s": batch * n * k * column(weight_bytes(op.dtype), calls) / gpu.mem_bytes_per_s,
+        "rows_s": batch * m * (k + n) * column(act_bytes(op.dtype), calls) / gpu.mem_bytes_per_s,
+        "loop_s": loop,
+        "power_s": power_time(column(op.flops(), calls), op.dtype, gpu),
+    }
+    path = _path(op, gpu, setting)
+    fixed = {
+        "n": n,
+        "k": k,
+        "batch": batch,
+        "act_bytes": column(act_bytes(op.dtype), calls),
+        "weight_bytes": column(weight_bytes(op.dtype), calls),
+        "host": one_hot("timing", setting.timing, ("host",), calls)["timing_host"],
+        **one_hot("engine", path, ENGINES, calls),
+        **one_hot("dtype", op.dtype, ("fp8", "fp8_block", "nvfp4", "int8", "fp32"), calls),
+    }
+    group = group_names(calls, setting.timing, op.dtype, path)
+    return Terms(times, fixed, soft_max([1.2 * split, 1.8 * memory]), group)
+
+
+def _path(op: Gemm, gpu: Gpu, setting: Setting) -> np.ndarray[Any, Any]:
+    """Engine of each call, (n_calls,); apart where it launches other kernels around the product.
+
+    DeepGEMM on Blackwell wants its scales packed as powers of two, which SGLang does in every call.
+    """
+    engine = text_column(setting.engine, len(op))
+    packs = (engine == "sglang") & (text_column(op.dtype, len(op)) == "fp8_block")
+    return np.where(packs & (gpu.generation == "Blackwell"), "sglang_packing", engine)
+
+
+def _split_time(product: Product, rate: Array, gpu: Gpu, splits: int) -> Array:
+    """Best tile time when the contraction is cut in `splits` parts whose sums are added in fp32 afterwards."""
+    cut = product._replace(depth=np.maximum(product.depth / splits, 64), groups=product.groups * splits)
+    parts = [tiled_time(cut, rate, gpu, tile) for tile in TILES[2:]]
+    partial_sums = 8.0 * (splits - 1) * product.groups * product.rows * product.cols
+    return np.asarray(np.min(parts, axis=0) + partial_sums / (24.0 * gpu.sms * gpu.boost_clock_hz))

@@ -1,0 +1,121 @@
+"""Features of mixture-of-experts layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from predictor.estimators.features.terms import (
+    Product,
+    Setting,
+    Terms,
+    cycles,
+    group_names,
+    kernel_family,
+    memory_time,
+    one_hot,
+    scaling_time,
+    soft_max,
+    tiled_time,
+)
+from predictor.hardware.gpu import Gpu
+from predictor.hardware.roofline import peak_flop_per_s
+from predictor.ops import Moe
+from predictor.ops.base import column, text_column
+from predictor.ops.dtypes import Array, act_bytes, weight_bytes
+
+ENGINES = ("vllm", "sglang", "trtllm", "aiter")
+KERNELS = ("marlin", "deepgemm", "native", "untuned", "triton", "ogs")
+# The same kernel has many names; first match wins, and what matches none is Triton's fused_moe.
+KERNEL_OF = (
+    ("marlin", "marlin"),
+    # Reaches a fifth of what other kernels reach on Hopper: grouped GEMMs that were never autotuned.
+    ("modeloptfp8moe_flashinfer_cutlass", "untuned"),
+    ("sglang_flashinfer_cutlass", "untuned"),
+    ("cutlass", "native"),
+    ("trtllm", "native"),
+    ("deepgemm", "deepgemm"),
+    ("deep_gemm", "deepgemm"),
+    ("deepep", "deepgemm"),
+    ("torch_flow", "native"),
+    ("oaitriton", "ogs"),
+    ("", "triton"),
+)
+# What an engine picks by itself on each generation; "" for all others.
+DEFAULT_KERNEL: Mapping[str, Mapping[str, str]] = {
+    "vllm": {"Blackwell": "native", "": "triton"},
+    "sglang": {"Blackwell": "native", "": "triton"},
+    "trtllm": {"": "native"},
+    "aiter": {"": "native"},
+}
+# Tensor FLOP of an SM per cycle with the instructions of Ampere, all that Marlin uses: its large calls reach 840 to 980
+# on A100, H100 and B200 alike.
+AMPERE_FLOP_PER_SM_CYCLE = 2048.0
+# Kernels that write and sum the rows of all experts, zeros for those of other GPUs: 85 bytes per row and hidden of 12k
+# on an H100 that holds one of 256 experts.
+WRITES_ALL_ROWS = ("triton", "marlin")
+TILES = ((16, 128), (32, 128), (64, 128), (128, 128), (128, 256))
+
+
+def _stored_bytes(op: Moe, setting: Setting, kernels: np.ndarray[Any, Any]) -> Array:
+    """Bytes per weight that a call reads; SGLang's Triton kernel has MXFP4 widened to 16 bits when it loads a model."""
+    calls = len(op)
+    widened = (kernels == "triton") & (text_column(setting.engine, calls) == "sglang")
+    widened &= text_column(op.dtype, calls) == "mxfp4_wo"
+    return np.where(widened, 2.0, column(weight_bytes(op.dtype), calls))
+
+
+def moe_terms(op: Moe, gpu: Gpu, setting: Setting) -> Terms:
+    """Grouped-GEMM tile time at the tokens each expert gets, weights touched, token shuffling."""
+    calls = len(op)
+    tokens, hidden, experts, topk, ep = (column(x, calls) for x in (op.tokens, op.hidden, op.experts, op.topk, op.ep))
+    inter = column(op.inter, calls) / column(op.tp, calls)
+    matrices = column(op.matrices, calls)
+    kernels = kernel_family(setting, gpu, KERNEL_OF, DEFAULT_KERNEL, calls)
+    cap = np.where(kernels == "marlin", AMPERE_FLOP_PER_SM_CYCLE * gpu.sms * gpu.boost_clock_hz, np.inf)
+    rate = np.minimum(peak_flop_per_s(op, gpu), cap)
+    routed = column(op.busiest_tokens(), calls)
+    touched = column(op.experts_touched(), calls)
+    per_expert = np.maximum(routed / touched, 1.0)
+    element = column(act_bytes(op.dtype), calls)
+    up = Product(per_expert, (matrices - 1) * inter, hidden, touched, element)
+    down = Product(per_expert, hidden, inter, touched, element)
+    scaled = scaling_time(up, op.dtype, gpu) + scaling_time(down, op.dtype, gpu)
+    tiled = [tiled_time(up, rate, gpu, tile) + tiled_time(down, rate, gpu, tile) + scaled for tile in TILES]
+    stored = _stored_bytes(op, setting, kernels)
+    weights = touched * matrices * hidden * inter * stored
+    passes = 2 * hidden * 2.0 + 2 * matrices * inter * 2.0
+    local = routed * (passes + hidden * element)
+    every = np.where(
+        np.isin(kernels, WRITES_ALL_ROWS), tokens * topk * passes, local + tokens * hidden * (2.0 + element)
+    )
+    shuffled = memory_time(np.maximum(local, every), gpu, 0.5)
+    memory = memory_time(weights, gpu, 0.3) + shuffled
+    loop = cycles((hidden + inter) * element / 128 * 100, gpu)
+    times = {
+        "flop_s": column(op.flops(), calls) / rate,
+        "tiled_s": np.min(tiled, axis=0),
+        "tile_128_s": tiled[3],
+        "weights_s": weights / gpu.mem_bytes_per_s,
+        "memory_s": memory,
+        "shuffle_s": shuffled,
+        "route_s": cycles(tokens * experts / gpu.sms, gpu),
+        "loop_s": loop,
+    }
+    fixed = {
+        "hidden": hidden,
+        "inter": inter,
+        "experts": experts,
+        "topk": topk,
+        "skew": column(op.skew, calls),
+        "ep": ep,
+        "act_bytes": element,
+        "weight_bytes": stored,
+        **one_hot("kernel", kernels, KERNELS, calls),
+        **one_hot("engine", setting.engine, ENGINES, calls),
+        **one_hot("dtype", op.dtype, ("fp8_block", "int4_wo", "mxfp4_wo", "nvfp4"), calls),
+    }
+    work = soft_max([1.3 * times["tiled_s"], 1.2 * memory])
+    return Terms(times, fixed, work, group_names(calls, setting.timing, setting.engine, kernels, op.dtype))

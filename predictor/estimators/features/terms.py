@@ -1,0 +1,178 @@
+"""What a family's feature file returns, and the physics that several families share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from predictor.hardware.gpu import Gpu
+from predictor.ops.base import text_column
+from predictor.ops.dtypes import Array, Text, per_dtype
+
+# Bytes one SM takes from L2 per cycle in practice; 24 on A100 to B200, half of what the port could do.
+CACHE_RATE = 24.0
+
+# Board power where the catalogue does not know it (parts that share a system's budget).
+DEFAULT_TDP_W = 100.0
+
+
+class Setting(NamedTuple):
+    """Who runs an op: engine (vllm, sglang, trtllm, torch …), kernel name ("" = the engine's choice) and
+    timing (device or host), each one name or (n_calls,) names."""
+
+    engine: Text = "vllm"
+    kernel: Text = ""
+    timing: Text = "device"
+
+    def take(self, rows: Any) -> Setting:
+        """The calls at `rows`; what is one name for all stays."""
+        return Setting(*(part if isinstance(part, str) else np.asarray(part, dtype=object)[rows] for part in self))
+
+
+class Terms(NamedTuple):
+    """What an estimator sees of a column of calls.
+
+    times: seconds that never fall when the call gets more tokens or the GPU gets worse, each (n_calls,) > 0.
+    fixed: what kind of call it is, its model dimensions included; more tokens or a slower GPU do not change it.
+    work_s: nominal time of the work without any launch floor, seconds; rising too.
+    group: calls of one group share a launch floor; "engine|dtype|…", most telling part first.
+    """
+
+    times: Mapping[str, Array]
+    fixed: Mapping[str, Array]
+    work_s: Array
+    group: np.ndarray[Any, Any]
+
+
+def group_names(calls: int, *parts: Text) -> np.ndarray[Any, Any]:
+    """Text columns joined by "|", (n_calls,) names."""
+    columns = [text_column(part, calls).tolist() for part in parts]
+    table = {key: "|".join(key) for key in set(zip(*columns, strict=True))}
+    return np.array([table[key] for key in zip(*columns, strict=True)], dtype=object)
+
+
+def kernel_family(
+    setting: Setting,
+    gpu: Gpu,
+    names: tuple[tuple[str, str], ...],
+    choices: Mapping[str, Mapping[str, str]],
+    calls: int,
+) -> np.ndarray[Any, Any]:
+    """Canonical kernel of each call, (n_calls,): read off its name, else what the engine picks on this GPU.
+
+    names: (part of a name, family), first match wins. choices: engine → generation → family; "" for all others.
+    """
+
+    def family(kernel: str, engine: str) -> str:
+        for part, found in names:
+            if kernel and part in kernel.lower():
+                return found
+        picks = choices.get(engine, choices["vllm"])
+        return picks.get(gpu.generation, picks[""])
+
+    pairs = list(
+        zip(text_column(setting.kernel, calls).tolist(), text_column(setting.engine, calls).tolist(), strict=True)
+    )
+    table = {pair: family(*pair) for pair in set(pairs)}
+    return np.array([table[pair] for pair in pairs], dtype=object)
+
+
+def one_hot(prefix: str, values: Text, names: tuple[str, ...], calls: int) -> dict[str, Array]:
+    """A 0/1 column per name; a value outside names is all zeros."""
+    column = text_column(values, calls)
+    return {f"{prefix}_{name}": (column == name).astype(np.float64) for name in names}
+
+
+def memory_time(moved: Array, gpu: Gpu, cache_share: float) -> Array:
+    """Seconds to move bytes of which up to cache_share of the last-level cache are already on chip."""
+    return _two_level_time(moved, np.minimum(moved, cache_share * gpu.llc_bytes), gpu)
+
+
+# Bytes beyond the last-level cache that evict so many times more: reading in a circle, the oldest line is needed next.
+THRASH = 4.0
+
+
+def repeated_memory_time(moved: Array, gpu: Gpu) -> Array:
+    """Seconds to move bytes that earlier calls moved too: all on chip while they fit, soon none once they do not."""
+    return _two_level_time(moved, np.clip((1 + THRASH) * gpu.llc_bytes - THRASH * moved, 0.0, moved), gpu)
+
+
+def _two_level_time(moved: Array, cached: Array, gpu: Gpu) -> Array:
+    cache_rate = max(CACHE_RATE * gpu.sms * gpu.boost_clock_hz, gpu.mem_bytes_per_s)  # a cache never slows memory
+    return cached / cache_rate + (moved - cached) / gpu.mem_bytes_per_s
+
+
+# Energy of one FLOP with its share of data movement, of the order seen on 16 to 7 nm parts that run at their TDP:
+# vector fp32 16 pJ, 16-bit tensor 1 pJ, narrower in proportion.
+VECTOR_JOULE, TENSOR_JOULE = 16e-12, 1e-12
+
+
+def power_time(flops: Array, dtype: Text, gpu: Gpu) -> Array:
+    """Seconds that the arithmetic would take if only the board power limited it, (n_calls,)."""
+    joule = per_dtype(dtype, lambda f: VECTOR_JOULE if f.compute == ("fp32",) else TENSOR_JOULE * f.act_bits / 16)
+    return np.asarray(flops * joule / (gpu.tdp_w or DEFAULT_TDP_W))
+
+
+# Cycles per element of key and value that a thread block alone needs where TensorRT-LLM does not split a sequence:
+# latent decode before Hopper (162 per key of 1,088 on A100, 196 on L40S, whatever the batch while there are free SMs)
+# and an fp8 cache on Ada (40 per key of 256).
+LEGACY_CYCLES_PER_ELEMENT = 0.156
+
+
+def cycles(count: Array | float, gpu: Gpu) -> Array:
+    """Seconds of `count` SM cycles at boost clock."""
+    return np.asarray(count, dtype=np.float64) / gpu.boost_clock_hz
+
+
+# Special-function unit, compute capability 5.0 to 12.0 (CUDA programming guide); Blackwell Ultra has twice as many
+# (NVIDIA, Inside NVIDIA Blackwell Ultra, 2025).
+EXP_PER_SM_CYCLE = {"10.3": 32.0, "": 16.0}
+
+
+def exp_per_sm_cycle(gpu: Gpu) -> float:
+    """Exponentials that an SM does in a cycle."""
+    return EXP_PER_SM_CYCLE.get(gpu.compute_capability, EXP_PER_SM_CYCLE[""])
+
+
+def soft_max(times: list[Array], power: float = 3.0) -> Array:
+    """Time of resources that mostly overlap: the power mean, between the largest and the sum."""
+    total = sum(np.asarray(time, dtype=np.float64) ** power for time in times)
+    return np.asarray(total ** (1 / power), dtype=np.float64)
+
+
+# Vector instructions per sum and block of fp8_block: multiply by the two scales, add in fp32 (DeepSeek-V3, 3.3.2).
+SCALING_OPS = 2.0
+SCALING_BLOCK = 128
+VECTOR_LANES = 128.0
+
+
+class Product(NamedTuple):
+    """`groups` products of (rows, depth) and (depth, cols) matrices of element_bytes, each (n_calls,)."""
+
+    rows: Array
+    cols: Array
+    depth: Array
+    groups: Array
+    element_bytes: Array
+
+
+def tiled_time(product: Product, rate: Array, gpu: Gpu, tile: tuple[int, int]) -> Array:
+    """Seconds of matrix products cut into tiles that fill the SMs in whole waves, (n_calls,).
+
+    rate: FLOP/s of the whole GPU. A wave takes as long as one tile.
+    Lee et al., NeuSight, ASPLOS 2025, 4.2; small tiles pay for feeding operands through shared memory.
+    """
+    high, wide = tile
+    tiles = product.groups * np.ceil(product.rows / high) * np.ceil(product.cols / wide)
+    per_sm = rate / gpu.sms
+    feed = 1 + per_sm / gpu.clock_hz * product.element_bytes * 1.5e-3 * (1 / high + 1 / wide)
+    return np.asarray(np.ceil(tiles / gpu.sms) * 2.0 * high * wide * product.depth / per_sm * feed)
+
+
+def scaling_time(product: Product, dtype: Text, gpu: Gpu) -> Array:
+    """Seconds in which the vector units scale and add the sums of each block along the depth, (n_calls,)."""
+    per_sum = np.where(text_column(dtype, len(product.rows)) == "fp8_block", SCALING_OPS, 0.0)
+    sums = product.groups * product.rows * product.cols * np.ceil(product.depth / SCALING_BLOCK)
+    return np.asarray(sums * per_sum / (VECTOR_LANES * gpu.sms * gpu.boost_clock_hz))

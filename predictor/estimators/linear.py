@@ -1,0 +1,98 @@
+"""The 2-parameter roofline, latency = c0 + c1 * bound: the baseline to beat, and one view of an estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictor.estimators.features import Features
+from predictor.ops.dtypes import Array
+
+Line = Mapping[str, tuple[float, float]]  # dtype → c0 seconds, c1; "" is for dtypes not seen
+
+
+def fit_line(dtypes: NDArray[np.object_], bound_s: Array, latency_s: Array) -> Line:
+    """Both parameters at least 0, least relative squares, per dtype. dtypes, bound_s, latency_s: (n_calls,)."""
+    from sklearn.linear_model import LinearRegression
+
+    def coefficients(keep: NDArray[np.bool_]) -> tuple[float, float]:
+        terms = np.stack([np.ones(keep.sum()), bound_s[keep]], axis=1) / latency_s[keep, None]
+        scale = terms.mean(axis=0)
+        line = LinearRegression(fit_intercept=False, positive=True).fit(terms / scale, np.ones(len(terms)))
+        return float(line.coef_[0] / scale[0]), float(line.coef_[1] / scale[1])
+
+    every = {str(dtype): coefficients(dtypes == dtype) for dtype in np.unique(dtypes.astype(str))}
+    return {"": coefficients(np.ones(len(dtypes), dtype=bool)), **every}
+
+
+def line_s(line: Line, dtypes: NDArray[np.object_], bound_s: Array) -> Array:
+    """Seconds per call, (n_calls,)."""
+    c0, c1 = np.array([line.get(str(dtype), line[""]) for dtype in dtypes]).reshape(-1, 2).T
+    return np.asarray(c0 + c1 * bound_s)
+
+
+# group or its leading parts → [cycles of the floor, slope]; "" for all
+Floors = Mapping[str, list[float]]
+
+SMALL_CYCLES = 3_000.0  # nominal work below which a call is nearly all floor
+INFLATION = 2.0  # the base takes twice the floor, so that the correction to it rises with work
+FEWEST = 20  # rows that make a median
+MOST_OF_PARENT = 1.5
+
+
+def fit_floors(table: Features, latency_s: Array) -> Floors:
+    """Floor and slope of each group, of each leading part of group names and of all calls.
+
+    Floor: the median of small calls; where there are none the fastest tenth, but at most MOST_OF_PARENT times the
+    floor of the leading parts of the name. Slope: the median of what large calls take beyond the floor, per nominal
+    work; 1.5 where there are none.
+    """
+    import pandas as pd
+
+    cycles, work = latency_s / table.tick_s, table.work_s / table.tick_s
+    frame = pd.DataFrame({"group": table.group, "cycles": cycles, "work": work})
+    names = frame["group"].unique()
+    floors: dict[str, list[float]] = {}
+    for depth in range(max(name.count("|") for name in names) + 2):
+        frame["key"] = frame["group"].map({name: "|".join(name.split("|")[:depth]) for name in names})
+        for key, rows in frame.groupby("key"):
+            small = rows.loc[rows["work"] < SMALL_CYCLES, "cycles"]
+            parent = floors["|".join(str(key).split("|")[: depth - 1])][0] if depth else np.inf
+            fastest = min(MOST_OF_PARENT * parent, float(rows["cycles"].quantile(0.1)))
+            floor = float(small.median()) if len(small) >= FEWEST else fastest
+            large = rows[rows["work"] > floor]
+            slopes = (large["cycles"] - floor).clip(lower=0.2 * large["work"]) / large["work"]
+            floors[str(key)] = [floor, float(slopes.median()) if len(large) >= FEWEST else 1.5]
+    return floors
+
+
+def core_s(table: Features, floors: Floors) -> Array:
+    """Seconds of floor plus slope times work, (n_calls,)."""
+    floor, slope = _found(table, floors)
+    return np.asarray(floor * table.tick_s + slope * table.work_s)
+
+
+def inputs(table: Features, floors: Floors) -> tuple[NDArray[np.float32], Array]:
+    """What the trees see and what they correct: values with times in units of the floor, and the base in seconds."""
+    floor = _found(table, floors)[0] * table.tick_s
+    values = table.values.copy()
+    values[:, : table.times] -= np.log(floor)[:, None].astype(np.float32)
+    return values, INFLATION * floor + table.work_s
+
+
+def _found(table: Features, floors: Floors) -> Array:
+    """Floor cycles and slope of each call, (2, n_calls); a group never seen takes those of its leading parts."""
+    groups = table.group.tolist()
+    known = {name: _lookup(name, floors) for name in set(groups)}
+    return np.array([known[name] for name in groups], dtype=np.float64).T
+
+
+def _lookup(name: str, floors: Floors) -> list[float]:
+    parts = name.split("|")
+    for depth in range(len(parts), 0, -1):
+        key = "|".join(parts[:depth])
+        if key in floors:
+            return floors[key]
+    return floors[""]

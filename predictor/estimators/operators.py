@@ -1,0 +1,86 @@
+"""Where a bound meets an estimator: the latency of operators on a GPU, with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from predictor.estimators.bundle import Bundle, load_bundle
+from predictor.estimators.extrapolation import dtype_outside, gpu_outside, outside, widened
+from predictor.estimators.features import Setting
+from predictor.estimators.intervals import ends
+from predictor.hardware.gpu import Gpu
+from predictor.hardware.roofline import roofline
+from predictor.ops import Op
+from predictor.ops.base import text_column
+from predictor.ops.dtypes import Array
+
+SEEN, CALIBRATED, UNSEEN, BOUND_ONLY = "seen-gpu", "calibrated-gpu", "unseen-gpu", "bound-only"
+ALONE = Setting(engine="torch", timing="host")
+SLOWEST_OF_BOUND = 20.0  # upper end of "bound-only": no family's median call is further from its bound
+
+
+class OpPrediction(NamedTuple):
+    """A column of calls. latency_s, low_s, high_s, bound_s: (n_calls,) seconds; limiter: (n_calls,) names.
+
+    low_s never beats the bound. basis: "seen-gpu", "calibrated-gpu" (a user measured such ops there, see
+    predictor.learning.calibrate), "unseen-gpu" or "bound-only" (no estimator for this op).
+    beyond: op field → (n_calls,) nats by which it lies outside what was measured; the interval of such a call is wider.
+    """
+
+    latency_s: Array
+    low_s: Array
+    high_s: Array
+    bound_s: Array
+    limiter: np.ndarray[Any, Any]
+    basis: str
+    beyond: Mapping[str, Array] = MappingProxyType({})
+
+    @property
+    def outside(self) -> tuple[str, ...]:
+        """Op fields of some call beyond what was measured."""
+        return tuple(self.beyond)
+
+
+def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle | None = None) -> OpPrediction:
+    """Latency of every call of `op` on `gpu`; the only place where a bound meets an estimator.
+
+    setting: engine, kernel and timing, by default vLLM's choice timed on the device. bundle: the default one.
+    """
+    bundle = bundle or load_bundle()
+    bound = roofline(op, gpu)
+    least = bound.latency_s
+    if not bundle.has(op.estimator):
+        known = least + bound.floor_s
+        return OpPrediction(known, least, known * SLOWEST_OF_BOUND, least, bound.limiter, BOUND_ONLY)
+    entry, kinship = bundle.entry(op.estimator), bundle.kinship(op.estimator, gpu)
+    estimator = bundle.estimator(op.estimator)
+    setting = setting or Setting()
+    latency = np.maximum(estimator.latency_s(op, gpu, setting), least)
+    if correction := estimator.corrections.get(gpu.name):
+        low, high = np.exp(np.outer(correction.ends, estimator.spread(op, gpu, setting))) * latency
+    else:
+        dtypes = text_column(getattr(op, "dtype", ""), len(op))
+        low, high = ends(latency, least, dtypes, entry["log_offsets"][kinship])
+    beyond = outside(op, entry["ranges"], least)
+    if (strange := dtype_outside(op, estimator.references)).any():
+        beyond["dtype"] = strange
+    far = np.sum([*beyond.values(), np.zeros(len(op))], axis=0) + gpu_outside(gpu, entry["references"])
+    low, high = widened(low, high, least, far, entry["worst_share"])
+    basis = CALIBRATED if correction else SEEN if kinship == "seen" else UNSEEN
+    return OpPrediction(latency, np.maximum(low, least), high, least, bound.limiter, basis, beyond)
+
+
+def predict_streamed(op: Op, gpu: Gpu, bundle: Bundle, alone: Setting = ALONE) -> OpPrediction:
+    """Latency of calls within a stream, from that of calls timed alone, less an empty call, in which the host launches.
+
+    No less than the bound.
+    """
+    found = predict_op(op, gpu, alone, bundle)
+    empty = float(np.ravel(predict_op(op.smallest(), gpu, alone, bundle).latency_s)[0])
+    value = np.maximum(found.latency_s - empty, found.bound_s)
+    low, high = (np.maximum(value * end / found.latency_s, found.bound_s) for end in (found.low_s, found.high_s))
+    return found._replace(latency_s=value, low_s=low, high_s=high)

@@ -1,0 +1,105 @@
+"""The least time an op can take on a GPU, and what limits it.
+
+Williams, Waterman & Patterson, Roofline, CACM 52(4), 2009, with two refinements: data that fits the last-level
+cache need not come from memory, and the launch floor is kept apart, because it is a habit and no law.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from predictor.errors import InvalidSpec
+from predictor.hardware.gpu import Gpu
+from predictor.ops import Conv, Op
+from predictor.ops.base import column, text_column
+from predictor.ops.dtypes import Array, dtype_facts
+
+LIMITERS = ("compute", "memory", "link")
+
+# No SM takes more than 64 B per cycle from L2 (CUDA programming guide; CDNA 3 white paper: 64 B per CU).
+CACHE_BYTES_PER_SM_CYCLE = 64.0
+
+# Cycles from launch to last store of an empty kernel sequence, typical of each family.
+FLOOR_CYCLES: Mapping[str, float] = {
+    "gemm": 5_000,
+    "attention_prefill": 12_000,
+    "attention_decode": 12_000,
+    "mla_prefill": 20_000,
+    "mla_decode": 20_000,
+    "moe": 30_000,
+    "pointwise": 3_000,
+    "conv": 10_000,
+    "collective": 15_000,
+}
+
+
+class Bound(NamedTuple):
+    """Seconds per call, each (n_calls,). floor_s is a typical launch floor and not part of the bound."""
+
+    compute_s: Array
+    memory_s: Array
+    link_s: Array
+    floor_s: Array
+
+    @property
+    def latency_s(self) -> Array:
+        """Least possible latency: the slowest of the three."""
+        return np.maximum(np.maximum(self.compute_s, self.memory_s), self.link_s)
+
+    @property
+    def limiter(self) -> np.ndarray[Any, Any]:
+        """Which of LIMITERS sets the bound, (n_calls,) names."""
+        times = np.stack([self.compute_s, self.memory_s, self.link_s])
+        named: np.ndarray[Any, Any] = np.asarray(LIMITERS, dtype=object)[np.argmax(times, axis=0)]
+        return named
+
+
+def peak_flop_per_s(op: Op, gpu: Gpu) -> Array:
+    """Dense arithmetic peak that bounds each call, (n_calls,) FLOP/s; a dtype the GPU lacks raises.
+
+    An fp8 cache on a GPU without fp8 arithmetic is widened and runs at the rate of the op's own dtype.
+    """
+    names = text_column(op.compute_dtype, len(op))
+    own = text_column(getattr(op, "dtype", "fp32"), len(op))
+    table = {pair: _peak(gpu, *pair) for pair in set(zip(names.tolist(), own.tolist(), strict=True))}
+    if len(table) == 1:
+        return column(next(iter(table.values())), len(op))
+    return np.array([table[pair] for pair in zip(names.tolist(), own.tolist(), strict=True)])
+
+
+def _peak(gpu: Gpu, name: str, own: str) -> float:
+    for unit in (*dtype_facts(name).compute, *(dtype_facts(own).compute if name != own else ())):
+        if unit in gpu.peak_flop_per_s:
+            return gpu.peak_flop_per_s[unit]
+    return gpu.peak(dtype_facts(name).compute[0])  # raises, naming the dtypes the GPU has
+
+
+def link_bytes_per_s(op: Op, gpu: Gpu) -> Array:
+    """Bytes per second and direction of the link each call uses, (n_calls,)."""
+    links = text_column(getattr(op, "link", "gpu"), len(op))
+    return np.where(links == "pcie", gpu.pcie_bytes_per_s, gpu.link_bytes_per_s).astype(np.float64)
+
+
+def roofline(op: Op, gpu: Gpu) -> Bound:
+    """Least seconds for each call of `op` on `gpu`.
+
+    compute: FLOPs over the dense peak of the dtype. memory: bytes beyond the last-level cache over memory
+    bandwidth, and all bytes over cache bandwidth. link: bytes over the link, per direction.
+    """
+    calls = len(op)
+    flops = op.least_flops() if isinstance(op, Conv) else op.flops()
+    moved = column(op.bytes_moved(), calls)
+    beyond_cache = np.maximum(moved - gpu.llc_bytes, 0.0) / gpu.mem_bytes_per_s
+    through_cache = moved / (CACHE_BYTES_PER_SM_CYCLE * gpu.sms * gpu.boost_clock_hz)
+    linked = column(op.link_bytes(), calls)
+    if linked.any() and (link_bytes_per_s(op, gpu) <= 0).any():
+        raise InvalidSpec(f"{gpu.name} has no known link; give link_gb_per_s and pcie_gb_per_s in its spec.")
+    return Bound(
+        compute_s=column(flops, calls) / peak_flop_per_s(op, gpu) if np.any(flops) else np.zeros(calls),
+        memory_s=np.maximum(beyond_cache, through_cache),
+        link_s=linked / link_bytes_per_s(op, gpu) if linked.any() else np.zeros(calls),
+        floor_s=column(FLOOR_CYCLES[op.estimator] / gpu.boost_clock_hz, calls),
+    )

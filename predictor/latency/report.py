@@ -1,0 +1,147 @@
+"""What a prediction says, and how it reads as one flat row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, NamedTuple
+
+from predictor.elementwise import greater, hypot, lesser
+from predictor.hardware.gpu import Gpu
+from predictor.memory.closed_form import Memory
+from predictor.ops import Op
+from predictor.workloads.request import Request
+from predictor.workloads.workload import Workload
+
+
+class Interval(NamedTuple):
+    """value with the ends low and high of the interval at the report's level."""
+
+    value: float
+    low: float
+    high: float
+
+
+# What engine, framework and version add to the 80 % interval of a step, as a share: fitted on training steps, on the
+# half that training/validation/llm_foundry.py names, and as good for whole networks of eager PyTorch (neusight.py).
+SOFTWARE_DOUBT = 0.07
+
+
+def doubted(value: Any, ops: Interval, least: Any) -> Interval:
+    """A step of `value` seconds, as doubtful as the sum of its ops and the software around them, not below least."""
+    down, up = ops.value / ops.low - 1, (ops.high - ops.value) / value
+    low = greater(value / (1 + hypot(down, SOFTWARE_DOUBT)), lesser(least, value))
+    return Interval(value, low, value * (1 + hypot(up, SOFTWARE_DOUBT)))
+
+
+class OpLine(NamedTuple):
+    """One kind of op of a phase: all its calls together. Times in seconds; decode is the middle step."""
+
+    phase: str
+    name: str
+    estimator: str
+    op: Op
+    count: float  # type: ignore[assignment]  # hides tuple.count
+    latency_s: Interval
+    bound_s: float
+    bytes_moved: float
+    limiter: str
+    basis: str
+    outside: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> str:
+        """The fields of the op, short."""
+        return shape_of(self.op)
+
+    def row(self) -> dict[str, Any]:
+        """As a flat row."""
+        found = {name: value for name, value in self._asdict().items() if name not in ("op", "latency_s")}
+        ends = {f"latency_s{end}": value for end, value in zip(("", "_low", "_high"), self.latency_s, strict=True)}
+        return found | {"shape": self.shape} | ends
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The answer for one workload on one kind of GPU.
+
+    percentiles: of continuous serving, such as ttft_p99_s; the latencies are then means over requests. Of a network
+    that answers in one pass, TTFT and E2E are its time, tokens those of the input; there is no TPOT.
+    """
+
+    workload: Workload
+    gpu: Gpu
+    ttft_s: Interval
+    tpot_s: Interval
+    e2e_s: Interval
+    tokens_per_s: Interval
+    memory: Memory
+    limiter: str
+    basis: str
+    nearest_gpu: str
+    bundle: str
+    level: float
+    notes: tuple[str, ...]
+    ops: tuple[OpLine, ...]
+    price_usd: float | None = None
+    request: Request | None = None
+    percentiles: Mapping[str, Interval] = field(default_factory=dict)
+
+    @property
+    def n_gpus(self) -> int:
+        """GPUs that run the workload together."""
+        return self.workload.layout.n_gpus
+
+    @property
+    def usd_per_mtok(self) -> float | None:
+        """Price of a million tokens; None where the price of the GPU is not known."""
+        if self.price_usd is None:
+            return None
+        return self.price_usd * self.n_gpus / 3600 / self.tokens_per_s.value * 1e6
+
+    def to_dict(self) -> dict[str, Any]:
+        """One flat row; an interval x becomes x, x_low and x_high. Bytes are per GPU."""
+        asked = self.workload
+        row: dict[str, Any] = {} if self.request is None else asdict(self.request)
+        row |= {
+            "model": asked.model.name,
+            "gpu": self.gpu.name,
+            "n_gpus": self.n_gpus,
+            "engine": asked.engine,
+            "batch": asked.batch,
+            "input_len": asked.input_len,
+            "output_len": asked.output_len if asked.generates else None,
+            "dtype": asked.dtype,
+            "expert_dtype": (asked.expert_dtype or asked.dtype) if asked.model.experts else None,
+            "kv_dtype": asked.cache_dtype,
+            **asked.layout._asdict(),
+        }
+        times = {name: getattr(self, name) for name in ("ttft_s", "tpot_s", "e2e_s", "tokens_per_s")}
+        if not asked.generates:
+            times["tpot_s"] = Interval(None, None, None)  # type: ignore[arg-type]  # an empty cell
+        for name, interval in (times | dict(self.percentiles)).items():
+            row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+        row |= {"step_s": None, "step_s_low": None, "step_s_high": None, "mfu": None}
+        row["inputs_per_s"] = asked.batch / self.e2e_s.value if not asked.generates else None
+        row["tokens_per_s_per_gpu"] = self.tokens_per_s.value / self.n_gpus
+        row |= self.memory.row()
+        row |= {
+            "usd_per_mtok": self.usd_per_mtok,
+            "limiter": self.limiter,
+            "basis": self.basis,
+            "nearest_gpu": self.nearest_gpu,
+            "bundle": self.bundle,
+            "interval_level": self.level,
+        }
+        return row | {"notes": list(self.notes), "error": None}
+
+
+def shape_of(op: Op) -> str:
+    """The fields of a scalar op that differ from their defaults, short: "m=1 n=4096 k=4096 bf16"."""
+    parts = []
+    for part in fields(op):
+        value = getattr(op, part.name)
+        if value == part.default or part.name == "phase":
+            continue
+        parts.append(str(value) if isinstance(value, str) else f"{part.name}={value:.0f}")
+    return " ".join(parts)

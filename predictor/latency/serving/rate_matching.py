@@ -1,0 +1,200 @@
+"""Rate matching: how many prefill and decode workers (predictor.latency.serving.workers) go together, and what they do.
+
+A pool sustains what its workers do together, and the server what the slower pool does.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from predictor.errors import InvalidRequest
+from predictor.latency.report import Interval
+from predictor.latency.serving.load import interval_of
+from predictor.latency.serving.step_times import ENDS
+from predictor.latency.serving.workers import DecodeWorker, PrefillWorker
+from predictor.values import whole_number
+
+MAX_PREFILL_LOAD = 0.9  # at 1 the queue has no end; aiconfigurator degrades its prefill pools to 0.9 too
+LOAD_STEPS = 100  # of the search for the load that keeps a limit of TTFT
+SAME = 1e-9  # rates that differ by no more than rounding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """What the pools have or must do; 0 is not given.
+
+    prefill_workers and decode_workers, or n_gpus to split, or request_rate (requests per second) to size them for.
+    max_ttft_s, max_tpot_s: means over requests. max_prefill_load: share of what prefill workers can take.
+    """
+
+    prefill_workers: int = 0
+    decode_workers: int = 0
+    n_gpus: int = 0
+    request_rate: float = 0.0
+    max_ttft_s: float = 0.0
+    max_tpot_s: float = 0.0
+    max_prefill_load: float = MAX_PREFILL_LOAD
+
+    def __post_init__(self) -> None:
+        """Checks every number."""
+        for name in ("prefill_workers", "decode_workers", "n_gpus"):
+            if getattr(self, name) != 0:
+                whole_number(name, getattr(self, name))
+        for name in ("request_rate", "max_ttft_s", "max_tpot_s"):
+            if not 0 <= (value := getattr(self, name)) < math.inf:
+                raise InvalidRequest(f"{name} is {value:g}; it must be at least 0.")
+        if not 0 < self.max_prefill_load < 1:
+            raise InvalidRequest(f"max_prefill_load is {self.max_prefill_load:g}; it must lie between 0 and 1.")
+        if not (self.n_gpus or self.request_rate or (self.prefill_workers and self.decode_workers)):
+            raise InvalidRequest(
+                "the size of the pools is not given; give prefill_workers and decode_workers, n_gpus, or request_rate."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matched:
+    """Two pools at the same rate. Latencies are means over requests, seconds; tokens are those put out.
+
+    prefill_load: share of what the prefill pool can take. decode_batch: mean sequences of a decode worker.
+    prefill_requests_per_s, decode_requests_per_s: what each pool sustains under the limits.
+    limiter: "prefill", "decode", "transfer", or "arrivals" where neither pool is full.
+    """
+
+    prefill_workers: int
+    decode_workers: int
+    ttft_s: Interval
+    tpot_s: Interval
+    e2e_s: Interval
+    requests_per_s: Interval
+    tokens_per_s: Interval
+    transfer_s: float
+    prefill_load: float
+    decode_batch: float
+    prefill_requests_per_s: float
+    decode_requests_per_s: float
+    limiter: str
+
+
+def match(prefill: PrefillWorker, decode: DecodeWorker, transfer_s: float, goal: Goal) -> Matched:
+    """The pools that meet the goal, and what they do.
+
+    Of a budget of GPUs the split with the most tokens per second is taken; of those the one with the fewest GPUs. For a
+    request_rate alone, the fewest workers. The ends of intervals are the same pools with step times at their ends.
+    """
+    takes = prefill.requests_per_s()
+    load = _prefill_load(prefill, takes, transfer_s, goal)
+    loads = decode.loads()
+    allowed = int(bisect_right(loads.tpot_s.tolist(), goal.max_tpot_s or math.inf))
+    if not allowed:
+        raise InvalidRequest(
+            f"max_tpot_s is {goal.max_tpot_s:g}; a decode step takes {loads.tpot_s[0]:.3g} s at least. "
+            "Raise max_tpot_s or the tp of decode workers."
+        )
+    each = load * takes, loads.first(allowed).most
+    workers = _split(goal, each, (prefill.n_gpus, decode.n_gpus))
+    pools = workers[0] * each[0], workers[1] * each[1]
+    if goal.request_rate > min(pools) * (1 + SAME):
+        raise InvalidRequest(
+            f"request_rate is {goal.request_rate:g}; {workers[0]} prefill and {workers[1]} decode workers sustain "
+            f"{min(pools):.3g} requests/s. Add {'decode' if pools[1] < pools[0] else 'prefill'} workers, lower "
+            "request_rate or loosen a limit."
+        )
+    asked = float(goal.request_rate or math.inf)
+    sustained, ttfts, tpots = [], [], []
+    for end in ENDS:
+        batches, most = decode.loads(end).first(allowed), load * prefill.requests_per_s(end)
+        sustained.append(min(workers[0] * most, workers[1] * batches.most))
+        rate = min(asked, sustained[-1])
+        ttfts.append(prefill.ttft_s(rate / workers[0], end) + transfer_s)
+        tpots.append(float(batches.tpot_s[batches.least(rate / workers[1])]))
+    e2es = [ttft + (decode.output_len - 1) * tpot for ttft, tpot in zip(ttfts, tpots, strict=True)]
+    rates = Interval(*(min(end, asked) for end in interval_of("requests_per_s", sustained)))
+    return Matched(
+        prefill_workers=workers[0],
+        decode_workers=workers[1],
+        ttft_s=interval_of("ttft_s", ttfts),
+        tpot_s=interval_of("tpot_s", tpots),
+        e2e_s=interval_of("e2e_s", e2es),
+        requests_per_s=rates,
+        tokens_per_s=Interval(*(decode.output_len * end for end in rates)),
+        transfer_s=transfer_s,
+        prefill_load=rates.value / workers[0] / takes,
+        decode_batch=rates.value / workers[1] * (decode.output_len - 1) * tpots[0],
+        prefill_requests_per_s=pools[0],
+        decode_requests_per_s=pools[1],
+        limiter=_limiter(rates.value, pools, workers, (prefill, decode), load),
+    )
+
+
+def _prefill_load(prefill: PrefillWorker, takes: float, transfer_s: float, goal: Goal) -> float:
+    """The highest share of `takes`, in steps of 1/LOAD_STEPS, at which TTFT keeps its limit."""
+    if not goal.max_ttft_s:
+        return goal.max_prefill_load
+    shares = [goal.max_prefill_load * step / LOAD_STEPS for step in range(1, LOAD_STEPS + 1)]
+    kept = bisect_right(shares, goal.max_ttft_s, key=lambda share: prefill.ttft_s(share * takes) + transfer_s)
+    if not kept:
+        least = prefill.ttft_s(shares[0] * takes) + transfer_s
+        raise InvalidRequest(
+            f"max_ttft_s is {goal.max_ttft_s:g}; a prompt takes {least:.3g} s even where none waits. "
+            "Raise max_ttft_s or the tp of prefill workers."
+        )
+    return shares[kept - 1]
+
+
+def _split(goal: Goal, each: tuple[float, float], gpus: tuple[int, int]) -> tuple[int, int]:
+    """Prefill and decode workers; each, gpus: requests per second and GPUs of one worker of either pool."""
+    asked = goal.prefill_workers, goal.decode_workers
+    if all(asked) and goal.n_gpus and (needed := asked[0] * gpus[0] + asked[1] * gpus[1]) > goal.n_gpus:
+        raise InvalidRequest(
+            f"n_gpus is {goal.n_gpus}; {asked[0]} prefill and {asked[1]} decode workers are {needed} GPUs. "
+            "Raise n_gpus or drop it."
+        )
+    if all(asked):
+        return asked
+    if not goal.n_gpus:
+        fewest = [math.ceil(goal.request_rate / rate * (1 - SAME)) for rate in each]
+        return asked[0] or fewest[0], asked[1] or fewest[1]
+
+    def merit(split: tuple[int, int]) -> tuple[float, int]:
+        rate = min(split[0] * each[0], split[1] * each[1], goal.request_rate or math.inf)
+        return float(f"{rate:.9g}"), -(split[0] * gpus[0] + split[1] * gpus[1])
+
+    splits = list(_within(goal, each, gpus))
+    if not splits:
+        pair = (asked[0] or 1) * gpus[0] + (asked[1] or 1) * gpus[1]
+        raise InvalidRequest(
+            f"n_gpus is {goal.n_gpus}; {asked[0] or 1} prefill and {asked[1] or 1} decode workers of {gpus[0]} and "
+            f"{gpus[1]} GPUs need {pair}. Raise n_gpus, or predict one pool: `predictor predict`."
+        )
+    return max(splits, key=merit)
+
+
+def _within(goal: Goal, each: tuple[float, float], gpus: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Splits of n_gpus: for every number of prefill workers, the decode workers just below and above its match."""
+    for prefills in range(1, (goal.n_gpus - gpus[1]) // gpus[0] + 1):
+        room = (goal.n_gpus - prefills * gpus[0]) // gpus[1]
+        if goal.prefill_workers not in (0, prefills) or goal.decode_workers > room:
+            continue
+        rate = min(prefills * each[0], goal.request_rate or math.inf)
+        enough = math.ceil(rate / each[1] * (1 - SAME))
+        for decodes in (goal.decode_workers,) if goal.decode_workers else (enough - 1, enough):
+            yield prefills, min(max(1, decodes), room)
+
+
+def _limiter(
+    rate: float,
+    pools: tuple[float, float],
+    workers: tuple[int, int],
+    kinds: tuple[PrefillWorker, DecodeWorker],
+    load: float,
+) -> str:
+    """What holds the rate where it is."""
+    if rate < min(pools) * (1 - SAME):
+        return "arrivals"
+    slow = int(pools[1] < pools[0])
+    link_s = kinds[slow].link_s
+    carried = workers[slow] * (1.0 if slow else load) / link_s if link_s else math.inf
+    return "transfer" if carried <= rate * (1 + SAME) else ("prefill", "decode")[slow]

@@ -1,0 +1,93 @@
+"""A batch whose sequences start together: prefill and decode steps as sums of ops, and the report made of them.
+
+A workload whose sizes are columns gives a report of columns, by the same arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from predictor.elementwise import chosen
+from predictor.estimators.bundle import Bundle
+from predictor.hardware.gpu import Gpu
+from predictor.hardware.prices import usd_per_hour
+from predictor.latency.report import Interval, OpLine, Report
+from predictor.latency.steps import basis_of, doubts_of, limiter_of, mean_over, op_lines, step
+from predictor.memory.closed_form import memory
+from predictor.workloads.engines import Engine, get_engine
+from predictor.workloads.workload import Workload, _decode_lengths, phases
+
+HOST_DOUBT = 0.25  # share by which the host times of another server may differ
+
+
+def report(
+    workload: Workload, gpu: Gpu, bundle: Bundle, notes: tuple[str, ...] = (), engine: Engine | None = None
+) -> Report:
+    """The sum over the ops of prefill and of decode steps, with what limits them and what they need in memory.
+
+    engine: by default that of the workload's name on the hosts of such GPUs.
+    What does not generate has one pass, whose time is TTFT and E2E; its tokens are those of the input.
+    """
+    lines = op_lines(phases(workload), gpu, workload.engine, bundle)
+    return composed(workload, gpu, bundle, lines, notes, engine)
+
+
+def composed(
+    workload: Workload,
+    gpu: Gpu,
+    bundle: Bundle,
+    lines: Sequence[list[OpLine]],
+    notes: tuple[str, ...] = (),
+    engine: Engine | None = None,
+) -> Report:
+    """The report of a workload whose `phases` have these lines."""
+    points = _decode_lengths(workload)
+    prefill, *decodes = lines
+    ttft, tpots = _filled(step(prefill, gpu, bundle), workload.pp), [step(lines, gpu, bundle) for lines in decodes]
+    tpot = Interval(*(mean_over(points, [t[i] for t in tpots]) for i in range(3)))
+    ttft, tpot = with_host(workload, engine or get_engine(workload.engine).beside(gpu.generation), ttft, tpot)
+    if not workload.generates:
+        tpot = Interval(0.0, 0.0, 0.0)
+    e2e = Interval(*(ttft[i] + (workload.output_len - 1) * tpot[i] for i in range(3)))
+    tokens = workload.batch * (workload.output_len if workload.generates else workload.input_len)
+    middle = decodes[len(decodes) // 2] if decodes else []
+    limiter = limiter_of(prefill)
+    if middle:
+        limiter = chosen(workload.output_len > 1, limiter_of(middle), limiter)
+    basis = basis_of([line.basis for line in prefill + middle])
+    near, doubts = doubts_of(prefill + middle, gpu, bundle)
+    return Report(
+        workload=workload,
+        gpu=gpu,
+        price_usd=usd_per_hour(gpu),
+        ttft_s=ttft,
+        tpot_s=tpot,
+        e2e_s=e2e,
+        tokens_per_s=Interval(tokens / e2e.value, tokens / e2e.high, tokens / e2e.low),
+        memory=memory(workload, gpu),
+        limiter=limiter,
+        basis=basis,
+        nearest_gpu=near,
+        bundle=bundle.id,
+        level=bundle.level,
+        notes=(*notes, *doubts),
+        ops=tuple(prefill + middle),
+    )
+
+
+def with_host(workload: Workload, engine: Engine, ttft: Interval, tpot: Interval) -> tuple[Interval, Interval]:
+    """TTFT and TPOT where the host has to issue the operators."""
+    calls, batch = workload.launched(), workload.local_batch
+    linear_s = engine.linear_s.get(workload.dtype, 0.0) * sum(c.count for c in calls if c.op.family == "gemm")
+    issued = sum(call.count for call in calls) + (linear_s / engine.launch_s if linear_s else 0.0)
+    hosts = [engine.times(share) for share in (1.0, 1 - HOST_DOUBT, 1 + HOST_DOUBT)]
+    longest = workload.input_len + workload.output_len
+    return (
+        Interval(*(h.prompt_s(end, issued, batch) + h.request_s for h, end in zip(hosts, ttft, strict=True))),
+        Interval(*(h.decode_s(end, issued, batch, longest) for h, end in zip(hosts, tpot, strict=True))),
+    )
+
+
+def _filled(each: Interval, stages: int) -> Interval:
+    """Time until the last of `stages` parts of a batch has passed as many stages, each part taking `each` alone."""
+    return Interval(*(end * (2 * stages - 1) / stages for end in each))

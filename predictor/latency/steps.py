@@ -1,0 +1,285 @@
+"""The operators of steps as lines: each is predicted with all others of its GPU, engine and estimator as one column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from predictor.elementwise import added, chosen, greater
+from predictor.errors import PredictorError
+from predictor.estimators.bundle import Bundle
+from predictor.estimators.extrapolation import nearest
+from predictor.estimators.features import Setting
+from predictor.estimators.intervals import sum_of
+from predictor.estimators.operators import (
+    BOUND_ONLY,
+    CALIBRATED,
+    SEEN,
+    UNSEEN,
+    OpPrediction,
+    predict_op,
+    predict_streamed,
+)
+from predictor.hardware.gpu import Gpu
+from predictor.hardware.interconnect import DOUBT, between_nodes_s, within_node
+from predictor.latency.report import Interval, OpLine, doubted
+from predictor.ops import Collective, Op
+from predictor.ops.base import concatenated, stack, text_column
+from predictor.workloads.engines import engines
+from predictor.workloads.passes.calls import OpCall, Phase
+
+# Operator tables that do not show what the engine runs in serving; vLLM's stand in. TensorRT-LLM's fp8 and nvfp4 GEMMs
+# were timed without the checkpoint's input scale, so each first searches the largest input: 7 us more than vLLM's on
+# H100, H200, B200 and L40S alike. Pointwise kernels of SGLang were not measured.
+STAND_IN = "vllm"
+STOOD_IN = frozenset({("trtllm", "gemm", "fp8"), ("trtllm", "gemm", "nvfp4"), ("sglang", "pointwise", "")})
+# fp32 products were measured by PyTorch from the host only (NeuSight): each with the launch that a stream hides.
+HOST_TIMED = frozenset({("gemm", "fp32"), ("conv", "fp32")})
+
+
+def op_lines(steps: Sequence[Phase], gpu: Gpu, engine: str, bundle: Bundle) -> list[list[OpLine]]:
+    """The lines of each (phase, calls), in order."""
+    (found,) = lines_of([Asked(steps, gpu, engine)], bundle)
+    if isinstance(found, PredictorError):
+        raise found
+    return found
+
+
+class Asked(NamedTuple):
+    """Steps on a GPU, as an engine runs them; their ops are single calls, or columns of one length."""
+
+    steps: Sequence[Phase]
+    gpu: Gpu
+    engine: str
+
+
+class _Gathered:
+    """Ops of one GPU, engine and estimator with equal texts: single ones once each, then columns one after another."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+        self.single: dict[Op, int] = {}
+        self.columns: list[Op] = []
+        self.length = 0
+
+    def place(self, op: Op) -> int | slice:
+        """Where its answer will be: a row of the single ones, or rows of the columns."""
+        if not op.is_column():
+            return self.single.setdefault(op, len(self.single))
+        self.columns.append(op)
+        start, self.length = self.length, self.length + len(op)
+        return slice(start, self.length)
+
+
+Place = tuple[tuple[str, ...], int | slice]
+
+
+def lines_of(asked: Sequence[Asked], bundle: Bundle) -> list[list[list[OpLine]] | PredictorError]:
+    """For each of many, the lines of its steps, or why its GPU cannot run one of them.
+
+    Equal ops of one GPU and engine are predicted once, and those of one estimator together as a column.
+    """
+    gathered: dict[tuple[str, ...], _Gathered] = {}
+    places = [[[_place(call.op, each, gathered) for call in calls] for _, calls in each.steps] for each in asked]
+    single = {key: _said(list(ops.single), ops.asked, bundle) for key, ops in gathered.items() if ops.single}
+    columns = {key: _said(ops.columns, ops.asked, bundle) for key, ops in gathered.items() if ops.columns}
+    return [_lines(each, within, single, columns) for each, within in zip(asked, places, strict=True)]
+
+
+def _place(op: Op, asked: Asked, gathered: dict[tuple[str, ...], _Gathered]) -> Place:
+    """The column of an op and its rows there."""
+    op = within_node(op, asked.gpu) if isinstance(op, Collective) else op
+    key = (str(id(asked.gpu)), asked.engine, op.estimator, *op.texts())
+    if key not in gathered:
+        gathered[key] = _Gathered(asked)
+    return key, gathered[key].place(op)
+
+
+class _Said(NamedTuple):
+    """What was said of a column: lists of numbers of single ops, whole columns of columns."""
+
+    value: Any
+    low: Any
+    high: Any
+    bound_s: Any
+    bytes_moved: Any
+    limiter: Any
+    outside: list[tuple[str, ...]] | None
+    basis: str
+
+
+def _said(ops: Sequence[Op], asked: Asked, bundle: Bundle) -> _Said | PredictorError:
+    """Predictions of ops of one estimator."""
+    whole = ops[0].is_column()
+    column = concatenated(ops) if whole else stack(ops)
+    try:
+        if {(column.family, dtype) for dtype in _dtypes(column)} & HOST_TIMED:
+            said = predict_streamed(column, asked.gpu, bundle)
+        else:
+            said = predict_op(column, asked.gpu, Setting(engine=measured_as(asked.engine, column)), bundle)
+    except PredictorError as error:
+        return error
+    numbers = (said.latency_s, said.low_s, said.high_s, said.bound_s)
+    moved = np.broadcast_to(column.bytes_moved(), (len(column),))
+    if whole:
+        return _Said(*numbers, moved, said.limiter, None, said.basis)
+    listed = [each.tolist() for each in (*numbers, moved)]
+    value, low, high, bound, bytes_moved = listed
+    limiter = [str(name) for name in said.limiter]
+    return _Said(value, low, high, bound, bytes_moved, limiter, _outside(said), said.basis)
+
+
+def _outside(said: OpPrediction) -> list[tuple[str, ...]]:
+    """Names of the fields beyond what was measured, of each call."""
+    found: list[tuple[str, ...]] = [()] * len(said.latency_s)
+    for name, far in said.beyond.items():
+        for row in np.flatnonzero(far > 0).tolist():
+            found[row] = (*found[row], name)
+    return found
+
+
+Columns = Mapping[tuple[str, ...], _Said | PredictorError]
+
+
+def _lines(
+    asked: Asked, places: list[list[Place]], single: Columns, columns: Columns
+) -> list[list[OpLine]] | PredictorError:
+    """The lines of all steps of one of many, or the error of its GPU."""
+    found: list[list[OpLine]] = []
+    for (phase, calls), step_places in zip(asked.steps, places, strict=True):
+        of_step = []
+        for call, (key, rows) in zip(calls, step_places, strict=True):
+            said = (single if isinstance(rows, int) else columns)[key]
+            if isinstance(said, PredictorError):
+                return said
+            of_step.append(_networked(_line(phase, call, said, rows), call.op, asked.gpu))
+        found.append(of_step)
+    return found
+
+
+def measured_as(engine: str, op: Op) -> str:
+    """The engine whose tables show what `engine` runs."""
+    if (known := engines().get(engine)) and known.tables:
+        engine = known.tables
+    return STAND_IN if any((engine, op.family, dtype) in STOOD_IN for dtype in ("", *_dtypes(op))) else engine
+
+
+def _dtypes(op: Op) -> set[str]:
+    return set(text_column(getattr(op, "dtype", ""), len(op)).tolist())
+
+
+def _line(phase: str, call: OpCall, said: _Said, rows: Any) -> OpLine:
+    """A call, or a column of them, times the number of such calls."""
+    name, op, count = call
+    return OpLine(
+        phase,
+        name,
+        op.estimator,
+        op,
+        count,
+        Interval(said.value[rows] * count, said.low[rows] * count, said.high[rows] * count),
+        said.bound_s[rows] * count,
+        said.bytes_moved[rows] * count,
+        said.limiter[rows],
+        said.basis,
+        said.outside[rows] if said.outside else (),
+    )
+
+
+def _networked(line: OpLine, op: Op, gpu: Gpu) -> OpLine:
+    """The line with what its messages take between nodes."""
+    extra: Any = line.count * between_nodes_s(op, gpu) if isinstance(op, Collective) else 0.0
+    if not np.any(extra):
+        return line
+    value, low, high = line.latency_s
+    latency = Interval(value + extra, low + extra / (1 + DOUBT), high + extra * (1 + DOUBT))
+    return line._replace(latency_s=latency, limiter="link", outside=(*line.outside, "network"))
+
+
+def total(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> Interval:
+    """A step is the sum of its ops; their errors correlate as they did on held-out GPUs."""
+    bound, names = bound_of(lines, gpu), [line.estimator for line in lines]
+    within = {name: bundle.entry(name)["correlation"] if bundle.has(name) else 1.0 for name in set(names)}
+    across, said = bundle.manifest["correlation_across"], [line.latency_s for line in lines]
+    down = sum_of([each.value - each.low for each in said], names, within, across)
+    up = sum_of([each.high - each.value for each in said], names, within, across)
+    middle = added(each.value for each in said)
+    return Interval(greater(middle, bound), greater(middle - down, bound), greater(middle + up, bound))
+
+
+def bound_of(lines: Sequence[OpLine], gpu: Gpu) -> Any:
+    """Least seconds of a step. The cache holds what one op left for the next, but not the step: all else must come
+    from memory."""
+    moved = added(line.bytes_moved for line in lines)
+    return greater(added(line.bound_s for line in lines), (moved - gpu.llc_bytes) / gpu.mem_bytes_per_s)
+
+
+def step(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> Interval:
+    """A step of an engine: the sum of its ops, with the doubt that the software around them adds."""
+    found = total(lines, gpu, bundle)
+    return doubted(found.value, found, bound_of(lines, gpu))
+
+
+def mean_over(points: Sequence[Any], values: Sequence[Any]) -> Any:
+    """Mean of a function known at `points`, trapezoidal between them; of none 0.
+
+    points: rising; where all are equal the first value is the mean.
+    """
+    if not points:
+        return 0.0
+    pairs = zip(points[1:], points[:-1], values[1:], values[:-1], strict=True)
+    area = added((far - near) * (one + two) / 2 for far, near, one, two in pairs)
+    width = points[-1] - points[0]
+    return chosen(width > 0, area / greater(width, 1), values[0])
+
+
+def limiter_of(lines: Sequence[OpLine]) -> Any:
+    """What the ops that fill most of the time are limited by; "launch" where they are far above their bounds."""
+    shares: dict[str, Any] = {}
+    for line in lines:
+        value, far = line.latency_s.value, line.latency_s.value >= 4 * line.bound_s
+        for name in {line.limiter: 0} if isinstance(line.limiter, str) else dict.fromkeys(line.limiter.tolist()):
+            here = chosen(far, 0.0, chosen(line.limiter == name, value, 0.0))
+            shares[name] = shares.get(name, 0.0) + here
+        shares["launch"] = shares.get("launch", 0.0) + chosen(far, value, 0.0)
+    names, sums = list(shares), np.broadcast_arrays(*shares.values())
+    most = np.argmax(np.stack(sums), axis=0)
+    return names[int(most)] if most.ndim == 0 else np.array(names, dtype=object)[most]
+
+
+def basis_of(bases: Sequence[str]) -> str:
+    """The weakest basis of an op that an estimator answered for; bound-only where none did."""
+    return next((basis for basis in (UNSEEN, CALIBRATED, SEEN) if basis in bases), BOUND_ONLY)
+
+
+def doubts_of(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> tuple[str, list[str]]:
+    """The nearest measured GPU, and what to say of a GPU or of ops that nobody measured."""
+    near = nearest(gpu, tuple(bundle.manifest["gpus"]))
+    unseen = [_unseen(gpu.name, near)] if basis_of([line.basis for line in lines]) == UNSEEN else []
+    return near, [*unseen, *_extrapolations(lines)]
+
+
+def _unseen(gpu: str, near: str) -> str:
+    if near == gpu:
+        return f"{gpu} was measured for some of these operators only."
+    return f"{gpu} was not measured; of the measured GPUs {near} is the nearest."
+
+
+def _extrapolations(lines: Sequence[OpLine]) -> list[str]:
+    """One sentence for all ops that lie outside what was measured."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for line in lines:
+        if line.outside and line.name not in (names := found.setdefault(line.outside, [])):
+            names.append(line.name)
+    if not found:
+        return []
+    listed = "; ".join(f"{', '.join(beyond)} of {_first(names)}" for beyond, names in found.items())
+    return [f"outside what was measured, so with wider intervals: {listed}."]
+
+
+def _first(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = [f"{len(names) - most} more"] if len(names) > most else []
+    return ", ".join([*names[:most], *more])

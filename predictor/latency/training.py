@@ -1,0 +1,255 @@
+"""How long one optimizer step of training takes: its ops, the communication that nothing hides, pipeline bubbles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from predictor.estimators.bundle import Bundle
+from predictor.hardware.gpu import Gpu
+from predictor.latency.report import Interval, OpLine, doubted
+from predictor.latency.steps import op_lines, total
+from predictor.memory.training import TrainingMemory
+from predictor.ops import Collective
+from predictor.workloads.engines import host_share
+from predictor.workloads.passes.backward import fetches
+from predictor.workloads.passes.calls import Layout, OpCall
+from predictor.workloads.passes.training import Trainable, TrainingSetting, model_flops_per_token, training_calls
+from predictor.workloads.request import Request
+
+ENGINE = "vllm"  # whose kernels the estimators answer for: large GEMMs and FlashAttention-2 are the same libraries
+LIBRARY = "nccl"
+# Fitted on one half of the measured configurations (training/validation), checked on the other.
+SUSTAINED_GEMM = 1.15  # time of a GEMM within a step over its time alone: sustained power, transposed operands
+HOST_S_PER_OP = 23e-6  # the host's time to issue an op of the list, Python and autograd included (41 us beside A100)
+HOST_S_PER_FETCH = 0.42e-3  # and to fetch the weights of a matrix that ZeRO 3 has not fetched ahead (0.75 ms)
+# To the host's memory and back through PCIe 4 x16; and its step of one parameter.
+HOST_BYTES_PER_S, HOST_STEP_S = 25e9, 2.6e-10
+# Which pass hides a message: weights are fetched a layer ahead, gradients sent while earlier layers are computed (below
+# ZeRO 2 in the last pass only).
+HIDDEN_BY = {
+    "forward_all_gather": "forward",
+    "backward_all_gather": "backward",
+    "grad_reduce_scatter": "backward",
+    "grad_all_reduce": "backward",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingStep:
+    """One optimizer step. Times in seconds; the parts add up to step_s.value.
+
+    forward_s, backward_s (recomputation included), optimizer_s: on the slowest stage. communication_s: what computing
+    does not hide. bubble_s: what a stage waits for the others. mfu: model FLOPs over the time at the dense peak.
+    """
+
+    setting: TrainingSetting
+    gpu: Gpu
+    step_s: Interval
+    tokens_per_s: Interval
+    mfu: float
+    forward_s: float
+    backward_s: float
+    optimizer_s: float
+    communication_s: float
+    bubble_s: float
+    lines: tuple[OpLine, ...]
+
+    def time_for_tokens(self, tokens: float) -> Interval:
+        """Seconds to train on that many tokens, whole steps or not."""
+        return Interval(*(tokens / self.setting.step_tokens * end for end in self.step_s))
+
+
+def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: Bundle) -> TrainingStep:
+    """Predicts one optimizer step of `model` on setting.n_gpus × `gpu`.
+
+    Of every pass, communication is exposed as far as it takes longer than the computing beside it; pipelines run 1F1B:
+    (pp - 1) of grad_accum passes are waited for (Narayanan et al., arXiv:2104.04473, 2.2).
+    """
+    calls = training_calls(model, setting)
+    local = [_within_node(call, setting) for call in calls.communication]
+    phases = [("forward", calls.forward), ("backward", calls.backward), ("optimizer", calls.optimizer)]
+    computed = [[_sustained(line) for line in lines] for lines in op_lines(phases, gpu, ENGINE, bundle)]
+    (messages,) = op_lines([("communication", local)], gpu, LIBRARY, bundle)
+    device = {
+        phase: sum(line.latency_s.value for line in lines) for (phase, _), lines in zip(phases, computed, strict=True)
+    }
+    times = {phase: max(device[phase], host_share(gpu.generation) * _host_s(made, setting)) for phase, made in phases}
+    times["optimizer"] = max(times["optimizer"], _offloaded_s(model, setting))
+    exposed = _exposed(calls.communication, messages, times, setting) + _streamed_s(model, setting, times)
+    bubble = (times["forward"] + times["backward"]) * (setting.pp - 1) / setting.grad_accum
+    value = sum(times.values()) + exposed + bubble
+    lines = [line for part in (*computed, messages) for line in part]
+    heard = lines if exposed else lines[: len(lines) - len(messages)]
+    step = doubted(value, total(heard, gpu, bundle), sum(line.bound_s for part in computed for line in part))
+    tokens = setting.step_tokens
+    flops = model_flops_per_token(model, setting.seq_len) * tokens
+    return TrainingStep(
+        setting=setting,
+        gpu=gpu,
+        step_s=step,
+        tokens_per_s=Interval(tokens / step.value, tokens / step.high, tokens / step.low),
+        mfu=flops / (step.value * gpu.peak(setting.dtype) * setting.n_gpus),
+        forward_s=times["forward"],
+        backward_s=times["backward"],
+        optimizer_s=times["optimizer"],
+        communication_s=exposed,
+        bubble_s=bubble,
+        lines=tuple(lines),
+    )
+
+
+def _sustained(line: OpLine) -> OpLine:
+    """A GEMM as it runs within a step."""
+    if line.estimator != "gemm":
+        return line
+    return line._replace(latency_s=Interval(*(end * SUSTAINED_GEMM for end in line.latency_s)))
+
+
+def _host_s(calls: Sequence[OpCall], setting: TrainingSetting) -> float:
+    """Seconds the host takes to issue a phase; a fraction of a count stands for a kernel or a part of one."""
+    issued = HOST_S_PER_OP * sum(call.count for call in calls)
+    if setting.prefetch or setting.zero_stage < 3:
+        return issued
+    visits = (call.count for call in calls if fetches(call))
+    return issued + HOST_S_PER_FETCH * sum(visits)
+
+
+def _offloaded_s(model: Trainable, setting: TrainingSetting) -> float:
+    """Seconds of an optimizer step on the host: gradients go there and weights come back, all GPUs of a node at once.
+
+    Ren et al., ZeRO-Offload, arXiv:2101.06840, table 4: 2.6 s for ten billion parameters.
+    """
+    if setting.offload == "none" or setting.method != "full":
+        return 0.0
+    each = sum(model.elements(Layout(setting.tp, setting.pp))) / (setting.dp if setting.zero_stage else 1)
+    return each * (min(setting.n_gpus, setting.gpus_per_node) * HOST_STEP_S + 4.0 / HOST_BYTES_PER_S)
+
+
+def _streamed_s(model: Trainable, setting: TrainingSetting, times: Mapping[str, float]) -> float:
+    """Seconds that weights on the host are waited for, forward and backward, in 16 bits and a layer ahead."""
+    if setting.offload != "parameters":
+        return 0.0
+    fetched = 2 * 2.0 * sum(model.elements(Layout(setting.tp, setting.pp))) * setting.grad_accum
+    fetched /= setting.dp if setting.zero_stage > 2 else 1
+    return max(fetched / HOST_BYTES_PER_S - times["forward"] - times["backward"], 0.0)
+
+
+def _local(setting: TrainingSetting) -> int:
+    """GPUs of one node in a group of replicas."""
+    return min(setting.dp, max(setting.gpus_per_node // setting.tp, 1))
+
+
+def _within_node(call: OpCall, setting: TrainingSetting) -> OpCall:
+    """The part of a message that travels between the GPUs of a node (of two where a group has one there)."""
+    if not isinstance(call.op, Collective) or call.op.kind == "send_recv":
+        return call
+    return OpCall(call.name, replace(call.op, n_gpus=max(_local(setting), 2)), call.count)
+
+
+def _between_nodes_s(call: OpCall, setting: TrainingSetting) -> float:
+    """Seconds that a call's messages take through the links of a node, which all groups of the node share.
+
+    Each node must receive the (nodes - 1) / nodes of the buffer that others hold; twice for an all-reduce.
+    """
+    nodes, op = setting.dp / _local(setting), call.op
+    if nodes <= 1 or not isinstance(op, Collective) or op.kind == "send_recv":
+        return 0.0
+    groups = setting.gpus_per_node // _local(setting)
+    twice = 2.0 if op.kind == "all_reduce" else 1.0
+    received = twice * groups * float(op.message_bytes) * (nodes - 1) / nodes
+    return call.count * received / setting.node_link_bytes_per_s
+
+
+def _exposed(
+    calls: Sequence[OpCall], messages: Sequence[OpLine], times: dict[str, float], setting: TrainingSetting
+) -> float:
+    """Seconds of communication that no computing hides."""
+    waits: dict[str, float] = {}
+    for call, line in zip(calls, messages, strict=True):
+        within = line.latency_s.value if call.name == "stage_send_recv" or _local(setting) > 1 else 0.0
+        phase = HIDDEN_BY.get(call.name, "") if setting.prefetch else ""
+        waits[phase] = waits.get(phase, 0.0) + max(within, _between_nodes_s(call, setting))
+    passes = 1 if setting.zero_stage > 1 else setting.grad_accum
+    room = {"forward": times["forward"], "backward": times["backward"] / passes, "": 0.0}
+    return sum(max(wait - room[phase], 0.0) for phase, wait in waits.items())
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReport:
+    """The answer for one training step of `model` on n_gpus × `gpu`."""
+
+    request: Request
+    model: str
+    gpu: Gpu
+    step: TrainingStep
+    memory: TrainingMemory
+    limiter: str
+    basis: str
+    nearest_gpu: str
+    bundle: str
+    level: float
+    notes: tuple[str, ...]
+    price_usd: float | None = None
+
+    @property
+    def n_gpus(self) -> int:
+        """GPUs that train together."""
+        return self.step.setting.n_gpus
+
+    @property
+    def step_s(self) -> Interval:
+        """Seconds of one optimizer step."""
+        return self.step.step_s
+
+    @property
+    def tokens_per_s(self) -> Interval:
+        """Trained tokens per second over all GPUs."""
+        return self.step.tokens_per_s
+
+    @property
+    def mfu(self) -> float:
+        """Model FLOPs over the time at the dense peak."""
+        return self.step.mfu
+
+    @property
+    def usd_per_mtok(self) -> float | None:
+        """Price of training on a million tokens; None where the price of the GPU is not known."""
+        if self.price_usd is None:
+            return None
+        return self.price_usd * self.n_gpus / 3600 / self.tokens_per_s.value * 1e6
+
+    @property
+    def ops(self) -> tuple[OpLine, ...]:
+        """The lines of forward, backward, optimizer and communication."""
+        return self.step.lines
+
+    def time_for_tokens(self, tokens: float) -> Interval:
+        """Seconds to train on that many tokens."""
+        return self.step.time_for_tokens(tokens)
+
+    def to_dict(self) -> dict[str, Any]:
+        """One flat row with the columns of an answer; those of serving are None."""
+        row: dict[str, Any] = asdict(self.request) | {"model": self.model, "gpu": self.gpu.name, "n_gpus": self.n_gpus}
+        row |= {f"{name}{end}": None for name in ("ttft_s", "tpot_s", "e2e_s") for end in ("", "_low", "_high")}
+        for name in ("step_s", "tokens_per_s"):
+            interval: Interval = getattr(self, name)
+            row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+        row |= {"tokens_per_s_per_gpu": self.tokens_per_s.value / self.n_gpus, "mfu": self.mfu}
+        row |= self.memory.row() | {"peak_phase": self.memory.peak_phase, "usd_per_mtok": self.usd_per_mtok}
+        if self.request.train_tokens:
+            whole = self.time_for_tokens(self.request.train_tokens)
+            row |= {"train_s": whole.value, "train_s_low": whole.low, "train_s_high": whole.high}
+        row |= {
+            name: getattr(self.step, name)
+            for name in ("forward_s", "backward_s", "optimizer_s", "communication_s", "bubble_s")
+        }
+        row |= {
+            "limiter": self.limiter,
+            "basis": self.basis,
+            "nearest_gpu": self.nearest_gpu,
+            "bundle": self.bundle,
+            "interval_level": self.level,
+        }
+        return row | {"notes": list(self.notes), "error": None}

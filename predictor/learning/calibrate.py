@@ -1,0 +1,126 @@
+"""A bundle and a few rows measured on one's own GPU → a bundle that knows them.
+
+The estimators stay as they are; the rows travel in the bundle as a Parquet file and correct the estimators when it is
+opened (predictor.estimators.correction.process), under a prior that they moved themselves
+(predictor.estimators.correction.prior). Calibrated again, a bundle keeps its rows and takes the new ones besides.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from predictor.boosters import verified
+from predictor.errors import InvalidRequest, InvalidTable
+from predictor.estimators.bundle import (
+    CALIBRATED_ENDS,
+    CALIBRATED_PRIORS,
+    CALIBRATION,
+    Bundle,
+    keep_specs,
+    load_bundle,
+    write_manifest,
+)
+from predictor.estimators.corrected import ends_of, priors_of
+from predictor.estimators.samples import TrainingSet, training_sets
+from predictor.files import needs_folder, sha256_of
+from predictor.hardware.gpu import get_gpu
+from predictor.learning.sampling import drawn_per_cell
+from predictor.measurements.checks import ACCEPTED, check, usable
+from predictor.measurements.schema import groups, op_of, parse_table, read_table, write_table
+
+ROWS_FILE = "calibration.parquet"
+FEWEST = 8  # rows of an op on a GPU; fewer say little more than that they are few
+MOST = 1000  # rows of an op on a GPU: every prediction is compared with each of them
+
+
+def calibrate(data: Path | str, bundle: Bundle, out: Path | str) -> tuple[Bundle, pd.DataFrame]:
+    """Write the bundle to folder `out`, corrected by the accepted rows of a measurement table.
+
+    Returns the new bundle and a line per estimator and GPU: rows, used (False where they were too few), and the mean
+    error on the rows before and after, each left out in turn. The folder appears whole or not at all.
+    """
+    out = Path(out)
+    if out.exists():
+        raise InvalidRequest(f"{out} exists already; give another folder for the bundle or remove it.")
+    needs_folder(out)
+    rows = _with_earlier(_accepted(data), bundle)
+    lines, kept = _chosen(rows, bundle)
+    if not kept:
+        raise InvalidTable(
+            f"{data} has fewer than {FEWEST} usable rows of every operator; measure more, `predictor bench` does."
+        )
+    with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as scratch:
+        folder = Path(scratch) / out.name
+        shutil.copytree(bundle.path, folder)
+        write_table(pd.concat(kept, ignore_index=True), folder / ROWS_FILE)
+        gpus = {str(name): len(own) for name, own in pd.concat(kept).groupby("gpu", observed=True)}
+        keep_specs(gpus, folder)
+        digest = sha256_of(folder / ROWS_FILE)
+        manifest = {**bundle.manifest, "id": f"{bundle.uncalibrated().id}+{digest[:8]}"}
+        sets = training_sets(pd.concat(kept, ignore_index=True))
+        told = {"file": ROWS_FILE, "sha256": digest, "gpus": gpus, CALIBRATED_PRIORS: _priors(sets, bundle)}
+        write_manifest(manifest | {CALIBRATION: told}, folder)
+        made = load_bundle(folder)
+        ends = {name: ends_of(rows, made.estimator(name), made.level) for name, rows in sets.items()}
+        write_manifest(manifest | {CALIBRATION: told | {CALIBRATED_ENDS: ends}}, folder)
+        (folder / "README.md").unlink(missing_ok=True)
+        found = pd.DataFrame([{**line, **_errors(line, made)} for line in lines])
+        folder.rename(out)
+    return load_bundle(out), found
+
+
+def _accepted(data: Path | str) -> pd.DataFrame:
+    checked = check(read_table(data))
+    kept = usable(checked).reset_index(drop=True)
+    if kept.empty:
+        reasons = checked.loc[checked["status"] != ACCEPTED, "reason"].value_counts()
+        why = f" Most often: {str(reasons.index[0]).rstrip('.')}." if len(reasons) else ""
+        raise InvalidTable(f"{data} has no usable row; `predictor check {data}` says why.{why}")
+    return kept.assign(gpu=[get_gpu(str(name)).name for name in kept["gpu"]])
+
+
+def _with_earlier(rows: pd.DataFrame, bundle: Bundle) -> pd.DataFrame:
+    """The rows after those that the bundle has from an earlier calibration."""
+    earlier: Mapping[str, Any] | None = bundle.manifest.get(CALIBRATION)
+    if not earlier:
+        return rows
+    known = parse_table(verified(bundle.path, earlier), earlier["file"])
+    return pd.concat([known.astype({"gpu": object}), rows], ignore_index=True).drop_duplicates(ignore_index=True)
+
+
+def _chosen(rows: pd.DataFrame, bundle: Bundle) -> tuple[list[dict[str, Any]], list[pd.DataFrame]]:
+    lines, kept = [], []
+    for (family, phase, gpu), places in groups(rows):
+        own = rows.iloc[places]
+        name, enough = op_of(own, family, phase).estimator, len(own) >= FEWEST
+        if not bundle.has(name):
+            continue
+        lines.append({"estimator": name, "gpu": gpu, "rows": min(len(own), MOST), "used": enough})
+        if enough:
+            kept.append(own[drawn_per_cell(own.assign(engine="", dtype=""), MOST, seed=0)])
+    return lines, kept
+
+
+def _priors(sets: Mapping[str, TrainingSet], bundle: Bundle) -> dict[str, Any]:
+    """Estimator → GPU → how its errors hang together there, as JSON."""
+    plain, found = bundle.uncalibrated(), {}
+    for name, rows in sets.items():
+        moved = priors_of(rows, plain.estimator(name), plain.prior(name))
+        found[name] = {gpu: prior.to_json() for gpu, prior in moved.items()}
+    return found
+
+
+def _errors(line: Mapping[str, Any], bundle: Bundle) -> dict[str, float]:
+    """Mean error on the rows: as they were predicted before, and each when it alone is left out."""
+    if not line["used"]:
+        return {"mape_before": np.nan, "mape_after": np.nan}
+    correction = bundle.estimator(line["estimator"]).corrections[line["gpu"]]
+    before, after = (float(np.mean(np.abs(np.exp(-error) - 1))) for error in (correction.error, correction.left_out))
+    return {"mape_before": before, "mape_after": after}

@@ -1,0 +1,95 @@
+"""Conformal calibration: the ends of intervals, and how errors correlate, from rows that were held out.
+
+The ends are quantiles of log(truth / prediction), each generation counting the same (Dunn, Wasserman & Ramdas,
+Distribution-free prediction sets for two-layer hierarchical models, JASA 2023), stretched until they also cover
+groups that had no say in them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from predictor.estimators.intervals import REGIMES, Offsets, ends, regime
+from predictor.learning.sampling import balanced_weights
+from predictor.ops.dtypes import Array
+
+UNKNOWN: Offsets = {"": [[-1.0, 1.0]] * (len(REGIMES) + 1)}
+STRETCHES = np.arange(0.7, 2.55, 0.1)
+FEWEST = 50  # held-out rows that make an interval of their own
+
+
+def calibrate(scored: pd.DataFrame, level: float, by: str = "generation") -> tuple[Offsets, pd.DataFrame]:
+    """Offsets from held-out rows, and the rows with low_s and high_s set by the other groups of `by` alone."""
+    if scored.empty:
+        return UNKNOWN, scored.assign(low_s=[], high_s=[])
+    names = sorted(scored[by].unique())
+    pieces = [scored[scored[by] == name] for name in names]
+    others = [_offsets(scored[scored[by] != name] if len(names) > 1 else scored, level, by) for name in names]
+    weight = balanced_weights(pd.concat(pieces)).to_numpy()
+    tries = []
+    for stretch in STRETCHES:
+        ended = [with_ends(piece, _stretched(offsets, stretch)) for piece, offsets in zip(pieces, others, strict=True)]
+        rows = pd.concat(ended)
+        covered = (rows["low_s"] <= rows["latency_s"]) & (rows["latency_s"] <= rows["high_s"])
+        tries.append((abs(float(np.average(covered.to_numpy(), weights=weight)) - level), stretch, rows))
+    _, stretch, rows = min(tries, key=lambda found: found[0])
+    return _stretched(_offsets(scored, level, by), stretch), rows
+
+
+def with_ends(rows: pd.DataFrame, offsets: Offsets) -> pd.DataFrame:
+    """rows with low_s and high_s."""
+    predicted, bound = rows["predicted_s"].to_numpy(), rows["bound_s"].to_numpy()
+    low, high = ends(predicted, bound, rows["dtype"].to_numpy(dtype=object), offsets)
+    return rows.assign(low_s=low, high_s=high)
+
+
+def _stretched(offsets: Offsets, stretch: float) -> Offsets:
+    return {name: np.round(np.array(pairs) * stretch, 4).tolist() for name, pairs in offsets.items()}
+
+
+def _offsets(scored: pd.DataFrame, level: float, by: str) -> Offsets:
+    """Ends for all rows, and for each dtype that more than one group of `by` has measured."""
+    found = {"": _per_regime(scored, level)}
+    for dtype, rows in scored.groupby("dtype"):
+        if rows[by].nunique() > 1 and len(rows) >= FEWEST:
+            found[str(dtype)] = _per_regime(rows, level)
+    return found
+
+
+def _per_regime(scored: pd.DataFrame, level: float) -> list[list[float]]:
+    """Ends of log(truth / prediction) per regime; a regime with few rows takes those of all."""
+    ratio = -log_error(scored).to_numpy()
+    which = regime(scored["predicted_s"].to_numpy(), scored["bound_s"].to_numpy())
+    weight = balanced_weights(scored).to_numpy()
+    every = _pair(ratio, weight, level)
+    return [
+        _pair(ratio[which == i], weight[which == i], level) if (which == i).sum() >= FEWEST else every
+        for i in range(len(REGIMES) + 1)
+    ]
+
+
+def _pair(ratio: Array, weight: Array, level: float) -> list[float]:
+    """The interval holds the prediction itself: its ends are at most 0 and at least 0."""
+    order = np.argsort(ratio)
+    share = np.cumsum(weight[order]) / weight.sum()
+    places = np.minimum(np.searchsorted(share, ((1 - level) / 2, (1 + level) / 2)), len(ratio) - 1)
+    low, high = ratio[order][places]
+    return [min(float(low), -0.01), max(float(high), 0.01)]
+
+
+def log_error(scored: pd.DataFrame) -> pd.Series:
+    """log(prediction / truth) of each row."""
+    return (scored["predicted_s"] / scored["latency_s"]).transform(np.log)
+
+
+def correlation(scored: pd.DataFrame) -> float:
+    """Share of the variance of log errors that all calls on one GPU and engine have in common, 0 to 1."""
+    if len(scored) < FEWEST:
+        return 1.0
+    error = log_error(scored)
+    cell = [scored["gpu"], scored["engine"]]
+    common = error.groupby(cell).mean()
+    within = float((error - error.groupby(cell).transform("mean")).var())
+    between = float((common**2).mean())
+    return round(between / max(between + within, 1e-12), 4)

@@ -1,0 +1,72 @@
+"""How far predictions are from whole runs: TTFT, TPOT, E2E and throughput, by model, GPU and engine."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from predictor.errors import InvalidTable
+from predictor.estimators.bundle import Bundle
+from predictor.hardware.gpu import get_gpu
+from predictor.measurements.checks import usable
+from predictor.measurements.runs import ASKED, MEASURED, MEASURED_ONLY, check, read_runs
+from predictor.prediction.frames import predict_frame
+from predictor.workloads.models import get_model
+
+GROUP = ["model", "gpu", "engine", "figure"]
+
+
+def run_errors(table: Path | str, bundle: Bundle) -> tuple[pd.DataFrame, Counter[str]]:
+    """A line per model, gpu, engine and figure of the accepted runs, and why others have no prediction.
+
+    Columns: rows, mape, signed_median (predicted over measured, less 1), coverage of the interval (empty of throughput,
+    which has none).
+    """
+    kept = usable(check(read_runs(table)))
+    if kept.empty:
+        raise InvalidTable(f"{table} has no usable run; `predictor check {table}` says why.")
+    answers = predict_frame(kept[list(ASKED)].reset_index(drop=True), bundle)
+    unpredicted = Counter(
+        f'engine is "{engine}", which is not predicted; to compare with another, ingest with --set engine=torch'
+        if engine in MEASURED_ONLY
+        else str(error)
+        for error, engine in zip(answers["error"], kept["engine"], strict=True)
+        if pd.notna(error)
+    )
+    kept = kept.reset_index(drop=True).assign(
+        model=[get_model(name).name for name in kept["model"]], gpu=[get_gpu(name).name for name in kept["gpu"]]
+    )
+    parts = [_figure(kept, answers, name) for name in MEASURED]
+    rows = pd.concat(parts, ignore_index=True)
+    if rows.empty:
+        why = "; ".join(unpredicted)
+        raise InvalidTable(f"{table} has no run that bundle {bundle.id} predicts: {why.rstrip('.')}.")
+    group = rows.groupby(GROUP, sort=False)
+    found = pd.DataFrame(
+        {
+            "rows": group.size(),
+            "mape": group["ape"].mean(),
+            "signed_median": group["signed"].median(),
+            "coverage": group["covered"].mean(),
+        }
+    )
+    return found.reset_index(), unpredicted
+
+
+def _figure(measured: pd.DataFrame, answers: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The runs that have a figure, measured and predicted."""
+    figure = name.removeprefix("measured_")
+    truth = measured[name]
+    predicted, low, high = (
+        pd.to_numeric(answers[f"{figure}{end}"]) if f"{figure}{end}" in answers else pd.Series(np.nan, answers.index)
+        for end in ("", "_low", "_high")
+    )
+    told = truth.notna() & predicted.notna()
+    inside: Any = ((low <= truth) & (truth <= high)).astype(float).where(low.notna())
+    signed = predicted / truth - 1
+    frame = measured[["model", "gpu", "engine"]].assign(figure=figure, ape=signed.abs(), signed=signed, covered=inside)
+    return frame[told]

@@ -1,0 +1,172 @@
+"""What an estimator does on GPUs it never saw: whole generations, or whole GPUs, held out in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from predictor.estimators.estimator import Estimator, Views, Weights, mix
+from predictor.estimators.linear import line_s
+from predictor.estimators.samples import TrainingSet
+from predictor.hardware.gpu import get_gpu
+from predictor.hardware.siblings import tiers
+from predictor.learning.diagnostics import COLUMNS as CURVE, learning_curves
+from predictor.learning.fit import fit
+from predictor.learning.recipe import Recipe
+from predictor.learning.sampling import balanced_rows, drawn_per_cell
+
+# Weights of the views that are tried on held-out generations.
+CANDIDATES = tuple(
+    Weights(*(part / 4 for part in parts)) for parts in product(range(5), repeat=len(Views._fields)) if sum(parts) == 4
+)
+SOFTNESS = 0.02  # candidates whose errors differ by this much count e times less
+ENOUGH = 2  # generations that measured a dtype, for weights of its own
+SINGLE = {"": Weights(1.0, 0.0, 0.0, 0.0)}  # one generation leaves nothing to learn weights from
+
+
+def generations_out(folds: Sequence[Fold]) -> tuple[pd.DataFrame, Mapping[str, Weights]]:
+    """Rows of every generation, predicted by an estimator that saw none of it, and the weights of the views.
+
+    folds: of generation_folds. Returns rows.who with latency_s, predicted_s, bound_s and roofline2_s, and the weights
+    that serve unseen generations best. The weights for each generation are those that serve the others best: its own
+    rows have no say.
+    """
+    if not folds:
+        return pd.DataFrame(), SINGLE
+    scored = _parallel(score, [(fold.estimator, fold.test) for fold in folds])
+    return pd.concat(scored, ignore_index=True), best_weights([fold.views for fold in folds])
+
+
+class Fold(NamedTuple):
+    """An estimator, rows of a generation of which it saw none, and what its views say of them."""
+
+    estimator: Estimator
+    test: TrainingSet
+    views: pd.DataFrame
+
+
+def generation_folds(rows: TrainingSet, recipe: Recipe) -> list[Fold]:
+    """A fold for each generation, its weights those that serve the others best; none where there is one generation."""
+    groups = sorted(rows.who["generation"].unique())
+    if len(groups) < 2:
+        return []
+    asked = scored_rows(rows, recipe)
+    masks = [(rows.who["generation"] == group).to_numpy() for group in groups]
+    folds = [Fold(*found) for found in _parallel(_fold, [(rows, asked & mask, ~mask, recipe) for mask in masks])]
+    weights = [best_weights([other.views for other in folds if other is not fold]) for fold in folds]
+    return [
+        fold._replace(estimator=replace(fold.estimator, weights=own)) for fold, own in zip(folds, weights, strict=True)
+    ]
+
+
+def gpus_out(rows: TrainingSet, recipe: Recipe, weights: Mapping[str, Weights], unseen: pd.DataFrame) -> pd.DataFrame:
+    """As generations_out, but only one GPU is held out at a time. A GPU without siblings is the same in both."""
+    names = sorted(rows.who["gpu"].unique())
+    kin = [name for name in names if tiers(get_gpu(name), set(names) - {name})[1]]
+    asked = scored_rows(rows, recipe)
+    masks = [(rows.who["gpu"] == name).to_numpy() for name in kin]
+    found = _parallel(_fold_and_score, [(rows, asked & mask, ~mask, recipe, weights) for mask in masks])
+    alone = unseen[~unseen["gpu"].isin(kin)] if len(unseen) else unseen
+    parts = [alone.assign(sibling=False), *(part.assign(sibling=True) for part in found)]
+    return pd.DataFrame(pd.concat(parts, ignore_index=True))
+
+
+def rows_out(rows: TrainingSet, recipe: Recipe) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A fifth of the rows of GPUs in training, predicted from the rest, and the learning curves of that fit."""
+    out = np.random.default_rng(recipe.seed).random(len(rows.who)) < 0.2
+    known, asked = rows.take(~out), rows.take(out & scored_rows(rows, recipe))
+    estimator = replace(fit(known, recipe), weights=SINGLE)
+    fitted = known.take(balanced_rows(known.who, recipe.rows_per_estimator, recipe.seed))
+    return score(estimator, asked), learning_curves(estimator, {"fitted": fitted, "held-out rows": asked})
+
+
+def curve_of_generations(folds: Sequence[Fold]) -> pd.DataFrame:
+    """Learning curve of the transfer trees on generations they never saw, the mean over `folds`."""
+    found = [learning_curves(fold.estimator, {"held-out generations": fold.test}, ("transfer",)) for fold in folds]
+    every = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=CURVE)
+    return every.groupby(CURVE[:-1], sort=False)["rmse"].mean().reset_index()
+
+
+def split_out(rows: TrainingSet, recipe: Recipe, test: NDArray[np.bool_], train: NDArray[np.bool_]) -> pd.DataFrame:
+    """Rows of one mask predicted from those of another, with equal weights of the views."""
+    asked = test & scored_rows(rows, recipe)
+    return _fold_and_score(rows, asked, train, recipe, {"": Weights(0.5, 0.5, 0.0, 0.0)})
+
+
+def scored_rows(rows: TrainingSet, recipe: Recipe) -> NDArray[np.bool_]:
+    """Mask of the rows that held-out errors are measured on: so many of every GPU, engine and dtype."""
+    return drawn_per_cell(rows.who, recipe.rows_scored, recipe.seed)
+
+
+def best_weights(views: list[pd.DataFrame]) -> Mapping[str, Weights]:
+    """Weights from what the views say of held-out rows: of all, and of each dtype that enough groups measured."""
+    every = pd.concat(views, ignore_index=True)
+    measured = every.groupby("dtype")["generation"].nunique()
+    chosen = {str(dtype): every[every["dtype"] == dtype] for dtype, count in measured.items() if count >= ENOUGH}
+    return {name: _mean_candidate(rows) for name, rows in {"": every, **chosen}.items()}
+
+
+def _mean_candidate(rows: pd.DataFrame) -> Weights:
+    """Mean of the candidates, those with less error counting more; of few generations no single one is surely best.
+
+    The error is the mean over GPUs of the mean over cells of engine and dtype.
+    """
+    cell = [rows["gpu"], rows["engine"], rows["dtype"]]
+    said = Views(*(rows[name].to_numpy() for name in Views._fields))
+
+    def error(weights: Weights) -> float:
+        latency = np.maximum(np.exp(mix(said, weights)), rows["bound_s"])
+        return float((latency / rows["latency_s"] - 1).abs().groupby(cell).mean().groupby("gpu").mean().mean())
+
+    errors = np.array([error(weights) for weights in CANDIDATES])
+    share = np.exp((errors.min() - errors) / SOFTNESS)
+    return Weights(*np.round(share @ np.array(CANDIDATES) / share.sum(), 4).tolist())
+
+
+def _parallel(task: Any, arguments: list[tuple[Any, ...]]) -> list[Any]:
+    """Every fit has one thread: fits in parallel fill the cores without waiting for each other."""
+    from joblib import Parallel, delayed
+
+    return list(Parallel(n_jobs=-1)(delayed(task)(*given) for given in arguments))
+
+
+def _fold(
+    rows: TrainingSet, asked: NDArray[np.bool_], known: NDArray[np.bool_], recipe: Recipe
+) -> tuple[Estimator, TrainingSet, pd.DataFrame]:
+    """An estimator of the known rows, the asked rows, and what its views say of them."""
+    estimator, test = fit(rows.take(known), recipe), rows.take(asked)
+    said = np.full((len(test.who), len(Views._fields)), np.nan)
+    for own, gpu, op, setting in test.by_gpu():
+        said[own] = np.stack(estimator.views(op, gpu, setting), axis=1)
+    views = test.who[["generation", "gpu", "engine", "dtype"]].assign(latency_s=test.latency_s, bound_s=test.bound_s)
+    views[list(Views._fields)] = said
+    return estimator, test, views
+
+
+def score(estimator: Estimator, test: TrainingSet) -> pd.DataFrame:
+    """The asked rows as the estimator predicts them, beside both baselines."""
+    predicted = np.empty(len(test.who))
+    for own, gpu, op, setting in test.by_gpu():
+        predicted[own] = estimator.latency_s(op, gpu, setting)
+    return test.who.assign(
+        latency_s=test.latency_s,
+        predicted_s=np.maximum(predicted, test.bound_s),
+        bound_s=test.bound_s,
+        roofline2_s=line_s(estimator.line, test.who["dtype"].to_numpy(), test.bound_s),
+    )
+
+
+def _fold_and_score(
+    rows: TrainingSet,
+    asked: NDArray[np.bool_],
+    known: NDArray[np.bool_],
+    recipe: Recipe,
+    weights: Mapping[str, Weights],
+) -> pd.DataFrame:
+    return score(replace(fit(rows.take(known), recipe), weights=weights), rows.take(asked))

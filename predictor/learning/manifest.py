@@ -1,0 +1,66 @@
+"""What the manifest of a bundle says of one estimator, and its boosters as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from predictor.estimators.correction.kernel import Prior
+from predictor.estimators.estimator import Estimator
+from predictor.estimators.extrapolation import number_fields
+from predictor.estimators.samples import TrainingSet
+from predictor.files import sha256_of
+from predictor.learning.evaluate import cells
+from predictor.learning.ledger import Held
+
+if TYPE_CHECKING:
+    import xgboost
+
+
+def write_estimator(estimator: Estimator, rows: TrainingSet, found: Held, out: Path) -> dict[str, Any]:
+    """Save the boosters of an estimator of `rows` in a folder, and describe it by that and by what was held out."""
+    large = rows.bound_s > np.median(rows.bound_s)
+    return {
+        "transfer": _saved(estimator.transfer, out / f"{estimator.name}.transfer.ubj"),
+        "reference": _saved(estimator.reference, out / f"{estimator.name}.reference.ubj"),
+        "rows": len(rows.who),
+        "features": list(rows.table.names),
+        "floors": {key: [round(x, 4) for x in pair] for key, pair in estimator.floors.items()},
+        "line": estimator.line,
+        "references": {gpu: sorted(groups) for gpu, groups in estimator.references.items()},
+        "generations": sorted(rows.who["generation"].unique()),
+        "weights": {name: list(weights) for name, weights in found.weights.items()},
+        "ranges": _ranges(rows),
+        "worst_share": float(np.quantile((rows.bound_s / rows.latency_s)[large], 0.02)),
+        "log_offsets": found.log_offsets,
+        "correlation": found.correlation,
+        "metrics": _metrics(found.unseen),
+        **prior_entry(found.few.prior),
+    }
+
+
+def prior_entry(prior: Prior | None) -> dict[str, Any]:
+    """What the manifest says of how errors on an unseen GPU hang together."""
+    return {"prior": prior.to_json()} if prior else {}
+
+
+def _saved(booster: xgboost.Booster, path: Path) -> dict[str, str]:
+    path.write_bytes(booster.save_raw("ubj"))  # unlike save_model, says what the disk says
+    return {"file": path.name, "sha256": sha256_of(path)}
+
+
+def _ranges(rows: TrainingSet) -> dict[str, list[float]]:
+    """Least and most of every number field of the measured calls."""
+    op, _ = rows.calls(np.arange(len(rows.who)))
+    return {name: [float(np.min(getattr(op, name))), float(np.max(getattr(op, name)))] for name in number_fields(op)}
+
+
+def _metrics(unseen: pd.DataFrame) -> dict[str, Any]:
+    """Generation-out error per GPU."""
+    if unseen.empty:
+        return {}
+    found = cells(unseen, ["gpu"])[["gpu", "rows", "mape", "roofline2_mape"]].round(4)
+    return {"generation_out": found.set_index("gpu").to_dict("index")}

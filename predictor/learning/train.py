@@ -1,0 +1,194 @@
+"""Measurement tables → a bundle: one estimator per op family and phase, and what is known of its errors."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from predictor.errors import InvalidRequest
+from predictor.estimators.bundle import (
+    CURVES,
+    FEWSHOT,
+    FORMAT,
+    LEDGER,
+    MANIFEST,
+    REHEARSAL,
+    Bundle,
+    keep_specs,
+    load_bundle,
+    write_manifest,
+)
+from predictor.estimators.samples import TrainingSet
+from predictor.files import needs_place, sha256_of, whole_file, whole_folder
+from predictor.learning.fewshot import FewShot, fewshot
+from predictor.learning.fit import fit
+from predictor.learning.holdout import generation_folds
+from predictor.learning.ledger import Held, correlation_across, held
+from predictor.learning.manifest import prior_entry, write_estimator
+from predictor.learning.recipe import Recipe
+from predictor.learning.rehearsal import part_of, write_rehearsal
+from predictor.learning.tables import read_sets
+from predictor.learning.tune import needs_trials, tune, write_tuned
+
+LIBRARIES = ("gpu-predictor", "xgboost-cpu", "numpy", "pandas", "scikit-learn")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A training run: the bundle that it made, and what a bundle does not hold.
+
+    sets, held: rows in training and what was held out, by estimator. began_s, ended_s: Unix time.
+    """
+
+    bundle: Bundle
+    sets: Mapping[str, TrainingSet]
+    held: Mapping[str, Held]
+    began_s: float
+    ended_s: float
+
+
+def train(tables: Sequence[Path], recipe: Recipe, out: Path, progress: Callable[[str], None] = print) -> Bundle:
+    """Fit every estimator the tables have rows for and write the bundle to the folder `out`.
+
+    Whole generations are held out in turn for the ledger and the intervals; the released estimators see all rows.
+    The folder appears whole or not at all.
+    """
+    return train_run(tables, recipe, out, progress).bundle
+
+
+def train_run(
+    tables: Sequence[Path], recipe: Recipe, out: Path, progress: Callable[[str], None] = print, trials: int = 0
+) -> Run:
+    """As train, for those who also want to see what was held out. Nothing is written before all is fitted.
+
+    trials: recipes to try first (predictor.learning.tune); 0: none, the given one is trained.
+    """
+    began_s, out = time.time(), Path(out)
+    if (out / MANIFEST).exists():
+        raise InvalidRequest(f"{out} holds a bundle already; give another folder or remove it.")
+    needs_place(out)
+    if trials:
+        needs_trials(trials)
+    facts, sets = read_sets(tables, recipe, progress)
+    tuned = tune(sets, recipe, trials, progress) if trials else None
+    recipe = tuned.recipe if tuned else recipe
+    found = measure(sets, recipe, progress)
+    fitted = {name: fit(sets[name], recipe) for name in found}
+    with whole_folder(out, last=MANIFEST) as folder:
+        entries = {name: write_estimator(fitted[name], sets[name], found[name], folder) for name in found}
+        keep_specs(sorted({gpu for rows in sets.values() for gpu in rows.who["gpu"]}), folder)
+        manifest = {
+            "format": FORMAT,
+            "id": recipe.id,
+            "level": recipe.level,
+            **made_with(recipe),
+            "gpus": sorted({gpu for entry in entries.values() for gpu in entry["references"]}),
+            "tables": facts,
+            **_write_ledger(found, folder),
+            **_write_fewshot({name: one.few for name, one in found.items()}, folder),
+            **_write_curves(found, folder),
+            **_write_rehearsal(sets, folder),
+            **(write_tuned(tuned, folder) if tuned else {}),
+            "correlation_across": correlation_across(
+                {name: one.unseen for name, one in found.items()},
+                {name: one.correlation for name, one in found.items()},
+            ),
+            "estimators": entries,
+        }
+        write_manifest(manifest, folder)
+    return Run(load_bundle(out), sets, found, began_s, time.time())
+
+
+def relist(tables: Sequence[Path], folder: Path, progress: Callable[[str], None] = print) -> Bundle:
+    """Measure the ledger of an existing bundle again, with its own recipe; the estimators stay."""
+    opened = load_bundle(folder)
+    recipe = Recipe(**opened.manifest["recipe"])
+    found = measure(read_sets(tables, recipe, progress)[1], recipe, progress)
+    manifest = {**opened.manifest, **_write_ledger(found, opened.path), **_write_curves(found, opened.path)}
+    write_manifest(manifest, opened.path)
+    return load_bundle(opened.path)
+
+
+def relearn(tables: Sequence[Path], folder: Path, progress: Callable[[str], None] = print) -> Bundle:
+    """Learn the priors of corrections of an existing bundle again, with their curve; the estimators stay."""
+    opened = load_bundle(folder)
+    recipe = Recipe(**opened.manifest["recipe"])
+    few = {}
+    for name, rows in sorted(read_sets(tables, recipe, progress)[1].items()):
+        few[name] = fewshot(generation_folds(rows, recipe), recipe)
+        progress(f"{name}: errors after few rows of a new GPU measured on {len(few[name].curve)} draws")
+    entries = dict(opened.manifest["estimators"])
+    entries |= {name: {**entries[name], **prior_entry(one.prior)} for name, one in few.items() if name in entries}
+    manifest = {**opened.manifest, "estimators": entries, **_write_fewshot(few, opened.path)}
+    write_manifest(manifest, opened.path)
+    return load_bundle(opened.path)
+
+
+def remember(tables: Sequence[Path], folder: Path, progress: Callable[[str], None] = print) -> Bundle:
+    """Add to an existing bundle what its calls were like, from the tables that made it; the estimators stay."""
+    opened = load_bundle(folder)
+    sets = read_sets(tables, Recipe(**opened.manifest["recipe"]), progress)[1]
+    write_manifest({**opened.manifest, **_write_rehearsal(sets, opened.path)}, opened.path)
+    return load_bundle(opened.path)
+
+
+def made_with(recipe: Recipe) -> dict[str, Any]:
+    """What the manifest says of the run apart from its data."""
+    return {
+        "python": platform.python_version(),
+        "libraries": {name: _version(name) for name in LIBRARIES},
+        "recipe": {name: getattr(recipe, name) for name in recipe.__slots__},
+    }
+
+
+def measure(sets: Mapping[str, TrainingSet], recipe: Recipe, progress: Callable[[str], None]) -> Mapping[str, Held]:
+    """What rows, GPUs and generations that were held out teach of every estimator."""
+    found = {}
+    for name, rows in sorted(sets.items()):
+        progress(f"{name}: {len(rows.who)} rows of {rows.who['gpu'].nunique()} GPUs")
+        found[name] = held(rows, recipe, progress)
+    return found
+
+
+def _write_ledger(found: Mapping[str, Held], out: Path) -> dict[str, str]:
+    return _write_csv(pd.concat([one.ledger for one in found.values()], ignore_index=True), out / LEDGER)
+
+
+def _write_fewshot(few: Mapping[str, FewShot], out: Path) -> dict[str, str]:
+    """What a few rows of an unseen GPU are worth."""
+    curves = [one.curve.assign(estimator=name) for name, one in few.items()]
+    return _write_csv(pd.concat(curves, ignore_index=True), out / FEWSHOT)
+
+
+def _write_curves(found: Mapping[str, Held], out: Path) -> dict[str, str]:
+    """How the trees learned."""
+    curves = [one.curves.assign(estimator=name) for name, one in found.items()]
+    return _write_csv(pd.concat(curves, ignore_index=True), out / CURVES)
+
+
+def _write_rehearsal(sets: Mapping[str, TrainingSet], out: Path) -> dict[str, str]:
+    """What the calls were like, for training that goes on without them."""
+    with whole_file(out / REHEARSAL) as draft:
+        write_rehearsal({name: [part_of(rows)] for name, rows in sorted(sets.items())}, draft)
+    return {f"{Path(REHEARSAL).stem}_sha256": sha256_of(out / REHEARSAL)}
+
+
+def _write_csv(table: pd.DataFrame, path: Path) -> dict[str, str]:
+    """Write a table with few digits; returns what the manifest says of it."""
+    with whole_file(path) as draft:
+        table.round(4).to_csv(draft, index=False)
+    return {f"{path.stem}_sha256": sha256_of(path)}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except ModuleNotFoundError:  # macOS has xgboost instead of xgboost-cpu
+        return "absent"

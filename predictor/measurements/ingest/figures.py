@@ -1,0 +1,82 @@
+"""What readers of serving benchmarks share: figures in their units, and the load that a client made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from predictor.measurements.ingest.given import UNITS, Given
+
+HELD_RATE = 0.9  # of a request rate that a server keeps up with; below it the limit on concurrency set the load
+
+
+def number(value: Any) -> float | None:
+    """value as a finite number, None where it is none; tools write some as text."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def seconds(value: Any, unit: str) -> float | None:
+    """A time in seconds, None where it is not told or 0, which tools write for it."""
+    found = number(value)
+    factor = UNITS["seconds"].get({"sec": "s", "seconds": "s", "milliseconds": "ms"}.get(unit, unit))
+    return found * factor if found and factor else None
+
+
+def mean_of(result: Mapping[str, Any], *names: str) -> float | None:
+    """Seconds of the first figure that is told: its mean, else its median, both in ms."""
+    keys = (f"{kind}_{name}_ms" for name in names for kind in ("mean", "median"))
+    return next((found for key in keys if (found := seconds(result.get(key), "ms"))), None)
+
+
+def load_of(given: Given, rate: Any, concurrency: Any, served_rate: Any) -> dict[str, Any] | str:
+    """The columns that state a load, or why none can; served_rate: requests that were answered per second.
+
+    Where both a rate and a limit on concurrency were asked for, that is stated which set the load.
+    """
+    if "batch" in given.columns or "request_rate" in given.columns:
+        return {"scheduling": "continuous"}
+    if rate == "trace":
+        return "requests as a trace times them, which a request cannot say"
+    asked, limit, served = number(rate) or 0.0, number(concurrency) or 0.0, number(served_rate) or 0.0
+    if asked and (not limit or served >= HELD_RATE * asked):
+        return {"scheduling": "continuous", "request_rate": asked}
+    if limit:
+        return {"scheduling": "continuous", "batch": int(limit)}
+    return "all requests at once: neither a rate nor a limit on concurrency; add --set batch=N if N ran together"
+
+
+def lengths_of(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Mean lengths of the answered requests."""
+    done = number(result.get("completed")) or 0.0
+    totals = {"input_len": result.get("total_input_tokens"), "output_len": result.get("total_output_tokens")}
+    return {name: max(round((number(total) or 0.0) / done), 1) for name, total in totals.items()} if done else {}
+
+
+def engine_name(backend: Any) -> str:
+    """The engine that a client's backend names, "" where it names a protocol.
+
+    >>> engine_name("sglang-oai"), engine_name("tensorrt-llm"), engine_name("openai")
+    ('sglang', 'trtllm', '')
+    """
+    name = str(backend or "").casefold().replace("-", "").replace("_", "")
+    for start, engine in (("vllm", "vllm"), ("sglang", "sglang"), ("tensorrtllm", "trtllm"), ("trt", "trtllm")):
+        if name.startswith(start):
+            return engine
+    return ""
+
+
+def found_in(config: Any, name: str) -> Iterator[Any]:
+    """The values under a key anywhere in nested objects, outermost first."""
+    if isinstance(config, dict):
+        if config.get(name) is not None:
+            yield config[name]
+        for value in config.values():
+            yield from found_in(value, name)
+    elif isinstance(config, list):
+        for value in config:
+            yield from found_in(value, name)

@@ -1,0 +1,80 @@
+"""vLLM's benchmarks: JSON of `vllm bench serve --save-result` (also --append-result) and `vllm bench latency`.
+
+serve    means over requests; lengths are total tokens over completed requests. engine by "backend"; its default
+         "openai" names a protocol, so that --set engine= is needed. A tp given as --metadata tp=4 is read.
+latency  E2E of a static batch; the file tells neither model nor sizes: --set model=, batch=, input_len=, output_len=
+not read throughput (all requests at once), runs with speculative decoding unless --set draft_tokens= and acceptance=
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from predictor.errors import InvalidTable
+from predictor.measurements.ingest.content import Content
+from predictor.measurements.ingest.figures import engine_name, lengths_of, load_of, mean_of, number
+from predictor.measurements.ingest.given import Given
+from predictor.measurements.readers import Unread
+
+NAME = "vllm"
+SERVE, LATENCY, THROUGHPUT = ("model_id", "completed"), ("avg_latency", "latencies"), ("elapsed_time", "num_requests")
+TOLD_BY_USER = ("model", "batch", "input_len", "output_len")
+
+
+def claims(content: Content) -> bool:
+    """Whether a file is one of the three results."""
+    return any(content.has(*keys) for keys in (SERVE, LATENCY, THROUGHPUT))
+
+
+def read(content: Content, given: Given, unread: Unread) -> pd.DataFrame:
+    """Rows of runs."""
+    return pd.DataFrame([row for result in content.documents for row in _row(result, content, given, unread)])
+
+
+def _row(result: Any, content: Content, given: Given, unread: Unread) -> Iterator[dict[str, Any]]:
+    if not isinstance(result, dict) or not any(set(keys) <= set(result) for keys in (SERVE, LATENCY)):
+        unread.rows["offline throughput of requests that all start at once, or no result"] += 1
+    elif set(SERVE) <= set(result):
+        yield from served(result, given, unread, {"model": result["model_id"], "tp": _tp(result), "source": NAME})
+    else:
+        if absent := [name for name in TOLD_BY_USER if name not in given.columns]:
+            asked = " ".join(f"--set {name}=…" for name in absent)
+            raise InvalidTable(f"{content.path} tells the latency only; add {asked}.")
+        yield {
+            "engine": "vllm",
+            "scheduling": "static",
+            "source": NAME,
+            "measured_e2e_s": number(result["avg_latency"]),
+        }
+
+
+def served(
+    result: Mapping[str, Any], given: Given, unread: Unread, about: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """The run of a serving benchmark, whose fields SGLang's has too."""
+    load = load_of(given, result.get("request_rate"), result.get("max_concurrency"), result.get("request_throughput"))
+    accepted = number(result.get("accept_length") or result.get("spec_decode_acceptance_length"))
+    if isinstance(load, str):
+        unread.rows[load] += 1
+    elif not lengths_of(result) or not number(result.get("total_output_tokens")):
+        unread.rows["no request was answered with tokens"] += 1
+    elif accepted and accepted > 1 and "draft_tokens" not in given.columns:
+        unread.rows["speculative decoding; add --set draft_tokens=N --set acceptance=SHARE"] += 1
+    else:
+        yield {
+            "engine": engine_name(result.get("backend") or result.get("endpoint_type")),
+            **about,
+            **load,
+            **lengths_of(result),
+            "measured_ttft_s": mean_of(result, "ttft"),
+            "measured_tpot_s": mean_of(result, "tpot"),
+            "measured_e2e_s": mean_of(result, "e2el", "e2e_latency"),
+            "measured_tokens_per_s": number(result.get("output_throughput")),
+        }
+
+
+def _tp(result: Mapping[str, Any]) -> float | None:
+    return number(result.get("tp") or result.get("tensor_parallel_size"))

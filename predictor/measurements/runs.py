@@ -1,0 +1,257 @@
+"""The table of whole runs: what was asked of an engine, in the columns of a request, and what was measured.
+
+COLUMNS documents each column. `check` says which runs obey physics, with the verdicts of predictor.measurements.checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from predictor.errors import InvalidTable, PredictorError
+from predictor.hardware.gpu import Gpu, get_gpu
+from predictor.hardware.roofline import roofline
+from predictor.measurements.checks import ACCEPTED, BOUND_SLACK, FLAGGED, REJECTED, REPEAT_SPREAD, UNIT_RATIO
+from predictor.measurements.schema import TEXT
+from predictor.memory.closed_form import weights_bytes
+from predictor.ops import Attention, Gemm, Mla, Op
+from predictor.ops.dtypes import weight_bytes
+from predictor.workloads.models import get_model
+from predictor.workloads.passes.calls import OpCall
+from predictor.workloads.request import Request, columns, is_empty
+from predictor.workloads.requested import served_workload
+from predictor.workloads.workload import phases
+
+ASKED = (
+    *("model", "gpu", "n_gpus", "engine", "scheduling", "batch", "request_rate", "input_len", "output_len"),
+    *("dtype", "kv_dtype", "tp", "pp", "dp", "ep", "attention_dp"),
+    *("prefix_cache_hit_rate", "draft_tokens", "acceptance"),
+)
+MEASURED: Mapping[str, tuple[str, str]] = {
+    "measured_ttft_s": ("seconds", "time to first token, mean over requests"),
+    "measured_tpot_s": ("seconds", "time per output token after the first, mean over requests"),
+    "measured_e2e_s": ("seconds", "time of a whole request, mean over requests"),
+    "measured_tokens_per_s": ("tokens/s", "generated tokens per second, all requests and GPUs together"),
+}
+ABOUT: Mapping[str, tuple[str, str]] = {
+    "engine_version": (TEXT, "as the source states it"),
+    "source": (TEXT, "which reader made the row"),
+}
+_REQUEST = {column.name: column for column in columns()}
+COLUMNS: Mapping[str, tuple[str, str]] = {
+    **{
+        name: (
+            TEXT if not isinstance(_REQUEST[name].default, int | float) else "number",
+            _REQUEST[name].metadata["help"],
+        )
+        for name in ASKED
+    },
+    **MEASURED,
+    **ABOUT,
+}
+NUMBER_COLUMNS = tuple(name for name, (unit, _) in COLUMNS.items() if unit != TEXT)
+MEASURED_ONLY = ("llama.cpp",)  # engines whose runs can be checked, but not predicted
+BOUND_ENGINE = "vllm"  # whose fused ops move the fewest bytes
+CONTRADICTION = 1.5  # between figures of one run, which are means and medians of different sets of requests
+THROUGHPUT_CONTRADICTION = 2.0  # ramps up and down are in a throughput
+
+
+class Bounds(NamedTuple):
+    """The least a run can take, in seconds; weight_bytes and mem_bytes: of one GPU."""
+
+    ttft_s: float
+    tpot_s: float
+    weight_bytes: float
+    mem_bytes: float
+
+
+def is_runs(names: Iterable[str]) -> bool:
+    """Whether columns of these names are those of a table of runs."""
+    return any(name in MEASURED for name in names)
+
+
+def holds_runs(path: Path | str) -> bool:
+    """Whether a Parquet or CSV file is a table of runs; False for a file that cannot be read."""
+    path = Path(path)
+    try:
+        if path.suffix.lower() == ".csv":
+            return is_runs(pd.read_csv(path, nrows=0).columns)
+        return is_runs(ds.dataset(path, format="parquet").schema.names)
+    except (pa.ArrowException, OSError, ValueError):
+        return False
+
+
+def conform(frame: pd.DataFrame) -> pd.DataFrame:
+    """frame with exactly COLUMNS: absent ones empty, text as text, numbers as float64."""
+    out: dict[str, Any] = {}
+    for name, (unit, _) in COLUMNS.items():
+        if unit == TEXT:
+            cells = frame[name] if name in frame else pd.Series("", index=frame.index)
+            out[name] = cells.astype(object).where(cells.notna(), "").astype(str)
+            continue
+        cells = frame[name] if name in frame else pd.Series(np.nan, index=frame.index)
+        numbers = pd.to_numeric(cells, errors="coerce").astype("float64")
+        wrong = numbers.isna() & ~cells.map(is_empty).astype(bool)
+        if wrong.any():
+            row = wrong[wrong].index[0]
+            raise InvalidTable(f'row {row}, column {name} is "{cells[row]}"; it must be a number.')
+        out[name] = numbers
+    return pd.DataFrame(out, index=frame.index)
+
+
+def read_runs(path: Path | str) -> pd.DataFrame:
+    """Read a table of runs, Parquet or CSV."""
+    path = Path(path)
+    try:
+        text = path.suffix.lower() == ".csv"
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False) if text else ds.dataset(path).to_table().to_pandas()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InvalidTable(f"{path} cannot be read ({str(error).splitlines()[0]}); write it again.") from error
+    return conform(frame)
+
+
+def request_of(row: Mapping[str, Any]) -> Request:
+    """The request that a run answers; raises InvalidRequest."""
+    return Request.of({name: row[name] for name in ASKED if name in row})
+
+
+def check(frame: pd.DataFrame) -> pd.DataFrame:
+    """frame (conformed) with two more columns: status and reason, the reason naming value, rule and cure."""
+    rows: list[dict[str, Any]] = frame.to_dict("records")  # type: ignore[assignment]  # names are texts
+    found = [_verdict(row) for row in rows]
+    status = np.array([verdict for verdict, _ in found], dtype=object)
+    reason = np.array([why for _, why in found], dtype=object)
+    _mark_repeats(frame, status, reason)
+    return frame.assign(status=pd.Categorical(status, [ACCEPTED, FLAGGED, REJECTED]), reason=reason)
+
+
+def _verdict(row: Mapping[str, Any]) -> tuple[str, str]:
+    told = {name: row[name] for name in MEASURED if not np.isnan(row[name])}
+    if not told:
+        return REJECTED, f"no {', '.join(MEASURED)}; a run needs one of them"
+    for name, value in told.items():
+        if not 0 < value < np.inf:
+            return REJECTED, f"{name} is {value:g}; it must be above 0"
+    try:
+        request = request_of(row)
+        least = bounds(request)
+    except PredictorError as error:
+        return REJECTED, str(error)
+    why = _impossible(told, request, least)
+    return (REJECTED, why) if why else _doubtful(told, request, least)
+
+
+@lru_cache(maxsize=4096)
+def bounds(request: Request) -> Bounds:
+    """The least time of a run: of a static batch that of its steps; under load, where the scheduler sets the batch,
+    that of one sequence alone, whose decode steps read the weights once each. Engines of MEASURED_ONLY are taken as
+    BOUND_ENGINE with arithmetic in int8, which llama.cpp does with quantised weights (ggml/src/ggml-cuda/mmq.cuh).
+    Raises PredictorError where the request cannot be run at all.
+    """
+    model, gpu = get_model(request.model), get_gpu(request.gpu)
+    engine = request.engine
+    if engine in MEASURED_ONLY:
+        engine, int8 = BOUND_ENGINE, gpu.peak_flop_per_s.get("int8", 0.0)
+        gpu = replace(gpu, peak_flop_per_s={name: max(rate, int8) for name, rate in gpu.peak_flop_per_s.items()})
+    asked = replace(request, engine=engine)
+    if request.scheduling == "continuous":
+        fresh = max(round(request.input_len * (1 - request.prefix_cache_hit_rate)), 1)
+        asked = replace(asked, batch=request.dp * request.attention_dp, input_len=fresh)
+    workload, _ = served_workload(asked, model, gpu)
+    prefill, *decodes = (_step_s(ops, gpu) for _, ops in phases(workload))
+    tokens_per_step = 1 + request.draft_tokens
+    tpot_s = sum(decodes) / len(decodes) / tokens_per_step if decodes else 0.0
+    return Bounds(prefill, tpot_s, weights_bytes(workload), gpu.mem_bytes)
+
+
+def _step_s(ops: Sequence[OpCall], gpu: Gpu) -> float:
+    """Least time of a step: the sum of its ops' bounds, or that of reading weights and KV cache, of which the
+    last-level cache holds its size from the step before.
+    """
+    alone_s = sum(float(np.sum(roofline(call.op, gpu).latency_s)) * call.count for call in ops)
+    read_bytes = sum(_stored_bytes(call.op) * call.count for call in ops)
+    return max(alone_s, (read_bytes - gpu.llc_bytes) / gpu.mem_bytes_per_s)
+
+
+def _stored_bytes(op: Op) -> float:
+    """Bytes of weights or cache that an op reads, which no op before it has written."""
+    if isinstance(op, Gemm):
+        return float(op.batch * op.n * op.k * weight_bytes(op.dtype))
+    return float(op.bytes_moved()) if isinstance(op, Attention | Mla) and op.phase == "decode" else 0.0
+
+
+def _impossible(told: Mapping[str, float], request: Request, least: Bounds) -> str:
+    """What of a run cannot be true, "" if nothing."""
+    if least.weight_bytes > least.mem_bytes:
+        return (
+            f"the weights take {least.weight_bytes / 1e9:.0f} GB a GPU, which has {least.mem_bytes / 1e9:.0f} GB; "
+            "check model, dtype and tp"
+        )
+    whole_s = least.ttft_s + (request.output_len - 1) * least.tpot_s
+    bound_s = {"measured_ttft_s": least.ttft_s, "measured_tpot_s": least.tpot_s, "measured_e2e_s": whole_s}
+    for name, bound in bound_s.items():
+        if told.get(name, np.inf) < BOUND_SLACK * bound:
+            cure = "; were prompts cached, set prefix_cache_hit_rate" if name != "measured_tpot_s" else ""
+            return f"{name} is faster than the roofline bound of the step; check model, dtype, tp and unit{cure}"
+    most = request.batch * request.output_len / whole_s if whole_s and not request.request_rate else np.inf
+    if told.get("measured_tokens_per_s", 0.0) * BOUND_SLACK > most:
+        return "measured_tokens_per_s is above what batch and the roofline bound allow; check batch and lengths"
+    return ""
+
+
+def _doubtful(told: Mapping[str, float], request: Request, least: Bounds) -> tuple[str, str]:
+    """Whether figures of a run are in another unit or contradict each other."""
+    for name, bound in _slow_s(request, least).items():
+        if bound and (ratio := told.get(name, 0.0) / bound) > UNIT_RATIO:
+            return FLAGGED, f"{name} is {ratio:.0f} times the bound: it looks like milliseconds; give seconds"
+    whole_s = told.get("measured_e2e_s")
+    if {"measured_ttft_s", "measured_tpot_s"} <= set(told):
+        parts_s = told["measured_ttft_s"] + (request.output_len - 1) * told["measured_tpot_s"]
+        if whole_s and not 1 / CONTRADICTION < whole_s / parts_s < CONTRADICTION:
+            return FLAGGED, "measured_e2e_s contradicts TTFT + (output_len - 1) · TPOT; check output_len and units"
+        whole_s = whole_s or parts_s
+    rate = told.get("measured_tokens_per_s")
+    if rate and request.request_rate and rate > CONTRADICTION * request.request_rate * request.output_len:
+        return FLAGGED, "measured_tokens_per_s is above request_rate · output_len; check both"
+    if rate and whole_s and not request.request_rate:
+        ratio = rate * whole_s / (request.batch * request.output_len)
+        if not 1 / THROUGHPUT_CONTRADICTION < ratio < CONTRADICTION:
+            return FLAGGED, "measured_tokens_per_s contradicts batch · output_len / E2E; check batch and lengths"
+    return ACCEPTED, ""
+
+
+def _slow_s(request: Request, least: Bounds) -> dict[str, float]:
+    """Bounds of which no run takes UNIT_RATIO times: those of a whole batch. Under load TTFT is mostly waiting."""
+    if request.scheduling == "static":
+        return {"measured_tpot_s": least.tpot_s, "measured_ttft_s": least.ttft_s}
+    if request.request_rate:  # which batch it leads to is not known
+        return {}
+    together = replace(request, scheduling="static", prefix_cache_hit_rate=0.0, draft_tokens=0, acceptance=0.0)
+    return {"measured_tpot_s": bounds(together).tpot_s}
+
+
+def _mark_repeats(frame: pd.DataFrame, status: Any, reason: Any) -> None:
+    """Repeats of one request: the first stands for all, and none where they disagree."""
+    keys = [*ASKED, "engine_version"]
+    told = frame[list(MEASURED)].notna().to_numpy()
+    kinds = pd.Series([tuple(row) for row in told], index=frame.index)
+    alike = frame[keys].assign(kinds=kinds)
+    repeated = np.flatnonzero(alike.duplicated(keep=False).to_numpy() & (status == ACCEPTED))
+    if not len(repeated):
+        return
+    group = frame.iloc[repeated].groupby([alike[k].iloc[repeated] for k in alike], dropna=False)[list(MEASURED)]
+    spread = (group.transform("max") / group.transform("min")).max(axis=1).to_numpy()
+    later = alike.iloc[repeated].duplicated(keep="first").to_numpy()
+    for rows, why in (
+        (repeated[spread > REPEAT_SPREAD], f"repeats of this run differ by over {REPEAT_SPREAD:g}x"),
+        (repeated[later & (spread <= REPEAT_SPREAD)], "a repeat of an earlier row"),
+    ):
+        status[rows], reason[rows] = FLAGGED, why

@@ -1,0 +1,223 @@
+"""The measurement table: one row per measured operator call, SI units, one set of columns for every source.
+
+COLUMNS documents each column. Shape columns are the fields of the ops (see predictor.ops); those that a family
+does not have are empty. `checks.py` says which rows obey physics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from predictor.errors import InvalidTable
+from predictor.files import whole_file
+from predictor.ops import FAMILIES, Op
+from predictor.ops.base import TEXT_FIELDS
+
+TEXT = "text"
+COLUMNS: Mapping[str, tuple[str, str]] = {
+    "family": (TEXT, "operator family: " + ", ".join(f.family for f in FAMILIES)),
+    "phase": (TEXT, "attention, mla: prefill or decode"),
+    "kind": (TEXT, "pointwise, collective: which one"),
+    "dtype": (TEXT, "number format of the op, see predictor.ops.dtypes"),
+    "kv_dtype": (TEXT, "attention, mla: number format of the KV cache"),
+    "link": (TEXT, "collective: gpu (its own fabric) or pcie"),
+    "m": ("calls", "gemm: rows of the activations (tokens)"),
+    "n": ("calls", "gemm: columns of the weights (output width)"),
+    "k": ("calls", "gemm: contraction length"),
+    "batch": ("calls", "gemm: matrices; attention, mla: sequences; conv: images"),
+    "q_len": ("tokens", "attention, mla: new tokens per sequence"),
+    "kv_len": ("tokens", "attention, mla: cached tokens per sequence, the new ones included"),
+    "heads": ("count", "attention, mla: query heads on this GPU"),
+    "kv_heads": ("count", "attention: key/value heads on this GPU"),
+    "head_dim": ("count", "attention: width of one head"),
+    "window": ("tokens", "attention: sliding window, 0 = none"),
+    "causal": ("0/1", "attention: causal mask"),
+    "kv_lora_rank": ("count", "mla: width of the latent"),
+    "rope_dim": ("count", "mla: rotary width of a key"),
+    "nope_dim": ("count", "mla: non-rotary width of a key"),
+    "v_dim": ("count", "mla: width of a value"),
+    "tokens": ("tokens", "moe: tokens of the whole expert-parallel group"),
+    "hidden": ("count", "moe: model width"),
+    "inter": ("count", "moe: feed-forward width before tp"),
+    "experts": ("count", "moe: experts of the model"),
+    "topk": ("count", "moe: experts per token"),
+    "tp": ("count", "moe: GPUs that share each expert"),
+    "ep": ("count", "moe: GPUs that share the experts"),
+    "skew": ("exponent", "moe: power law of expert popularity, 0 = balanced"),
+    "matrices": ("count", "moe: 3 gated, 2 plain"),
+    "rows": ("count", "pointwise: rows (tokens)"),
+    "cols": ("count", "pointwise: elements per row"),
+    "in_channels": ("count", "conv"),
+    "out_channels": ("count", "conv"),
+    "size": ("pixels", "conv: side of the square image"),
+    "kernel": ("pixels", "conv: side of the square kernel"),
+    "stride": ("pixels", "conv"),
+    "padding": ("pixels", "conv"),
+    "groups": ("count", "conv"),
+    "message_bytes": ("bytes", "collective: the whole buffer"),
+    "n_gpus": ("count", "collective: GPUs in the group"),
+    "gpu": (TEXT, "catalogue name or alias"),
+    "engine": (TEXT, "vllm, sglang, trtllm, torch, nccl, aiter …"),
+    "engine_version": (TEXT, "as the source states it"),
+    "kernel_name": (TEXT, "kernel or backend as the source names it"),
+    "timing": (TEXT, "device: GPU time alone; host: the launch from the host is in it"),
+    "source": (TEXT, "which reader made the row"),
+    "latency_s": ("seconds", "median or mean time of one call, as the source reports"),
+}
+REQUIRED = ("family", "gpu", "latency_s")
+NUMBER_COLUMNS = tuple(name for name, (unit, _) in COLUMNS.items() if unit != TEXT)
+TEXT_COLUMNS = tuple(name for name, (unit, _) in COLUMNS.items() if unit == TEXT)
+EMPTY_NUMBERS = ["", "nan", "NaN", "NA", "null"]  # what a CSV may write where there is no number
+DEFAULT_TEXT = {"engine": "unknown", "engine_version": "", "kernel_name": "", "timing": "device", "source": ""}
+
+ARROW_SCHEMA = pa.schema(
+    [(n, pa.dictionary(pa.int32(), pa.string()) if u == TEXT else pa.float64()) for n, (u, _) in COLUMNS.items()]
+)
+
+
+def conform(frame: pd.DataFrame) -> pd.DataFrame:
+    """frame with exactly the schema's columns: absent ones empty, text as categories, numbers as float64."""
+    missing = [name for name in REQUIRED if name not in frame]
+    if missing:
+        raise InvalidTable(
+            f"the table has no column {', '.join(missing)}; a measurement table needs {', '.join(REQUIRED)} "
+            "and the shape columns of its families (see predictor.measurements.schema)."
+        )
+    out: dict[str, Any] = {}
+    for name, (unit, _) in COLUMNS.items():
+        if unit == TEXT:
+            values = frame[name] if name in frame else pd.Series(DEFAULT_TEXT.get(name, ""), index=frame.index)
+            if not isinstance(values.dtype, pd.CategoricalDtype):
+                values = values.astype("string").astype("category")
+            default = DEFAULT_TEXT.get(name, "")
+            if values.isna().any():
+                if default not in values.cat.categories:
+                    values = values.cat.add_categories([default])
+                values = values.fillna(default)
+            out[name] = values
+        else:
+            out[name] = _numbers(frame[name], name) if name in frame else np.nan
+    return pd.DataFrame(out, index=frame.index)
+
+
+def _numbers(values: pd.Series, name: str) -> pd.Series:
+    numbers = pd.to_numeric(values, errors="coerce").astype("float64")
+    wrong = numbers.isna() & values.notna()
+    if wrong.any():
+        row = wrong[wrong].index[0]
+        raise InvalidTable(f'row {row}, column {name} is "{values[row]}"; it must be a number ({COLUMNS[name][0]}).')
+    return numbers
+
+
+def write_table(frame: pd.DataFrame, path: Path | str) -> None:
+    """Write a measurement table as Parquet; the file appears whole or not at all."""
+    write_rows(conform(frame), path)
+
+
+def write_rows(
+    frame: pd.DataFrame,
+    path: Path | str,
+    extra: pd.DataFrame | None = None,
+    metadata: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """As write_table for a conformed table, with number columns beside the schema's and texts about the whole."""
+    table = pa.Table.from_pandas(frame, schema=ARROW_SCHEMA, preserve_index=False)
+    extra = pd.DataFrame() if extra is None else extra
+    for name in extra.columns:
+        table = table.append_column(name, pa.array(extra[name].to_numpy(dtype=np.float64), from_pandas=True))
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
+    with whole_file(Path(path)) as draft:
+        pq.write_table(table, draft, compression="zstd")
+
+
+def unmeasured(frame: pd.DataFrame) -> pd.DataFrame:
+    """As conform, for calls that may lack gpu and latency_s, which are then empty."""
+    absent: dict[str, Any] = {"gpu": "", "latency_s": np.nan}
+    return conform(frame.assign(**{name: empty for name, empty in absent.items() if name not in frame}))
+
+
+def read_table(path: Path | str, family: str | None = None) -> pd.DataFrame:
+    """Read a measurement table (Parquet or CSV), optionally one family of it."""
+    return conform(_read(path, family))
+
+
+def read_shapes(path: Path | str) -> pd.DataFrame:
+    """Read a table of calls, as read_table does, but see unmeasured."""
+    return unmeasured(_read(path))
+
+
+def _read(path: Path | str, family: str | None = None) -> pd.DataFrame:
+    path = Path(path)
+    if not path.exists():
+        raise InvalidTable(f"{path} does not exist; give a Parquet or CSV file of measurements.")
+    try:
+        if path.suffix.lower() == ".csv":
+            empty = {name: [""] for name in TEXT_COLUMNS} | dict.fromkeys(NUMBER_COLUMNS, EMPTY_NUMBERS)
+            texts = dict.fromkeys(TEXT_COLUMNS, str)
+            frame = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=empty)
+            frame = frame[frame["family"] == family] if family and "family" in frame else frame
+        else:
+            data = ds.dataset(path, format="parquet")
+            keep = ds.field("family") == family if family and "family" in data.schema.names else None
+            frame = data.to_table(filter=keep).to_pandas()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InvalidTable(f"{path} cannot be read ({str(error).splitlines()[0]}); write it again.") from error
+    return frame.reset_index(drop=True)
+
+
+def parse_table(content: bytes, name: str) -> pd.DataFrame:
+    """A measurement table from the bytes of a Parquet file."""
+    try:
+        return conform(pq.read_table(pa.BufferReader(content)).to_pandas())
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InvalidTable(f"{name} cannot be read ({str(error).splitlines()[0]}); write it again.") from error
+
+
+def op_type(family: str) -> type[Op]:
+    """The class of a family name; an unknown one raises."""
+    for candidate in FAMILIES:
+        if candidate.family == family:
+            return candidate
+    raise InvalidTable(f'family is "{family}"; it must be one of {", ".join(f.family for f in FAMILIES)}.')
+
+
+def groups(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], np.ndarray[Any, Any]]]:
+    """((family, phase, gpu), row positions) of a conformed table: the pieces that become one Op on one GPU."""
+    keys = ["family", "phase", "gpu"]
+    found: dict[Any, Any] = dict(frame.groupby(keys, observed=True, sort=True).indices)
+    for (family, phase, gpu), rows in found.items():
+        yield (str(family), str(phase), str(gpu)), np.asarray(rows)
+
+
+def op_of(frame: pd.DataFrame, family: str, phase: str = "") -> Op:
+    """The rows of one family (and phase) as one Op with a call per row; empty cells take the op's defaults."""
+    kind = op_type(family)
+    values: dict[str, Any] = {}
+    for field in fields(kind):
+        if field.name == "phase":
+            values["phase"] = phase
+            continue
+        default = None if field.default is MISSING else field.default
+        cells = frame[field.name]
+        if field.name in TEXT_FIELDS:
+            names = np.asarray(cells.astype(object))
+            values[field.name] = np.where(names == "", default, names) if default is not None else names
+        else:
+            numbers = cells.to_numpy(dtype=np.float64)
+            if default is not None:
+                numbers = np.where(np.isnan(numbers), default, numbers)
+            elif np.isnan(numbers).any():
+                row = frame.index[np.isnan(numbers)][0]
+                raise InvalidTable(f"row {row}, column {field.name} is empty; a {family} row needs it.")
+            values[field.name] = numbers
+    return kind(**values)

@@ -1,0 +1,119 @@
+"""What a GPU has room for: tokens of cache, requests, the longest context, the largest batch, the fewest GPUs.
+
+A run is said to have room where it runs out of memory in at most RISK of the cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from predictor.errors import PredictorError
+from predictor.hardware.gpu import Gpu
+from predictor.memory.closed_form import cache_room, kv_cache_bytes_per_token, memory, sequence_bytes
+from predictor.memory.training import training_memory
+from predictor.memory.uncertainty import Need
+from predictor.workloads.passes.training import Trainable, TrainingSetting
+from predictor.workloads.workload import Workload
+
+RISK = 0.1
+MOST_BATCH, MOST_GPUS = 2**16, 1024
+
+
+class Room(NamedTuple):
+    """Of serving. None where the model has no cache, or nothing that was tried has room.
+
+    max_kv_tokens: that the engine's cache holds, of all sequences on a GPU. max_concurrent_requests: of input_len +
+    output_len tokens each, over all replicas. max_context_len: tokens of each of `batch` sequences. max_batch: of
+    sequences as long as asked. min_n_gpus, min_tp: the fewest GPUs with room, sharing every layer.
+    """
+
+    max_kv_tokens: int | None
+    max_concurrent_requests: int | None
+    max_context_len: int | None
+    max_batch: int | None
+    min_n_gpus: int | None
+    min_tp: int | None
+
+
+class TrainingRoom(NamedTuple):
+    """Of training. max_micro_batch, max_seq_len: as asked otherwise. min_n_gpus: the fewest replicas under ZeRO 3."""
+
+    max_micro_batch: int | None
+    max_seq_len: int | None
+    min_n_gpus: int | None
+
+
+def has_room(need: Need) -> bool:
+    """Whether a run seldom enough runs out of memory."""
+    return need.p_oom <= RISK
+
+
+def room(workload: Workload, gpu: Gpu) -> Room:
+    """What `gpu` has room for, the workload as asked otherwise."""
+
+    def fits(**changes: Any) -> bool:
+        return has_room(memory(replace(workload, **changes), gpu))
+
+    length = workload.input_len + workload.output_len
+    tokens = requests = context = None
+    if workload.generates:
+        each, whole = kv_cache_bytes_per_token(workload), cache_room(workload, gpu)
+        tokens = int(whole // each) if each else None
+        groups = workload.dp * workload.attention_dp
+        sequence = sequence_bytes(workload, length)
+        requests = int(whole // sequence) * groups if sequence else None
+        most = workload.model.max_len - workload.output_len
+        prompt = largest(lambda size: fits(input_len=size), most)
+        context = prompt + workload.output_len if prompt else None
+    tp = fewest(lambda gpus: fits(tp=gpus))
+    rest = workload.layout.n_gpus // workload.tp
+    batch = largest(lambda size: fits(batch=size), min(MOST_BATCH, 2**31 // length))
+    return Room(tokens, requests, context, batch, tp * rest if tp else None, tp)
+
+
+def training_room(model: Trainable, gpu: Gpu, setting: TrainingSetting) -> TrainingRoom:
+    """What `gpu` has room for, the setting as asked otherwise."""
+
+    def fits(**changes: Any) -> bool:
+        return has_room(training_memory(model, gpu, replace(setting, **changes)))
+
+    longest = model.max_len if not getattr(model, "fixed_len", 0) else 0
+    replicas = fewest(lambda gpus: fits(dp=gpus, zero_stage=3 if gpus > 1 else setting.zero_stage))
+    return TrainingRoom(
+        largest(lambda size: fits(micro_batch=size), MOST_BATCH),
+        largest(lambda size: fits(seq_len=size), longest) if longest else None,
+        replicas * setting.tp * setting.pp if replicas else None,
+    )
+
+
+def largest(fits: Callable[[int], bool], most: int) -> int | None:
+    """The largest number up to `most` that fits; None where 1 does not. Less is taken to fit where more does."""
+    if most < 1 or not _allowed(fits, 1):
+        return None
+    low, high = 1, 2
+    while high <= most and _allowed(fits, high):
+        low, high = high, 2 * high
+    high = min(high, most + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _allowed(fits, middle) else (low, middle)
+    return low
+
+
+def fewest(fits: Callable[[int], bool]) -> int | None:
+    """The smallest power of two of GPUs that fits; None where none up to MOST_GPUS does, or can be split so."""
+    gpus = 1
+    while gpus <= MOST_GPUS:
+        if _allowed(fits, gpus):
+            return gpus
+        gpus *= 2
+    return None
+
+
+def _allowed(fits: Callable[[int], bool], number: int) -> bool:
+    try:
+        return fits(number)
+    except PredictorError:  # the model cannot be split so, or takes no such length
+        return False

@@ -1,0 +1,234 @@
+"""How much memory a run takes on each GPU: weights, KV cache, activations and what the runtime keeps.
+
+Sources of the constants stand beside them; the terms are those of vLLM's start-up profile (vllm/worker/worker.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from predictor.elementwise import added, greater, lesser
+from predictor.memory.uncertainty import ClosedForm, Need, doubted, shape_features, share, tokens_features
+from predictor.ops import Attention
+from predictor.ops.dtypes import act_bytes, out_bytes, weight_bytes
+from predictor.units import MIB
+from predictor.workloads import Workload
+from predictor.workloads.architectures.decoder import Decoder
+from predictor.workloads.engines import Engine, get_engine
+from predictor.workloads.passes.calls import Layout
+
+if TYPE_CHECKING:
+    from predictor.hardware.gpu import Gpu
+
+# Tokens that one forward pass takes; longer prefills run in chunks (max_num_batched_tokens of vLLM on an 80 GB GPU).
+MAX_BATCHED_TOKENS = 8192
+# CUDA context, cuBLAS and kernel images of one process: memory in use less memory reserved by PyTorch is 1.47 GB in the
+# median of 83 runs of optimum-benchmark on A100-SXM4-80GB; vLLM pull request 10511 logs 1.79 GiB on an 80 GB H100.
+CONTEXT_BYTES = 1.47e9
+# NCCL_BUFFSIZE is 4 MiB (NCCL user guide); up to 32 channels, ring and tree. That vLLM log shows 1.8 GiB more at tp=2.
+NCCL_BYTES = 32 * 2 * 4 * MIB
+# vLLM's own all-reduce: 8 MiB of data and 8 MiB of rank addresses (custom_all_reduce.py).
+ALL_REDUCE_BYTES = 16 * MIB
+# Of each operator of each captured CUDA graph: vLLM logs 0.13 GiB for 35 graphs of Qwen3-0.6B's 340 launches on an
+# 80 GB GPU (generative-computing/mellea pull request 416).
+GRAPH_NODE_BYTES = 12e3
+FP32_BYTES = 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory(Need):
+    """Bytes on each GPU at the end of the run, when the cache is fullest.
+
+    kv_cache_bytes_per_token: one more token of one sequence, in all layers, before any sliding window is full.
+    activations_bytes: peak in one forward pass, logits included. cuda_graphs_bytes: of the captured decode steps.
+    """
+
+    weights_bytes: float
+    kv_cache_bytes: float
+    kv_cache_bytes_per_token: float
+    activations_bytes: float
+    cuda_graphs_bytes: float
+
+
+# The fields that add up to total_bytes.
+KINDS = (
+    "weights_bytes",
+    "kv_cache_bytes",
+    "activations_bytes",
+    "cuda_graphs_bytes",
+    "runtime_bytes",
+    "fragmentation_bytes",
+    "correction_bytes",
+)
+
+
+def memory(workload: Workload, gpu: Gpu) -> Memory:
+    """Memory of a run on one of its tp GPUs.
+
+    >>> from predictor.hardware.gpu import get_gpu
+    >>> from predictor.workloads import get_model
+    >>> memory(Workload(model=get_model("Llama-3.1-8B")), get_gpu("H100-SXM-80GB")).kv_cache_bytes_per_token
+    131072.0
+    """
+    kinds, form = closed_form(workload)
+    return Memory(**kinds, kv_cache_bytes_per_token=kv_cache_bytes_per_token(workload), **doubted(form, gpu))
+
+
+def closed_form(workload: Workload) -> tuple[dict[str, float], ClosedForm]:
+    """Bytes by kind, and what the learned correction of PyTorch's allocations starts from."""
+    kinds = {
+        "weights_bytes": weights_bytes(workload),
+        "kv_cache_bytes": kv_cache_bytes(workload),
+        "activations_bytes": activations_bytes(workload),
+        "cuda_graphs_bytes": cuda_graphs_bytes(workload),
+    }
+    dynamic = added(kinds.values()) - kinds["weights_bytes"]
+    runtime = runtime_bytes(workload.layout.n_gpus // workload.dp)
+    peak = added(kinds.values())
+    if workload.engine != "torch":
+        return kinds, ClosedForm("serving", peak, dynamic, runtime, None)
+    seen = _features(workload, kinds) | tokens_features(_tokens(workload), dynamic, kinds["weights_bytes"])
+    return kinds, ClosedForm("inference", peak, dynamic, runtime, seen)
+
+
+def weights_bytes(workload: Workload) -> float:
+    """Weights on one GPU: matrices of layers and experts in their formats, all else in that of the activations.
+
+    Files of known size are dealt out as the counted weights are. In Transformers FP8 models whose head is the embedding
+    hold it twice (Qwen3's published peaks).
+    """
+    counted = _counted_bytes(workload)
+    if not workload.stored_bytes:
+        return counted
+    alone = dict.fromkeys(Layout._fields, 1)
+    return workload.stored_bytes * counted / _counted_bytes(replace(workload, **alone))  # type: ignore[arg-type]
+
+
+def _counted_bytes(workload: Workload) -> float:
+    model = workload.model
+    linear, experts, plain = model.elements(workload.layout)
+    if workload.engine == "torch" and getattr(model, "tied_embeddings", False) and workload.dtype.startswith("fp8"):
+        plain += model.vocab * model.hidden
+    expert_bytes = float(weight_bytes(workload.expert_dtype or workload.dtype))
+    matrices = linear * float(weight_bytes(workload.dtype)) + experts * expert_bytes
+    return matrices + plain * float(out_bytes(workload.act_dtype))
+
+
+def _quantised(workload: Workload) -> bool:
+    return float(weight_bytes(workload.dtype)) < float(out_bytes(workload.act_dtype))
+
+
+def kv_cache_bytes_per_token(workload: Workload) -> float:
+    """What one token of one sequence adds in all layers, on one GPU."""
+    return workload.model.cached(1, workload.layout) * float(weight_bytes(workload.cache_dtype))
+
+
+def kv_cache_bytes(workload: Workload) -> float:
+    """Cache of all sequences at their full length on one GPU, in whole blocks; a sliding-window layer keeps its window
+    only. An engine that gives every layer the same cache keeps all of it and needs more. Transformers keeps a whole
+    prompt until the first token follows (DynamicSlidingWindowLayer holds a view).
+    """
+    each = sequence_bytes(workload, workload.input_len + workload.output_len)
+    if workload.engine == "torch":
+        each = greater(each, kv_cache_bytes_per_token(workload) * workload.input_len)
+    return workload.local_batch * each
+
+
+def sequence_bytes(workload: Workload, length: int) -> float:
+    """Cache of one sequence of `length` tokens on one GPU, its state of fixed size included."""
+    block = workload.kv_block or get_engine(workload.engine).block_tokens
+    whole = -(-length // block) * block
+    cached = workload.model.cached(whole, workload.layout) * float(weight_bytes(workload.cache_dtype))
+    return cached + workload.model.state_bytes(workload.layout)
+
+
+def activations_bytes(workload: Workload) -> float:
+    """Peak of one forward pass: hidden state and residual, the widest sublayer, and the logits.
+
+    Serving engines take a long input in chunks, Transformers does not. Narrow formats add a quantised input. Logits of
+    every sequence: 16 bits as computed, 32 as sampled. PyTorch's attention in fp32 does not share key/value heads: with
+    grouped ones it holds the scores twice (aten, sdp_utils.cpp).
+    """
+    return _pass_bytes(workload, _tokens(workload), workload.local_batch) + _scores(workload)
+
+
+def _pass_bytes(workload: Workload, tokens: int, sequences: int) -> float:
+    """A forward pass over so many tokens of so many sequences."""
+    model, widest = workload.model, workload.model.widest(workload.layout)
+    if workload.engine == "torch" and isinstance(model, Decoder) and model.activation == "gelu_tanh":
+        widest += 2 * model.shard(workload.tp).inter  # eight kernels, of which four tensors are alive at once
+    element = float(out_bytes(workload.act_dtype))
+    layer = tokens * (2 * model.hidden + widest) * element
+    narrow = float(act_bytes(workload.dtype))
+    quantised = tokens * max(model.hidden, widest // 3) * narrow if narrow < element else 0.0
+    logits = sequences * model.vocab * (element + FP32_BYTES)
+    return layer + quantised + logits
+
+
+def _scores(workload: Workload) -> float:
+    """Scores of all sequences in one layer, where PyTorch holds them."""
+    if workload.engine != "torch" or workload.act_dtype != "fp32":
+        return 0.0
+    found = [call.op for call in workload.prefill_ops() if isinstance(call.op, Attention)]
+    heads = max((float(op.heads) for op in found if op.heads != op.kv_heads), default=0.0)
+    return 2 * FP32_BYTES * workload.local_batch * heads * float(workload.input_len) ** 2
+
+
+def _tokens(workload: Workload) -> int:
+    """Tokens of the largest forward pass."""
+    tokens = workload.local_batch * workload.input_len
+    chunked = workload.generates and workload.engine != "torch"
+    return lesser(tokens, MAX_BATCHED_TOKENS) if chunked else tokens
+
+
+def cuda_graphs_bytes(workload: Workload) -> float:
+    """Captured decode steps of all batch sizes."""
+    engine = get_engine(workload.engine)
+    if not (workload.generates and engine.graphs):
+        return 0.0
+    return engine.graph_batches * GRAPH_NODE_BYTES * sum(call.count for call in workload.launched()) / workload.pp
+
+
+def runtime_bytes(gpus: int) -> float:
+    """What the process holds before the model is loaded, with communication buffers where GPUs share the model."""
+    return CONTEXT_BYTES + (NCCL_BYTES + ALL_REDUCE_BYTES if gpus > 1 else 0.0)
+
+
+def cache_room(workload: Workload, gpu: Gpu, engine: Engine | None = None) -> float:
+    """Bytes of one GPU that the engine gives to the KV cache: its share of the memory less what all else takes.
+
+    At start it makes room for its largest step, whatever is asked of it later (vLLM: profile_run).
+    """
+    engine = engine or get_engine(workload.engine)
+    largest = _pass_bytes(workload, MAX_BATCHED_TOKENS, engine.max_sequences)
+    activations = (largest if engine.joins else activations_bytes(workload)) + cuda_graphs_bytes(workload)
+    weights = weights_bytes(workload)
+    runtime, whole = runtime_bytes(workload.layout.n_gpus // workload.dp), float(gpu.mem_bytes)
+    free = whole - weights - activations - runtime
+    rooms = {
+        "all": engine.memory_share * whole - weights - activations - runtime,
+        "static": min(engine.memory_share * whole - weights, free),
+        "free": engine.memory_share * free,
+    }
+    return max(rooms[engine.share_of], 0.0)
+
+
+def _features(workload: Workload, kinds: dict[str, float]) -> dict[str, float]:
+    """What the learned correction sees of a run but the number of tokens."""
+    model, calls = workload.model, workload.launched()
+    cached, passed = kv_cache_bytes_per_token(workload), _pass_bytes(workload, 1, 0)  # of one token
+    logits = workload.local_batch * model.vocab * FP32_BYTES * 1.5
+    return shape_features(calls, model.hidden, model.layers) | {
+        "training": 0.0,
+        "lora": 0.0,
+        "qlora": float(_quantised(workload)),
+        "width": float(workload.act_dtype in ("fp32", "tf32")),
+        "eager": 1.0,
+        "scores": float(_scores(workload) > 0),
+        "checkpointing": 0.0,
+        "logits_share": share(logits, kinds["activations_bytes"]),
+        "scores_share": share(cached, cached + passed),
+        "accumulates": 0.0,
+        "step_share": 0.0,
+    }

@@ -1,0 +1,335 @@
+"""Batch prediction jobs: a table of requests or operators in, the same with answers out, in parts that survive any end.
+
+A part is rows that follow each other. Its file appears whole, then its receipt; a job that is started again keeps the
+parts whose file still matches the receipt. A manifest tells what the job was begun with.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import shutil
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import feather
+
+from predictor.boosters import is_light, load_xgboost, released_roots
+from predictor.errors import InvalidRequest
+from predictor.estimators.bundle import MANIFEST as BUNDLE_MANIFEST, Bundle, load_bundle
+from predictor.estimators.operators import UNSEEN
+from predictor.files import sha256_of, whole_file
+from predictor.prediction.jobs.backends import LOKY, Place, place_of, spread
+from predictor.prediction.jobs.storage import Source, copy_out, joined, output_of, source_of, write
+from predictor.prediction.jobs.sweep import Grid
+from predictor.prediction.op_tables import OP_ROWS, answer_ops
+from predictor.prediction.rows import ROWS, answer_columns, answered
+
+MANIFEST = "manifest.json"
+KINDS_SHOWN = 60  # characters of an error that make it the same kind as another
+
+
+def _answer_requests(table: pa.Table, bundle: Bundle) -> pa.Table:
+    return answered(table, answer_columns(table.to_pylist(), bundle))
+
+
+class Kind(NamedTuple):
+    """What the rows of a table are. rows_per_part: some seconds of work, some MB of memory."""
+
+    answer: Callable[[pa.Table, Bundle], pa.Table]
+    rows_per_part: int
+
+
+REQUESTS, OPERATORS = "requests", "operators"
+KINDS: Mapping[str, Kind] = {REQUESTS: Kind(_answer_requests, ROWS), OPERATORS: Kind(answer_ops, OP_ROWS)}
+
+
+class Part(NamedTuple):
+    """What became of one part. rows: asked; failed: with an error; unseen: answers for GPUs that nobody measured.
+
+    dropped: "unfit" or "invalid" → how many rows were left out of the file; kinds: kind of error → its rows;
+    damaged: it was there and is made anew, because it is not what its receipt says.
+    """
+
+    number: int
+    rows: int
+    failed: int
+    unseen: int
+    kinds: dict[str, int]
+    dropped: dict[str, int]
+    sha256: str
+    kept: bool = False
+    damaged: bool = False
+
+
+@dataclass(slots=True)
+class Summary:
+    """What became of a job. kept: parts that an earlier run had finished; kinds: how often each kind of error came;
+    dropped: why rows are not in the output, and how many; damaged: parts that had to be made anew; total: rows that
+    there are, None where the input does not say; made: rows of this run; folder: of the parts, where they are copied to
+    a URL in the end."""
+
+    rows: int = 0
+    failed: int = 0
+    unseen: int = 0
+    parts: int = 0
+    kept: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    damaged: int = 0
+    made: int = 0
+    total: int | None = None
+    folder: Path | None = None
+
+    def add(self, part: Part) -> None:
+        """Count a part."""
+        self.rows, self.failed, self.unseen = (
+            self.rows + part.rows,
+            self.failed + part.failed,
+            self.unseen + part.unseen,
+        )
+        self.parts, self.kept = self.parts + 1, self.kept + part.kept
+        self.damaged, self.made = self.damaged + part.damaged, self.made + (0 if part.kept else part.rows)
+        self.kinds.update(part.kinds)
+        self.dropped.update(part.dropped)
+
+
+class Job(NamedTuple):
+    """A job as a worker sees it.
+
+    folder: of the parts. version: of this package where the job was started. drop: answers that are left out, "unfit"
+    or "invalid". light: its processes do nothing else, and need no scikit-learn.
+    """
+
+    folder: Path
+    bundle: str
+    strict: bool
+    version: str = ""
+    kind: str = REQUESTS
+    drop: tuple[str, ...] = ()
+    light: bool = False
+
+
+def run(
+    source: str | Grid,
+    out: str | Path,
+    *,
+    bundle: str = "",
+    strict: bool = False,
+    n_jobs: int = 0,
+    rows_per_part: int = 0,
+    kind: str = REQUESTS,
+    backend: str = LOKY,
+    scheduler: str = "",
+    address: str = "",
+    seen: Callable[[Summary], None] = lambda summary: None,
+) -> Summary:
+    """Answers every row of `source` (a Parquet or CSV file, a folder of them, an fsspec URL, a sweep) in `out`.
+
+    out: a .parquet or .csv, or a folder of parts, or an fsspec URL of either, to which the answers are copied in the
+    end from a folder of the working directory. A row that cannot be answered says why in `error`; with strict the
+    first such row ends the job with InvalidRequest. n_jobs: processes, 0: one for each core. rows_per_part: 0: as many
+    as suit the kind. kind: what a row is, a request or an operator call. backend: what the processes are, loky, dask
+    or ray; scheduler, address: of a cluster of Dask or Ray, otherwise one is started here. seen: called first and after
+    each part. Started again, it goes on; with another bundle, version, kind or input it is refused.
+    """
+    place = place_of(backend, n_jobs, scheduler, address)
+    rows_per_part = rows_per_part or KINDS[kind].rows_per_part
+    found, output = source_of(source) if isinstance(source, str) else source, output_of(out)
+    folder, opened = output.folder, load_bundle(bundle)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _begin(folder, _identity(found, str(opened.path), rows_per_part) | {"kind": kind})
+        summary = Summary(total=found.rows, folder=folder if output.url else None)
+        seen(summary)
+        light = place.backend == LOKY and is_light()
+        job = Job(folder.absolute(), _bundle_name(opened), strict, version("gpu-predictor"), kind, found.drop, light)
+        for part in _parts(found, job, place, rows_per_part):
+            summary.add(part)
+            seen(summary)
+        parts = [folder / _name(number) for number in range(summary.parts)]
+        if output.file:
+            joined(parts, output.file)
+        if output.url:
+            copy_out(output, parts)
+        if output.file or output.url:
+            shutil.rmtree(folder)
+    except OSError as error:
+        where = error.filename or folder
+        raise InvalidRequest(
+            f"{where} cannot be used ({error.strerror or error}); finished parts are kept: mend that and start again."
+        ) from None
+    return summary
+
+
+def _identity(source: Source | Grid, bundle: str, rows_per_part: int) -> dict[str, Any]:
+    """What must be the same for a job to go on."""
+    content = (Path(bundle) / BUNDLE_MANIFEST).read_bytes()
+    return {
+        "version": version("gpu-predictor"),
+        "bundle": Path(bundle).name,
+        "bundle_sha256": hashlib.sha256(content).hexdigest(),
+        "input": [list(file) for file in source.identity],
+        "rows_per_part": rows_per_part,
+    }
+
+
+def _begin(folder: Path, identity: dict[str, Any]) -> None:
+    """Write the manifest, or compare it with that of a job that was begun here; raises where they differ."""
+    file = folder / MANIFEST
+    _remove_drafts(folder)  # of a run that was killed
+    if not file.exists():
+        if strange := next((each.name for each in folder.iterdir() if not each.name.startswith(".")), ""):
+            raise InvalidRequest(f"{folder} holds {strange} and no {MANIFEST}; give an empty folder.")
+        _write_json(file, identity)
+        return
+    try:
+        begun = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        raise InvalidRequest(f"{file} is broken; remove {folder} and start anew.") from None
+    for name, value in identity.items():
+        if not isinstance(begun, dict) or begun.get(name) != value:
+            was = begun.get(name) if isinstance(begun, dict) else None
+            raise InvalidRequest(
+                f"{folder} was begun with another {name} ({str(was)[:80]}, now {str(value)[:80]}); "
+                "give another --out, or remove it."
+            )
+
+
+def _parts(source: Source | Grid, job: Job, place: Place, rows: int) -> Iterator[Part]:
+    """Every part in order of being done: those there already, and those that workers make."""
+    tasks = enumerate(source.chunks(rows))
+    if place.is_here:
+        yield from (_part(job, number, table) for number, table in tasks)
+        return
+    kept: list[Part] = []
+    try:
+        for part in spread(_waiting_part, _calls(job, tasks, kept), place):
+            _waiting(job, part.number).unlink(missing_ok=True)
+            yield from _taken(kept)
+            yield part
+        yield from _taken(kept)
+    finally:
+        _remove_drafts(job.folder)  # of workers that were killed, and of parts that nobody will make
+
+
+def _waiting(job: Job, number: int) -> Path:
+    return job.folder / f".{_name(number)}.rows"
+
+
+def _calls(job: Job, tasks: Iterable[tuple[int, pa.Table]], kept: list[Part]) -> Iterator[tuple[Job, int, int]]:
+    """The parts that workers have to make; those that an earlier run finished are put into `kept`."""
+    for number, table in tasks:
+        if (part := _receipt(job.folder / _name(number), number, table.num_rows)) is not None:
+            kept.append(part)
+        else:
+            yield _written(job, number, table)
+
+
+def _taken(parts: list[Part]) -> Iterator[Part]:
+    while parts:
+        yield parts.pop(0)
+
+
+def _written(job: Job, number: int, table: pa.Table) -> tuple[Job, int, int]:
+    """A part as a task of paths, which costs nothing to send or to send again: its rows wait in a file."""
+    feather.write_feather(table, _waiting(job, number), compression="uncompressed")
+    return job, number, table.num_rows
+
+
+def _waiting_part(job: Job, number: int, rows: int) -> Part:
+    """Make one part on whatever machine; a second time it is kept."""
+    if job.light:
+        load_xgboost()
+    if not job.folder.is_dir():
+        raise InvalidRequest(f"{socket.gethostname()} does not see {job.folder}; give an --out that all workers share.")
+    if (own := version("gpu-predictor")) != job.version:
+        raise InvalidRequest(f"{socket.gethostname()} has gpu-predictor {own}; install {job.version} on all workers.")
+    if (kept := _receipt(job.folder / _name(number), number, rows)) is not None:
+        return kept
+    return _part(job, number, feather.read_table(_waiting(job, number), memory_map=False))
+
+
+def _part(job: Job, number: int, table: pa.Table) -> Part:
+    """Make one part, or keep the one that is there and whole."""
+    file = job.folder / _name(number)
+    if (kept := _receipt(file, number, table.num_rows)) is not None:
+        return kept
+    damaged = file.with_suffix(".json").exists()
+    gc.disable()  # nothing here makes circles, and collecting would take a tenth of the time
+    try:
+        found = KINDS[job.kind].answer(table, load_bundle(job.bundle))
+    finally:
+        gc.enable()
+    kinds = _kinds(found)
+    found, dropped = _without(found, job.drop)
+    failed = pc.is_valid(found["error"])
+    if job.strict and pc.any(failed).as_py():
+        at = pc.index(failed, True).as_py()
+        raise InvalidRequest(f"row {at + 1} of part {number}: {found['error'][at]}")
+    write(found, file)
+    part = Part(
+        number=number,
+        rows=table.num_rows,
+        failed=pc.sum(failed).as_py() or 0,
+        unseen=pc.sum(pc.equal(found["basis"], UNSEEN)).as_py() or 0,
+        kinds=kinds,
+        dropped=dropped,
+        sha256=sha256_of(file),
+    )
+    _write_json(file.with_suffix(".json"), part._asdict())
+    return part._replace(damaged=damaged)
+
+
+def _kinds(table: pa.Table) -> dict[str, int]:
+    """How often each kind of error came."""
+    said = pc.utf8_slice_codeunits(table["error"].drop_null(), 0, KINDS_SHOWN)
+    return {kind["values"]: kind["counts"] for kind in pc.value_counts(said).to_pylist()}
+
+
+def _without(table: pa.Table, drop: tuple[str, ...]) -> tuple[pa.Table, dict[str, int]]:
+    """The answers that are not left out, and how many are."""
+    dropped = {}
+    for reason in drop:
+        bad = pc.is_valid(table["error"]) if reason == "invalid" else pc.equal(table["fits"], False)
+        kept = table.filter(pc.invert(pc.fill_null(bad, False)))
+        dropped[reason], table = table.num_rows - kept.num_rows, kept
+    return table, dropped
+
+
+def _receipt(file: Path, number: int, rows: int) -> Part | None:
+    """The finished part, where its file is there and still what the receipt says."""
+    try:
+        part = Part(**json.loads(file.with_suffix(".json").read_text(encoding="utf-8")))
+        whole = part.number == number and part.rows == rows and part.sha256 == sha256_of(file)
+    except (OSError, ValueError, TypeError):
+        return None
+    return part._replace(kept=True) if whole else None
+
+
+def _bundle_name(bundle: Bundle) -> str:
+    """The id of a released bundle, which other machines have elsewhere; the folder of any other."""
+    released = bundle.path.parent in [root.resolve() for root in released_roots()]
+    return bundle.path.name if released else str(bundle.path)
+
+
+def _remove_drafts(folder: Path) -> None:
+    for draft in folder.glob(".*.*"):
+        draft.unlink(missing_ok=True)
+
+
+def _name(number: int) -> str:
+    return f"part-{number:06}.parquet"
+
+
+def _write_json(file: Path, content: Any) -> None:
+    with whole_file(file) as draft:
+        draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

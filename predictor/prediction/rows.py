@@ -1,0 +1,140 @@
+"""Many requests at once: those that differ in batch and lengths only are answered as columns, by equal arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from predictor.errors import InvalidRequest, PredictorError
+from predictor.estimators.bundle import Bundle
+from predictor.latency.report import Report
+from predictor.latency.steps import lines_of
+from predictor.latency.training import TrainingReport
+from predictor.prediction.single import Prepared, Understood, prepared, served, trained, understood
+from predictor.workloads.request import RESULTS, TEXTS, Request
+from predictor.workloads.requested import served_workload
+from predictor.workloads.workload import SIZES, Workload
+
+Cells = dict[str, np.ndarray[Any, Any]]  # result → (n_rows,) values, None where there is none
+
+ROWS = 5000  # requests that are answered together: a second of work, some MB of memory
+FEWEST = 4  # requests that are worth a column
+ALIKE = tuple(name for name in Workload.__dataclass_fields__ if name not in (*SIZES, "model"))
+
+
+class _Served(NamedTuple):
+    """A request to serve, and the number of its row."""
+
+    row: int
+    asked: Understood
+    workload: Workload
+    note: str
+
+
+def answer_row(row: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:
+    """The row with the columns of RESULTS after its own, which come back unchanged and in order.
+
+    What cannot be answered is said in `error`, and the other results are None. A column that already has the name of a
+    result raises InvalidRequest.
+    """
+    return next(answer_rows([row], bundle))
+
+
+def answer_rows(rows: Sequence[Mapping[str, Any]], bundle: Bundle) -> Iterator[dict[str, Any]]:
+    """`answer_row` of many, in order."""
+    found = answer_columns(rows, bundle)
+    for row, *cells in zip(rows, *found.values(), strict=True):
+        yield {**row, **dict(zip(found, cells, strict=True))}
+
+
+def answer_columns(rows: Sequence[Mapping[str, Any]], bundle: Bundle) -> dict[str, list[Any]]:
+    """The columns of RESULTS of many rows, each as if it were alone, to the bit."""
+    if rows and (clash := [name for name in RESULTS if name in rows[0]]):
+        raise InvalidRequest(f"the table already has a column {clash[0]}, which is a result; rename it.")
+    cells = {name: np.full(len(rows), None, dtype=object) for name in RESULTS}
+    to_serve = []
+    for number, row in enumerate(rows):
+        found = _attempt(_begun, number, row, bundle)
+        if isinstance(found, _Served):
+            to_serve.append(found)
+        else:
+            _fill(cells, [number], found)
+    left = _settle(cells, _units(to_serve), bundle)
+    _settle(cells, [[each] for each in left], bundle)
+    return {name: column.tolist() for name, column in cells.items()}
+
+
+def _begun(number: int, row: Mapping[str, Any], bundle: Bundle) -> _Served | TrainingReport:
+    """What a row asks to serve; of training the report, for which each row is predicted on its own."""
+    asked = understood(Request.of(row), bundle, None, None)
+    if asked.request.phase == "train":
+        return trained(asked)
+    return _Served(number, asked, *served_workload(asked.request, asked.model, asked.gpu))
+
+
+def _units(to_serve: Sequence[_Served]) -> list[list[_Served]]:
+    """Rows that may be one column together, all others one by one."""
+    alike: dict[tuple[Any, ...], list[_Served]] = {}
+    for each in to_serve:
+        work, asked = each.workload, each.asked
+        apart = (each.row,) if asked.request.scheduling == "continuous" or not work.in_columns else ()
+        settings = (getattr(work, name) for name in ALIKE)
+        alike.setdefault((id(work.model), id(asked.gpu), asked.price_usd, *settings, *apart), []).append(each)
+    found: list[list[_Served]] = []
+    for members in alike.values():
+        found += [members] if len(members) >= FEWEST else [[each] for each in members]
+    return found
+
+
+def _settle(cells: Cells, units: Sequence[Sequence[_Served]], bundle: Bundle) -> list[_Served]:
+    """Fill in the answers of all; the members of columns that have none come back, to be asked one by one."""
+    left: list[_Served] = []
+    for members, answer in zip(units, _answers(units, bundle), strict=True):
+        if isinstance(answer, PredictorError) and len(members) > 1:
+            left += members
+        else:
+            _fill(cells, [each.row for each in members], answer)
+    return left
+
+
+def _answers(units: Sequence[Sequence[_Served]], bundle: Bundle) -> Iterator[Report | PredictorError]:
+    """The report of each unit, or the error that it ends with; all their operators are predicted together."""
+    begun = [_attempt(_prepared, members) for members in units]
+    lines = iter(lines_of([each.steps for each in begun if isinstance(each, Prepared)], bundle))
+    for each in begun:
+        said = next(lines) if isinstance(each, Prepared) else each
+        yield said if isinstance(said, PredictorError) else _attempt(served, each, said)
+
+
+def _prepared(members: Sequence[_Served]) -> Prepared:
+    first = members[0]
+    column = Workload.column([each.workload for each in members]) if len(members) > 1 else first.workload
+    return prepared(first.asked, column, first.note)
+
+
+def _fill(cells: Cells, rows: Sequence[int], answer: Report | TrainingReport | PredictorError) -> None:
+    """Write an answer into its rows."""
+    told = {"error": str(answer)} if isinstance(answer, PredictorError) else answer.to_dict()
+    for name, column in cells.items():
+        if name in told:
+            column[rows] = told[name]
+
+
+def _attempt(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What the function returns, or the error that names what is wrong with a row."""
+    try:
+        return function(*arguments)
+    except PredictorError as error:
+        return error
+
+
+def answered(table: pa.Table, results: Mapping[str, Sequence[Any]]) -> pa.Table:
+    """The table with the columns of RESULTS after its own."""
+    for name in RESULTS:
+        kind = pa.string() if name in TEXTS else pa.bool_() if name == "fits" else pa.float64()
+        table = table.append_column(name, pa.array(results[name], kind))
+    return table

@@ -1,0 +1,63 @@
+"""What readers of layered configs share: a family of model types, and parts of a layer as configs spell them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from predictor.errors import InvalidSpec
+from predictor.workloads.architectures.feed_forward import Experts, FeedForward
+from predictor.workloads.architectures.mixers import GroupedAttention
+from predictor.workloads.architectures.sparse_mixers import Mixer
+from predictor.workloads.configs.fields import Fields, show
+
+GQA: Mapping[str, Any] = {"head_dim": None, "tie_word_embeddings": False}
+LATENT: Mapping[str, Any] = {"tie_word_embeddings": False}
+
+
+class Family(NamedTuple):
+    """defaults: of the configuration class. mixers, feed_forwards: of each layer, in order."""
+
+    defaults: Mapping[str, Any]
+    mixers: Callable[[Fields, int], Sequence[Mixer | None]]
+    feed_forwards: Callable[[Fields, int], Sequence[FeedForward | None]]
+    norms: int = 2
+
+
+def grouped(fields: Fields, kv_heads_key: str = "num_key_value_heads", **options: Any) -> GroupedAttention:
+    """Grouped-query attention as most configs spell it; options: what this one states otherwise."""
+    heads, hidden = fields.size("num_attention_heads"), fields.size("hidden_size")
+    head_dim = fields.size("head_dim", none_is=hidden // heads)
+    bias = bool(fields.config.get("attention_bias", fields.defaults.get("attention_bias", False)))
+    found: dict[str, Any] = {
+        "heads": heads,
+        "kv_heads": fields.size(kv_heads_key, none_is=heads),
+        "head_dim": head_dim,
+        "qkv_bias": bias,
+        "o_bias": bias,
+        "rotary_dim": fields.rotary_dim(head_dim),
+    }
+    return GroupedAttention(**(found | options))
+
+
+def by_type(fields: Fields, layers: int, kinds: Mapping[str, Mixer], key: str = "layer_types") -> list[Mixer]:
+    """The mixer of each layer by the list `key`."""
+    types = fields.get(key)
+    if not isinstance(types, list) or len(types) != layers or not all(each in kinds for each in types):
+        raise InvalidSpec(
+            f"{key} in config.json is {show(types)}; it must list {' or '.join(kinds)} for each of the {layers} layers."
+        )
+    return [kinds[each] for each in types]
+
+
+def marks(fields: Fields, key: str, layers: int) -> list[int]:
+    """0 or 1 for each layer."""
+    found = fields.get(key)
+    if not isinstance(found, list) or len(found) != layers or not all(each in (0, 1) for each in found):
+        raise InvalidSpec(f"{key} in config.json is {show(found)}; it must be 0 or 1 for each of the {layers} layers.")
+    return found
+
+
+def experts_of(fields: Fields, experts: str, inter: str, topk: str = "num_experts_per_tok", **options: Any) -> Experts:
+    """Experts; `experts`, `inter` and `topk` are the keys that say how many, how wide and how many of a token."""
+    return Experts(experts=fields.size(experts), topk=fields.size(topk), inter=fields.size(inter), **options)

@@ -1,0 +1,347 @@
+"""What training runs: how a model is trained, and the ops and messages of one optimizer step on one GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import NamedTuple, Protocol
+
+from predictor.errors import InvalidRequest
+from predictor.ops import Attention, Collective, Gemm, Pointwise
+from predictor.values import whole_number
+from predictor.workloads.passes.backward import (
+    DEQUANTISE_BYTES,
+    FLASH_SLOWDOWN,
+    OUTSIDE_LAYERS,
+    SEPARATE_TRAFFIC,
+    Adapters,
+    backward,
+    recomputed,
+    training_forward,
+    weights,
+)
+from predictor.workloads.passes.calls import WIDE_DTYPES, Layout, OpCall, Step
+
+# Bytes of one fused optimizer step for each parameter that learns: fp32 gradient read, fp32 weight and moments read and
+# written (8-bit moments: 4 bytes in all; Adafactor: no moments, the update written and read once more). PyTorch's
+# unfused AdamW ("foreach") writes and reads a square root and passes over the weights once more.
+OPTIMIZER_BYTES: Mapping[str, float] = {
+    "adamw": 28.0,
+    "adamw_foreach": 52.0,
+    "adamw_8bit": 16.0,
+    "sgd": 12.0,
+    "sgd_momentum": 20.0,
+    "adafactor": 24.0,
+}
+FOUR_BIT_BYTES = 0.6  # a frozen 4-bit weight with its scales
+NARROW_COPY_BYTES = 2.0  # the 16-bit weights, written
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "method": ("full", "lora", "qlora"),
+    "optimizer": tuple(OPTIMIZER_BYTES),
+    "checkpointing": ("none", "selective", "full"),
+    "lora_targets": ("all", "qkv", "qv"),
+    "quantization": tuple(DEQUANTISE_BYTES),
+    "dtype": ("bf16", "fp16", "fp32", "fp8"),
+    "reduce_dtype": ("bf16", "fp16", "fp32"),
+    "kernels": tuple(SEPARATE_TRAFFIC),
+    "attention": tuple(FLASH_SLOWDOWN),
+    "precision": ("mixed", "amp", "pure"),
+    "offload": ("none", "optimizer", "parameters"),
+}
+COUNTS = ("micro_batch", "grad_accum", "seq_len", "lora_rank", "tp", "pp", "dp", "gpus_per_node", "loss_chunks")
+# llm-foundry's clusters: 1600 Gbps between nodes (scripts/train/benchmarking/README.md); 8 NICs of 200 Gbps are usual.
+NODE_LINK_BYTES_PER_S = 200e9
+ROWS, COLUMNS = 16384, 4096  # parameters are stepped as tables of this shape, larger than any cache
+
+
+class Trainable(Protocol):
+    """What training needs of a model."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+
+    @property
+    def hidden(self) -> int:
+        """Model width."""
+
+    @property
+    def layers(self) -> int:
+        """Repeated layers."""
+
+    @property
+    def max_len(self) -> int:
+        """Tokens of the longest sequence."""
+
+    def check(self, layout: Layout) -> None:
+        """Raises InvalidRequest where the model cannot be split so."""
+
+    def forward_ops(self, step: Step) -> tuple[OpCall, ...]:
+        """The ops of one forward pass on one GPU."""
+
+    def elements(self, layout: Layout) -> tuple[float, float, float]:
+        """Parameters on one GPU: of linear layers, of experts, of all else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSetting:
+    """How a model is trained; checked on creation (InvalidRequest).
+
+    method: "full", "lora" (low-rank adapters beside frozen 16-bit weights) or "qlora" (beside 4-bit ones).
+    micro_batch: sequences of seq_len tokens per GPU and pass; grad_accum: passes per optimizer step.
+    checkpointing: "full" recomputes every layer in the backward pass, "selective" its attention, "none" nothing.
+    zero_stage: what dp GPUs share out: 0 nothing, 1 optimizer state, 2 gradients too, 3 weights too (FSDP FULL_SHARD).
+    lora_targets: which linear layers get adapters; train_embeddings: embedding and head learn beside them.
+    quantization: of frozen weights under "qlora": "nf4" widens by one kernel, "gptq" by separate ones.
+    dtype: of the arithmetic; reduce_dtype: of the gradients on the wire. tp, pp, dp: GPUs per layer, stages, replicas.
+    gpus_per_node; node_link_bytes_per_s: of all links of a node together, per direction.
+    kernels: of norms, rotations, gates, adapters and the loss: "fused" by a compiler, "library" with one kernel for a
+    norm and one for a rotation, "eager" as written in PyTorch. attention: which FlashAttention, PyTorch's own ("sdpa",
+    the same kernel), or "eager" with the scores in memory.
+    prefetch: ZeRO 3 fetches weights a layer ahead (FSDP); without, module by module when needed, and everything waits
+    (DeepSpeed, whose trace of modules checkpointing and adapters break).
+    precision: of 16-bit training. "mixed": weights and gradients in 16 bits, master weights and moments in fp32
+    (DeepSpeed, Megatron); "amp": all that in fp32, and 16-bit copies of the weights for the arithmetic (autocast);
+    "pure": all in 16 bits.
+    sequence_parallel: what tensor parallelism leaves whole, such as norms, is split over the tokens.
+    offload: what lives in the host's memory: nothing, "optimizer" state and step (ZeRO-Offload), "parameters" too.
+    loss_chunks: parts in which logits and loss are computed.
+    early_stop: recomputation leaves out the projection that ends a layer, as PyTorch does from 2.1 on.
+    """
+
+    method: str = "full"
+    optimizer: str = "adamw"
+    micro_batch: int = 1
+    grad_accum: int = 1
+    seq_len: int = 2048
+    checkpointing: str = "none"
+    zero_stage: int = 0
+    lora_rank: int = 16
+    lora_targets: str = "all"
+    train_embeddings: bool = False
+    quantization: str = "nf4"
+    dtype: str = "bf16"
+    reduce_dtype: str = "bf16"
+    tp: int = 1
+    pp: int = 1
+    dp: int = 1
+    gpus_per_node: int = 8
+    node_link_bytes_per_s: float = NODE_LINK_BYTES_PER_S
+    kernels: str = "fused"
+    attention: str = "flash2"
+    early_stop: bool = True
+    prefetch: bool = True
+    precision: str = "mixed"
+    loss_chunks: int = 1
+    sequence_parallel: bool = False
+    offload: str = "none"
+
+    def __post_init__(self) -> None:
+        for name in COUNTS:
+            object.__setattr__(self, name, whole_number(name, getattr(self, name)))
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InvalidRequest(f'{name} is "{getattr(self, name)}"; it must be one of {", ".join(choices)}.')
+        if type(self.zero_stage) is not int or not 0 <= self.zero_stage <= 3:
+            raise InvalidRequest(f"zero_stage is {self.zero_stage}; it must be 0, 1, 2 or 3 (3 is FSDP FULL_SHARD).")
+        if not self.node_link_bytes_per_s > 0:
+            raise InvalidRequest(
+                f"node_link_bytes_per_s is {self.node_link_bytes_per_s}; it must be above 0: 200e9 is 1600 Gbps."
+            )
+        if self.tp > self.gpus_per_node:
+            raise InvalidRequest(
+                f"tp is {self.tp}; it must be at most the {self.gpus_per_node} GPUs of a node. Lower tp or raise pp."
+            )
+
+    @property
+    def n_gpus(self) -> int:
+        """GPUs that train together."""
+        return self.tp * self.pp * self.dp
+
+    @property
+    def micro_tokens(self) -> int:
+        """Tokens of one pass of one replica."""
+        return self.micro_batch * self.seq_len
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of one optimizer step over all replicas."""
+        return self.micro_tokens * self.grad_accum * self.dp
+
+    @property
+    def adapters(self) -> Adapters:
+        """Which weights learn, and beside what."""
+        if self.method == "full":
+            return Adapters(kernels=self.kernels)
+        frozen = self.quantization if self.method == "qlora" else ""
+        return Adapters(self.lora_rank, self.lora_targets, self.train_embeddings, frozen, self.kernels)
+
+
+class TrainingCalls(NamedTuple):
+    """The ops of one optimizer step on one GPU of the slowest pipeline stage; counts are per step, fractions too.
+
+    communication: between replicas and stages; what tensor parallelism sends is part of forward and backward. A
+    Collective of more GPUs than a node has crosses nodes.
+    """
+
+    forward: tuple[OpCall, ...]
+    backward: tuple[OpCall, ...]
+    optimizer: tuple[OpCall, ...]
+    communication: tuple[OpCall, ...]
+
+
+class Parameters(NamedTuple):
+    """Matrix elements on one GPU before sharing among replicas: layer: of all its layers, table: embedding and head.
+
+    learned_layer, learned_table: those with a gradient, adapters included.
+    """
+
+    layer: float
+    table: float
+    learned_layer: float
+    learned_table: float
+
+
+def training_calls(model: Trainable, setting: TrainingSetting) -> TrainingCalls:
+    """What one GPU runs and sends in one optimizer step. Raises InvalidRequest where the model cannot be split so."""
+    served = training_step_ops(model, setting)
+    forward = training_forward(served, setting.micro_tokens, setting.adapters, setting.attention)
+    forward = [_staged(call, setting.pp) for call in forward]
+    again = recomputed(forward, setting.checkpointing, setting.early_stop)
+    gradients = backward(forward, setting.adapters)
+    owned = parameters(model, forward, setting.adapters)
+    return TrainingCalls(
+        _repeated(forward, setting.grad_accum),
+        _repeated([*again, *gradients], setting.grad_accum),
+        _optimizer(owned, setting),
+        tuple(_communication(model, owned, setting)),
+    )
+
+
+def training_step_ops(model: Trainable, setting: TrainingSetting) -> tuple[OpCall, ...]:
+    """The ops of one forward pass as a serving engine runs them, all stages. Raises InvalidRequest where the model
+    cannot be split so."""
+    if model.layers % setting.pp:
+        fit = ", ".join(str(pp) for pp in range(1, model.layers + 1) if model.layers % pp == 0)
+        raise InvalidRequest(
+            f"pp is {setting.pp}; it must divide the {model.layers} layers of {model.name}; use one of {fit}."
+        )
+    if setting.seq_len > model.max_len:
+        raise InvalidRequest(f"seq_len is {setting.seq_len}; {model.name} takes at most {model.max_len}. Shorten it.")
+    model.check(Layout(setting.tp, setting.pp, setting.dp))
+    return model.forward_ops(_step(setting))
+
+
+def parameters(model: Trainable, forward: Sequence[OpCall], adapters: Adapters) -> Parameters:
+    """Matrix elements on one GPU, from the ops of its forward pass; an untied embedding is as large as the head.
+
+    Learned positions are a table that only the model knows the size of.
+    """
+    tables = 1.0 if getattr(model, "tied_embeddings", False) else 2.0
+    sums = dict.fromkeys(Parameters._fields, 0.0)
+    for call in forward:
+        where, size = "layer", weights(call) * call.count
+        if call.name in OUTSIDE_LAYERS:
+            where, size = "table", size * (tables if call.name == "lm_head" else 1.0)
+        if call.name == "position_embedding":
+            size = float(getattr(model, "position_parameters", 0))
+        if not call.name.startswith("lora_"):
+            sums[where] += size
+        if call.name.startswith("lora_") or adapters.trains(call):
+            sums[f"learned_{where}"] += size
+    return Parameters(**sums)
+
+
+def model_flops_per_token(model: Trainable, seq_len: int) -> float:
+    """FLOPs that MFU counts: 6 for every weight a token is multiplied with, and attention as if every token saw all.
+
+    12 · layers · heads · head_dim · seq_len for attention, as llm-foundry and PaLM (arXiv:2204.02311, appendix B) count
+    it: without the causal half, recomputation or adapters. The weights are those of GEMMs and routed experts.
+    """
+    flops = 0.0
+    for call in model.forward_ops(Step("prefill", 1, seq_len, seq_len, "bf16", "bf16", "bf16", 1)):
+        if call.name == "lm_head" and isinstance(call.op, Gemm):
+            flops += 2.0 * seq_len * float(call.op.n * call.op.k)
+        elif isinstance(call.op, Attention):
+            flops += float(replace(call.op, causal=0.0).flops()) * call.count
+        elif not isinstance(call.op, Pointwise | Collective):
+            flops += float(call.op.flops()) * call.count
+    return 3.0 * flops / seq_len
+
+
+def _step(setting: TrainingSetting) -> Step:
+    passed = setting.dtype if setting.dtype in WIDE_DTYPES else "bf16"
+    length = setting.seq_len
+    return Step("prefill", setting.micro_batch, length, length, setting.dtype, passed, passed, setting.tp)
+
+
+def _staged(call: OpCall, pp: int) -> OpCall:
+    """Layers are dealt to the stages; the slowest also holds the embedding or the head: here both."""
+    return call if call.name in OUTSIDE_LAYERS else OpCall(call.name, call.op, call.count / pp)
+
+
+def _repeated(calls: Sequence[OpCall], times: int) -> tuple[OpCall, ...]:
+    return tuple(OpCall(call.name, call.op, call.count * times) for call in calls)
+
+
+def _optimizer(owned: Parameters, setting: TrainingSetting) -> tuple[OpCall, ...]:
+    """Gradients added up over micro-batches, then the step, as calls of the element-wise addition by their bytes."""
+    learned = owned.learned_layer + owned.learned_table
+    stepped = learned / (setting.dp if setting.zero_stage else 1)
+    narrow = 0.0 if setting.dtype == "fp32" else NARROW_COPY_BYTES
+    calls = [_sweep("optimizer_step", stepped, OPTIMIZER_BYTES[setting.optimizer] + narrow)]
+    if setting.grad_accum > 1:
+        kept = learned / (setting.dp if setting.zero_stage > 1 else 1)
+        calls.append(_sweep("grad_add", kept, 12.0 * (setting.grad_accum - 1)))
+    return tuple(calls)
+
+
+def _sweep(name: str, elements: float, bytes_each: float) -> OpCall:
+    rows = min(max(ceil(elements / COLUMNS), 1), ROWS)
+    table = Pointwise(kind="add", rows=rows, cols=COLUMNS, dtype="fp32")
+    return OpCall(name, table, max(elements / (ROWS * COLUMNS), 1.0) * bytes_each / 12.0)
+
+
+def _communication(model: Trainable, owned: Parameters, setting: TrainingSetting) -> list[OpCall]:
+    """Messages of one step between replicas and between stages, layer by layer, embedding and head as one more unit.
+
+    ZeRO 0 all-reduces gradients once; 1 and 2 reduce-scatter them (2 in every pass) and all-gather the new weights; 3
+    all-gathers weights before the forward and the backward of every pass and reduce-scatters gradients after it
+    (Rajbhandari et al., ZeRO, arXiv:1910.02054, 7).
+    """
+    calls, passes = list[OpCall](), setting.grad_accum
+    if setting.pp > 1:
+        message = setting.micro_tokens * model.hidden * (4.0 if setting.dtype == "fp32" else 2.0)
+        hop = Collective(kind="send_recv", message_bytes=message, n_gpus=2)
+        calls.append(OpCall("stage_send_recv", hop, 2.0 * passes))
+    if setting.dp == 1:
+        return calls
+    held = FOUR_BIT_BYTES if setting.method == "qlora" else 4.0 if setting.dtype == "fp32" else 2.0
+    sent = 4.0 if setting.reduce_dtype == "fp32" else 2.0
+    layers = model.layers // setting.pp
+    gathers = (
+        (owned.layer / layers * held, layers),
+        (owned.table * min(held, 2.0) if held < 1 else owned.table * held, 1),
+    )
+    reduces = ((owned.learned_layer / layers * sent, layers), (owned.learned_table * sent, 1))
+    learned = ((owned.learned_layer / layers * max(held, 2.0), layers), (owned.learned_table * max(held, 2.0), 1))
+    plan = {
+        0: (("grad_all_reduce", "all_reduce", reduces, 1),),
+        1: (("grad_reduce_scatter", "reduce_scatter", reduces, 1), ("weight_all_gather", "all_gather", learned, 1)),
+        2: (
+            ("grad_reduce_scatter", "reduce_scatter", reduces, passes),
+            ("weight_all_gather", "all_gather", learned, 1),
+        ),
+        3: (
+            ("forward_all_gather", "all_gather", gathers, passes),
+            ("backward_all_gather", "all_gather", gathers, passes),
+            ("grad_reduce_scatter", "reduce_scatter", reduces, passes),
+        ),
+    }
+    for name, kind, units, times in plan[setting.zero_stage]:
+        for message, count in units:
+            if message >= 1:
+                op = Collective(kind=kind, message_bytes=float(ceil(message)), n_gpus=setting.dp)
+                calls.append(OpCall(name, op, float(count * times)))
+    return calls

@@ -1,0 +1,223 @@
+"""One request: the columns that the command line, Python and batch jobs share, each defined here once.
+
+A row of a table becomes a Request; an empty cell is the default. What a column may hold, and what is wrong with a
+cell, is said here; what a model or a GPU cannot do is said where it is known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from difflib import get_close_matches
+from functools import cache
+from typing import Any
+
+from predictor.errors import InvalidRequest
+from predictor.values import show, whole_number
+
+PHASES = ("serve", "train")
+SCHEDULINGS = ("static", "continuous")
+METHODS = ("full", "lora", "qlora")
+OPTIMIZERS = ("adamw", "adamw_foreach", "adamw_8bit", "sgd", "sgd_momentum", "adafactor")
+CHECKPOINTINGS = ("none", "selective", "full")
+PRECISIONS = ("mixed", "amp", "pure")
+ATTENTIONS = ("flash2", "sdpa", "triton", "eager")
+KERNELS = ("fused", "library", "eager")
+TARGETS = ("all", "qkv", "qv")
+OFFLOADS = ("none", "optimizer", "parameters")
+
+# What every answer has, in this order; an answer of the other phase leaves its cells empty.
+RESULTS = (
+    *(f"{name}{end}" for name in ("ttft_s", "tpot_s", "e2e_s", "step_s") for end in ("", "_low", "_high")),
+    "tokens_per_s",
+    "tokens_per_s_per_gpu",
+    "mfu",
+    "memory_bytes",
+    "memory_bytes_low",
+    "memory_bytes_high",
+    "p_oom",
+    "fits",
+    "usd_per_mtok",
+    "limiter",
+    "basis",
+    "bundle",
+    "error",
+)
+
+
+def _column(default: Any, text: str, choices: tuple[str, ...] = (), least: float = 1) -> Any:
+    return field(default=default, metadata={"help": text, "choices": choices, "least": least})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A question: fields are the columns of a request table, checked on creation (InvalidRequest)."""
+
+    model: str = field(metadata={"help": "Model name, hub id, or path of a config.json.", "choices": (), "least": 1})
+    gpu: str = field(
+        metadata={"help": "GPU name, MIG slice (H100:3g.40gb) or a .toml file.", "choices": (), "least": 1}
+    )
+    n_gpus: int = _column(0, "GPUs in all; by default tp * attention_dp * pp * dp. Alone it sets tp.", least=0)
+    engine: str = _column("", "vllm, vllm-v0 (before 0.8), sglang, trtllm or torch; vllm to serve and torch to train.")
+    phase: str = _column("serve", "serve or train.", PHASES)
+    scheduling: str = _column("", "static: all start together. continuous: as requests come.", SCHEDULINGS)
+    batch: int = _column(1, "Sequences that run together, over all replicas.")
+    request_rate: float = _column(0.0, "Requests per second; 0 keeps `batch` of them running.", least=0)
+    input_len: int = _column(1024, "Prompt tokens per sequence.")
+    output_len: int = _column(128, "Generated tokens per sequence.")
+    image_size: int = _column(0, "Pixels of each side of an image; by default those trained on.", least=0)
+    weights: str = _column("", "File or folder of the weights (.safetensors, its index, .gguf), for their exact size.")
+    dtype: str = _column("", "Number format of the linear layers; by default that of the weights.")
+    kv_dtype: str = _column("", "Number format of the KV cache; by default that of activations.")
+    kv_block: int = _column(0, "Tokens of a block of the KV cache; by default the engine's.", least=0)
+    tp: int = _column(0, "GPUs that share each layer; by default 1.", least=0)
+    pp: int = _column(1, "Stages of layers.")
+    dp: int = _column(1, "Replicas of the whole model.")
+    ep: int = _column(1, "Shares of the experts among the tp * attention_dp GPUs.")
+    attention_dp: int = _column(1, "Groups of tp GPUs that attend to sequences of their own.")
+    prefix_cache_hit_rate: float = _column(0.0, "Share of each prompt that is cached already; continuous.", least=0)
+    draft_tokens: int = _column(0, "Tokens that a draft model proposes per step; continuous.", least=0)
+    acceptance: float = _column(0.0, "Probability that a proposed token is right.", least=0)
+    usd_per_hour: float = _column(0.0, "Price of one GPU for an hour; 0 takes the catalogue's.", least=0)
+    method: str = _column("full", "full, lora or qlora.", METHODS)
+    optimizer: str = _column("adamw", ", ".join(OPTIMIZERS) + ".", OPTIMIZERS)
+    micro_batch: int = _column(1, "Sequences of one forward and backward pass, per replica.")
+    grad_accum: int = _column(1, "Passes between optimizer steps.")
+    seq_len: int = _column(2048, "Tokens per training sequence.")
+    checkpointing: str = _column("none", "Activations computed again: none, selective or full.", CHECKPOINTINGS)
+    zero_stage: int = _column(0, "What replicas shard: 0 nothing to 3 all (FSDP).", least=0)
+    lora_rank: int = _column(16, "Rank of LoRA adapters.")
+    lora_targets: str = _column("all", "Linear layers with adapters: all, qkv or qv.", TARGETS)
+    precision: str = _column(
+        "mixed", "16-bit training: mixed (fp32 master weights), amp (autocast) or pure.", PRECISIONS
+    )
+    attention: str = _column("flash2", "Attention in training: flash2, sdpa, triton or eager.", ATTENTIONS)
+    kernels: str = _column("", "fused, library or eager; by default memory is that of eager, time of fused.", KERNELS)
+    loss_chunks: int = _column(1, "Parts in which training takes logits and loss.")
+    sequence_parallel: int = _column(0, "1: tp GPUs split the tokens outside attention and feed-forward.", least=0)
+    offload: str = _column("none", "What the host's memory holds: none, optimizer or parameters.", OFFLOADS)
+    train_tokens: float = _column(0.0, "Tokens to train on in all; adds train_s to the answer.", least=0)
+
+    def __post_init__(self) -> None:
+        """Checks every column by itself, then fills in those that follow from others."""
+        for column in columns():
+            if (value := getattr(self, column.name)) is not column.default:
+                object.__setattr__(self, column.name, _checked(column, value))
+        for name, most in (("zero_stage", 3), ("sequence_parallel", 1)):
+            if (given := getattr(self, name)) > most:
+                raise InvalidRequest(f"{name} is {given}; it must be from 0 to {most}.")
+        for name in ("prefix_cache_hit_rate", "acceptance"):
+            if (share := getattr(self, name)) > 1:
+                raise InvalidRequest(f"{name} is {share:g}; it must lie between 0 and 1.")
+        if not self.engine:
+            object.__setattr__(self, "engine", "torch" if self.phase == "train" else "vllm")
+        if not self.scheduling:
+            object.__setattr__(self, "scheduling", "continuous" if self.request_rate else "static")
+        self._check_static()
+        self._fill_layout()
+
+    def _check_static(self) -> None:
+        """What only a scheduler under load knows cannot be asked of a static batch."""
+        if self.scheduling == "static" and (self.prefix_cache_hit_rate or self.draft_tokens):
+            name = "draft_tokens" if self.draft_tokens else "prefix_cache_hit_rate"
+            raise InvalidRequest(
+                f"{name} is {getattr(self, name):g}; a static batch has none. Set scheduling to continuous."
+            )
+        if self.request_rate and self.scheduling == "static":
+            raise InvalidRequest(
+                f"request_rate is {self.request_rate:g}; a static batch has none. Set scheduling to continuous."
+            )
+
+    def _fill_layout(self) -> None:
+        others = self.pp * self.dp * self.attention_dp
+        if not self.tp:
+            alone = self.n_gpus and others == 1
+            object.__setattr__(self, "tp", self.n_gpus if alone else 1)
+        product = self.tp * others
+        if self.n_gpus and self.n_gpus != product:
+            raise InvalidRequest(
+                f"n_gpus is {self.n_gpus}; tp * attention_dp * pp * dp is {product}. Make them equal or drop one."
+            )
+        object.__setattr__(self, "n_gpus", product)
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Request:
+        """The request of a row; columns that are not a request's are left alone, empty cells take the default.
+
+        >>> Request.of({"id": 7, "model": "Llama-3.1-8B", "gpu": "H100", "batch": "8", "tp": None}).batch
+        8
+        """
+        cells = {c.name: row[c.name] for c in columns() if c.name in row and not is_empty(row[c.name])}
+        for column in columns():
+            if column.default is MISSING and column.name not in cells:
+                raise InvalidRequest(f"{column.name} is empty; {column.metadata['help']}")
+        return cls(**cells)
+
+
+@cache
+def columns() -> tuple[Field[Any], ...]:
+    """The columns of a request table, in order, as dataclass fields with help, choices and least in their metadata."""
+    return fields(Request)
+
+
+def check_names(names: Mapping[str, Any]) -> None:
+    """Raises InvalidRequest for a setting that is no column."""
+    known = [column.name for column in columns()]
+    for name in names:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            raise InvalidRequest(
+                f"there is no setting {name}; {f'did you mean {close[0]}?' if close else 'see Request.'}"
+            )
+
+
+def check_cell(name: str, value: Any) -> None:
+    """Raises InvalidRequest for what a column may not hold, whatever the others do."""
+    _checked(next(column for column in columns() if column.name == name), value)
+
+
+def is_empty(cell: Any) -> bool:
+    """Whether a cell of a table says nothing."""
+    return (
+        cell is None or (isinstance(cell, float) and math.isnan(cell)) or (isinstance(cell, str) and not cell.strip())
+    )
+
+
+def _checked(column: Field[Any], value: Any) -> Any:
+    name, default = column.name, column.default
+    if name in ("model", "gpu"):
+        return value
+    if isinstance(default, str):
+        text = value.strip() if isinstance(value, str) else value
+        choices = column.metadata["choices"]
+        if not isinstance(text, str) or (choices and text != default and text not in choices):
+            raise InvalidRequest(
+                f"{name} is {show(value)}; it must be one of {', '.join(choices) or 'the known names'}."
+            )
+        return text
+    if isinstance(value, str):
+        value = _number(name, value)
+    if isinstance(default, float):
+        return _rate(name, value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if value == 0 and column.metadata["least"] == 0 and not isinstance(value, bool):
+        return 0
+    return whole_number(name, value)
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidRequest(f"{name} is {show(text)}; it must be a number.") from None
+
+
+def _rate(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e18:
+        raise InvalidRequest(f"{name} is {show(value)}; it must be a number of at least 0.")
+    return float(value)
+
+
+TEXTS = frozenset({"limiter", "basis", "bundle", "error"})

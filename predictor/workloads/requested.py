@@ -1,0 +1,56 @@
+"""From a request to the workload or the training setting that it asks for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from predictor.hardware.gpu import Gpu
+from predictor.workloads.models import Model
+from predictor.workloads.passes.calls import Layout
+from predictor.workloads.passes.training import TrainingSetting
+from predictor.workloads.request import Request
+from predictor.workloads.weights.files import stored_weights
+from predictor.workloads.workload import Workload
+
+
+def as_run_on(workload: Workload, gpu: Gpu) -> Workload:
+    """The workload in the formats that engines choose on a GPU.
+
+    Blackwell multiplies MXFP4 experts with MXFP8 activations, for which it has an instruction (TensorRT-LLM's default
+    for gpt-oss; vLLM's in InferenceX's benchmarks); older parts widen them to 16 bits.
+    """
+    if workload.expert_dtype != "mxfp4_wo" or gpu.generation != "Blackwell":
+        return workload
+    return replace(workload, expert_dtype="mxfp4_mxfp8")
+
+
+def served_workload(request: Request, model: Model, gpu: Gpu) -> tuple[Workload, str]:
+    """What the request runs on the GPU, and what to say of it; weights of a file have the size of that file."""
+    names = ("batch", "input_len", "output_len", "dtype", "kv_dtype", "kv_block", "engine", *Layout._fields)
+    file = request.weights or (request.model if request.model.endswith(".gguf") else "")
+    stored = stored_weights(file).total_bytes if file else 0.0
+    asked = Workload(model=model, stored_bytes=stored, **{name: getattr(request, name) for name in names})
+    workload = as_run_on(asked, gpu)
+    if not request.dtype and workload.dtype == "bf16" and "bf16" not in gpu.peak_flop_per_s:
+        return replace(workload, dtype="fp16"), f"{gpu.name} has no bf16; fp16 is taken."
+    return workload, ""
+
+
+TRAINING_COLUMNS = (
+    *("method", "optimizer", "micro_batch", "grad_accum", "seq_len", "checkpointing", "zero_stage", "lora_rank"),
+    *("lora_targets", "precision", "attention", "loss_chunks", "offload", "tp", "pp", "dp"),
+)
+
+
+def training_setting(request: Request, model: Model) -> TrainingSetting:
+    """How the request trains the model."""
+    settings = {name: getattr(request, name) for name in TRAINING_COLUMNS}
+    settings["seq_len"] = getattr(model, "fixed_len", 0) or request.seq_len
+    settings["sequence_parallel"] = bool(request.sequence_parallel)
+    settings["kernels"] = request.kernels or "fused"
+    return TrainingSetting(**settings, dtype=request.dtype or model.dtype)
+
+
+def kept_setting(request: Request, setting: TrainingSetting) -> TrainingSetting:
+    """The setting whose memory is told: eager kernels keep most, and most training runs have them."""
+    return setting if request.kernels else replace(setting, kernels="eager")
