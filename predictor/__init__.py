@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         Pointwise as Pointwise,
     )
     from predictor.prediction.frames import predict_frame as predict_frame
-    from predictor.prediction.single import answer as answer, predict as predict
+    from predictor.prediction.single import answer as answer, predict as predict, predict_training as predict_training
     from predictor.workloads.models import get_model as get_model, models as models
     from predictor.workloads.request import Request as Request
     from predictor.workloads.torch.network import Network as Network, from_torch as from_torch
@@ -57,7 +57,7 @@ __getattr__, __dir__, __all__ = attach(
         "learning.regressor": ["RooflineRegressor"],
         "ops": ["Attention", "Collective", "Conv", "Gemm", "Mla", "Moe", "Pointwise"],
         "prediction.frames": ["predict_frame"],
-        "prediction.single": ["answer", "predict"],
+        "prediction.single": ["answer", "predict", "predict_training"],
         "workloads.models": ["get_model", "models"],
         "workloads.request": ["Request"],
         "workloads.torch.network": ["Network", "from_torch"],

@@ -10,7 +10,7 @@ from predictor.memory.capacity import RISK, fewest, has_room, largest, room, tra
 from predictor.memory.closed_form import memory
 from predictor.memory.training import training_memory
 from predictor.prediction.advice import fixes
-from predictor.prediction.single import answer
+from predictor.prediction.single import answer, resolve
 from predictor.workloads import Workload, get_model
 from predictor.workloads.passes.training import TrainingSetting
 from predictor.workloads.request import Request
@@ -67,10 +67,9 @@ def test_room_to_train() -> None:
 
 
 def advised(**asked: Any) -> Any:
-    request = Request(**asked)
-    model, gpu, bundle = get_model(request.model), get_gpu(request.gpu), load_bundle()
-    found = answer(request, bundle, model, gpu)
-    return found, fixes(found, request, model, gpu, bundle)
+    resolved, bundle = resolve(Request(**asked)), load_bundle()
+    report = answer(resolved, bundle)
+    return report, fixes(report, resolved, bundle)
 
 
 def test_advice_needs_less_and_tells_what_it_costs() -> None:

@@ -12,8 +12,8 @@ from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.estimators.features import Setting
 from predictor.estimators.operators import predict_op
 from predictor.hardware.gpu import Gpu, catalogue, get_gpu
-from predictor.latency.static_batch import composed, report
-from predictor.latency.steps import Asked, lines_of
+from predictor.latency.static_batch import composed, report, static_times
+from predictor.latency.steps import Steps, op_lines_of_many
 from predictor.ops import Attention, Collective, Gemm, Mla, Moe, Op, Pointwise
 from predictor.prediction.single import predict
 from predictor.workloads import Workload, get_model
@@ -243,6 +243,7 @@ def test_many_are_predicted_as_one_is() -> None:
         for i in range(24)
     ]
     bundle = load_bundle()
-    many = lines_of([Asked(phases(job), gpu, job.engine) for job, gpu in jobs], bundle)
+    many = op_lines_of_many([Steps(phases(job), gpu, job.engine) for job, gpu in jobs], bundle)
     for (job, gpu), lines in zip(jobs, many, strict=True):
-        assert composed(job, gpu, bundle, lines).to_dict() == report(job, gpu, bundle).to_dict()
+        times = static_times(job, gpu, bundle, lines)
+        assert composed(job, gpu, bundle, lines, times).to_dict() == report(job, gpu, bundle).to_dict()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from inspect import Parameter, signature
 from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from predictor import answer, load_bundle, predict
+from predictor import answer, get_model, load_bundle, predict, predict_training
 from predictor.errors import InvalidRequest, PredictorError
 from predictor.estimators.bundle import Bundle
 from predictor.prediction.rows import answer_row
@@ -150,3 +151,34 @@ def test_training_answers_in_the_same_columns() -> None:
     assert 0 < found["mfu"] < 1
     whole = answer(Request.of(row)).to_dict()
     assert whole["train_s"] == pytest.approx(1e9 / found["tokens_per_s"])
+
+
+@pytest.mark.parametrize("function", [predict, predict_training])
+def test_keywords_are_the_columns_of_a_request(function: Any) -> None:
+    """With their types and defaults, so that an editor completes them."""
+    columns_of = {column.name: column for column in columns()}
+    own = ("model", "gpu", "bundle", "others")
+    keywords = {name: p for name, p in signature(function).parameters.items() if name not in own}
+    assert all(p.kind is Parameter.KEYWORD_ONLY for p in keywords.values())
+    assert {name: (p.annotation, p.default) for name, p in keywords.items()} == {
+        name: (columns_of[name].type, columns_of[name].default) for name in keywords
+    }
+
+
+def test_every_column_is_a_keyword_of_one_of_them() -> None:
+    keywords = {name for function in (predict, predict_training) for name in signature(function).parameters}
+    assert {column.name for column in columns()} - keywords == {"phase"}
+
+
+def test_training_by_the_spelling_of_before() -> None:
+    with pytest.warns(DeprecationWarning, match="predict_training"):
+        old = predict("Qwen2.5-0.5B", "A100", phase="train", method="lora", micro_batch=2)
+    now = predict_training("Qwen2.5-0.5B", "A100", method="lora", micro_batch=2)
+    assert old.to_dict() == now.to_dict()
+    with pytest.warns(DeprecationWarning, match="resolve"):
+        assert answer(now.request, "", get_model("Qwen2.5-0.5B"), now.gpu).step_s == now.step_s
+
+
+def test_a_setting_of_training_is_none_of_serving() -> None:
+    with pytest.raises(InvalidRequest, match=r"method is a setting of training\. Use predict_training\(\)\."):
+        predict("Qwen2.5-0.5B", "A100", method="lora")

@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 from predictor.errors import InvalidRequest
 from predictor.hardware.gpu import get_gpu
 from predictor.memory.training import kinds, training_memory
-from predictor.prediction.single import predict
+from predictor.prediction.single import predict_training
 from predictor.workloads import get_model
 from predictor.workloads.passes.training import TrainingSetting
 
@@ -121,7 +121,7 @@ def test_more_tokens_never_need_less(batch: int, length: int, more: int) -> None
 
 
 def test_an_answer_to_training_says_whether_it_fits() -> None:
-    small, large = (predict("Llama-3.1-8B", "A100", phase="train", method=m).to_dict() for m in ("qlora", "full"))
+    small, large = (predict_training("Llama-3.1-8B", "A100", method=m).to_dict() for m in ("qlora", "full"))
     assert (small["fits"], large["fits"]) == (True, False)
     assert large["memory_bytes"] == pytest.approx(sum(large[kind] for kind in kinds()) - large["reused_bytes"])
     assert small["p_oom"] < 0.1 < 0.9 < large["p_oom"] and large["peak_phase"] in ("forward", "backward", "step")

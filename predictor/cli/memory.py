@@ -65,21 +65,20 @@ def _memory(
     if mode not in MODES:
         raise InvalidRequest(f'mode is "{mode}"; it must be one of {", ".join(MODES)}.')
     from predictor.estimators.bundle import load_bundle
-    from predictor.hardware.gpu import resolve_gpu
     from predictor.prediction.advice import fixes
-    from predictor.prediction.single import answer, room_of
+    from predictor.prediction.single import answer, resolve, room_of
     from predictor.workloads.models import get_model
 
     settings |= {"phase": "serve"} if mode == "inference" else {"phase": "train", "method": mode}
-    known, asked = get_model(model), [Request(model=model, gpu=name, **settings) for name in gpu]
-    gpus = [resolve_gpu(name)[0] for name in gpu]
+    network = get_model(model)
+    requests = [resolve(Request(model=model, gpu=name, **settings), network) for name in gpu]
     opened = load_bundle(bundle)
     load_xgboost()
     rows = []
-    for request, card in zip(asked, gpus, strict=True):
-        found = answer(request, opened, known, card)
-        rooms = room_of(request, known, card)._asdict()
-        helping = [] if _safe(found) else fixes(found, request, known, card, opened)
+    for resolved in requests:
+        found = answer(resolved, opened)
+        rooms = room_of(resolved)._asdict()
+        helping = [] if _safe(found) else fixes(found, resolved, opened)
         if json:
             rows.append(_row(found, mode) | rooms | {"fixes": [fix.row() for fix in helping]})
             continue

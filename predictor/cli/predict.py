@@ -49,20 +49,18 @@ def _predict(
 ) -> None:
     """Latency, throughput and memory of a model on GPUs."""
     from predictor.estimators.bundle import load_bundle
-    from predictor.hardware.gpu import resolve_gpu
-    from predictor.prediction.single import answer
+    from predictor.prediction.single import answer, resolve
     from predictor.workloads.models import get_model
 
-    found = get_model(model)
-    requests = [Request(model=model, gpu=name, **settings) for name in gpu]
-    for name in gpu:
-        resolve_gpu(name)  # a wrong name fails here, before the estimators load
+    network = get_model(model)
+    # A wrong name fails here, before the estimators load.
+    requests = [resolve(Request(model=model, gpu=name, **settings), network) for name in gpu]
     opened = load_bundle(bundle)
     load_xgboost()
-    reports = [answer(request, opened, found) for request in requests]
+    reports = [answer(request, opened) for request in requests]
     before = opened.uncalibrated()
     earlier = [
-        answer(request, before, found) if report.gpu.name in opened.calibrated else None
+        answer(request, before) if report.gpu.name in opened.calibrated else None
         for request, report in zip(requests, reports, strict=True)
     ]
     if json:

@@ -6,6 +6,7 @@ A workload whose sizes are columns gives a report of columns, by the same arithm
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from predictor.elementwise import chosen
 from predictor.estimators.bundle import Bundle
@@ -15,9 +16,18 @@ from predictor.latency.report import Interval, OpLine, Report
 from predictor.latency.steps import basis_of, doubts_of, limiter_of, mean_over, op_lines, step
 from predictor.memory.closed_form import memory
 from predictor.workloads.engines import Engine, get_engine
-from predictor.workloads.workload import Workload, _decode_lengths, phases
+from predictor.workloads.workload import Workload, decode_lengths, phases
 
 HOST_DOUBT = 0.25  # share by which the host times of another server may differ
+
+
+class Times(NamedTuple):
+    """Seconds and tokens per second of a batch, over all GPUs: numbers, or columns of (n_requests,)."""
+
+    ttft_s: Interval
+    tpot_s: Interval
+    e2e_s: Interval
+    tokens_per_s: Interval
 
 
 def report(
@@ -29,49 +39,49 @@ def report(
     What does not generate has one pass, whose time is TTFT and E2E; its tokens are those of the input.
     """
     lines = op_lines(phases(workload), gpu, workload.engine, bundle)
-    return composed(workload, gpu, bundle, lines, notes, engine)
+    return composed(workload, gpu, bundle, lines, static_times(workload, gpu, bundle, lines, engine), notes=notes)
 
 
-def composed(
-    workload: Workload,
-    gpu: Gpu,
-    bundle: Bundle,
-    lines: Sequence[list[OpLine]],
-    notes: tuple[str, ...] = (),
-    engine: Engine | None = None,
-) -> Report:
-    """The report of a workload whose `phases` have these lines."""
-    points = _decode_lengths(workload)
+def static_times(
+    workload: Workload, gpu: Gpu, bundle: Bundle, lines: Sequence[list[OpLine]], engine: Engine | None = None
+) -> Times:
+    """The times of a batch whose sequences start together; lines: of the workload's `phases`."""
     prefill, *decodes = lines
     ttft, tpots = _filled(step(prefill, gpu, bundle), workload.pp), [step(lines, gpu, bundle) for lines in decodes]
-    tpot = Interval(*(mean_over(points, [t[i] for t in tpots]) for i in range(3)))
+    tpot = Interval(*(mean_over(decode_lengths(workload), [t[i] for t in tpots]) for i in range(3)))
     ttft, tpot = with_host(workload, engine or get_engine(workload.engine).beside(gpu.generation), ttft, tpot)
     if not workload.generates:
         tpot = Interval(0.0, 0.0, 0.0)
     e2e = Interval(*(ttft[i] + (workload.output_len - 1) * tpot[i] for i in range(3)))
     tokens = workload.batch * (workload.output_len if workload.generates else workload.input_len)
+    return Times(ttft, tpot, e2e, Interval(tokens / e2e.value, tokens / e2e.high, tokens / e2e.low))
+
+
+def composed(
+    workload: Workload, gpu: Gpu, bundle: Bundle, lines: Sequence[list[OpLine]], times: Times, **more: Any
+) -> Report:
+    """The report of a workload whose `phases` have these lines and whose batch takes these times.
+
+    more: other fields of Report; notes come before those on what nobody measured.
+    """
+    prefill, *decodes = lines
     middle = decodes[len(decodes) // 2] if decodes else []
     limiter = limiter_of(prefill)
     if middle:
         limiter = chosen(workload.output_len > 1, limiter_of(middle), limiter)
-    basis = basis_of([line.basis for line in prefill + middle])
     near, doubts = doubts_of(prefill + middle, gpu, bundle)
     return Report(
         workload=workload,
         gpu=gpu,
-        price_usd=usd_per_hour(gpu),
-        ttft_s=ttft,
-        tpot_s=tpot,
-        e2e_s=e2e,
-        tokens_per_s=Interval(tokens / e2e.value, tokens / e2e.high, tokens / e2e.low),
+        **times._asdict(),
         memory=memory(workload, gpu),
         limiter=limiter,
-        basis=basis,
+        basis=basis_of([line.basis for line in prefill + middle]),
         nearest_gpu=near,
         bundle=bundle.id,
         level=bundle.level,
-        notes=(*notes, *doubts),
         ops=tuple(prefill + middle),
+        **{"price_usd": usd_per_hour(gpu), **more, "notes": (*more.get("notes", ()), *doubts)},
     )
 
 
@@ -88,6 +98,6 @@ def with_host(workload: Workload, engine: Engine, ttft: Interval, tpot: Interval
     )
 
 
-def _filled(each: Interval, stages: int) -> Interval:
-    """Time until the last of `stages` parts of a batch has passed as many stages, each part taking `each` alone."""
-    return Interval(*(end * (2 * stages - 1) / stages for end in each))
+def _filled(part: Interval, stages: int) -> Interval:
+    """Time until the last of `stages` parts of a batch has passed as many stages, one taking `part` alone."""
+    return Interval(*(end * (2 * stages - 1) / stages for end in part))

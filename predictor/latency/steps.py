@@ -1,4 +1,9 @@
-"""The operators of steps as lines: each is predicted with all others of its GPU, engine and estimator as one column."""
+"""Steps: their operators as lines, each predicted with all others of its GPU, engine and estimator as one column, and
+the sums of such lines.
+
+Sums are never below their bound, and the errors of their parts correlate as on held-out GPUs. Times are seconds, each a
+number or a column of (n_requests,).
+"""
 
 from __future__ import annotations
 
@@ -39,33 +44,45 @@ STOOD_IN = frozenset({("trtllm", "gemm", "fp8"), ("trtllm", "gemm", "nvfp4"), ("
 HOST_TIMED = frozenset({("gemm", "fp32"), ("conv", "fp32")})
 
 
-def op_lines(steps: Sequence[Phase], gpu: Gpu, engine: str, bundle: Bundle) -> list[list[OpLine]]:
-    """The lines of each (phase, calls), in order."""
-    (found,) = lines_of([Asked(steps, gpu, engine)], bundle)
-    if isinstance(found, PredictorError):
-        raise found
-    return found
-
-
-class Asked(NamedTuple):
+class Steps(NamedTuple):
     """Steps on a GPU, as an engine runs them; their ops are single calls, or columns of one length."""
 
-    steps: Sequence[Phase]
+    phases: Sequence[Phase]
     gpu: Gpu
     engine: str
 
 
-class _Gathered:
+def op_lines(phases: Sequence[Phase], gpu: Gpu, engine: str, bundle: Bundle) -> list[list[OpLine]]:
+    """The lines of each (phase, calls), in order."""
+    (lines,) = op_lines_of_many([Steps(phases, gpu, engine)], bundle)
+    if isinstance(lines, PredictorError):
+        raise lines
+    return lines
+
+
+def op_lines_of_many(many: Sequence[Steps], bundle: Bundle) -> list[list[list[OpLine]] | PredictorError]:
+    """For each of many, the lines of its phases, or why its GPU cannot run one of them.
+
+    Equal ops of one GPU and engine are predicted once, and those of one estimator together as a column.
+    """
+    groups: dict[tuple[str, ...], _Group] = {}
+    places = [[[_place(call.op, steps, groups) for call in calls] for _, calls in steps.phases] for steps in many]
+    single = {key: _predicted(list(group.single), group.steps, bundle) for key, group in groups.items() if group.single}
+    columns = {key: _predicted(group.columns, group.steps, bundle) for key, group in groups.items() if group.columns}
+    return [_lines(steps, within, single, columns) for steps, within in zip(many, places, strict=True)]
+
+
+class _Group:
     """Ops of one GPU, engine and estimator with equal texts: single ones once each, then columns one after another."""
 
-    def __init__(self, asked: Asked) -> None:
-        self.asked = asked
+    def __init__(self, steps: Steps) -> None:
+        self.steps = steps
         self.single: dict[Op, int] = {}
         self.columns: list[Op] = []
         self.length = 0
 
     def place(self, op: Op) -> int | slice:
-        """Where its answer will be: a row of the single ones, or rows of the columns."""
+        """Where its prediction will be: a row of the single ones, or rows of the columns."""
         if not op.is_column():
             return self.single.setdefault(op, len(self.single))
         self.columns.append(op)
@@ -76,29 +93,17 @@ class _Gathered:
 Place = tuple[tuple[str, ...], int | slice]
 
 
-def lines_of(asked: Sequence[Asked], bundle: Bundle) -> list[list[list[OpLine]] | PredictorError]:
-    """For each of many, the lines of its steps, or why its GPU cannot run one of them.
-
-    Equal ops of one GPU and engine are predicted once, and those of one estimator together as a column.
-    """
-    gathered: dict[tuple[str, ...], _Gathered] = {}
-    places = [[[_place(call.op, each, gathered) for call in calls] for _, calls in each.steps] for each in asked]
-    single = {key: _said(list(ops.single), ops.asked, bundle) for key, ops in gathered.items() if ops.single}
-    columns = {key: _said(ops.columns, ops.asked, bundle) for key, ops in gathered.items() if ops.columns}
-    return [_lines(each, within, single, columns) for each, within in zip(asked, places, strict=True)]
+def _place(op: Op, steps: Steps, groups: dict[tuple[str, ...], _Group]) -> Place:
+    """The group of an op and its rows there."""
+    op = within_node(op, steps.gpu) if isinstance(op, Collective) else op
+    key = (str(id(steps.gpu)), steps.engine, op.estimator, *op.texts())
+    if key not in groups:
+        groups[key] = _Group(steps)
+    return key, groups[key].place(op)
 
 
-def _place(op: Op, asked: Asked, gathered: dict[tuple[str, ...], _Gathered]) -> Place:
-    """The column of an op and its rows there."""
-    op = within_node(op, asked.gpu) if isinstance(op, Collective) else op
-    key = (str(id(asked.gpu)), asked.engine, op.estimator, *op.texts())
-    if key not in gathered:
-        gathered[key] = _Gathered(asked)
-    return key, gathered[key].place(op)
-
-
-class _Said(NamedTuple):
-    """What was said of a column: lists of numbers of single ops, whole columns of columns."""
+class _Predicted(NamedTuple):
+    """What was predicted of a column: lists of numbers of single ops, whole columns of columns."""
 
     value: Any
     low: Any
@@ -110,53 +115,52 @@ class _Said(NamedTuple):
     basis: str
 
 
-def _said(ops: Sequence[Op], asked: Asked, bundle: Bundle) -> _Said | PredictorError:
+def _predicted(ops: Sequence[Op], steps: Steps, bundle: Bundle) -> _Predicted | PredictorError:
     """Predictions of ops of one estimator."""
     whole = ops[0].is_column()
     column = concatenated(ops) if whole else stack(ops)
     try:
         if {(column.family, dtype) for dtype in _dtypes(column)} & HOST_TIMED:
-            said = predict_streamed(column, asked.gpu, bundle)
+            prediction = predict_streamed(column, steps.gpu, bundle)
         else:
-            said = predict_op(column, asked.gpu, Setting(engine=measured_as(asked.engine, column)), bundle)
+            prediction = predict_op(column, steps.gpu, Setting(engine=measured_as(steps.engine, column)), bundle)
     except PredictorError as error:
         return error
-    numbers = (said.latency_s, said.low_s, said.high_s, said.bound_s)
+    numbers = (prediction.latency_s, prediction.low_s, prediction.high_s, prediction.bound_s)
     moved = np.broadcast_to(column.bytes_moved(), (len(column),))
     if whole:
-        return _Said(*numbers, moved, said.limiter, None, said.basis)
-    listed = [each.tolist() for each in (*numbers, moved)]
-    value, low, high, bound, bytes_moved = listed
-    limiter = [str(name) for name in said.limiter]
-    return _Said(value, low, high, bound, bytes_moved, limiter, _outside(said), said.basis)
+        return _Predicted(*numbers, moved, prediction.limiter, None, prediction.basis)
+    value, low, high, bound, bytes_moved = (column.tolist() for column in (*numbers, moved))
+    limiter = [str(name) for name in prediction.limiter]
+    return _Predicted(value, low, high, bound, bytes_moved, limiter, _outside(prediction), prediction.basis)
 
 
-def _outside(said: OpPrediction) -> list[tuple[str, ...]]:
+def _outside(prediction: OpPrediction) -> list[tuple[str, ...]]:
     """Names of the fields beyond what was measured, of each call."""
-    found: list[tuple[str, ...]] = [()] * len(said.latency_s)
-    for name, far in said.beyond.items():
+    names: list[tuple[str, ...]] = [()] * len(prediction.latency_s)
+    for name, far in prediction.beyond.items():
         for row in np.flatnonzero(far > 0).tolist():
-            found[row] = (*found[row], name)
-    return found
+            names[row] = (*names[row], name)
+    return names
 
 
-Columns = Mapping[tuple[str, ...], _Said | PredictorError]
+Columns = Mapping[tuple[str, ...], _Predicted | PredictorError]
 
 
 def _lines(
-    asked: Asked, places: list[list[Place]], single: Columns, columns: Columns
+    steps: Steps, places: list[list[Place]], single: Columns, columns: Columns
 ) -> list[list[OpLine]] | PredictorError:
-    """The lines of all steps of one of many, or the error of its GPU."""
-    found: list[list[OpLine]] = []
-    for (phase, calls), step_places in zip(asked.steps, places, strict=True):
-        of_step = []
-        for call, (key, rows) in zip(calls, step_places, strict=True):
-            said = (single if isinstance(rows, int) else columns)[key]
-            if isinstance(said, PredictorError):
-                return said
-            of_step.append(_networked(_line(phase, call, said, rows), call.op, asked.gpu))
-        found.append(of_step)
-    return found
+    """The lines of all phases of one of many, or the error of its GPU."""
+    lines: list[list[OpLine]] = []
+    for (phase, calls), phase_places in zip(steps.phases, places, strict=True):
+        of_phase = []
+        for call, (key, rows) in zip(calls, phase_places, strict=True):
+            predicted = (single if isinstance(rows, int) else columns)[key]
+            if isinstance(predicted, PredictorError):
+                return predicted
+            of_phase.append(_networked(_line(phase, call, predicted, rows), call.op, steps.gpu))
+        lines.append(of_phase)
+    return lines
 
 
 def measured_as(engine: str, op: Op) -> str:
@@ -170,7 +174,7 @@ def _dtypes(op: Op) -> set[str]:
     return set(text_column(getattr(op, "dtype", ""), len(op)).tolist())
 
 
-def _line(phase: str, call: OpCall, said: _Said, rows: Any) -> OpLine:
+def _line(phase: str, call: OpCall, predicted: _Predicted, rows: Any) -> OpLine:
     """A call, or a column of them, times the number of such calls."""
     name, op, count = call
     return OpLine(
@@ -179,12 +183,12 @@ def _line(phase: str, call: OpCall, said: _Said, rows: Any) -> OpLine:
         op.estimator,
         op,
         count,
-        Interval(said.value[rows] * count, said.low[rows] * count, said.high[rows] * count),
-        said.bound_s[rows] * count,
-        said.bytes_moved[rows] * count,
-        said.limiter[rows],
-        said.basis,
-        said.outside[rows] if said.outside else (),
+        Interval(predicted.value[rows] * count, predicted.low[rows] * count, predicted.high[rows] * count),
+        predicted.bound_s[rows] * count,
+        predicted.bytes_moved[rows] * count,
+        predicted.limiter[rows],
+        predicted.basis,
+        predicted.outside[rows] if predicted.outside else (),
     )
 
 
@@ -202,10 +206,10 @@ def total(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> Interval:
     """A step is the sum of its ops; their errors correlate as they did on held-out GPUs."""
     bound, names = bound_of(lines, gpu), [line.estimator for line in lines]
     within = {name: bundle.entry(name)["correlation"] if bundle.has(name) else 1.0 for name in set(names)}
-    across, said = bundle.manifest["correlation_across"], [line.latency_s for line in lines]
-    down = sum_of([each.value - each.low for each in said], names, within, across)
-    up = sum_of([each.high - each.value for each in said], names, within, across)
-    middle = added(each.value for each in said)
+    across, latencies = bundle.manifest["correlation_across"], [line.latency_s for line in lines]
+    down = sum_of([latency.value - latency.low for latency in latencies], names, within, across)
+    up = sum_of([latency.high - latency.value for latency in latencies], names, within, across)
+    middle = added(latency.value for latency in latencies)
     return Interval(greater(middle, bound), greater(middle - down, bound), greater(middle + up, bound))
 
 
@@ -218,8 +222,8 @@ def bound_of(lines: Sequence[OpLine], gpu: Gpu) -> Any:
 
 def step(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> Interval:
     """A step of an engine: the sum of its ops, with the doubt that the software around them adds."""
-    found = total(lines, gpu, bundle)
-    return doubted(found.value, found, bound_of(lines, gpu))
+    ops = total(lines, gpu, bundle)
+    return doubted(ops.value, ops, bound_of(lines, gpu))
 
 
 def mean_over(points: Sequence[Any], values: Sequence[Any]) -> Any:
@@ -269,13 +273,13 @@ def _unseen(gpu: str, near: str) -> str:
 
 def _extrapolations(lines: Sequence[OpLine]) -> list[str]:
     """One sentence for all ops that lie outside what was measured."""
-    found: dict[tuple[str, ...], list[str]] = {}
+    ops: dict[tuple[str, ...], list[str]] = {}  # by the fields that lie outside
     for line in lines:
-        if line.outside and line.name not in (names := found.setdefault(line.outside, [])):
+        if line.outside and line.name not in (names := ops.setdefault(line.outside, [])):
             names.append(line.name)
-    if not found:
+    if not ops:
         return []
-    listed = "; ".join(f"{', '.join(beyond)} of {_first(names)}" for beyond, names in found.items())
+    listed = "; ".join(f"{', '.join(fields)} of {_first(names)}" for fields, names in ops.items())
     return [f"outside what was measured, so with wider intervals: {listed}."]
 
 

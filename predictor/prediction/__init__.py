@@ -1,13 +1,16 @@
 """From requests to answers: one, many, frames, jobs over tables.
 
-predict         what a model does on a GPU
-answer          the answer to a Request
-answer_row      a row with the columns of the answer
-answer_columns  of many rows at once
-predict_frame   a frame of requests with its answers
-answer_ops      a table of operator calls with theirs
-Fix             a change that would make a run fit
-fixes           those that help
+predict           what serving a model on a GPU takes
+predict_training  what training it there takes
+answer            the answer to a Request
+resolve           a Request with its model and GPU looked up
+Resolved          that
+answer_row        a row with the columns of the answer
+answer_columns    of many rows at once
+predict_frame     a frame of requests with its answers
+answer_ops        a table of operator calls with theirs
+Fix               a change that would make a run fit
+fixes             those that help
 """
 
 from __future__ import annotations
@@ -23,12 +26,18 @@ if TYPE_CHECKING:
     from predictor.prediction.frames import predict_frame as predict_frame
     from predictor.prediction.op_tables import answer_ops as answer_ops
     from predictor.prediction.rows import answer_columns as answer_columns, answer_row as answer_row
-    from predictor.prediction.single import answer as answer, predict as predict
+    from predictor.prediction.single import (
+        Resolved as Resolved,
+        answer as answer,
+        predict as predict,
+        predict_training as predict_training,
+        resolve as resolve,
+    )
 
 _names, __dir__, __all__ = attach(
     __name__,
     submod_attrs={
-        "single": ["predict", "answer"],
+        "single": ["predict", "predict_training", "answer", "resolve", "Resolved"],
         "rows": ["answer_row", "answer_columns"],
         "frames": ["predict_frame"],
         "op_tables": ["answer_ops"],

@@ -8,14 +8,11 @@ from typing import Any, NamedTuple
 
 from predictor.errors import PredictorError
 from predictor.estimators.bundle import Bundle
-from predictor.hardware.gpu import Gpu
 from predictor.latency.report import Report
 from predictor.latency.training import TrainingReport
 from predictor.memory.capacity import Room, TrainingRoom, has_room
 from predictor.memory.uncertainty import Need
-from predictor.prediction.single import answer, room_of
-from predictor.workloads.models import Model
-from predictor.workloads.request import Request
+from predictor.prediction.single import Resolved, answer, room_of
 from predictor.workloads.requested import served_workload
 
 GPUS = frozenset({"tp", "dp"})  # columns that ask for more of them
@@ -44,18 +41,26 @@ class Fix(NamedTuple):
         return {"change": self.change, "settings": self.settings, **told, "speed": self.speed}
 
 
-def fixes(found: Report | TrainingReport, request: Request, model: Model, gpu: Gpu, bundle: Bundle) -> list[Fix]:
+class _Asked(NamedTuple):
+    """The run as asked."""
+
+    resolved: Resolved
+    bundle: Bundle
+    tokens_per_s_per_gpu: float
+
+
+def fixes(report: Report | TrainingReport, resolved: Resolved, bundle: Bundle) -> list[Fix]:
     """Changes that need less memory, those with room first, the fastest of them first; where none alone has room, the
     first is of several together."""
-    known = (model, gpu, bundle, found.tokens_per_s.value / found.n_gpus)
-    changes = list(_serving(request, model, gpu) if isinstance(found, Report) else _training(request, model, gpu))
-    made = [_made(change, settings, request, known) for change, settings in changes]
-    helping = [fix for fix in made if fix and fix.memory.total_bytes < 0.99 * found.memory.total_bytes]
+    asked = _Asked(resolved, bundle, report.tokens_per_s.value / report.n_gpus)
+    changes = list(_serving(resolved) if isinstance(report, Report) else _training(resolved))
+    made = [_made(change, settings, asked) for change, settings in changes]
+    helping = [fix for fix in made if fix and fix.memory.total_bytes < 0.99 * report.memory.total_bytes]
     helping.sort(key=_rank)
     if not helping or helping[0].has_room:
         return helping
     same = [fix for fix in helping if "method" not in fix.settings]
-    together = (_together(same, request, known) if same else []) or _together(helping, request, known)
+    together = (_together(same, asked) if same else []) or _together(helping, asked)
     return together + helping
 
 
@@ -63,7 +68,7 @@ def _rank(fix: Fix) -> tuple[bool, float]:
     return (not fix.has_room, -fix.speed if fix.has_room else fix.memory.total_bytes)
 
 
-def _together(alone: list[Fix], request: Request, known: tuple[Model, Gpu, Bundle, float]) -> list[Fix]:
+def _together(alone: list[Fix], asked: _Asked) -> list[Fix]:
     """Changes added up, each time the one that leaves most room, until there is enough; nothing where there never is.
 
     More GPUs are only ever the last of them.
@@ -73,11 +78,7 @@ def _together(alone: list[Fix], request: Request, known: tuple[Model, Gpu, Bundl
         tried = [
             made
             for fix in left
-            if (
-                made := _made(
-                    f"{so_far.change} + {fix.change}".strip(" +"), so_far.settings | fix.settings, request, known
-                )
-            )
+            if (made := _made(f"{so_far.change} + {fix.change}".strip(" +"), so_far.settings | fix.settings, asked))
         ]
         if enough := [fix for fix in tried if fix.has_room]:
             return [min(enough, key=lambda fix: (bool(GPUS & set(fix.settings)), -fix.speed))]
@@ -89,47 +90,46 @@ def _together(alone: list[Fix], request: Request, known: tuple[Model, Gpu, Bundl
     return []
 
 
-def _made(
-    change: str, settings: dict[str, Any], request: Request, known: tuple[Model, Gpu, Bundle, float]
-) -> Fix | None:
+def _made(change: str, settings: dict[str, Any], asked: _Asked) -> Fix | None:
     """The change, answered; None where the model or the GPU does not allow it."""
-    model, gpu, bundle, before = known
     if GPUS & set(settings):
         settings = {**settings, "n_gpus": 0}
     try:
-        found = answer(replace(request, **settings), bundle, model, gpu)
+        changed = asked.resolved._replace(request=replace(asked.resolved.request, **settings))
+        report = answer(changed, asked.bundle)
     except PredictorError:
         return None
-    told = {name: value for name, value in settings.items() if name != "n_gpus"}
-    return Fix(change, told, found.memory, found.tokens_per_s.value / found.n_gpus / before)
+    kept = {name: value for name, value in settings.items() if name != "n_gpus"}
+    return Fix(change, kept, report.memory, report.tokens_per_s.value / report.n_gpus / asked.tokens_per_s_per_gpu)
 
 
-def _serving(request: Request, model: Model, gpu: Gpu) -> Iterator[tuple[str, dict[str, Any]]]:
-    workload, found = served_workload(request, model, gpu)[0], room_of(request, model, gpu)
-    if not isinstance(found, Room):
+def _serving(resolved: Resolved) -> Iterator[tuple[str, dict[str, Any]]]:
+    request, gpu, room = resolved.request, resolved.gpu, room_of(resolved)
+    if not isinstance(room, Room):
         return
+    workload = served_workload(request, resolved.model, gpu)[0]
     if "fp8" in gpu.peak_flop_per_s and workload.dtype in ("bf16", "fp16", "fp32"):
         yield "weights in fp8", {"dtype": "fp8"}
     if workload.dtype not in ("int4_wo", "nf4", "nvfp4", "mxfp4"):
         yield "weights in 4 bits", {"dtype": "int4_wo"}
     if workload.generates and workload.cache_dtype != "fp8":
         yield "KV cache in fp8", {"kv_dtype": "fp8"}
-    if found.max_batch and found.max_batch < request.batch:
-        yield f"batch {found.max_batch}", {"batch": found.max_batch}
-    prompt = (found.max_context_len or 0) - request.output_len
+    if room.max_batch and room.max_batch < request.batch:
+        yield f"batch {room.max_batch}", {"batch": room.max_batch}
+    prompt = (room.max_context_len or 0) - request.output_len
     if SHORTEST <= prompt < request.input_len:
         yield f"{prompt} tokens of prompt", {"input_len": prompt}
     if request.engine == "torch":
         yield "vLLM, which takes prompts in chunks", {"engine": "vllm"}
-    if found.min_tp and found.min_tp > request.tp:
-        yield f"{found.min_tp} GPUs share each layer", {"tp": found.min_tp}
+    if room.min_tp and room.min_tp > request.tp:
+        yield f"{room.min_tp} GPUs share each layer", {"tp": room.min_tp}
 
 
-def _training(request: Request, model: Model, gpu: Gpu) -> Iterator[tuple[str, dict[str, Any]]]:
-    found = room_of(request, model, gpu)
-    if not isinstance(found, TrainingRoom):
+def _training(resolved: Resolved) -> Iterator[tuple[str, dict[str, Any]]]:
+    request, room = resolved.request, room_of(resolved)
+    if not isinstance(room, TrainingRoom):
         return
-    fitting = found.max_micro_batch or 1
+    fitting = room.max_micro_batch or 1
     if fitting < request.micro_batch:
         passes = -(-request.micro_batch // fitting) * request.grad_accum
         yield f"{passes} passes of micro-batch {fitting}", {"micro_batch": fitting, "grad_accum": passes}
@@ -139,8 +139,8 @@ def _training(request: Request, model: Model, gpu: Gpu) -> Iterator[tuple[str, d
         yield "FlashAttention", {"attention": "flash2"}
     if request.loss_chunks == 1:
         yield "loss in 8 chunks", {"loss_chunks": 8}
-    if found.max_seq_len and SHORTEST <= found.max_seq_len < request.seq_len:
-        yield f"sequences of {found.max_seq_len} tokens", {"seq_len": found.max_seq_len}
+    if room.max_seq_len and SHORTEST <= room.max_seq_len < request.seq_len:
+        yield f"sequences of {room.max_seq_len} tokens", {"seq_len": room.max_seq_len}
     if request.method == "full":
         if request.optimizer == "adamw":
             yield "8-bit AdamW", {"optimizer": "adamw_8bit"}
@@ -153,6 +153,6 @@ def _training(request: Request, model: Model, gpu: Gpu) -> Iterator[tuple[str, d
         yield "QLoRA", {"method": "qlora"}
     for stage in range(request.zero_stage + 1, 4) if request.dp > 1 else ():
         yield f"ZeRO {stage}", {"zero_stage": stage}
-    replicas = (found.min_n_gpus or 8 * request.n_gpus) // (request.tp * request.pp)
+    replicas = (room.min_n_gpus or 8 * request.n_gpus) // (request.tp * request.pp)
     if replicas > request.dp:
         yield f"ZeRO 3 over {replicas} replicas", {"dp": replicas, "zero_stage": 3}

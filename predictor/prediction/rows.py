@@ -12,9 +12,9 @@ import pyarrow.csv
 from predictor.errors import InvalidRequest, PredictorError
 from predictor.estimators.bundle import Bundle
 from predictor.latency.report import Report
-from predictor.latency.steps import lines_of
+from predictor.latency.steps import op_lines_of_many
 from predictor.latency.training import TrainingReport
-from predictor.prediction.single import Prepared, Understood, prepared, served, trained, understood
+from predictor.prediction.single import Resolved, ServingTask, resolve, serving_report, serving_task, training_report
 from predictor.workloads.request import RESULTS, TEXTS, Request
 from predictor.workloads.requested import served_workload
 from predictor.workloads.workload import SIZES, Workload
@@ -26,11 +26,11 @@ FEWEST = 4  # requests that are worth a column
 ALIKE = tuple(name for name in Workload.__dataclass_fields__ if name not in (*SIZES, "model"))
 
 
-class _Served(NamedTuple):
+class _Row(NamedTuple):
     """A request to serve, and the number of its row."""
 
-    row: int
-    asked: Understood
+    number: int
+    resolved: Resolved
     workload: Workload
     note: str
 
@@ -58,62 +58,63 @@ def answer_columns(rows: Sequence[Mapping[str, Any]], bundle: Bundle) -> dict[st
     cells = {name: np.full(len(rows), None, dtype=object) for name in RESULTS}
     to_serve = []
     for number, row in enumerate(rows):
-        found = _attempt(_begun, number, row, bundle)
-        if isinstance(found, _Served):
-            to_serve.append(found)
+        begun = _attempt(_begun, number, row, bundle)
+        if isinstance(begun, _Row):
+            to_serve.append(begun)
         else:
-            _fill(cells, [number], found)
+            _fill(cells, [number], begun)
     left = _settle(cells, _units(to_serve), bundle)
-    _settle(cells, [[each] for each in left], bundle)
+    _settle(cells, [[row] for row in left], bundle)
     return {name: column.tolist() for name, column in cells.items()}
 
 
-def _begun(number: int, row: Mapping[str, Any], bundle: Bundle) -> _Served | TrainingReport:
+def _begun(number: int, row: Mapping[str, Any], bundle: Bundle) -> _Row | TrainingReport:
     """What a row asks to serve; of training the report, for which each row is predicted on its own."""
-    asked = understood(Request.of(row), bundle, None, None)
-    if asked.request.phase == "train":
-        return trained(asked)
-    return _Served(number, asked, *served_workload(asked.request, asked.model, asked.gpu))
+    resolved = resolve(Request.of(row))
+    if resolved.request.phase == "train":
+        return training_report(resolved, bundle)
+    return _Row(number, resolved, *served_workload(resolved.request, resolved.model, resolved.gpu))
 
 
-def _units(to_serve: Sequence[_Served]) -> list[list[_Served]]:
+def _units(to_serve: Sequence[_Row]) -> list[list[_Row]]:
     """Rows that may be one column together, all others one by one."""
-    alike: dict[tuple[Any, ...], list[_Served]] = {}
-    for each in to_serve:
-        work, asked = each.workload, each.asked
-        apart = (each.row,) if asked.request.scheduling == "continuous" or not work.in_columns else ()
-        settings = (getattr(work, name) for name in ALIKE)
-        alike.setdefault((id(work.model), id(asked.gpu), asked.price_usd, *settings, *apart), []).append(each)
-    found: list[list[_Served]] = []
+    alike: dict[tuple[Any, ...], list[_Row]] = {}
+    for row in to_serve:
+        workload, resolved = row.workload, row.resolved
+        apart = (row.number,) if resolved.request.scheduling == "continuous" or not workload.in_columns else ()
+        settings = (getattr(workload, name) for name in ALIKE)
+        key = (id(workload.model), id(resolved.gpu), resolved.price_usd, *settings, *apart)
+        alike.setdefault(key, []).append(row)
+    units: list[list[_Row]] = []
     for members in alike.values():
-        found += [members] if len(members) >= FEWEST else [[each] for each in members]
-    return found
+        units += [members] if len(members) >= FEWEST else [[row] for row in members]
+    return units
 
 
-def _settle(cells: Cells, units: Sequence[Sequence[_Served]], bundle: Bundle) -> list[_Served]:
+def _settle(cells: Cells, units: Sequence[Sequence[_Row]], bundle: Bundle) -> list[_Row]:
     """Fill in the answers of all; the members of columns that have none come back, to be asked one by one."""
-    left: list[_Served] = []
+    left: list[_Row] = []
     for members, answer in zip(units, _answers(units, bundle), strict=True):
         if isinstance(answer, PredictorError) and len(members) > 1:
             left += members
         else:
-            _fill(cells, [each.row for each in members], answer)
+            _fill(cells, [row.number for row in members], answer)
     return left
 
 
-def _answers(units: Sequence[Sequence[_Served]], bundle: Bundle) -> Iterator[Report | PredictorError]:
+def _answers(units: Sequence[Sequence[_Row]], bundle: Bundle) -> Iterator[Report | PredictorError]:
     """The report of each unit, or the error that it ends with; all their operators are predicted together."""
-    begun = [_attempt(_prepared, members) for members in units]
-    lines = iter(lines_of([each.steps for each in begun if isinstance(each, Prepared)], bundle))
-    for each in begun:
-        said = next(lines) if isinstance(each, Prepared) else each
-        yield said if isinstance(said, PredictorError) else _attempt(served, each, said)
+    tasks = [_attempt(_task, members) for members in units]
+    lines = iter(op_lines_of_many([task.steps for task in tasks if isinstance(task, ServingTask)], bundle))
+    for task in tasks:
+        predicted = next(lines) if isinstance(task, ServingTask) else task
+        yield predicted if isinstance(predicted, PredictorError) else _attempt(serving_report, task, predicted, bundle)
 
 
-def _prepared(members: Sequence[_Served]) -> Prepared:
+def _task(members: Sequence[_Row]) -> ServingTask:
     first = members[0]
-    column = Workload.column([each.workload for each in members]) if len(members) > 1 else first.workload
-    return prepared(first.asked, column, first.note)
+    column = Workload.column([row.workload for row in members]) if len(members) > 1 else first.workload
+    return serving_task(first.resolved, column, first.note)
 
 
 def _fill(cells: Cells, rows: Sequence[int], answer: Report | TrainingReport | PredictorError) -> None:

@@ -1,7 +1,9 @@
-"""From a request to its answer: the one door through which Python, the command line and tables of requests come in."""
+"""One request → its answer: the one door through which Python, the command line and tables of requests come in."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +14,10 @@ from predictor.hardware.gpu import Gpu, catalogue, resolve_gpu
 from predictor.hardware.lint import lint
 from predictor.hardware.prices import usd_per_hour
 from predictor.latency.report import OpLine, Report
-from predictor.latency.serving.load import serve
+from predictor.latency.serving.load import Serving, serve
 from predictor.latency.serving.scheduler import Load
-from predictor.latency.static_batch import composed
-from predictor.latency.steps import Asked, basis_of, doubts_of, limiter_of, op_lines
+from predictor.latency.static_batch import Times, composed, static_times
+from predictor.latency.steps import Steps, basis_of, doubts_of, limiter_of, op_lines
 from predictor.latency.training import TrainingReport, training_step
 from predictor.memory.capacity import Room, TrainingRoom, room, training_room
 from predictor.memory.training import training_memory
@@ -30,73 +32,191 @@ from predictor.workloads.workload import Workload, phases
 
 
 def predict(
-    model: str | Path | Model, gpu: str | Gpu, *, bundle: str | Path | Bundle = "", **settings: Any
-) -> Report | TrainingReport:
-    """What `model` does on `gpu`: TTFT, TPOT, E2E, throughput and memory, with intervals at the bundle's level.
+    model: str | Path | Model,
+    gpu: str | Gpu,
+    *,
+    bundle: str | Path | Bundle = "",
+    n_gpus: int = 0,
+    engine: str = "",
+    scheduling: str = "",
+    batch: int = 1,
+    request_rate: float = 0.0,
+    input_len: int = 1024,
+    output_len: int = 128,
+    image_size: int = 0,
+    weights: str = "",
+    dtype: str = "",
+    kv_dtype: str = "",
+    kv_block: int = 0,
+    tp: int = 0,
+    pp: int = 1,
+    dp: int = 1,
+    ep: int = 1,
+    attention_dp: int = 1,
+    prefix_cache_hit_rate: float = 0.0,
+    draft_tokens: int = 0,
+    acceptance: float = 0.0,
+    usd_per_hour: float = 0.0,
+    **others: Any,
+) -> Report:
+    """What serving `model` on `gpu` takes: TTFT, TPOT, E2E, throughput and memory, with the bundle's intervals.
 
-    settings: any column of predictor.workloads.request.Request, such as batch=8, input_len=2048, dtype="fp8", tp=2.
-    Times are seconds.
+    Keywords are the columns of a Request, which says what each is; times are seconds. Raises PredictorError for what
+    cannot be answered.
+    others: none; phase="train" and its settings are the spelling of before 0.2.0 for `predict_training`.
+
+    >>> predict("Llama-3.1-8B", "H100", batch=8, dtype="fp8").memory.fits
+    True
     """
-    check_names(settings)
-    named = model.name if not isinstance(model, str | Path) else str(model)
-    request = Request(model=named, gpu=gpu.name if isinstance(gpu, Gpu) else gpu, **settings)
-    found = get_model(model) if isinstance(model, str | Path) else model
-    return answer(request, bundle, found, gpu if isinstance(gpu, Gpu) else None)
+    columns = _columns(locals())
+    check_names(others)
+    if others.get("phase") == "train":
+        warnings.warn("predict(phase='train') is predict_training() since 0.2.0.", DeprecationWarning, stacklevel=2)
+        return _answer(model, gpu, bundle, columns | others)  # type: ignore[return-value]  # as it was
+    if training := [name for name in others if name != "phase"]:
+        raise InvalidRequest(f"{training[0]} is a setting of training. Use predict_training().")
+    report = _answer(model, gpu, bundle, columns | others)
+    assert isinstance(report, Report)
+    return report
 
 
-def answer(
-    request: Request, bundle: str | Path | Bundle = "", model: Model | None = None, gpu: Gpu | None = None
+def predict_training(
+    model: str | Path | Model,
+    gpu: str | Gpu,
+    *,
+    bundle: str | Path | Bundle = "",
+    n_gpus: int = 0,
+    method: str = "full",
+    optimizer: str = "adamw",
+    micro_batch: int = 1,
+    grad_accum: int = 1,
+    seq_len: int = 2048,
+    checkpointing: str = "none",
+    zero_stage: int = 0,
+    lora_rank: int = 16,
+    lora_targets: str = "all",
+    precision: str = "mixed",
+    attention: str = "flash2",
+    kernels: str = "",
+    loss_chunks: int = 1,
+    sequence_parallel: int = 0,
+    offload: str = "none",
+    train_tokens: float = 0.0,
+    dtype: str = "",
+    tp: int = 0,
+    pp: int = 1,
+    dp: int = 1,
+    image_size: int = 0,
+    usd_per_hour: float = 0.0,
+) -> TrainingReport:
+    """What an optimizer step of `model` on `gpu` takes: its time and parts, MFU, throughput and memory.
+
+    Keywords are the columns of a Request, which says what each is; times are seconds. Raises PredictorError for what
+    cannot be answered.
+
+    >>> predict_training("Qwen3-8B", "A100", method="lora", seq_len=1024).step_s.value < 1
+    True
+    """
+    report = _answer(model, gpu, bundle, _columns(locals()) | {"phase": "train"})
+    assert isinstance(report, TrainingReport)
+    return report
+
+
+def _columns(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a request among the arguments of a function."""
+    return {name: value for name, value in given.items() if name not in ("model", "gpu", "bundle", "others")}
+
+
+def _answer(
+    model: str | Path | Model, gpu: str | Gpu, bundle: str | Path | Bundle, columns: dict[str, Any]
 ) -> Report | TrainingReport:
-    """The answer to one request; `model` and `gpu` replace the names in it."""
-    asked = understood(request, bundle if isinstance(bundle, Bundle) else load_bundle(bundle), model, gpu)
-    return trained(asked) if request.phase == "train" else _serve(asked)
+    network = get_model(model) if isinstance(model, str | Path) else model
+    name = str(model) if isinstance(model, str | Path) else model.name
+    request = Request(model=name, gpu=gpu.name if isinstance(gpu, Gpu) else gpu, **columns)
+    return answer(resolve(request, network, gpu if isinstance(gpu, Gpu) else None), bundle)
 
 
-class Understood(NamedTuple):
-    """A request whose names were looked up."""
+class Resolved(NamedTuple):
+    """A request whose names were looked up. notes: what to say of the GPU and the model. price_usd: of a GPU's hour."""
 
     request: Request
     model: Model
     gpu: Gpu
-    bundle: Bundle
     notes: tuple[str, ...]
     price_usd: float | None
 
 
-def understood(request: Request, bundle: Bundle, model: Model | None, gpu: Gpu | None) -> Understood:
-    """The request with its model and GPU; raises PredictorError where there are none such."""
-    known, note = (gpu, "") if gpu else resolve_gpu(request.gpu)
-    doubts = [] if known.name in catalogue() or known.partition else lint(known)
-    found = _sized(model or get_model(request.model), request.image_size)
-    notes = tuple(text for text in (note, *doubts, *found.notes) if text)
-    return Understood(request, found, known, bundle, notes, request.usd_per_hour or usd_per_hour(known))
+def resolve(request: Request, model: Model | None = None, gpu: Gpu | None = None) -> Resolved:
+    """The request with its model and GPU, by their names in it unless they are given.
+
+    Raises PredictorError where there are none such.
+    """
+    device, note = (gpu, "") if gpu else resolve_gpu(request.gpu)
+    doubts = [] if device.name in catalogue() or device.partition else lint(device)
+    network = _sized(model or get_model(request.model), request.image_size)
+    notes = tuple(text for text in (note, *doubts, *network.notes) if text)
+    return Resolved(request, network, device, notes, request.usd_per_hour or usd_per_hour(device))
 
 
-def _serve(asked: Understood) -> Report:
-    found = prepared(asked, *served_workload(asked.request, asked.model, asked.gpu))
-    return served(found, op_lines(*found.steps, asked.bundle))
+def answer(
+    request: Request | Resolved,
+    bundle: str | Path | Bundle = "",
+    model: Model | None = None,
+    gpu: Gpu | None = None,
+) -> Report | TrainingReport:
+    """The answer to one request; its bundle by default the newest.
+
+    model, gpu: the spelling of before 0.2.0 for `answer(resolve(request, model, gpu), bundle)`.
+    """
+    if model or gpu:
+        warnings.warn(
+            "answer(request, bundle, model, gpu) is answer(resolve(request, model, gpu), bundle) since 0.2.0.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+    resolved = request if isinstance(request, Resolved) else resolve(request, model, gpu)
+    opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    if resolved.request.phase == "train":
+        return training_report(resolved, opened)
+    task = serving_task(resolved, *served_workload(resolved.request, resolved.model, resolved.gpu))
+    return serving_report(task, op_lines(*task.steps, opened), opened)
 
 
-def served(prepared: Prepared, lines: list[list[OpLine]]) -> Report:
-    """The report of a request, or of a column of requests, whose steps have these lines."""
-    asked, workload, note, _ = prepared
-    found = composed(workload, asked.gpu, asked.bundle, lines, tuple(text for text in (*asked.notes, note) if text))
-    found = replace(found, request=asked.request, price_usd=asked.price_usd)
-    return _under_load(found, asked) if asked.request.scheduling == "continuous" else found
+class ServingTask(NamedTuple):
+    """A request to serve, or a column of such, before its operators are predicted."""
 
-
-class Prepared(NamedTuple):
-    """A request to serve, before its operators are predicted."""
-
-    asked: Understood
+    resolved: Resolved
     workload: Workload
     note: str
-    steps: Asked
+    steps: Steps
 
 
-def prepared(asked: Understood, workload: Workload, note: str = "") -> Prepared:
-    """What a request, or a column of requests, runs."""
-    return Prepared(asked, workload, note, Asked(phases(workload), asked.gpu, workload.engine))
+def serving_task(resolved: Resolved, workload: Workload, note: str = "") -> ServingTask:
+    """What a request, or a column of requests, runs. note: what to say of the workload."""
+    return ServingTask(resolved, workload, note, Steps(phases(workload), resolved.gpu, workload.engine))
+
+
+def serving_report(task: ServingTask, lines: list[list[OpLine]], bundle: Bundle) -> Report:
+    """The report of a task whose steps have these lines."""
+    resolved, workload, note, _ = task
+    times: Times | Serving
+    if resolved.request.scheduling == "continuous":
+        served = _under_load(resolved, workload, bundle)
+        times = Times(*(getattr(served, name) for name in Times._fields))
+        percentiles = {name: getattr(served, name) for name in Serving._fields[:-1] if name not in Times._fields}
+    else:
+        times, percentiles = static_times(workload, resolved.gpu, bundle, lines), {}
+    return composed(
+        workload,
+        resolved.gpu,
+        bundle,
+        lines,
+        times,
+        notes=tuple(text for text in (*resolved.notes, note) if text),
+        price_usd=resolved.price_usd,
+        request=resolved.request,
+        percentiles=percentiles,
+    )
 
 
 def _sized(model: Model, image_size: int) -> Model:
@@ -108,11 +228,11 @@ def _sized(model: Model, image_size: int) -> Model:
     return replace(model, image=image_size)
 
 
-def _under_load(found: Report, asked: Understood) -> Report:
-    """The report with the times of the engine's scheduler at the asked concurrency or rate of requests."""
-    request = asked.request
-    if not isinstance(asked.model, Decoder | LayeredDecoder):
-        raise InvalidRequest(f"scheduling is continuous; {asked.model.name} is no decoder. Set it to static.")
+def _under_load(resolved: Resolved, workload: Workload, bundle: Bundle) -> Serving:
+    """The times of the engine's scheduler at the concurrency or rate of the request."""
+    request = resolved.request
+    if not isinstance(resolved.model, Decoder | LayeredDecoder):
+        raise InvalidRequest(f"scheduling is continuous; {resolved.model.name} is no decoder. Set it to static.")
     load = Load(
         input_len=request.input_len,
         output_len=request.output_len,
@@ -122,36 +242,34 @@ def _under_load(found: Report, asked: Understood) -> Report:
         draft_tokens=request.draft_tokens,
         acceptance=request.acceptance,
     )
-    served = serve(found.workload, asked.gpu, asked.bundle, load)
-    names = ("ttft_s", "tpot_s", "e2e_s", "tokens_per_s")
-    more = {name: getattr(served, name) for name in served._fields[:-1] if name not in names}
-    return replace(found, **{name: getattr(served, name) for name in names}, percentiles=more)
+    return serve(workload, resolved.gpu, bundle, load)
 
 
-def trained(asked: Understood) -> TrainingReport:
+def training_report(resolved: Resolved, bundle: Bundle) -> TrainingReport:
     """The report of a training step."""
-    request = asked.request
-    setting = training_setting(request, asked.model)
-    step = training_step(asked.model, asked.gpu, setting, asked.bundle)
-    near, doubts = doubts_of(step.lines, asked.gpu, asked.bundle)
+    request = resolved.request
+    setting = training_setting(request, resolved.model)
+    step = training_step(resolved.model, resolved.gpu, setting, bundle)
+    near, doubts = doubts_of(step.lines, resolved.gpu, bundle)
     return TrainingReport(
         request=request,
-        model=asked.model.name,
-        gpu=asked.gpu,
+        model=resolved.model.name,
+        gpu=resolved.gpu,
         step=step,
-        memory=training_memory(asked.model, asked.gpu, kept_setting(request, setting)),
+        memory=training_memory(resolved.model, resolved.gpu, kept_setting(request, setting)),
         limiter=limiter_of(step.lines),
         basis=basis_of([line.basis for line in step.lines]),
         nearest_gpu=near,
-        bundle=asked.bundle.id,
-        level=asked.bundle.level,
-        notes=(*asked.notes, *doubts),
-        price_usd=asked.price_usd,
+        bundle=bundle.id,
+        level=bundle.level,
+        notes=(*resolved.notes, *doubts),
+        price_usd=resolved.price_usd,
     )
 
 
-def room_of(request: Request, model: Model, gpu: Gpu) -> Room | TrainingRoom:
+def room_of(resolved: Resolved) -> Room | TrainingRoom:
     """What the GPU has room for, the request as it is otherwise."""
+    request, model, gpu = resolved.request, resolved.model, resolved.gpu
     if request.phase == "train":
         return training_room(model, gpu, kept_setting(request, training_setting(request, model)))
     return room(served_workload(request, model, gpu)[0], gpu)

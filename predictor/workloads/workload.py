@@ -201,11 +201,11 @@ DECODE_POINTS = 5  # cached lengths at which a decode step is predicted; between
 
 def phases(workload: Workload) -> list[Phase]:
     """The steps that a report is made of: the prompt, and decode steps at a few lengths."""
-    decodes = [("decode", workload.decode_ops(length)) for length in _decode_lengths(workload)]
+    decodes = [("decode", workload.decode_ops(length)) for length in decode_lengths(workload)]
     return [("prefill", workload.prefill_ops()), *decodes]
 
 
-def _decode_lengths(workload: Workload) -> list[Any]:
+def decode_lengths(workload: Workload) -> list[Any]:
     """Cached lengths at which a decode step is predicted, rising; some are equal where few tokens come out."""
     if not workload.generates:
         return []
