@@ -59,8 +59,8 @@ def room(workload: Workload, gpu: Gpu) -> Room:
     length = workload.input_len + workload.output_len
     tokens = requests = context = None
     if workload.generates:
-        each, whole = kv_cache_bytes_per_token(workload), cache_room(workload, gpu)
-        tokens = int(whole // each) if each else None
+        per_token, whole = kv_cache_bytes_per_token(workload), cache_room(workload, gpu)
+        tokens = int(whole // per_token) if per_token else None
         groups = workload.dp * workload.attention_dp
         sequence = sequence_bytes(workload, length)
         requests = int(whole // sequence) * groups if sequence else None

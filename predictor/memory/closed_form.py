@@ -129,10 +129,10 @@ def kv_cache_bytes(workload: Workload) -> float:
     only. An engine that gives every layer the same cache keeps all of it and needs more. Transformers keeps a whole
     prompt until the first token follows (DynamicSlidingWindowLayer holds a view).
     """
-    each = sequence_bytes(workload, workload.input_len + workload.output_len)
+    per_sequence = sequence_bytes(workload, workload.input_len + workload.output_len)
     if workload.engine == "torch":
-        each = greater(each, kv_cache_bytes_per_token(workload) * workload.input_len)
-    return workload.local_batch * each
+        per_sequence = greater(per_sequence, kv_cache_bytes_per_token(workload) * workload.input_len)
+    return workload.local_batch * per_sequence
 
 
 def sequence_bytes(workload: Workload, length: int) -> float:
@@ -170,8 +170,8 @@ def _scores(workload: Workload) -> float:
     """Scores of all sequences in one layer, where PyTorch holds them."""
     if workload.engine != "torch" or workload.act_dtype != "fp32":
         return 0.0
-    found = [call.op for call in workload.prefill_ops() if isinstance(call.op, Attention)]
-    heads = max((float(op.heads) for op in found if op.heads != op.kv_heads), default=0.0)
+    attentions = [call.op for call in workload.prefill_ops() if isinstance(call.op, Attention)]
+    heads = max((float(op.heads) for op in attentions if op.heads != op.kv_heads), default=0.0)
     return 2 * FP32_BYTES * workload.local_batch * heads * float(workload.input_len) ** 2
 
 

@@ -162,14 +162,14 @@ def _weights(owned: Parameters, setting: TrainingSetting) -> float:
     if setting.method == "qlora":
         # PEFT's prepare_model_for_kbit_training widens what is not quantised
         table = element if setting.kernels == "fused" or setting.precision == "pure" else FP32_BYTES
-        found = owned.layer * FOUR_BIT_BYTES[setting.quantization]
-        found += owned.table * table + owned.learned_layer * element
+        weights = owned.layer * FOUR_BIT_BYTES[setting.quantization]
+        weights += owned.table * table + owned.learned_layer * element
     else:
         # PEFT keeps the frozen tables beside those that learn (modules_to_save)
-        found = (whole + (owned.learned_layer + owned.learned_table if setting.method == "lora" else 0.0)) * element
+        weights = (whole + (owned.learned_layer + owned.learned_table if setting.method == "lora" else 0.0)) * element
     if setting.offload == "parameters":
         return 0.0
-    return found / (setting.dp if setting.zero_stage > 2 else 1)
+    return weights / (setting.dp if setting.zero_stage > 2 else 1)
 
 
 def _copies(owned: Parameters, setting: TrainingSetting) -> float:
@@ -214,8 +214,8 @@ def _optimizer(owned: Parameters, setting: TrainingSetting) -> float:
 def _largest(served: tuple[OpCall, ...], setting: TrainingSetting) -> float:
     """Elements of the largest matrix that learns."""
     learning = [call for call in served if setting.adapters.trains(call)]
-    found = [float(call.op.n * call.op.k) for call in learning if isinstance(call.op, Gemm)]
-    return max(found, default=0.0) / (setting.dp if setting.zero_stage else 1)
+    sizes = [float(call.op.n * call.op.k) for call in learning if isinstance(call.op, Gemm)]
+    return max(sizes, default=0.0) / (setting.dp if setting.zero_stage else 1)
 
 
 def _step_bytes(owned: Parameters, setting: TrainingSetting, largest: float) -> float:
@@ -233,14 +233,14 @@ def _gathered(owned: Parameters, model: Trainable, setting: TrainingSetting) -> 
     if (setting.zero_stage < 3 or setting.dp == 1) and not streamed:
         return 0.0
     layers = model.layers / setting.pp
-    found = max(2 * owned.layer / layers, owned.table / 2) * _element(setting)
-    return found + (0.0 if setting.prefetch else min(BUCKET_BYTES, found))
+    gathered = max(2 * owned.layer / layers, owned.table / 2) * _element(setting)
+    return gathered + (0.0 if setting.prefetch else min(BUCKET_BYTES, gathered))
 
 
 def _logits(served: tuple[OpCall, ...], setting: TrainingSetting) -> float:
     head = next((call.op for call in served if call.name == "lm_head" and isinstance(call.op, Gemm)), None)
-    each = LOGIT_BYTES[setting.kernels] / setting.loss_chunks
-    return setting.micro_tokens * float(head.n) * each if head else 0.0
+    per_logit = LOGIT_BYTES[setting.kernels] / setting.loss_chunks
+    return setting.micro_tokens * float(head.n) * per_logit if head else 0.0
 
 
 def autograd(served: tuple[OpCall, ...], setting: TrainingSetting) -> Autograd:

@@ -95,12 +95,12 @@ class Need:
 
         closed_form_bytes: the total without what was learned. allocated_bytes: what PyTorch counts as allocated.
         """
-        found = {field.name: getattr(self, field.name) for field in fields(self)}
-        total, low, high = (found.pop(name) for name in ("total_bytes", "low_bytes", "high_bytes"))
+        kinds = {field.name: getattr(self, field.name) for field in fields(self)}
+        total, low, high = (kinds.pop(name) for name in ("total_bytes", "low_bytes", "high_bytes"))
         closed = total - self.correction_bytes - self.fragmentation_bytes
         ends = {"memory_bytes": total, "memory_bytes_low": low, "memory_bytes_high": high, "fits": self.fits}
         allocated = total - self.runtime_bytes - self.fragmentation_bytes
-        return ends | found | {"closed_form_bytes": closed, "allocated_bytes": allocated}
+        return ends | kinds | {"closed_form_bytes": closed, "allocated_bytes": allocated}
 
 
 class Spread(NamedTuple):
@@ -143,11 +143,11 @@ class MemoryModel(NamedTuple):
     def factors(self, rows: Sequence[Mapping[str, float]]) -> tuple[list[float], list[float]]:
         """exp of the correction of the dynamic part, and reserved over allocated bytes, of each row of FEATURES."""
         table = np.array([[row[name] for name in FEATURES] for row in rows], dtype=np.float32)
-        found = (
+        predictions = (
             np.exp(booster.inplace_predict(table, validate_features=False)).tolist()
             for booster in (self.correction, self.fragmentation)
         )
-        corrected, fragmented = found
+        corrected, fragmented = predictions
         return corrected, [max(share, 1.0) for share in fragmented]
 
 
@@ -211,13 +211,13 @@ def memory_model() -> MemoryModel:
 
 def shape_features(calls: Iterable[OpCall], hidden: int, layers: int) -> dict[str, float]:
     """Those that tell the model: widths over the hidden one, and which passes it has."""
-    found = list(calls)
-    kinds = [str(call.op.kind) for call in found if isinstance(call.op, Pointwise)]
-    norms = sum(call.count for call in found if isinstance(call.op, Pointwise) and "norm" in str(call.op.kind))
-    width = max((float(c.op.heads * c.op.head_dim) for c in found if isinstance(c.op, Attention)), default=0.0)
-    keys = max((float(c.op.kv_heads * c.op.head_dim) for c in found if isinstance(c.op, Attention)), default=0.0)
-    inner = max((float(c.op.k) for c in found if isinstance(c.op, Gemm) and c.name == "down_proj"), default=0.0)
-    vocab = max((float(c.op.n) for c in found if isinstance(c.op, Gemm) and c.name == "lm_head"), default=0.0)
+    listed = list(calls)
+    kinds = [str(call.op.kind) for call in listed if isinstance(call.op, Pointwise)]
+    norms = sum(call.count for call in listed if isinstance(call.op, Pointwise) and "norm" in str(call.op.kind))
+    width = max((float(c.op.heads * c.op.head_dim) for c in listed if isinstance(c.op, Attention)), default=0.0)
+    keys = max((float(c.op.kv_heads * c.op.head_dim) for c in listed if isinstance(c.op, Attention)), default=0.0)
+    inner = max((float(c.op.k) for c in listed if isinstance(c.op, Gemm) and c.name == "down_proj"), default=0.0)
+    vocab = max((float(c.op.n) for c in listed if isinstance(c.op, Gemm) and c.name == "lm_head"), default=0.0)
     return {
         "layers": float(layers),
         "hidden": log2(max(hidden, 1)),
@@ -230,8 +230,8 @@ def shape_features(calls: Iterable[OpCall], hidden: int, layers: int) -> dict[st
         "gelu": float("gelu" in kinds),
         "relu": float("relu" in kinds),
         "gated": float("silu_mul" in kinds),
-        "positions": float(any(call.name in ("position_embedding", "add_positions") for call in found)),
-        "experts": float(any(isinstance(call.op, Moe) for call in found)),
+        "positions": float(any(call.name in ("position_embedding", "add_positions") for call in listed)),
+        "experts": float(any(isinstance(call.op, Moe) for call in listed)),
     }
 
 

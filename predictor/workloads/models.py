@@ -75,8 +75,8 @@ def get_model(name: str | Path) -> Model:
     name = name.strip()
     if not name.startswith((".", "/", "~")) and not name.endswith((".json", ".gguf")):
         known = _catalogue()
-        if (found := known.names.get(normalise(name))) is not None:
-            return known.models[found]
+        if (key := known.names.get(normalise(name))) is not None:
+            return known.models[key]
         if (quantised := _quantised(name)) is not None:
             return quantised
         if not _is_directory(name):
@@ -87,8 +87,8 @@ def get_model(name: str | Path) -> Model:
 def _quantised(name: str) -> Model | None:
     """A known decoder in the number format that the name ends with."""
     for ending, dtype in QUANTISED.items():
-        found = _catalogue().names.get(normalise(name[: -len(ending)])) if name.casefold().endswith(ending) else None
-        model = _catalogue().models[found] if found else None
+        key = _catalogue().names.get(normalise(name[: -len(ending)])) if name.casefold().endswith(ending) else None
+        model = _catalogue().models[key] if key else None
         if isinstance(model, Decoder):
             return replace(model, name=f"{model.name}{name[-len(ending) :]}", linear_dtype=dtype)
         if isinstance(model, LayeredDecoder):
@@ -109,7 +109,7 @@ def normalise(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def _catalogue() -> _Catalogue:
-    found: dict[str, Model] = {}
+    catalogue: dict[str, Model] = {}
     names: dict[str, str] = {}
     parameters: dict[str, int] = {}
     for file, part, make in FILES:
@@ -119,16 +119,16 @@ def _catalogue() -> _Catalogue:
         for hub_id, entry in entries.items():
             name = hub_id.rpartition("/")[2]
             shapes = entries[entry["base"]] | entry if "base" in entry else entry
-            found[name] = make(name, {key: shapes[key] for key in shapes if key not in NOT_SHAPE})
+            catalogue[name] = make(name, {key: shapes[key] for key in shapes if key not in NOT_SHAPE})
             parameters[name] = shapes["parameters"]
-            for each in (hub_id, name, *entry.get("aliases", ())):
-                names[normalise(each)] = name
-    return _Catalogue(MappingProxyType(found), names, MappingProxyType(parameters))
+            for alias in (hub_id, name, *entry.get("aliases", ())):
+                names[normalise(alias)] = name
+    return _Catalogue(MappingProxyType(catalogue), names, MappingProxyType(parameters))
 
 
 def _layered(name: str, entry: Mapping[str, Any]) -> Model:
-    found = layered_from_config(entry, name, entry["source"])
-    return replace(found, **{key: entry[key] for key in ("linear_dtype", "expert_dtype") if key in entry})
+    model = layered_from_config(entry, name, entry["source"])
+    return replace(model, **{key: entry[key] for key in ("linear_dtype", "expert_dtype") if key in entry})
 
 
 def _fields_of(kind: type[Model]) -> Callable[[str, Mapping[str, Any]], Model]:
@@ -201,6 +201,6 @@ def _did_you_mean(name: str) -> str:
     close = difflib.get_close_matches(wanted, known, n=3) or difflib.get_close_matches(
         wanted.rpartition("/")[2], known, n=3
     )
-    meant = list(dict.fromkeys(known[each] for each in close))
+    meant = list(dict.fromkeys(known[key] for key in close))
     cure = f"did you mean {' or '.join(meant)}?" if meant else f"the catalogue has {len(models())} models."
     return f'unknown model "{shown}"; {cure} The path of a config.json works too.'

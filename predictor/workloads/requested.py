@@ -29,8 +29,8 @@ def served_workload(request: Request, model: Model, gpu: Gpu) -> tuple[Workload,
     names = ("batch", "input_len", "output_len", "dtype", "kv_dtype", "kv_block", "engine", *Layout._fields)
     file = request.weights or (request.model if request.model.endswith(".gguf") else "")
     stored = stored_weights(file).total_bytes if file else 0.0
-    asked = Workload(model=model, stored_bytes=stored, **{name: getattr(request, name) for name in names})
-    workload = as_run_on(asked, gpu)
+    stated = Workload(model=model, stored_bytes=stored, **{name: getattr(request, name) for name in names})
+    workload = as_run_on(stated, gpu)
     if not request.dtype and workload.dtype == "bf16" and "bf16" not in gpu.peak_flop_per_s:
         return replace(workload, dtype="fp16"), f"{gpu.name} has no bf16; fp16 is taken."
     return workload, ""

@@ -115,7 +115,7 @@ class Workload:
 
         Only of models that are `in_columns`, and not in Transformers, whose ops depend on their sizes.
         """
-        sizes: dict[str, Any] = {name: np.array([getattr(each, name) for each in alike]) for name in SIZES}
+        sizes: dict[str, Any] = {name: np.array([getattr(workload, name) for workload in alike]) for name in SIZES}
         return replace(alike[0], **sizes)
 
     @property

@@ -105,11 +105,11 @@ class ConvNet(SinglePass):
                 raise InvalidSpec(f"shortcut of {self.name} is {show(block.shortcut)}; it must be one of {listed}.")
             for layer in block.layers:
                 self._check_layer(layer)
-        for each in self.convolutions(self.image):
-            if each.channels % each.layer.groups:
+        for shaped in self.convolutions(self.image):
+            if shaped.channels % shaped.layer.groups:
                 raise InvalidSpec(
-                    f"groups of {self.name} is {each.layer.groups}; it must divide the {each.channels} channels of "
-                    f"{each.place}."
+                    f"groups of {self.name} is {shaped.layer.groups}; it must divide the {shaped.channels} channels of "
+                    f"{shaped.place}."
                 )
 
     def _check_layer(self, layer: ConvLayer) -> None:
@@ -158,8 +158,8 @@ class ConvNet(SinglePass):
     def widest(self, layout: Layout) -> int:
         """Elements of an image in and out of the convolution that needs most."""
         return max(
-            each.channels * each.size**2 + each.layer.out_channels * each.out_size**2
-            for each in self.convolutions(self.image)
+            shaped.channels * shaped.size**2 + shaped.layer.out_channels * shaped.out_size**2
+            for shaped in self.convolutions(self.image)
         )
 
     def forward_ops(self, step: Step) -> tuple[OpCall, ...]:
@@ -188,7 +188,7 @@ class ConvNet(SinglePass):
         """All parameters: batch norms with scale and shift, not their running statistics."""
         widths = [self._flat(), *self.linear, self.classes]
         head = sum((n + 1) * m for n, m in pairwise(widths))
-        return sum(each.parameters for each in self.convolutions(self.image)) + head
+        return sum(shaped.parameters for shaped in self.convolutions(self.image)) + head
 
     def _flat(self) -> int:
         return self.hidden * self.pool_size**2
@@ -204,18 +204,18 @@ class ConvNet(SinglePass):
         _, act = formats(dtype or self.dtype)
         apart = eager or training
         calls, size = list[OpCall](), image
-        for each in self.convolutions(image):
-            layer, size = each.layer, each.out_size
+        for shaped in self.convolutions(image):
+            layer, size = shaped.layer, shaped.out_size
             if size < 1:
                 raise InvalidRequest(
-                    f"image is {image}; nothing is left of it at {each.place} of {self.name}. Raise it."
+                    f"image is {image}; nothing is left of it at {shaped.place} of {self.name}. Raise it."
                 )
-            calls.append(_convolution(each, batch, act))
+            calls.append(_convolution(shaped, batch, act))
             rows, cols = batch * layer.out_channels, size**2
             if layer.norm and apart:
                 kind = "layer_norm" if training else "relu"
                 calls.append(passes("batch_norm", kind, rows, cols, act, 1.0))
-            if each.closes:
+            if shaped.closes:
                 calls.append(passes("residual_add", "add", rows, cols, act, 1.0))
             if layer.activation and apart:
                 calls.append(passes("relu", "relu", rows, cols, act, 1.0))
@@ -228,21 +228,21 @@ class ConvNet(SinglePass):
         return merged(calls)
 
 
-def _convolution(each: Shaped, batch: int, dtype: str) -> OpCall:
+def _convolution(shaped: Shaped, batch: int, dtype: str) -> OpCall:
     """A layer under a name that equal ones of other blocks share."""
-    layer = each.layer
+    layer = shaped.layer
     op = Conv(
         batch=batch,
-        in_channels=each.channels,
+        in_channels=shaped.channels,
         out_channels=layer.out_channels,
-        size=each.size,
+        size=shaped.size,
         kernel=layer.kernel,
         stride=layer.stride,
         padding=layer.kernel // 2,
         groups=layer.groups,
         dtype=dtype,
     )
-    sides = f"conv{layer.kernel}x{layer.kernel} {each.channels}->{layer.out_channels} /{layer.stride} @{each.size}"
+    sides = f"conv{layer.kernel}x{layer.kernel} {shaped.channels}->{layer.out_channels} /{layer.stride} @{shaped.size}"
     return convolution(sides, op, 1.0)
 
 

@@ -429,7 +429,7 @@ def collective_calls(model: Decoder, step: Step) -> list[OpCall]:
     Cohere are reduced one by one as anywhere else.
     """
     element = float(out_bytes(step.act_dtype))
-    each, embedding = (
+    hidden, embedding = (
         Collective(kind="all_reduce", message_bytes=step.tokens * width * element, n_gpus=step.tp)
         for width in (model.hidden, model.embedding_width)
     )
@@ -437,5 +437,5 @@ def collective_calls(model: Decoder, step: Step) -> list[OpCall]:
     logits_bytes = step.batch * model.shard(step.tp).vocab * step.tp * element
     gather = OpCall("logits_all_gather", Collective(kind="all_gather", message_bytes=logits_bytes, n_gpus=step.tp), 1.0)
     if not model.embedding_dim:
-        return [OpCall("all_reduce", each, reduces + 1), gather]
-    return [OpCall("all_reduce", each, reduces), OpCall("embedding_all_reduce", embedding, 1.0), gather]
+        return [OpCall("all_reduce", hidden, reduces + 1), gather]
+    return [OpCall("all_reduce", hidden, reduces), OpCall("embedding_all_reduce", embedding, 1.0), gather]

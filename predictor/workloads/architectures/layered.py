@@ -82,8 +82,8 @@ class LayeredDecoder:
     @property
     def experts(self) -> str:
         """ "8 of 128" where tokens visit experts."""
-        found = [layer.feed_forward for layer in self.layers_of if isinstance(layer.feed_forward, Experts)]
-        return f"{found[0].topk} of {found[0].experts}" if found else ""
+        routed = [layer.feed_forward for layer in self.layers_of if isinstance(layer.feed_forward, Experts)]
+        return f"{routed[0].topk} of {routed[0].experts}" if routed else ""
 
     @property
     def in_columns(self) -> bool:
@@ -107,15 +107,15 @@ class LayeredDecoder:
         """Elements of linear layers, of experts and of norms and biases in all layers, on one GPU of a stage."""
         matrices = experts = plain = 0.0
         for layer in self.layers_of:
-            found = [part.elements(self.hidden, layout.tp) for part in layer.parts]
-            norms = self.norms // 2 * len(found) * self.hidden
-            matrices += layer.count * sum(part.linear for part in found)
-            plain += layer.count * (sum(part.plain for part in found) + norms)
+            elements = [part.elements(self.hidden, layout.tp) for part in layer.parts]
+            norms = self.norms // 2 * len(elements) * self.hidden
+            matrices += layer.count * sum(part.linear for part in elements)
+            plain += layer.count * (sum(part.plain for part in elements) + norms)
             if isinstance(layer.feed_forward, Experts):
                 experts += layer.count * layer.feed_forward.expert_elements(self.hidden, layout.expert_tp, layout.ep)
             elif layer.feed_forward and not self.has_experts:
-                experts += layer.count * found[-1].linear
-                matrices -= layer.count * found[-1].linear
+                experts += layer.count * elements[-1].linear
+                matrices -= layer.count * elements[-1].linear
         return matrices / layout.pp, experts / layout.pp, plain / layout.pp
 
     def parameters(self) -> int:
@@ -141,13 +141,13 @@ class LayeredDecoder:
 
     def widest(self, layout: Layout) -> int:
         """Elements per token of the widest sublayer."""
-        found = [mixer.widest(layout.tp) for _, mixer in self._mixers()]
+        mixers = [mixer.widest(layout.tp) for _, mixer in self._mixers()]
         after = [layer.feed_forward.widest(layout.expert_tp) for layer in self.layers_of if layer.feed_forward]
-        return max(found + after)
+        return max(mixers + after)
 
     def forward_ops(self, step: Step) -> tuple[OpCall, ...]:
         """The ops of one forward pass through all stages, on one GPU of each; equal ones once with their count."""
-        found: dict[tuple[str, object], OpCall] = {}
+        merged: dict[tuple[str, object], OpCall] = {}
         calls = [OpCall("embedding", point("", "embedding", step.tokens, self.hidden, step).op, 1.0)]
         for layer in self.layers_of:
             sublayers = len(layer.parts)
@@ -172,8 +172,8 @@ class LayeredDecoder:
             calls.append(OpCall("logits_all_gather", gather, 1.0))
         for call in calls:
             key = (call.name, merged_key(call.op))
-            found[key] = call._replace(count=found[key].count + call.count) if key in found else call
-        return tuple(found.values())
+            merged[key] = call._replace(count=merged[key].count + call.count) if key in merged else call
+        return tuple(merged.values())
 
     def _collectives(self, layer: Layer, step: Step) -> list[OpCall]:
         """All-reduce after mixer and feed-forward; with attention-dp tokens are gathered for the experts, or sent to
@@ -199,9 +199,9 @@ class LayeredDecoder:
 
 def unmeasured_notes(layers: tuple[Layer, ...]) -> tuple[str, ...]:
     """What to say of layers whose kernels nobody measured."""
-    mixers, found = [layer.mixer for layer in layers], list[str]()
+    mixers, notes = [layer.mixer for layer in layers], list[str]()
     if any(isinstance(mixer, LinearAttention) for mixer in mixers):
-        found.append("linear-attention layers are counted as projections and products with the state; not measured.")
+        notes.append("linear-attention layers are counted as projections and products with the state; not measured.")
     if any(isinstance(mixer, BlockSparseAttention | CompressedAttention) for mixer in mixers):
-        found.append("sparse attention is counted as dense attention over the keys that are read; not measured.")
-    return tuple(found)
+        notes.append("sparse attention is counted as dense attention over the keys that are read; not measured.")
+    return tuple(notes)

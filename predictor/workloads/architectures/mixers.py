@@ -274,9 +274,9 @@ class LinearAttention:
     def _raised(self, tp: int) -> list[tuple[str, int, int]]:
         """Name, width and rank of the second halves of low-rank projections."""
         value_heads = self._split(tp)[1]
-        found = [("decay_proj", value_heads * self.key_dim, self.decay_rank)]
-        found.append(("gate_proj", value_heads * self.value_dim, self.gate_rank))
-        return [each for each in found if each[2]]
+        projections = [("decay_proj", value_heads * self.key_dim, self.decay_rank)]
+        projections.append(("gate_proj", value_heads * self.value_dim, self.gate_rank))
+        return [projection for projection in projections if projection[2]]
 
     def elements(self, hidden: int, tp: int) -> Elements:
         """Parameters on one of tp GPUs."""

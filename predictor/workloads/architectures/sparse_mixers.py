@@ -46,8 +46,8 @@ class BlockSparseAttention:
 
     def elements(self, hidden: int, tp: int) -> Elements:
         """Parameters on one of tp GPUs; the index is copied."""
-        found = self.dense.elements(hidden, tp)
-        return found._replace(linear=found.linear + hidden * (self.index_heads + 1) * self.index_dim)
+        dense = self.dense.elements(hidden, tp)
+        return dense._replace(linear=dense.linear + hidden * (self.index_heads + 1) * self.index_dim)
 
     def cached(self, length: int, tp: int) -> float:
         """Elements that one sequence of `length` tokens keeps on one of tp GPUs: all of them, and the index."""

@@ -87,10 +87,10 @@ def _gpt_bigcode(config: Config) -> Facts:
 def _gpt_neo(config: Config) -> Facts:
     """attention_types: pairs of a list of "global" and "local" layers and how often it repeats."""
     types, layers, counts = config.get("attention_types"), config.size("num_layers"), {"global": 0, "local": 0}
-    for each in types if isinstance(types, list) else []:
-        if isinstance(each, list) and len(each) == 2 and isinstance(each[0], list) and type(each[1]) is int:
+    for pair in types if isinstance(types, list) else []:
+        if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], list) and type(pair[1]) is int:
             for kind in counts:
-                counts[kind] += each[0].count(kind) * each[1]
+                counts[kind] += pair[0].count(kind) * pair[1]
     if sum(counts.values()) != layers or min(counts.values()) < 0:
         raise InvalidSpec(
             f"attention_types in config.json is {show(types)}; it must list global or local for each of the {layers} "
@@ -213,7 +213,7 @@ def _cohere2(config: Config) -> Facts:
     layers, types = config.size("num_hidden_layers"), config.config.get("layer_types")
     if types is None:
         count = layers - layers // config.size("sliding_window_pattern")
-    elif isinstance(types, list) and len(types) == layers and all(isinstance(each, str) for each in types):
+    elif isinstance(types, list) and len(types) == layers and all(isinstance(kind, str) for kind in types):
         count = types.count("sliding_attention")
     else:
         raise InvalidSpec(f"layer_types in config.json is {show(types)}; it must name each of the {layers} layers.")

@@ -121,12 +121,12 @@ def decoder_from_config(source: Mapping[str, Any] | str | Path, name: str = "") 
     if not isinstance(name, str):
         raise InvalidSpec(f"name is {show(name)}; it must be text. Quote it.")
     printable = "".join(letter for letter in name[:100] if letter.isprintable())
-    found = language_model(source).get("model_type")
-    if not isinstance(found, str) or not found:
+    model_type = language_model(source).get("model_type")
+    if not isinstance(model_type, str) or not model_type:
         raise InvalidSpec("config.json has no model_type; add the one of the model's family, such as llama.")
-    if found in CLASSIC:
-        return classic_from_config(source, found, printable or "custom model", origin)
-    if found in LAYERED:
+    if model_type in CLASSIC:
+        return classic_from_config(source, model_type, printable or "custom model", origin)
+    if model_type in LAYERED:
         return layered_from_config(source, printable or "custom model", origin)
     return _Reader(source).decoder(printable or "custom model", origin)
 
@@ -206,7 +206,7 @@ class _Reader(Fields):
         types = self.config.get("layer_types")
         if types is not None:
             known = ("sliding_attention", "full_attention")
-            if not isinstance(types, list) or len(types) != layers or not all(each in known for each in types):
+            if not isinstance(types, list) or len(types) != layers or not all(kind in known for kind in types):
                 raise InvalidSpec(
                     f"layer_types in config.json is {show(types)}; it must list sliding_attention or full_attention "
                     f"for each of the {layers} layers."

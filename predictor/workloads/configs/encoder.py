@@ -136,23 +136,23 @@ def encoder_from_config(
         name, origin = name or path.absolute().parent.name, f"{path.name} in {short(path.parent)}"
     if not isinstance(source, Mapping):
         raise InvalidSpec(f"config is a {type(source).__name__}; it must be a JSON object, a mapping or a path.")
-    found = str(source.get("model_type"))
-    if found in WHOLE:
+    model_type = str(source.get("model_type"))
+    if model_type in WHOLE:
         part = source.get("vision_config")
         if not isinstance(part, Mapping):
             raise InvalidSpec(f"vision_config in config.json is {show(part)}; it must be an object.")
-        source, found = {**part, "model_type": WHOLE[found]}, WHOLE[found]
+        source, model_type = {**part, "model_type": WHOLE[model_type]}, WHOLE[model_type]
     name = "".join(letter for letter in name[:100] if letter.isprintable()) or "custom encoder"
-    if found in TEXT:
-        return _text(_Reader(source, TEXT[found].defaults), TEXT[found], name, origin)
-    if found in VISION:
-        return _vision(_Reader(source, VISION[found]), name, origin)
-    if found in SEQ2SEQ:
-        return _seq2seq(_Reader(source, SEQ2SEQ[found]), name, origin)
-    if found in CONVNETS:
-        return _resnet(_Reader(source, CONVNETS[found]), name, origin)
-    reason = f" ({FOREIGN[found]})" if found in FOREIGN else ""
-    raise InvalidSpec(f"not yet supported: encoder {show(found)}{reason}; supported: {SUPPORTED}.")
+    if model_type in TEXT:
+        return _text(_Reader(source, TEXT[model_type].defaults), TEXT[model_type], name, origin)
+    if model_type in VISION:
+        return _vision(_Reader(source, VISION[model_type]), name, origin)
+    if model_type in SEQ2SEQ:
+        return _seq2seq(_Reader(source, SEQ2SEQ[model_type]), name, origin)
+    if model_type in CONVNETS:
+        return _resnet(_Reader(source, CONVNETS[model_type]), name, origin)
+    reason = f" ({FOREIGN[model_type]})" if model_type in FOREIGN else ""
+    raise InvalidSpec(f"not yet supported: encoder {show(model_type)}{reason}; supported: {SUPPORTED}.")
 
 
 class _Reader(Fields):
@@ -288,7 +288,7 @@ def _resnet(config: _Reader, name: str, origin: str) -> ConvNet:
 def _classes(config: _Reader) -> int:
     """Classes of a classifier; 0 where the architecture named is none."""
     named = config.config.get("architectures")
-    if not isinstance(named, list) or not any("ForImageClassification" in str(each) for each in named):
+    if not isinstance(named, list) or not any("ForImageClassification" in str(architecture) for architecture in named):
         return 0
     labels = config.config.get("id2label")
     return len(labels) if isinstance(labels, Mapping) and labels else config.size("num_labels")

@@ -73,12 +73,12 @@ class Fields:
     def rotary_dim(self, head_dim: int, key: str = "partial_rotary_factor") -> int:
         """Elements that the rotary embedding turns, by the share that key states; 0: all."""
         rope = self.config.get("rope_parameters")
-        found = rope.get("partial_rotary_factor") if isinstance(rope, Mapping) else None
-        if found is None:
-            found = self.config.get(key, self.defaults.get(key, 1.0))
-        if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found <= 1:
-            raise InvalidSpec(f"{key} in config.json is {show(found)}; it must be above 0, at most 1.")
-        turned = int(head_dim * found)
+        share = rope.get("partial_rotary_factor") if isinstance(rope, Mapping) else None
+        if share is None:
+            share = self.config.get(key, self.defaults.get(key, 1.0))
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+            raise InvalidSpec(f"{key} in config.json is {show(share)}; it must be above 0, at most 1.")
+        turned = int(head_dim * share)
         return 0 if turned in (0, head_dim) else turned
 
     def activation(self) -> str:

@@ -90,20 +90,20 @@ def decoder_from_gguf(path: Path, name: str = "") -> Decoder | LayeredDecoder:
 
 def _sizes(metadata: Mapping[str, Any], kind: str, path: Path) -> dict[str, Any]:
     """Fields of config.json that are sizes."""
-    found: dict[str, Any] = {field: _size(metadata, f"{kind}.{key}", path) for field, key in FIELDS.items()}
-    found |= {field: size for field, key in OPTIONAL.items() if (size := _size(metadata, f"{kind}.{key}", path, 0))}
-    hidden, heads = found["hidden_size"], found["num_attention_heads"]
-    found.setdefault("num_key_value_heads", heads)
-    found.setdefault("head_dim", hidden // heads if hidden % heads == 0 else None)
+    sizes: dict[str, Any] = {field: _size(metadata, f"{kind}.{key}", path) for field, key in FIELDS.items()}
+    sizes |= {field: size for field, key in OPTIONAL.items() if (size := _size(metadata, f"{kind}.{key}", path, 0))}
+    hidden, heads = sizes["hidden_size"], sizes["num_attention_heads"]
+    sizes.setdefault("num_key_value_heads", heads)
+    sizes.setdefault("head_dim", hidden // heads if hidden % heads == 0 else None)
     tokens = metadata.get("tokenizer.ggml.tokens")
     if isinstance(tokens, Array):
-        found.setdefault("vocab_size", tokens.length)
-    if "vocab_size" not in found:
+        sizes.setdefault("vocab_size", tokens.length)
+    if "vocab_size" not in sizes:
         raise InvalidSpec(f"{shown(path)} has neither {kind}.vocab_size nor a vocabulary; give a config.json instead.")
-    turned, head_dim = found.pop("rope_dimension_count", 0), found["head_dim"]
+    turned, head_dim = sizes.pop("rope_dimension_count", 0), sizes["head_dim"]
     if head_dim and 0 < turned < head_dim:
-        found["partial_rotary_factor"] = turned / head_dim
-    return found
+        sizes["partial_rotary_factor"] = turned / head_dim
+    return sizes
 
 
 def _size(metadata: Mapping[str, Any], key: str, path: Path, absent: int | None = None) -> int:

@@ -140,7 +140,7 @@ def _mimo_attention(fields: Fields, layers: int) -> list[Mixer]:
         v_dim=fields.size("swa_v_head_dim"),
         window=fields.size("sliding_window"),
     )
-    return [sliding if each else full for each in marks(fields, "hybrid_layer_pattern", layers)]
+    return [sliding if is_sliding else full for is_sliding in marks(fields, "hybrid_layer_pattern", layers)]
 
 
 def _gemma4_attention(fields: Fields, layers: int) -> list[Mixer]:
@@ -170,7 +170,7 @@ def _nemotron_mixers(fields: Fields, layers: int) -> list[Mixer | None]:
         normed_dim=heads * head_dim,
     )
     kinds: dict[str, Mixer] = {"M": mamba, "*": grouped(fields)}
-    return [kinds.get(each) for each in _pattern(fields, layers)]
+    return [kinds.get(letter) for letter in _pattern(fields, layers)]
 
 
 BLOCKS: Mapping[str, str] = {"mamba": "M", "attention": "*", "moe": "E", "mlp": "-"}
@@ -210,7 +210,7 @@ def _qwen_experts(fields: Fields, layers: int) -> list[FeedForward]:
     if all(sparse):
         return [routed] * layers
     dense = DenseFeedForward(inter=fields.size("intermediate_size"))
-    return [routed if each else dense for each in sparse]
+    return [routed if is_sparse else dense for is_sparse in sparse]
 
 
 def _deepseek_experts(fields: Fields, layers: int) -> list[FeedForward]:
@@ -233,7 +233,7 @@ def _mimo_experts(fields: Fields, layers: int) -> list[FeedForward]:
     """Experts where moe_layer_freq is 1."""
     routed = experts_of(fields, "n_routed_experts", "moe_intermediate_size")
     dense = DenseFeedForward(inter=fields.size("intermediate_size"))
-    return [routed if each else dense for each in marks(fields, "moe_layer_freq", layers)]
+    return [routed if is_routed else dense for is_routed in marks(fields, "moe_layer_freq", layers)]
 
 
 def _gemma4_feed_forward(fields: Fields, layers: int) -> list[FeedForward]:
@@ -257,7 +257,7 @@ def _nemotron_feed_forward(fields: Fields, layers: int) -> list[FeedForward | No
         latent = 0 if fields.absent("moe_latent_size") else fields.size("moe_latent_size")
         options: dict[str, Any] = {"shared_inter": shared, "gated": False, "latent": latent}
         kinds["E"] = experts_of(fields, "n_routed_experts", "moe_intermediate_size", **options)
-    return [kinds.get(each) for each in pattern]
+    return [kinds.get(letter) for letter in pattern]
 
 
 def _dense(fields: Fields, layers: int) -> list[FeedForward]:

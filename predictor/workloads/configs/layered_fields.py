@@ -29,7 +29,7 @@ def grouped(fields: Fields, kv_heads_key: str = "num_key_value_heads", **options
     heads, hidden = fields.size("num_attention_heads"), fields.size("hidden_size")
     head_dim = fields.size("head_dim", none_is=hidden // heads)
     bias = bool(fields.config.get("attention_bias", fields.defaults.get("attention_bias", False)))
-    found: dict[str, Any] = {
+    stated: dict[str, Any] = {
         "heads": heads,
         "kv_heads": fields.size(kv_heads_key, none_is=heads),
         "head_dim": head_dim,
@@ -37,25 +37,25 @@ def grouped(fields: Fields, kv_heads_key: str = "num_key_value_heads", **options
         "o_bias": bias,
         "rotary_dim": fields.rotary_dim(head_dim),
     }
-    return GroupedAttention(**(found | options))
+    return GroupedAttention(**(stated | options))
 
 
 def by_type(fields: Fields, layers: int, kinds: Mapping[str, Mixer], key: str = "layer_types") -> list[Mixer]:
     """The mixer of each layer by the list `key`."""
     types = fields.get(key)
-    if not isinstance(types, list) or len(types) != layers or not all(each in kinds for each in types):
+    if not isinstance(types, list) or len(types) != layers or not all(kind in kinds for kind in types):
         raise InvalidSpec(
             f"{key} in config.json is {show(types)}; it must list {' or '.join(kinds)} for each of the {layers} layers."
         )
-    return [kinds[each] for each in types]
+    return [kinds[kind] for kind in types]
 
 
 def marks(fields: Fields, key: str, layers: int) -> list[int]:
     """0 or 1 for each layer."""
-    found = fields.get(key)
-    if not isinstance(found, list) or len(found) != layers or not all(each in (0, 1) for each in found):
-        raise InvalidSpec(f"{key} in config.json is {show(found)}; it must be 0 or 1 for each of the {layers} layers.")
-    return found
+    listed = fields.get(key)
+    if not isinstance(listed, list) or len(listed) != layers or not all(mark in (0, 1) for mark in listed):
+        raise InvalidSpec(f"{key} in config.json is {show(listed)}; it must be 0 or 1 for each of the {layers} layers.")
+    return listed
 
 
 def experts_of(fields: Fields, experts: str, inter: str, topk: str = "num_experts_per_tok", **options: Any) -> Experts:

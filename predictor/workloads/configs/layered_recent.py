@@ -59,14 +59,14 @@ def _minimax_attention(fields: Fields, layers: int) -> list[Mixer]:
         index_heads=sparse.size("sparse_num_index_heads"),
         index_dim=sparse.size("sparse_index_dim"),
     )
-    return [chosen if each else dense for each in marks(sparse, "sparse_attention_freq", layers)]
+    return [chosen if is_sparse else dense for is_sparse in marks(sparse, "sparse_attention_freq", layers)]
 
 
 def _minimax_experts(fields: Fields, layers: int) -> list[FeedForward]:
     shared = fields.size("shared_intermediate_size") * fields.count("n_shared_experts")
     routed = experts_of(fields, "num_local_experts", "moe_intermediate_size", shared_inter=shared)
     dense = DenseFeedForward(inter=fields.size("dense_intermediate_size"))
-    return [routed if each else dense for each in marks(fields, "moe_layer_freq", layers)]
+    return [routed if is_routed else dense for is_routed in marks(fields, "moe_layer_freq", layers)]
 
 
 def _kimi_mixers(fields: Fields, layers: int) -> list[Mixer]:
@@ -112,7 +112,7 @@ def _kimi_experts(fields: Fields, layers: int) -> list[FeedForward]:
 def _deepseek_attention(fields: Fields, layers: int) -> list[Mixer]:
     """compress_ratios: 0 the window only, 4 chosen compressed keys, more: all of them. It lists MTP layers too."""
     ratios = fields.get("compress_ratios")
-    if not isinstance(ratios, list) or len(ratios) < layers or not all(type(each) is int for each in ratios):
+    if not isinstance(ratios, list) or len(ratios) < layers or not all(type(value) is int for value in ratios):
         raise InvalidSpec(f"compress_ratios in config.json is {show(ratios)}; it must list one for each layer.")
     return [_compressed(fields, ratio) for ratio in ratios[:layers]]
 
@@ -143,45 +143,45 @@ def _deepseek_experts(fields: Fields, layers: int) -> list[FeedForward]:
 def _searched_blocks(fields: Fields, layers: int) -> list[tuple[Fields, Fields]]:
     """Attention and feed-forward of each of block_configs (configuration_decilm.py)."""
     blocks = fields.get("block_configs")
-    if not isinstance(blocks, list) or len(blocks) != layers or not all(isinstance(each, Mapping) for each in blocks):
+    if not isinstance(blocks, list) or len(blocks) != layers or not all(isinstance(block, Mapping) for block in blocks):
         raise InvalidSpec(f"block_configs in config.json is {show(blocks)}; it must describe each of {layers} layers.")
-    found = [(_part(Fields(each, {}), "attention"), _part(Fields(each, {}), "ffn")) for each in blocks]
-    for part in (part for pair in found for part in pair):
+    pairs = [(_part(Fields(block, {}), "attention"), _part(Fields(block, {}), "ffn")) for block in blocks]
+    for part in (part for pair in pairs for part in pair):
         if part.flag("replace_with_linear"):
             raise InvalidSpec("not yet supported: replace_with_linear of block_configs in config.json.")
-    return found
+    return pairs
 
 
 def _searched_attention(fields: Fields, layers: int) -> list[Mixer | None]:
     heads, hidden = fields.size("num_attention_heads"), fields.size("hidden_size")
-    found: list[Mixer | None] = []
+    mixers: list[Mixer | None] = []
     for attention, _ in _searched_blocks(fields, layers):
         kv_heads = 0 if attention.flag("no_op") else heads // attention.size("n_heads_in_group")
-        found.append(grouped(fields, kv_heads=kv_heads, head_dim=hidden // heads) if kv_heads else None)
-    return found
+        mixers.append(grouped(fields, kv_heads=kv_heads, head_dim=hidden // heads) if kv_heads else None)
+    return mixers
 
 
 def _searched_feed_forward(fields: Fields, layers: int) -> list[FeedForward | None]:
     """Width 2/3 · ffn_mult · hidden, rounded up to a multiple of 256 (modeling_decilm.py)."""
-    found: list[FeedForward | None] = []
+    feed_forwards: list[FeedForward | None] = []
     for _, ffn in _searched_blocks(fields, layers):
         times = ffn.config.get("ffn_mult")
         if ffn.flag("no_op"):
-            found.append(None)
+            feed_forwards.append(None)
             continue
         if isinstance(times, bool) or not isinstance(times, int | float) or not 0 < times < 100:
             raise InvalidSpec(f"ffn_mult of block_configs in config.json is {show(times)}; it must be above 0.")
         width = int(2 * times * fields.size("hidden_size") / 3)
-        found.append(DenseFeedForward(inter=-(-width // 256) * 256))
-    return found
+        feed_forwards.append(DenseFeedForward(inter=-(-width // 256) * 256))
+    return feed_forwards
 
 
 def _part(fields: Fields, key: str, defaults: Mapping[str, Any] | None = None) -> Fields:
     """An object inside a config."""
-    found = fields.get(key)
-    if not isinstance(found, Mapping):
-        raise InvalidSpec(f"{key} in config.json is {show(found)}; it must be an object.")
-    return Fields(found, defaults or {})
+    part = fields.get(key)
+    if not isinstance(part, Mapping):
+        raise InvalidSpec(f"{key} in config.json is {show(part)}; it must be an object.")
+    return Fields(part, defaults or {})
 
 
 KIMI: Mapping[str, Any] = {**LATENT, "mla_use_output_gate": False}

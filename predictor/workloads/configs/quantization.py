@@ -36,16 +36,16 @@ def _mixed(config: Mapping[str, Any]) -> tuple[str, str]:
     if str(config.get("moe_quant_algo", "")).upper() == "NVFP4" and config.get("fmt") == "e4m3":
         return "fp8_block", "nvfp4"  # the published FP8 of DeepSeek V4 with its experts quantised again
     listed = config.get("quantized_layers")
-    found: dict[bool, set[str]] = {True: set(), False: set()}
+    formats: dict[bool, set[str]] = {True: set(), False: set()}
     for name, how in listed.items() if isinstance(listed, Mapping) else ():
         if name != "lm_head":
-            found["attn" in str(name)].add(_algorithm(how.get("quant_algo") if isinstance(how, Mapping) else how))
-    if len(found[True]) != 1 or len(found[False]) != 1:
+            formats["attn" in str(name)].add(_algorithm(how.get("quant_algo") if isinstance(how, Mapping) else how))
+    if len(formats[True]) != 1 or len(formats[False]) != 1:
         raise InvalidSpec(
             "not yet supported: quant_algo MIXED_PRECISION in quantization_config, unless quantized_layers has one "
             "format of attention and one of experts or feed-forwards."
         )
-    return found[True].pop(), found[False].pop()
+    return formats[True].pop(), formats[False].pop()
 
 
 MODELOPT: Mapping[str, str] = {
@@ -60,10 +60,10 @@ MODELOPT: Mapping[str, str] = {
 
 def _algorithm(value: object) -> str:
     """The format that modelopt calls so."""
-    if (found := MODELOPT.get(str(value).upper())) is None:
+    if (dtype := MODELOPT.get(str(value).upper())) is None:
         listed = ", ".join(MODELOPT)
         raise InvalidSpec(f"not yet supported: quant_algo {show(value)} in quantization_config; known: {listed}.")
-    return found
+    return dtype
 
 
 def _dtype(config: Mapping[str, Any]) -> str:
@@ -95,7 +95,7 @@ def _compressed(config: Mapping[str, Any]) -> str:
     if not isinstance(weights, Mapping) or not isinstance(group, Mapping):
         raise InvalidSpec("quantization_config has no config_groups with weights; copy it from the published file.")
     bits, kind, alone = weights.get("num_bits"), weights.get("type"), group.get("input_activations") is None
-    found = {
+    dtype = {
         ("float", 8, False): "fp8_block" if weights.get("strategy") == "block" else "fp8",
         ("float", 4, False): "nvfp4",
         ("int", 8, False): "int8",
@@ -103,6 +103,6 @@ def _compressed(config: Mapping[str, Any]) -> str:
         ("int", 4, True): "int4_wo",
         ("float", 4, True): "nvfp4_wo" if weights.get("group_size") == 16 else "mxfp4_wo",
     }.get((str(kind), int(bits or 0), alone))
-    if found is None:
+    if dtype is None:
         raise InvalidSpec(f"weights in quantization_config are {show(kind)} of {show(bits)} bits; not known.")
-    return found
+    return dtype

@@ -125,24 +125,24 @@ def loss(tokens: int, vocab: float, dtype: Text, fused: bool) -> list[OpCall]:
 
 def _beside(call: OpCall, adapters: Adapters) -> list[OpCall]:
     """What QLoRA and LoRA run beside a GEMM: widening of its weights; (m, r, k), (m, n, r), and the sum."""
-    op, found = call.op, list[OpCall]()
+    op, calls = call.op, list[OpCall]()
     if not isinstance(op, Gemm) or not adapters.rank:
-        return found
+        return calls
     if adapters.quantization and call.name not in OUTSIDE_LAYERS:
         copy = Pointwise(kind="copy", rows=op.n * op.batch, cols=op.k, dtype="bf16")
-        found.append(OpCall("dequantise", copy, call.count * DEQUANTISE_BYTES[adapters.quantization] / 4))
+        calls.append(OpCall("dequantise", copy, call.count * DEQUANTISE_BYTES[adapters.quantization] / 4))
     if not adapters.adapts(call):
-        return found
+        return calls
     dtype = op.dtype if out_bytes(op.dtype) == 4 or op.dtype == "fp16" else "bf16"
     pair = Gemm(m=op.m, n=adapters.rank, k=op.k, dtype=dtype), Gemm(m=op.m, n=op.n, k=adapters.rank, dtype=dtype)
-    found += [OpCall("lora_a", pair[0], call.count), OpCall("lora_b", pair[1], call.count)]
-    found.append(OpCall("lora_add", Pointwise(kind="add", rows=op.m, cols=op.n, dtype=dtype), call.count))
+    calls += [OpCall("lora_a", pair[0], call.count), OpCall("lora_b", pair[1], call.count)]
+    calls.append(OpCall("lora_add", Pointwise(kind="add", rows=op.m, cols=op.n, dtype=dtype), call.count))
     if adapters.kernels != "fused":
         moved = DROPOUT_BYTES if adapters.quantization else WIDENED_DROPOUT_BYTES
         wide = Pointwise(kind="copy", rows=op.m, cols=op.k, dtype="fp32")
         scale = Pointwise(kind="copy", rows=op.m, cols=op.n, dtype=dtype)
-        found += [OpCall("lora_dropout", wide, call.count * moved / 8), OpCall("lora_scale", scale, call.count)]
-    return found
+        calls += [OpCall("lora_dropout", wide, call.count * moved / 8), OpCall("lora_scale", scale, call.count)]
+    return calls
 
 
 def recomputed(forward: Iterable[OpCall], checkpointing: str, early_stop: bool) -> list[OpCall]:
@@ -163,7 +163,7 @@ def recomputed(forward: Iterable[OpCall], checkpointing: str, early_stop: bool) 
 
 def backward(forward: Iterable[OpCall], adapters: Adapters) -> list[OpCall]:
     """Gradients of every op of a training forward, in the order of the forward."""
-    return [found for call in forward for found in _gradients(call, adapters)]
+    return [gradient for call in forward for gradient in _gradients(call, adapters)]
 
 
 def _gradients(call: OpCall, adapters: Adapters) -> list[OpCall]:

@@ -155,13 +155,13 @@ def compiled(calls: Iterable[OpCall]) -> tuple[OpCall, ...]:
 
     A norm takes in the residual addition and writes the sum too. Attention stays two products and a softmax.
     """
-    found = list[OpCall]()
+    fused = list[OpCall]()
     for call in calls:
         name, op, count = call
         if name in INDUCTOR_FUSED or (name == "gelu_tanh" and getattr(op, "kind", "") != "tanh"):
             continue
-        found.append(OpCall(name, op, 2 * count if name == "layer_norm" else count))
-    return tuple(found)
+        fused.append(OpCall(name, op, 2 * count if name == "layer_norm" else count))
+    return tuple(fused)
 
 
 def transformers_ops(served: Iterable[OpCall]) -> tuple[OpCall, ...]:
@@ -216,12 +216,12 @@ def launches(calls: Iterable[OpCall]) -> float:
 
 def merged(calls: Iterable[OpCall]) -> tuple[OpCall, ...]:
     """Equal calls once, with the sum of their counts, in the order of the first."""
-    found: dict[tuple[str, object], OpCall] = {}
+    sums: dict[tuple[str, object], OpCall] = {}
     for call in calls:
         key = (call.name, call.op)
-        count = found[key].count if key in found else 0.0
-        found[key] = OpCall(call.name, call.op, count + call.count)
-    return tuple(found.values())
+        count = sums[key].count if key in sums else 0.0
+        sums[key] = OpCall(call.name, call.op, count + call.count)
+    return tuple(sums.values())
 
 
 def backward(calls: Iterable[OpCall], *, shared_input: float = 0.0) -> list[OpCall]:
@@ -231,16 +231,18 @@ def backward(calls: Iterable[OpCall], *, shared_input: float = 0.0) -> list[OpCa
     shared_input: further additions for each call of "key_proj", where query, key and value read one tensor.
     Not here: the embedding and the loss (embedding_backward, loss_backward).
     """
-    found: list[OpCall] = []
+    gradient_calls: list[OpCall] = []
     for call in calls:
         name, op, count = call
         if isinstance(op, Gemm):
-            found += _product_backward(call)
+            gradient_calls += _product_backward(call)
             if name == "key_proj" and shared_input:
-                found.append(passes("input_add", "add", float(op.m), float(op.k), str(op.dtype), shared_input * count))
+                gradient_calls.append(
+                    passes("input_add", "add", float(op.m), float(op.k), str(op.dtype), shared_input * count)
+                )
         elif isinstance(op, Pointwise) and name not in SAME_GRADIENT and op.kind != "embedding":
-            found.append(_passes_backward(call, op))
-    return found
+            gradient_calls.append(_passes_backward(call, op))
+    return gradient_calls
 
 
 def _product_backward(call: OpCall) -> list[OpCall]:

@@ -67,14 +67,14 @@ def saved_bytes(served: Iterable[OpCall], how: Autograd) -> float:
 
 def scores_bytes(served: Iterable[OpCall], how: Autograd) -> float:
     """Bytes of them that selective checkpointing computes again: scores and output of attention."""
-    found = [(call.op, call.count) for call in served if isinstance(call.op, Attention)]
-    return sum((_scores(op, how) + _output(op) * how.element_bytes) * count for op, count in found)
+    attentions = [(call.op, call.count) for call in served if isinstance(call.op, Attention)]
+    return sum((_scores(op, how) + _output(op) * how.element_bytes) * count for op, count in attentions)
 
 
 def score_gradient_bytes(served: Iterable[OpCall], how: Autograd) -> float:
     """Bytes that the backward pass of eager attention needs for a while, in the layer that needs most."""
-    found = [_pairs(call.op) for call in served if isinstance(call.op, Attention)]
-    return SCORE_GRADIENT_BYTES[how.width] * max(found, default=0.0) if how.scores else 0.0
+    pairs = [_pairs(call.op) for call in served if isinstance(call.op, Attention)]
+    return SCORE_GRADIENT_BYTES[how.width] * max(pairs, default=0.0) if how.scores else 0.0
 
 
 def kept_bytes(call: OpCall, how: Autograd) -> float:
@@ -116,9 +116,9 @@ def _pass_bytes(op: Pointwise, how: Autograd) -> float:
         unread = how.adapters.rank > 0 and how.adapters.targets != "all"
         return 4.0 if widened else how.element_bytes if unread else 0.0
     width = 1 if widened and "norm" not in kind else how.width
-    each = (EAGER if eager else FUSED).get(kind, (0.0, 0.0, 0.0))[width]
+    kept = (EAGER if eager else FUSED).get(kind, (0.0, 0.0, 0.0))[width]
     frozen = how.adapters.rank > 0 and kind == "rms_norm" and eager
-    return each - NORM_WEIGHT[how.width] if frozen else each
+    return kept - NORM_WEIGHT[how.width] if frozen else kept
 
 
 def _scores(op: Attention, how: Autograd) -> float:

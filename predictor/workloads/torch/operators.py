@@ -236,9 +236,9 @@ def _convolution(call: Call) -> tuple[Op, ...]:
     whole = [tuple(image.shape[2:]), kernel, stride, padding]
     if len(kernel) == 2 and all(len(set(pair)) == 1 for pair in whole) and set(dilation) == {1}:
         size, side, step, pad = (pair[0] for pair in whole)
-        found = Conv(batch=x.shape[0], size=size, kernel=side, stride=step, padding=pad, dtype=dtype, **channels)
-        if found.out_size() == maps.shape[-1]:
-            return (found, *_bias(call))
+        conv = Conv(batch=x.shape[0], size=size, kernel=side, stride=step, padding=pad, dtype=dtype, **channels)
+        if conv.out_size() == maps.shape[-1]:
+            return (conv, *_bias(call))
     square = len(kernel) > 1 and kernel[-1] == kernel[-2] and stride[-1] == stride[-2]
     side, step = (kernel[-1], stride[-1]) if square else (1, 1)
     channels["in_channels"] *= prod(kernel) // side**2
@@ -246,8 +246,8 @@ def _convolution(call: Call) -> tuple[Op, ...]:
     edge = max(n for n in range(1, isqrt(prod(maps.shape[2:])) + 1) if pixels % n**2 == 0)
     pad = min(max(-(-(side - step) // 2), 0), (side - 1) // 2)
     size = max(edge * step, (edge - 1) * step + side - 2 * pad)
-    found = Conv(batch=pixels // edge**2, size=size, kernel=side, stride=step, padding=pad, dtype=dtype, **channels)
-    return (found, *_bias(call))
+    conv = Conv(batch=pixels // edge**2, size=size, kernel=side, stride=step, padding=pad, dtype=dtype, **channels)
+    return (conv, *_bias(call))
 
 
 def _bias(call: Call) -> tuple[Op, ...]:

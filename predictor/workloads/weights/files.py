@@ -150,17 +150,17 @@ def _index(file: Path) -> StoredWeights:
 
 def _summed(files: list[Path], source: str) -> StoredWeights:
     """All tensors of files of safetensors."""
-    found: dict[str, _Stored] = {}
+    all_tensors: dict[str, _Stored] = {}
     for file in files:
         tensors = _safetensors(file)
-        if both := found.keys() & tensors.keys():
+        if both := all_tensors.keys() & tensors.keys():
             raise InvalidSpec(
                 f"{shown(file)} has tensor {show(min(both))}, as another file has; keep one of them, or give one."
             )
-        found |= tensors
-    known = all(tensor.dtype in PLAIN for tensor in found.values())
-    elements = float(sum(tensor.elements for tensor in found.values())) if known else None
-    return _weights(((tensor.dtype, tensor.nbytes) for tensor in found.values()), found, source, elements)
+        all_tensors |= tensors
+    known = all(tensor.dtype in PLAIN for tensor in all_tensors.values())
+    elements = float(sum(tensor.elements for tensor in all_tensors.values())) if known else None
+    return _weights(((tensor.dtype, tensor.nbytes) for tensor in all_tensors.values()), all_tensors, source, elements)
 
 
 def _gguf(file: Path) -> StoredWeights:
@@ -209,12 +209,12 @@ def _safetensors(file: Path) -> dict[str, _Stored]:
             )
         header = _object(opened.read(length), file)
     header.pop("__metadata__", None)
-    found, ends = dict[str, _Stored](), list[tuple[int, int, str]]()
+    tensors, ends = dict[str, _Stored](), list[tuple[int, int, str]]()
     for name, entry in header.items():
-        start, found[name] = _entry(file, name, entry)
-        ends.append((start, start + found[name].nbytes, name))
+        start, tensors[name] = _entry(file, name, entry)
+        ends.append((start, start + tensors[name].nbytes, name))
     _covered(file, sorted(ends), whole - 8 - length)
-    return found
+    return tensors
 
 
 def _entry(file: Path, name: str, entry: Any) -> tuple[int, _Stored]:
@@ -256,9 +256,9 @@ def _counts(value: Any, most: int) -> bool:
 
 def _object(content: bytes, file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(content)
+        header = json.loads(content)
     except (ValueError, RecursionError):  # JSON and Unicode errors are ValueErrors
         raise InvalidSpec(f"{shown(file)} has a header that is no JSON; download it again.") from None
-    if not isinstance(found, dict):
+    if not isinstance(header, dict):
         raise InvalidSpec(f"{shown(file)} has a header that is no object; download it again.")
-    return found
+    return header

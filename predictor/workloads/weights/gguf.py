@@ -105,12 +105,14 @@ def parts(path: Path) -> list[Path]:
 
     Raises InvalidSpec where one of them is missing.
     """
-    if (found := re.fullmatch(r"(.*)-(\d{5})-of-(\d{5})(\.gguf|\.safetensors)", path.name)) is None:
+    if (numbered := re.fullmatch(r"(.*)-(\d{5})-of-(\d{5})(\.gguf|\.safetensors)", path.name)) is None:
         return [path]
-    count = int(found[3])
-    if not 1 <= int(found[2]) <= count:
-        raise InvalidSpec(f"{shown(path)} is part {int(found[2])} of {count} by its name; give it its published name.")
-    files = [path.with_name(f"{found[1]}-{number:05}-of-{count:05}{found[4]}") for number in range(1, count + 1)]
+    count = int(numbered[3])
+    if not 1 <= int(numbered[2]) <= count:
+        raise InvalidSpec(
+            f"{shown(path)} is part {int(numbered[2])} of {count} by its name; give it its published name."
+        )
+    files = [path.with_name(f"{numbered[1]}-{number:05}-of-{count:05}{numbered[4]}") for number in range(1, count + 1)]
     if missing := [shown(Path(file.name)) for file in files if not file.is_file()]:
         raise InvalidSpec(
             f"{shown(path.parent)} lacks {len(missing)} parts, such as {missing[0]}; finish the download."
@@ -189,9 +191,9 @@ class _Reader:
 
     def take(self, count: int) -> bytes:
         self._pass(count)
-        if len(found := self.opened.read(count)) < count:
+        if len(content := self.opened.read(count)) < count:
             raise self.broken("ended while it was read")
-        return found
+        return content
 
     def number(self, code: str) -> Any:
         return struct.unpack("<" + code, self.take(struct.calcsize("<" + code)))[0]
