@@ -56,9 +56,9 @@ class OpLine(NamedTuple):
 
     def row(self) -> dict[str, Any]:
         """As a flat row."""
-        found = {name: value for name, value in self._asdict().items() if name not in ("op", "latency_s")}
+        plain = {name: value for name, value in self._asdict().items() if name not in ("op", "latency_s")}
         ends = {f"latency_s{end}": value for end, value in zip(("", "_low", "_high"), self.latency_s, strict=True)}
-        return found | {"shape": self.shape} | ends
+        return plain | {"shape": self.shape} | ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,28 +101,28 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """One flat row; an interval x becomes x, x_low and x_high. Bytes are per GPU."""
-        asked = self.workload
+        workload = self.workload
         row: dict[str, Any] = {} if self.request is None else asdict(self.request)
         row |= {
-            "model": asked.model.name,
+            "model": workload.model.name,
             "gpu": self.gpu.name,
             "n_gpus": self.n_gpus,
-            "engine": asked.engine,
-            "batch": asked.batch,
-            "input_len": asked.input_len,
-            "output_len": asked.output_len if asked.generates else None,
-            "dtype": asked.dtype,
-            "expert_dtype": (asked.expert_dtype or asked.dtype) if asked.model.experts else None,
-            "kv_dtype": asked.cache_dtype,
-            **asked.layout._asdict(),
+            "engine": workload.engine,
+            "batch": workload.batch,
+            "input_len": workload.input_len,
+            "output_len": workload.output_len if workload.generates else None,
+            "dtype": workload.dtype,
+            "expert_dtype": (workload.expert_dtype or workload.dtype) if workload.model.experts else None,
+            "kv_dtype": workload.cache_dtype,
+            **workload.layout._asdict(),
         }
         times = {name: getattr(self, name) for name in ("ttft_s", "tpot_s", "e2e_s", "tokens_per_s")}
-        if not asked.generates:
+        if not workload.generates:
             times["tpot_s"] = Interval(None, None, None)  # type: ignore[arg-type]  # an empty cell
         for name, interval in (times | dict(self.percentiles)).items():
             row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
         row |= {"step_s": None, "step_s_low": None, "step_s_high": None, "mfu": None}
-        row["inputs_per_s"] = asked.batch / self.e2e_s.value if not asked.generates else None
+        row["inputs_per_s"] = workload.batch / self.e2e_s.value if not workload.generates else None
         row["tokens_per_s_per_gpu"] = self.tokens_per_s.value / self.n_gpus
         row |= self.memory.row()
         row |= {

@@ -81,8 +81,8 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
     bubble = (times["forward"] + times["backward"]) * (setting.pp - 1) / setting.grad_accum
     value = sum(times.values()) + exposed + bubble
     lines = [line for part in (*computed, messages) for line in part]
-    heard = lines if exposed else lines[: len(lines) - len(messages)]
-    step = doubted(value, total(heard, gpu, bundle), sum(line.bound_s for part in computed for line in part))
+    waited_for = lines if exposed else lines[: len(lines) - len(messages)]
+    step = doubted(value, total(waited_for, gpu, bundle), sum(line.bound_s for part in computed for line in part))
     tokens = setting.step_tokens
     flops = model_flops_per_token(model, setting.seq_len) * tokens
     return TrainingStep(
@@ -123,8 +123,8 @@ def _offloaded_s(model: Trainable, setting: TrainingSetting) -> float:
     """
     if setting.offload == "none" or setting.method != "full":
         return 0.0
-    each = sum(model.elements(Layout(setting.tp, setting.pp))) / (setting.dp if setting.zero_stage else 1)
-    return each * (min(setting.n_gpus, setting.gpus_per_node) * HOST_STEP_S + 4.0 / HOST_BYTES_PER_S)
+    elements = sum(model.elements(Layout(setting.tp, setting.pp))) / (setting.dp if setting.zero_stage else 1)
+    return elements * (min(setting.n_gpus, setting.gpus_per_node) * HOST_STEP_S + 4.0 / HOST_BYTES_PER_S)
 
 
 def _streamed_s(model: Trainable, setting: TrainingSetting, times: Mapping[str, float]) -> float:

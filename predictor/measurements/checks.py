@@ -172,8 +172,8 @@ def _check_repeats(frame: pd.DataFrame, status: Any, mark: Any) -> None:
 def _split(frame: pd.DataFrame, rows: Any, columns: list[str]) -> list[tuple[tuple[str, ...], Any]]:
     """rows cut into runs of equal text columns: ((values), sorted row positions)."""
     part = frame[columns].iloc[rows]
-    found = part.groupby(columns, observed=True, sort=False, dropna=False).indices
+    positions = part.groupby(columns, observed=True, sort=False, dropna=False).indices
     return [
         (tuple(map(str, key)) if isinstance(key, tuple) else (str(key),), np.sort(rows[np.asarray(where)]))
-        for key, where in found.items()
+        for key, where in positions.items()
     ]

@@ -40,8 +40,8 @@ def by_group(checked: pd.DataFrame) -> pd.DataFrame:
     keys = list(RUNS if runs.is_runs(checked.columns) else CALLS)
     counted = checked.groupby([*keys, "status"], observed=True).size().unstack("status", fill_value=0)
     statuses = [checks.ACCEPTED, checks.FLAGGED, checks.REJECTED]
-    found = counted.reindex(columns=statuses, fill_value=0).reset_index().rename_axis(columns=None)
-    return found.astype(dict.fromkeys(keys, str)).sort_values(keys, ignore_index=True)
+    table = counted.reindex(columns=statuses, fill_value=0).reset_index().rename_axis(columns=None)
+    return table.astype(dict.fromkeys(keys, str)).sort_values(keys, ignore_index=True)
 
 
 MOST_ROWS = 2000
@@ -130,13 +130,13 @@ def page(checked: pd.DataFrame, title: str, unread: Sequence[str] = ()) -> str:
 def _reasons(checked: pd.DataFrame) -> list[dict[str, str]]:
     return [
         {
-            "rows": f"{each['rows']:,}",
-            "share": f"{100 * each['share']:.1f} %",
-            "status": each["status"],
-            "reason": each["reason"],
+            "rows": f"{reason['rows']:,}",
+            "share": f"{100 * reason['share']:.1f} %",
+            "status": reason["status"],
+            "reason": reason["reason"],
         }
-        for each in reasons(checked)
-        if each["status"] != ACCEPTED
+        for reason in reasons(checked)
+        if reason["status"] != ACCEPTED
     ] or [{"rows": f"{len(checked):,}", "share": "100.0 %", "status": ACCEPTED, "reason": ""}][: len(checked)]
 
 

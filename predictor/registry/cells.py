@@ -67,17 +67,19 @@ def moved_by_learning(bundle: Bundle) -> pd.DataFrame:
 
 def scored(rows: Mapping[str, TrainingSet], bundle: Bundle) -> pd.DataFrame:
     """The lines of measured rows that a bundle predicts."""
-    found = [
+    frames = [
         cells(predicted_rows(own, bundle)).assign(estimator=name) for name, own in rows.items() if bundle.has(name)
     ]
-    return _lines(pd.concat(found).assign(protocol=DATA, seed=0)) if found else pd.DataFrame(columns=[*KEYS, *FIGURES])
+    return (
+        _lines(pd.concat(frames).assign(protocol=DATA, seed=0)) if frames else pd.DataFrame(columns=[*KEYS, *FIGURES])
+    )
 
 
-def _lines(found: pd.DataFrame) -> pd.DataFrame:
+def _lines(means: pd.DataFrame) -> pd.DataFrame:
     # The standard deviation of errors is about their mean: 0.4 to 2.4 times it in cells of base-4.
-    spread = np.maximum(found["mape"], found["p90_ape"] / 2)
-    texts = found.astype(dict.fromkeys(KEYS, str))
-    return texts.assign(variance=spread**2 / found["rows"])[[*KEYS, "seed", *FIGURES, "variance"]]
+    spread = np.maximum(means["mape"], means["p90_ape"] / 2)
+    texts = means.astype(dict.fromkeys(KEYS, str))
+    return texts.assign(variance=spread**2 / means["rows"])[[*KEYS, "seed", *FIGURES, "variance"]]
 
 
 def copies(lines: pd.DataFrame) -> set[tuple[str, ...]]:

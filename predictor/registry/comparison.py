@@ -157,14 +157,14 @@ def compare(champion: Bundle, candidate: Bundle, rules: Rules, data: Path | str 
     if data is not None:
         rows = read_rows(data, champion, candidate)
         sides = [
-            pd.concat([lines, scored(rows, each)]) for lines, each in zip(sides, (champion, candidate), strict=True)
+            pd.concat([lines, scored(rows, bundle)]) for lines, bundle in zip(sides, (champion, candidate), strict=True)
         ]
     ours, theirs = sides
-    found = _joined(folded(ours, KEYS), folded(theirs, KEYS), rules)
-    common = found.index[found["change"].notna()]
+    joined = _joined(folded(ours, KEYS), folded(theirs, KEYS), rules)
+    common = joined.index[joined["change"].notna()]
     means = _joined(folded(means_of(ours, common), MEANS), folded(means_of(theirs, common), MEANS), rules)
-    worse = [*_worse(means, rules, MEANS), *_worse(found, rules, KEYS)]
-    return Comparison(rules, found.reset_index(), means.reset_index(), (*worse, *_absent(found)))
+    worse = [*_worse(means, rules, MEANS), *_worse(joined, rules, KEYS)]
+    return Comparison(rules, joined.reset_index(), means.reset_index(), (*worse, *_absent(joined)))
 
 
 def ask_for_data(champion: Bundle, candidate: Bundle, data: Path | str | None) -> None:
@@ -195,9 +195,9 @@ def _joined(before: pd.DataFrame, after: pd.DataFrame, rules: Rules) -> pd.DataF
     )
 
 
-def _absent(found: pd.DataFrame) -> list[Reason]:
+def _absent(joined: pd.DataFrame) -> list[Reason]:
     """A reason for every cell that the candidate measured no more, with its protocols."""
-    lost = found[found["mape_after"].isna()].reset_index()
+    lost = joined[joined["mape_after"].isna()].reset_index()
     reasons = []
     for cell, own in lost.groupby(CELL):
         estimator, gpu, dtype, engine = map(str, cell)
@@ -205,11 +205,11 @@ def _absent(found: pd.DataFrame) -> list[Reason]:
     return reasons
 
 
-def _worse(found: pd.DataFrame, rules: Rules, by: list[str]) -> list[Reason]:
+def _worse(joined: pd.DataFrame, rules: Rules, by: list[str]) -> list[Reason]:
     """A reason for every line whose error or coverage breaks a rule."""
     reasons = []
-    single = found["cells_after"] < 2 if by == MEANS else found["cells_after"].isna()
-    for line in found[~single].reset_index().to_dict("records"):
+    single = joined["cells_after"] < 2 if by == MEANS else joined["cells_after"].isna()
+    for line in joined[~single].reset_index().to_dict("records"):
         cell = Cell(*(str(line.get(key, "")) for key in KEYS))
         if line["change"] > line["allowed"]:
             limit = line["mape_before"] + line["allowed"]

@@ -48,8 +48,8 @@ class Model:
         A row that cannot be answered says why in `error`. An empty cell is None, since JSON has no NaN; an empty text
         is "" and no `fits` is False, since MLflow makes "nan" and False of None on the way to Spark.
         """
-        found: pd.DataFrame = predict_frame(model_input, self._bundle)[list(RESULTS)]
-        return found.assign(**{name: _cells(found[name]) for name in RESULTS})
+        answers: pd.DataFrame = predict_frame(model_input, self._bundle)[list(RESULTS)]
+        return answers.assign(**{name: _cells(answers[name]) for name in RESULTS})
 
 
 def _cells(column: pd.Series[Any]) -> pd.Series[Any]:
@@ -110,9 +110,9 @@ def registered(tracking_uri: str, name: str, bundle: Bundle) -> str:
     mlflow = _mlflow()
     with _refusals(mlflow, tracking_uri):
         mlflow.set_tracking_uri(tracking_uri)
-        found = mlflow.MlflowClient().search_model_versions(f"name='{name}'")
+        versions = mlflow.MlflowClient().search_model_versions(f"name='{name}'")
     digest = bundle.sha256
-    known = [int(each.version) for each in found if each.tags.get(DIGEST) == digest]
+    known = [int(entry.version) for entry in versions if entry.tags.get(DIGEST) == digest]
     if known:
         return str(max(known))
     return log_model(tracking_uri, name=name, bundle=str(bundle.path)).rpartition("/")[2]
@@ -149,12 +149,12 @@ def _content(mlflow: Any, bundle: str, requirement: str) -> dict[str, Any]:
 def _signature(mlflow: Any) -> Any:
     """Requests in, answers out. A number is a double: an integer column with an empty cell is one to pandas."""
     spec, schema = mlflow.types.ColSpec, mlflow.types.Schema
-    asked = [
-        spec("double" if isinstance(each.default, int | float) else "string", each.name, each.default is MISSING)
-        for each in columns()
+    inputs = [
+        spec("double" if isinstance(column.default, int | float) else "string", column.name, column.default is MISSING)
+        for column in columns()
     ]
-    told = [spec("string" if name in TEXTS else "boolean" if name == FLAG else "double", name) for name in RESULTS]
-    return mlflow.models.ModelSignature(inputs=schema(asked), outputs=schema(told))
+    outputs = [spec("string" if name in TEXTS else "boolean" if name == FLAG else "double", name) for name in RESULTS]
+    return mlflow.models.ModelSignature(inputs=schema(inputs), outputs=schema(outputs))
 
 
 def _mlflow() -> Any:

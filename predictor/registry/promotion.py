@@ -60,23 +60,23 @@ def champion_bundle(store: Path) -> Bundle:
 def judge(candidate: Bundle, champion: Bundle, rules: Rules, data: Path | None = None) -> tuple[Decision, Comparison]:
     """The decision on a candidate; nothing is recorded."""
     read_all(candidate)
-    found = compare(champion, candidate, rules, data)
+    comparison = compare(champion, candidate, rules, data)
     before, name = name_of(champion), name_of(candidate)
     decision = Decision(
         time=_now(),
-        action=REFUSE if found.reasons else PROMOTE,
+        action=REFUSE if comparison.reasons else PROMOTE,
         candidate=name,
         before=before,
-        after=before if found.reasons else name,
+        after=before if comparison.reasons else name,
         package=version("gpu-predictor"),
         path=str(candidate.path),
         margin=rules.margin,
         coverage=(rules.low, rules.high),
         data={"name": data.name, "sha256": sha256_of(data)} if data else None,
-        cells=len(found.common),
-        reasons=tuple(reason.to_json() for reason in found.reasons),
+        cells=len(comparison.common),
+        reasons=tuple(reason.to_json() for reason in comparison.reasons),
     )
-    return decision, found
+    return decision, comparison
 
 
 def forced(decision: Decision, why: str) -> Decision:
@@ -126,8 +126,8 @@ def rollback(store: Path, note: str = "", registry: Registry | None = None) -> D
 
 def left_behind(store: Path) -> str:
     """Says where a registry's alias is still at another bundle than the champion; "" where it is not."""
-    moves = [each for each in decisions(store) if each.action != REFUSE]
-    last = next((each for each in reversed(moves) if each.registry), None)
+    moves = [decision for decision in decisions(store) if decision.action != REFUSE]
+    last = next((decision for decision in reversed(moves) if decision.registry), None)
     if last is None or last.registry is None or last.after == moves[-1].after:
         return ""
     entry = last.registry

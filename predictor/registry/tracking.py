@@ -168,10 +168,10 @@ def _settings(wanted: Mapping[str, str]) -> Iterator[None]:
 def _reason(error: Exception) -> str:
     """What went wrong, in one short line."""
     text = str(error)
-    if found := re.search(r"\[Errno -?\d+\] ([^'\")\]>]+)", text):
-        return found[1].strip().lower()
-    if found := re.search(r"too many (\d{3}) error responses", text):
-        return f"it answers with status {found[1]}"
+    if match := re.search(r"\[Errno -?\d+\] ([^'\")\]>]+)", text):
+        return match[1].strip().lower()
+    if match := re.search(r"too many (\d{3}) error responses", text):
+        return f"it answers with status {match[1]}"
     if "timed out" in text or "Read timeout" in text:
         return "no answer in time"
     lines = text.strip().splitlines() or [type(error).__name__]
@@ -224,19 +224,19 @@ def metric_name(*parts: object) -> str:
 def _params(bundle: Bundle) -> dict[str, str]:
     """Settings, libraries and tables."""
     manifest = bundle.manifest
-    found = {f"recipe.{name}": value for name, value in manifest["recipe"].items()}
-    found |= {f"library.{name}": value for name, value in manifest.get("libraries", {}).items()}
-    found["python"] = manifest.get("python", "")
+    params = {f"recipe.{name}": value for name, value in manifest["recipe"].items()}
+    params |= {f"library.{name}": value for name, value in manifest.get("libraries", {}).items()}
+    params["python"] = manifest.get("python", "")
     for number, table in enumerate(manifest.get("tables", []), 1):
-        found |= {f"table{number}.{name}": value for name, value in table.items()}
-    found |= {f"tuning.{name}": value for name, value in manifest.get("tuning", {}).items()}
-    found |= {f"rows.{name}": entry.get("rows", 0) for name, entry in manifest["estimators"].items()}
-    return {name: str(value)[:MOST_TEXT] for name, value in found.items()}
+        params |= {f"table{number}.{name}": value for name, value in table.items()}
+    params |= {f"tuning.{name}": value for name, value in manifest.get("tuning", {}).items()}
+    params |= {f"rows.{name}": entry.get("rows", 0) for name, entry in manifest["estimators"].items()}
+    return {name: str(value)[:MOST_TEXT] for name, value in params.items()}
 
 
 def _tags(bundle: Bundle) -> dict[str, str]:
     manifest = bundle.manifest
-    found = {
+    tags = {
         "bundle": bundle.id,
         "level": f"{bundle.level:g}",
         "gpus": ", ".join(manifest["gpus"]),
@@ -246,7 +246,7 @@ def _tags(bundle: Bundle) -> dict[str, str]:
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": _commit(),
     }
-    return {name: value[:MOST_TEXT] for name, value in found.items() if value}
+    return {name: value[:MOST_TEXT] for name, value in tags.items() if value}
 
 
 def _commit() -> str:
@@ -294,10 +294,10 @@ def _curves(bundle: Bundle) -> Iterator[Metric]:
 
 
 def _fewshot(bundle: Bundle) -> Iterator[Metric]:
-    found = _table(bundle, FEWSHOT)
-    if found.empty:
+    table = _table(bundle, FEWSHOT)
+    if table.empty:
         return
-    means = found[found["engine"].isna()].groupby(["estimator", "rows"])["mape"].mean().reset_index()
+    means = table[table["engine"].isna()].groupby(["estimator", "rows"])["mape"].mean().reset_index()
     for line in means.to_dict("records"):
         yield Metric(metric_name("few-shot", "mape", line["estimator"]), line["mape"], int(line["rows"]))
 

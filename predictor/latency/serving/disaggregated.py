@@ -101,8 +101,8 @@ class Plan(Matched):
             degrees = getattr(self, pool).layout._asdict()
             row |= {f"{pool}_gpu": getattr(self, f"{pool}_gpu").name}
             row |= {f"{pool}_{name}": degree for name, degree in degrees.items() if name != "dp"}
-        found = {column.name: getattr(self, column.name) for column in fields(Matched)}
-        for name, value in (found | {"tokens_per_s_per_gpu": self.tokens_per_s_per_gpu}).items():
+        matched = {column.name: getattr(self, column.name) for column in fields(Matched)}
+        for name, value in (matched | {"tokens_per_s_per_gpu": self.tokens_per_s_per_gpu}).items():
             ends = value._asdict() if isinstance(value, Interval) else {"value": value}
             row |= {name if end == "value" else f"{name}_{end}": number for end, number in ends.items()}
         row |= {name: getattr(self, name) for name in ("usd_per_mtok", "basis", "bundle")}
@@ -126,13 +126,13 @@ def plan(
     settings: fields of predictor.latency.serving.rate_matching.Goal, such as n_gpus=16 or request_rate=5, and
     input_len, output_len, dtype, kv_dtype and engine, as in Workload.
     """
-    goal, asked = _sorted(settings)
-    found = get_model(model) if isinstance(model, str | Path) else model
-    if not isinstance(found, Decoder | LayeredDecoder):
-        raise InvalidRequest(f"{found.name} is no decoder; it has no decode pool. Use `predictor predict`.")
+    goal, shared = _sorted(settings)
+    network = get_model(model) if isinstance(model, str | Path) else model
+    if not isinstance(network, Decoder | LayeredDecoder):
+        raise InvalidRequest(f"{network.name} is no decoder; it has no decode pool. Use `predictor predict`.")
     gpus = [(name, "") if isinstance(name, Gpu) else resolve_gpu(name) for name in (gpu, decode_gpu or gpu)]
     sides = [
-        as_run_on(Workload(model=found, **_degrees(*layout), **asked), device)
+        as_run_on(Workload(model=network, **_degrees(*layout), **shared), device)
         for layout, (device, _) in zip((("prefill", prefill), ("decode", decode)), gpus, strict=True)
     ]
     if sides[0].output_len < 2:
@@ -149,14 +149,18 @@ def plan(
     )
     matched = match(*workers, max(transfers), goal)
     reports = [report(side, device, opened) for side, (device, _) in zip(sides, gpus, strict=True)]
-    notes = [*(note for _, note in gpus), *found.notes, *(note for each in reports for note in each.notes)]
+    notes = [
+        *(note for _, note in gpus),
+        *network.notes,
+        *(note for side_report in reports for note in side_report.notes),
+    ]
     return Plan(
         **{column.name: getattr(matched, column.name) for column in fields(Matched)},
         prefill=sides[0],
         decode=sides[1],
         prefill_gpu=gpus[0][0],
         decode_gpu=gpus[1][0],
-        basis=basis_of([each.basis for each in reports]),
+        basis=basis_of([side_report.basis for side_report in reports]),
         bundle=opened.id,
         level=opened.level,
         notes=tuple(dict.fromkeys(note for note in notes if note)),

@@ -87,9 +87,9 @@ def continuous(times: StepTimes, load: Load, engine: Engine, kv_tokens: float = 
         requests=-(-load.requests // groups),
     )
     runs = [simulate(part, table, engine, kv_tokens) for table in (times.value, times.low, times.high)]
-    found = [_statistics(run, groups) for run in runs]
+    statistics = [_statistics(run, groups) for run in runs]
     names = Serving._fields[:-1]
-    intervals = {name: interval_of(name, each) for name, *each in zip(names, *found, strict=True)}
+    intervals = {name: interval_of(name, ends) for name, *ends in zip(names, *statistics, strict=True)}
     return Serving(**intervals, batch=runs[0].batch * groups)
 
 

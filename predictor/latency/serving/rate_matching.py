@@ -93,25 +93,25 @@ def match(prefill: PrefillWorker, decode: DecodeWorker, transfer_s: float, goal:
             f"max_tpot_s is {goal.max_tpot_s:g}; a decode step takes {loads.tpot_s[0]:.3g} s at least. "
             "Raise max_tpot_s or the tp of decode workers."
         )
-    each = load * takes, loads.first(allowed).most
-    workers = _split(goal, each, (prefill.n_gpus, decode.n_gpus))
-    pools = workers[0] * each[0], workers[1] * each[1]
+    per_worker = load * takes, loads.first(allowed).most
+    workers = _split(goal, per_worker, (prefill.n_gpus, decode.n_gpus))
+    pools = workers[0] * per_worker[0], workers[1] * per_worker[1]
     if goal.request_rate > min(pools) * (1 + SAME):
         raise InvalidRequest(
             f"request_rate is {goal.request_rate:g}; {workers[0]} prefill and {workers[1]} decode workers sustain "
             f"{min(pools):.3g} requests/s. Add {'decode' if pools[1] < pools[0] else 'prefill'} workers, lower "
             "request_rate or loosen a limit."
         )
-    asked = float(goal.request_rate or math.inf)
+    wanted = float(goal.request_rate or math.inf)
     sustained, ttfts, tpots = [], [], []
     for end in ENDS:
         batches, most = decode.loads(end).first(allowed), load * prefill.requests_per_s(end)
         sustained.append(min(workers[0] * most, workers[1] * batches.most))
-        rate = min(asked, sustained[-1])
+        rate = min(wanted, sustained[-1])
         ttfts.append(prefill.ttft_s(rate / workers[0], end) + transfer_s)
         tpots.append(float(batches.tpot_s[batches.least(rate / workers[1])]))
     e2es = [ttft + (decode.output_len - 1) * tpot for ttft, tpot in zip(ttfts, tpots, strict=True)]
-    rates = Interval(*(min(end, asked) for end in interval_of("requests_per_s", sustained)))
+    rates = Interval(*(min(end, wanted) for end in interval_of("requests_per_s", sustained)))
     return Matched(
         prefill_workers=workers[0],
         decode_workers=workers[1],
@@ -144,42 +144,42 @@ def _prefill_load(prefill: PrefillWorker, takes: float, transfer_s: float, goal:
     return shares[kept - 1]
 
 
-def _split(goal: Goal, each: tuple[float, float], gpus: tuple[int, int]) -> tuple[int, int]:
-    """Prefill and decode workers; each, gpus: requests per second and GPUs of one worker of either pool."""
-    asked = goal.prefill_workers, goal.decode_workers
-    if all(asked) and goal.n_gpus and (needed := asked[0] * gpus[0] + asked[1] * gpus[1]) > goal.n_gpus:
+def _split(goal: Goal, per_worker: tuple[float, float], gpus: tuple[int, int]) -> tuple[int, int]:
+    """Prefill and decode workers; per_worker, gpus: requests per second and GPUs of one worker of either pool."""
+    fixed = goal.prefill_workers, goal.decode_workers
+    if all(fixed) and goal.n_gpus and (needed := fixed[0] * gpus[0] + fixed[1] * gpus[1]) > goal.n_gpus:
         raise InvalidRequest(
-            f"n_gpus is {goal.n_gpus}; {asked[0]} prefill and {asked[1]} decode workers are {needed} GPUs. "
+            f"n_gpus is {goal.n_gpus}; {fixed[0]} prefill and {fixed[1]} decode workers are {needed} GPUs. "
             "Raise n_gpus or drop it."
         )
-    if all(asked):
-        return asked
+    if all(fixed):
+        return fixed
     if not goal.n_gpus:
-        fewest = [math.ceil(goal.request_rate / rate * (1 - SAME)) for rate in each]
-        return asked[0] or fewest[0], asked[1] or fewest[1]
+        fewest = [math.ceil(goal.request_rate / rate * (1 - SAME)) for rate in per_worker]
+        return fixed[0] or fewest[0], fixed[1] or fewest[1]
 
     def merit(split: tuple[int, int]) -> tuple[float, int]:
-        rate = min(split[0] * each[0], split[1] * each[1], goal.request_rate or math.inf)
+        rate = min(split[0] * per_worker[0], split[1] * per_worker[1], goal.request_rate or math.inf)
         return float(f"{rate:.9g}"), -(split[0] * gpus[0] + split[1] * gpus[1])
 
-    splits = list(_within(goal, each, gpus))
+    splits = list(_within(goal, per_worker, gpus))
     if not splits:
-        pair = (asked[0] or 1) * gpus[0] + (asked[1] or 1) * gpus[1]
+        pair = (fixed[0] or 1) * gpus[0] + (fixed[1] or 1) * gpus[1]
         raise InvalidRequest(
-            f"n_gpus is {goal.n_gpus}; {asked[0] or 1} prefill and {asked[1] or 1} decode workers of {gpus[0]} and "
+            f"n_gpus is {goal.n_gpus}; {fixed[0] or 1} prefill and {fixed[1] or 1} decode workers of {gpus[0]} and "
             f"{gpus[1]} GPUs need {pair}. Raise n_gpus, or predict one pool: `predictor predict`."
         )
     return max(splits, key=merit)
 
 
-def _within(goal: Goal, each: tuple[float, float], gpus: tuple[int, int]) -> Iterator[tuple[int, int]]:
+def _within(goal: Goal, per_worker: tuple[float, float], gpus: tuple[int, int]) -> Iterator[tuple[int, int]]:
     """Splits of n_gpus: for every number of prefill workers, the decode workers just below and above its match."""
     for prefills in range(1, (goal.n_gpus - gpus[1]) // gpus[0] + 1):
         room = (goal.n_gpus - prefills * gpus[0]) // gpus[1]
         if goal.prefill_workers not in (0, prefills) or goal.decode_workers > room:
             continue
-        rate = min(prefills * each[0], goal.request_rate or math.inf)
-        enough = math.ceil(rate / each[1] * (1 - SAME))
+        rate = min(prefills * per_worker[0], goal.request_rate or math.inf)
+        enough = math.ceil(rate / per_worker[1] * (1 - SAME))
         for decodes in (goal.decode_workers,) if goal.decode_workers else (enough - 1, enough):
             yield prefills, min(max(1, decodes), room)
 

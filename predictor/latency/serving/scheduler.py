@@ -183,8 +183,8 @@ class _Run:
             self.reserved += output
             chunks.append((request, Chunk(min(new, room), self.done[request])))
             room -= chunks[-1][1].new
-        asked = engine.max_batched_tokens - room
-        if chunks and decoding and asked < engine.batch_wait_share * engine.max_batched_tokens:
+        filled = engine.max_batched_tokens - room
+        if chunks and decoding and filled < engine.batch_wait_share * engine.max_batched_tokens:
             self.postponed += 1
             if self.postponed <= engine.batch_wait_steps:
                 return []
@@ -239,9 +239,9 @@ class _Run:
 
     def advance(self, gpu_s: float, sequences: int, steps: int, decoding: int) -> None:
         """`steps` equal steps pass, in which `decoding` requests gain tokens."""
-        each = self.step_s(gpu_s, sequences)
-        self.now += steps * each
-        self.seen_s = self.now - each * self.engine.overlapped
+        step_s = self.step_s(gpu_s, sequences)
+        self.now += steps * step_s
+        self.seen_s = self.now - step_s * self.engine.overlapped
         if decoding:
             self.tick += steps
             self.busy += steps * decoding

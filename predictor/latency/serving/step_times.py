@@ -90,15 +90,15 @@ class StepTable:
     def _prefill_attention(self, prompt: int, new: int, past: int) -> float:
         """Seconds of attention if all `prompt` tokens of the step were sequences of `new` tokens after `past`."""
         key = (prompt, new, past)
-        if (found := self.seen.get(key)) is None:
+        if (per_token := self.seen.get(key)) is None:
             new = max(new, SHORTEST_CHUNK)
             places = (
                 math.log2(max(prompt, new) / SHORTEST_CHUNK),
                 math.log2(new / SHORTEST_CHUNK),
                 float(np.interp(math.log2((past + new) / new), PAST_OCTAVES, np.arange(len(PAST_OCTAVES)))),
             )
-            found = self.seen[key] = math.exp(_interpolate(self.prefill, places))
-        return found
+            per_token = self.seen[key] = math.exp(_interpolate(self.prefill, places))
+        return per_token
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +124,14 @@ def step_times(workload: Workload, gpu: Gpu, bundle: Bundle, max_tokens: int, ma
     heads = np.unique(np.concatenate([batches, [max_sequences + max_tokens // SHORTEST_CHUNK]]))
     grid = np.array([(b, 1, 2**kv) for b in batches for kv in CACHED_OCTAVES]).T
     cube_cells = np.array([(n // q, q, max(q, round(q * 2.0**r))) for n, q, r in prefills]).T
-    asked = [
+    kinds = [
         _Cells("prefill", ops.plain, (tokens,)),
         _Cells("decode", ops.plain, (tokens,)),
         _Cells("decode", ops.head, (heads,)),
         _Cells("decode", ops.cached, tuple(grid)),
         _Cells("prefill", ops.cached, tuple(cube_cells)),
     ]
-    cells = _seconds(asked, workload, gpu, bundle)
+    cells = _seconds(kinds, workload, gpu, bundle)
     ends = []
     for parts in zip(*cells, strict=True):
         cube = np.full((len(chunk_sizes), len(chunk_sizes), len(PAST_OCTAVES)), np.nan)
@@ -164,23 +164,23 @@ class _Cells(NamedTuple):
     sizes: tuple[NDArray[np.int64], ...]
 
 
-def _seconds(asked: Sequence[_Cells], workload: Workload, gpu: Gpu, bundle: Bundle) -> list[Array]:
+def _seconds(kinds: Sequence[_Cells], workload: Workload, gpu: Gpu, bundle: Bundle) -> list[Array]:
     """Seconds of each kind of steps and their ends, each (3, n_cells); an architecture may lack a kind of op."""
     if workload.in_columns:
-        steps = [[(each.phase, each.ops(each.phase, *each.sizes))] for each in asked]
+        steps = [[(kind.phase, kind.ops(kind.phase, *kind.sizes))] for kind in kinds]
     else:
-        rows = [zip(*(size.tolist() for size in each.sizes), strict=True) for each in asked]
+        rows = [zip(*(size.tolist() for size in kind.sizes), strict=True) for kind in kinds]
         steps = [
-            [(each.phase, each.ops(each.phase, *cell)) for cell in cells]
-            for each, cells in zip(asked, rows, strict=True)
+            [(kind.phase, kind.ops(kind.phase, *cell)) for cell in cells]
+            for kind, cells in zip(kinds, rows, strict=True)
         ]
     lines = iter(op_lines([step for of_kind in steps for step in of_kind], gpu, workload.engine, bundle))
-    found = []
-    for each, of_kind in zip(asked, steps, strict=True):
+    seconds = []
+    for kind, of_kind in zip(kinds, steps, strict=True):
         totals = np.array([np.broadcast_arrays(*total(next(lines), gpu, bundle)) for _ in of_kind])
         of_cells = np.moveaxis(totals, 0, -1) if totals.ndim == 2 else totals[0]
-        found.append(np.maximum(np.broadcast_to(of_cells, (3, len(each.sizes[0]))), 1e-9))
-    return found
+        seconds.append(np.maximum(np.broadcast_to(of_cells, (3, len(kind.sizes[0]))), 1e-9))
+    return seconds
 
 
 class _Split:

@@ -31,11 +31,11 @@ def changes(before: Estimator, after: Estimator, calls: TrainingSet, known: Bund
     """
     moved = np.abs(_log_latency(after, calls) - _log_latency(before, calls))
     cells = pd.DataFrame({**calls.who[CELL], "moved": moved}).groupby(CELL)["moved"]
-    found = pd.DataFrame({"calls": cells.size(), "mean": cells.mean(), "p90": cells.quantile(0.9)}).reset_index()
+    table = pd.DataFrame({"calls": cells.size(), "mean": cells.mean(), "p90": cells.quantile(0.9)}).reset_index()
     ledger = read_ledger(known)
     own = (ledger["estimator"] == before.name) & (ledger["protocol"] == "rows-out") & (ledger["slice"] == "all")
     errors = ledger[own].groupby(CELL)["mape"].mean().rename("error").reset_index()
-    return found.merge(errors, on=CELL, how="left").assign(estimator=before.name)[COLUMNS]
+    return table.merge(errors, on=CELL, how="left").assign(estimator=before.name)[COLUMNS]
 
 
 def unseen_lines(scored: pd.DataFrame, estimator: str, known: Bundle) -> list[pd.DataFrame]:
@@ -67,13 +67,13 @@ def joined_ledger(path: Path, lines: Sequence[pd.DataFrame]) -> str:
 
 def stretched(offsets: Offsets, held: pd.DataFrame, level: float) -> Offsets:
     """Interval ends of measured GPUs, drawn out for each dtype until they cover `level` of rows held out of it."""
-    found = dict(offsets)
+    widened = dict(offsets)
     for dtype, rows in held.groupby("dtype"):
         if len(rows) >= FEWEST_FOR_ENDS:
             ends = np.array(offsets.get(str(dtype), offsets[""]))
             tries = [np.round(ends * stretch, 4).tolist() for stretch in STRETCHES[STRETCHES > NONE]]
-            found[str(dtype)] = next((each for each in tries if _coverage(rows, {"": each}) >= level), tries[-1])
-    return found
+            widened[str(dtype)] = next((drawn for drawn in tries if _coverage(rows, {"": drawn}) >= level), tries[-1])
+    return widened
 
 
 def _coverage(rows: pd.DataFrame, offsets: Offsets) -> float:
@@ -83,7 +83,7 @@ def _coverage(rows: pd.DataFrame, offsets: Offsets) -> float:
 
 
 def _log_latency(estimator: Estimator, calls: TrainingSet) -> Array:
-    found = np.empty(len(calls.who))
+    logs = np.empty(len(calls.who))
     for own, gpu, op, setting in calls.by_gpu():
-        found[own] = np.maximum(estimator.uncorrected(op, gpu, setting), np.log(calls.bound_s[own]))
-    return found
+        logs[own] = np.maximum(estimator.uncorrected(op, gpu, setting), np.log(calls.bound_s[own]))
+    return logs

@@ -55,12 +55,12 @@ def learn_on(known: Estimator, rows: TrainingSet, rehearsed: TrainingSet | None,
     settings = {"transfer": transfer_settings(rows.table, recipe), "reference": reference_settings(recipe)}
 
     def grown(trees: str) -> xgboost.Booster:
-        booster, values, asked = getattr(started, trees), new[trees], target
+        booster, values, targets = getattr(started, trees), new[trees], target
         if trees in old:
-            said = booster.inplace_predict(old[trees], validate_features=False)
-            values, asked = np.concatenate([values, old[trees]]), np.concatenate([asked, said])
+            rehearsed_targets = booster.inplace_predict(old[trees], validate_features=False)
+            values, targets = np.concatenate([values, old[trees]]), np.concatenate([targets, rehearsed_targets])
         rounds = max(round(SHARE[trees] * settings[trees]["rounds"]), 1)
-        return boost(values, asked, recipe, **{**settings[trees], "rounds": rounds, "started": booster})
+        return boost(values, targets, recipe, **{**settings[trees], "rounds": rounds, "started": booster})
 
     return replace(started, transfer=grown("transfer"), reference=grown("reference"))
 

@@ -109,13 +109,15 @@ def warm_start(
     kept = kept_calls(start)
     if not kept:
         progress(f"bundle {start.id} keeps nothing of its calls: what it forgets is neither held in place nor told")
-    found = {name: _learned(rows, start, kept.get(name, ()), recipe, progress) for name, rows in sorted(sets.items())}
-    forgotten = pd.concat([one.forgotten for one in found.values()], ignore_index=True)
+    estimators = {
+        name: _learned(rows, start, kept.get(name, ()), recipe, progress) for name, rows in sorted(sets.items())
+    }
+    forgotten = pd.concat([one.forgotten for one in estimators.values()], ignore_index=True)
     with whole_folder(out, last=MANIFEST) as folder:
-        entries = _write_files(found, start, folder)
+        entries = _write_files(estimators, start, folder)
         forgotten.round(4).to_csv(folder / FORGOTTEN, index=False)
         write_rehearsal(
-            {**kept, **{name: [*kept.get(name, ()), part_of(one.rows)] for name, one in found.items()}},
+            {**kept, **{name: [*kept.get(name, ()), part_of(one.rows)] for name, one in estimators.items()}},
             folder / REHEARSAL,
         )
         files = [folder / name for name in (LEDGER, FEWSHOT, CURVES, REHEARSAL, FORGOTTEN)]
@@ -129,11 +131,11 @@ def warm_start(
             "tables": [*start.manifest["tables"], *facts],
             **{f"{file.stem}_sha256": sha256_of(file) for file in files},
             "estimators": {**start.manifest["estimators"], **entries},
-            "start": {"bundle": start.id, "sha256": start.sha256, "learned": sorted(found)},
+            "start": {"bundle": start.id, "sha256": start.sha256, "learned": sorted(estimators)},
         }
         write_manifest(manifest, folder)
-    run = Run(load_bundle(out), sets, {name: one.held for name, one in found.items()}, began_s, time.time())
-    return WarmStart(run, pd.concat([one.learned for one in found.values()], ignore_index=True), forgotten)
+    run = Run(load_bundle(out), sets, {name: one.held for name, one in estimators.items()}, began_s, time.time())
+    return WarmStart(run, pd.concat([one.learned for one in estimators.values()], ignore_index=True), forgotten)
 
 
 def kept_calls(bundle: Bundle) -> Mapping[str, Sequence[Part]]:
@@ -142,10 +144,10 @@ def kept_calls(bundle: Bundle) -> Mapping[str, Sequence[Part]]:
     if not digest:
         return {}
     try:
-        found: Mapping[str, Sequence[Part]] = json.loads(verified(bundle.path, {"file": REHEARSAL, "sha256": digest}))
+        parts: Mapping[str, Sequence[Part]] = json.loads(verified(bundle.path, {"file": REHEARSAL, "sha256": digest}))
     except ValueError as error:
         raise InvalidBundle(f"{bundle.path / REHEARSAL} is not valid JSON ({error}); copy the bundle again.") from None
-    return found
+    return parts
 
 
 def _unknown(tables: Iterable[Path], start: Bundle, progress: Callable[[str], None]) -> list[Path]:
@@ -166,7 +168,7 @@ def _id(start: Bundle, recipe: Recipe, facts: Sequence[Mapping[str, Any]]) -> st
     """The recipe's id, or where that is the first bundle's its id with a digest of what was learned."""
     if recipe.id != start.id.split("+")[0]:
         return recipe.id
-    digest = hashlib.sha256(json.dumps([start.id, repr(recipe), [each["sha256"] for each in facts]]).encode())
+    digest = hashlib.sha256(json.dumps([start.id, repr(recipe), [table["sha256"] for table in facts]]).encode())
     return f"{start.id}+{digest.hexdigest()[:8]}"
 
 
@@ -177,9 +179,9 @@ def _learned(
     names = ", ".join(sorted(set(rows.gpus.tolist())))
     if not start.has(name):
         progress(f"{name}: {count} rows of {names}, the first of this operator, trained from them alone")
-        found = held(rows, recipe, progress)
-        ledger = found.ledger[(found.ledger["protocol"] == "rows-out") & (found.ledger["slice"] == "all")]
-        return Learned(fit(rows, recipe), rows, found, _report(rows, ledger, None), pd.DataFrame())
+        errors = held(rows, recipe, progress)
+        ledger = errors.ledger[(errors.ledger["protocol"] == "rows-out") & (errors.ledger["slice"] == "all")]
+        return Learned(fit(rows, recipe), rows, errors, _report(rows, ledger, None), pd.DataFrame())
     progress(f"{name}: {count} new rows of {names}")
     known, entry = start.estimator(name), start.entry(name)
     calls = drawn(parts, min(max(REHEARSED * count, FEWEST_CALLS), recipe.rows_per_estimator), recipe.seed)
@@ -188,7 +190,7 @@ def _learned(
     before, after = predicted_rows(rows, start), score(trial, rows.take(out))
     seen = stretched(entry["log_offsets"]["seen"], after, start.level)
     lines = [*unseen_lines(before, name, start), *ledger_lines(with_ends(after, seen), "rows-out", name)]
-    found = Held(
+    errors = Held(
         ledger=pd.concat(lines, ignore_index=True),
         unseen=before[~before["generation"].isin(entry["generations"])],
         weights=known.weights,
@@ -199,39 +201,39 @@ def _learned(
     )
     fresh = drawn(parts, FEWEST_CALLS, recipe.seed + 1)
     forgotten = pd.DataFrame() if fresh is None else changes(known, grown, fresh, start)
-    return Learned(grown, rows, found, _report(rows, cells(after, CELL), cells(before[out], CELL)), forgotten)
+    return Learned(grown, rows, errors, _report(rows, cells(after, CELL), cells(before[out], CELL)), forgotten)
 
 
 def _report(rows: TrainingSet, after: pd.DataFrame, before: pd.DataFrame | None) -> pd.DataFrame:
     """The lines of WarmStart.learned; before: not a number where the operator is new."""
     count = rows.who.groupby(CELL).size().rename("rows").reset_index()
-    found = count.merge(_errors(after, "after"), on=CELL, how="left")
-    found = found.merge(_errors(after if before is None else before, "before"), on=CELL, how="left")
-    held_out = found["held_after"].fillna(0).astype(int)
-    before_s = found["before"] if before is not None else np.nan
+    table = count.merge(_errors(after, "after"), on=CELL, how="left")
+    table = table.merge(_errors(after if before is None else before, "before"), on=CELL, how="left")
+    held_out = table["held_after"].fillna(0).astype(int)
+    before_s = table["before"] if before is not None else np.nan
     return pd.DataFrame(
         {
             "estimator": rows.estimator,
-            **found[[*CELL, "rows"]],
+            **table[[*CELL, "rows"]],
             "held": held_out,
             "before": before_s,
-            "after": found["after"],
+            "after": table["after"],
         }
     )
 
 
-def _errors(found: pd.DataFrame, when: str) -> pd.DataFrame:
-    return found[[*CELL, "rows", "mape"]].rename(columns={"mape": when, "rows": f"held_{when}"})
+def _errors(lines: pd.DataFrame, when: str) -> pd.DataFrame:
+    return lines[[*CELL, "rows", "mape"]].rename(columns={"mape": when, "rows": f"held_{when}"})
 
 
-def _write_files(found: Mapping[str, Learned], start: Bundle, folder: Path) -> dict[str, dict[str, Any]]:
+def _write_files(learned: Mapping[str, Learned], start: Bundle, folder: Path) -> dict[str, dict[str, Any]]:
     """Write all files but those that only a warm start has; returns the entries of estimators that learned."""
     shutil.copytree(start.path, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST, *NOT_TAKEN))
-    entries = {name: _entry(one, start, folder) for name, one in found.items()}
-    (folder / LEDGER).write_text(joined_ledger(start.path / LEDGER, [one.held.ledger for one in found.values()]))
-    _replace_lines(folder / CURVES, {name: one.held.curves for name, one in found.items()})
-    _replace_lines(folder / FEWSHOT, {name: one.held.few.curve for name, one in found.items() if not start.has(name)})
-    keep_specs(sorted({gpu for one in found.values() for gpu in one.rows.who["gpu"]}), folder)
+    entries = {name: _entry(one, start, folder) for name, one in learned.items()}
+    (folder / LEDGER).write_text(joined_ledger(start.path / LEDGER, [one.held.ledger for one in learned.values()]))
+    _replace_lines(folder / CURVES, {name: one.held.curves for name, one in learned.items()})
+    _replace_lines(folder / FEWSHOT, {name: one.held.few.curve for name, one in learned.items() if not start.has(name)})
+    keep_specs(sorted({gpu for one in learned.values() for gpu in one.rows.who["gpu"]}), folder)
     return entries
 
 

@@ -63,14 +63,14 @@ def device_of(name: str) -> Device:
 def environment(device: Device) -> Mapping[str, Any]:
     """What a measurement depends on besides the shape."""
     torch = device.torch
-    found = {"torch": torch.__version__, "python": platform.python_version(), "system": platform.platform()}
+    versions = {"torch": torch.__version__, "python": platform.python_version(), "system": platform.platform()}
     if device.kind == "cuda":
-        found |= {
+        versions |= {
             "device": torch.cuda.get_device_name(),
             "cuda": str(torch.version.cuda),
             "hip": str(torch.version.hip),
         }
-    return {**found, "threads": torch.get_num_threads(), "gpu": device.gpu.name}
+    return {**versions, "threads": torch.get_num_threads(), "gpu": device.gpu.name}
 
 
 def measured(run: Callable[..., Any], tensors: Callable[[], tuple[Any, ...]], device: Device) -> Timed:
@@ -96,11 +96,11 @@ def _true_to_dtype(torch: Any) -> Iterator[None]:
 def _rotated(tensors: Callable[[], tuple[Any, ...]], gpu: Gpu) -> list[tuple[Any, ...]]:
     """Sets of inputs that together exceed the last cache, so that each is read from memory."""
     first = tensors()
-    size = sum(each.numel() * each.element_size() for each in first)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in first)
     wanted = int(np.ceil(ROTATED * gpu.llc_bytes / size)) + 1
     affordable = int(MEMORY_SHARE * gpu.mem_bytes / size)
     copies = min(max(wanted, 2), max(affordable, 1), MOST_SETS) - 1
-    return [first, *(tuple(each.clone() for each in first) for _ in range(copies))]
+    return [first, *(tuple(tensor.clone() for tensor in first) for _ in range(copies))]
 
 
 def _timed(run: Callable[..., Any], sets: list[tuple[Any, ...]], device: Device) -> Timed:

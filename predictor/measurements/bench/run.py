@@ -83,13 +83,13 @@ def bench(
                 break
             progress(len(rows), spent / budget_s)
             try:
-                found = _measured(shape, device)
+                timed = _measured(shape, device)
             except RuntimeError as error:  # out of memory, or no kernel for this shape
                 failed = " ".join(str(error).split())[:200]
                 continue
-            rows.append({**shape, **found})
+            rows.append({**shape, **timed})
             taken_s, bound_s = pace[shape["family"]]
-            pace[shape["family"]] = Pace(taken_s + found["latency_s"], bound_s + _bound_s(shape, device.gpu))
+            pace[shape["family"]] = Pace(taken_s + timed["latency_s"], bound_s + _bound_s(shape, device.gpu))
     except KeyboardInterrupt:
         if not rows:
             raise
@@ -120,33 +120,33 @@ def _needs_place(out: Path) -> None:
         raise InvalidRequest(f"{out} cannot be written ({error.strerror}); choose another --out.") from None
 
 
-def _families(device: Device, asked: Sequence[str]) -> tuple[str, ...]:
+def _families(device: Device, names: Sequence[str]) -> tuple[str, ...]:
     here = tuple(name for name, made in FAMILIES.items() if device.kind in made.devices)
-    chosen = _known("families", asked, tuple(FAMILIES)) if asked else here
+    chosen = _known("families", names, tuple(FAMILIES)) if names else here
     if lacking := [name for name in chosen if name not in here]:
         raise InvalidRequest(f"families has {lacking[0]}; torch has no fused kernel for it on {device.kind}. Leave it.")
     return chosen
 
 
-def _dtypes(device: Device, asked: Sequence[str]) -> tuple[str, ...]:
-    chosen, gpu = _known("dtypes", asked, tuple(TORCH_DTYPES)), device.gpu
+def _dtypes(device: Device, names: Sequence[str]) -> tuple[str, ...]:
+    chosen, gpu = _known("dtypes", names, tuple(TORCH_DTYPES)), device.gpu
     if device.kind != "cuda" or device.torch.version.hip:
-        if "fp8" in asked:
+        if "fp8" in names:
             raise InvalidRequest("dtypes has fp8; bench times it on NVIDIA GPUs only. Leave it.")
         chosen = tuple(name for name in chosen if name != "fp8")
     able = tuple(name for name in chosen if name in gpu.peak_flop_per_s)
-    if lacking := [name for name in asked if name not in able]:
+    if lacking := [name for name in names if name not in able]:
         raise InvalidRequest(f"dtypes has {lacking[0]}; {gpu.name} has no such peak. Add it to the spec or leave it.")
     if not able:
         raise InvalidRequest(f"{gpu.name} has no peak in {', '.join(chosen)}; add one to peak_tflops of its spec.")
     return able
 
 
-def _known(what: str, asked: Sequence[str], known: tuple[str, ...]) -> tuple[str, ...]:
-    for name in asked:
+def _known(what: str, names: Sequence[str], known: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
         if name not in known:
             raise InvalidRequest(f"{what} has {name}; it must be one of {', '.join(known)}.")
-    return tuple(dict.fromkeys(asked)) or known
+    return tuple(dict.fromkeys(names)) or known
 
 
 def _plan(
@@ -173,20 +173,20 @@ def _plan(
 
 def _listed(file: Path, families: Sequence[str], dtypes: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The shapes of a table that bench can run, each once."""
-    asked = read_shapes(file)
+    table = read_shapes(file)
     texts = ("family", "phase", "kind", "dtype", "kv_dtype")
     sizes = [name for name in NUMBER_COLUMNS if name != "latency_s"]
-    found = []
-    for row in asked[[*texts, *sizes]].drop_duplicates().to_dict("records"):
+    shapes = []
+    for row in table[[*texts, *sizes]].drop_duplicates().to_dict("records"):
         cells = {str(name): cell for name, cell in row.items() if cell == cell and cell != ""}
         shape: dict[str, Any] = {name: cell if name in texts else int(cell) for name, cell in cells.items()}
         if shape.get("family") in families and shape.get("dtype") in dtypes and FAMILIES[shape["family"]].able(shape):
-            found.append(shape)
-    if not found:
+            shapes.append(shape)
+    if not shapes:
         raise InvalidRequest(
             f"{file} has no row of {', '.join(families)} in {', '.join(dtypes)} that torch runs; bench runs no other."
         )
-    yield from found
+    yield from shapes
 
 
 def _bound_s(row: Shape, gpu: Gpu) -> float:
@@ -214,8 +214,8 @@ def _measured(shape: Shape, device: Device) -> dict[str, Any]:
 
 def seconds_of(text: str) -> float:
     """Seconds of a budget such as "5min", "90s", "1h" or "300"."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|sec|min|m|h)?\s*", text)
-    value = float(found[1]) * {"min": 60.0, "m": 60.0, "h": 3600.0}.get(found[2] or "", 1.0) if found else 0.0
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|sec|min|m|h)?\s*", text)
+    value = float(match[1]) * {"min": 60.0, "m": 60.0, "h": 3600.0}.get(match[2] or "", 1.0) if match else 0.0
     if value <= 0:
         raise InvalidRequest(f'budget is "{text}"; give a time above 0 such as 5min, 90s or 1h.')
     return value

@@ -70,8 +70,8 @@ def ingest(
         raise InvalidTable("there is no file; give at least one.")
     unread = Unread() if unread is None else unread
     given = Given({known_column(name): str(value) for name, value in columns.items()}, mapping)
-    found = {Path(file): _read(Path(file), format, given, unread) for file in files}
-    read = {path: frame for path, frame in found.items() if len(frame)}
+    frames_of = {Path(file): _read(Path(file), format, given, unread) for file in files}
+    read = {path: frame for path, frame in frames_of.items() if len(frame)}
     of_runs = [path for path, frame in read.items() if runs.is_runs(frame.columns)]
     of_calls = [path for path in read if path not in of_runs]
     if of_runs and of_calls:
@@ -88,7 +88,7 @@ def ingest(
 
 def _read(path: Path, format: str, given: Given, unread: Unread) -> pd.DataFrame:
     content = open_content(path)
-    chosen = next((each for each in FORMATS if format in (AUTO, each.name) and each.claims(content)), None)
+    chosen = next((known for known in FORMATS if format in (AUTO, known.name) and known.claims(content)), None)
     if chosen is None and format != AUTO:
         raise InvalidTable(f"{path} is no file of {format}; give another --format, or auto.")
     if chosen is None:

@@ -14,23 +14,23 @@ HELD_RATE = 0.9  # of a request rate that a server keeps up with; below it the l
 def number(value: Any) -> float | None:
     """value as a finite number, None where it is none; tools write some as text."""
     try:
-        found = float(value)
+        figure = float(value)
     except (TypeError, ValueError):
         return None
-    return found if math.isfinite(found) else None
+    return figure if math.isfinite(figure) else None
 
 
 def seconds(value: Any, unit: str) -> float | None:
     """A time in seconds, None where it is not told or 0, which tools write for it."""
-    found = number(value)
+    figure = number(value)
     factor = UNITS["seconds"].get({"sec": "s", "seconds": "s", "milliseconds": "ms"}.get(unit, unit))
-    return found * factor if found and factor else None
+    return figure * factor if figure and factor else None
 
 
 def mean_of(result: Mapping[str, Any], *names: str) -> float | None:
     """Seconds of the first figure that is told: its mean, else its median, both in ms."""
     keys = (f"{kind}_{name}_ms" for name in names for kind in ("mean", "median"))
-    return next((found for key in keys if (found := seconds(result.get(key), "ms"))), None)
+    return next((figure for key in keys if (figure := seconds(result.get(key), "ms"))), None)
 
 
 def load_of(given: Given, rate: Any, concurrency: Any, served_rate: Any) -> dict[str, Any] | str:
@@ -42,9 +42,9 @@ def load_of(given: Given, rate: Any, concurrency: Any, served_rate: Any) -> dict
         return {"scheduling": "continuous"}
     if rate == "trace":
         return "requests as a trace times them, which a request cannot say"
-    asked, limit, served = number(rate) or 0.0, number(concurrency) or 0.0, number(served_rate) or 0.0
-    if asked and (not limit or served >= HELD_RATE * asked):
-        return {"scheduling": "continuous", "request_rate": asked}
+    rate_per_s, limit, served = number(rate) or 0.0, number(concurrency) or 0.0, number(served_rate) or 0.0
+    if rate_per_s and (not limit or served >= HELD_RATE * rate_per_s):
+        return {"scheduling": "continuous", "request_rate": rate_per_s}
     if limit:
         return {"scheduling": "continuous", "batch": int(limit)}
     return "all requests at once: neither a rate nor a limit on concurrency; add --set batch=N if N ran together"

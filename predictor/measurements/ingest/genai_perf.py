@@ -89,7 +89,7 @@ def _model(config: Mapping[str, Any]) -> str:
         for told in found_in(config, name):
             named = told.get("items", told) if isinstance(told, Mapping) else told
             listed = named if isinstance(named, list) else [named]
-            names = [each.get("name", "") if isinstance(each, Mapping) else str(each) for each in listed]
+            names = [entry.get("name", "") if isinstance(entry, Mapping) else str(entry) for entry in listed]
             if len(set(names)) == 1:
                 return str(names[0])
     return ""

@@ -61,44 +61,44 @@ def pairs(texts: Iterable[str], option: str) -> dict[str, str]:
     >>> pairs(["gpu=H100", "dtype=bf16"], "--set")
     {'gpu': 'H100', 'dtype': 'bf16'}
     """
-    found = {}
+    values = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not value.strip():
             raise InvalidTable(f'{option} is "{text}"; write COLUMN=VALUE.')
-        found[known_column(name.strip())] = value.strip()
-    return found
+        values[known_column(name.strip())] = value.strip()
+    return values
 
 
 def column_map(file: Path | None, short: Iterable[str] = ()) -> ColumnMap | None:
     """The mapping of a TOML file and of short forms such as "latency_s=time:us"; None where there is neither."""
-    told = _read(file) if file else {}
-    for name in told:
+    mapping = _read(file) if file else {}
+    for name in mapping:
         if name not in TABLES:
             raise InvalidTable(
-                f"{file} has a table [{name}]; a mapping has {', '.join(f'[{each}]' for each in TABLES)}."
+                f"{file} has a table [{name}]; a mapping has {', '.join(f'[{table}]' for table in TABLES)}."
             )
-    columns = {known_column(name): _source(name, value) for name, value in told.get("columns", {}).items()}
+    columns = {known_column(name): _source(name, value) for name, value in mapping.get("columns", {}).items()}
     for name, text in pairs(short, "--column").items():
         columns[name] = _source(name, text)
-    if not columns and not told:
+    if not columns and not mapping:
         return None
-    values = {known_column(n): {str(k): str(v) for k, v in v.items()} for n, v in told.get("values", {}).items()}
-    return ColumnMap(columns, values, {known_column(n): str(v) for n, v in told.get("set", {}).items()})
+    values = {known_column(n): {str(k): str(v) for k, v in v.items()} for n, v in mapping.get("values", {}).items()}
+    return ColumnMap(columns, values, {known_column(n): str(v) for n, v in mapping.get("set", {}).items()})
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        told = tomllib.loads(file.read_text(encoding="utf-8"))
+        mapping = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InvalidTable(f"{file} does not exist; give a mapping file (TOML).") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidTable(f"{file} is not valid TOML: {error}; correct the file.") from None
-    for name, table in told.items():
+    for name, table in mapping.items():
         inner = table.values() if isinstance(table, dict) and name == "values" else [table]
-        if not all(isinstance(each, dict) for each in inner):
+        if not all(isinstance(part, dict) for part in inner):
             raise InvalidTable(f"{file}: {name} must be a table; write [{name}] above its lines.")
-    return told
+    return mapping
 
 
 def _source(name: str, value: Any) -> Source:

@@ -91,8 +91,8 @@ def _left_out(test: Mapping[str, Any], prompt: int, depth: int) -> str:
 
 
 def _layers(test: Mapping[str, Any]) -> int:
-    found = models().get(model_name(str(test["model_filename"])))
-    return int(getattr(found, "layers", 0) or ALL_LAYERS) if found else ALL_LAYERS
+    model = models().get(model_name(str(test["model_filename"])))
+    return int(getattr(model, "layers", 0) or ALL_LAYERS) if model else ALL_LAYERS
 
 
 def _gpus(test: Mapping[str, Any]) -> list[str]:

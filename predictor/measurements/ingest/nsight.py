@@ -63,15 +63,15 @@ def _ranges(table: pd.DataFrame, given: Given, unread: Unread) -> pd.DataFrame:
         raise InvalidTable("NVTX ranges tell no number format; add --set dtype=bf16, or that of the run.")
     if (kind := OURS.get(given.columns["dtype"])) is None:
         raise InvalidTable(f'dtype is "{given.columns["dtype"]}"; ranges of PyTorch have one of {", ".join(OURS)}.')
-    told = {"is_causal": given.columns["causal"] not in ("0", "0.0")} if "causal" in given.columns else {}
+    flags = {"is_causal": given.columns["causal"] not in ("0", "0.0")} if "causal" in given.columns else {}
     times = _seconds(table, "Projected Duration")
     ids = table.get("RangeId", pd.Series(range(len(table)), index=table.index)).astype(str)
     parents = dict(zip(ids, table.get("ParentId", pd.Series("", index=table.index)).astype(str), strict=True))
-    found = [RANGE.match(str(name)) for name in table["Name"]]
-    ruled = {own for own, match in zip(ids, found, strict=True) if match and has_rule(match["name"])}
+    matches = [RANGE.match(str(name)) for name in table["Name"]]
+    ruled = {own for own, match in zip(ids, matches, strict=True) if match and has_rule(match["name"])}
     outer = {around for own in ruled for around in _around(own, parents)}
     rows = []
-    for name, own, match, latency_s in zip(table["Name"], ids, found, times, strict=True):
+    for name, own, match, latency_s in zip(table["Name"], ids, matches, times, strict=True):
         if own in ruled and own in outer:
             continue  # a range inside it stands for it
         if own not in ruled or match is None:
@@ -79,12 +79,12 @@ def _ranges(table: pd.DataFrame, given: Given, unread: Unread) -> pd.DataFrame:
                 match["name"] if match else re.split(r", (?:op_id|seq|sizes)", str(name).lstrip(":"))[0] or "(no name)"
             )
             inside = bool(ruled & set(_around(own, parents)))
-            if not inside and own not in {around for each in ruled for around in _around(each, parents)}:
+            if not inside and own not in {around for other in ruled for around in _around(other, parents)}:
                 unread.rows[f"range {label}: no operator with shapes"] += 1
             continue
         try:
             sizes = ast.literal_eval(match["sizes"])
-            shape = row_of(Recorded(match["name"], sizes, [kind if each else "" for each in sizes]), told)
+            shape = row_of(Recorded(match["name"], sizes, [kind if other else "" for other in sizes]), flags)
         except (PredictorError, ValueError, SyntaxError) as error:
             unread.rows[str(error) if isinstance(error, PredictorError) else f"{match['name']}: sizes are cut"] += 1
             continue
@@ -136,7 +136,7 @@ def _count_kernels(table: pd.DataFrame, unread: Unread) -> None:
         if name.startswith("[CUDA mem"):
             unread.rows[f"{name.strip('[]')}: not within one GPU"] += int(count)
             continue
-        family = next((each for each, pattern in FAMILIES if re.search(pattern, name, re.IGNORECASE)), "other")
+        family = next((known for known, pattern in FAMILIES if re.search(pattern, name, re.IGNORECASE)), "other")
         unread.rows[f"{family} kernels: the report has no shapes; {CURE}"] += int(count)
 
 
@@ -146,7 +146,7 @@ def _column(table: pd.DataFrame, start: str) -> Any:
 
 def _seconds(table: pd.DataFrame, start: str) -> Any:
     """A column such as "Duration (ns)" in seconds."""
-    name = next(each for each in table.columns if each.startswith(start))
+    name = next(header for header in table.columns if header.startswith(start))
     unit = name.rpartition("(")[2].rstrip(")").strip()
     factor = UNITS["seconds"].get("s" if unit == "sec" else unit)
     if factor is None:

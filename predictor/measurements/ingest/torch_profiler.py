@@ -57,7 +57,9 @@ def _rows(trace: Mapping[str, Any], unread: Unread) -> Iterator[dict[str, Any]]:
     spans = list(_nested([event for event in events if event.get("cat") == "cpu_op"]))
     owners = _owners(spans)
     launched = [event for event in events if event.get("cat") in ON_DEVICE]
-    devices = {each.get("id", n): each.get("name", "") for n, each in enumerate(trace.get("deviceProperties") or [])}
+    devices = {
+        device.get("id", n): device.get("name", "") for n, device in enumerate(trace.get("deviceProperties") or [])
+    }
     if launched:
         times, where = _device_times(events, launched, spans, owners, unread)
     else:

@@ -41,8 +41,8 @@ def _row(result: Any, content: Content, given: Given, unread: Unread) -> Iterato
         yield from served(result, given, unread, {"model": result["model_id"], "tp": _tp(result), "source": NAME})
     else:
         if absent := [name for name in TOLD_BY_USER if name not in given.columns]:
-            asked = " ".join(f"--set {name}=…" for name in absent)
-            raise InvalidTable(f"{content.path} tells the latency only; add {asked}.")
+            options = " ".join(f"--set {name}=…" for name in absent)
+            raise InvalidTable(f"{content.path} tells the latency only; add {options}.")
         yield {
             "engine": "vllm",
             "scheduling": "static",
