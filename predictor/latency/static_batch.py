@@ -64,8 +64,7 @@ def composed(
 
     more: other fields of Report; notes come before those on what nobody measured.
     """
-    prefill, *decodes = lines
-    middle = decodes[len(decodes) // 2] if decodes else []
+    prefill, middle = prompt_and_middle(lines)
     limiter = limiter_of(prefill)
     if middle:
         limiter = chosen(workload.output_len > 1, limiter_of(middle), limiter)
@@ -83,6 +82,12 @@ def composed(
         ops=tuple(prefill + middle),
         **{"price_usd": usd_per_hour(gpu), **more, "notes": (*more.get("notes", ()), *doubts)},
     )
+
+
+def prompt_and_middle(lines: Sequence[list[OpLine]]) -> tuple[list[OpLine], list[OpLine]]:
+    """The lines that a report shows of a workload's `phases`: of the prompt, and of the decode step half-way."""
+    prefill, *decodes = lines
+    return prefill, decodes[len(decodes) // 2] if decodes else []
 
 
 def with_host(workload: Workload, engine: Engine, ttft: Interval, tpot: Interval) -> tuple[Interval, Interval]:

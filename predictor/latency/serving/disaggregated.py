@@ -26,14 +26,14 @@ from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.hardware.gpu import Gpu, resolve_gpu
 from predictor.hardware.interconnect import NODE_LINK_BYTES_PER_S
 from predictor.hardware.prices import usd_per_hour
-from predictor.latency.report import Interval
+from predictor.latency.report import Interval, OpLine
 from predictor.latency.serving.load import kv_capacity
 from predictor.latency.serving.rate_matching import Goal, Matched, match
 from predictor.latency.serving.scheduler import Load
 from predictor.latency.serving.step_times import step_times
 from predictor.latency.serving.workers import DecodeWorker, PrefillWorker
-from predictor.latency.static_batch import report
-from predictor.latency.steps import basis_of
+from predictor.latency.static_batch import prompt_and_middle
+from predictor.latency.steps import basis_of, doubts_of, op_lines
 from predictor.ops.dtypes import weight_bytes
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.layered import LayeredDecoder
@@ -41,7 +41,7 @@ from predictor.workloads.engines import Engine, get_server
 from predictor.workloads.models import Model, get_model
 from predictor.workloads.passes.calls import Layout
 from predictor.workloads.requested import as_run_on
-from predictor.workloads.workload import Workload
+from predictor.workloads.workload import Workload, phases
 
 ONE_GPU = Layout()
 ASKED = ("input_len", "output_len", "dtype", "kv_dtype", "engine")  # of a workload
@@ -148,23 +148,28 @@ def plan(
         _decode_worker(sides[1], gpus[1][0], opened, transfers[1]),
     )
     matched = match(*workers, max(transfers), goal)
-    reports = [report(side, device, opened) for side, (device, _) in zip(sides, gpus, strict=True)]
-    notes = [
-        *(note for _, note in gpus),
-        *network.notes,
-        *(note for side_report in reports for note in side_report.notes),
+    shown = [_shown(side, device, opened) for side, (device, _) in zip(sides, gpus, strict=True)]
+    doubts = [
+        doubt for lines, (device, _) in zip(shown, gpus, strict=True) for doubt in doubts_of(lines, device, opened)[1]
     ]
+    notes = [*(note for _, note in gpus), *network.notes, *doubts]
     return Plan(
         **{column.name: getattr(matched, column.name) for column in fields(Matched)},
         prefill=sides[0],
         decode=sides[1],
         prefill_gpu=gpus[0][0],
         decode_gpu=gpus[1][0],
-        basis=basis_of([side_report.basis for side_report in reports]),
+        basis=basis_of([line.basis for lines in shown for line in lines]),
         bundle=opened.id,
         level=opened.level,
         notes=tuple(dict.fromkeys(note for note in notes if note)),
     )
+
+
+def _shown(side: Workload, gpu: Gpu, bundle: Bundle) -> list[OpLine]:
+    """The operators that tell what is known of a pool."""
+    prefill, middle = prompt_and_middle(op_lines(phases(side), gpu, side.engine, bundle))
+    return prefill + middle
 
 
 def _sorted(settings: dict[str, Any]) -> tuple[Goal, dict[str, Any]]:
