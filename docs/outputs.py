@@ -30,6 +30,7 @@ BLOCK = re.compile(r"<!-- (run|file (?P<file>\S+)) -->\n+```\w*\n(?P<text>.*?)^`
 REST = "…"
 # What differs from run to run: seconds, and how many of something there were in each.
 PACE = re.compile(r"[\d,.]+ s \([\d,]+ a second\)")
+PROGRESS = re.compile(r"rows, [\d,]+ a second")  # of a job that takes long here
 PREDICTOR = 'predictor() { "$PYTHON" -c "import sys; from predictor.cli import main; sys.exit(main())" "$@"; }'
 
 
@@ -116,9 +117,10 @@ def printed(command: str, folder: Path) -> list[str]:
         said = b"".join(_read(out.fileno()))
         job.wait()
         errors.seek(0)
-        said += errors.read()
-    text = said.decode("utf-8").replace("\r\n", "\n").strip("\n")
-    return [line.rstrip() for line in text.split("\n")] if text.strip() else []
+        told = errors.read()
+    lines = said.decode("utf-8").replace("\r\n", "\n").strip("\n").split("\n") if said.strip() else []
+    lines += [line for line in told.decode("utf-8").splitlines() if not PROGRESS.search(line)]
+    return [line.rstrip() for line in lines]
 
 
 def _read(terminal: int) -> Iterator[bytes]:
