@@ -17,7 +17,13 @@ from predictor import load_bundle
 REPO = Path(__file__).resolve().parents[1]
 README = REPO / "README.md"
 PAGES = sorted(
-    [README, REPO / "CONTRIBUTING.md", *(REPO / "docs").glob("*.md"), *(REPO / "models").glob("*/README.md")]
+    [
+        README,
+        REPO / "CHANGELOG.md",
+        REPO / "CONTRIBUTING.md",
+        *(REPO / "docs").glob("*.md"),
+        *(REPO / "models").glob("*/README.md"),
+    ]
 )
 LONGEST_README, LONGEST_LINE = 150, 160
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
