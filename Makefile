@@ -1,17 +1,18 @@
 # make predict: set up and predict with the released bundle.  make test: set up and run all tests.
 # make check: format, lint, types, the wheel in a fresh environment.  make release-model: train and release a bundle.
 # make ledger: measure the errors of the released bundle on held-out GPUs again.  make validate: replay whole models.
+# make docs: README.md and docs/ as a site in build/site.
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Extras of pyproject.toml; tests of those that are not installed are skipped. All: dev,dask,ray,train,torch,simulator,spark
+# Extras of pyproject.toml; tests of those that are not installed are skipped. All: dev,docs,dask,ray,train,torch,simulator,spark
 EXTRAS ?= dev
 STAMP := .venv/.installed-$(EXTRAS)
 # A mix of GPUs that the released bundle was trained on and of GPUs that it never saw.
 GPUS ?= A100 H100 H200 B200 MI300X L4 "RTX 4090" "RTX 5090"
 MODEL ?= Llama-3.1-8B
 
-.PHONY: predict test check release-model ledger validate benchmark clean
+.PHONY: predict test check docs site release-model ledger validate benchmark clean
 
 predict: $(STAMP)
 	$(BIN)/predictor predict $(MODEL) $(shell printf -- '--gpu "%s" ' $(GPUS))
@@ -24,6 +25,14 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python .ci/check_wheel.py
+	@if $(BIN)/python -c 'import mkdocs' 2> /dev/null; then $(MAKE) docs; \
+		else echo 'docs: no site is built, as MkDocs is not installed; make check EXTRAS=dev,docs builds it.'; fi
+
+docs:
+	@$(MAKE) --no-print-directory site EXTRAS=$(if $(findstring docs,$(EXTRAS)),$(EXTRAS),$(EXTRAS),docs)
+
+site: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 release-model: $(STAMP)
 	$(BIN)/python training/release.py $(if $(PREDICTOR_DATA),--from "$(PREDICTOR_DATA)")

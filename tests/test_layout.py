@@ -29,7 +29,7 @@ LAYERS = (
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 HEAVY = ("torch", "mlflow", "sklearn", "matplotlib", "optuna", "pandas", "xgboost", "typer", "rich")
-CLIENTS = ("datasets", "training", "models", "notebooks", "tests", "benchmarks")
+CLIENTS = ("datasets", "docs", "training", "models", "notebooks", "tests", "benchmarks")
 
 
 def modules() -> list[Path]:

@@ -1,4 +1,4 @@
-"""Published peaks of memory, replayed: the targets of README.md hold. Needs the tables of measured peaks."""
+"""Published peaks of memory, replayed: the targets of docs/accuracy.md hold. Needs the tables of measured peaks."""
 
 import importlib
 import os

@@ -75,17 +75,51 @@ def write_card(folder: Path) -> None:
     (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def update_readme(readme: Path, folder: Path) -> None:
-    """Put the summary of a bundle's ledger between the accuracy marks of the project's README."""
+def update_page(page: Path, folder: Path) -> None:
+    """Put the summary of a bundle's ledger between the accuracy marks of docs/accuracy.md."""
     ledger = read_ledger(load_bundle(folder))
-    head, _, rest = readme.read_text(encoding="utf-8").partition(MARKS[0])
+    head, _, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
     tail = rest.partition(MARKS[1])[2]
     text = (
         f"Bundle `{folder.name}`, mean absolute percentage error of operator latency, mean over GPUs of the mean over "
-        f"engines and dtypes; every cell is in [models/{folder.name}](models/{folder.name}/README.md). "
+        f"engines and dtypes; every cell is in [models/{folder.name}](../models/{folder.name}/README.md). "
         "Coverage is that of the 80 % interval; siblings are H100 and H200.\n\n" + summary_table(ledger)
     )
-    readme.write_text(f"{head}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{tail}", encoding="utf-8")
+    page.write_text(f"{head}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{tail}", encoding="utf-8")
+
+
+def update_front(readme: Path, folder: Path) -> None:
+    """Put what a bundle's ledger says in few words into the table of the front page: lines with the same first cell."""
+    fresh = {row.split("|")[1]: row for row in front_rows(read_ledger(load_bundle(folder)))}
+    lines = readme.read_text(encoding="utf-8").splitlines()
+    known = [fresh.get(line.split("|")[1], line) if line.startswith("|") else line for line in lines]
+    readme.write_text("\n".join(known) + "\n", encoding="utf-8")
+
+
+def front_rows(ledger: pd.DataFrame) -> list[str]:
+    """Lines of the front page's table: operators on a measured GPU, a sibling, and of unseen generations and vendors.
+
+    Errors are means over operators, in brackets from the best to the worst; each the mean over GPUs of its cells.
+    """
+    whole = ledger[ledger["slice"] == "all"]
+    amd = whole["gpu"].str.startswith("MI")
+    unseen = whole["protocol"] == "generation-out"
+    parts = {
+        "operators, GPU measured": whole[whole["protocol"] == "rows-out"],
+        "operators, sibling measured": whole[(whole["protocol"] == "gpu-out") & whole["gpu"].isin(SIBLINGS)],
+        "operators, unseen NVIDIA generation": whole[unseen & ~amd],
+        "operators, unseen vendor (AMD)": whole[unseen & amd],
+    }
+    return [_front_row(title, rows) for title, rows in parts.items()]
+
+
+def _front_row(title: str, rows: pd.DataFrame) -> str:
+    by_gpu = rows.groupby(["estimator", "gpu"])[["mape", "coverage", "roofline2_mape"]].mean()
+    found = by_gpu.groupby("estimator").mean()
+    mean, least, most = found.mean(), found.min(), found.max()
+    error = f"{100 * mean['mape']:.0f} % ({100 * least['mape']:.0f} to {100 * most['mape']:.0f})"
+    covered = f"{100 * mean['coverage']:.0f} % ({100 * least['coverage']:.0f} to {100 * most['coverage']:.0f})"
+    return f"| {title} | {error} | {covered} | {100 * mean['roofline2_mape']:.0f} % |"
 
 
 def summary_table(ledger: pd.DataFrame) -> str:

@@ -66,7 +66,7 @@ model, each held out in turn: {families}.
 {ledger}
 ```
 
-Published peaks, replayed: `training/validation/memory.py`, summed up in the README of the repository.
+Published peaks, replayed: `training/validation/memory.py`, summed up in `docs/accuracy.md`.
 """
 
 

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from card import update_readme, write_card
+from card import update_front, update_page, write_card
 
 from predictor.errors import PredictorError
 from predictor.learning.recipe import read_recipe
@@ -66,7 +66,8 @@ def main() -> None:
         return
     write_card(bundle.path)
     if options.out == REPO / "models":
-        update_readme(REPO / "README.md", bundle.path)
+        update_page(REPO / "docs" / "accuracy.md", bundle.path)
+        update_front(REPO / "README.md", bundle.path)
     print(f"released {bundle.id} in {bundle.path}")
 
 
