@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -167,13 +166,20 @@ MOVED: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class OldNames(MetaPathFinder, Loader):
-    """Finds the old names, each as a module that looks its names up where they are now."""
+class OldNames:
+    """Finds the old names, each as a module that looks its names up where they are now.
+
+    A finder and loader by its methods: their classes in importlib.abc take longer to import than this package.
+    """
 
     def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
         """The spec of an old name, which other modules may lie below."""
         root, _, name = fullname.partition(".")
-        return ModuleSpec(fullname, self, is_package=True) if root == ROOT and name in MOVED else None
+        known = root == ROOT and name in MOVED
+        return ModuleSpec(fullname, self, is_package=True) if known else None  # type: ignore[arg-type]  # by its methods
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """A plain module."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Warn, and let the module hand on what the new ones have."""

@@ -1,66 +1,47 @@
-"""The command line. A command is one file with an `add` function, and one entry in COMMANDS."""
+"""The command line. A command is one file with an `add` function, and one line in COMMANDS.
+
+Only the module of the command that runs is imported, so that none waits for what others need.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from io import TextIOWrapper
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from predictor.cli import (
-    batch,
-    bench,
-    calibrate,
-    champion,
-    check,
-    disaggregated,
-    doctor,
-    evaluate,
-    gpus,
-    ingest,
-    log_model,
-    memory,
-    models,
-    monitor,
-    op,
-    predict,
-    promote,
-    rollback,
-    suggest,
-    sweep,
-    train,
-    validate,
-)
 from predictor.errors import PredictorError
 
-COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
-    predict.add,
-    memory.add,
-    batch.add,
-    sweep.add,
-    disaggregated.add,
-    op.add,
-    gpus.add,
-    models.add,
-    check.add,
-    ingest.add,
-    train.add,
-    calibrate.add,
-    bench.add,
-    suggest.add,
-    evaluate.add,
-    monitor.add,
-    promote.add,
-    rollback.add,
-    champion.add,
-    validate.add,
-    log_model.add,
-    doctor.add,
-)
+# Name of a command, whose module is named alike, and the first sentence of its help.
+COMMANDS: Mapping[str, str] = {
+    "predict": "Latency, throughput and memory of a model on GPUs.",
+    "memory": "Whether a run fits in memory, how surely, and what would make it fit.",
+    "batch": "Answer every row of a table; the columns are those of `predictor predict`. Started again, it goes on.",
+    "sweep": "Predict every combination of the values in a TOML file. Started again, it goes on.",
+    "disaggregated": "Serving with prefill and decode on GPUs of their own: how many workers match, and what they do.",
+    "op": "Predict one operator call on GPUs.",
+    "gpus": "List GPUs, show one, or check a spec file.",
+    "models": "List models, or show one.",
+    "check": "Which rows of a table obey physics, and why not.",
+    "ingest": "Read measurements of operator calls, or of whole runs, into one table, and say which obey physics.",
+    "train": "Make a bundle from measurement tables.",
+    "calibrate": "Correct a bundle by 20 to 200 measured rows per operator of one GPU or engine.",
+    "bench": "Time real operators on this machine's device (extra: torch).",
+    "suggest": "The shapes that, once measured on a GPU, shrink a workload's interval most per second of GPU time.",
+    "evaluate": "Compare a bundle with measurements, or show what is known of its errors.",
+    "monitor": "Say by family, GPU and engine version whether measurements lie in their intervals; status 1 if not.",
+    "promote": "Make a bundle champion if no cell of its ledger is worse than the champion's; status 1 if not.",
+    "rollback": "Go back to the champion before the last promotion, and once more to the one before that; recorded.",
+    "champion": "Show the bundle that --bundle champion opens, and the decisions that led there.",
+    "validate": "Replay whole models that others measured, latency and memory, and show the errors.",
+    "log-model": "Log a bundle as an MLflow model, for `mlflow models serve` and `mlflow.pyfunc.spark_udf`.",
+    "doctor": "Show versions and bundles; say what is broken.",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,16 +73,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status if isinstance(status, int) else 0
 
 
+class Commands(TyperGroup):
+    """All commands. Each is imported when it is asked for, which the list of them is not."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]  # names, for suggestions
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name, from its module; None where there is no such command."""
+        if cmd_name not in COMMANDS:
+            return None
+        alone = _typer()
+        import_module(f"{__name__}.{cmd_name.replace('-', '_')}").add(alone)
+        return typer.main.get_command(alone).commands[cmd_name]  # type: ignore[attr-defined]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of all commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
 def _app() -> typer.Typer:
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    return _typer(cls=Commands)
+
+
+def _typer(**settings: Any) -> typer.Typer:
+    """A group without commands."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, **settings)
     app.callback()(_program)
-    for add in COMMANDS:
-        add(app)
     return app
 
 
 def _print_version(asked: bool) -> None:
     if asked:
+        from importlib.metadata import version
+
         print(f"predictor {version('gpu-predictor')}")
         raise typer.Exit
 

@@ -23,7 +23,7 @@ def monitor(
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     spec: Spec = None,
 ) -> None:
-    """Say by family, GPU and engine version whether measurements still lie in their intervals; status 1 if not."""
+    """Say by family, GPU and engine version whether measurements lie in their intervals; status 1 if not."""
     from predictor.estimators.bundle import load_bundle
     from predictor.learning.monitor import monitor as monitored
     from predictor.measurements.runs import holds_runs

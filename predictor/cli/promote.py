@@ -58,7 +58,7 @@ def promote(
     as_json: Json = False,
     spec: Spec = None,
 ) -> None:
-    """Make a bundle the champion if no cell of its ledger is worse than the champion's; status 1 if it is refused.
+    """Make a bundle champion if no cell of its ledger is worse than the champion's; status 1 if not.
 
     The champion is what `--bundle champion` opens: the bundle promoted last, before any the released default.
     """

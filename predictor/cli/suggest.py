@@ -30,7 +30,7 @@ def _suggest(
     out: Annotated[Path | None, Option(metavar="SHAPES.csv", help="Write them, in the columns of a table.")] = None,
     **settings: Any,
 ) -> None:
-    """The shapes that, once measured on a GPU, shrink the interval of a workload most per second of GPU time."""
+    """The shapes that, once measured on a GPU, shrink a workload's interval most per second of GPU time."""
     from predictor.estimators.bundle import load_bundle
     from predictor.learning.suggest import suggest
 
