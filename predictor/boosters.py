@@ -6,11 +6,11 @@ import hashlib
 import os
 import sys
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from predictor.errors import InvalidBundle, PredictorError
+from predictor.shipped import PACKAGE
 
 if TYPE_CHECKING:
     import xgboost
@@ -47,8 +47,7 @@ def load_xgboost() -> None:
 
 def released_roots() -> tuple[Path, ...]:
     """Folders of released bundles: inside the installed package, or models/ of a checkout."""
-    package = Path(str(files("predictor")))
-    return tuple(root for root in (package / "models", package.parent / "models") if root.is_dir())
+    return tuple(root for root in (PACKAGE / "models", PACKAGE.parent / "models") if root.is_dir())
 
 
 def verified(folder: Path, entry: Mapping[str, Any]) -> bytes:

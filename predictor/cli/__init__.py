@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from predictor.cli.common.plain_values import read_plainly
 from predictor.errors import PredictorError
 
 # Name of a command, whose module is named alike, and the first sentence of its help.
@@ -79,6 +80,7 @@ class Commands(TyperGroup):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]  # names, for suggestions
+        read_plainly(self)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names of all commands."""
@@ -90,7 +92,7 @@ class Commands(TyperGroup):
             return None
         alone = _typer()
         import_module(f"{__name__}.{cmd_name.replace('-', '_')}").add(alone)
-        return typer.main.get_command(alone).commands[cmd_name]  # type: ignore[attr-defined]
+        return read_plainly(typer.main.get_command(alone).commands[cmd_name])  # type: ignore[attr-defined]
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the list of all commands."""

@@ -13,9 +13,10 @@ from predictor.errors import InvalidRequest
 from predictor.workloads.request import METHODS, Request
 
 if TYPE_CHECKING:
-    from predictor.latency.report import Report
-    from predictor.latency.training import TrainingReport
+    from predictor.estimators.bundle import Bundle
     from predictor.prediction.advice import Fix
+    from predictor.prediction.footprint import Footprint
+    from predictor.prediction.single import Resolved
 
 MODES = ("inference", *METHODS)
 BAR = 40  # characters of the widest bar
@@ -65,43 +66,40 @@ def _memory(
     if mode not in MODES:
         raise InvalidRequest(f'mode is "{mode}"; it must be one of {", ".join(MODES)}.')
     from predictor.estimators.bundle import load_bundle
-    from predictor.prediction.advice import fixes
-    from predictor.prediction.single import answer, resolve, room_of
+    from predictor.memory.capacity import has_room
+    from predictor.prediction.footprint import footprint
+    from predictor.prediction.single import resolve, room_of
     from predictor.workloads.models import get_model
 
     settings |= {"phase": "serve"} if mode == "inference" else {"phase": "train", "method": mode}
     network = get_model(model)
     requests = [resolve(Request(model=model, gpu=name, **settings), network) for name in gpu]
     opened = load_bundle(bundle)
-    load_xgboost()
+    if any(resolved.request.engine == "torch" for resolved in requests):
+        load_xgboost()  # what was learned of memory is of PyTorch's allocations
     rows = []
     for resolved in requests:
-        found = answer(resolved, opened)
+        need = footprint(resolved, opened)
         rooms = room_of(resolved)._asdict()
-        helping = [] if _safe(found) else fixes(found, resolved, opened)
+        helping = [] if has_room(need.memory) else _fixes(resolved, opened)
         if json:
-            rows.append(_row(found, mode) | rooms | {"fixes": [fix.row() for fix in helping]})
+            rows.append(need.row() | rooms | {"fixes": [fix.row() for fix in helping]})
             continue
-        _show(found, mode, rooms, helping)
+        _show(need, rooms, helping)
     if json:
         show_json(rows)
 
 
-def _safe(found: Report | TrainingReport) -> bool:
-    from predictor.memory.capacity import has_room
+def _fixes(resolved: Resolved, bundle: Bundle) -> list[Fix]:
+    """What would make the run fit, with the speed of each change, for which estimators load."""
+    from predictor.prediction.advice import fixes
+    from predictor.prediction.single import answer
 
-    return has_room(found.memory)
-
-
-def _row(found: Report | TrainingReport, mode: str) -> dict[str, Any]:
-    """The answer's row without its times."""
-    kept = found.memory.row()
-    told = {name: value for name, value in found.to_dict().items() if name in ("model", "gpu", "n_gpus", "notes")}
-    more = {"peak_phase": found.memory.peak_phase} if mode != "inference" else {}  # type: ignore[union-attr]
-    return {**told, "mode": mode, **kept, **more}
+    load_xgboost()
+    return fixes(answer(resolved, bundle), resolved, bundle)
 
 
-def _show(found: Report | TrainingReport, mode: str, rooms: dict[str, Any], helping: list[Fix]) -> None:
+def _show(found: Footprint, rooms: dict[str, Any], helping: list[Fix]) -> None:
     need, per = found.memory, " on each" if found.n_gpus > 1 else ""
     gpus = found.gpu.name if found.n_gpus == 1 else f"{found.n_gpus} × {found.gpu.name}"
     kinds = {name: getattr(need, name) for name in NAMES if abs(getattr(need, name, 0.0)) >= 5e5}
@@ -114,7 +112,7 @@ def _show(found: Report | TrainingReport, mode: str, rooms: dict[str, Any], help
             [NAMES[name], gigabytes(value), ("░" if value < 0 else "█") * max(round(BAR * abs(value) / widest), 1)]
             for name, value in kinds.items()
         ],
-        title=f"{found.to_dict()['model']} · {mode} · {gpus}",
+        title=f"{found.model} · {found.mode} · {gpus}",
     )
     print(
         f"  {gigabytes(need.total_bytes)} GB ({gigabytes(need.low_bytes)}–{gigabytes(need.high_bytes)}) of "
@@ -133,7 +131,7 @@ def _show(found: Report | TrainingReport, mode: str, rooms: dict[str, Any], help
         )
         print("  Speed: tokens per second and GPU, over those of the run as asked.")
     at_once = rooms.get("max_concurrent_requests")
-    if need.fits and at_once is not None and at_once < found.to_dict()["batch"]:
+    if need.fits and at_once is not None and at_once < found.request.batch:
         print(f"Note: with its default share of the memory the engine runs {at_once} of them at once; others wait.")
     for note in dict.fromkeys(found.notes):
         print(f"Note: {note}")

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from predictor.boosters import load_xgboost
 from predictor.cli.common.display import BASES, digits, duration, duration_interval, percent, show, show_json
+from predictor.cli.common.plain_values import read_plainly
 from predictor.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Families(TyperGroup):
             raise InvalidRequest(f'family is "{cmd_name}"; it must be one of {", ".join(_families())}.')
         app = Typer(add_completion=False, rich_markup_mode=None)
         app.command(name=cmd_name, help=_explanation(kind), short_help=_first_line(kind))(_command(kind))
-        return typer.main.get_command(app)
+        return read_plainly(typer.main.get_command(app))
 
 
 def add(app: Typer) -> None:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from predictor.boosters import load_booster, released_roots, verified
 from predictor.errors import InvalidBundle
@@ -22,12 +21,13 @@ from predictor.estimators.correction.kernel import Prior
 from predictor.estimators.envelope import Knots
 from predictor.estimators.estimator import Estimator, Weights
 from predictor.estimators.intervals import KINSHIPS, REGIMES
-from predictor.estimators.samples import TrainingSet, training_sets
 from predictor.estimators.store import CHAMPION, champions, folder_of, store_folder
 from predictor.files import sha256_of, whole_file
 from predictor.hardware.gpu import Gpu, add_gpus, catalogue, gpu_from_toml, own_spec
 from predictor.hardware.siblings import is_measured, tiers
-from predictor.measurements.schema import parse_table
+
+if TYPE_CHECKING:
+    from predictor.estimators.samples import TrainingSet
 
 FORMAT = 2
 MANIFEST = "bundle.json"
@@ -128,6 +128,11 @@ class Bundle:
             self._estimators[name] = made
         return self._estimators[name]
 
+    def corrects(self, name: str, gpu: str) -> bool:
+        """Whether a user measured rows of an estimator on a GPU, which correct what it says there."""
+        rows = self._measured().get(name)
+        return rows is not None and gpu in rows.gpus
+
     def _told(self, what: str, name: str) -> Mapping[str, Any]:
         """GPU → what a calibration keeps of an estimator there."""
         found: Mapping[str, Any] = self.manifest.get(CALIBRATION, {}).get(what, {}).get(name, {})
@@ -182,6 +187,9 @@ def _open(folder: Path, _modified: int) -> Bundle:
 
 @lru_cache(maxsize=4)
 def _sets(folder: Path, file: str, sha256: str) -> Mapping[str, TrainingSet]:
+    from predictor.estimators.samples import training_sets
+    from predictor.measurements.schema import parse_table
+
     return training_sets(parse_table(verified(folder, {"file": file, "sha256": sha256}), file))
 
 
@@ -251,6 +259,8 @@ def write_manifest(manifest: Mapping[str, Any], folder: Path) -> None:
 
 def keep_specs(gpus: Iterable[str], folder: Path) -> None:
     """Copy the spec files of those GPUs that the catalogue lacks into the folder of a bundle."""
+    import tomllib
+
     for name in gpus:
         if file := own_spec(name):
             (folder / SPECS).mkdir(exist_ok=True)

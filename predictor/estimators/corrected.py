@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,9 +13,11 @@ from predictor.estimators.correction.kernel import Prior, Traits, start
 from predictor.estimators.correction.prior import adapted
 from predictor.estimators.correction.process import Correction, conformal, fit_correction
 from predictor.estimators.estimator import Estimator
-from predictor.estimators.samples import TrainingSet
 from predictor.hardware.gpu import Gpu
 from predictor.ops.dtypes import Array
+
+if TYPE_CHECKING:
+    from predictor.estimators.samples import TrainingSet
 
 NO_ENDS: Mapping[str, tuple[float, float]] = MappingProxyType({})
 MOST_CHECKED = 200  # calls that are predicted as users see it, at all knots of their tokens

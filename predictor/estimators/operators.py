@@ -65,13 +65,31 @@ def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle 
     else:
         dtypes = text_column(getattr(op, "dtype", ""), len(op))
         low, high = ends(latency, least, dtypes, entry["log_offsets"][kinship])
-    beyond = outside(op, entry["ranges"], least)
-    if (strange := dtype_outside(op, estimator.references)).any():
-        beyond["dtype"] = strange
+    beyond = _beyond(op, entry, least)
     far = np.sum([*beyond.values(), np.zeros(len(op))], axis=0) + gpu_outside(gpu, entry["references"])
     low, high = widened(low, high, least, far, entry["worst_share"])
     basis = CALIBRATED if correction else SEEN if kinship == "seen" else UNSEEN
     return OpPrediction(latency, np.maximum(low, least), high, least, bound.limiter, basis, beyond)
+
+
+def bounds(op: Op, gpu: Gpu, bundle: Bundle) -> OpPrediction:
+    """What predict_op says of a column of calls but their latency, for which their bound stands; loads no estimator."""
+    bound = roofline(op, gpu)
+    least = bound.latency_s
+    if not bundle.has(op.estimator):
+        return OpPrediction(least, least, least, least, bound.limiter, BOUND_ONLY)
+    seen = SEEN if bundle.kinship(op.estimator, gpu) == "seen" else UNSEEN
+    basis = CALIBRATED if bundle.corrects(op.estimator, gpu.name) else seen
+    beyond = _beyond(op, bundle.entry(op.estimator), least)
+    return OpPrediction(least, least, least, least, bound.limiter, basis, beyond)
+
+
+def _beyond(op: Op, entry: Mapping[str, Any], least: Array) -> dict[str, Array]:
+    """Op field → nats by which each call lies outside what was measured, for fields where some call does."""
+    beyond = outside(op, entry["ranges"], least)
+    if (strange := dtype_outside(op, entry["references"])).any():
+        beyond["dtype"] = strange
+    return beyond
 
 
 def predict_streamed(op: Op, gpu: Gpu, bundle: Bundle, alone: Setting = ALONE) -> OpPrediction:

@@ -11,19 +11,17 @@ files, with the unit in the key, and are converted once, here.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from predictor.errors import InvalidSpec, UnknownGpu, UnsupportedDtype
 from predictor.hardware.spec import COMPUTE_DTYPES, checked
+from predictor.shipped import read_catalogue
 from predictor.units import GB, GIB, KIB, MHZ, MIB, TFLOP
 
 # What to compute in instead, best first, when a GPU lacks a dtype.
@@ -206,6 +204,8 @@ def mig_profiles(gpu: Gpu) -> Mapping[str, Slice]:
 
 def gpu_from_toml(path: str | Path) -> Gpu:
     """A GPU from a user's spec file: the keys of one catalogue table, plus `name`, or `base` and what differs."""
+    import tomllib
+
     try:
         spec = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -257,8 +257,7 @@ def _catalogue_with(listed: str) -> _Catalogue:
 
 @lru_cache(maxsize=1)
 def _shipped() -> _Catalogue:
-    text = resources.files("predictor").joinpath("catalog", "gpus.toml").read_text(encoding="utf-8")
-    specs: dict[str, dict[str, Any]] = tomllib.loads(text)
+    specs = read_catalogue("gpus.toml")
     gpus = {name: _gpu({"name": name, **spec}) for name, spec in specs.items()}
     names: dict[str, str] = {}
     shared: dict[str, tuple[str, ...]] = {}
@@ -340,7 +339,9 @@ def _slice(gpu: Gpu, profile: str) -> Gpu:
 
 
 def _did_you_mean(name: str) -> str:
+    from difflib import get_close_matches
+
     names = _catalogue().names
-    close = dict.fromkeys(names[each] for each in difflib.get_close_matches(normalise(name), names, n=8, cutoff=0.6))
+    close = dict.fromkeys(names[known] for known in get_close_matches(normalise(name), names, n=8, cutoff=0.6))
     guess = f"did you mean {' or '.join(list(close)[:3])}? Or describe" if close else "catalogue() lists all; describe"
     return f'no GPU called "{name}"; {guess} your own in a .toml file.'

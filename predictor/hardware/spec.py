@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,7 +25,9 @@ def checked(spec: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
     where = f'GPU spec "{spec.get("name", "without a name")}"'
     for key in spec:
         if key not in SPEC_KEYS:
-            close = difflib.get_close_matches(key, SPEC_KEYS, n=1)
+            from difflib import get_close_matches
+
+            close = get_close_matches(key, SPEC_KEYS, n=1)
             cure = f'did you mean "{close[0]}"?' if close else f"the keys are {', '.join(SPEC_KEYS)}."
             raise InvalidSpec(f'unknown key "{key}" in {where}; {cure}')
     hidden = {*MEMORIES} if any(key in spec for key in MEMORIES) else set()

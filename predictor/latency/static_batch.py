@@ -13,7 +13,7 @@ from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.prices import usd_per_hour
 from predictor.latency.report import Interval, OpLine, Report
-from predictor.latency.steps import basis_of, doubts_of, limiter_of, mean_over, op_lines, step
+from predictor.latency.steps import basis_of, bound_lines, doubts_of, limiter_of, mean_over, op_lines, step
 from predictor.memory.closed_form import memory
 from predictor.workloads.engines import Engine, get_engine
 from predictor.workloads.workload import Workload, decode_lengths, phases
@@ -88,6 +88,12 @@ def prompt_and_middle(lines: Sequence[list[OpLine]]) -> tuple[list[OpLine], list
     """The lines that a report shows of a workload's `phases`: of the prompt, and of the decode step half-way."""
     prefill, *decodes = lines
     return prefill, decodes[len(decodes) // 2] if decodes else []
+
+
+def doubts(workload: Workload, gpu: Gpu, bundle: Bundle) -> list[str]:
+    """What the report of a workload notes of its GPU and its ops, without their latencies."""
+    prefill, middle = prompt_and_middle(bound_lines(phases(workload), gpu, workload.engine, bundle))
+    return doubts_of(prefill + middle, gpu, bundle)[1]
 
 
 def with_host(workload: Workload, engine: Engine, ttft: Interval, tpot: Interval) -> tuple[Interval, Interval]:

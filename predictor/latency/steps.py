@@ -7,7 +7,7 @@ number or a column of (n_requests,).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from predictor.estimators.operators import (
     SEEN,
     UNSEEN,
     OpPrediction,
+    bounds,
     predict_op,
     predict_streamed,
 )
@@ -54,21 +55,50 @@ class Steps(NamedTuple):
 
 def op_lines(phases: Sequence[Phase], gpu: Gpu, engine: str, bundle: Bundle) -> list[list[OpLine]]:
     """The lines of each (phase, calls), in order."""
-    (lines,) = op_lines_of_many([Steps(phases, gpu, engine)], bundle)
-    if isinstance(lines, PredictorError):
-        raise lines
-    return lines
+    return _only(op_lines_of_many([Steps(phases, gpu, engine)], bundle))
 
 
-def op_lines_of_many(many: Sequence[Steps], bundle: Bundle) -> list[list[list[OpLine]] | PredictorError]:
+def bound_lines(phases: Sequence[Phase], gpu: Gpu, engine: str, bundle: Bundle) -> list[list[OpLine]]:
+    """The lines of each (phase, calls) with bounds for latencies; no estimator is loaded for them."""
+    return _only(op_lines_of_many([Steps(phases, gpu, engine)], bundle, _bounds))
+
+
+def _only(lines: Sequence[list[list[OpLine]] | PredictorError]) -> list[list[OpLine]]:
+    (of_one,) = lines
+    if isinstance(of_one, PredictorError):
+        raise of_one
+    return of_one
+
+
+Estimate = Callable[[Op, Steps, Bundle], OpPrediction]
+
+
+def _estimate(op: Op, steps: Steps, bundle: Bundle) -> OpPrediction:
+    if {(op.family, dtype) for dtype in _dtypes(op)} & HOST_TIMED:
+        return predict_streamed(op, steps.gpu, bundle)
+    return predict_op(op, steps.gpu, Setting(engine=measured_as(steps.engine, op)), bundle)
+
+
+def _bounds(op: Op, steps: Steps, bundle: Bundle) -> OpPrediction:
+    return bounds(op, steps.gpu, bundle)
+
+
+def op_lines_of_many(
+    many: Sequence[Steps], bundle: Bundle, estimate: Estimate = _estimate
+) -> list[list[list[OpLine]] | PredictorError]:
     """For each of many, the lines of its phases, or why its GPU cannot run one of them.
 
-    Equal ops of one GPU and engine are predicted once, and those of one estimator together as a column.
+    Equal ops of one GPU and engine are predicted once, and those of one estimator together as a column. estimate: what
+    is said of such a column.
     """
     groups: dict[tuple[str, ...], _Group] = {}
     places = [[[_place(call.op, steps, groups) for call in calls] for _, calls in steps.phases] for steps in many]
-    single = {key: _predicted(list(group.single), group.steps, bundle) for key, group in groups.items() if group.single}
-    columns = {key: _predicted(group.columns, group.steps, bundle) for key, group in groups.items() if group.columns}
+    single, columns = {}, {}
+    for key, group in groups.items():
+        if group.single:
+            single[key] = _predicted(list(group.single), group.steps, bundle, estimate)
+        if group.columns:
+            columns[key] = _predicted(group.columns, group.steps, bundle, estimate)
     return [_lines(steps, within, single, columns) for steps, within in zip(many, places, strict=True)]
 
 
@@ -115,15 +145,12 @@ class _Predicted(NamedTuple):
     basis: str
 
 
-def _predicted(ops: Sequence[Op], steps: Steps, bundle: Bundle) -> _Predicted | PredictorError:
+def _predicted(ops: Sequence[Op], steps: Steps, bundle: Bundle, estimate: Estimate) -> _Predicted | PredictorError:
     """Predictions of ops of one estimator."""
     whole = ops[0].is_column()
     column = concatenated(ops) if whole else stack(ops)
     try:
-        if {(column.family, dtype) for dtype in _dtypes(column)} & HOST_TIMED:
-            prediction = predict_streamed(column, steps.gpu, bundle)
-        else:
-            prediction = predict_op(column, steps.gpu, Setting(engine=measured_as(steps.engine, column)), bundle)
+        prediction = estimate(column, steps, bundle)
     except PredictorError as error:
         return error
     numbers = (prediction.latency_s, prediction.low_s, prediction.high_s, prediction.bound_s)

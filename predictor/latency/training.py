@@ -9,13 +9,19 @@ from typing import Any
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.latency.report import Interval, OpLine, doubted
-from predictor.latency.steps import op_lines, total
+from predictor.latency.steps import bound_lines, doubts_of, op_lines, total
 from predictor.memory.training import TrainingMemory
 from predictor.ops import Collective
 from predictor.workloads.engines import host_share
 from predictor.workloads.passes.backward import fetches
-from predictor.workloads.passes.calls import Layout, OpCall
-from predictor.workloads.passes.training import Trainable, TrainingSetting, model_flops_per_token, training_calls
+from predictor.workloads.passes.calls import Layout, OpCall, Phase
+from predictor.workloads.passes.training import (
+    Trainable,
+    TrainingCalls,
+    TrainingSetting,
+    model_flops_per_token,
+    training_calls,
+)
 from predictor.workloads.request import Request
 
 ENGINE = "vllm"  # whose kernels the estimators answer for: large GEMMs and FlashAttention-2 are the same libraries
@@ -68,10 +74,9 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
     (pp - 1) of grad_accum passes are waited for (Narayanan et al., arXiv:2104.04473, 2.2).
     """
     calls = training_calls(model, setting)
-    local = [_within_node(call, setting) for call in calls.communication]
-    phases = [("forward", calls.forward), ("backward", calls.backward), ("optimizer", calls.optimizer)]
+    phases, sent = _phases(calls, setting)
     computed = [[_sustained(line) for line in lines] for lines in op_lines(phases, gpu, ENGINE, bundle)]
-    (messages,) = op_lines([("communication", local)], gpu, LIBRARY, bundle)
+    (messages,) = op_lines(sent, gpu, LIBRARY, bundle)
     device = {
         phase: sum(line.latency_s.value for line in lines) for (phase, _), lines in zip(phases, computed, strict=True)
     }
@@ -98,6 +103,21 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
         bubble_s=bubble,
         lines=tuple(lines),
     )
+
+
+def doubts(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: Bundle) -> list[str]:
+    """What the report of a step notes of its GPU and its ops, without their latencies."""
+    phases, sent = _phases(training_calls(model, setting), setting)
+    lines = bound_lines(phases, gpu, ENGINE, bundle) + bound_lines(sent, gpu, LIBRARY, bundle)
+    gpu.peak(setting.dtype)  # the step's MFU needs it
+    return doubts_of([line for part in lines for line in part], gpu, bundle)[1]
+
+
+def _phases(calls: TrainingCalls, setting: TrainingSetting) -> tuple[list[Phase], list[Phase]]:
+    """What a step computes, and what it sends within a node."""
+    local = [_within_node(call, setting) for call in calls.communication]
+    computed: list[Phase] = [("forward", calls.forward), ("backward", calls.backward), ("optimizer", calls.optimizer)]
+    return computed, [("communication", local)]
 
 
 def _sustained(line: OpLine) -> OpLine:

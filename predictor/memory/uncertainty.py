@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache, lru_cache
 from math import log2
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -166,13 +167,12 @@ class ClosedForm(NamedTuple):
 
 def doubted(form: ClosedForm, gpu: Gpu) -> dict[str, Any]:
     """The fields of Need for a closed form."""
-    model = memory_model()
     corrected, fragmented = 1.0, 1.0
     if form.seen is not None:
-        ((corrected,), (fragmented,)) = model.factors([form.seen])
+        ((corrected,), (fragmented,)) = memory_model().factors([form.seen])
     alive = form.peak + form.dynamic * (corrected - 1.0)
     total = alive * fragmented + form.runtime
-    spread, capacity = model.spreads[form.kind], float(gpu.mem_bytes)
+    spread, capacity = released_spreads()[form.kind], float(gpu.mem_bytes)
     scale = spread.scale(form.dynamic / total)
     ends = [total * exp(scale * spread.quantile((1 + sign * LEVEL) / 2)) for sign in (-1, 1)]
     return {
@@ -190,6 +190,24 @@ def doubted(form: ClosedForm, gpu: Gpu) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def memory_model() -> MemoryModel:
     """The released correction; raises InvalidBundle where its files are broken."""
+    folder, manifest, spreads = _opened()
+    try:
+        boosters = [load_booster(folder, entry) for entry in manifest["boosters"]]
+    except (InvalidBundle, KeyError, TypeError) as error:
+        raise _unusable(folder, error) from None
+    for booster in boosters:
+        booster.set_param({"nthread": 1})  # a row at a time: threads cost more than they save
+    return MemoryModel(boosters[0], boosters[1], spreads)
+
+
+@lru_cache(maxsize=1)
+def released_spreads() -> Mapping[str, Spread]:
+    """The spreads of memory_model, without its boosters."""
+    return _opened()[2]
+
+
+def _opened() -> tuple[Path, Mapping[str, Any], Mapping[str, Spread]]:
+    """Folder, manifest and spreads of the released correction."""
     folder = next((root / BUNDLE for root in released_roots() if (root / BUNDLE / MANIFEST).is_file()), None)
     if folder is None:
         raise InvalidBundle(f"the released {BUNDLE}/{MANIFEST} is missing; install gpu-predictor again.")
@@ -201,12 +219,13 @@ def memory_model() -> MemoryModel:
             name: Spread(float(entry["dynamic"]), float(entry["fixed"]), tuple(map(float, entry["quantiles"])))
             for name, entry in manifest["spreads"].items()
         }
-        boosters = [load_booster(folder, entry) for entry in manifest["boosters"]]
-    except (InvalidBundle, OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidBundle(f"{folder / MANIFEST} cannot be used ({error}); install gpu-predictor again.") from None
-    for booster in boosters:
-        booster.set_param({"nthread": 1})  # a row at a time: threads cost more than they save
-    return MemoryModel(boosters[0], boosters[1], spreads)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unusable(folder, error) from None
+    return folder, manifest, spreads
+
+
+def _unusable(folder: Path, error: Exception) -> InvalidBundle:
+    return InvalidBundle(f"{folder / MANIFEST} cannot be used ({error}); install gpu-predictor again.")
 
 
 def shape_features(calls: Iterable[OpCall], hidden: int, layers: int) -> dict[str, float]:

@@ -201,7 +201,7 @@ def serving_report(task: ServingTask, lines: list[list[OpLine]], bundle: Bundle)
     resolved, workload, note, _ = task
     times: Times | Serving
     if resolved.request.scheduling == "continuous":
-        served = _under_load(resolved, workload, bundle)
+        served = serve(workload, resolved.gpu, bundle, load_of(resolved))
         times = Times(*(getattr(served, name) for name in Times._fields))
         percentiles = {name: getattr(served, name) for name in Serving._fields[:-1] if name not in Times._fields}
     else:
@@ -228,12 +228,12 @@ def _sized(model: Model, image_size: int) -> Model:
     return replace(model, image=image_size)
 
 
-def _under_load(resolved: Resolved, workload: Workload, bundle: Bundle) -> Serving:
-    """The times of the engine's scheduler at the concurrency or rate of the request."""
+def load_of(resolved: Resolved) -> Load:
+    """What clients send under continuous scheduling; raises InvalidRequest for a model that is no decoder."""
     request = resolved.request
     if not isinstance(resolved.model, Decoder | LayeredDecoder):
         raise InvalidRequest(f"scheduling is continuous; {resolved.model.name} is no decoder. Set it to static.")
-    load = Load(
+    return Load(
         input_len=request.input_len,
         output_len=request.output_len,
         rate=request.request_rate,
@@ -242,7 +242,6 @@ def _under_load(resolved: Resolved, workload: Workload, bundle: Bundle) -> Servi
         draft_tokens=request.draft_tokens,
         acceptance=request.acceptance,
     )
-    return serve(workload, resolved.gpu, bundle, load)
 
 
 def training_report(resolved: Resolved, bundle: Bundle) -> TrainingReport:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from importlib import resources
 from types import MappingProxyType
 from typing import Any
 
 from predictor.elementwise import chosen, greater
 from predictor.errors import InvalidRequest
+from predictor.shipped import read_catalogue
 
 # Servers of these GPUs have CPUs of Skylake to Zen 3, those of later ones faster cores (Sapphire Rapids, Zen 4). Fitted
 # once: eager Transformers issues an operator in 100 us beside A100 and in 55 us beside H20.
@@ -94,8 +93,9 @@ def host_share(generation: str) -> float:
 @lru_cache(maxsize=1)
 def engines() -> Mapping[str, Engine]:
     """The known engines by name."""
-    text = resources.files("predictor").joinpath("catalog", "engines.toml").read_text(encoding="utf-8")
-    return MappingProxyType({name: Engine(name=name, **entry) for name, entry in tomllib.loads(text).items()})
+    return MappingProxyType(
+        {name: Engine(name=name, **entry) for name, entry in read_catalogue("engines.toml").items()}
+    )
 
 
 def get_engine(name: str) -> Engine:

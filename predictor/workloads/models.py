@@ -10,18 +10,16 @@ A new architecture is one module with its class, an entry in Model and in FILES,
 
 from __future__ import annotations
 
-import difflib
 import re
-import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import lru_cache
-from importlib import resources
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from predictor.errors import PredictorError, UnknownModel
+from predictor.shipped import read_catalogue
 from predictor.workloads.architectures.convnet import ConvNet, convnet_from_entry
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.encoder import Encoder, VisionEncoder
@@ -42,20 +40,24 @@ QUANTISED: Mapping[str, str] = {"-awq": "int4_wo", "-gptq-int4": "int4_wo", "-gp
 NOT_SHAPE = ("parameters", "aliases", "base")
 
 
-class _Catalogue(NamedTuple):
-    models: Mapping[str, Model]
-    names: Mapping[str, str]  # normalised name -> key of models
-    parameters: Mapping[str, int]
+class _Part(NamedTuple):
+    """A table of a file of the catalogue. entries: hub id → shapes. names: normalised name → hub id."""
+
+    entries: Mapping[str, Mapping[str, Any]]
+    names: Mapping[str, str]
 
 
+@cache
 def models() -> Mapping[str, Model]:
     """Every model of the catalogue by name, in file order."""
-    return _catalogue().models
+    return MappingProxyType({_short(hub_id): _made(number, hub_id) for number, hub_id in _hub_ids()})
 
 
+@cache
 def published_parameters() -> Mapping[str, int]:
     """Parameter count that the publisher states, by model name; a model's parameters() counts from the shapes."""
-    return _catalogue().parameters
+    counts = {_short(hub_id): _part(number).entries[hub_id]["parameters"] for number, hub_id in _hub_ids()}
+    return MappingProxyType(counts)
 
 
 def get_model(name: str | Path) -> Model:
@@ -74,9 +76,8 @@ def get_model(name: str | Path) -> Model:
         raise UnknownModel(f'model is {name!r}; give a name such as "Llama-3.1-8B" or the path of a config.json.')
     name = name.strip()
     if not name.startswith((".", "/", "~")) and not name.endswith((".json", ".gguf")):
-        known = _catalogue()
-        if (key := known.names.get(normalise(name))) is not None:
-            return known.models[key]
+        if (known := _known(name)) is not None:
+            return known
         if (quantised := _quantised(name)) is not None:
             return quantised
         if not _is_directory(name):
@@ -87,8 +88,7 @@ def get_model(name: str | Path) -> Model:
 def _quantised(name: str) -> Model | None:
     """A known decoder in the number format that the name ends with."""
     for ending, dtype in QUANTISED.items():
-        key = _catalogue().names.get(normalise(name[: -len(ending)])) if name.casefold().endswith(ending) else None
-        model = _catalogue().models[key] if key else None
+        model = _known(name[: -len(ending)]) if name.casefold().endswith(ending) else None
         if isinstance(model, Decoder):
             return replace(model, name=f"{model.name}{name[-len(ending) :]}", linear_dtype=dtype)
         if isinstance(model, LayeredDecoder):
@@ -107,23 +107,45 @@ def normalise(name: str) -> str:
     return organisation + slash + "-".join(words)
 
 
-@lru_cache(maxsize=1)
-def _catalogue() -> _Catalogue:
-    catalogue: dict[str, Model] = {}
-    names: dict[str, str] = {}
-    parameters: dict[str, int] = {}
-    for file, part, make in FILES:
-        text = resources.files("predictor").joinpath("catalog", file).read_text(encoding="utf-8")
-        whole: dict[str, Any] = tomllib.loads(text)
-        entries: dict[str, dict[str, Any]] = whole[part] if part else whole
-        for hub_id, entry in entries.items():
-            name = hub_id.rpartition("/")[2]
-            shapes = entries[entry["base"]] | entry if "base" in entry else entry
-            catalogue[name] = make(name, {key: shapes[key] for key in shapes if key not in NOT_SHAPE})
-            parameters[name] = shapes["parameters"]
-            for alias in (hub_id, name, *entry.get("aliases", ())):
-                names[normalise(alias)] = name
-    return _Catalogue(MappingProxyType(catalogue), names, MappingProxyType(parameters))
+def _known(name: str) -> Model | None:
+    """The model of the catalogue with that name; files after the one that has it are not read."""
+    wanted = normalise(name)
+    for number in range(len(FILES)):
+        if (hub_id := _part(number).names.get(wanted)) is not None:
+            return _made(number, hub_id)
+    return None
+
+
+def _hub_ids() -> Iterator[tuple[int, str]]:
+    """Number in FILES and hub id of every model."""
+    return ((number, hub_id) for number in range(len(FILES)) for hub_id in _part(number).entries)
+
+
+def _short(hub_id: str) -> str:
+    return hub_id.rpartition("/")[2]
+
+
+@cache
+def _made(number: int, hub_id: str) -> Model:
+    """The one model of an entry."""
+    shapes = _part(number).entries[hub_id]
+    return FILES[number][2](_short(hub_id), {key: shapes[key] for key in shapes if key not in NOT_SHAPE})
+
+
+@cache
+def _part(number: int) -> _Part:
+    file, table, _ = FILES[number]
+    entries = _tables(file)[table] if table else _tables(file)
+    names = {
+        normalise(name): hub_id
+        for hub_id, entry in entries.items()
+        for name in (hub_id, _short(hub_id), *entry.get("aliases", ()))
+    }
+    whole = {hub_id: entries[entry["base"]] | entry if "base" in entry else entry for hub_id, entry in entries.items()}
+    return _Part(whole, names)
+
+
+_tables = cache(read_catalogue)
 
 
 def _layered(name: str, entry: Mapping[str, Any]) -> Model:
@@ -195,12 +217,12 @@ def _path(name: str) -> Path:
 
 
 def _did_you_mean(name: str) -> str:
+    from difflib import get_close_matches
+
     shown = name[:80].encode("unicode_escape").decode()
-    known = _catalogue().names
+    known = {name: _short(hub_id) for number in range(len(FILES)) for name, hub_id in _part(number).names.items()}
     wanted = normalise(name[:80])
-    close = difflib.get_close_matches(wanted, known, n=3) or difflib.get_close_matches(
-        wanted.rpartition("/")[2], known, n=3
-    )
-    meant = list(dict.fromkeys(known[key] for key in close))
+    close = get_close_matches(wanted, known, n=3) or get_close_matches(wanted.rpartition("/")[2], known, n=3)
+    meant = list(dict.fromkeys(known[name] for name in close))
     cure = f"did you mean {' or '.join(meant)}?" if meant else f"the catalogue has {len(models())} models."
     return f'unknown model "{shown}"; {cure} The path of a config.json works too.'

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
@@ -166,6 +165,8 @@ def check_names(names: Mapping[str, Any]) -> None:
     known = [column.name for column in columns()]
     for name in names:
         if name not in known:
+            from difflib import get_close_matches
+
             close = get_close_matches(name, known, n=1)
             raise InvalidRequest(
                 f"there is no setting {name}; {f'did you mean {close[0]}?' if close else 'see Request.'}"

@@ -89,12 +89,7 @@ class Served(NamedTuple):
 
 def simulate(load: Load, steps: StepTime, engine: Engine, kv_tokens: float = math.inf) -> Served:
     """What happens to every request; the same load gives the same answer."""
-    longest = load.input_len + load.output_len
-    if longest > kv_tokens:
-        raise InvalidRequest(
-            f"input_len + output_len is {longest}; the KV cache holds {int(kv_tokens)} tokens. "
-            "Raise tp, choose a narrower kv_dtype, or shorten one of them."
-        )
+    check_cache(load, kv_tokens)
     run = _Run(load, steps, engine, kv_tokens)
     while run.answered < load.requests:
         run.receive()
@@ -107,6 +102,16 @@ def simulate(load: Load, steps: StepTime, engine: Engine, kv_tokens: float = mat
         run.answer()
     columns = [np.array(column) for column in (run.submitted, run.first, run.finished, run.outputs)]
     return Served(columns[0], columns[1], columns[2], columns[3], run.busy / max(run.tick, 1))
+
+
+def check_cache(load: Load, kv_tokens: float) -> None:
+    """Raises InvalidRequest where the KV cache cannot hold the longest request."""
+    longest = load.input_len + load.output_len
+    if longest > kv_tokens:
+        raise InvalidRequest(
+            f"input_len + output_len is {longest}; the KV cache holds {int(kv_tokens)} tokens. "
+            "Raise tp, choose a narrower kv_dtype, or shorten one of them."
+        )
 
 
 class _Run:

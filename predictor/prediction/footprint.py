@@ -1,0 +1,68 @@
+"""What memory a request takes: closed forms and what was learned of memory, without times and what predicts them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from predictor.estimators.bundle import Bundle
+from predictor.hardware.gpu import Gpu
+from predictor.latency import static_batch, training
+from predictor.latency.serving.load import kv_capacity
+from predictor.latency.serving.scheduler import check_cache
+from predictor.memory.closed_form import Memory, memory
+from predictor.memory.training import TrainingMemory, training_memory
+from predictor.prediction.single import Resolved, load_of
+from predictor.workloads.engines import get_server
+from predictor.workloads.request import Request
+from predictor.workloads.requested import kept_setting, served_workload, training_setting
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """The memory of a request on each of its GPUs, as the Report or TrainingReport of its answer has it."""
+
+    request: Request
+    model: str
+    gpu: Gpu
+    n_gpus: int
+    memory: Memory | TrainingMemory
+    notes: tuple[str, ...]
+
+    @property
+    def mode(self) -> str:
+        """ "inference", or how it is trained."""
+        return self.request.method if self.request.phase == "train" else "inference"
+
+    def row(self) -> dict[str, Any]:
+        """One flat row; bytes are per GPU."""
+        row = {"model": self.model, "gpu": self.gpu.name, "n_gpus": self.n_gpus, "notes": list(self.notes)}
+        row |= {"mode": self.mode} | self.memory.row()
+        return row | ({"peak_phase": self.memory.peak_phase} if isinstance(self.memory, TrainingMemory) else {})
+
+
+def footprint(resolved: Resolved, bundle: Bundle) -> Footprint:
+    """The memory of a request; raises what `answer` would, and needs no booster of the bundle.
+
+    bundle: whose measurements the notes are about.
+    """
+    return (_training if resolved.request.phase == "train" else _serving)(resolved, bundle)
+
+
+def _serving(resolved: Resolved, bundle: Bundle) -> Footprint:
+    request, _, gpu, notes, _ = resolved
+    workload, note = served_workload(request, resolved.model, gpu)
+    doubts = static_batch.doubts(workload, gpu, bundle)
+    if request.scheduling == "continuous":
+        load, engine = load_of(resolved), get_server(workload.engine).beside(gpu.generation)
+        check_cache(load, kv_capacity(workload, gpu, load, engine))
+    notes = (*notes, *([note] if note else []), *doubts)
+    return Footprint(request, workload.model.name, gpu, workload.layout.n_gpus, memory(workload, gpu), notes)
+
+
+def _training(resolved: Resolved, bundle: Bundle) -> Footprint:
+    request, model, gpu, notes, _ = resolved
+    setting = training_setting(request, model)
+    doubts = training.doubts(model, gpu, setting, bundle)
+    need = training_memory(model, gpu, kept_setting(request, setting))
+    return Footprint(request, model.name, gpu, setting.n_gpus, need, (*notes, *doubts))
