@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from predictor.errors import InvalidRequest
 
@@ -36,6 +34,8 @@ def needs_place(out: Path) -> None:
     """Raise where no folder can be written at `out`, before time is spent on what goes into it."""
     if out.exists() and not out.is_dir():
         raise InvalidRequest(f"{out} is a file; give a folder.")
+    from tempfile import TemporaryDirectory
+
     place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
     with _disk(out), TemporaryDirectory(dir=place):
         pass
@@ -48,6 +48,9 @@ def whole_folder(out: Path, last: str) -> Iterator[Path]:
     What `out` holds already stays; then the file `last` is moved in after all others, and before it is there the
     folder is not what it is to be.
     """
+    from shutil import copytree
+    from tempfile import TemporaryDirectory
+
     with _disk(out):
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as scratch:
@@ -55,7 +58,7 @@ def whole_folder(out: Path, last: str) -> Iterator[Path]:
             folder.mkdir()
             yield folder
             if out.is_dir() and any(out.iterdir()):
-                shutil.copytree(folder, out, dirs_exist_ok=True, ignore=lambda _, names: {last} & set(names))
+                copytree(folder, out, dirs_exist_ok=True, ignore=lambda _, names: {last} & set(names))
                 (folder / last).replace(out / last)
             else:
                 if out.is_dir():

@@ -16,10 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from predictor.boosters import load_booster, released_roots, verified
 from predictor.errors import InvalidBundle
-from predictor.estimators.corrected import corrections_of
-from predictor.estimators.correction.kernel import Prior
-from predictor.estimators.envelope import Knots
-from predictor.estimators.estimator import Estimator, Weights
 from predictor.estimators.intervals import KINSHIPS, REGIMES
 from predictor.estimators.store import CHAMPION, champions, folder_of, store_folder
 from predictor.files import sha256_of, whole_file
@@ -27,6 +23,8 @@ from predictor.hardware.gpu import Gpu, add_gpus, catalogue, gpu_from_toml, own_
 from predictor.hardware.siblings import is_measured, tiers
 
 if TYPE_CHECKING:
+    from predictor.estimators.correction.kernel import Prior
+    from predictor.estimators.estimator import Estimator
     from predictor.estimators.samples import TrainingSet
 
 FORMAT = 2
@@ -62,6 +60,7 @@ ESTIMATOR_TYPES = {
 }
 FILE_TYPES = {"file": str, "sha256": str}
 BOOSTERS = ("transfer", "reference")
+VIEWS = ("transfer", "reference", "core", "line")  # whose weights an entry has, in this order
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +112,8 @@ class Bundle:
 
         gpu: one on which a user measured rows, which moved it.
         """
+        from predictor.estimators.correction.kernel import Prior
+
         found = self._told(CALIBRATED_PRIORS, name).get(gpu) or self.entry(name).get("prior")
         return Prior.from_json(found) if found else None
 
@@ -121,6 +122,9 @@ class Bundle:
         if name not in self._estimators:
             made, rows = self._read(name), self._measured().get(name)
             if rows is not None:
+                from predictor.estimators.corrected import corrections_of
+                from predictor.estimators.envelope import Knots
+
                 priors = {gpu: self.prior(name, gpu) for gpu in set(rows.gpus.tolist())}
                 ends = {gpu: (low, high) for gpu, (low, high) in self._told(CALIBRATED_ENDS, name).items()}
                 corrections = corrections_of(rows, made, priors, self.level, ends)
@@ -145,6 +149,8 @@ class Bundle:
 
     def _read(self, name: str) -> Estimator:
         """One estimator as it was before anything was corrected."""
+        from predictor.estimators.estimator import Estimator, Weights
+
         if name not in self._uncorrected:
             entry = self.entry(name)
             self._uncorrected[name] = Estimator(
@@ -226,7 +232,7 @@ def _verify(manifest: Any, path: Path) -> None:
         pairs = [*per_regime, *entry["floors"].values(), *entry["line"].values(), *entry["ranges"].values()]
         complete = len(per_dtype) >= len(KINSHIPS) and len(per_regime) == len(per_dtype) * (len(REGIMES) + 1)
         sound = complete and all(_is_pair(pair) for pair in pairs)
-        sound &= all(_are_numbers(found, len(Weights._fields)) for found in entry["weights"].values())
+        sound &= all(_are_numbers(found, len(VIEWS)) for found in entry["weights"].values())
         if not sound or any("" not in entry[name] for name in ("floors", "line", "weights")):
             raise InvalidBundle(f"{where} has invalid numbers; install or copy the bundle again, or train it again.")
 

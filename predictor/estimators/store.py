@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -132,14 +130,17 @@ def folder_of(name: Name, store: Path) -> Path:
 
 def keep(source: Path, name: Name, store: Path) -> Path:
     """Copy a bundle into the store, whole or not at all; one that is there already is kept."""
+    from shutil import copytree
+    from tempfile import TemporaryDirectory
+
     folder = store / BUNDLES / name.folder
     if folder.is_dir():
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+        with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
             copy = Path(scratch) / folder.name
-            shutil.copytree(source, copy)
+            copytree(source, copy)
             if not folder.is_dir():
                 copy.rename(folder)
     except OSError as error:

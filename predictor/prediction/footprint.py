@@ -8,8 +8,6 @@ from typing import Any
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.latency import static_batch, training
-from predictor.latency.serving.load import kv_capacity
-from predictor.latency.serving.scheduler import check_cache
 from predictor.memory.closed_form import Memory, memory
 from predictor.memory.training import TrainingMemory, training_memory
 from predictor.prediction.single import Resolved, load_of
@@ -54,6 +52,9 @@ def _serving(resolved: Resolved, bundle: Bundle) -> Footprint:
     workload, note = served_workload(request, resolved.model, gpu)
     doubts = static_batch.doubts(workload, gpu, bundle)
     if request.scheduling == "continuous":
+        from predictor.latency.serving.load import kv_capacity
+        from predictor.latency.serving.scheduler import check_cache
+
         load, engine = load_of(resolved), get_server(workload.engine).beside(gpu.generation)
         check_cache(load, kv_capacity(workload, gpu, load, engine))
     notes = (*notes, *([note] if note else []), *doubts)

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle, load_bundle
@@ -14,8 +14,6 @@ from predictor.hardware.gpu import Gpu, catalogue, resolve_gpu
 from predictor.hardware.lint import lint
 from predictor.hardware.prices import usd_per_hour
 from predictor.latency.report import OpLine, Report
-from predictor.latency.serving.load import Serving, serve
-from predictor.latency.serving.scheduler import Load
 from predictor.latency.static_batch import Times, composed, static_times
 from predictor.latency.steps import Steps, basis_of, doubts_of, limiter_of, op_lines
 from predictor.latency.training import TrainingReport, training_step
@@ -29,6 +27,10 @@ from predictor.workloads.models import Model, get_model
 from predictor.workloads.request import Request, check_names
 from predictor.workloads.requested import kept_setting, served_workload, training_setting
 from predictor.workloads.workload import Workload, phases
+
+if TYPE_CHECKING:
+    from predictor.latency.serving.load import Serving
+    from predictor.latency.serving.scheduler import Load
 
 
 def predict(
@@ -201,6 +203,8 @@ def serving_report(task: ServingTask, lines: list[list[OpLine]], bundle: Bundle)
     resolved, workload, note, _ = task
     times: Times | Serving
     if resolved.request.scheduling == "continuous":
+        from predictor.latency.serving.load import Serving, serve
+
         served = serve(workload, resolved.gpu, bundle, load_of(resolved))
         times = Times(*(getattr(served, name) for name in Times._fields))
         percentiles = {name: getattr(served, name) for name in Serving._fields[:-1] if name not in Times._fields}
@@ -230,6 +234,8 @@ def _sized(model: Model, image_size: int) -> Model:
 
 def load_of(resolved: Resolved) -> Load:
     """What clients send under continuous scheduling; raises InvalidRequest for a model that is no decoder."""
+    from predictor.latency.serving.scheduler import Load
+
     request = resolved.request
     if not isinstance(resolved.model, Decoder | LayeredDecoder):
         raise InvalidRequest(f"scheduling is continuous; {resolved.model.name} is no decoder. Set it to static.")

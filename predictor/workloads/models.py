@@ -25,11 +25,6 @@ from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.encoder import Encoder, VisionEncoder
 from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.architectures.seq2seq import Seq2Seq
-from predictor.workloads.configs.dense import decoder_from_config
-from predictor.workloads.configs.encoder import CONVNETS, SEQ2SEQ, TEXT, VISION, WHOLE, encoder_from_config
-from predictor.workloads.configs.fields import read
-from predictor.workloads.configs.gguf import decoder_from_gguf
-from predictor.workloads.configs.layered import layered_from_config
 
 Model = Decoder | LayeredDecoder | Encoder | VisionEncoder | Seq2Seq | ConvNet
 
@@ -149,6 +144,8 @@ _tables = cache(read_catalogue)
 
 
 def _layered(name: str, entry: Mapping[str, Any]) -> Model:
+    from predictor.workloads.configs.layered import layered_from_config
+
     model = layered_from_config(entry, name, entry["source"])
     return replace(model, **{key: entry[key] for key in ("linear_dtype", "expert_dtype") if key in entry})
 
@@ -176,6 +173,11 @@ def model_from_config(source: Mapping[str, Any] | str | Path, name: str = "") ->
     source: the parsed file, its path, a directory that has one, or a .gguf. name: for reports; else that of the
     directory.
     """
+    from predictor.workloads.configs.dense import decoder_from_config
+    from predictor.workloads.configs.encoder import CONVNETS, SEQ2SEQ, TEXT, VISION, WHOLE, encoder_from_config
+    from predictor.workloads.configs.fields import read
+    from predictor.workloads.configs.gguf import decoder_from_gguf
+
     if isinstance(source, str | Path) and Path(source).suffix == ".gguf":
         return decoder_from_gguf(Path(source), name)
     config = read(Path(source))[0] if isinstance(source, str | Path) else source
