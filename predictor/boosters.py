@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from predictor.errors import InvalidBundle, PredictorError
@@ -24,25 +26,41 @@ def is_light() -> bool:
 
 
 def load_xgboost() -> None:
-    """Import xgboost for a few predictions: one thread, and no scikit-learn interface, which takes a second.
+    """Import xgboost for a few predictions: one thread, without its scikit-learn interface, and without scipy, which
+    predictions from arrays do not use. Both take longer than all else.
 
     Only for the command line's own processes: code that trains or wants xgboost.XGBRegressor imports xgboost itself.
     """
-    modules: dict[str, Any] = sys.modules
-    if "xgboost" in modules:
+    if "xgboost" in sys.modules:
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a few hundred calls: threads cost more than they save
-    hidden = "sklearn" not in modules
-    if hidden:
-        modules["sklearn"] = None  # an import of it now raises ImportError, which xgboost takes as "not installed"
     try:
-        import xgboost  # noqa: F401
+        with _stood_in(_stand_ins()):
+            import xgboost  # noqa: F401
     except Exception as error:  # its own error class cannot be named when its import fails
         reason = str(error).strip().split("\n")[0]
         raise PredictorError(f"xgboost cannot be loaded ({reason}); run `{CURE}`, or `predictor doctor`.") from error
+
+
+def _stand_ins() -> dict[str, ModuleType | None]:
+    """Module → what xgboost finds in its place, None for "not installed". It names scipy.sparse.csr_matrix as a type,
+    and takes the module itself from scipy when it is first asked for a sparse matrix."""
+    sparse = ModuleType("scipy.sparse")
+    sparse.csr_matrix = type("csr_matrix", (), {})  # type: ignore[attr-defined]
+    return {"sklearn": None, "scipy.special": None, "scipy.sparse": sparse}
+
+
+@contextmanager
+def _stood_in(stand_ins: Mapping[str, ModuleType | None]) -> Iterator[None]:
+    """Imports within the block find these modules, where they are not imported already."""
+    modules: dict[str, Any] = sys.modules
+    names = [name for name in stand_ins if name not in modules]
+    modules.update({name: stand_ins[name] for name in names})
+    try:
+        yield
     finally:
-        if hidden:
-            del modules["sklearn"]
+        for name in names:
+            del modules[name]
 
 
 def released_roots() -> tuple[Path, ...]:
