@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
-from predictor.cli import COMMANDS, main
+from predictor.cli import COMMANDS, _app, main
 from predictor.cli.common.display import duration, duration_interval
 from predictor.estimators.bundle import DEFAULT_BUNDLE, released_roots
 
@@ -102,9 +103,20 @@ def error_of(run):
 
 def test_help_lists_every_command(run):
     status, out, _ = run("--help")
-    names = [add.__module__.rpartition(".")[2].replace("_", "-") for add in COMMANDS]
     assert status == 0
-    assert all(f"\n  {name} " in out for name in names)
+    assert all(f"\n  {name} " in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_their_help_says(name):
+    command = typer.main.get_command(_app()).get_command(None, name)
+    assert command.name == name
+    assert " ".join(command.help.split("\n\n")[0].split()) == COMMANDS[name]
+
+
+def test_every_module_of_a_command_is_listed():
+    files = Path(sys.modules["predictor.cli"].__file__).parent.glob("*.py")
+    assert {file.stem.replace("_", "-") for file in files if file.stem != "__init__"} == set(COMMANDS)
 
 
 def test_nothing_asked_is_help(run):

@@ -14,7 +14,7 @@ MOST_AT_THE_FRONT = 12
 
 # Ground first: a module imports from its own row or from those above; a package counts as one module.
 LAYERS = (
-    ("moved", "errors", "units", "values", "elementwise", "files", "boosters"),
+    ("moved", "errors", "units", "values", "elementwise", "files", "shipped", "boosters"),
     ("ops",),  # what hardware executes
     ("hardware",),  # GPUs and their bounds
     ("workloads",),  # what people run
@@ -162,6 +162,39 @@ def test_the_command_line_starts_without_heavy_modules():
     code = f"import sys, predictor.cli; print(*[name for name in {heavy!r} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert result.stdout.strip() == ""
+
+
+def left_by(*arguments: str) -> set[str]:
+    """Names of all modules that a command leaves imported."""
+    code = (
+        "import sys; from predictor.cli import main; status = main(sys.argv[1:])\n"
+        "print(*sys.modules, file=sys.stderr); sys.exit(status)"
+    )
+    result = subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True)
+    return set(result.stderr.split())
+
+
+def test_help_imports_no_command():
+    commands = {f"predictor.cli.{path.stem}" for path in (PACKAGE / "cli").glob("*.py")}
+    assert not left_by("--help") & {*commands, *HEAVY, "numpy", "pydantic"} - {"typer"}
+
+
+def test_a_command_imports_no_other():
+    commands = {f"predictor.cli.{path.stem}" for path in (PACKAGE / "cli").glob("*.py")}
+    assert left_by("models", "Llama-3.1-8B", "--json") & commands == {"predictor.cli.models"}
+
+
+def test_memory_of_serving_loads_no_booster():
+    """Nor tables, of which it has none; a run that fits asks no estimator."""
+    left = left_by("memory", "Llama-3.1-8B", "--gpu", "A100", "--json")
+    assert not left & {"xgboost", "pandas", "pyarrow", "scipy", "sklearn", "rich", "pydantic"}
+    assert "predictor.estimators.estimator" not in left
+
+
+def test_a_prediction_needs_no_tables():
+    left = left_by("predict", "Llama-3.1-8B", "--gpu", "A100", "--json")
+    assert "xgboost" in left
+    assert not left & {"pandas", "pyarrow", "scipy.sparse", "scipy.special", "sklearn", "rich", "pydantic"}
 
 
 def test_mlflow_has_two_importers():

@@ -39,8 +39,8 @@ class _Reader:
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
         """The value as the annotation of its parameter has it."""
         several = param.multiple or param.nargs == -1
-        if value is None and not several:
-            return None
+        if value is None:
+            return () if several else None
         if not self.limited:
             if not several and (known := _plain(value, self.annotation)) is not None:
                 return known
