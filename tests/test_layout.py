@@ -186,13 +186,13 @@ def test_a_command_imports_no_other():
 
 def test_memory_of_serving_loads_no_booster():
     """Nor tables, of which it has none; a run that fits asks no estimator."""
-    left = left_by("memory", "Llama-3.1-8B", "--gpu", "A100", "--json")
+    left = left_by("memory", "Llama-3.1-8B", "--gpu", "A100")
     assert not left & {"xgboost", "pandas", "pyarrow", "scipy", "sklearn", "rich", "pydantic"}
     assert "predictor.estimators.estimator" not in left
 
 
 def test_a_prediction_needs_no_tables():
-    left = left_by("predict", "Llama-3.1-8B", "--gpu", "A100", "--json")
+    left = left_by("predict", "Llama-3.1-8B", "--gpu", "A100")
     assert "xgboost" in left
     assert not left & {"pandas", "pyarrow", "scipy.sparse", "scipy.special", "sklearn", "rich", "pydantic"}
 

@@ -20,10 +20,15 @@ BASES = {
     "bound-only": "bound only",
 }
 LIMITERS = {"launch": "launch floor"}
+DRAWN = "–█░×→µ…"
 
 
 def show(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
     """Print a table. A column whose name starts with ">" is aligned to the right."""
+    cells = [list(row) for row in rows]
+    if not sys.stdout.isatty() and (text := plain_table(columns, cells, title)):
+        print(text)
+        return
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -31,10 +36,40 @@ def show(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "")
     table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for name in columns:
         table.add_column(name.removeprefix(">"), justify="right" if name.startswith(">") else "left")
-    for row in rows:
+    for row in cells:
         table.add_row(*row)
     width = None if sys.stdout.isatty() else WIDTH_OF_A_PIPE
     Console(width=width, highlight=False, markup=False, emoji=False).print(table)
+
+
+def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> str:
+    """A table as rich prints it into a pipe, without its import; "" where a line has to be broken to fit.
+
+    >>> plain_table(["", ">GB"], [["weights", "16.1"]]).splitlines()[-2]
+    '  weights   16.1  '
+    """
+    names = [name.removeprefix(">") for name in columns]
+    widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
+    whole = sum(width + 3 for width in widths) + 1
+    texts = [title, *names, *(cell for row in rows for cell in row)]
+    if whole > WIDTH_OF_A_PIPE or len(title) > whole or not all(map(_is_narrow, texts)):
+        return ""
+
+    def line(row: Sequence[str]) -> str:
+        cells = (
+            cell.rjust(width) if name.startswith(">") else cell.ljust(width)
+            for name, cell, width in zip(columns, row, widths, strict=True)
+        )
+        return "".join(f"  {cell} " for cell in cells) + " "
+
+    blank = " " * whole
+    head = [title.ljust(whole)] if title else []
+    return "\n".join([*head, blank, line(names), f" {'─' * (whole - 2)} ", *map(line, rows), blank])
+
+
+def _is_narrow(text: str) -> bool:
+    """Whether each character takes one column: Latin, and what is drawn here."""
+    return all(" " <= letter < "\x7f" or "\xa0" < letter < "\u0300" or letter in DRAWN for letter in text)
 
 
 def show_sheet(facts: Mapping[str, str], title: str) -> None:
