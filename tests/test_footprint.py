@@ -7,10 +7,8 @@ import pytest
 
 from predictor.errors import PredictorError
 from predictor.estimators.bundle import load_bundle
-from predictor.hardware.gpu import get_gpu
 from predictor.prediction.footprint import Footprint, footprint
-from predictor.prediction.single import answer
-from predictor.workloads.models import get_model
+from predictor.prediction.single import answer, resolve
 from predictor.workloads.request import Request
 
 TRAIN = {"phase": "train"}
@@ -19,7 +17,7 @@ TRAIN = {"phase": "train"}
 def told(tell: Callable[..., Any], request: Request) -> Any:
     """What is told of the memory of a request, or the error."""
     try:
-        found = tell(request, load_bundle(), model=get_model(request.model), gpu=get_gpu(request.gpu))
+        found = tell(resolve(request), load_bundle())
     except PredictorError as error:
         return type(error), str(error)
     model = found.model if isinstance(found, Footprint) else found.to_dict()["model"]
