@@ -14,7 +14,7 @@ import pandas as pd
 from predictor.errors import PredictorError, UnsupportedDtype
 from predictor.hardware.gpu import Gpu, get_gpu
 from predictor.hardware.roofline import Bound, roofline
-from predictor.measurements.schema import NUMBER_COLUMNS, TEXT_COLUMNS, groups, op_of
+from predictor.measurements.schema import NUMBER_COLUMNS, TEXT_COLUMNS, groups, op_of, op_type
 from predictor.ops.dtypes import Array
 
 ACCEPTED, FLAGGED, REJECTED = "accepted", "flagged", "rejected"
@@ -29,8 +29,6 @@ SHARERS, MANY_TOKENS, FEWEST_FOR_SHARES = 8, 4096, 5
 HIGHEST_SHARE = 0.65  # of the time of one GPU; 0.13 to 0.49 in tables that do what they say
 SHAPE_COLUMNS = [c for c in NUMBER_COLUMNS if c != "latency_s"]
 IDENTITY = [c for c in (*TEXT_COLUMNS, *SHAPE_COLUMNS) if c != "source"]
-# Work that can grow while the rest of the shape stays: more of it must not be much faster.
-GROWING = {"gemm": "m", "attention": "kv_len", "mla": "kv_len", "moe": "tokens", "pointwise": "rows", "conv": "batch"}
 
 
 def check(frame: pd.DataFrame) -> pd.DataFrame:
@@ -82,8 +80,8 @@ def _check_group(frame: pd.DataFrame, family: str, phase: str, gpu_name: str, ro
                 _check_plateau(latency[where], least[where], cell, mark)
             if family == "moe":
                 _check_shares(frame, cell, mark)
-            if family in GROWING:
-                _check_spikes(frame, GROWING[family], cell, mark)
+            if not (kind := op_type(family)).uneven:
+                _check_spikes(frame, kind.growing, cell, mark)
 
 
 def _well_formed(frame: pd.DataFrame, family: str, phase: str, gpu: Gpu, rows: Any, mark: Any) -> Any:

@@ -22,8 +22,6 @@ from predictor.hardware.roofline import roofline
 from predictor.measurements.checks import ACCEPTED, BOUND_SLACK, FLAGGED, REJECTED, REPEAT_SPREAD, UNIT_RATIO
 from predictor.measurements.schema import TEXT
 from predictor.memory.closed_form import weights_bytes
-from predictor.ops import Attention, Gemm, Mla, Op
-from predictor.ops.dtypes import weight_bytes
 from predictor.workloads.models import get_model
 from predictor.workloads.passes.calls import OpCall
 from predictor.workloads.request import Request, columns, is_empty
@@ -177,15 +175,8 @@ def _step_s(ops: Sequence[OpCall], gpu: Gpu) -> float:
     last-level cache holds its size from the step before.
     """
     alone_s = sum(float(np.sum(roofline(call.op, gpu).latency_s)) * call.count for call in ops)
-    read_bytes = sum(_stored_bytes(call.op) * call.count for call in ops)
+    read_bytes = sum(float(call.op.stored_bytes()) * call.count for call in ops)
     return max(alone_s, (read_bytes - gpu.llc_bytes) / gpu.mem_bytes_per_s)
-
-
-def _stored_bytes(op: Op) -> float:
-    """Bytes of weights or cache that an op reads, which no op before it has written."""
-    if isinstance(op, Gemm):
-        return float(op.batch * op.n * op.k * weight_bytes(op.dtype))
-    return float(op.bytes_moved()) if isinstance(op, Attention | Mla) and op.phase == "decode" else 0.0
 
 
 def _impossible(told: Mapping[str, float], request: Request, least: Bounds) -> str:

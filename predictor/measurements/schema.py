@@ -21,51 +21,38 @@ import pyarrow.parquet as pq
 from predictor.errors import InvalidTable
 from predictor.files import whole_file
 from predictor.ops import FAMILIES, Op
-from predictor.ops.base import TEXT_FIELDS
+from predictor.ops.base import TEXT_FIELDS, TEXTS, names_of
 
 TEXT = "text"
+
+
+def _shape_columns() -> dict[str, tuple[str, str]]:
+    """Unit and meaning of every field that an op has: names first, then numbers, family by family."""
+    named: dict[str, dict[str, list[str]]] = {name: {} for name in TEXTS}  # field → meaning → families
+    units = dict.fromkeys(TEXTS, TEXT)
+    for kind in sorted(FAMILIES, key=_place):
+        for field in fields(kind):
+            units.setdefault(field.name, field.metadata.get("unit", TEXT))
+            meaning = TEXTS.get(field.name) or field.metadata["text"]
+            named.setdefault(field.name, {}).setdefault(meaning, []).append(kind.family)
+    return {name: (unit, "; ".join(map(_meaning, named[name].items()))) for name, unit in units.items()}
+
+
+def _place(kind: type[Op]) -> int:
+    """Families with a KV cache stand together, where the first of them does; all others as in FAMILIES."""
+    alike = [other for other in FAMILIES if other is kind or "kv_dtype" in {*names_of(kind)} & {*names_of(other)}]
+    return FAMILIES.index(alike[0])
+
+
+def _meaning(told: tuple[str, list[str]]) -> str:
+    """What a field is, and of which families, unless most have it."""
+    text, families = told
+    return text if 2 * len(families) > len(FAMILIES) else ": ".join(filter(None, (", ".join(families), text)))
+
+
 COLUMNS: Mapping[str, tuple[str, str]] = {
     "family": (TEXT, "operator family: " + ", ".join(f.family for f in FAMILIES)),
-    "phase": (TEXT, "attention, mla: prefill or decode"),
-    "kind": (TEXT, "pointwise, collective: which one"),
-    "dtype": (TEXT, "number format of the op, see predictor.ops.dtypes"),
-    "kv_dtype": (TEXT, "attention, mla: number format of the KV cache"),
-    "link": (TEXT, "collective: gpu (its own fabric) or pcie"),
-    "m": ("calls", "gemm: rows of the activations (tokens)"),
-    "n": ("calls", "gemm: columns of the weights (output width)"),
-    "k": ("calls", "gemm: contraction length"),
-    "batch": ("calls", "gemm: matrices; attention, mla: sequences; conv: images"),
-    "q_len": ("tokens", "attention, mla: new tokens per sequence"),
-    "kv_len": ("tokens", "attention, mla: cached tokens per sequence, the new ones included"),
-    "heads": ("count", "attention, mla: query heads on this GPU"),
-    "kv_heads": ("count", "attention: key/value heads on this GPU"),
-    "head_dim": ("count", "attention: width of one head"),
-    "window": ("tokens", "attention: sliding window, 0 = none"),
-    "causal": ("0/1", "attention: causal mask"),
-    "kv_lora_rank": ("count", "mla: width of the latent"),
-    "rope_dim": ("count", "mla: rotary width of a key"),
-    "nope_dim": ("count", "mla: non-rotary width of a key"),
-    "v_dim": ("count", "mla: width of a value"),
-    "tokens": ("tokens", "moe: tokens of the whole expert-parallel group"),
-    "hidden": ("count", "moe: model width"),
-    "inter": ("count", "moe: feed-forward width before tp"),
-    "experts": ("count", "moe: experts of the model"),
-    "topk": ("count", "moe: experts per token"),
-    "tp": ("count", "moe: GPUs that share each expert"),
-    "ep": ("count", "moe: GPUs that share the experts"),
-    "skew": ("exponent", "moe: power law of expert popularity, 0 = balanced"),
-    "matrices": ("count", "moe: 3 gated, 2 plain"),
-    "rows": ("count", "pointwise: rows (tokens)"),
-    "cols": ("count", "pointwise: elements per row"),
-    "in_channels": ("count", "conv"),
-    "out_channels": ("count", "conv"),
-    "size": ("pixels", "conv: side of the square image"),
-    "kernel": ("pixels", "conv: side of the square kernel"),
-    "stride": ("pixels", "conv"),
-    "padding": ("pixels", "conv"),
-    "groups": ("count", "conv"),
-    "message_bytes": ("bytes", "collective: the whole buffer"),
-    "n_gpus": ("count", "collective: GPUs in the group"),
+    **_shape_columns(),
     "gpu": (TEXT, "catalogue name or alias"),
     "engine": (TEXT, "vllm, sglang, trtllm, torch, nccl, aiter …"),
     "engine_version": (TEXT, "as the source states it"),
