@@ -22,6 +22,7 @@ from predictor.errors import InvalidTable
 from predictor.files import whole_file
 from predictor.ops import FAMILIES, Op
 from predictor.ops.base import TEXT_FIELDS, TEXTS, names_of
+from predictor.workloads.engine_tables import measured_engines
 
 TEXT = "text"
 
@@ -54,7 +55,7 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "family": (TEXT, "operator family: " + ", ".join(f.family for f in FAMILIES)),
     **_shape_columns(),
     "gpu": (TEXT, "catalogue name or alias"),
-    "engine": (TEXT, "vllm, sglang, trtllm, torch, nccl, aiter …"),
+    "engine": (TEXT, ", ".join(measured_engines()) + " …"),
     "engine_version": (TEXT, "as the source states it"),
     "kernel_name": (TEXT, "kernel or backend as the source names it"),
     "timing": (TEXT, "device: GPU time alone; host: the launch from the host is in it"),
