@@ -11,20 +11,20 @@ files, with the unit in the key, and are converted once, here.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from predictor.errors import InvalidSpec, UnknownGpu, UnsupportedDtype
+from predictor.files import read_toml
 from predictor.hardware.spec import COMPUTE_DTYPES, checked
+from predictor.shipped import read_catalogue
 from predictor.units import GB, GIB, KIB, MHZ, MIB, TFLOP
+from predictor.values import nearest_names
 
 # What to compute in instead, best first, when a GPU lacks a dtype.
 INSTEAD: Mapping[str, tuple[str, ...]] = {
@@ -206,12 +206,7 @@ def mig_profiles(gpu: Gpu) -> Mapping[str, Slice]:
 
 def gpu_from_toml(path: str | Path) -> Gpu:
     """A GPU from a user's spec file: the keys of one catalogue table, plus `name`, or `base` and what differs."""
-    try:
-        spec = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UnknownGpu(f'cannot read "{path}" ({error.strerror}); give an existing .toml file.') from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidSpec(f'"{path}" is not valid TOML: {error}; correct the file.') from error
+    spec = read_toml(path, "give an existing .toml file", InvalidSpec, absent=UnknownGpu)
     return gpu_from_spec({"name": Path(path).stem, **spec})
 
 
@@ -257,8 +252,7 @@ def _catalogue_with(listed: str) -> _Catalogue:
 
 @lru_cache(maxsize=1)
 def _shipped() -> _Catalogue:
-    text = resources.files("predictor").joinpath("catalog", "gpus.toml").read_text(encoding="utf-8")
-    specs: dict[str, dict[str, Any]] = tomllib.loads(text)
+    specs = read_catalogue("gpus.toml")
     gpus = {name: _gpu({"name": name, **spec}) for name, spec in specs.items()}
     names: dict[str, str] = {}
     shared: dict[str, tuple[str, ...]] = {}
@@ -341,6 +335,6 @@ def _slice(gpu: Gpu, profile: str) -> Gpu:
 
 def _did_you_mean(name: str) -> str:
     names = _catalogue().names
-    close = dict.fromkeys(names[each] for each in difflib.get_close_matches(normalise(name), names, n=8, cutoff=0.6))
+    close = dict.fromkeys(names[near] for near in nearest_names(normalise(name), names, most=8))
     guess = f"did you mean {' or '.join(list(close)[:3])}? Or describe" if close else "catalogue() lists all; describe"
     return f'no GPU called "{name}"; {guess} your own in a .toml file.'

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib import resources
 
 from predictor.hardware.gpu import Gpu
+from predictor.shipped import read_catalogue
 
 
 def usd_per_hour(gpu: Gpu) -> float | None:
@@ -22,5 +21,4 @@ def usd_per_hour(gpu: Gpu) -> float | None:
 
 @lru_cache(maxsize=1)
 def _prices() -> Mapping[str, float]:
-    text = resources.files("predictor").joinpath("catalog", "prices.toml").read_text(encoding="utf-8")
-    return {name: float(entry["usd_per_hour"]) for name, entry in tomllib.loads(text).items()}
+    return {name: float(entry["usd_per_hour"]) for name, entry in read_catalogue("prices.toml").items()}

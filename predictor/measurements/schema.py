@@ -23,6 +23,7 @@ from predictor.files import whole_file
 from predictor.ops import FAMILIES, Op
 from predictor.ops.base import TEXT_FIELDS, TEXTS, names_of
 from predictor.workloads.engine_tables import measured_engines
+from predictor.workloads.request import is_empty
 
 TEXT = "text"
 
@@ -66,6 +67,11 @@ REQUIRED = ("family", "gpu", "latency_s")
 NUMBER_COLUMNS = tuple(name for name, (unit, _) in COLUMNS.items() if unit != TEXT)
 TEXT_COLUMNS = tuple(name for name, (unit, _) in COLUMNS.items() if unit == TEXT)
 EMPTY_NUMBERS = ["", "nan", "NaN", "NA", "null"]  # what a CSV may write where there is no number
+CSV_OF_CALLS: Mapping[str, Any] = {
+    "dtype": dict.fromkeys(TEXT_COLUMNS, str),
+    "keep_default_na": False,
+    "na_values": {name: [""] for name in TEXT_COLUMNS} | dict.fromkeys(NUMBER_COLUMNS, EMPTY_NUMBERS),
+}
 DEFAULT_TEXT = {"engine": "unknown", "engine_version": "", "kernel_name": "", "timing": "device", "source": ""}
 
 ARROW_SCHEMA = pa.schema(
@@ -94,17 +100,17 @@ def conform(frame: pd.DataFrame) -> pd.DataFrame:
                 values = values.fillna(default)
             out[name] = values
         else:
-            out[name] = _numbers(frame[name], name) if name in frame else np.nan
+            out[name] = numbers(frame[name], name, unit) if name in frame else np.nan
     return pd.DataFrame(out, index=frame.index)
 
 
-def _numbers(values: pd.Series, name: str) -> pd.Series:
-    numbers = pd.to_numeric(values, errors="coerce").astype("float64")
-    wrong = numbers.isna() & values.notna()
-    if wrong.any():
-        row = wrong[wrong].index[0]
-        raise InvalidTable(f'row {row}, column {name} is "{values[row]}"; it must be a number ({COLUMNS[name][0]}).')
-    return numbers
+def numbers(cells: pd.Series, name: str, unit: str) -> pd.Series:
+    """A number column as float64; an empty cell is no number, and one that holds something else raises InvalidTable."""
+    values = pd.to_numeric(cells, errors="coerce").astype("float64")
+    doubtful = cells[values.isna() & cells.notna()]
+    for row, cell in doubtful[~doubtful.map(is_empty).astype(bool)].head(1).items():
+        raise InvalidTable(f'row {row}, column {name} is "{cell}"; it must be a number ({unit}).')
+    return values
 
 
 def write_table(frame: pd.DataFrame, path: Path | str) -> None:
@@ -136,23 +142,22 @@ def unmeasured(frame: pd.DataFrame) -> pd.DataFrame:
 
 def read_table(path: Path | str, family: str | None = None) -> pd.DataFrame:
     """Read a measurement table (Parquet or CSV), optionally one family of it."""
-    return conform(_read(path, family))
+    return conform(read_frame(path, CSV_OF_CALLS, family))
 
 
 def read_shapes(path: Path | str) -> pd.DataFrame:
     """Read a table of calls, as read_table does, but see unmeasured."""
-    return unmeasured(_read(path))
+    return unmeasured(read_frame(path, CSV_OF_CALLS))
 
 
-def _read(path: Path | str, family: str | None = None) -> pd.DataFrame:
+def read_frame(path: Path | str, csv: Mapping[str, Any], family: str | None = None) -> pd.DataFrame:
+    """A table as it stands in a Parquet or CSV file; csv: how pandas reads the latter."""
     path = Path(path)
     if not path.exists():
         raise InvalidTable(f"{path} does not exist; give a Parquet or CSV file of measurements.")
     try:
         if path.suffix.lower() == ".csv":
-            empty = {name: [""] for name in TEXT_COLUMNS} | dict.fromkeys(NUMBER_COLUMNS, EMPTY_NUMBERS)
-            texts = dict.fromkeys(TEXT_COLUMNS, str)
-            frame = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=empty)
+            frame: pd.DataFrame = pd.read_csv(path, **csv)
             frame = frame[frame["family"] == family] if family and "family" in frame else frame
         else:
             data = ds.dataset(path, format="parquet")

@@ -10,18 +10,17 @@ A new architecture is one module with its class, an entry in Model and in FILES,
 
 from __future__ import annotations
 
-import difflib
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from predictor.errors import PredictorError, UnknownModel
+from predictor.shipped import read_catalogue
+from predictor.values import nearest_names
 from predictor.workloads.architectures.convnet import ConvNet, convnet_from_entry
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.encoder import Encoder, VisionEncoder
@@ -113,8 +112,7 @@ def _catalogue() -> _Catalogue:
     names: dict[str, str] = {}
     parameters: dict[str, int] = {}
     for file, part, make in FILES:
-        text = resources.files("predictor").joinpath("catalog", file).read_text(encoding="utf-8")
-        whole: dict[str, Any] = tomllib.loads(text)
+        whole = read_catalogue(file)
         entries: dict[str, dict[str, Any]] = whole[part] if part else whole
         for hub_id, entry in entries.items():
             name = hub_id.rpartition("/")[2]
@@ -198,9 +196,7 @@ def _did_you_mean(name: str) -> str:
     shown = name[:80].encode("unicode_escape").decode()
     known = _catalogue().names
     wanted = normalise(name[:80])
-    close = difflib.get_close_matches(wanted, known, n=3) or difflib.get_close_matches(
-        wanted.rpartition("/")[2], known, n=3
-    )
-    meant = list(dict.fromkeys(known[key] for key in close))
+    close = nearest_names(wanted, known, most=3) or nearest_names(wanted.rpartition("/")[2], known, most=3)
+    meant = list(dict.fromkeys(known[near] for near in close))
     cure = f"did you mean {' or '.join(meant)}?" if meant else f"the catalogue has {len(models())} models."
     return f'unknown model "{shown}"; {cure} The path of a config.json works too.'
