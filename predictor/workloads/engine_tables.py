@@ -92,13 +92,16 @@ def picked_kernel(estimator: str, engine: str, gpu_generation: str) -> str:
     return kernels.get(generation(gpu_generation).kernels_as or gpu_generation, kernels[OTHERS])
 
 
-def listed_names() -> str:
+def listed_names(joining: bool = False) -> str:
     """The engines that serve, in words; of one that has a successor which versions.
+
+    joining: only those whose requests join a running batch.
 
     >>> listed_names()
     'vllm, vllm-v0 (before 0.8), sglang, trtllm or torch'
     """
-    *names, last = (_with_versions(name) for name in engine_names())
+    named = [name for name in engine_names() if not joining or tables()[name].get("joins", True)]
+    *names, last = map(_with_versions, named)
     return f"{', '.join(names)} or {last}"
 
 
