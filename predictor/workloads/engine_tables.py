@@ -11,7 +11,6 @@ from functools import cache, lru_cache
 from typing import Any
 
 from predictor.errors import InvalidSpec
-from predictor.hardware.architectures import generation
 from predictor.shipped import facts, read_catalogue
 
 SERVES, TRAINS = "vllm", "torch"  # what runs a request that names no engine
@@ -88,6 +87,8 @@ def picked_kernel(estimator: str, engine: str, gpu_generation: str) -> str:
     >>> picked_kernel("attention", "vllm", "Hopper"), picked_kernel("attention", "vllm", "Ada")
     ('fa3', 'fa2')
     """
+    from predictor.hardware.architectures import generation  # lists of names need none
+
     kernels = operators_of(engine).kernels.get(estimator) or operators_of(SERVES).kernels[estimator]
     return kernels.get(generation(gpu_generation).kernels_as or gpu_generation, kernels[OTHERS])
 
