@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and their digests."""
+"""Files: those of users read, ours written whole or not at all, and their digests."""
 
 from __future__ import annotations
 
@@ -7,8 +7,26 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from predictor.errors import InvalidRequest
+from predictor.errors import InvalidRequest, PredictorError
+
+
+def read_toml(
+    path: Path | str, cure: str, invalid: type[PredictorError], absent: type[PredictorError] | None = None
+) -> dict[str, Any]:
+    """The tables of a file that a user gave.
+
+    cure: what to give where it cannot be read, which raises `absent`, by default as what is no TOML: `invalid`.
+    """
+    import tomllib  # a command that is given no such file starts without
+
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise (absent or invalid)(f'cannot read "{path}" ({error.strerror}); {cure}.') from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise invalid(f'"{path}" is not valid TOML: {error}; correct the file.') from error
 
 
 def needs_folder(out: Path, option: str = "--out") -> None:

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from predictor.errors import InvalidSpec
+from predictor.values import did_you_mean
 
 PACKAGE = Path(__file__).parent
+# What TOML gives for the annotation of a field.
+KINDS: Mapping[str, tuple[type, ...]] = {
+    "str": (str,),
+    "bool": (bool,),
+    "int": (int,),
+    "float": (int, float),
+    "tuple": (list,),
+    "Mapping": (dict,),
+}
+
+T = TypeVar("T")
 
 
 def read_catalogue(file: str) -> dict[str, Any]:
@@ -13,3 +29,30 @@ def read_catalogue(file: str) -> dict[str, Any]:
     import tomli
 
     return tomli.loads((PACKAGE / "catalog" / file).read_text(encoding="utf-8"))
+
+
+def facts(kind: type[T], table: Mapping[str, Any], where: str) -> T:
+    """A table as the dataclass whose fields are its keys; lists become tuples.
+
+    where: what the table is, for InvalidSpec, which an unknown or absent key and a value of another type raise.
+    """
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            cure = did_you_mean(key, known, f"the keys are {', '.join(known)}.")
+            raise InvalidSpec(f"unknown key {key} in {where}; {cure}")
+        wanted = str(known[key].type)
+        kinds = KINDS[wanted.partition("[")[0]]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise InvalidSpec(f"{key} is {value!r} in {where}; it must be {wanted}.")
+        values[key] = tuple(value) if isinstance(value, list) else value
+        if wanted == "float" and isinstance(value, int):
+            values[key] = float(value)
+    if absent := [name for name, field in known.items() if name not in values and _needed(field)]:
+        raise InvalidSpec(f"{where} lacks {', '.join(absent)}; add it.")
+    return kind(**values)
+
+
+def _needed(field: Any) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING

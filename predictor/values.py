@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from numbers import Integral
 from typing import Any
 
@@ -33,3 +34,20 @@ def show(value: object) -> str:
         return f"a number of {value.bit_length()} bits"
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def nearest_names(name: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:
+    """Up to `most` known names that a wrong one may mean, nearest first."""
+    from difflib import get_close_matches  # few calls end in an error
+
+    return get_close_matches(name, list(known), n=most, cutoff=cutoff)
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str, quote: str = "", cutoff: float = 0.6) -> str:
+    """The cure of a wrong name: the nearest known one as a question; where none is near, `otherwise`.
+
+    >>> did_you_mean("bacth", ("batch", "input_len"), "see Request.")
+    'did you mean batch?'
+    """
+    near = nearest_names(name, known, cutoff=cutoff)
+    return f"did you mean {quote}{near[0]}{quote}?" if near else otherwise

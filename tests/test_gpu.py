@@ -11,6 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 from predictor.errors import InvalidSpec, PredictorError, UnknownGpu, UnsupportedDtype
 from predictor.hardware import gpu as gpu_module
+from predictor.hardware.architectures import architectures
 from predictor.hardware.gpu import (
     catalogue,
     get_gpu,
@@ -19,7 +20,7 @@ from predictor.hardware.gpu import (
     mig_profiles,
     resolve_gpu,
 )
-from predictor.hardware.lint import RATES_16_BIT, lint
+from predictor.hardware.lint import lint
 from predictor.hardware.spec import COMPUTE_DTYPES, SPEC_KEYS
 from predictor.units import GB, GIB, MHZ, TFLOP
 
@@ -308,7 +309,8 @@ def test_lint_is_silent_on_the_catalogue(name):
 
 
 BLIND = {"L40", "L20", "A10G", "H20-96GB", "MI100"}  # twice their rate is another part's true rate
-RATED = RATES_16_BIT.keys() - {"11.0", "12.1"}  # Thor and DGX-Spark have no 16-bit rate
+RATED = {name for name, known in architectures().capabilities.items() if known.rates_16_bit}
+RATED -= {"11.0", "12.1"}  # Thor and DGX-Spark have no 16-bit rate
 TENSOR_PARTS = [name for name in NAMES if get_gpu(name).compute_capability in RATED and name not in BLIND]
 
 

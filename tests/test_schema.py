@@ -17,6 +17,7 @@ from predictor.measurements.schema import (
     COLUMNS,
     NUMBER_COLUMNS,
     REQUIRED,
+    TEXT,
     TEXT_COLUMNS,
     conform,
     groups,
@@ -239,6 +240,11 @@ def test_every_family_has_a_row_here() -> None:
 
 def test_every_field_of_every_family_is_a_column() -> None:
     assert {field.name for kind in FAMILIES for field in fields(kind)} <= set(COLUMNS)
+
+
+def test_families_measure_a_field_in_one_unit() -> None:
+    units = {(field.name, field.metadata.get("unit", TEXT)) for kind in FAMILIES for field in fields(kind)}
+    assert len(dict(units)) == len(units) and units <= {(name, unit) for name, (unit, _) in COLUMNS.items()}
 
 
 def test_given_cells_replace_defaults_row_by_row() -> None:

@@ -19,6 +19,7 @@ from predictor.cli.common.display import (
     show_sheet,
 )
 from predictor.units import GB
+from predictor.workloads.engine_tables import SERVES, listed_names
 
 if TYPE_CHECKING:
     from predictor.latency.report import Interval
@@ -66,7 +67,7 @@ def disaggregated(
     output_len: Annotated[int, Option(help="Generated tokens per request.")] = 128,
     dtype: Annotated[str, Option(help="Number format of the linear layers; by default that of the weights.")] = "",
     kv_dtype: Annotated[str, Option(help="Number format of the KV cache; by default that of activations.")] = "",
-    engine: Annotated[str, Option(help="vllm, sglang or trtllm.")] = "vllm",
+    engine: Annotated[str, Option(help=f"{listed_names(joining=True)}.")] = SERVES,
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     json: Annotated[bool, Option("--json", help="Print a JSON object.")] = False,
 ) -> None:

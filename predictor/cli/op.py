@@ -79,6 +79,7 @@ def _command(kind: type[Op]) -> Callable[..., None]:
 def _options(kind: type[Op]) -> list[tuple[str, Any, Any]]:
     """(name, annotation, default) of every option of a family's command."""
     from predictor.ops.base import TEXT_FIELDS
+    from predictor.workloads.engine_tables import SERVES, measured_engines
 
     options: list[tuple[str, Any, Any]] = []
     for field in fields(kind):
@@ -93,11 +94,11 @@ def _options(kind: type[Op]) -> list[tuple[str, Any, Any]]:
         base: Any = str if field.name in TEXT_FIELDS else float
         options.append((field.name, Annotated[base | None, option], None))
     gpu = Option("--gpu", help="GPU name, MIG slice or .toml file; repeat to compare.")
-    engine = Option("--engine", help="Who runs it: vllm, sglang, trtllm, torch, nccl, aiter …")
+    engine = Option("--engine", help=f"Who runs it: {', '.join(measured_engines())} …")
     return [
         *options,
         ("gpu", Annotated[list[str], gpu], inspect.Parameter.empty),
-        ("engine", Annotated[str, engine], "vllm"),
+        ("engine", Annotated[str, engine], SERVES),
         ("bundle", Annotated[str, Option("--bundle", help="Released bundle or folder of one.")], ""),
         ("json", Annotated[bool, Option("--json", help="Print a JSON array, one object per GPU.")], False),
     ]

@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from predictor.errors import InvalidSpec, UnknownGpu, UnsupportedDtype
+from predictor.files import read_toml
 from predictor.hardware.spec import COMPUTE_DTYPES, checked
 from predictor.shipped import read_catalogue
 from predictor.units import GB, GIB, KIB, MHZ, MIB, TFLOP
+from predictor.values import nearest_names
 
 # What to compute in instead, best first, when a GPU lacks a dtype.
 INSTEAD: Mapping[str, tuple[str, ...]] = {
@@ -204,14 +206,7 @@ def mig_profiles(gpu: Gpu) -> Mapping[str, Slice]:
 
 def gpu_from_toml(path: str | Path) -> Gpu:
     """A GPU from a user's spec file: the keys of one catalogue table, plus `name`, or `base` and what differs."""
-    import tomllib
-
-    try:
-        spec = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UnknownGpu(f'cannot read "{path}" ({error.strerror}); give an existing .toml file.') from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidSpec(f'"{path}" is not valid TOML: {error}; correct the file.') from error
+    spec = read_toml(path, "give an existing .toml file", InvalidSpec, absent=UnknownGpu)
     return gpu_from_spec({"name": Path(path).stem, **spec})
 
 
@@ -339,9 +334,7 @@ def _slice(gpu: Gpu, profile: str) -> Gpu:
 
 
 def _did_you_mean(name: str) -> str:
-    from difflib import get_close_matches
-
     names = _catalogue().names
-    close = dict.fromkeys(names[known] for known in get_close_matches(normalise(name), names, n=8, cutoff=0.6))
+    close = dict.fromkeys(names[near] for near in nearest_names(normalise(name), names, most=8))
     guess = f"did you mean {' or '.join(list(close)[:3])}? Or describe" if close else "catalogue() lists all; describe"
     return f'no GPU called "{name}"; {guess} your own in a .toml file.'

@@ -10,61 +10,15 @@ one, GB as GiB, boards of two dies as one device. Each finding names the value, 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
+from predictor.hardware.architectures import capability
 from predictor.hardware.gpu import Gpu, catalogue, get_gpu, normalise
 from predictor.units import GB, GHZ, GIB, MHZ, TFLOP
 
-# Dense 16-bit FLOP per clock and SM (CU) with fp32 accumulate, by compute capability; two values where GeForce and
-# workstation parts differ; 1024 on 9.0 is the H20, 512 on gfx908 its bf16. NVIDIA white papers, AMD ISA guides.
-# Where two are allowed, twice the lower passes unless the name says GeForce: L40, L20, A10G, H20 are blind spots.
-RATES_16_BIT: Mapping[str, tuple[int, ...]] = {
-    "6.0": (256,),
-    "7.0": (1024,),
-    "7.5": (512, 1024),
-    "8.0": (2048,),
-    "8.6": (512, 1024),
-    "8.7": (2048,),
-    "8.9": (512, 1024),
-    "9.0": (1024, 4096),
-    "10.0": (8192,),
-    "10.3": (8192,),
-    "11.0": (8192,),
-    "12.0": (512, 1024),
-    "12.1": (512, 1024),
-    "gfx908": (512, 1024),
-    "gfx90a": (1024,),
-    "gfx942": (2048,),
-    "gfx950": (4096,),
-    "gfx1100": (512,),
-    "gfx1151": (512,),
-    "gfx1201": (1024,),
-}
-# fp32 FLOP per clock and SM: 64 lanes x FMA on these, 128 (or a matrix unit as fast) on all others above.
-FP32_64_LANES = {"6.0", "7.0", "7.5", "8.0"}
-
-# GB/s per direction, (all GPU links together, PCIe), of the best product of each compute capability.
-LINK_LIMITS: Mapping[str, tuple[float, float]] = {
-    "6.0": (80, 16),
-    "6.1": (16, 16),
-    "7.0": (150, 16),
-    "7.5": (50, 16),
-    "8.0": (300, 32),
-    "8.6": (56.25, 32),
-    "8.9": (32, 32),
-    "9.0": (450, 64),
-    "10.0": (900, 64),
-    "10.3": (900, 128),
-    "12.0": (64, 64),
-    "gfx908": (138, 32),
-    "gfx90a": (200, 32),
-    "gfx942": (512, 64),
-    "gfx950": (538, 64),
-}
 NOMINAL_MEMORIES = (8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 94, 96, 128, 141, 144, 180, 188, 192, 256, 288)
 CLOCKS_GHZ = (0.3, 3.5)
 RIDGE_FLOP_PER_BYTE = (15, 700)  # catalogue: 25 (Apple M1 Pro) to 453 (RTX 5000 Ada, Gaudi3)
-FULL_RATE_PAIRS = ("8.", "9.", "10.", "12.", "gfx90a", "gfx942", "gfx950")  # bf16 runs at the fp16 rate
 DTYPE_RATIOS = (("fp8", "16-bit", (2,)), ("fp4", "fp8", (2, 3, 4)), ("tf32", "16-bit", (0.5,)))
 
 
@@ -88,15 +42,16 @@ def _clocks(gpu: Gpu) -> Iterator[str]:
 
 def _rates(gpu: Gpu) -> Iterator[str]:
     """Rates against SMs x clock x FLOP per clock and SM."""
-    rates = RATES_16_BIT.get(gpu.compute_capability, ())
+    known = capability(gpu.compute_capability)
+    rates = known.rates_16_bit
     if re.search(r"rtx[ -]?[2-5]0[5-9]0", gpu.name, re.IGNORECASE):
         rates = rates[:1]  # GeForce: half rate with fp32 accumulate
     cycles_per_s = gpu.sms * max(gpu.clock_hz, gpu.boost_clock_hz)
     for dtype in ("fp16", "bf16"):
         if rates and dtype in gpu.peak_flop_per_s:
             yield from _rate(gpu, dtype, cycles_per_s * max(rates), cycles_per_s * min(rates))
-    if "fp32" in gpu.peak_flop_per_s and (rates or gpu.compute_capability == "6.1"):
-        fp32 = cycles_per_s * (128 if gpu.compute_capability in FP32_64_LANES else 256)
+    if "fp32" in gpu.peak_flop_per_s and known.rate_fp32:
+        fp32 = cycles_per_s * known.rate_fp32
         yield from _rate(gpu, "fp32", fp32, fp32)
 
 
@@ -116,7 +71,7 @@ def _dtype_ratios(gpu: Gpu) -> Iterator[str]:
     if gpu.vendor not in ("NVIDIA", "AMD"):
         return  # a Gaudi runs fp8 at the bf16 rate and fp16 at a quarter of it
     fp16, bf16 = peaks.get("fp16"), peaks.get("bf16")
-    if fp16 and bf16 and abs(bf16 / fp16 - 1) > 0.02 and gpu.compute_capability.startswith(FULL_RATE_PAIRS):
+    if fp16 and bf16 and abs(bf16 / fp16 - 1) > 0.02 and capability(gpu.compute_capability).bf16_as_fp16:
         yield (
             f"bf16 is {bf16 / TFLOP:.1f} and fp16 {fp16 / TFLOP:.1f} TFLOP/s; tensor cores of this generation run "
             "both alike. One is a vector, sparse or fp16-accumulate rate: take the tensor rate with fp32 accumulate."
@@ -170,10 +125,11 @@ def _bytes_per_cycle(gpu: Gpu) -> float:
 
 
 def _links(gpu: Gpu) -> Iterator[str]:
-    if gpu.compute_capability not in LINK_LIMITS:
+    known = capability(gpu.compute_capability)
+    if not known.link_gb_per_s:
         return
-    link_limit, pcie_limit = LINK_LIMITS[gpu.compute_capability]
-    pairs = (("link", gpu.link_bytes_per_s, link_limit), ("PCIe", gpu.pcie_bytes_per_s, pcie_limit))
+    pcie_limit = known.pcie_gb_per_s
+    pairs = (("link", gpu.link_bytes_per_s, known.link_gb_per_s), ("PCIe", gpu.pcie_bytes_per_s, pcie_limit))
     for name, bytes_per_s, limit in pairs:
         if bytes_per_s > 1.05 * max(limit, pcie_limit) * GB:
             yield (

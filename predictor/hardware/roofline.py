@@ -6,14 +6,13 @@ cache need not come from memory, and the launch floor is kept apart, because it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from predictor.errors import InvalidSpec
 from predictor.hardware.gpu import Gpu
-from predictor.ops import Conv, Op
+from predictor.ops import Op
 from predictor.ops.base import column, text_column
 from predictor.ops.dtypes import Array, dtype_facts
 
@@ -21,19 +20,6 @@ LIMITERS = ("compute", "memory", "link")
 
 # No SM takes more than 64 B per cycle from L2 (CUDA programming guide; CDNA 3 white paper: 64 B per CU).
 CACHE_BYTES_PER_SM_CYCLE = 64.0
-
-# Cycles from launch to last store of an empty kernel sequence, typical of each family.
-FLOOR_CYCLES: Mapping[str, float] = {
-    "gemm": 5_000,
-    "attention_prefill": 12_000,
-    "attention_decode": 12_000,
-    "mla_prefill": 20_000,
-    "mla_decode": 20_000,
-    "moe": 30_000,
-    "pointwise": 3_000,
-    "conv": 10_000,
-    "collective": 15_000,
-}
 
 
 class Bound(NamedTuple):
@@ -90,7 +76,7 @@ def roofline(op: Op, gpu: Gpu) -> Bound:
     bandwidth, and all bytes over cache bandwidth. link: bytes over the link, per direction.
     """
     calls = len(op)
-    flops = op.least_flops() if isinstance(op, Conv) else op.flops()
+    flops = op.least_flops()
     moved = column(op.bytes_moved(), calls)
     beyond_cache = np.maximum(moved - gpu.llc_bytes, 0.0) / gpu.mem_bytes_per_s
     through_cache = moved / (CACHE_BYTES_PER_SM_CYCLE * gpu.sms * gpu.boost_clock_hz)
@@ -101,5 +87,5 @@ def roofline(op: Op, gpu: Gpu) -> Bound:
         compute_s=column(flops, calls) / peak_flop_per_s(op, gpu) if np.any(flops) else np.zeros(calls),
         memory_s=np.maximum(beyond_cache, through_cache),
         link_s=linked / link_bytes_per_s(op, gpu) if linked.any() else np.zeros(calls),
-        floor_s=column(FLOOR_CYCLES[op.estimator] / gpu.boost_clock_hz, calls),
+        floor_s=column(op.floor_cycles / gpu.boost_clock_hz, calls),
     )

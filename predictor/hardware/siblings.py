@@ -8,12 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from predictor.hardware.architectures import capability
 from predictor.hardware.gpu import Gpu, get_gpu
-
-# Revisions that run the kernels of another compute capability.
-SAME_KERNELS = {"10.3": "10.0", "12.1": "12.0"}
-# Compute capabilities of parts with stacked memory (HBM); all others have GDDR or share the host's memory.
-STACKED_MEMORY = frozenset({"6.0", "7.0", "8.0", "9.0", "10.0", "10.3", "gfx908", "gfx90a", "gfx942", "gfx950"})
 
 
 def tiers(gpu: Gpu, measured: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
@@ -42,9 +38,9 @@ def _are_siblings(one: Gpu, two: Gpu) -> bool:
 
 def architecture(gpu: Gpu) -> str:
     """The compute capability whose kernels a GPU runs; "" where the vendor has none."""
-    return SAME_KERNELS.get(gpu.compute_capability, gpu.compute_capability)
+    return capability(gpu.compute_capability).same_kernels_as or gpu.compute_capability
 
 
 def has_stacked_memory(gpu: Gpu) -> bool:
     """Whether the memory is HBM; then siblings run at their clocks, while cards with GDDR are cut to a power budget."""
-    return gpu.compute_capability in STACKED_MEMORY
+    return capability(gpu.compute_capability).stacked_memory

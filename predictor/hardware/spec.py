@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from predictor.errors import InvalidSpec
+from predictor.values import did_you_mean
 
 COMPUTE_DTYPES = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8", "fp4")
 
@@ -25,10 +26,7 @@ def checked(spec: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
     where = f'GPU spec "{spec.get("name", "without a name")}"'
     for key in spec:
         if key not in SPEC_KEYS:
-            from difflib import get_close_matches
-
-            close = get_close_matches(key, SPEC_KEYS, n=1)
-            cure = f'did you mean "{close[0]}"?' if close else f"the keys are {', '.join(SPEC_KEYS)}."
+            cure = did_you_mean(key, SPEC_KEYS, f"the keys are {', '.join(SPEC_KEYS)}.", quote='"')
             raise InvalidSpec(f'unknown key "{key}" in {where}; {cure}')
     hidden = {*MEMORIES} if any(key in spec for key in MEMORIES) else set()
     merged = {key: base[key] for key in SPEC_KEYS if key in base and key not in hidden | {"aliases"}} | dict(spec)

@@ -33,14 +33,10 @@ from predictor.hardware.interconnect import DOUBT, between_nodes_s, within_node
 from predictor.latency.report import Interval, OpLine, doubted
 from predictor.ops import Collective, Op
 from predictor.ops.base import concatenated, stack, text_column
+from predictor.workloads.engine_tables import SERVES, operators_of
 from predictor.workloads.engines import engines
 from predictor.workloads.passes.calls import OpCall, Phase
 
-# Operator tables that do not show what the engine runs in serving; vLLM's stand in. TensorRT-LLM's fp8 and nvfp4 GEMMs
-# were timed without the checkpoint's input scale, so each first searches the largest input: 7 us more than vLLM's on
-# H100, H200, B200 and L40S alike. Pointwise kernels of SGLang were not measured.
-STAND_IN = "vllm"
-STOOD_IN = frozenset({("trtllm", "gemm", "fp8"), ("trtllm", "gemm", "nvfp4"), ("sglang", "pointwise", "")})
 # fp32 products were measured by PyTorch from the host only (NeuSight): each with the launch that a stream hides.
 HOST_TIMED = frozenset({("gemm", "fp32"), ("conv", "fp32")})
 
@@ -191,10 +187,13 @@ def _lines(
 
 
 def measured_as(engine: str, op: Op) -> str:
-    """The engine whose tables show what `engine` runs."""
+    """The engine whose tables show what `engine` runs; those of SERVES stand in where its own do not."""
     if (known := engines().get(engine)) and known.tables:
         engine = known.tables
-    return STAND_IN if any((engine, op.family, dtype) in STOOD_IN for dtype in ("", *_dtypes(op))) else engine
+    dtypes = operators_of(engine).stood_in.get(op.family)
+    if dtypes is None or (dtypes and _dtypes(op).isdisjoint(dtypes)):
+        return engine
+    return SERVES
 
 
 def _dtypes(op: Op) -> set[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from predictor.errors import InvalidRequest
+from predictor.files import read_toml
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,7 @@ class Recipe:
 def read_recipe(path: Path | str) -> Recipe:
     """A recipe from a TOML file; unknown keys and wrong types raise."""
     path = Path(path)
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidRequest(f"recipe {path} cannot be read ({error}); give a TOML file of recipe keys.") from None
+    values = read_toml(path, "give a TOML file of recipe keys", InvalidRequest)
     known = {f.name: f.default for f in fields(Recipe)}
     for key, value in values.items():
         if key not in known:

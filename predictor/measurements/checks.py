@@ -6,15 +6,18 @@ table, left out of training. rejected: cannot be true (faster than the bound, no
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from predictor.errors import PredictorError, UnsupportedDtype
 from predictor.hardware.gpu import Gpu, get_gpu
 from predictor.hardware.roofline import Bound, roofline
-from predictor.measurements.schema import NUMBER_COLUMNS, TEXT_COLUMNS, groups, op_of
+from predictor.measurements.columns import sound_parts
+from predictor.measurements.schema import NUMBER_COLUMNS, TEXT_COLUMNS, groups, op_of, op_type
 from predictor.ops.dtypes import Array
 
 ACCEPTED, FLAGGED, REJECTED = "accepted", "flagged", "rejected"
@@ -29,8 +32,6 @@ SHARERS, MANY_TOKENS, FEWEST_FOR_SHARES = 8, 4096, 5
 HIGHEST_SHARE = 0.65  # of the time of one GPU; 0.13 to 0.49 in tables that do what they say
 SHAPE_COLUMNS = [c for c in NUMBER_COLUMNS if c != "latency_s"]
 IDENTITY = [c for c in (*TEXT_COLUMNS, *SHAPE_COLUMNS) if c != "source"]
-# Work that can grow while the rest of the shape stays: more of it must not be much faster.
-GROWING = {"gemm": "m", "attention": "kv_len", "mla": "kv_len", "moe": "tokens", "pointwise": "rows", "conv": "batch"}
 
 
 def check(frame: pd.DataFrame) -> pd.DataFrame:
@@ -52,7 +53,14 @@ def check(frame: pd.DataFrame) -> pd.DataFrame:
         rows = rows[~bad[rows] & ~too_long[rows]]
         if len(rows):
             _check_group(frame, family, phase, gpu_name, rows, mark)
-    _check_repeats(frame, status, mark)
+    keys = [c for c in IDENTITY if frame[c].notna().any()]
+    for rows, why in repeats("call", frame, keys, ["latency_s"], status == ACCEPTED):
+        mark(rows, FLAGGED, why)
+    return judged(frame, status, reason)
+
+
+def judged(frame: pd.DataFrame, status: Any, reason: Any) -> pd.DataFrame:
+    """frame with a verdict and its reason for each row."""
     return frame.assign(status=pd.Categorical(status, [ACCEPTED, FLAGGED, REJECTED]), reason=reason)
 
 
@@ -82,21 +90,22 @@ def _check_group(frame: pd.DataFrame, family: str, phase: str, gpu_name: str, ro
                 _check_plateau(latency[where], least[where], cell, mark)
             if family == "moe":
                 _check_shares(frame, cell, mark)
-            if family in GROWING:
-                _check_spikes(frame, GROWING[family], cell, mark)
+            if not (kind := op_type(family)).uneven:
+                _check_spikes(frame, kind.growing, cell, mark)
 
 
 def _well_formed(frame: pd.DataFrame, family: str, phase: str, gpu: Gpu, rows: Any, mark: Any) -> Any:
-    """The rows that are an op which this GPU can run; the others, found by halving, are rejected with the error."""
-    try:
-        roofline(op_of(frame.iloc[rows], family, phase), gpu)
-        return rows
-    except PredictorError as error:
-        if len(rows) == 1 or isinstance(error, UnsupportedDtype):  # rows share their dtypes
-            mark(rows, REJECTED, str(error))
-            return rows[:0]
-    halves = np.array_split(rows, 2)
-    return np.concatenate([_well_formed(frame, family, phase, gpu, half, mark) for half in halves])
+    """The rows that are an op which this GPU can run; the others are rejected with the error."""
+
+    def run(some: Any) -> Any:
+        roofline(op_of(frame.iloc[some], family, phase), gpu)
+        return some
+
+    def refuse(some: Any, error: PredictorError) -> None:
+        mark(some, REJECTED, str(error))
+
+    unparted = (UnsupportedDtype,)  # rows share their dtypes
+    return np.concatenate([rows[:0], *sound_parts(rows, run, refuse, PredictorError, unparted)])
 
 
 def _check_bound(latency: Array, bound: Bound, rows: Any, dtype: tuple[str, ...], mark: Any) -> Any:
@@ -155,18 +164,22 @@ def _check_shares(frame: pd.DataFrame, rows: Any, mark: Any) -> None:
         mark(rows[(frame["ep"].iloc[rows] > 1).to_numpy()], FLAGGED, why)
 
 
-def _check_repeats(frame: pd.DataFrame, status: Any, mark: Any) -> None:
-    """Repeats of one configuration: the first stands for all, and none where they disagree."""
-    keys = [c for c in IDENTITY if frame[c].notna().any()]
-    repeated = np.flatnonzero(frame.duplicated(keys, keep=False).to_numpy() & (status == ACCEPTED))
+def repeats(
+    what: str, frame: pd.DataFrame, keys: list[str], figures: list[str], accepted: NDArray[np.bool_]
+) -> Iterator[tuple[NDArray[Any], str]]:
+    """Positions of accepted repeats, and why they are flagged: the first stands for all, and none where they disagree.
+
+    what: a row is. keys: columns that are equal in repeats. figures: columns that were measured.
+    """
+    repeated = np.flatnonzero(frame.duplicated(keys, keep=False).to_numpy() & accepted)
     if not len(repeated):
         return
     part = frame.iloc[repeated]
-    group = part.groupby(keys, observed=True, dropna=False)["latency_s"]
-    spread = (group.transform("max") / group.transform("min")).to_numpy()
-    mark(repeated[spread > REPEAT_SPREAD], FLAGGED, f"repeats of this call differ by over {REPEAT_SPREAD:g}x")
+    group = part.groupby(keys, observed=True, dropna=False)[figures]
+    spread = (group.transform("max") / group.transform("min")).max(axis=1).to_numpy()
     later = part.duplicated(keys, keep="first").to_numpy()
-    mark(repeated[later], FLAGGED, "a repeat of an earlier row")
+    yield repeated[spread > REPEAT_SPREAD], f"repeats of this {what} differ by over {REPEAT_SPREAD:g}x"
+    yield repeated[later & (spread <= REPEAT_SPREAD)], "a repeat of an earlier row"
 
 
 def _split(frame: pd.DataFrame, rows: Any, columns: list[str]) -> list[tuple[tuple[str, ...], Any]]:

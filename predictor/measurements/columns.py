@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from predictor.errors import InvalidTable
+from predictor.errors import InvalidTable, PredictorError
 from predictor.measurements.schema import EMPTY_NUMBERS
 from predictor.ops.dtypes import Array
 
 Rows = NDArray[np.int64]
 LARGEST_KEY = 2**62
+T = TypeVar("T")
 
 
 class Words(NamedTuple):
@@ -95,6 +96,36 @@ def _read(texts: pa.ChunkedArray) -> Array:
     except pa.ArrowInvalid:
         numbers = pd.to_numeric(given.to_pandas(), errors="coerce").to_numpy(dtype=np.float64)
         return np.where(np.isnan(numbers) & ~empty.to_numpy(), np.inf, numbers)
+
+
+def halves(rows: Rows) -> Sequence[Rows]:
+    """Rows in two parts."""
+    return np.array_split(rows, 2)
+
+
+def sound_parts(
+    rows: Rows,
+    attempt: Callable[[Rows], T],
+    refuse: Callable[[Rows, Any], None],
+    errors: type[PredictorError] | tuple[type[PredictorError], ...],
+    unparted: tuple[type[PredictorError], ...] = (),
+    parted: Callable[[Rows], Sequence[Rows]] = halves,
+) -> Iterator[T]:
+    """What `attempt` returns of rows, in as few parts as it takes where it raises one of `errors` for some of them.
+
+    refuse: told each row for which it raises, alone or, with an error of `unparted`, with others. parted: cuts rows.
+    """
+    try:
+        found = attempt(rows)
+    except errors as error:
+        if len(rows) == 1 or isinstance(error, unparted):
+            refuse(rows, error)
+            return
+    else:
+        yield found
+        return
+    for part in parted(rows):
+        yield from sound_parts(part, attempt, refuse, errors, unparted, parted)
 
 
 def unique_rows(columns: Sequence[NDArray[Any]], count: int) -> tuple[Rows, Rows]:

@@ -16,17 +16,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from predictor.errors import InvalidTable, PredictorError
+from predictor.errors import PredictorError
 from predictor.hardware.gpu import Gpu, get_gpu
 from predictor.hardware.roofline import roofline
-from predictor.measurements.checks import ACCEPTED, BOUND_SLACK, FLAGGED, REJECTED, REPEAT_SPREAD, UNIT_RATIO
-from predictor.measurements.schema import TEXT
+from predictor.measurements.checks import ACCEPTED, BOUND_SLACK, FLAGGED, REJECTED, UNIT_RATIO, judged, repeats
+from predictor.measurements.schema import TEXT, numbers, read_frame
 from predictor.memory.closed_form import weights_bytes
-from predictor.ops import Attention, Gemm, Mla, Op
-from predictor.ops.dtypes import weight_bytes
 from predictor.workloads.models import get_model
 from predictor.workloads.passes.calls import OpCall
-from predictor.workloads.request import Request, columns, is_empty
+from predictor.workloads.request import Request, columns
 from predictor.workloads.requested import served_workload
 from predictor.workloads.workload import phases
 
@@ -97,25 +95,13 @@ def conform(frame: pd.DataFrame) -> pd.DataFrame:
             cells = frame[name] if name in frame else pd.Series("", index=frame.index)
             out[name] = cells.astype(object).where(cells.notna(), "").astype(str)
             continue
-        cells = frame[name] if name in frame else pd.Series(np.nan, index=frame.index)
-        numbers = pd.to_numeric(cells, errors="coerce").astype("float64")
-        wrong = numbers.isna() & ~cells.map(is_empty).astype(bool)
-        if wrong.any():
-            row = wrong[wrong].index[0]
-            raise InvalidTable(f'row {row}, column {name} is "{cells[row]}"; it must be a number.')
-        out[name] = numbers
+        out[name] = numbers(frame[name], name, unit) if name in frame else np.nan
     return pd.DataFrame(out, index=frame.index)
 
 
 def read_runs(path: Path | str) -> pd.DataFrame:
     """Read a table of runs, Parquet or CSV."""
-    path = Path(path)
-    try:
-        text = path.suffix.lower() == ".csv"
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False) if text else ds.dataset(path).to_table().to_pandas()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise InvalidTable(f"{path} cannot be read ({str(error).splitlines()[0]}); write it again.") from error
-    return conform(frame)
+    return conform(read_frame(path, {"dtype": str, "keep_default_na": False}))
 
 
 def request_of(row: Mapping[str, Any]) -> Request:
@@ -129,8 +115,12 @@ def check(frame: pd.DataFrame) -> pd.DataFrame:
     found = [_verdict(row) for row in rows]
     status = np.array([verdict for verdict, _ in found], dtype=object)
     reason = np.array([why for _, why in found], dtype=object)
-    _mark_repeats(frame, status, reason)
-    return frame.assign(status=pd.Categorical(status, [ACCEPTED, FLAGGED, REJECTED]), reason=reason)
+    figures = list(MEASURED)
+    kinds = pd.Series([tuple(row) for row in frame[figures].notna().to_numpy()], index=frame.index)
+    told = frame.assign(told=kinds)
+    for positions, why in repeats("run", told, [*ASKED, "engine_version", "told"], figures, status == ACCEPTED):
+        status[positions], reason[positions] = FLAGGED, why
+    return judged(frame, status, reason)
 
 
 def _verdict(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -177,15 +167,8 @@ def _step_s(ops: Sequence[OpCall], gpu: Gpu) -> float:
     last-level cache holds its size from the step before.
     """
     alone_s = sum(float(np.sum(roofline(call.op, gpu).latency_s)) * call.count for call in ops)
-    read_bytes = sum(_stored_bytes(call.op) * call.count for call in ops)
+    read_bytes = sum(float(call.op.stored_bytes()) * call.count for call in ops)
     return max(alone_s, (read_bytes - gpu.llc_bytes) / gpu.mem_bytes_per_s)
-
-
-def _stored_bytes(op: Op) -> float:
-    """Bytes of weights or cache that an op reads, which no op before it has written."""
-    if isinstance(op, Gemm):
-        return float(op.batch * op.n * op.k * weight_bytes(op.dtype))
-    return float(op.bytes_moved()) if isinstance(op, Attention | Mla) and op.phase == "decode" else 0.0
 
 
 def _impossible(told: Mapping[str, float], request: Request, least: Bounds) -> str:
@@ -236,22 +219,3 @@ def _slow_s(request: Request, least: Bounds) -> dict[str, float]:
         return {}
     together = replace(request, scheduling="static", prefix_cache_hit_rate=0.0, draft_tokens=0, acceptance=0.0)
     return {"measured_tpot_s": bounds(together).tpot_s}
-
-
-def _mark_repeats(frame: pd.DataFrame, status: Any, reason: Any) -> None:
-    """Repeats of one request: the first stands for all, and none where they disagree."""
-    keys = [*ASKED, "engine_version"]
-    told = frame[list(MEASURED)].notna().to_numpy()
-    kinds = pd.Series([tuple(row) for row in told], index=frame.index)
-    alike = frame[keys].assign(kinds=kinds)
-    repeated = np.flatnonzero(alike.duplicated(keep=False).to_numpy() & (status == ACCEPTED))
-    if not len(repeated):
-        return
-    group = frame.iloc[repeated].groupby([alike[k].iloc[repeated] for k in alike], dropna=False)[list(MEASURED)]
-    spread = (group.transform("max") / group.transform("min")).max(axis=1).to_numpy()
-    later = alike.iloc[repeated].duplicated(keep="first").to_numpy()
-    for rows, why in (
-        (repeated[spread > REPEAT_SPREAD], f"repeats of this run differ by over {REPEAT_SPREAD:g}x"),
-        (repeated[later & (spread <= REPEAT_SPREAD)], "a repeat of an earlier row"),
-    ):
-        status[rows], reason[rows] = FLAGGED, why

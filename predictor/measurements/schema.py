@@ -21,53 +21,42 @@ import pyarrow.parquet as pq
 from predictor.errors import InvalidTable
 from predictor.files import whole_file
 from predictor.ops import FAMILIES, Op
-from predictor.ops.base import TEXT_FIELDS
+from predictor.ops.base import TEXT_FIELDS, TEXTS, names_of
+from predictor.workloads.engine_tables import measured_engines
+from predictor.workloads.request import is_empty
 
 TEXT = "text"
+
+
+def _shape_columns() -> dict[str, tuple[str, str]]:
+    """Unit and meaning of every field that an op has: names first, then numbers, family by family."""
+    named: dict[str, dict[str, list[str]]] = {name: {} for name in TEXTS}  # field → meaning → families
+    units = dict.fromkeys(TEXTS, TEXT)
+    for kind in sorted(FAMILIES, key=_place):
+        for field in fields(kind):
+            units.setdefault(field.name, field.metadata.get("unit", TEXT))
+            meaning = TEXTS.get(field.name) or field.metadata["text"]
+            named.setdefault(field.name, {}).setdefault(meaning, []).append(kind.family)
+    return {name: (unit, "; ".join(map(_meaning, named[name].items()))) for name, unit in units.items()}
+
+
+def _place(kind: type[Op]) -> int:
+    """Families with a KV cache stand together, where the first of them does; all others as in FAMILIES."""
+    alike = [other for other in FAMILIES if other is kind or "kv_dtype" in {*names_of(kind)} & {*names_of(other)}]
+    return FAMILIES.index(alike[0])
+
+
+def _meaning(told: tuple[str, list[str]]) -> str:
+    """What a field is, and of which families, unless most have it."""
+    text, families = told
+    return text if 2 * len(families) > len(FAMILIES) else ": ".join(filter(None, (", ".join(families), text)))
+
+
 COLUMNS: Mapping[str, tuple[str, str]] = {
     "family": (TEXT, "operator family: " + ", ".join(f.family for f in FAMILIES)),
-    "phase": (TEXT, "attention, mla: prefill or decode"),
-    "kind": (TEXT, "pointwise, collective: which one"),
-    "dtype": (TEXT, "number format of the op, see predictor.ops.dtypes"),
-    "kv_dtype": (TEXT, "attention, mla: number format of the KV cache"),
-    "link": (TEXT, "collective: gpu (its own fabric) or pcie"),
-    "m": ("calls", "gemm: rows of the activations (tokens)"),
-    "n": ("calls", "gemm: columns of the weights (output width)"),
-    "k": ("calls", "gemm: contraction length"),
-    "batch": ("calls", "gemm: matrices; attention, mla: sequences; conv: images"),
-    "q_len": ("tokens", "attention, mla: new tokens per sequence"),
-    "kv_len": ("tokens", "attention, mla: cached tokens per sequence, the new ones included"),
-    "heads": ("count", "attention, mla: query heads on this GPU"),
-    "kv_heads": ("count", "attention: key/value heads on this GPU"),
-    "head_dim": ("count", "attention: width of one head"),
-    "window": ("tokens", "attention: sliding window, 0 = none"),
-    "causal": ("0/1", "attention: causal mask"),
-    "kv_lora_rank": ("count", "mla: width of the latent"),
-    "rope_dim": ("count", "mla: rotary width of a key"),
-    "nope_dim": ("count", "mla: non-rotary width of a key"),
-    "v_dim": ("count", "mla: width of a value"),
-    "tokens": ("tokens", "moe: tokens of the whole expert-parallel group"),
-    "hidden": ("count", "moe: model width"),
-    "inter": ("count", "moe: feed-forward width before tp"),
-    "experts": ("count", "moe: experts of the model"),
-    "topk": ("count", "moe: experts per token"),
-    "tp": ("count", "moe: GPUs that share each expert"),
-    "ep": ("count", "moe: GPUs that share the experts"),
-    "skew": ("exponent", "moe: power law of expert popularity, 0 = balanced"),
-    "matrices": ("count", "moe: 3 gated, 2 plain"),
-    "rows": ("count", "pointwise: rows (tokens)"),
-    "cols": ("count", "pointwise: elements per row"),
-    "in_channels": ("count", "conv"),
-    "out_channels": ("count", "conv"),
-    "size": ("pixels", "conv: side of the square image"),
-    "kernel": ("pixels", "conv: side of the square kernel"),
-    "stride": ("pixels", "conv"),
-    "padding": ("pixels", "conv"),
-    "groups": ("count", "conv"),
-    "message_bytes": ("bytes", "collective: the whole buffer"),
-    "n_gpus": ("count", "collective: GPUs in the group"),
+    **_shape_columns(),
     "gpu": (TEXT, "catalogue name or alias"),
-    "engine": (TEXT, "vllm, sglang, trtllm, torch, nccl, aiter …"),
+    "engine": (TEXT, ", ".join(measured_engines()) + " …"),
     "engine_version": (TEXT, "as the source states it"),
     "kernel_name": (TEXT, "kernel or backend as the source names it"),
     "timing": (TEXT, "device: GPU time alone; host: the launch from the host is in it"),
@@ -78,6 +67,11 @@ REQUIRED = ("family", "gpu", "latency_s")
 NUMBER_COLUMNS = tuple(name for name, (unit, _) in COLUMNS.items() if unit != TEXT)
 TEXT_COLUMNS = tuple(name for name, (unit, _) in COLUMNS.items() if unit == TEXT)
 EMPTY_NUMBERS = ["", "nan", "NaN", "NA", "null"]  # what a CSV may write where there is no number
+CSV_OF_CALLS: Mapping[str, Any] = {
+    "dtype": dict.fromkeys(TEXT_COLUMNS, str),
+    "keep_default_na": False,
+    "na_values": {name: [""] for name in TEXT_COLUMNS} | dict.fromkeys(NUMBER_COLUMNS, EMPTY_NUMBERS),
+}
 DEFAULT_TEXT = {"engine": "unknown", "engine_version": "", "kernel_name": "", "timing": "device", "source": ""}
 
 ARROW_SCHEMA = pa.schema(
@@ -106,17 +100,17 @@ def conform(frame: pd.DataFrame) -> pd.DataFrame:
                 values = values.fillna(default)
             out[name] = values
         else:
-            out[name] = _numbers(frame[name], name) if name in frame else np.nan
+            out[name] = numbers(frame[name], name, unit) if name in frame else np.nan
     return pd.DataFrame(out, index=frame.index)
 
 
-def _numbers(values: pd.Series, name: str) -> pd.Series:
-    numbers = pd.to_numeric(values, errors="coerce").astype("float64")
-    wrong = numbers.isna() & values.notna()
-    if wrong.any():
-        row = wrong[wrong].index[0]
-        raise InvalidTable(f'row {row}, column {name} is "{values[row]}"; it must be a number ({COLUMNS[name][0]}).')
-    return numbers
+def numbers(cells: pd.Series, name: str, unit: str) -> pd.Series:
+    """A number column as float64; an empty cell is no number, and one that holds something else raises InvalidTable."""
+    values = pd.to_numeric(cells, errors="coerce").astype("float64")
+    doubtful = cells[values.isna() & cells.notna()]
+    for row, cell in doubtful[~doubtful.map(is_empty).astype(bool)].head(1).items():
+        raise InvalidTable(f'row {row}, column {name} is "{cell}"; it must be a number ({unit}).')
+    return values
 
 
 def write_table(frame: pd.DataFrame, path: Path | str) -> None:
@@ -148,23 +142,22 @@ def unmeasured(frame: pd.DataFrame) -> pd.DataFrame:
 
 def read_table(path: Path | str, family: str | None = None) -> pd.DataFrame:
     """Read a measurement table (Parquet or CSV), optionally one family of it."""
-    return conform(_read(path, family))
+    return conform(read_frame(path, CSV_OF_CALLS, family))
 
 
 def read_shapes(path: Path | str) -> pd.DataFrame:
     """Read a table of calls, as read_table does, but see unmeasured."""
-    return unmeasured(_read(path))
+    return unmeasured(read_frame(path, CSV_OF_CALLS))
 
 
-def _read(path: Path | str, family: str | None = None) -> pd.DataFrame:
+def read_frame(path: Path | str, csv: Mapping[str, Any], family: str | None = None) -> pd.DataFrame:
+    """A table as it stands in a Parquet or CSV file; csv: how pandas reads the latter."""
     path = Path(path)
     if not path.exists():
         raise InvalidTable(f"{path} does not exist; give a Parquet or CSV file of measurements.")
     try:
         if path.suffix.lower() == ".csv":
-            empty = {name: [""] for name in TEXT_COLUMNS} | dict.fromkeys(NUMBER_COLUMNS, EMPTY_NUMBERS)
-            texts = dict.fromkeys(TEXT_COLUMNS, str)
-            frame = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=empty)
+            frame: pd.DataFrame = pd.read_csv(path, **csv)
             frame = frame[frame["family"] == family] if family and "family" in frame else frame
         else:
             data = ds.dataset(path, format="parquet")

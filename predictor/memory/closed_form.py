@@ -86,7 +86,7 @@ def closed_form(workload: Workload) -> tuple[dict[str, float], ClosedForm]:
     dynamic = added(kinds.values()) - kinds["weights_bytes"]
     runtime = runtime_bytes(workload.layout.n_gpus // workload.dp)
     peak = added(kinds.values())
-    if workload.engine != "torch":
+    if not workload.eager:
         return kinds, ClosedForm("serving", peak, dynamic, runtime, None)
     seen = _features(workload, kinds) | tokens_features(_tokens(workload), dynamic, kinds["weights_bytes"])
     return kinds, ClosedForm("inference", peak, dynamic, runtime, seen)
@@ -108,7 +108,7 @@ def weights_bytes(workload: Workload) -> float:
 def _counted_bytes(workload: Workload) -> float:
     model = workload.model
     linear, experts, plain = model.elements(workload.layout)
-    if workload.engine == "torch" and getattr(model, "tied_embeddings", False) and workload.dtype.startswith("fp8"):
+    if workload.eager and getattr(model, "tied_embeddings", False) and workload.dtype.startswith("fp8"):
         plain += model.vocab * model.hidden
     expert_bytes = float(weight_bytes(workload.expert_dtype or workload.dtype))
     matrices = linear * float(weight_bytes(workload.dtype)) + experts * expert_bytes
@@ -130,7 +130,7 @@ def kv_cache_bytes(workload: Workload) -> float:
     prompt until the first token follows (DynamicSlidingWindowLayer holds a view).
     """
     per_sequence = sequence_bytes(workload, workload.input_len + workload.output_len)
-    if workload.engine == "torch":
+    if workload.eager:
         per_sequence = greater(per_sequence, kv_cache_bytes_per_token(workload) * workload.input_len)
     return workload.local_batch * per_sequence
 
@@ -156,7 +156,7 @@ def activations_bytes(workload: Workload) -> float:
 def _pass_bytes(workload: Workload, tokens: int, sequences: int) -> float:
     """A forward pass over so many tokens of so many sequences."""
     model, widest = workload.model, workload.model.widest(workload.layout)
-    if workload.engine == "torch" and isinstance(model, Decoder) and model.activation == "gelu_tanh":
+    if workload.eager and isinstance(model, Decoder) and model.activation == "gelu_tanh":
         widest += 2 * model.shard(workload.tp).inter  # eight kernels, of which four tensors are alive at once
     element = float(out_bytes(workload.act_dtype))
     layer = tokens * (2 * model.hidden + widest) * element
@@ -168,7 +168,7 @@ def _pass_bytes(workload: Workload, tokens: int, sequences: int) -> float:
 
 def _scores(workload: Workload) -> float:
     """Scores of all sequences in one layer, where PyTorch holds them."""
-    if workload.engine != "torch" or workload.act_dtype != "fp32":
+    if not workload.eager or workload.act_dtype != "fp32":
         return 0.0
     attentions = [call.op for call in workload.prefill_ops() if isinstance(call.op, Attention)]
     heads = max((float(op.heads) for op in attentions if op.heads != op.kv_heads), default=0.0)
@@ -178,7 +178,7 @@ def _scores(workload: Workload) -> float:
 def _tokens(workload: Workload) -> int:
     """Tokens of the largest forward pass."""
     tokens = workload.local_batch * workload.input_len
-    chunked = workload.generates and workload.engine != "torch"
+    chunked = workload.generates and not workload.eager
     return lesser(tokens, MAX_BATCHED_TOKENS) if chunked else tokens
 
 

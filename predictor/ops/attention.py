@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from predictor.errors import InvalidOp
-from predictor.ops.base import Op
+from predictor.ops.base import Op, meaning
 from predictor.ops.dtypes import Array, Number, Text, act_bytes, out_bytes, per_dtype, weight_bytes
 
 PHASES = ("prefill", "decode")
@@ -60,16 +60,19 @@ class Attention(Op):
     """
 
     family: ClassVar[str] = "attention"
+    floor_cycles: ClassVar[float] = 12_000
+    floor_exponent: ClassVar[float] = 0.8  # several kernels
+    growing: ClassVar[str] = "kv_len"
     at_least_zero: ClassVar[frozenset[str]] = frozenset({"window", "causal"})
     phase: str
-    batch: Number
-    q_len: Number
-    kv_len: Number
-    heads: Number
-    kv_heads: Number
-    head_dim: Number
-    window: Number = 0.0
-    causal: Number = 1.0
+    batch: Number = field(metadata=meaning("calls", "sequences"))
+    q_len: Number = field(metadata=meaning("tokens", "new tokens per sequence"))
+    kv_len: Number = field(metadata=meaning("tokens", "cached tokens per sequence, the new ones included"))
+    heads: Number = field(metadata=meaning("count", "query heads on this GPU"))
+    kv_heads: Number = field(metadata=meaning("count", "key/value heads on this GPU"))
+    head_dim: Number = field(metadata=meaning("count", "width of one head"))
+    window: Number = field(default=0.0, metadata=meaning("tokens", "sliding window, 0 = none"))
+    causal: Number = field(default=1.0, metadata=meaning("0/1", "causal mask"))
     dtype: Text = "bf16"
     kv_dtype: Text = "bf16"
 
@@ -117,6 +120,9 @@ class Attention(Op):
         output = self.q_len * self.heads * self.head_dim * out_bytes(self.dtype)
         cache = 2.0 * self.keys_read() * self.kv_heads * self.head_dim * weight_bytes(self.kv_dtype)
         return self.batch * (query + output + cache)
+
+    def stored_bytes(self) -> Number:
+        return self.bytes_moved() if self.phase == "decode" else 0.0
 
 
 def narrower(dtype: Text, kv_dtype: Text) -> Text:

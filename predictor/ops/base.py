@@ -14,9 +14,22 @@ from numpy.typing import NDArray
 from predictor.errors import InvalidOp
 from predictor.ops.dtypes import Array, Number, Text, dtype_facts
 
-TEXT_FIELDS = frozenset({"phase", "kind", "dtype", "kv_dtype", "link"})
+# Fields that hold a name, in the order of the columns of a measurement table, and what they say where families agree.
+TEXTS: Mapping[str, str] = {
+    "phase": "prefill or decode",
+    "kind": "which one",
+    "dtype": "number format of the op, see predictor.ops.dtypes",
+    "kv_dtype": "number format of the KV cache",
+    "link": "gpu (its own fabric) or pcie",
+}
+TEXT_FIELDS = frozenset(TEXTS)
 TOLD_APART = TEXT_FIELDS - {"kind"}
 LARGEST = 2.0**53  # beyond it float64 no longer counts in ones
+
+
+def meaning(unit: str, text: str = "") -> Mapping[str, str]:
+    """Metadata of a number field: its unit and what it counts, as tables of measurements tell them."""
+    return {"unit": unit, "text": text}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,25 +37,34 @@ class Op(ABC):
     """One operator call (or a column of them) as hardware sees it.
 
     Number fields are floats or (n_calls,) arrays; text fields are one name or (n_calls,) names.
+
+    What a family says of itself: floor_cycles, of the GPU's clock, from launch to last store of an empty kernel
+    sequence; floor_exponent, x in floor ~ clock^-x, below 1 where part of the floor is the host's, the driver's or a
+    link's; growing, the field that can grow while the rest of the shape stays; uneven, whether a call may be much
+    faster than one with less of it; at_least_zero, fractional, fields that may be 0, or no whole numbers.
     """
 
     family: ClassVar[str]
-    growing: ClassVar[str] = ""
+    floor_cycles: ClassVar[float]
+    floor_exponent: ClassVar[float] = 1.0
+    growing: ClassVar[str]
+    uneven: ClassVar[bool] = False
     at_least_zero: ClassVar[frozenset[str]] = frozenset()
+    fractional: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
-        for field in names_of(type(self)):
-            value = getattr(self, field)
-            if field in TEXT_FIELDS:
-                if field in ("dtype", "kv_dtype"):
-                    for name in {value} if isinstance(value, str) else set(np.asarray(value).tolist()):
-                        dtype_facts(name)
+        for name in names_of(type(self)):
+            value = getattr(self, name)
+            if name in TEXT_FIELDS:
+                if name in ("dtype", "kv_dtype"):
+                    for dtype in {value} if isinstance(value, str) else set(np.asarray(value).tolist()):
+                        dtype_facts(dtype)
                 continue
-            object.__setattr__(self, field, self._checked(field, value))
+            object.__setattr__(self, name, self._checked(name, value))
 
     def _checked(self, name: str, value: Any) -> Number:
         if type(value) in (float, int) and (name not in self.at_least_zero) <= value <= LARGEST:
-            whole = value == int(value) or name == "skew"  # nearly every call: as below, for one number
+            whole = value == int(value) or name in self.fractional  # nearly every call: as below, for one number
             if whole:
                 return float(value)
         try:
@@ -58,7 +80,7 @@ class Op(ABC):
     def allowed(cls, name: str, numbers: Array) -> NDArray[np.bool_]:
         """Whether each number may stand in a field, whatever the other fields hold."""
         sound = np.isfinite(numbers) & (numbers >= (name not in cls.at_least_zero)) & (numbers <= LARGEST)
-        return sound if name == "skew" else sound & (numbers == np.floor(numbers))
+        return sound if name in cls.fractional else sound & (numbers == np.floor(numbers))
 
     @classmethod
     def rule(cls, name: str, number: float) -> str:
@@ -84,9 +106,17 @@ class Op(ABC):
     def flops(self) -> Number:
         """Floating-point operations per call (a multiply-add counts 2)."""
 
+    def least_flops(self) -> Number:
+        """FLOPs that a fast algorithm may get away with."""
+        return self.flops()
+
     @abstractmethod
     def bytes_moved(self) -> Number:
         """Least bytes per call: every input read once, every output written once."""
+
+    def stored_bytes(self) -> Number:
+        """Bytes of weights or cache that a call reads, which no op before it has written; 0 where that is not known."""
+        return 0.0
 
     def link_bytes(self) -> Number:
         """Least bytes that one GPU must send or receive, whichever is more; 0 for local ops."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
 from predictor.errors import InvalidOp
-from predictor.ops.base import Op, text_column
+from predictor.ops.base import Op, meaning, text_column
 from predictor.ops.dtypes import Number, Text
 
 # Share of the message that one GPU must at least send or receive, as (constant, factor of (n-1)/n).
@@ -36,10 +36,13 @@ class Collective(Op):
     """
 
     family: ClassVar[str] = "collective"
+    floor_cycles: ClassVar[float] = 15_000
+    floor_exponent: ClassVar[float] = 0.0  # waits for links
     growing: ClassVar[str] = "message_bytes"
+    uneven: ClassVar[bool] = True  # libraries change their protocol with the size
     kind: Text
-    message_bytes: Number
-    n_gpus: Number
+    message_bytes: Number = field(metadata=meaning("bytes", "the whole buffer"))
+    n_gpus: Number = field(metadata=meaning("count", "GPUs in the group"))
     link: Text = "gpu"
 
     def __post_init__(self) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
 from predictor.errors import InvalidOp
-from predictor.ops.base import Op
+from predictor.ops.base import Op, meaning
 from predictor.ops.dtypes import Number, Text, act_bytes, out_bytes, weight_bytes
 
 
@@ -24,16 +24,17 @@ class Conv(Op):
     """
 
     family: ClassVar[str] = "conv"
+    floor_cycles: ClassVar[float] = 10_000
     growing: ClassVar[str] = "batch"
     at_least_zero: ClassVar[frozenset[str]] = frozenset({"padding"})
-    batch: Number
-    in_channels: Number
-    out_channels: Number
-    size: Number
-    kernel: Number
-    stride: Number = 1.0
-    padding: Number = 0.0
-    groups: Number = 1.0
+    batch: Number = field(metadata=meaning("calls", "images"))
+    in_channels: Number = field(metadata=meaning("count"))
+    out_channels: Number = field(metadata=meaning("count"))
+    size: Number = field(metadata=meaning("pixels", "side of the square image"))
+    kernel: Number = field(metadata=meaning("pixels", "side of the square kernel"))
+    stride: Number = field(default=1.0, metadata=meaning("pixels"))
+    padding: Number = field(default=0.0, metadata=meaning("pixels"))
+    groups: Number = field(default=1.0, metadata=meaning("count"))
     dtype: Text = "bf16"
 
     def __post_init__(self) -> None:

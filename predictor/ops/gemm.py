@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
-from predictor.ops.base import Op
+from predictor.ops.base import Op, meaning
 from predictor.ops.dtypes import Number, Text, act_bytes, out_bytes, weight_bytes
 
 
@@ -20,15 +20,19 @@ class Gemm(Op):
     """
 
     family: ClassVar[str] = "gemm"
+    floor_cycles: ClassVar[float] = 5_000
     growing: ClassVar[str] = "m"
-    m: Number
-    n: Number
-    k: Number
-    batch: Number = 1.0
+    m: Number = field(metadata=meaning("calls", "rows of the activations (tokens)"))
+    n: Number = field(metadata=meaning("calls", "columns of the weights (output width)"))
+    k: Number = field(metadata=meaning("calls", "contraction length"))
+    batch: Number = field(default=1.0, metadata=meaning("calls", "matrices"))
     dtype: Text = "bf16"
 
     def flops(self) -> Number:
         return 2.0 * self.batch * self.m * self.n * self.k
+
+    def stored_bytes(self) -> Number:
+        return self.batch * self.n * self.k * weight_bytes(self.dtype)
 
     def bytes_moved(self) -> Number:
         activations = self.m * self.k * act_bytes(self.dtype)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
 import numpy as np
 
 from predictor.errors import InvalidOp
 from predictor.ops.attention import PHASES, causal_pairs, narrower, sequence_counts, sequence_fields
-from predictor.ops.base import Op
+from predictor.ops.base import Op, meaning
 from predictor.ops.dtypes import Array, Number, Text, act_bytes, out_bytes, weight_bytes
 
 
@@ -27,15 +27,18 @@ class Mla(Op):
     """
 
     family: ClassVar[str] = "mla"
+    floor_cycles: ClassVar[float] = 20_000
+    floor_exponent: ClassVar[float] = 0.6  # several kernels
+    growing: ClassVar[str] = "kv_len"
     phase: str
-    batch: Number
-    q_len: Number
-    kv_len: Number
-    heads: Number
-    kv_lora_rank: Number = 512.0
-    rope_dim: Number = 64.0
-    nope_dim: Number = 128.0
-    v_dim: Number = 128.0
+    batch: Number = field(metadata=meaning("calls", "sequences"))
+    q_len: Number = field(metadata=meaning("tokens", "new tokens per sequence"))
+    kv_len: Number = field(metadata=meaning("tokens", "cached tokens per sequence, the new ones included"))
+    heads: Number = field(metadata=meaning("count", "query heads on this GPU"))
+    kv_lora_rank: Number = field(default=512.0, metadata=meaning("count", "width of the latent"))
+    rope_dim: Number = field(default=64.0, metadata=meaning("count", "rotary width of a key"))
+    nope_dim: Number = field(default=128.0, metadata=meaning("count", "non-rotary width of a key"))
+    v_dim: Number = field(default=128.0, metadata=meaning("count", "width of a value"))
     dtype: Text = "bf16"
     kv_dtype: Text = "bf16"
 
@@ -84,3 +87,6 @@ class Mla(Op):
         if self.phase == "prefill":  # up-projected keys and values of every head pass through memory instead
             latent = self.kv_len * self.heads * (self.nope_dim + self.v_dim) * act_bytes(self.dtype)
         return self.batch * (query + output + latent)
+
+    def stored_bytes(self) -> Number:
+        return self.bytes_moved() if self.phase == "decode" else 0.0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
 from predictor.errors import InvalidOp
-from predictor.ops.base import Op
+from predictor.ops.base import Op, meaning
 from predictor.ops.dtypes import Array, Number, Text, act_bytes, out_bytes, weight_bytes
 
 
@@ -77,17 +77,20 @@ class Moe(Op):
     """
 
     family: ClassVar[str] = "moe"
+    floor_cycles: ClassVar[float] = 30_000
+    floor_exponent: ClassVar[float] = 0.6  # several kernels
     growing: ClassVar[str] = "tokens"
     at_least_zero: ClassVar[frozenset[str]] = frozenset({"skew"})
-    tokens: Number
-    hidden: Number
-    inter: Number
-    experts: Number
-    topk: Number
-    tp: Number = 1.0
-    ep: Number = 1.0
-    skew: Number = 0.0
-    matrices: Number = 3.0
+    fractional: ClassVar[frozenset[str]] = frozenset({"skew"})
+    tokens: Number = field(metadata=meaning("tokens", "tokens of the whole expert-parallel group"))
+    hidden: Number = field(metadata=meaning("count", "model width"))
+    inter: Number = field(metadata=meaning("count", "feed-forward width before tp"))
+    experts: Number = field(metadata=meaning("count", "experts of the model"))
+    topk: Number = field(metadata=meaning("count", "experts per token"))
+    tp: Number = field(default=1.0, metadata=meaning("count", "GPUs that share each expert"))
+    ep: Number = field(default=1.0, metadata=meaning("count", "GPUs that share the experts"))
+    skew: Number = field(default=0.0, metadata=meaning("exponent", "power law of expert popularity, 0 = balanced"))
+    matrices: Number = field(default=3.0, metadata=meaning("count", "3 gated, 2 plain"))
     dtype: Text = "bf16"
 
     def __post_init__(self) -> None:

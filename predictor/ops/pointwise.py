@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from predictor.errors import InvalidOp
-from predictor.ops.base import Op
+from predictor.ops.base import Op, meaning
 from predictor.ops.dtypes import Number, Text, act_bytes
 
 
@@ -57,10 +57,11 @@ class Pointwise(Op):
     """
 
     family: ClassVar[str] = "pointwise"
+    floor_cycles: ClassVar[float] = 3_000
     growing: ClassVar[str] = "rows"
     kind: Text
-    rows: Number
-    cols: Number
+    rows: Number = field(metadata=meaning("count", "rows (tokens)"))
+    cols: Number = field(metadata=meaning("count", "elements per row"))
     dtype: Text = "bf16"
 
     def __post_init__(self) -> None:

@@ -13,6 +13,8 @@ from predictor.latency.training import TrainingReport
 from predictor.memory.capacity import Room, TrainingRoom, has_room
 from predictor.memory.uncertainty import Need
 from predictor.prediction.single import Resolved, answer, room_of
+from predictor.workloads.engine_tables import SERVES
+from predictor.workloads.engines import get_engine
 from predictor.workloads.requested import served_workload
 
 GPUS = frozenset({"tp", "dp"})  # columns that ask for more of them
@@ -119,8 +121,8 @@ def _serving(resolved: Resolved) -> Iterator[tuple[str, dict[str, Any]]]:
     prompt = (room.max_context_len or 0) - request.output_len
     if SHORTEST <= prompt < request.input_len:
         yield f"{prompt} tokens of prompt", {"input_len": prompt}
-    if request.engine == "torch":
-        yield "vLLM, which takes prompts in chunks", {"engine": "vllm"}
+    if get_engine(request.engine).eager:
+        yield "vLLM, which takes prompts in chunks", {"engine": SERVES}
     if room.min_tp and room.min_tp > request.tp:
         yield f"{room.min_tp} GPUs share each layer", {"tp": room.min_tp}
 

@@ -7,7 +7,7 @@ those that occur several times are predicted once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from predictor.estimators.features import Setting
 from predictor.estimators.operators import predict_op
 from predictor.hardware.gpu import Gpu, resolve_gpu
 from predictor.hardware.roofline import LIMITERS, roofline
-from predictor.measurements.columns import Cells, Rows, unique_rows
+from predictor.measurements.columns import Cells, Rows, halves, sound_parts, unique_rows
 from predictor.measurements.schema import op_type
 from predictor.ops import Op
 from predictor.ops.base import TEXT_FIELDS, names_of
@@ -170,33 +170,38 @@ def _why(kind: type[Op], cells: Cells, row: int) -> str:
 
 def _existing(calls: _Calls, cells: Cells, found: _Found) -> Iterator[_Calls]:
     """The calls whose numbers go together, in a few pieces; the others are refused."""
-    if not calls.rows.size:
-        return
-    try:
-        calls.op(cells)
-    except OF_A_ROW as error:
-        half = len(calls.rows) // 2
-        if not half:
-            found.refuse(calls.rows, str(error))
-            return
-        yield from _existing(calls.take(slice(half)), cells, found)
-        yield from _existing(calls.take(slice(half, None)), cells, found)
-        return
-    yield calls
+
+    def made(places: Rows) -> _Calls:
+        part = calls.take(places)
+        part.op(cells)
+        return part
+
+    def refuse(places: Rows, error: PredictorError) -> None:
+        found.refuse(calls.rows[places], str(error))
+
+    if calls.rows.size:
+        yield from sound_parts(np.arange(len(calls.rows)), made, refuse, OF_A_ROW)
 
 
 def _predict(calls: _Calls, gpu: Gpu, cells: Cells, bundle: Bundle, found: _Found) -> None:
     """Predict calls; those for which that fails are found by parting them, and refused."""
-    try:
-        found.answer(calls.rows, *_predicted(calls, gpu, cells, bundle))
-    except OF_A_ROW as error:
-        if len(calls.rows) == 1:
-            found.refuse(calls.rows, str(error))
-            return
-        alike = cells.groups((*_texts_of(calls.kind), *SETTING), calls.rows)
-        groups = [np.flatnonzero(np.isin(calls.rows, rows)) for _, rows in alike]
-        for group in groups if len(groups) > 1 else np.array_split(np.arange(len(calls.rows)), 2):
-            _predict(calls.take(group), gpu, cells, bundle, found)
+
+    def predicted(places: Rows) -> tuple[Rows, Array, NDArray[Any], str]:
+        part = calls.take(places)
+        return part.rows, *_predicted(part, gpu, cells, bundle)
+
+    def refuse(places: Rows, error: PredictorError) -> None:
+        found.refuse(calls.rows[places], str(error))
+
+    def parted(places: Rows) -> Sequence[Rows]:
+        rows = calls.rows[places]
+        alike = cells.groups((*_texts_of(calls.kind), *SETTING), rows)
+        groups = [places[np.isin(rows, some)] for _, some in alike]
+        return groups if len(groups) > 1 else halves(places)
+
+    everything = np.arange(len(calls.rows))
+    for rows, times, limiter, basis in sound_parts(everything, predicted, refuse, OF_A_ROW, parted=parted):
+        found.answer(rows, times, limiter, basis)
 
 
 def _predicted(calls: _Calls, gpu: Gpu, cells: Cells, bundle: Bundle) -> tuple[Array, NDArray[Any], str]:

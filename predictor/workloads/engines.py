@@ -10,12 +10,9 @@ from typing import Any
 
 from predictor.elementwise import chosen, greater
 from predictor.errors import InvalidRequest
-from predictor.shipped import read_catalogue
-
-# Servers of these GPUs have CPUs of Skylake to Zen 3, those of later ones faster cores (Sapphire Rapids, Zen 4). Fitted
-# once: eager Transformers issues an operator in 100 us beside A100 and in 55 us beside H20.
-SLOW_HOSTS = frozenset({"Pascal", "Volta", "Turing", "Ampere"})
-SLOW_HOST = 1.8
+from predictor.hardware.architectures import generation as facts_of_generation
+from predictor.shipped import facts
+from predictor.workloads.engine_tables import ABOUT, tables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +21,8 @@ class Engine:
 
     graphs: decode steps are one launch, a CUDA graph, of sequences up to graph_len tokens (0: of any). joins: requests
         join a running batch. tables: the engine whose operator tables show what it runs, "": its own.
+    eager: runs the operators of Transformers one by one, and takes prompts whole. versions: which ones, of an engine
+        that has a successor. called: names by which clients of benchmarks call it.
     linear_s: number format → host seconds that each linear layer takes beside its launch.
     batch_wait_steps: a step with room left postpones prompts up to so many times while others decode, until
         batch_wait_share of max_batched_tokens are asked for (batch_wait_timeout_iters of TensorRT-LLM; off).
@@ -41,6 +40,9 @@ class Engine:
     launch_s: float
     request_s: float
     source: str = ""
+    versions: str = ""
+    called: tuple[str, ...] = ()
+    eager: bool = False
     graphs: bool = True
     graph_len: int = 0
     tables: str = ""
@@ -87,15 +89,19 @@ class Engine:
 
 def host_share(generation: str) -> float:
     """Host times beside GPUs of a generation over those beside Hopper."""
-    return SLOW_HOST if generation in SLOW_HOSTS else 1.0
+    return facts_of_generation(generation).host_share
 
 
 @lru_cache(maxsize=1)
 def engines() -> Mapping[str, Engine]:
     """The known engines by name."""
-    return MappingProxyType(
-        {name: Engine(name=name, **entry) for name, entry in read_catalogue("engines.toml").items()}
-    )
+    serving = {name: table for name, table in tables().items() if set(table) - ABOUT}
+    return MappingProxyType({name: _engine(name, table) for name, table in serving.items()})
+
+
+def _engine(name: str, table: Mapping[str, Any]) -> Engine:
+    own = {key: value for key, value in table.items() if key != "operators"}
+    return facts(Engine, {"name": name, **own}, f"[{name}] of engines.toml")
 
 
 def get_engine(name: str) -> Engine:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from predictor.errors import PredictorError, UnknownModel
 from predictor.shipped import read_catalogue
+from predictor.values import nearest_names
 from predictor.workloads.architectures.convnet import ConvNet, convnet_from_entry
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.encoder import Encoder, VisionEncoder
@@ -219,12 +220,10 @@ def _path(name: str) -> Path:
 
 
 def _did_you_mean(name: str) -> str:
-    from difflib import get_close_matches
-
     shown = name[:80].encode("unicode_escape").decode()
     known = {name: _short(hub_id) for number in range(len(FILES)) for name, hub_id in _part(number).names.items()}
     wanted = normalise(name[:80])
-    close = get_close_matches(wanted, known, n=3) or get_close_matches(wanted.rpartition("/")[2], known, n=3)
-    meant = list(dict.fromkeys(known[name] for name in close))
+    close = nearest_names(wanted, known, most=3) or nearest_names(wanted.rpartition("/")[2], known, most=3)
+    meant = list(dict.fromkeys(known[near] for near in close))
     cure = f"did you mean {' or '.join(meant)}?" if meant else f"the catalogue has {len(models())} models."
     return f'unknown model "{shown}"; {cure} The path of a config.json works too.'

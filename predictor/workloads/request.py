@@ -13,7 +13,8 @@ from functools import cache
 from typing import Any
 
 from predictor.errors import InvalidRequest
-from predictor.values import show, whole_number
+from predictor.values import did_you_mean, show, whole_number
+from predictor.workloads.engine_tables import SERVES, TRAINS, listed_names
 
 PHASES = ("serve", "train")
 SCHEDULINGS = ("static", "continuous")
@@ -58,7 +59,7 @@ class Request:
         metadata={"help": "GPU name, MIG slice (H100:3g.40gb) or a .toml file.", "choices": (), "least": 1}
     )
     n_gpus: int = _column(0, "GPUs in all; by default tp * attention_dp * pp * dp. Alone it sets tp.", least=0)
-    engine: str = _column("", "vllm, vllm-v0 (before 0.8), sglang, trtllm or torch; vllm to serve and torch to train.")
+    engine: str = _column("", f"{listed_names()}; {SERVES} to serve and {TRAINS} to train.")
     phase: str = _column("serve", "serve or train.", PHASES)
     scheduling: str = _column("", "static: all start together. continuous: as requests come.", SCHEDULINGS)
     batch: int = _column(1, "Sequences that run together, over all replicas.")
@@ -110,7 +111,7 @@ class Request:
             if (share := getattr(self, name)) > 1:
                 raise InvalidRequest(f"{name} is {share:g}; it must lie between 0 and 1.")
         if not self.engine:
-            object.__setattr__(self, "engine", "torch" if self.phase == "train" else "vllm")
+            object.__setattr__(self, "engine", TRAINS if self.phase == "train" else SERVES)
         if not self.scheduling:
             object.__setattr__(self, "scheduling", "continuous" if self.request_rate else "static")
         self._check_static()
@@ -165,12 +166,7 @@ def check_names(names: Mapping[str, Any]) -> None:
     known = [column.name for column in columns()]
     for name in names:
         if name not in known:
-            from difflib import get_close_matches
-
-            close = get_close_matches(name, known, n=1)
-            raise InvalidRequest(
-                f"there is no setting {name}; {f'did you mean {close[0]}?' if close else 'see Request.'}"
-            )
+            raise InvalidRequest(f"there is no setting {name}; {did_you_mean(name, known, 'see Request.')}")
 
 
 def check_cell(name: str, value: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
 from predictor.workloads.models import Model
 from predictor.workloads.passes.calls import Layout
@@ -16,12 +17,10 @@ from predictor.workloads.workload import Workload
 def as_run_on(workload: Workload, gpu: Gpu) -> Workload:
     """The workload in the formats that engines choose on a GPU.
 
-    Blackwell multiplies MXFP4 experts with MXFP8 activations, for which it has an instruction (TensorRT-LLM's default
-    for gpt-oss; vLLM's in InferenceX's benchmarks); older parts widen them to 16 bits.
+    Blackwell multiplies MXFP4 experts with MXFP8 activations, older parts widen them to 16 bits.
     """
-    if workload.expert_dtype != "mxfp4_wo" or gpu.generation != "Blackwell":
-        return workload
-    return replace(workload, expert_dtype="mxfp4_mxfp8")
+    run_on = generation(gpu.generation).as_run_on.get(workload.expert_dtype, "")
+    return replace(workload, expert_dtype=run_on) if run_on else workload
 
 
 def served_workload(request: Request, model: Model, gpu: Gpu) -> tuple[Workload, str]:

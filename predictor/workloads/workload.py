@@ -15,11 +15,13 @@ from predictor.ops import DTYPES, Collective
 from predictor.ops.dtypes import out_bytes
 from predictor.values import LARGEST, show, whole_number
 from predictor.workloads.architectures.single_pass import SinglePass
+from predictor.workloads.engine_tables import SERVES, engine_names
+from predictor.workloads.engines import get_engine
 from predictor.workloads.models import Model
 from predictor.workloads.passes.calls import WIDE_DTYPES, Layout, OpCall, Phase, Step
 from predictor.workloads.passes.eager import transformers_ops
 
-ENGINES = ("vllm", "vllm-v0", "sglang", "trtllm", "torch")
+ENGINES = engine_names()
 KV_DTYPES = ("fp32", "fp16", "bf16", "fp8", "int8", "nvfp4")
 
 
@@ -46,7 +48,7 @@ class Workload:
         arithmetic stay in bf16 (fp16, tf32 or fp32 where dtype is that). "" takes what the weights were published in.
     kv_dtype: of the KV cache; "" keeps the activations' format.
     tp, pp, dp, ep, attention_dp: as in Layout. engine: what runs it; serving engines get the same fused ops, and
-        the estimators tell them apart; "torch" gets those of Transformers.
+        the estimators tell them apart; eager ones ("torch") get those of Transformers.
     stored_bytes: of the weights' files, all together; 0: counted from the shapes. kv_block: tokens of a block of the
         cache; 0: the engine's.
     """
@@ -62,7 +64,7 @@ class Workload:
     dp: int = 1
     ep: int = 1
     attention_dp: int = 1
-    engine: str = "vllm"
+    engine: str = SERVES
     expert_dtype: str = ""
     stored_bytes: float = 0.0
     kv_block: int = 0
@@ -121,7 +123,12 @@ class Workload:
     @property
     def in_columns(self) -> bool:
         """Whether it may become part of a column."""
-        return self.engine != "torch" and getattr(self.model, "in_columns", False)
+        return not self.eager and getattr(self.model, "in_columns", False)
+
+    @property
+    def eager(self) -> bool:
+        """Whether the engine runs the operators of Transformers one by one."""
+        return get_engine(self.engine).eager
 
     @property
     def generates(self) -> bool:
@@ -187,7 +194,7 @@ class Workload:
 
     def _ops(self, step: Step) -> tuple[OpCall, ...]:
         calls = self.model.forward_ops(step)
-        if self.engine == "torch":
+        if self.eager:
             calls = transformers_ops(calls)
         if self.pp == 1:
             return calls

@@ -32,12 +32,7 @@ TERMS: Mapping[str, Callable[[Any, Gpu, Setting], Terms]] = {
 }
 
 
-# How launch floors go with the clock: floor ~ clock^-x. Attention launches several kernels, whose cost is partly
-# that of the host and driver; collectives wait for links.
-FLOOR_EXPONENT: Mapping[str, float] = {"attention": 0.8, "mla": 0.6, "moe": 0.6, "collective": 0.0}
 REFERENCE_CLOCK_HZ = 1.9e9
-
-
 PER_CALL = ("values", "tokens", "work_s", "tick_s", "group")
 
 
@@ -69,8 +64,7 @@ def features(op: Op, gpu: Gpu, setting: Setting) -> Features:
     logs = [np.log(np.maximum(seconds, 1e-12)) for seconds in terms.times.values()]
     names = (*terms.times, *terms.fixed)
     values = np.stack([*logs, *terms.fixed.values()], axis=1).astype(np.float32)
-    exponent = FLOOR_EXPONENT.get(op.family, 1.0)
-    device = (REFERENCE_CLOCK_HZ / gpu.boost_clock_hz) ** exponent / REFERENCE_CLOCK_HZ
+    device = (REFERENCE_CLOCK_HZ / gpu.boost_clock_hz) ** op.floor_exponent / REFERENCE_CLOCK_HZ
     host = np.char.startswith(terms.group.astype(str), "host")
     tick = np.where(host, 1.0 / REFERENCE_CLOCK_HZ, device)
     counts = {**op.token_counts(), "kv_len": getattr(op, "kv_len", 1.0)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,17 +15,19 @@ from predictor.estimators.features.terms import (
     exp_per_sm_cycle,
     group_names,
     kernel_family,
+    of_engines,
     one_hot,
     repeated_memory_time,
     soft_max,
 )
+from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.roofline import peak_flop_per_s
 from predictor.ops import Attention
 from predictor.ops.base import column, text_column
 from predictor.ops.dtypes import Array, act_bytes, weight_bytes
+from predictor.workloads.engine_tables import measured_engines
 
-ENGINES = ("vllm", "sglang", "trtllm")
 KERNELS = ("fa2", "fa3", "fa4", "flashinfer", "triton", "native")
 # The same kernel has many names; first match wins.
 KERNEL_OF = (
@@ -42,18 +43,10 @@ KERNEL_OF = (
     ("flash", "fa2"),
     ("torch_flow", "native"),
 )
-# What an engine picks by itself, by generation (vLLM 0.24, SGLang 0.5.14, TensorRT-LLM 1.3 as measured).
-DEFAULT_KERNEL: Mapping[str, Mapping[str, str]] = {
-    "vllm": {"Hopper": "fa3", "Blackwell": "native", "": "fa2"},
-    "sglang": {"Hopper": "fa3", "Blackwell": "native", "": "flashinfer"},
-    "trtllm": {"": "native"},
-}
 # Tensor FLOP per SM and cycle that 16-bit mma.sync reaches where newer instructions would give more.
 MMA_SYNC_CAP = {"fa2": 4096.0, "flashinfer": 4096.0, "triton": 1024.0}
-# Kernels that widen an fp8 cache and calculate in the dtype of the query; "native" ones do so on Ada.
+# Kernels that widen an fp8 cache and calculate in the dtype of the query; on some generations "native" ones do too.
 WIDENING = ("fa2", "flashinfer", "triton")
-# Head dims for which TensorRT-LLM has fp8 prefill kernels on Ada; the others are slower there than in 16 bits.
-ADA_FP8_HEAD_DIMS = (128, 192)
 # Share of the exponentials that the tensor products do not hide (Shah et al., FlashAttention-3, arXiv:2407.08608, 3.1).
 EXPOSED = 0.5
 # Prefill kernels that put the queries of all heads of a KV head into one thread block.
@@ -72,10 +65,11 @@ WIDEST_GROUP = 32
 def _kernel_rate(op: Attention, gpu: Gpu, kernels: np.ndarray[Any, Any]) -> Array:
     """FLOP/s the kernel family could reach: in its own arithmetic, and capped on old tensor instructions."""
     cap = np.array([MMA_SYNC_CAP.get(kernel, np.inf) for kernel in kernels.tolist()])
-    widens = np.isin(kernels, WIDENING) | ((kernels == "native") & (gpu.generation == "Ada"))
+    here = generation(gpu.generation)
+    widens = np.isin(kernels, WIDENING) | ((kernels == "native") & here.widens_fp8_cache)
     rate = np.where(widens, _query_rate(op, gpu), peak_flop_per_s(op, gpu))
-    if gpu.generation == "Ada":
-        lacks = (kernels == "native") & ~np.isin(column(op.head_dim, len(op)), ADA_FP8_HEAD_DIMS)
+    if here.fp8_head_dims:
+        lacks = (kernels == "native") & ~np.isin(column(op.head_dim, len(op)), here.fp8_head_dims)
         rate = np.where(lacks, np.minimum(rate, peak_flop_per_s(replace(op, dtype="bf16", kv_dtype="bf16"), gpu)), rate)
     return np.minimum(rate, cap * gpu.sms * gpu.clock_hz)
 
@@ -101,7 +95,7 @@ def _fixed(op: Attention, setting: Setting, kernels: np.ndarray[Any, Any]) -> di
         "causal": column(op.causal, calls),
         "act_bytes": column(act_bytes(op.dtype), calls),
         "kv_bytes": column(weight_bytes(op.kv_dtype), calls),
-        **one_hot("engine", setting.engine, ENGINES, calls),
+        **one_hot("engine", setting.engine, measured_engines(op.family), calls),
         **one_hot("kernel", kernels, KERNELS, calls),
     }
 
@@ -112,12 +106,12 @@ def prefill_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
     batch, q_len, kv_len, heads, dim = (
         column(x, calls) for x in (op.batch, op.q_len, op.kv_len, op.heads, op.head_dim)
     )
-    kernels = kernel_family(setting, gpu, KERNEL_OF, DEFAULT_KERNEL, calls)
+    kernels = kernel_family(setting, gpu, KERNEL_OF, op.family, calls)
     rate = _kernel_rate(op, gpu, kernels)
-    sglang = text_column(setting.engine, calls) == "sglang"
     # SGLang's Triton kernel masks a sliding window but walks over every key: a window of 128 in more than 8k keys saves
     # it 0.1 to 0.2 of the time, and its siblings 0.7 to 0.9.
-    window = np.where(sglang & (kernels == "triton"), 0, column(op.window, calls))
+    walks = of_engines(setting.engine, calls, lambda own: own.walks_windows)
+    window = np.where(walks & (kernels == "triton"), 0, column(op.window, calls))
     pairs = column(replace(op, window=window.astype(np.int64)).pairs(), calls)
     tiles = np.ceil(q_len / 128)
     reach = np.minimum(kv_len, np.where(window > 0, window + 128.0, np.inf))
@@ -131,7 +125,8 @@ def prefill_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
     moved = column(op.bytes_moved(), calls)
     memory = repeated_memory_time(moved, gpu)
     feed = moved / (8.0 * gpu.sms * gpu.boost_clock_hz)
-    packed = np.isin(kernels, PACKING) | ((kernels == "fa2") & sglang)
+    packs = of_engines(setting.engine, calls, lambda own: own.packs_heads)
+    packed = np.isin(kernels, PACKING) | ((kernels == "fa2") & packs)
     kv_heads = column(op.kv_heads, calls)
     blocks = batch * np.where(packed, kv_heads * np.ceil(q_len * heads / kv_heads / 128), heads * tiles)
     waves, setup = _block_times(blocks, PREFILL_BLOCK_CYCLES * (0.6 + 0.4 * dim / 128), gpu)
@@ -156,14 +151,14 @@ def decode_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
     """Cache traffic with L2, element conversion, padded tensor time, thread blocks and the longest serial loop."""
     calls = len(op)
     batch, heads, kv_heads, dim = (column(x, calls) for x in (op.batch, op.heads, op.kv_heads, op.head_dim))
-    kernels = kernel_family(setting, gpu, KERNEL_OF, DEFAULT_KERNEL, calls)
+    kernels = kernel_family(setting, gpu, KERNEL_OF, op.family, calls)
     keys = column(op.keys_read(), calls)
     moved = column(op.bytes_moved(), calls)
     memory = repeated_memory_time(moved, gpu)
-    trtllm = (kernels == "native") & (text_column(setting.engine, calls) == "trtllm")
+    grouped = (kernels == "native") & of_engines(setting.engine, calls, lambda own: own.groups_decode)
     group_size = heads / kv_heads
     # TensorRT-LLM lets every query head read the cache by itself where no grouped kernel fits.
-    head_wise = trtllm & ((group_size == 1) | (group_size > WIDEST_GROUP))
+    head_wise = grouped & ((group_size == 1) | (group_size > WIDEST_GROUP))
     readers = np.where(head_wise, heads, kv_heads)
     elements = 2.0 * batch * readers * dim * keys
     feed = elements / (32.0 * gpu.sms * gpu.boost_clock_hz)
@@ -173,9 +168,10 @@ def decode_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
     mma = 4.0 * batch * kv_heads * rows * dim * keys / _query_rate(op, gpu)
     lone = cycles(2.0 * 2.0 * dim * np.minimum(keys, 256) / 32, gpu)  # one block alone cannot pull full bandwidth
     serial = cycles(np.minimum(keys, np.maximum(256, keys * batch * readers / gpu.sms)) / 128 * 300, gpu)
-    unsplit = trtllm & (gpu.generation == "Ada") & (text_column(op.kv_dtype, calls) == "fp8")
+    whole = not generation(gpu.generation).splits_fp8_cache
+    unsplit = grouped & whole & (text_column(op.kv_dtype, calls) == "fp8")
     serial = np.where(unsplit, cycles(keys * 2 * dim * LEGACY_CYCLES_PER_ELEMENT, gpu), serial)
-    block = np.where(trtllm, GROUPED_BLOCK_CYCLES, DECODE_BLOCK_CYCLES)
+    block = np.where(grouped, GROUPED_BLOCK_CYCLES, DECODE_BLOCK_CYCLES)
     block = np.where(head_wise, HEAD_WISE_BLOCK_CYCLES, block) * (0.5 + 0.5 * dim / 128)
     blocks, setup = _block_times(batch * readers, block, gpu)
     times = {

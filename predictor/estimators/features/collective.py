@@ -10,8 +10,7 @@ from predictor.hardware.roofline import link_bytes_per_s
 from predictor.ops import Collective
 from predictor.ops.base import column, text_column
 from predictor.ops.collective import LEAST_TRAFFIC
-
-ENGINES = ("vllm", "sglang", "trtllm", "nccl")
+from predictor.workloads.engine_tables import measured_engines
 
 
 def collective_terms(op: Collective, gpu: Gpu, setting: Setting) -> Terms:
@@ -32,7 +31,7 @@ def collective_terms(op: Collective, gpu: Gpu, setting: Setting) -> Terms:
     fixed = {
         "n_gpus": gpus,
         "eager": np.char.endswith(kernels, "eager").astype(np.float64),
-        **one_hot("engine", setting.engine, ENGINES, calls),
+        **one_hot("engine", setting.engine, measured_engines(op.family), calls),
         **one_hot("kind", op.kind, tuple(LEAST_TRAFFIC), calls),
     }
     eager = np.where(fixed["eager"] > 0, "eager", "graph").astype(object)

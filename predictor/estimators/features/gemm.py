@@ -13,18 +13,20 @@ from predictor.estimators.features.terms import (
     cycles,
     group_names,
     memory_time,
+    of_engines,
     one_hot,
     power_time,
     soft_max,
     tiled_time,
 )
+from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.roofline import peak_flop_per_s
 from predictor.ops import Gemm
 from predictor.ops.base import column, text_column
 from predictor.ops.dtypes import Array, act_bytes, weight_bytes
+from predictor.workloads.engine_tables import measured_engines
 
-ENGINES = ("vllm", "sglang", "trtllm", "torch", "aiter")
 TILES = (
     (256, 128),
     (128, 256),
@@ -75,7 +77,7 @@ def gemm_terms(op: Gemm, gpu: Gpu, setting: Setting) -> Terms:
         "act_bytes": column(act_bytes(op.dtype), calls),
         "weight_bytes": column(weight_bytes(op.dtype), calls),
         "host": one_hot("timing", setting.timing, ("host",), calls)["timing_host"],
-        **one_hot("engine", path, ENGINES, calls),
+        **one_hot("engine", path, measured_engines(op.family), calls),
         **one_hot("dtype", op.dtype, ("fp8", "fp8_block", "nvfp4", "int8", "fp32"), calls),
     }
     group = group_names(calls, setting.timing, op.dtype, path)
@@ -88,8 +90,10 @@ def _path(op: Gemm, gpu: Gpu, setting: Setting) -> np.ndarray[Any, Any]:
     DeepGEMM on Blackwell wants its scales packed as powers of two, which SGLang does in every call.
     """
     engine = text_column(setting.engine, len(op))
-    packs = (engine == "sglang") & (text_column(op.dtype, len(op)) == "fp8_block")
-    return np.where(packs & (gpu.generation == "Blackwell"), "sglang_packing", engine)
+    if not generation(gpu.generation).packed_scales:
+        return engine
+    packs = of_engines(setting.engine, len(op), lambda kernels: kernels.packs_scales)
+    return np.where(packs & (text_column(op.dtype, len(op)) == "fp8_block"), engine + "_packing", engine)
 
 
 def _split_time(product: Product, rate: Array, gpu: Gpu, splits: int) -> Array:

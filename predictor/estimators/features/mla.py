@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +15,12 @@ from predictor.estimators.features.terms import (
     exp_per_sm_cycle,
     group_names,
     kernel_family,
+    of_engines,
     one_hot,
     repeated_memory_time,
     soft_max,
 )
+from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.roofline import peak_flop_per_s
 from predictor.ops import Mla
@@ -45,21 +46,6 @@ KERNEL_OF = {
         ("trtllm_mla", "native"),
     ),
 }
-# What an engine picks by itself, by generation; "" for all others.
-DEFAULT_KERNEL: Mapping[str, Mapping[str, Mapping[str, str]]] = {
-    "prefill": {
-        "vllm": {"Hopper": "native", "Blackwell": "native", "": "triton"},
-        "sglang": {"Hopper": "absorbed", "Blackwell": "native", "": "absorbed_triton"},
-        "trtllm": {"": "native"},
-    },
-    "decode": {
-        "vllm": {"Hopper": "native", "Blackwell": "native", "": "triton"},
-        "sglang": {"Hopper": "native", "Blackwell": "native", "": "triton"},
-        "trtllm": {"Hopper": "native", "Blackwell": "native", "": "legacy"},
-    },
-}
-
-
 # Times the tensor time of a Hopper or Blackwell kernel: rows of 576 do not fit the registers and shared memory of older
 # instructions. Decode on A100 and L40S and Triton's absorbed prefill reach a fifth of the peak, the others 0.55.
 SPILLING = ("legacy", "absorbed_triton")
@@ -69,17 +55,17 @@ TRITON_CYCLES_PER_HEAD = 4_000.0  # per 128 of the latent: sums of its parts, fp
 
 def _kernels(op: Mla, gpu: Gpu, setting: Setting) -> np.ndarray[Any, Any]:
     calls = len(op)
-    kernels = kernel_family(setting, gpu, KERNEL_OF[op.phase], DEFAULT_KERNEL[op.phase], calls)
-    if op.phase == "prefill" or gpu.generation != "Hopper":
+    kernels = kernel_family(setting, gpu, KERNEL_OF[op.phase], op.estimator, calls)
+    if op.phase == "prefill":
         return kernels
-    # SGLang's FA3 widens the whole fp8 cache in every step on Hopper.
-    widens = (text_column(setting.engine, calls) == "sglang") & (text_column(op.kv_dtype, calls) == "fp8")
-    return np.where(widens & (kernels == "native"), "widened", kernels)
+    here = generation(gpu.generation).kernels_as or gpu.generation
+    widens = of_engines(setting.engine, calls, lambda own: here in own.widens_latent)
+    return np.where(widens & (text_column(op.kv_dtype, calls) == "fp8") & (kernels == "native"), "widened", kernels)
 
 
 def _rate(op: Mla, gpu: Gpu) -> Array:
-    """FLOP/s of the arithmetic: only Blackwell's decode calculates in fp8 where the cache is fp8."""
-    in_fp8 = op.phase == "decode" and gpu.generation == "Blackwell"
+    """FLOP/s of the arithmetic: few generations calculate in fp8 where the cache is fp8, and in decode only."""
+    in_fp8 = op.phase == "decode" and generation(gpu.generation).fp8_latent
     return peak_flop_per_s(op if in_fp8 else replace(op, kv_dtype=op.dtype), gpu)
 
 

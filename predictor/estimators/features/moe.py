@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from predictor.estimators.features.terms import (
     group_names,
     kernel_family,
     memory_time,
+    of_engines,
     one_hot,
     scaling_time,
     soft_max,
@@ -25,8 +25,8 @@ from predictor.hardware.roofline import peak_flop_per_s
 from predictor.ops import Moe
 from predictor.ops.base import column, text_column
 from predictor.ops.dtypes import Array, act_bytes, weight_bytes
+from predictor.workloads.engine_tables import measured_engines
 
-ENGINES = ("vllm", "sglang", "trtllm", "aiter")
 KERNELS = ("marlin", "deepgemm", "native", "untuned", "triton", "ogs")
 # The same kernel has many names; first match wins, and what matches none is Triton's fused_moe.
 KERNEL_OF = (
@@ -43,13 +43,6 @@ KERNEL_OF = (
     ("oaitriton", "ogs"),
     ("", "triton"),
 )
-# What an engine picks by itself on each generation; "" for all others.
-DEFAULT_KERNEL: Mapping[str, Mapping[str, str]] = {
-    "vllm": {"Blackwell": "native", "": "triton"},
-    "sglang": {"Blackwell": "native", "": "triton"},
-    "trtllm": {"": "native"},
-    "aiter": {"": "native"},
-}
 # Tensor FLOP of an SM per cycle with the instructions of Ampere, all that Marlin uses: its large calls reach 840 to 980
 # on A100, H100 and B200 alike.
 AMPERE_FLOP_PER_SM_CYCLE = 2048.0
@@ -62,7 +55,7 @@ TILES = ((16, 128), (32, 128), (64, 128), (128, 128), (128, 256))
 def _stored_bytes(op: Moe, setting: Setting, kernels: np.ndarray[Any, Any]) -> Array:
     """Bytes per weight that a call reads; SGLang's Triton kernel has MXFP4 widened to 16 bits when it loads a model."""
     calls = len(op)
-    widened = (kernels == "triton") & (text_column(setting.engine, calls) == "sglang")
+    widened = (kernels == "triton") & of_engines(setting.engine, calls, lambda own: own.widens_mxfp4)
     widened &= text_column(op.dtype, calls) == "mxfp4_wo"
     return np.where(widened, 2.0, column(weight_bytes(op.dtype), calls))
 
@@ -73,7 +66,7 @@ def moe_terms(op: Moe, gpu: Gpu, setting: Setting) -> Terms:
     tokens, hidden, experts, topk, ep = (column(x, calls) for x in (op.tokens, op.hidden, op.experts, op.topk, op.ep))
     inter = column(op.inter, calls) / column(op.tp, calls)
     matrices = column(op.matrices, calls)
-    kernels = kernel_family(setting, gpu, KERNEL_OF, DEFAULT_KERNEL, calls)
+    kernels = kernel_family(setting, gpu, KERNEL_OF, op.estimator, calls)
     cap = np.where(kernels == "marlin", AMPERE_FLOP_PER_SM_CYCLE * gpu.sms * gpu.boost_clock_hz, np.inf)
     rate = np.minimum(peak_flop_per_s(op, gpu), cap)
     routed = column(op.busiest_tokens(), calls)
@@ -114,7 +107,7 @@ def moe_terms(op: Moe, gpu: Gpu, setting: Setting) -> Terms:
         "act_bytes": element,
         "weight_bytes": stored,
         **one_hot("kernel", kernels, KERNELS, calls),
-        **one_hot("engine", setting.engine, ENGINES, calls),
+        **one_hot("engine", setting.engine, measured_engines(op.family), calls),
         **one_hot("dtype", op.dtype, ("fp8_block", "int4_wo", "mxfp4_wo", "nvfp4"), calls),
     }
     work = soft_max([1.3 * times["tiled_s"], 1.2 * memory])

@@ -19,21 +19,19 @@ from predictor.ops import Pointwise
 from predictor.ops.base import column, text_column
 from predictor.ops.dtypes import act_bytes
 from predictor.ops.pointwise import KINDS
+from predictor.workloads.engine_tables import measured_engines, operators_of
 
-ENGINES = ("vllm", "sglang", "trtllm", "torch")
-# Bytes per SM and cycle that the kernel of an engine ("" = all others) and kind takes where memory is no limit:
+# Bytes per SM and cycle that the kernel of a kind takes where memory is no limit, unless engines.toml has another rate:
 # reductions, gathers and conversions are bound by instructions. Within a quarter the same on A100, H100 and B200
-# (large calls, median). SGLang 0.5.14 quantises by group with a kernel of its own.
+# (large calls, median).
 BYTES_PER_SM_CYCLE = {
-    ("sglang", "quantise_fp8"): 1.5,
-    ("torch", "embedding"): 2.2,
-    ("", "rms_norm"): 4.4,
-    ("", "compute_scale"): 5.0,
-    ("", "rope"): 5.8,
-    ("", "layer_norm"): 6.0,
-    ("", "silu_mul"): 7.0,
-    ("", "softmax"): 8.0,
-    ("", "gelu"): 10.0,
+    "rms_norm": 4.4,
+    "compute_scale": 5.0,
+    "rope": 5.8,
+    "layer_norm": 6.0,
+    "silu_mul": 7.0,
+    "softmax": 8.0,
+    "gelu": 10.0,
 }
 OTHER_BYTES_PER_SM_CYCLE = 16.0
 
@@ -58,7 +56,7 @@ def pointwise_terms(op: Pointwise, gpu: Gpu, setting: Setting) -> Terms:
         "cols": cols,
         "act_bytes": column(act_bytes(op.dtype), calls),
         "host": one_hot("timing", setting.timing, ("host",), calls)["timing_host"],
-        **one_hot("engine", setting.engine, ENGINES, calls),
+        **one_hot("engine", setting.engine, measured_engines(op.family), calls),
         **one_hot("kind", op.kind, tuple(KINDS), calls),
     }
     group = group_names(calls, setting.timing, setting.engine, op.kind)
@@ -67,5 +65,5 @@ def pointwise_terms(op: Pointwise, gpu: Gpu, setting: Setting) -> Terms:
 
 
 def _issue_rate(engine: str, kind: str) -> float:
-    everyone = BYTES_PER_SM_CYCLE.get(("", kind), OTHER_BYTES_PER_SM_CYCLE)
-    return BYTES_PER_SM_CYCLE.get((engine, kind), everyone)
+    everyone = BYTES_PER_SM_CYCLE.get(kind, OTHER_BYTES_PER_SM_CYCLE)
+    return operators_of(engine).bytes_per_sm_cycle.get(kind, everyone)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from predictor.hardware.architectures import capability
 from predictor.hardware.gpu import Gpu
 from predictor.ops.base import text_column
 from predictor.ops.dtypes import Array, Text, per_dtype
+from predictor.workloads.engine_tables import SERVES, Operators, operators_of, picked_kernel
 
 # Bytes one SM takes from L2 per cycle in practice; 24 on A100 to B200, half of what the port could do.
 CACHE_RATE = 24.0
@@ -19,10 +22,10 @@ DEFAULT_TDP_W = 100.0
 
 
 class Setting(NamedTuple):
-    """Who runs an op: engine (vllm, sglang, trtllm, torch …), kernel name ("" = the engine's choice) and
+    """Who runs an op: engine (see catalog/engines.toml), kernel name ("" = the engine's choice) and
     timing (device or host), each one name or (n_calls,) names."""
 
-    engine: Text = "vllm"
+    engine: Text = SERVES
     kernel: Text = ""
     timing: Text = "device"
 
@@ -57,26 +60,34 @@ def kernel_family(
     setting: Setting,
     gpu: Gpu,
     names: tuple[tuple[str, str], ...],
-    choices: Mapping[str, Mapping[str, str]],
+    estimator: str,
     calls: int,
 ) -> np.ndarray[Any, Any]:
     """Canonical kernel of each call, (n_calls,): read off its name, else what the engine picks on this GPU.
 
-    names: (part of a name, family), first match wins. choices: engine → generation → family; "" for all others.
+    names: (part of a name, family), first match wins. estimator: under which engines.toml has what engines pick.
     """
 
     def family(kernel: str, engine: str) -> str:
         for part, found in names:
             if kernel and part in kernel.lower():
                 return found
-        picks = choices.get(engine, choices["vllm"])
-        return picks.get(gpu.generation, picks[""])
+        return picked_kernel(estimator, engine, gpu.generation)
 
     pairs = list(
         zip(text_column(setting.kernel, calls).tolist(), text_column(setting.engine, calls).tolist(), strict=True)
     )
     table = {pair: family(*pair) for pair in set(pairs)}
     return np.array([table[pair] for pair in pairs], dtype=object)
+
+
+def of_engines(engine: Text, calls: int, fact: Callable[[Operators], bool]) -> NDArray[np.bool_]:
+    """Whether a fact of its kernels holds of the engine of each call, (n_calls,)."""
+    if isinstance(engine, str):
+        return np.full(calls, fact(operators_of(engine)))
+    names = text_column(engine, calls).tolist()
+    table = {name: fact(operators_of(name)) for name in set(names)}
+    return np.array([table[name] for name in names], dtype=bool)
 
 
 def one_hot(prefix: str, values: Text, names: tuple[str, ...], calls: int) -> dict[str, Array]:
@@ -126,14 +137,9 @@ def cycles(count: Array | float, gpu: Gpu) -> Array:
     return np.asarray(count, dtype=np.float64) / gpu.boost_clock_hz
 
 
-# Special-function unit, compute capability 5.0 to 12.0 (CUDA programming guide); Blackwell Ultra has twice as many
-# (NVIDIA, Inside NVIDIA Blackwell Ultra, 2025).
-EXP_PER_SM_CYCLE = {"10.3": 32.0, "": 16.0}
-
-
 def exp_per_sm_cycle(gpu: Gpu) -> float:
     """Exponentials that an SM does in a cycle."""
-    return EXP_PER_SM_CYCLE.get(gpu.compute_capability, EXP_PER_SM_CYCLE[""])
+    return capability(gpu.compute_capability).exp_per_sm_cycle
 
 
 def soft_max(times: list[Array], power: float = 3.0) -> Array:

@@ -233,18 +233,13 @@ class _Run:
             steps = 1
         gpu_s = self.steps.decode_s(decoding, (self.kv + grown * 0.5 * (steps - 1)) / decoding, self.wide)
         if self.arriving and steps > 1:
-            ahead = math.ceil((self.arriving[0][0] - self.now) / self.step_s(gpu_s, decoding))
+            ahead = math.ceil((self.arriving[0][0] - self.now) / self.engine.step_s_of(gpu_s, decoding))
             steps = max(1, min(steps, ahead + self.engine.overlapped))
         self.advance(gpu_s, decoding, steps, decoding)
 
-    def step_s(self, gpu_s: float, sequences: int) -> float:
-        """Seconds of a step: the host prepares the next one meanwhile, or before it."""
-        host_s = self.engine.step_s + self.engine.sequence_s * sequences
-        return max(gpu_s, host_s) if self.engine.overlapped else gpu_s + host_s
-
     def advance(self, gpu_s: float, sequences: int, steps: int, decoding: int) -> None:
         """`steps` equal steps pass, in which `decoding` requests gain tokens."""
-        step_s = self.step_s(gpu_s, sequences)
+        step_s = self.engine.step_s_of(gpu_s, sequences)
         self.now += steps * step_s
         self.seen_s = self.now - step_s * self.engine.overlapped
         if decoding:

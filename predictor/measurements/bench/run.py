@@ -33,6 +33,7 @@ from predictor.measurements.bench.device import (
 )
 from predictor.measurements.bench.operators import FAMILIES, Shape, shapes
 from predictor.measurements.schema import NUMBER_COLUMNS, conform, op_type, read_shapes, write_rows
+from predictor.ops.base import names_of
 
 TORCH_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "fp8": "bfloat16"}  # fp8 is cast from it
 SLOWEST_SHARE = 0.01  # of the budget that one random shape is expected to take
@@ -161,7 +162,7 @@ def _plan(
         drawn: list[tuple[float, dict[str, Any]]] = []
         for _ in range(DRAWS):
             row = {**next(endless[family]), "dtype": dtype}
-            row |= {"kv_dtype": dtype} if family in ("attention", "mla") else {}
+            row |= {"kv_dtype": dtype} if "kv_dtype" in names_of(op_type(family)) else {}
             if FAMILIES[family].able(row) and _fits(row, gpu):
                 drawn.append((_bound_s(row, gpu) * pace[family].factor() * (WARM_UP + FEWEST_CALLS), row))
                 if drawn[-1][0] < SLOWEST_SHARE * budget_s:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from predictor.measurements.ingest.given import UNITS, Given
+from predictor.workloads.engines import engines
 
 HELD_RATE = 0.9  # of a request rate that a server keeps up with; below it the limit on concurrency set the load
 
@@ -64,10 +65,7 @@ def engine_name(backend: Any) -> str:
     ('sglang', 'trtllm', '')
     """
     name = str(backend or "").casefold().replace("-", "").replace("_", "")
-    for start, engine in (("vllm", "vllm"), ("sglang", "sglang"), ("tensorrtllm", "trtllm"), ("trt", "trtllm")):
-        if name.startswith(start):
-            return engine
-    return ""
+    return next((engine.name for engine in engines().values() if name.startswith(engine.called)), "")
 
 
 def found_in(config: Any, name: str) -> Iterator[Any]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from predictor.errors import InvalidTable
+from predictor.files import read_toml
 from predictor.measurements import runs, schema
 from predictor.units import GB, GIB, KB, KIB, MB, MIB, MS, US
+from predictor.values import did_you_mean
 
 UNITS: Mapping[str, Mapping[str, float]] = {
     "seconds": {"s": 1.0, "ms": MS, "us": US, "µs": US, "ns": 1e-9},
@@ -48,11 +48,8 @@ def known_column(name: str) -> str:
     """name, if it is a column of one of the two tables; else raises with the nearest."""
     if name in COLUMNS:
         return name
-    close = get_close_matches(name, COLUMNS, n=1, cutoff=0.4)
-    raise InvalidTable(
-        f"there is no column {name}; "
-        + (f"did you mean {close[0]}?" if close else "see predictor.measurements.schema.")
-    )
+    cure = did_you_mean(name, COLUMNS, "see predictor.measurements.schema.", cutoff=0.4)
+    raise InvalidTable(f"there is no column {name}; {cure}")
 
 
 def pairs(texts: Iterable[str], option: str) -> dict[str, str]:
@@ -88,12 +85,7 @@ def column_map(file: Path | None, short: Iterable[str] = ()) -> ColumnMap | None
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        mapping = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InvalidTable(f"{file} does not exist; give a mapping file (TOML).") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidTable(f"{file} is not valid TOML: {error}; correct the file.") from None
+    mapping = read_toml(file, "give a mapping file (TOML)", InvalidTable)
     for name, table in mapping.items():
         inner = table.values() if isinstance(table, dict) and name == "values" else [table]
         if not all(isinstance(part, dict) for part in inner):

@@ -13,8 +13,6 @@ family = "gemm"
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 import pandas as pd
 
 from predictor.errors import InvalidTable
@@ -22,6 +20,7 @@ from predictor.measurements.ingest.content import Content
 from predictor.measurements.ingest.given import COLUMNS, ColumnMap, Given
 from predictor.measurements.readers import Unread
 from predictor.measurements.schema import EMPTY_NUMBERS, TEXT
+from predictor.values import did_you_mean
 
 NAME = "csv"
 
@@ -52,11 +51,8 @@ def read(content: Content, given: Given, unread: Unread) -> pd.DataFrame:
 def _column(table: pd.DataFrame, name: str, content: Content) -> pd.Series:
     if name in table:
         return table[name].str.strip()
-    close = get_close_matches(name, list(table.columns), n=1, cutoff=0.4)
-    raise InvalidTable(
-        f'{content.path} has no column "{name}"; '
-        + (f'did you mean "{close[0]}"?' if close else f"it has {', '.join(table.columns)}.")
-    )
+    cure = did_you_mean(name, table.columns, f"it has {', '.join(table.columns)}.", quote='"', cutoff=0.4)
+    raise InvalidTable(f'{content.path} has no column "{name}"; {cure}')
 
 
 def _numbers(frame: pd.DataFrame, mapping: ColumnMap, unread: Unread) -> pd.DataFrame:

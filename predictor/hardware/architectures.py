@@ -1,0 +1,97 @@
+"""Facts of microarchitectures, read from catalog/architectures.toml: by generation and by compute capability.
+
+>>> capability("10.3").exp_per_sm_cycle, generation("Ampere").host_share
+(32.0, 1.8)
+>>> capability("of a GPU of one's own") == Capability()
+True
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
+
+from predictor.errors import InvalidSpec
+from predictor.shipped import facts, read_catalogue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capability:
+    """What the SMs of one compute capability do; 0 and () where nobody checked.
+
+    rates_16_bit, rate_fp32: dense FLOP per clock and SM (CU), of 16 bits every one that occurs.
+    bf16_as_fp16: tensor cores run both at one rate. link_gb_per_s, pcie_gb_per_s: most per direction.
+    stacked_memory: HBM; others have GDDR or share the host's memory.
+    same_kernels_as: the capability whose kernels a revision runs; "" runs its own.
+    exp_per_sm_cycle: exponentials of the special-function units of an SM, 16 from 5.0 to 12.0.
+    """
+
+    rates_16_bit: tuple[int, ...] = ()
+    rate_fp32: int = 0
+    bf16_as_fp16: bool = False
+    link_gb_per_s: float = 0.0
+    pcie_gb_per_s: float = 0.0
+    stacked_memory: bool = False
+    same_kernels_as: str = ""
+    exp_per_sm_cycle: float = 16.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """What parts of one generation share, the kernels that engines have for them included.
+
+    host_share: host times of their servers over those beside Hopper.
+    kernels_as: the generation for which engines.toml says what engines pick here too; "" is its own name.
+    as_run_on: number format of weights → the one in which engines run it here.
+    packed_scales: DeepGEMM wants block scales packed as powers of two.
+    fp8_latent: latent decode calculates in fp8 where the cache is fp8.
+    widens_fp8_cache: native attention kernels widen an fp8 cache and calculate in the dtype of the query.
+    splits_fp8_cache: TensorRT-LLM splits a sequence with an fp8 cache over thread blocks.
+    fp8_head_dims: those for which native prefill kernels calculate in fp8; () all.
+    """
+
+    source: str = ""
+    host_share: float = 1.0
+    kernels_as: str = ""
+    as_run_on: Mapping[str, str] = field(default_factory=dict)
+    packed_scales: bool = False
+    fp8_latent: bool = False
+    widens_fp8_cache: bool = False
+    splits_fp8_cache: bool = True
+    fp8_head_dims: tuple[int, ...] = ()
+
+
+class Architectures(NamedTuple):
+    """All of the catalogue, by name."""
+
+    generations: Mapping[str, Generation]
+    capabilities: Mapping[str, Capability]
+
+
+@lru_cache(maxsize=1)
+def architectures() -> Architectures:
+    """The generations and capabilities of the catalogue; a key that is not known raises InvalidSpec."""
+    generations, capabilities = {}, {}
+    for name, table in read_catalogue("architectures.toml").items():
+        shared = {key: value for key, value in table.items() if key != "capabilities"}
+        generations[name] = facts(Generation, shared, f'generation "{name}"')
+        for capability, own in table.get("capabilities", {}).items():
+            if capability in capabilities:
+                raise InvalidSpec(f'capability "{capability}" stands in two generations; leave it in one.')
+            capabilities[capability] = facts(Capability, own, f'capability "{capability}"')
+    return Architectures(generations, capabilities)
+
+
+def generation(name: str) -> Generation:
+    """Facts of a generation; defaults where the catalogue has none."""
+    return architectures().generations.get(name, NOTHING_SHARED)
+
+
+def capability(name: str) -> Capability:
+    """Facts of a compute capability; defaults where the catalogue has none."""
+    return architectures().capabilities.get(name, NOTHING_KNOWN)
+
+
+NOTHING_SHARED, NOTHING_KNOWN = Generation(), Capability()

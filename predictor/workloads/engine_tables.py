@@ -1,0 +1,111 @@
+"""What catalog/engines.toml says of engines: their names, and the kernels that they run.
+
+How they schedule is in predictor.workloads.engines; this is light, since the command line lists names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from typing import Any
+
+from predictor.errors import InvalidSpec
+from predictor.shipped import facts, read_catalogue
+
+SERVES, TRAINS = "vllm", "torch"  # what runs a request that names no engine
+OTHERS = "others"
+ABOUT = {"source", "operators"}  # keys of a library, which serves nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operators:
+    """What the kernels of an engine are, as far as its estimators must know.
+
+    measured: families that have tables of the engine, whose estimators tell it apart: a change asks for new bundles.
+    kernels: estimator or family → generation → kernel that the engine picks by itself; `others` for all others. A
+        family that is not there takes the kernels of SERVES.
+    stood_in: family → number formats for which the tables of SERVES show better what it runs; () all.
+    bytes_per_sm_cycle: kind of a pointwise op → what its kernel takes where memory is no limit.
+    widens_latent: generations on which every decode step widens a whole fp8 latent cache.
+    packs_scales: packs the scales of fp8_block in every call, where a generation wants that.
+    packs_heads: its FA2 prefill puts the queries of all heads of a KV head into one thread block.
+    walks_windows: its Triton prefill masks a sliding window, but walks over every key.
+    widens_mxfp4: its Triton experts in MXFP4 are widened to 16 bits when a model is loaded.
+    groups_decode: native decode with a thread block per KV head, or per query head where no grouped kernel fits.
+    """
+
+    measured: tuple[str, ...] = ()
+    kernels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    stood_in: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    bytes_per_sm_cycle: Mapping[str, float] = field(default_factory=dict)
+    widens_latent: tuple[str, ...] = ()
+    packs_scales: bool = False
+    packs_heads: bool = False
+    walks_windows: bool = False
+    widens_mxfp4: bool = False
+    groups_decode: bool = False
+
+
+@lru_cache(maxsize=1)
+def tables() -> Mapping[str, Mapping[str, Any]]:
+    """The tables of all engines and libraries by name, in file order."""
+    return read_catalogue("engines.toml")
+
+
+@cache
+def engine_names() -> tuple[str, ...]:
+    """Names of the engines that serve, an older version behind its engine."""
+    serving = [name for name, table in tables().items() if set(table) - ABOUT]
+    return tuple(sorted(serving, key=lambda name: serving.index(tables()[name].get("tables", name))))
+
+
+@cache
+def measured_engines(family: str = "") -> tuple[str, ...]:
+    """Engines and libraries whose tables of a family, or of any, estimators tell apart; in file order."""
+    return tuple(name for name in tables() if _shows(operators_of(name), family))
+
+
+def _shows(operators: Operators, family: str) -> bool:
+    return family in operators.measured if family else bool(operators.measured)
+
+
+@cache
+def operators_of(engine: str) -> Operators:
+    """What the kernels of an engine are; of one that the catalogue lacks nothing is known."""
+    made = facts(Operators, tables().get(engine, {}).get("operators", {}), f"[{engine}.operators]")
+    for estimator, kernels in made.kernels.items():
+        if OTHERS not in kernels:
+            raise InvalidSpec(f"kernels.{estimator} in [{engine}.operators] lacks {OTHERS}; add it.")
+    return made
+
+
+@cache
+def picked_kernel(estimator: str, engine: str, gpu_generation: str) -> str:
+    """The kernel that an engine picks by itself on GPUs of a generation.
+
+    >>> picked_kernel("attention", "vllm", "Hopper"), picked_kernel("attention", "vllm", "Ada")
+    ('fa3', 'fa2')
+    """
+    from predictor.hardware.architectures import generation  # lists of names need none
+
+    kernels = operators_of(engine).kernels.get(estimator) or operators_of(SERVES).kernels[estimator]
+    return kernels.get(generation(gpu_generation).kernels_as or gpu_generation, kernels[OTHERS])
+
+
+def listed_names(joining: bool = False) -> str:
+    """The engines that serve, in words; of one that has a successor which versions.
+
+    joining: only those whose requests join a running batch.
+
+    >>> listed_names()
+    'vllm, vllm-v0 (before 0.8), sglang, trtllm or torch'
+    """
+    named = [name for name in engine_names() if not joining or tables()[name].get("joins", True)]
+    *names, last = map(_with_versions, named)
+    return f"{', '.join(names)} or {last}"
+
+
+def _with_versions(name: str) -> str:
+    versions = tables()[name].get("versions", "")
+    return f"{name} ({versions})" if versions else name
