@@ -201,9 +201,9 @@ def with_old_names(package: str, home: str, now: Callable[[str], Any]) -> Callab
         except AttributeError:
             if name.startswith("__"):
                 raise
-        found = _look_up(package, [home], name)
+        value = _look_up(package, [home], name)
         _warn(f"{package}.{name}", [f"{home}.{name}"], 3)
-        return found
+        return value
 
     return look_up
 

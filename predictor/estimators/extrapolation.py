@@ -33,7 +33,7 @@ def outside(op: Op, ranges: Ranges, bound_s: Array) -> dict[str, Array]:
 
     More tokens than were measured are no news where a GPU is full with them. bound_s: (n_calls,).
     """
-    found, full = {}, bound_s > FULL_S
+    distances, full = {}, bound_s > FULL_S
     for name, (least, most) in ranges.items():
         value = np.log1p(column(getattr(op, name), len(op)))
         above = value - np.log1p(most)
@@ -41,8 +41,8 @@ def outside(op: Op, ranges: Ranges, bound_s: Array) -> dict[str, Array]:
             above = np.where(full, 0.0, above)
         beyond = np.maximum(np.log1p(least) - value, above) - MARGIN
         if (beyond > 0).any():
-            found[name] = np.maximum(beyond, 0.0)
-    return found
+            distances[name] = np.maximum(beyond, 0.0)
+    return distances
 
 
 def gpu_outside(gpu: Gpu, measured: Iterable[str]) -> float:

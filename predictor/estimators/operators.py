@@ -97,8 +97,11 @@ def predict_streamed(op: Op, gpu: Gpu, bundle: Bundle, alone: Setting = ALONE) -
 
     No less than the bound.
     """
-    found = predict_op(op, gpu, alone, bundle)
+    timed_alone = predict_op(op, gpu, alone, bundle)
     empty = float(np.ravel(predict_op(op.smallest(), gpu, alone, bundle).latency_s)[0])
-    value = np.maximum(found.latency_s - empty, found.bound_s)
-    low, high = (np.maximum(value * end / found.latency_s, found.bound_s) for end in (found.low_s, found.high_s))
-    return found._replace(latency_s=value, low_s=low, high_s=high)
+    value = np.maximum(timed_alone.latency_s - empty, timed_alone.bound_s)
+    low, high = (
+        np.maximum(value * end / timed_alone.latency_s, timed_alone.bound_s)
+        for end in (timed_alone.low_s, timed_alone.high_s)
+    )
+    return timed_alone._replace(latency_s=value, low_s=low, high_s=high)

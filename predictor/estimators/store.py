@@ -97,9 +97,9 @@ def decisions(store: Path) -> tuple[Decision, ...]:
 
 def _decision(line: str, where: str) -> Decision:
     try:
-        found = json.loads(line)
-        names = {key: Name(str(found[key]["id"]), str(found[key]["sha256"])) for key in NAMES}
-        made = Decision(**{**found, **names, "reasons": tuple(found.get("reasons", ()))})
+        stored = json.loads(line)
+        names = {key: Name(str(stored[key]["id"]), str(stored[key]["sha256"])) for key in NAMES}
+        made = Decision(**{**stored, **names, "reasons": tuple(stored.get("reasons", ()))})
     except (ValueError, TypeError, KeyError, RecursionError):
         raise InvalidStore(f"{where} is cut off or no decision; remove that line or restore the file.") from None
     if made.action not in (PROMOTE, REFUSE, ROLLBACK):
@@ -109,15 +109,15 @@ def _decision(line: str, where: str) -> Decision:
 
 def champions(store: Path) -> list[Name]:
     """The champion last, and before it those that rollback returns to; none where nothing is promoted."""
-    found: list[Name] = []
-    for number, each in enumerate(decisions(store), 1):
-        if each.action == PROMOTE:
-            found.append(each.after)
-        elif each.action == ROLLBACK:
-            if not found:
+    names: list[Name] = []
+    for number, decision in enumerate(decisions(store), 1):
+        if decision.action == PROMOTE:
+            names.append(decision.after)
+        elif decision.action == ROLLBACK:
+            if not names:
                 raise InvalidStore(f"{store / DECISIONS}, line {number} rolls back what no line promoted; restore it.")
-            found.pop()
-    return found
+            names.pop()
+    return names
 
 
 def folder_of(name: Name, store: Path) -> Path:

@@ -57,13 +57,13 @@ def _rates(gpu: Gpu) -> Iterator[str]:
 
 def _rate(gpu: Gpu, dtype: str, most: float, least: float) -> Iterator[str]:
     peak = gpu.peak_flop_per_s[dtype]
-    said = f"{dtype} is {peak / TFLOP:.1f} TFLOP/s; {gpu.sms} SMs at {gpu.boost_clock_hz / MHZ:.0f} MHz"
+    stated = f"{dtype} is {peak / TFLOP:.1f} TFLOP/s; {gpu.sms} SMs at {gpu.boost_clock_hz / MHZ:.0f} MHz"
     if 1.7 < peak / most < 2.1 and dtype != "fp32":
-        yield f"{said} reach {most / TFLOP:.1f} dense. It looks like a sparse or fp16-accumulate rate: halve it."
+        yield f"{stated} reach {most / TFLOP:.1f} dense. It looks like a sparse or fp16-accumulate rate: halve it."
     elif peak > 1.08 * most:
-        yield f"{said} reach at most {most / TFLOP:.1f}. Check SM count, clock and unit."
+        yield f"{stated} reach at most {most / TFLOP:.1f}. Check SM count, clock and unit."
     elif peak < 0.6 * least:
-        yield f"{said} reach {least / TFLOP:.1f}. It looks like a vector rate, or SMs of a whole board: check both."
+        yield f"{stated} reach {least / TFLOP:.1f}. It looks like a vector rate, or SMs of a whole board: check both."
 
 
 def _dtype_ratios(gpu: Gpu) -> Iterator[str]:
@@ -82,8 +82,8 @@ def _dtype_ratios(gpu: Gpu) -> Iterator[str]:
     for dtype, reference, allowed in DTYPE_RATIOS:
         if dtype in peaks and reference in peaks:
             ratio = peaks[dtype] / peaks[reference]
-            if all(abs(ratio / each - 1) > 0.04 for each in allowed):
-                rule = " or ".join(f"{each:g}" for each in allowed)
+            if all(abs(ratio / usual - 1) > 0.04 for usual in allowed):
+                rule = " or ".join(f"{usual:g}" for usual in allowed)
                 yield (
                     f"{dtype} is {peaks[dtype] / TFLOP:.1f} TFLOP/s, {ratio:.2g} x {reference}; dense rates stand at "
                     f"{rule} x. One of the two is sparse: halve it."
@@ -155,7 +155,7 @@ def _laptop(gpu: Gpu) -> Iterator[str]:
 
 
 def _known(name: str) -> bool:
-    return any(normalise(name) in map(normalise, (each.name, *each.aliases)) for each in catalogue().values())
+    return any(normalise(name) in map(normalise, (gpu.name, *gpu.aliases)) for gpu in catalogue().values())
 
 
 def _ridge(gpu: Gpu) -> Iterator[str]:

@@ -37,8 +37,8 @@ def learning_curves(
         for which in trees:
             booster = getattr(estimator, which)
             for rounds in _points(booster.num_boosted_rounds()):
-                said = booster.inplace_predict(values[which], iteration_range=(0, rounds), validate_features=False)
-                lines.append((which, name, rounds, float(np.sqrt(np.mean((said - target) ** 2)))))
+                predicted = booster.inplace_predict(values[which], iteration_range=(0, rounds), validate_features=False)
+                lines.append((which, name, rounds, float(np.sqrt(np.mean((predicted - target) ** 2)))))
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
@@ -70,10 +70,12 @@ def importance(estimator: Estimator, rows: TrainingSet) -> pd.DataFrame:
     parts = []
     for which in TREES:
         booster, names = getattr(estimator, which), _names(estimator, some, which)
-        found = booster.predict(xgboost.DMatrix(values[which]), pred_contribs=True)[:, :-1]  # the last is the base
+        contributions = booster.predict(xgboost.DMatrix(values[which]), pred_contribs=True)[
+            :, :-1
+        ]  # the last is the base
         gains = booster.get_score(importance_type="total_gain")
         gain = pd.Series([gains.get(f"f{i}", 0.0) for i in range(len(names))]).groupby(names).sum()
-        shap = pd.DataFrame(found.T).groupby(names).sum().abs().mean(axis=1)
+        shap = pd.DataFrame(contributions.T).groupby(names).sum().abs().mean(axis=1)
         part = pd.DataFrame({"trees": which, "gain": gain / max(float(gain.sum()), 1e-12), "shap": shap})
         parts.append(part.rename_axis("feature").reset_index().sort_values("shap", ascending=False, kind="stable"))
     return pd.concat(parts, ignore_index=True)

@@ -32,10 +32,10 @@ def evaluate(table: Path | str, bundle: Bundle) -> pd.DataFrame:
     scored = [predicted_rows(rows, bundle) for rows in training_sets(kept).values() if bundle.has(rows.estimator)]
     if not scored:
         raise InvalidTable(f"{table} has only families that bundle {bundle.id} cannot predict; use another bundle.")
-    found = cells(pd.concat(scored, ignore_index=True))
+    table_of_cells = cells(pd.concat(scored, ignore_index=True))
     refused = checked[checked["status"] != ACCEPTED].groupby(CELL, observed=True).size().rename("refused").reset_index()
-    found = found.merge(refused.astype(dict.fromkeys(CELL, object)), on=CELL, how="left")
-    return found.assign(refused=found["refused"].fillna(0).astype(int))
+    table_of_cells = table_of_cells.merge(refused.astype(dict.fromkeys(CELL, object)), on=CELL, how="left")
+    return table_of_cells.assign(refused=table_of_cells["refused"].fillna(0).astype(int))
 
 
 def read_ledger(bundle: Bundle) -> pd.DataFrame:
@@ -51,16 +51,16 @@ def read_ledger(bundle: Bundle) -> pd.DataFrame:
 
 def predicted_rows(rows: TrainingSet, bundle: Bundle) -> pd.DataFrame:
     """rows.who with latency_s, predicted_s, low_s, high_s, bound_s, roofline2_s and seen."""
-    found = {name: np.empty(len(rows.who)) for name in ("predicted_s", "low_s", "high_s")}
+    ends = {name: np.empty(len(rows.who)) for name in ("predicted_s", "low_s", "high_s")}
     seen = np.zeros(len(rows.who), dtype=bool)
     for own, gpu, op, setting in rows.by_gpu():
         predicted = predict_op(op, gpu, setting, bundle)
-        found["predicted_s"][own] = predicted.latency_s
-        found["low_s"][own], found["high_s"][own] = predicted.low_s, predicted.high_s
+        ends["predicted_s"][own] = predicted.latency_s
+        ends["low_s"][own], ends["high_s"][own] = predicted.low_s, predicted.high_s
         seen[own] = predicted.basis == SEEN
     line = bundle.entry(rows.estimator)["line"]
     return rows.who.assign(
-        **found,
+        **ends,
         seen=seen,
         latency_s=rows.latency_s,
         bound_s=rows.bound_s,
@@ -104,9 +104,9 @@ def cells(rows: pd.DataFrame, by: list[str] | None = None) -> pd.DataFrame:
     return out.reset_index()
 
 
-def cells_to_json(found: pd.DataFrame, bundle: Bundle) -> dict[str, Any]:
+def cells_to_json(table: pd.DataFrame, bundle: Bundle) -> dict[str, Any]:
     """The cells as a JSON object; not-a-number becomes null."""
-    records = found.astype(object).where(found.notna(), None).to_dict("records")
+    records = table.astype(object).where(table.notna(), None).to_dict("records")
     for record in records:
         record["basis"] = "seen-gpu" if record.get("seen") else "unseen-gpu"
     return {"bundle": bundle.id, "level": bundle.level, "cells": records}

@@ -46,7 +46,7 @@ def run_errors(table: Path | str, bundle: Bundle) -> tuple[pd.DataFrame, Counter
         why = "; ".join(unpredicted)
         raise InvalidTable(f"{table} has no run that bundle {bundle.id} predicts: {why.rstrip('.')}.")
     group = rows.groupby(GROUP, sort=False)
-    found = pd.DataFrame(
+    errors = pd.DataFrame(
         {
             "rows": group.size(),
             "mape": group["ape"].mean(),
@@ -54,7 +54,7 @@ def run_errors(table: Path | str, bundle: Bundle) -> tuple[pd.DataFrame, Counter
             "coverage": group["covered"].mean(),
         }
     )
-    return found.reset_index(), unpredicted
+    return errors.reset_index(), unpredicted
 
 
 def _figure(measured: pd.DataFrame, answers: pd.DataFrame, name: str) -> pd.DataFrame:

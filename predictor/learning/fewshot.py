@@ -82,16 +82,16 @@ def fewshot(folds: Sequence[Fold], recipe: Recipe) -> FewShot:
     for generation in sorted({part.generation for part in held}):
         others = [sample for part, sample in zip(held, samples, strict=True) if part.generation != generation]
         prior = learn(others)
-        for part in (each for each in held if each.generation == generation):
+        for part in (errors for errors in held if errors.generation == generation):
             lines += list(_curve(part, prior, recipe))
     return FewShot(learn(samples), pd.DataFrame(lines))
 
 
 def _errors(fold: Fold) -> Iterator[Errors]:
     for own, gpu, op, setting in fold.test.by_gpu():
-        said, who = fold.estimator.uncorrected(op, gpu, setting), fold.test.who[own]
-        error, floor = np.log(fold.test.latency_s[own]) - said, np.log(fold.test.bound_s[own]) - said
-        traits = fold.estimator.traits(op, gpu, setting, said)
+        predicted, who = fold.estimator.uncorrected(op, gpu, setting), fold.test.who[own]
+        error, floor = np.log(fold.test.latency_s[own]) - predicted, np.log(fold.test.bound_s[own]) - predicted
+        traits = fold.estimator.traits(op, gpu, setting, predicted)
         calls, generation = fold.test.take(own), str(who["generation"].iloc[0])
         yield Errors(gpu.name, generation, traits, error, floor, calls.who, calls, fold.estimator)
 
@@ -110,13 +110,13 @@ def _curve(part: Errors, prior: Prior, recipe: Recipe) -> Iterator[Mapping[str, 
         for seed in range(DRAWS):
             order = np.random.default_rng([recipe.seed, seed]).permutation(len(own.error))
             most = min(max(ROWS), len(order) // 2)
-            asked = own.take(_per_cell(own.who, order[most:]))
+            scored_rows = own.take(_per_cell(own.who, order[most:]))
             for count in (number for number in ROWS if number <= most):
                 measured = own.take(order[:count])
-                found = _scored(measured, asked, prior, recipe.level)
+                figures = _scored(measured, scored_rows, prior, recipe.level)
                 if (engine, count, seed) == (MIXED, FINAL, 0):
-                    found |= _final(measured, own.take(order[most : most + ASKED]), prior, recipe.level)
-                yield {"gpu": part.gpu, "engine": engine, "rows": count, "draw": seed, **found}
+                    figures |= _final(measured, own.take(order[most : most + ASKED]), prior, recipe.level)
+                yield {"gpu": part.gpu, "engine": engine, "rows": count, "draw": seed, **figures}
 
 
 def _per_cell(who: pd.DataFrame, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -125,24 +125,26 @@ def _per_cell(who: pd.DataFrame, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return rows[(part.groupby(["engine", "dtype"], observed=True).cumcount() < ROWS_PER_CELL).to_numpy()]
 
 
-def _scored(measured: Errors, asked: Errors, prior: Prior, level: float) -> dict[str, float]:
+def _scored(measured: Errors, rows: Errors, prior: Prior, level: float) -> dict[str, float]:
     """Error and coverage over the cells of asked rows, once some were measured."""
-    found = _correction(measured, prior, level) if len(measured.error) else None
-    left = asked.error - np.maximum(found.offset(asked.traits) if found else 0.0, asked.floor)
-    covered = _covered(left, found.spread(asked.traits), found.ends) if found else np.full(len(left), np.nan)
-    return {"mape": _mean(np.abs(np.exp(-left) - 1), asked), "coverage": _mean(covered, asked)}
+    correction = _correction(measured, prior, level) if len(measured.error) else None
+    left = rows.error - np.maximum(correction.offset(rows.traits) if correction else 0.0, rows.floor)
+    covered = (
+        _covered(left, correction.spread(rows.traits), correction.ends) if correction else np.full(len(left), np.nan)
+    )
+    return {"mape": _mean(np.abs(np.exp(-left) - 1), rows), "coverage": _mean(covered, rows)}
 
 
-def _final(measured: Errors, asked: Errors, prior: Prior, level: float) -> dict[str, float]:
+def _final(measured: Errors, rows: Errors, prior: Prior, level: float) -> dict[str, float]:
     """As _scored, of predictions that rise with tokens and keep to the bound, in intervals that know of it."""
-    gpu, correction = get_gpu(asked.gpu), _correction(measured, prior, level)
+    gpu, correction = get_gpu(rows.gpu), _correction(measured, prior, level)
     estimator = replace(measured.estimator, corrections={gpu.name: correction}, knots=Knots())
     ends = ends_of(measured.calls, estimator, level)[gpu.name]
-    op, setting = asked.calls.calls(np.arange(len(asked.error)))
-    predicted_s = np.maximum(estimator.latency_s(op, gpu, setting), asked.calls.bound_s)
-    left = np.log(asked.calls.latency_s / predicted_s)
+    op, setting = rows.calls.calls(np.arange(len(rows.error)))
+    predicted_s = np.maximum(estimator.latency_s(op, gpu, setting), rows.calls.bound_s)
+    left = np.log(rows.calls.latency_s / predicted_s)
     covered = _covered(left, estimator.spread(op, gpu, setting), ends)
-    return {"final_mape": _mean(np.abs(np.exp(-left) - 1), asked), "final_coverage": _mean(covered, asked)}
+    return {"final_mape": _mean(np.abs(np.exp(-left) - 1), rows), "final_coverage": _mean(covered, rows)}
 
 
 def _correction(measured: Errors, prior: Prior, level: float) -> Correction:
@@ -155,7 +157,7 @@ def _covered(left: Array, spread: Array, ends: tuple[float, float]) -> Array:
     return np.asarray((ends[0] * spread <= left) & (left <= ends[1] * spread), dtype=np.float64)
 
 
-def _mean(values: Array, asked: Errors) -> float:
+def _mean(values: Array, rows: Errors) -> float:
     """Over the cells of engine and dtype of the mean over their rows."""
-    cells = pd.Series(values).groupby([asked.who["engine"].to_numpy(), asked.who["dtype"].to_numpy()]).mean()
+    cells = pd.Series(values).groupby([rows.who["engine"].to_numpy(), rows.who["dtype"].to_numpy()]).mean()
     return float(cells.mean())

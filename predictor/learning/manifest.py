@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import xgboost
 
 
-def write_estimator(estimator: Estimator, rows: TrainingSet, found: Held, out: Path) -> dict[str, Any]:
+def write_estimator(estimator: Estimator, rows: TrainingSet, held: Held, out: Path) -> dict[str, Any]:
     """Save the boosters of an estimator of `rows` in a folder, and describe it by that and by what was held out."""
     large = rows.bound_s > np.median(rows.bound_s)
     return {
@@ -32,13 +32,13 @@ def write_estimator(estimator: Estimator, rows: TrainingSet, found: Held, out: P
         "line": estimator.line,
         "references": {gpu: sorted(groups) for gpu, groups in estimator.references.items()},
         "generations": sorted(rows.who["generation"].unique()),
-        "weights": {name: list(weights) for name, weights in found.weights.items()},
+        "weights": {name: list(weights) for name, weights in held.weights.items()},
         "ranges": _ranges(rows),
         "worst_share": float(np.quantile((rows.bound_s / rows.latency_s)[large], 0.02)),
-        "log_offsets": found.log_offsets,
-        "correlation": found.correlation,
-        "metrics": _metrics(found.unseen),
-        **prior_entry(found.few.prior),
+        "log_offsets": held.log_offsets,
+        "correlation": held.correlation,
+        "metrics": _metrics(held.unseen),
+        **prior_entry(held.few.prior),
     }
 
 
@@ -62,5 +62,5 @@ def _metrics(unseen: pd.DataFrame) -> dict[str, Any]:
     """Generation-out error per GPU."""
     if unseen.empty:
         return {}
-    found = cells(unseen, ["gpu"])[["gpu", "rows", "mape", "roofline2_mape"]].round(4)
-    return {"generation_out": found.set_index("gpu").to_dict("index")}
+    errors = cells(unseen, ["gpu"])[["gpu", "rows", "mape", "roofline2_mape"]].round(4)
+    return {"generation_out": errors.set_index("gpu").to_dict("index")}

@@ -34,16 +34,16 @@ def monitor(data: Path | str, bundle: Bundle) -> pd.DataFrame:
     if not scored:
         raise InvalidTable(f"{data} has no usable row that bundle {bundle.id} predicts; `predictor check` says why.")
     rows = pd.concat(scored, ignore_index=True)
-    found = cells(rows, GROUP)[[*GROUP, "rows", "mape", "signed_median", "coverage"]]
+    lines = cells(rows, GROUP)[[*GROUP, "rows", "mape", "signed_median", "coverage"]]
     ledger = read_ledger(bundle)
     ledger = ledger[(ledger["protocol"] == "rows-out") & (ledger["slice"] == "all")]
     known = ledger.assign(covered=ledger["coverage"] * ledger["rows"]).groupby(CELL)[["rows", "covered"]].sum()
-    before = known.reindex(pd.MultiIndex.from_frame(found[CELL].astype(object))).reset_index(drop=True)
+    before = known.reindex(pd.MultiIndex.from_frame(lines[CELL].astype(object))).reset_index(drop=True)
     drifted = [
         _drifted(round(coverage * count), count, then, bundle.level)
-        for coverage, count, then in zip(found["coverage"], found["rows"].tolist(), before.to_numpy(), strict=True)
+        for coverage, count, then in zip(lines["coverage"], lines["rows"].tolist(), before.to_numpy(), strict=True)
     ]
-    return found.assign(drifted=drifted)
+    return lines.assign(drifted=drifted)
 
 
 def _drifted(hits: int, rows: int, before: Array, level: float) -> bool:

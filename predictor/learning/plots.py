@@ -95,11 +95,11 @@ def _predicted_vs_measured(unseen: Mapping[str, pd.DataFrame]) -> Figure:
 
 def _error_by_gpu(unseen: Mapping[str, pd.DataFrame]) -> Figure:
     def draw(axes: Any, rows: pd.DataFrame) -> None:
-        found = _by_gpu(rows, ["mape", "roofline2_mape"])
-        place = np.arange(len(found))
-        axes.barh(place - 0.2, 100 * found["mape"], 0.38, color=OURS)
-        axes.barh(place + 0.2, 100 * found["roofline2_mape"], 0.38, color=THEIRS)
-        axes.set_yticks(place, found["gpu"], fontsize=8)
+        means = _by_gpu(rows, ["mape", "roofline2_mape"])
+        place = np.arange(len(means))
+        axes.barh(place - 0.2, 100 * means["mape"], 0.38, color=OURS)
+        axes.barh(place + 0.2, 100 * means["roofline2_mape"], 0.38, color=THEIRS)
+        axes.set_yticks(place, means["gpu"], fontsize=8)
         axes.invert_yaxis()
         axes.set_xlabel("mean absolute error, %")
 
@@ -111,11 +111,11 @@ def _error_by_gpu(unseen: Mapping[str, pd.DataFrame]) -> Figure:
 
 def _coverage(unseen: Mapping[str, pd.DataFrame], level: float) -> Figure:
     def draw(axes: Any, rows: pd.DataFrame) -> None:
-        found = _by_gpu(rows, ["coverage"])
-        place = np.arange(len(found))
-        axes.barh(place, 100 * found["coverage"], 0.6, color=OURS, alpha=0.8)
+        means = _by_gpu(rows, ["coverage"])
+        place = np.arange(len(means))
+        axes.barh(place, 100 * means["coverage"], 0.6, color=OURS, alpha=0.8)
         axes.axvline(100 * level, color="black", linestyle="--", linewidth=1)
-        axes.set_yticks(place, found["gpu"], fontsize=8)
+        axes.set_yticks(place, means["gpu"], fontsize=8)
         axes.set_xlim(0, 100)
         axes.invert_yaxis()
         axes.set_xlabel("measurements in their interval, %")
@@ -165,13 +165,13 @@ def _few_shot(curves: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def _importance(found: pd.DataFrame, name: str) -> Figure:
+def _importance(table: pd.DataFrame, name: str) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     labels = {"shap": "mean |SHAP|, nats of log latency", "gain": "share of the gain of all splits, %"}
     panels = figure.subplots(2, 2)
-    for row, (trees, part) in zip(panels, found.groupby("trees", sort=False), strict=True):
+    for row, (trees, part) in zip(panels, table.groupby("trees", sort=False), strict=True):
         for axes, (by, label) in zip(row, labels.items(), strict=True):
             top = part.nlargest(MOST_FEATURES, by)
             top = top[top[by] > 0]
@@ -206,8 +206,8 @@ def _panels(parts: Mapping[str, pd.DataFrame], draw: Callable[[Any, pd.DataFrame
 
 def _by_gpu(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     """Means over the cells of each GPU, the GPUs of a generation together."""
-    found = cells(rows, ["generation", "gpu", "engine", "dtype"])
-    return found.groupby(["generation", "gpu"])[names].mean().reset_index()
+    table = cells(rows, ["generation", "gpu", "engine", "dtype"])
+    return table.groupby(["generation", "gpu"])[names].mean().reset_index()
 
 
 def _legend(figure: Figure, marks: list[Any]) -> None:

@@ -78,8 +78,8 @@ class RooflineRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  #
 
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float64)
-        found = self.booster_.predict(xgboost.DMatrix(X, nthread=self.n_jobs)).astype(np.float64)
-        return np.asarray(found if self.bound is None else self._bounds(X) * np.exp(np.maximum(found, 0.0)))
+        raw = self.booster_.predict(xgboost.DMatrix(X, nthread=self.n_jobs)).astype(np.float64)
+        return np.asarray(raw if self.bound is None else self._bounds(X) * np.exp(np.maximum(raw, 0.0)))
 
     def _bounds(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
         bounds = X[:, self.bound]

@@ -59,15 +59,15 @@ def part_of(rows: TrainingSet) -> Part:
     texts = [name for name in TEXTS if name in rows.who]
     names = rows.who[[*texts, "kernel_name"]].astype(str).assign(group=rows.table.group.astype(str))
     values: dict[str, list[list[float]]] = {}
-    found = []
+    kept_cells = []
     for _, places in sorted(names.groupby([*texts, "group"]).indices.items()):
         if len(places) >= FEWEST:
             own = names.iloc[places]
             who = [*own[texts].iloc[0], str(own["kernel_name"].mode()[0])]
-            found.append({"who": who, "rows": len(places), **_cell(numbers.iloc[places], blocks, values)})
+            kept_cells.append({"who": who, "rows": len(places), **_cell(numbers.iloc[places], blocks, values)})
     first, texts = rows.who.iloc[0], [*texts, "kernel_name"]
     about = {"family": str(first["family"]), "phase": str(first["phase"]), "texts": texts}
-    return {**about, "values": values, "cells": found}
+    return {**about, "values": values, "cells": kept_cells}
 
 
 def drawn(parts: Sequence[Part], count: int, seed: int) -> TrainingSet | None:
@@ -75,16 +75,16 @@ def drawn(parts: Sequence[Part], count: int, seed: int) -> TrainingSet | None:
 
     Equally many of each generation, then GPU, then engine and dtype; within these as many as there were rows.
     """
-    draw, found = np.random.default_rng(seed), []
+    draw, frames = np.random.default_rng(seed), []
     shares = iter(_shares(parts, count))
     for part in parts:
         for cell in part["cells"]:
             calls = _drawn_cell(cell, part["values"], next(shares), draw)
             who = dict(zip(part["texts"], cell["who"], strict=True))
-            found.append(calls.assign(**who, family=part["family"], phase=part["phase"], latency_s=np.nan))
-    if not any(len(calls) for calls in found):
+            frames.append(calls.assign(**who, family=part["family"], phase=part["phase"], latency_s=np.nan))
+    if not any(len(calls) for calls in frames):
         return None
-    (rows,) = training_sets(conform(pd.concat(found, ignore_index=True))).values()
+    (rows,) = training_sets(conform(pd.concat(frames, ignore_index=True))).values()
     return rows
 
 
@@ -207,8 +207,8 @@ def _picked(table: Array, shares: Array, chance: Array) -> Array:
 def _between(quantiles: Sequence[float], step: float, chance: Array) -> Array:
     """Numbers between quantiles, on a logarithmic scale, as round as the measured ones."""
     logs = np.log1p(quantiles)
-    found = np.expm1(np.interp(chance, np.linspace(0, 1, len(logs)), logs))
-    return np.asarray((np.round(found / step) * step).clip(min(quantiles), max(quantiles)) if step else found)
+    numbers = np.expm1(np.interp(chance, np.linspace(0, 1, len(logs)), logs))
+    return np.asarray((np.round(numbers / step) * step).clip(min(quantiles), max(quantiles)) if step else numbers)
 
 
 def _valid(fields: Mapping[str, Array]) -> NDArray[np.bool_]:

@@ -166,8 +166,8 @@ def _suggested(trial: Any, given: Recipe) -> Recipe:
         if isinstance(own, int):
             settings[name] = trial.suggest_int(name, int(min(least, own)), int(max(most, own)), log=log)
         else:
-            found = trial.suggest_float(name, min(least, own), max(most, own), log=log)
-            settings[name] = own if found == own else float(f"{found:.{DIGITS}g}")
+            value = trial.suggest_float(name, min(least, own), max(most, own), log=log)
+            settings[name] = own if value == own else float(f"{value:.{DIGITS}g}")
     return replace(given, **_quick(given), **settings)  # type: ignore[arg-type]
 
 
@@ -210,8 +210,8 @@ def _errors(rows: TrainingSet, recipe: Recipe) -> pd.Series[float]:
 
 
 def _errors_of(fold: Fold) -> pd.Series[float]:
-    said = Views(*(fold.views[name].to_numpy() for name in Views._fields))
-    mixed = mix(said, per_dtype(fold.estimator.weights, fold.test.who["dtype"].to_numpy(dtype=object)))
+    views = Views(*(fold.views[name].to_numpy() for name in Views._fields))
+    mixed = mix(views, per_dtype(fold.estimator.weights, fold.test.who["dtype"].to_numpy(dtype=object)))
     predicted = np.maximum(np.exp(mixed), fold.test.bound_s)
     wrong = (fold.views.assign(error=np.abs(predicted / fold.test.latency_s - 1))).groupby(
         ["generation", "gpu", "engine", "dtype"]

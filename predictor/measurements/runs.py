@@ -112,9 +112,9 @@ def request_of(row: Mapping[str, Any]) -> Request:
 def check(frame: pd.DataFrame) -> pd.DataFrame:
     """frame (conformed) with two more columns: status and reason, the reason naming value, rule and cure."""
     rows: list[dict[str, Any]] = frame.to_dict("records")  # type: ignore[assignment]  # names are texts
-    found = [_verdict(row) for row in rows]
-    status = np.array([verdict for verdict, _ in found], dtype=object)
-    reason = np.array([why for _, why in found], dtype=object)
+    verdicts = [_verdict(row) for row in rows]
+    status = np.array([verdict for verdict, _ in verdicts], dtype=object)
+    reason = np.array([why for _, why in verdicts], dtype=object)
     figures = list(MEASURED)
     kinds = pd.Series([tuple(row) for row in frame[figures].notna().to_numpy()], index=frame.index)
     told = frame.assign(told=kinds)
@@ -151,11 +151,11 @@ def bounds(request: Request) -> Bounds:
     if engine in MEASURED_ONLY:
         engine, int8 = BOUND_ENGINE, gpu.peak_flop_per_s.get("int8", 0.0)
         gpu = replace(gpu, peak_flop_per_s={name: max(rate, int8) for name, rate in gpu.peak_flop_per_s.items()})
-    asked = replace(request, engine=engine)
+    bounded = replace(request, engine=engine)
     if request.scheduling == "continuous":
         fresh = max(round(request.input_len * (1 - request.prefix_cache_hit_rate)), 1)
-        asked = replace(asked, batch=request.dp * request.attention_dp, input_len=fresh)
-    workload, _ = served_workload(asked, model, gpu)
+        bounded = replace(bounded, batch=request.dp * request.attention_dp, input_len=fresh)
+    workload, _ = served_workload(bounded, model, gpu)
     prefill, *decodes = (_step_s(ops, gpu) for _, ops in phases(workload))
     tokens_per_step = 1 + request.draft_tokens
     tpot_s = sum(decodes) / len(decodes) / tokens_per_step if decodes else 0.0

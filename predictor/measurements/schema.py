@@ -187,8 +187,8 @@ def op_type(family: str) -> type[Op]:
 def groups(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], np.ndarray[Any, Any]]]:
     """((family, phase, gpu), row positions) of a conformed table: the pieces that become one Op on one GPU."""
     keys = ["family", "phase", "gpu"]
-    found: dict[Any, Any] = dict(frame.groupby(keys, observed=True, sort=True).indices)
-    for (family, phase, gpu), rows in found.items():
+    positions: dict[Any, Any] = dict(frame.groupby(keys, observed=True, sort=True).indices)
+    for (family, phase, gpu), rows in positions.items():
         yield (str(family), str(phase), str(gpu)), np.asarray(rows)
 
 

@@ -21,8 +21,8 @@ def touched_share(experts: Number, topk: Number, tokens: Number, skew: Number) -
     if not np.any(skew):
         return 1.0
     keys = np.stack(np.broadcast_arrays(*(np.atleast_1d(x) for x in (experts, topk, tokens, skew))), axis=1)
-    found, back = np.unique(keys, axis=0, return_inverse=True)
-    share = np.array([_touched_share(*key) for key in found])[back.reshape(-1)]
+    distinct, back = np.unique(keys, axis=0, return_inverse=True)
+    share = np.array([_touched_share(*key) for key in distinct])[back.reshape(-1)]
     return share if np.ndim(tokens) or np.ndim(skew) or np.ndim(experts) or np.ndim(topk) else float(share[0])
 
 
@@ -50,8 +50,8 @@ def busiest_share(experts: Number, topk: Number, tokens: Number, skew: Number, e
     if not np.any(skew):
         return 1.0 / ep
     keys = np.stack(np.broadcast_arrays(*(np.atleast_1d(x) for x in (experts, topk, tokens, skew, ep))), axis=1)
-    found, back = np.unique(keys, axis=0, return_inverse=True)
-    share = np.array([_busiest_share(*key) for key in found])[back.reshape(-1)]
+    distinct, back = np.unique(keys, axis=0, return_inverse=True)
+    share = np.array([_busiest_share(*key) for key in distinct])[back.reshape(-1)]
     return share if any(np.ndim(x) for x in (experts, topk, tokens, skew, ep)) else float(share[0])
 
 

@@ -43,7 +43,7 @@ class Fix(NamedTuple):
         return {"change": self.change, "settings": self.settings, **told, "speed": self.speed}
 
 
-class _Asked(NamedTuple):
+class _Run(NamedTuple):
     """The run as asked."""
 
     resolved: Resolved
@@ -54,15 +54,15 @@ class _Asked(NamedTuple):
 def fixes(report: Report | TrainingReport, resolved: Resolved, bundle: Bundle) -> list[Fix]:
     """Changes that need less memory, those with room first, the fastest of them first; where none alone has room, the
     first is of several together."""
-    asked = _Asked(resolved, bundle, report.tokens_per_s.value / report.n_gpus)
+    run = _Run(resolved, bundle, report.tokens_per_s.value / report.n_gpus)
     changes = list(_serving(resolved) if isinstance(report, Report) else _training(resolved))
-    made = [_made(change, settings, asked) for change, settings in changes]
+    made = [_made(change, settings, run) for change, settings in changes]
     helping = [fix for fix in made if fix and fix.memory.total_bytes < 0.99 * report.memory.total_bytes]
     helping.sort(key=_rank)
     if not helping or helping[0].has_room:
         return helping
     same = [fix for fix in helping if "method" not in fix.settings]
-    together = (_together(same, asked) if same else []) or _together(helping, asked)
+    together = (_together(same, run) if same else []) or _together(helping, run)
     return together + helping
 
 
@@ -70,7 +70,7 @@ def _rank(fix: Fix) -> tuple[bool, float]:
     return (not fix.has_room, -fix.speed if fix.has_room else fix.memory.total_bytes)
 
 
-def _together(alone: list[Fix], asked: _Asked) -> list[Fix]:
+def _together(alone: list[Fix], run: _Run) -> list[Fix]:
     """Changes added up, each time the one that leaves most room, until there is enough; nothing where there never is.
 
     More GPUs are only ever the last of them.
@@ -80,7 +80,7 @@ def _together(alone: list[Fix], asked: _Asked) -> list[Fix]:
         tried = [
             made
             for fix in left
-            if (made := _made(f"{so_far.change} + {fix.change}".strip(" +"), so_far.settings | fix.settings, asked))
+            if (made := _made(f"{so_far.change} + {fix.change}".strip(" +"), so_far.settings | fix.settings, run))
         ]
         if enough := [fix for fix in tried if fix.has_room]:
             return [min(enough, key=lambda fix: (bool(GPUS & set(fix.settings)), -fix.speed))]
@@ -92,17 +92,17 @@ def _together(alone: list[Fix], asked: _Asked) -> list[Fix]:
     return []
 
 
-def _made(change: str, settings: dict[str, Any], asked: _Asked) -> Fix | None:
+def _made(change: str, settings: dict[str, Any], run: _Run) -> Fix | None:
     """The change, answered; None where the model or the GPU does not allow it."""
     if GPUS & set(settings):
         settings = {**settings, "n_gpus": 0}
     try:
-        changed = asked.resolved._replace(request=replace(asked.resolved.request, **settings))
-        report = answer(changed, asked.bundle)
+        changed = run.resolved._replace(request=replace(run.resolved.request, **settings))
+        report = answer(changed, run.bundle)
     except PredictorError:
         return None
     kept = {name: value for name, value in settings.items() if name != "n_gpus"}
-    return Fix(change, kept, report.memory, report.tokens_per_s.value / report.n_gpus / asked.tokens_per_s_per_gpu)
+    return Fix(change, kept, report.memory, report.tokens_per_s.value / report.n_gpus / run.tokens_per_s_per_gpu)
 
 
 def _serving(resolved: Resolved) -> Iterator[tuple[str, dict[str, Any]]]:

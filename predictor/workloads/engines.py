@@ -113,9 +113,9 @@ def get_engine(name: str) -> Engine:
 
 def get_server(name: str) -> Engine:
     """The engine of that name, which takes requests as they come; raises InvalidRequest where it does not."""
-    if not (found := get_engine(name)).joins:
-        known = [each for each, engine in engines().items() if engine.joins]
+    if not (server := get_engine(name)).joins:
+        known = [known_name for known_name, engine in engines().items() if engine.joins]
         raise InvalidRequest(
             f'engine is "{name}"; continuous scheduling needs {", ".join(known)}. Choose one, or scheduling=static.'
         )
-    return found
+    return server

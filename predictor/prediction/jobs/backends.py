@@ -152,12 +152,12 @@ class _Futures(ParallelBackendBase):  # type: ignore[misc]
     def retrieve_result_callback(self, out: Any) -> Any:
         """The result of a future that is done; raises what the task raised, or what became of its worker."""
         try:
-            found = out.result()
+            result = out.result()
         except ImportError as error:
             raise InvalidRequest(f"a worker cannot start ({_told(error)}); install gpu-predictor there.") from None
-        if isinstance(found, Exception):
-            raise found
-        return found
+        if isinstance(result, Exception):
+            raise result
+        return result
 
 
 def _caught(task: Callable[[], T]) -> T | Exception:
