@@ -41,7 +41,7 @@ ledger: $(STAMP)
 	$(BIN)/python training/release.py --ledger $(if $(PREDICTOR_DATA),--from "$(PREDICTOR_DATA)")
 
 validate: $(STAMP)
-	$(BIN)/python training/validate.py
+	$(BIN)/predictor validate
 
 benchmark: $(STAMP)
 	$(BIN)/python benchmarks/speed.py

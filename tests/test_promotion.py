@@ -18,7 +18,7 @@ from predictor.cli import main
 from predictor.errors import InvalidBundle, InvalidRequest, InvalidStore
 from predictor.estimators.bundle import MANIFEST, Bundle, load_bundle
 from predictor.estimators.store import DECISIONS, champions, decisions, locked, record
-from predictor.registry import mlflow_model as pyfunc
+from predictor.registry import mlflow_model
 from predictor.registry.comparison import rules_for
 from predictor.registry.promotion import Registry, champion_bundle, decide, judge, name_of
 
@@ -155,8 +155,8 @@ def test_the_alias_goes_back_where_the_store_fails(
     def full(decision: object, store: Path) -> None:
         raise InvalidStore("no space")
 
-    monkeypatch.setattr(pyfunc, "registered", lambda uri, name, bundle: "4")
-    monkeypatch.setattr(pyfunc, "move_champion", move)
+    monkeypatch.setattr(mlflow_model, "registered", lambda uri, name, bundle: "4")
+    monkeypatch.setattr(mlflow_model, "move_champion", move)
     monkeypatch.setattr("predictor.registry.promotion.record", full)
     better = rewritten(base, tmp_path / "better", lambda ledger: ledger.assign(mape=0.05))
     decision, _ = judge(better, base, rules_for(base))

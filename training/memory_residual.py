@@ -6,7 +6,7 @@ rows.csv: of training/memory_simulator.py; it stays out of the repository. Two b
 the peak is over its closed form, rising with the number of tokens, and log of held bytes (segments with a block in use)
 over allocated ones. Errors are of whole families of models held out in turn. The spread's width has two parts:
 `dynamic` is fitted on those errors, `fixed`, what versions of software and ways of measuring add, on the half of the
-published peaks that training/validation/memory.py names (`fitted`).
+published peaks that predictor/learning/validation/memory.py names (`fitted`).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ QUANTILES = np.linspace(0, 1, 101)[1:-1]
 OPTIMIZERS = {"adamw": "adamw_foreach", "adamw_fused": "adamw"}
 # Serving engines were not measured at hand: a normal distribution, judged by the vLLM log in tests/test_memory.py.
 SERVING = {"dynamic": 0.15, "fixed": 0.03}
-# Standard log errors that versions of software and ways of measuring add, by `training/validation/memory.py --fit`.
+# Standard log errors that versions of software and ways of measuring add, by `training/memory_spread.py --fit`.
 FIXED = {"training": 0.08, "inference": 0.02}
 LEAST = 0.005  # log error of a simulated run of which nothing is dynamic
 
@@ -66,7 +66,7 @@ model, each held out in turn: {families}.
 {ledger}
 ```
 
-Published peaks, replayed: `training/validation/memory.py`, summed up in `docs/accuracy.md`.
+Published peaks, replayed: `predictor validate --only memory`, summed up in `docs/accuracy.md`.
 """
 
 

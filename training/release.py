@@ -7,7 +7,7 @@ FOLDER holds clones of the upstream repositories (aiconfigurator, neusight, vidu
 default is the environment variable PREDICTOR_DATA. About 25 minutes on 2 cores. --ledger keeps the estimators of a
 released bundle and measures its ledger again, --fewshot what a few rows of a new GPU are worth, --rehearsal what its
 calls were like. --without trains as if nobody had measured those GPUs; replay whole models with such a bundle by
-`python training/validate.py --bundle SCRATCH/<id>`.
+`predictor validate --bundle SCRATCH/<id>`.
 """
 
 from __future__ import annotations

@@ -28,14 +28,16 @@ def log_model(
     ] = "",
 ) -> None:
     """Log a bundle as an MLflow model, for `mlflow models serve` and `mlflow.pyfunc.spark_udf`."""
-    from predictor.registry import mlflow_model as pyfunc
+    from predictor.registry import mlflow_model
 
     if out and (name or experiment):
         raise InvalidRequest(f"out is {out}; a folder has no name or experiment. Leave out or those away.")
     if not out and not tracking_uri:
         raise InvalidRequest("neither out nor tracking-uri is given; give a folder or a tracking server.")
     if out:
-        uri = pyfunc.save_model(out, bundle, requirement)
+        uri = mlflow_model.save_model(out, bundle, requirement)
     else:
-        uri = pyfunc.log_model(tracking_uri, name=name, experiment=experiment, bundle=bundle, requirement=requirement)
+        uri = mlflow_model.log_model(
+            tracking_uri, name=name, experiment=experiment, bundle=bundle, requirement=requirement
+        )
     print(f'model "{uri}"; try: mlflow models serve --env-manager local -m "{uri}"')

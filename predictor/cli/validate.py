@@ -1,17 +1,30 @@
-"""predictor validate: replays measured end-to-end figures, from a checkout of the repository."""
+"""predictor validate: replays whole models that others measured."""
 
 from __future__ import annotations
 
-import subprocess
 import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated
+from string import ascii_lowercase
+from textwrap import fill
+from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Exit, Option, Typer
+from typer import Option, Typer
 
-from predictor.errors import PredictorError
+from predictor.cli.common.display import digits, show
+from predictor.errors import InvalidRequest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "training" / "validate.py"
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from predictor.estimators.bundle import Bundle
+    from predictor.learning.validation.replay import Replay, Table
+
+Cell = dict[str, Any]  # errors of some figures, as shares, and what figures they are
+CELL_ERRORS = ("median", "mean", "signed", "coverage")
+TABLE_ERRORS = ("median", "mean", "p90", "signed", "coverage")
 
 
 def add(app: Typer) -> None:
@@ -21,17 +34,117 @@ def add(app: Typer) -> None:
 
 def validate(
     *,
-    truth: Annotated[str, Option(help="Folder of the measured tables; by default ../shared/truth.")] = "",
-    sources: Annotated[str, Option(help="Folder of the operator sources; by default ../shared/sources.")] = "",
+    truth: Annotated[
+        Path, Option(metavar="FOLDER", envvar="PREDICTOR_TRUTH", help="Folder of the published tables.")
+    ] = Path("../shared/truth"),
+    sources: Annotated[
+        Path, Option(metavar="FOLDER", envvar="PREDICTOR_DATA", help="Folder of the operator sources.")
+    ] = Path("../shared/sources"),
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
-    only: Annotated[str, Option(help="One module of training/validation, such as memory.")] = "",
-    out: Annotated[str, Option(help="Write every replayed row as CSV.")] = "",
+    only: Annotated[str, Option(metavar="TABLE", help="One table, such as memory; by default all.")] = "",
+    out: Annotated[Path | None, Option(metavar="FILE", help="Write every replayed row as CSV.")] = None,
 ) -> None:
-    """Replay whole models that others measured, latency and memory, and show the errors."""
-    if not SCRIPT.is_file():
-        raise PredictorError(f"{SCRIPT} is not there; validation needs a clone of the repository (pip install -e).")
-    given = {"truth": truth, "sources": sources, "bundle": bundle, "only": only, "out": out}
-    options = [word for name, value in given.items() if value for word in (f"--{name}", value)]
-    sys.stdout.flush()
-    if status := subprocess.run([sys.executable, str(SCRIPT), *options], check=False).returncode:
-        raise Exit(status)
+    """Replay whole models that others measured, latency and memory, and show the errors.
+
+    Predictions are answers to rows of a request table, which --out shows as JSON. Where a row needed a setting that no
+    request has, a letter says so and the setting stands below.
+    """
+    import pandas as pd
+
+    from predictor.estimators.bundle import load_bundle
+    from predictor.learning.validation.tables import chosen
+
+    tables, opened = chosen(only), load_bundle(bundle)
+    replays = [_replay(table, {"truth": truth, "sources": sources}[table.root], opened) for table in tables]
+    frames = [replay.frame() for replay in replays if replay and replay.figures]
+    if not frames:
+        raise InvalidRequest(f"no table found in {truth} and {sources}; give --truth and --sources.")
+    rows = pd.concat(frames, ignore_index=True)
+    if out:
+        rows.to_csv(out, index=False)
+    scored = rows[~rows["fitted"].astype(bool)]
+    for (name, metric), part in scored.groupby(["table", "metric"], sort=True):
+        _show_cells(f"{metric} of {name}", part)
+    _show_tables(scored, len(rows))
+
+
+def _replay(table: Table, root: Path, bundle: Bundle) -> Replay | None:
+    """What a table gives, with a line for what was left out; None where its files are absent, which is said."""
+    try:
+        replay = table.replay(root, bundle)
+    except FileNotFoundError as error:
+        print(f"{table.title}: skipped, {error.filename or error} is not there", file=sys.stderr)
+        return None
+    for reason, count in replay.skipped.items():
+        print(f"{table.title}: {count} rows skipped: {reason}")
+    return replay
+
+
+def _show_cells(title: str, rows: pd.DataFrame) -> None:
+    """The errors by GPU and model, with a letter for each private setting that some row of a cell needed."""
+    from predictor.learning.validation.replay import SEPARATOR, ratio_errors, records
+
+    needed = [tuple(filter(None, text.split(SEPARATOR))) for text in rows["private_setting"]]
+    counts = Counter(setting for settings in needed for setting in settings)
+    marks = dict(zip(counts, ascii_lowercase, strict=False))
+    letters: dict[tuple[str, str], set[str]] = {}
+    for gpu, model, settings in zip(rows["gpu"], rows["model"], needed, strict=True):
+        letters.setdefault((gpu, model), set()).update(marks[setting] for setting in settings)
+    cells = records(ratio_errors(rows, ["gpu", "model"]).reset_index())
+    for cell in cells:
+        cell["name"] = f"{_folded(cell['model'])} {''.join(sorted(letters[cell['gpu'], cell['model']]))}".rstrip()
+    closed = [">closed"] if "closed_median" in cells[0] else []
+    lines = _grouped(cells, "gpu", lambda cell: [cell["name"], *_errors(cell, CELL_ERRORS), *_closed(cell)])
+    show(["", ">n", ">median", ">mean", ">bias", ">in", *closed], lines, title=title)
+    for setting, mark in marks.items():
+        note = f"{mark}  private setting: {setting} ({counts[setting]} of {len(rows)} rows)"
+        print(fill(note, 80, initial_indent="  ", subsequent_indent="     "))
+
+
+def _show_tables(scored: pd.DataFrame, replayed: int) -> None:
+    """The errors by table, beside those of the rows that a request table says."""
+    from predictor.learning.validation.replay import ratio_errors, records
+
+    public = scored[scored["private_setting"] == ""]
+    for title, rows in (("all rows", scored), ("rows of a request table alone, as any user gets them", public)):
+        if rows.empty:
+            print(f"{title}: none")
+            continue
+        cells = records(ratio_errors(rows, ["table", "metric"]).reset_index())
+        for cell in cells:
+            cell["file"] = _folded(cell["table"])
+        lines = _grouped(cells, "file", lambda cell: [cell["metric"], *_errors(cell, TABLE_ERRORS)])
+        header = ["", ">n", ">median", ">mean", ">p90", ">bias", ">in"]
+        show(header, lines, title=title)
+    print("n: figures; per cent: median and mean of the absolute error, bias: median of the")
+    print("signed one, in: in the interval, closed: median/mean without what was learned.")
+    print(f"{replayed - len(scored):,} of {replayed:,} rows chose a constant and are left out.")
+
+
+def _grouped(cells: Sequence[Cell], group: str, line: Callable[[Cell], list[str]]) -> Iterator[list[str]]:
+    """A line for each cell, below a line that names its group."""
+    for name, members in groupby(cells, key=lambda cell: str(cell[group])):
+        lines = [line(cell) for cell in members]
+        yield [name, *[""] * (len(lines[0]) - 1)]
+        yield from lines
+
+
+def _folded(name: str) -> str:
+    """A path or hub id in two lines, so that a table stays narrow."""
+    return "/\n".join(name.rsplit("/", 1))
+
+
+def _errors(cell: Cell, names: Sequence[str]) -> list[str]:
+    """Rows, then shares in per cent."""
+    return [str(cell["rows"]), *(_percent(cell[name]) for name in names)]
+
+
+def _closed(cell: Cell) -> list[str]:
+    """Median / mean error of the closed form alone, where there is one."""
+    if "closed_median" not in cell:
+        return []
+    return [f"{_percent(cell['closed_median'])}/{_percent(cell['closed_mean'])}"]
+
+
+def _percent(share: float) -> str:
+    return ("-" if share < 0 else "") + digits(100 * abs(share)) if share == share else "–"

@@ -23,7 +23,8 @@ class Interval(NamedTuple):
 
 
 # What engine, framework and version add to the 80 % interval of a step, as a share: fitted on training steps, on the
-# half that training/validation/llm_foundry.py names, and as good for whole networks of eager PyTorch (neusight.py).
+# half that predictor/learning/validation/llm_foundry.py names, and as good for whole networks of eager PyTorch
+# (neusight.py there).
 SOFTWARE_DOUBT = 0.07
 
 

@@ -26,7 +26,7 @@ from predictor.workloads.request import Request
 
 ENGINE = "vllm"  # whose kernels the estimators answer for: large GEMMs and FlashAttention-2 are the same libraries
 LIBRARY = "nccl"
-# Fitted on one half of the measured configurations (training/validation), checked on the other.
+# Fitted on one half of the measured configurations (predictor/learning/validation), checked on the other.
 SUSTAINED_GEMM = 1.15  # time of a GEMM within a step over its time alone: sustained power, transposed operands
 HOST_S_PER_OP = 23e-6  # the host's time to issue an op of the list, Python and autograd included (41 us beside A100)
 HOST_S_PER_FETCH = 0.42e-3  # and to fetch the weights of a matrix that ZeRO 3 has not fetched ahead (0.75 ms)

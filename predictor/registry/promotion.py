@@ -31,7 +31,7 @@ from predictor.estimators.store import (
     record,
 )
 from predictor.files import sha256_of
-from predictor.registry import mlflow_model as pyfunc
+from predictor.registry import mlflow_model
 from predictor.registry.comparison import Comparison, Rules, compare
 
 
@@ -96,7 +96,7 @@ def decide(decision: Decision, candidate: Bundle, store: Path, registry: Registr
         return decision
     if decision.candidate == decision.before:
         if registry:
-            pyfunc.move_champion(*registry, pyfunc.registered(*registry, candidate))
+            mlflow_model.move_champion(*registry, mlflow_model.registered(*registry, candidate))
         return decision
     copy = load_bundle(keep(candidate.path, decision.candidate, store))
     if name_of(copy) != decision.candidate:
@@ -142,7 +142,7 @@ def read_all(bundle: Bundle) -> None:
 
 
 def _moved(decision: Decision, bundle: Bundle, store: Path, registry: Registry | None) -> Decision:
-    made = pyfunc.registered(*registry, bundle) if registry else ""
+    made = mlflow_model.registered(*registry, bundle) if registry else ""
     with locked(store):
         names = champions(store)
         now = names[-1] if names else name_of(load_bundle(DEFAULT_BUNDLE))
@@ -160,11 +160,11 @@ def _moved(decision: Decision, bundle: Bundle, store: Path, registry: Registry |
 @contextmanager
 def _alias_at(registry: Registry, made: str) -> Iterator[None]:
     """Move the alias; where what follows fails, move it back."""
-    before = pyfunc.move_champion(*registry, made)
+    before = mlflow_model.move_champion(*registry, made)
     try:
         yield
     except BaseException:
-        pyfunc.move_champion(*registry, before)
+        mlflow_model.move_champion(*registry, before)
         raise
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 from predictor.estimators.bundle import CURVES, FEWSHOT, Bundle
 from predictor.learning.evaluate import read_ledger
 from predictor.learning.tune import TRIALS
-from predictor.registry import mlflow_model as pyfunc
+from predictor.registry import mlflow_model
 
 LOCAL = "sqlite:///mlflow.db"  # in the working folder
 EXPERIMENT = "gpu-predictor"
@@ -98,7 +98,7 @@ def _record(
         tags = {**record.tags, "mlflow.note.content": record.note}
         run = client.create_run(place, start_time=began_ms, run_name=bundle.id, tags=tags).info.run_id
     try:
-        with _settings(pyfunc.PATIENCE):
+        with _settings(mlflow_model.PATIENCE):
             _log_numbers(client, run, record, ended_ms)
             client.log_inputs(run, _inputs(record))
             for file in sorted(bundle.path.iterdir()):
@@ -146,7 +146,7 @@ def _log_model(mlflow: Any, store: str, run: str, bundle: Bundle) -> None:
     mlflow.set_tracking_uri(store)
     try:
         with mlflow.start_run(run_id=run):
-            pyfunc.log_to_run(bundle)
+            mlflow_model.log_to_run(bundle)
     finally:
         mlflow.set_tracking_uri(before)
 
@@ -158,7 +158,7 @@ def _settings(wanted: Mapping[str, str]) -> Iterator[None]:
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        with pyfunc.unless_set(wanted):
+        with mlflow_model.unless_set(wanted):
             yield
     finally:
         for name, level in levels.items():

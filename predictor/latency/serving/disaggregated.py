@@ -12,7 +12,7 @@ predicted far too slow: of LMSYS's 96 H100 (lmsys.org/blog/2025-05-05-large-scal
 52.3k tokens/s of 2000-token prompts; predicted are 7.4k, and 29k for workers of one node (EP8 on H200).
 
 No other measured disaggregated server is at hand, so nothing here was fitted; step times and host constants are those
-of servers with one pool, which training/validation/serving.py replays.
+of servers with one pool, which predictor/learning/validation/serving.py replays.
 """
 
 from __future__ import annotations

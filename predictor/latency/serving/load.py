@@ -4,10 +4,10 @@
 their answer (concurrency) or requests that arrive at random (rate).
 
 The simulation is what agrees with measurements. On the 402 configurations of dense models in
-training/validation/serving.py that no constant was fitted on, its median (mean) error is 5 % (7 %) of TPOT and 14 %
-(19 %) of TTFT. A closed form (TPOT: decode step + (clients - 1) * prefill / output tokens; TTFT: two prefills and 1/20
-of the first wave) has 5 % (15 %) and 36 % (42 %). TTFT is a mean over a whole run, so the number of requests is part of
-it: 10 per client agree best; 5 give 27 % (33 %), 20 give 20 % (23 %).
+predictor/learning/validation/serving.py that no constant was fitted on, its median (mean) error is 5 % (7 %) of TPOT
+and 14 % (19 %) of TTFT. A closed form (TPOT: decode step + (clients - 1) * prefill / output tokens; TTFT: two prefills
+and 1/20 of the first wave) has 5 % (15 %) and 36 % (42 %). TTFT is a mean over a whole run, so the number of requests
+is part of it: 10 per client agree best; 5 give 27 % (33 %), 20 give 20 % (23 %).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from predictor.workloads.engines import Engine, get_server
 from predictor.workloads.workload import Workload
 
 # What the ops do not know of: arrivals, versions, flags. Standard log errors that, added to the intervals of the ops in
-# quadrature, make them hold 80 % of the measurements in the fitted half of training/validation/serving.py.
+# quadrature, make them hold 80 % of the measurements in the fitted half of predictor/learning/validation/serving.py.
 TTFT_LOG_ERROR, TPOT_LOG_ERROR = 0.28, 0.10
 
 

@@ -1,6 +1,6 @@
 """Time real operators on the local device: random shapes, inputs beyond the last cache, medians of many calls.
 
-Needs torch. What is measured is in bench_ops.py, how in bench_device.py.
+Needs torch. What is measured is in operators.py, how in device.py.
 """
 
 from __future__ import annotations

@@ -6,29 +6,23 @@ each after torch.cuda.empty_cache(); `bwall_latency` likewise of loss.backward()
 added to the one before; neither has the loss nor the optimizer; `e2e_latency` is their sum (neusight/Tracing/trace.py).
 TF32 is off. transformers with attn_implementation="eager": BERT infers with a classifier of two classes and trains
 with the heads of pre-training; GPT-2, GPT-3 (GPT-2 of other sizes) and OPT give logits of every token in both. The .csv
-beside it times each kernel of one layer alone, launch included (neusight_ops.py). `-fusion` is torch.compile;
+beside it times each kernel of one layer alone, launch included (training/neusight_ops.py). `-fusion` is torch.compile;
 `switchxl4` is Switch, the encoder and the decoder over as many tokens, experts padded to a fixed capacity.
-
-    .venv/bin/python training/validation/neusight.py [--root ../shared/sources/neusight]
 """
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-from llm_foundry import summary
-
-from predictor.estimators.bundle import Bundle, load_bundle
+from predictor.estimators.bundle import Bundle
 from predictor.estimators.operators import predict_streamed
 from predictor.hardware.gpu import Gpu, get_gpu
 from predictor.latency.report import Interval, OpLine
 from predictor.latency.steps import step as engine_step
+from predictor.learning.validation.replay import Figure, Replay, Table, half
 from predictor.ops.base import stack
 from predictor.ops.gemm import Gemm
 from predictor.workloads.architectures.encoder import Encoder
@@ -49,10 +43,8 @@ from predictor.workloads.passes.eager import (
     passes,
 )
 
-NAME = "NeuSight's whole-model labels"
-ROOT = "sources"
 LABELS, CONFIGS = "scripts/asplos/label", "scripts/asplos/data/DLmodel_configs"
-BY = ["gpu", "model", "metric"]
+PRIVATE = "eager PyTorch in FP32, op by op"
 DTYPE = "fp32"
 
 # Boards fed by the slot alone (T4, P4) multiply faster before they are hot: the labels are the 5 fastest of 25 runs,
@@ -61,57 +53,51 @@ DTYPE = "fp32"
 SLOT_W, COOL = 75.0, 0.82
 
 
-def half(*key: object) -> bool:
-    """Whether the constant may be fitted on a label: one half of them, by hash."""
-    return hashlib.sha256(" ".join(map(str, key)).encode()).digest()[0] % 2 == 0
+METRICS = {"inference_s": "fw", "forward_s": "fw", "backward_s": "bwall", "step_s": "e2e"}
 
 
-def replay(root: Path, bundle: Bundle) -> pd.DataFrame:
-    """One row per label and metric: inference_s, or forward_s, backward_s and step_s of training."""
+def replay(root: Path, bundle: Bundle) -> Replay:
+    """A figure per label and metric: inference_s, or forward_s, backward_s and step_s of training."""
     root = root / "neusight" if (root / "neusight").is_dir() else root
     files = sorted((root / LABELS).glob("*/*.json"))
     if not files:
         raise FileNotFoundError(root / LABELS)
-    rows = []
+    figures = []
     for path in files:
         name, mode, length, batch, *fused = path.stem.split("-")
         case = {"gpu": path.parent.name, "model": name, "mode": mode, "length": int(length), "batch": int(batch)}
-        case["fused"] = bool(fused)
-        rows += _rows(case, json.loads(path.read_text(encoding="utf-8")), root, bundle)
-    return pd.DataFrame(rows)
+        config = json.loads((root / CONFIGS / f"{name}.json").read_text(encoding="utf-8"))
+        figures += _figures(case, bool(fused), json.loads(path.read_text(encoding="utf-8")), config, bundle)
+    return Replay(figures, {})
 
 
-def _rows(case: dict[str, Any], label: dict[str, float], root: Path, bundle: Bundle) -> list[dict[str, Any]]:
-    config = json.loads((root / CONFIGS / f"{case['model']}.json").read_text(encoding="utf-8"))
-    gpu = gpu_of(case["gpu"])
-    train = case["mode"] == "train"
+def _figures(
+    case: dict[str, Any], fused: bool, label: dict[str, float], config: dict[str, Any], bundle: Bundle
+) -> list[Figure]:
+    gpu, train = gpu_of(case["gpu"]), case["mode"] == "train"
     forward, gradients = ops(config, case["batch"], case["length"], train=train)
-    if case["fused"]:
+    if fused:
         forward = compiled(forward)
-    told = {"forward_s": step(forward, gpu, bundle)}
+    forward_s = step(forward, gpu, bundle)
+    times = {"inference_s": forward_s}
     if train:
-        told["backward_s"] = step(gradients, gpu, bundle)
-        told["step_s"] = Interval(*(a + b for a, b in zip(told["forward_s"], told["backward_s"], strict=True)))
-    else:
-        told = {"inference_s": told["forward_s"]}
-    keys = {"inference_s": "fw", "forward_s": "fw", "backward_s": "bwall", "step_s": "e2e"}
+        backward_s = step(gradients, gpu, bundle)
+        both = Interval(*(a + b for a, b in zip(forward_s, backward_s, strict=True)))
+        times = {"forward_s": forward_s, "backward_s": backward_s, "step_s": both}
     return [
-        {
-            "table": LABELS,
-            "gpu": gpu.name,
-            "model": case["model"],
-            "engine": "torch.compile" if case["fused"] else "torch",
-            "metric": metric,
-            "measured": label[f"{keys[metric]}_latency"] / 1e3,
-            "predicted": found.value,
-            "low": found.low,
-            "high": found.high,
-            "fitted": slot_fed(gpu) and half(case["gpu"], case["model"], case["mode"], case["length"], case["batch"]),
-            "length": case["length"],
-            "batch": case["batch"],
-            "launches": launches(forward),
-        }
-        for metric, found in told.items()
+        Figure(
+            table=LABELS,
+            gpu=gpu.name,
+            model=case["model"],
+            engine="torch.compile" if fused else "torch",
+            metric=metric,
+            measured=label[f"{METRICS[metric]}_latency"] / 1e3,
+            predicted=predicted,
+            fitted=slot_fed(gpu) and half(*case.values()),
+            private_setting=PRIVATE,
+            settings={"length": case["length"], "batch": case["batch"], "launches": launches(forward)},
+        )
+        for metric, predicted in times.items()
     ]
 
 
@@ -221,7 +207,7 @@ def lines(calls: Sequence[OpCall], gpu: Gpu, bundle: Bundle) -> list[OpLine]:
     kinds: dict[tuple[str, ...], list[int]] = {}
     for position, call in enumerate(calls):
         kinds.setdefault((call.op.estimator, *call.op.texts()), []).append(position)
-    found: dict[int, OpLine] = {}
+    placed: dict[int, OpLine] = {}
     for positions in kinds.values():
         ops = stack([calls[i].op for i in positions])
         column = predict_streamed(ops, gpu, bundle)
@@ -230,7 +216,7 @@ def lines(calls: Sequence[OpCall], gpu: Gpu, bundle: Bundle) -> list[OpLine]:
             call, bound = calls[i], float(column.bound_s[row])
             streamed = max(share * float(column.latency_s[row]), bound)
             ends = (share * float(end[row]) for end in (column.low_s, column.high_s))
-            found[i] = OpLine(
+            placed[i] = OpLine(
                 "forward",
                 call.name,
                 call.op.estimator,
@@ -242,17 +228,7 @@ def lines(calls: Sequence[OpCall], gpu: Gpu, bundle: Bundle) -> list[OpLine]:
                 str(column.limiter[row]),
                 column.basis,
             )
-    return [found[i] for i in range(len(calls))]
+    return [placed[i] for i in range(len(calls))]
 
 
-def main() -> None:
-    """Prints the errors of the default bundle."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    shared = Path(__file__).resolve().parents[3] / "shared"
-    parser.add_argument("--root", type=Path, default=shared / "sources" / "neusight")
-    frame = replay(parser.parse_args().root, load_bundle())
-    print(summary(frame, BY))
-
-
-if __name__ == "__main__":
-    main()
+TABLE = Table("neusight", "NeuSight's whole-model labels", "sources", replay)

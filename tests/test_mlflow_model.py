@@ -20,7 +20,7 @@ import pytest
 
 from predictor import predict_frame
 from predictor.cli import main
-from predictor.registry import mlflow_model as pyfunc
+from predictor.registry import mlflow_model
 from predictor.workloads.request import RESULTS, TEXTS, columns
 
 mlflow = pytest.importorskip("mlflow", reason="pip install 'gpu-predictor[train]'")
@@ -167,6 +167,6 @@ def test_what_cannot_be_is_said(
 
 
 def test_without_mlflow_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(pyfunc, "find_spec", lambda name: None)
+    monkeypatch.setattr(mlflow_model, "find_spec", lambda name: None)
     assert main(["log-model", "--out", "nowhere"]) == 2
     assert capsys.readouterr().err == "error: models of MLflow need mlflow; pip install 'gpu-predictor[train]'.\n"

@@ -6,37 +6,35 @@ Source: huggingface/optimum-benchmark, examples of 2023 (Apache-2.0), in the tru
 models: FP16 in eager transformers 4.33 to 4.35, with its own attention (`fp16`), PyTorch's (`bt`) or FlashAttention-2
 (`fa2`), all taken as the first: `forward` is a prefill with logits of every token, `generate` prompt and new tokens.
 Other formats run kernels of their own (exllama, AutoAWQ, bitsandbytes), which are not modelled.
-
-    .venv/bin/python training/validation/optimum.py [--root ../shared/truth]
 """
 
 from __future__ import annotations
 
-import argparse
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from llm_foundry import half, summary
-from neusight import lines as eager_lines
 
-from predictor.estimators.bundle import Bundle, load_bundle
+from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu, get_gpu
 from predictor.latency.report import Interval
 from predictor.latency.static_batch import HOST_DOUBT
 from predictor.latency.steps import op_lines, total
+from predictor.learning.validation.neusight import lines as eager_lines
+from predictor.learning.validation.replay import Figure, Replay, Table, half, rate, records
 from predictor.ops import Gemm
-from predictor.workloads import OpCall, Workload, get_model
 from predictor.workloads.architectures.encoder import Encoder
 from predictor.workloads.engines import get_engine
+from predictor.workloads.models import get_model
+from predictor.workloads.passes.calls import OpCall
 from predictor.workloads.passes.eager import launches, unfused
+from predictor.workloads.workload import Workload
 
-NAME = "optimum-benchmark latencies, A100"
-TABLE = "optimum_benchmark/inference_latency_memory.csv"
-BY = ["engine", "model", "metric"]
+FILE = "optimum_benchmark/inference_latency_memory.csv"
 GPU = "A100-SXM-80GB"
 # Part of the experiment's name → engine that is reported, tables that show its kernels (no FP16 tables of either
 # runtime are at hand), host seconds for each kernel it launches, bytes per second at which the FP32 output goes to the
@@ -58,23 +56,24 @@ MODELS = {
 PLAIN = re.compile(r"fp16(\+bt|\+fa2)?(-batch.*)?")
 
 
-def replay(root: Path, bundle: Bundle) -> pd.DataFrame:
-    """One row per latency: forward_s of a pass, tokens_per_s of a generation."""
-    rows, skipped = [], dict[str, int]()
-    for row in pd.read_csv(root / TABLE).to_dict("records"):
+EAGER = "eager kernels of Transformers, logits of the whole prompt"
+COPIED = "no operator tables of {engine}: kernels of another engine, fitted launch and copy"
+
+
+def replay(root: Path, bundle: Bundle) -> Replay:
+    """A figure per latency: forward_s of a pass, ttft_s of a prompt, tokens_per_s of a generation."""
+    figures, skipped = [], Counter[str]()
+    for row in records(pd.read_csv(root / FILE)):
         if row["model"].startswith("BAAI/bge"):
-            rows.append(_pass(row, bundle))
+            figures.append(_pass(row, bundle))
         elif row["model"] in MODELS and PLAIN.fullmatch(row["experiment"]):
-            rows += _generation(row, bundle)
+            figures += _generation(row, bundle)
         else:
-            reason = "faster than the arithmetic peak" if "baseline" in row["experiment"] else "other kernels"
-            skipped[reason] = skipped.get(reason, 0) + 1
-    for reason, count in skipped.items():
-        print(f"{NAME}: {count} rows skipped: {reason}")
-    return pd.DataFrame(rows)
+            skipped["faster than the arithmetic peak" if "baseline" in row["experiment"] else "other kernels"] += 1
+    return Replay(figures, skipped)
 
 
-def _pass(row: dict[str, Any], bundle: Bundle) -> dict[str, Any]:
+def _pass(row: dict[str, Any], bundle: Bundle) -> Figure:
     """A forward pass of BGE."""
     engine, tables, launch_s, copy_rate = RUNTIMES[re.sub(r"^bge_.*_sweep_", "", row["experiment"])]
     model, gpu = get_model(row["model"]), get_gpu(GPU)
@@ -83,36 +82,37 @@ def _pass(row: dict[str, Any], bundle: Bundle) -> dict[str, Any]:
         raise TypeError(f"{model.name} is no text encoder")
     eager = engine == "torch"
     calls = model.pass_ops(batch, length, "fp32" if eager else "fp16", eager=eager)
-    found = eager_lines(calls, gpu, bundle) if eager else op_lines([("forward", calls)], gpu, tables, bundle)[0]
+    lines = eager_lines(calls, gpu, bundle) if eager else op_lines([("forward", calls)], gpu, tables, bundle)[0]
     least = launch_s * launches(calls)
-    ends = zip(total(found, gpu, bundle), HOST_SHARES, strict=True)
+    ends = zip(total(lines, gpu, bundle), HOST_SHARES, strict=True)
     copy_s = 4.0 * batch * length * model.hidden / copy_rate if copy_rate else 0.0
-    told = Interval(*(max(end, least * share) + copy_s * share for end, share in ends))
-    fitted = half(row["experiment"], batch, length)
-    return _row(row, engine, model.name, "forward_s", row["forward.latency(s)"], told) | {"fitted": fitted}
+    return _figure(
+        row,
+        model=model.name,
+        engine=engine,
+        metric="forward_s",
+        measured=row["forward.latency(s)"],
+        predicted=Interval(*(max(end, least * share) + copy_s * share for end, share in ends)),
+        fitted=half(row["experiment"], batch, length),
+        private_setting="eager PyTorch in FP32, fitted launch" if eager else COPIED.format(engine=engine),
+    )
 
 
-def _generation(row: dict[str, Any], bundle: Bundle) -> Iterator[dict[str, Any]]:
+def _generation(row: dict[str, Any], bundle: Bundle) -> Iterator[Figure]:
     """The prompt, and prompt and new tokens, of a language model."""
     name, gpu = MODELS[row["model"]], get_gpu(GPU)
-    batch, length = int(row["batch"]), int(row["seq_len"])
-    new = int(row["new_tokens"])
-    job = Workload(model=get_model(name), batch=batch, input_len=length, output_len=new, dtype="fp16")
-    prompt = _eager(job.prefill_ops(), gpu, bundle, batch * length)
+    batch, length, new = (int(row[column]) for column in ("batch", "seq_len", "new_tokens"))
+    workload = Workload(model=get_model(name), batch=batch, input_len=length, output_len=new, dtype="fp16")
+    prompt = _eager(workload.prefill_ops(), gpu, bundle, batch * length)
+    common: dict[str, Any] = {"model": name, "engine": "torch", "fitted": False, "private_setting": EAGER}
     if row["forward.latency(s)"] > 0:
-        yield _row(row, "torch", name, "ttft_s", row["forward.latency(s)"], prompt)
-    if row["generate.throughput(tokens/s)"] > 0:
-        steps = [_eager(job.decode_ops(length + at), gpu, bundle) for at in (1, new // 2, new - 1)]
+        yield _figure(row, metric="ttft_s", measured=row["forward.latency(s)"], predicted=prompt, **common)
+    speed = row["generate.throughput(tokens/s)"]
+    if speed > 0:
+        steps = [_eager(workload.decode_ops(length + at), gpu, bundle) for at in (1, new // 2, new - 1)]
         mean = [sum(step[i] * weight for step, weight in zip(steps, (1, 2, 1), strict=True)) / 4 for i in range(3)]
-        ends = [batch * new / (prompt[i] + (new - 1) * mean[i]) for i in range(3)]
-        yield _row(
-            row,
-            "torch",
-            name,
-            "tokens_per_s",
-            row["generate.throughput(tokens/s)"],
-            Interval(ends[0], ends[2], ends[1]),
-        )
+        seconds = Interval(*(prompt[i] + (new - 1) * mean[i] for i in range(3)))
+        yield _figure(row, metric="tokens_per_s", measured=speed, predicted=rate(batch * new, seconds), **common)
 
 
 def _eager(served: tuple[OpCall, ...], gpu: Gpu, bundle: Bundle, logits: int = 0) -> Interval:
@@ -120,9 +120,9 @@ def _eager(served: tuple[OpCall, ...], gpu: Gpu, bundle: Bundle, logits: int = 0
     calls = unfused(served)
     if logits:
         calls = tuple(_head(call, logits) for call in calls)
-    found = total(op_lines([("step", calls)], gpu, "torch", bundle)[0], gpu, bundle)
+    device = total(op_lines([("step", calls)], gpu, "torch", bundle)[0], gpu, bundle)
     hosts = [get_engine("torch").beside(gpu.generation).times(share) for share in HOST_SHARES]
-    return Interval(*(host.prompt_s(end, launches(served), 1) for host, end in zip(hosts, found, strict=True)))
+    return Interval(*(host.prompt_s(end, launches(served), 1) for host, end in zip(hosts, device, strict=True)))
 
 
 def _head(call: OpCall, tokens: int) -> OpCall:
@@ -133,30 +133,9 @@ def _head(call: OpCall, tokens: int) -> OpCall:
     return OpCall(call.name, replace(op, m=tokens), call.count)
 
 
-def _row(row: dict[str, Any], engine: str, model: str, metric: str, measured: float, told: Interval) -> dict[str, Any]:
-    return {
-        "table": TABLE,
-        "gpu": get_gpu(GPU).name,
-        "model": model,
-        "engine": engine,
-        "metric": metric,
-        "measured": measured,
-        "predicted": told.value,
-        "low": told.low,
-        "high": told.high,
-        "fitted": False,
-        "experiment": row["experiment"],
-        "batch": int(row["batch"]),
-        "input_len": int(row["seq_len"]),
-    }
+def _figure(row: dict[str, Any], **fields: Any) -> Figure:
+    sizes = {"batch": int(row["batch"]), "input_len": int(row["seq_len"])}
+    return Figure(table=FILE, gpu=GPU, settings={"experiment": row["experiment"], **sizes}, **fields)
 
 
-def main() -> None:
-    """Prints the errors of the default bundle."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parents[3] / "shared" / "truth")
-    print(summary(replay(parser.parse_args().root, load_bundle()), BY))
-
-
-if __name__ == "__main__":
-    main()
+TABLE = Table("optimum", "optimum-benchmark latencies, A100", "truth", replay)

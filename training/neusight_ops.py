@@ -1,11 +1,11 @@
 """Each kernel of NeuSight's traces beside its prediction: whether a whole model is right because its parts are.
 
-Source: the .csv beside every whole-model label (neusight.py): one row for each node of the traced graph, one layer of
-them, `fw_latency` in milliseconds between two CUDA events, mean of the 5 fastest of 25, the launch included. Compared
-are the nodes of 20 us and more, with the prediction of a call timed alone, as the operator tables were. Backward times
-of the traces also add to the gradient of their input, so they are not compared.
+Source: the .csv beside every whole-model label (predictor/learning/validation/neusight.py): one row for each node of
+the traced graph, one layer of them, `fw_latency` in milliseconds between two CUDA events, mean of the 5 fastest of 25,
+the launch included. Compared are the nodes of 20 us and more, with the prediction of a call timed alone, as the
+operator tables were. Backward times of the traces also add to the gradient of their input, so they are not compared.
 
-    .venv/bin/python training/validation/neusight_ops.py [--root ../shared/sources/neusight]
+    .venv/bin/python training/neusight_ops.py [--root ../shared/sources/neusight]
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from neusight import LABELS, gpu_of
 
 from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.estimators.operators import ALONE, predict_op
+from predictor.learning.validation.neusight import LABELS, gpu_of
 from predictor.ops import Gemm, Op, Pointwise
 from predictor.ops.base import stack
 
@@ -133,7 +133,7 @@ def summary(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 def main() -> None:
     """Prints the errors of the default bundle."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    shared = Path(__file__).resolve().parents[3] / "shared"
+    shared = Path(__file__).resolve().parents[2] / "shared"
     parser.add_argument("--root", type=Path, default=shared / "sources" / "neusight")
     rows = traces(parser.parse_args().root, load_bundle())
     pd.set_option("display.width", 160, "display.max_rows", 500)

@@ -1,0 +1,183 @@
+"""Generation speeds that Qwen published: Transformers, vLLM and SGLang at batch 1, on A100 and on the unmeasured H20.
+
+Source: the speed benchmarks of the Qwen 1.5 to Qwen 3 documentation (Apache-2.0), `qwen/speed_memory.csv` of the truth
+folder: 2,048 generated tokens after 1 to 129,024 tokens of prompt. Speed is generated tokens over time; Qwen 3 counts
+the prompt too. Transformers spreads a model over several GPUs layer by layer (device_map), vLLM and SGLang by tp.
+
+Every row is a row of a request table. Two things a request cannot say: contexts beyond the model's own (YaRN), and that
+Qwen 2.5's speeds show no end of vLLM's CUDA graphs at 8,192 tokens.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from predictor.errors import InvalidRequest, PredictorError
+from predictor.estimators.bundle import Bundle
+from predictor.hardware.gpu import Gpu, get_gpu
+from predictor.latency.report import Interval
+from predictor.latency.static_batch import report
+from predictor.learning.validation.replay import (
+    Figure,
+    Replay,
+    Table,
+    answers,
+    half,
+    interval,
+    private_setting,
+    rate,
+    records,
+)
+from predictor.workloads.architectures.decoder import Decoder
+from predictor.workloads.architectures.layered import LayeredDecoder
+from predictor.workloads.engines import Engine, get_engine
+from predictor.workloads.models import Model, get_model
+from predictor.workloads.request import Request
+from predictor.workloads.requested import served_workload
+from predictor.workloads.workload import Workload
+
+FILE = "qwen/speed_memory.csv"
+ENGINES = {"Transformers": "torch", "vLLM": "vllm", "SGLang": "sglang"}
+GPUS = {"A100-80GB": "A100-SXM-80GB", "H20-96GB": "H20-96GB"}
+OLD = ("Qwen1.5", "Qwen2", "Qwen2.5")  # documentation of 2024, before vLLM's V1 engine
+FITTED = ("torch", "vllm-v0")  # engines whose host times were fitted on one half of the rows
+DTYPES = {
+    "BF16": "bf16",
+    "AWQ": "int4_wo",
+    "AWQ-INT4": "int4_wo",
+    "GPTQ-Int4": "int4_wo",
+    "GPTQ-INT4": "int4_wo",
+    "GPTQ-Int8": "int8_wo",
+    "FP8": "fp8_block",
+}
+
+
+class Generation(NamedTuple):
+    """A published speed and what ran. engine: with its host times. counted: tokens that the speed counts."""
+
+    row: Mapping[str, Any]
+    request: dict[str, Any]
+    workload: Workload
+    gpu: Gpu
+    engine: Engine
+    counted: float
+    private_setting: str
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the speed chose a host time: one half of the models and formats."""
+        row = self.row
+        return self.engine.name in FITTED and half(f"{row['model']}|{row['quant']}|{row['engine']}")
+
+
+def replay(root: Path, bundle: Bundle) -> Replay:
+    """A figure per published speed: tokens_per_s."""
+    runs, skipped = generations(root)
+    public = [run for run in runs if not run.private_setting]
+    told = iter(answers([run.request for run in public], bundle))
+    figures = []
+    for run in runs:
+        try:
+            e2e_s = _e2e_s(run, bundle) if run.private_setting else _answered_s(next(told))
+        except PredictorError as error:
+            skipped[str(error)[:90]] += 1
+            continue
+        figures.append(_figure(run, e2e_s))
+    return Replay(figures, skipped)
+
+
+def generations(root: Path) -> tuple[list[Generation], Counter[str]]:
+    """The published speeds, and how many were left out why."""
+    table = pd.read_csv(root / FILE)
+    table = table[table["speed_tokens_per_s"].notna() & table["engine"].isin(ENGINES) & table["gpu"].isin(GPUS)]
+    runs, skipped = [], Counter[str]()
+    for row in records(table):
+        try:
+            runs.append(_generation(row))
+        except PredictorError as error:
+            skipped[str(error)[:90]] += 1
+    return runs, skipped
+
+
+def generation_request(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a request table for a row of the published one; Transformers spreads layers over the GPUs."""
+    engine, gpus = ENGINES[row["engine"]], int(row["n_gpus"])
+    return {
+        "model": f"Qwen/{row['model'].removesuffix('-Instruct').removesuffix('-Chat')}",
+        "gpu": GPUS[row["gpu"]],
+        "engine": "vllm-v0" if engine == "vllm" and row["family"] in OLD else engine,
+        "input_len": int(row["input_len"]),
+        "output_len": int(row["output_len"]),
+        "dtype": DTYPES[row["quant"]],
+        "tp": 1 if engine == "torch" else gpus,
+        "pp": gpus if engine == "torch" else 1,
+    }
+
+
+def lengthened(model: Model, tokens: int) -> Model:
+    """The model with room for so many tokens, as YaRN gives it; raises InvalidRequest for what is no decoder."""
+    if tokens <= model.max_len:
+        return model
+    if not isinstance(model, Decoder | LayeredDecoder):
+        raise InvalidRequest(f"tokens is {tokens}; {model.name} takes at most {model.max_len}. Shorten the sequence.")
+    return replace(model, max_len=tokens)
+
+
+def beyond_context(model: Model, tokens: int) -> str:
+    """The private setting of sequences longer than the model's context."""
+    return "context beyond the model's own (YaRN)" if tokens > model.max_len else ""
+
+
+def _generation(row: dict[str, Any]) -> Generation:
+    asked = generation_request(row)
+    model, gpu, tokens = get_model(asked["model"]), get_gpu(asked["gpu"]), asked["input_len"] + asked["output_len"]
+    if asked["engine"] == "torch" and getattr(model, "experts", 0):
+        raise InvalidRequest("Transformers runs experts one after the other, which is not modelled.")
+    engine = get_engine(asked["engine"]).beside(gpu.generation)
+    longer_graphs = row["family"] == "Qwen2.5" and 0 < engine.graph_len < tokens
+    return Generation(
+        row=row,
+        request=asked,
+        workload=served_workload(Request.of(asked), lengthened(model, tokens), gpu)[0],
+        gpu=gpu,
+        engine=replace(engine, graph_len=0) if longer_graphs else engine,
+        counted=float(row["output_len"] + (row["input_len"] if row["family"] == "Qwen3" else 0)),
+        private_setting=private_setting(
+            beyond_context(model, tokens), "CUDA graphs of any length" if longer_graphs else ""
+        ),
+    )
+
+
+def _e2e_s(run: Generation, bundle: Bundle) -> Interval:
+    return report(run.workload, run.gpu, bundle, engine=run.engine).e2e_s
+
+
+def _answered_s(answer: Mapping[str, Any]) -> Interval:
+    if answer["error"]:
+        raise InvalidRequest(answer["error"])
+    return interval(answer, "e2e_s")
+
+
+def _figure(run: Generation, e2e_s: Interval) -> Figure:
+    return Figure(
+        table=FILE,
+        gpu=run.gpu.name,
+        model=run.row["model"],
+        engine=run.engine.name,
+        metric="tokens_per_s",
+        measured=run.row["speed_tokens_per_s"],
+        predicted=rate(run.counted, e2e_s),
+        fitted=run.fitted,
+        request={} if run.private_setting else run.request,
+        private_setting=run.private_setting,
+        settings={"family": run.row["family"], "dtype": run.workload.dtype, "input_len": run.workload.input_len},
+    )
+
+
+TABLE = Table("qwen", "Qwen's published generation speeds", "truth", replay)

@@ -1,0 +1,139 @@
+"""What replays share: a published figure beside its prediction, which half constants may be fitted on, errors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pandas as pd
+
+from predictor.estimators.bundle import Bundle
+from predictor.latency.report import Interval
+from predictor.prediction.rows import answer_rows
+
+SEPARATOR = "; "  # of private settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A published figure beside its prediction.
+
+    table: file that it is from. metric: seconds (`_s`), tokens_per_s of all GPUs, or memory_bytes of one GPU.
+    closed: of memory, the closed form alone. fitted: the figure chose a constant. request: the row of a request table
+    whose answer is the prediction. private_setting: what was set that no column of a request says; one of the two is
+    there. settings: further columns.
+    """
+
+    table: str
+    gpu: str
+    model: str
+    engine: str
+    metric: str
+    measured: float
+    predicted: Interval
+    fitted: bool
+    closed: float | None = None
+    request: Mapping[str, Any] = field(default_factory=dict)
+    private_setting: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def row(self) -> dict[str, Any]:
+        """One flat row; the request is JSON, each setting a column."""
+        names = ("table", "gpu", "model", "engine", "metric", "measured")
+        own = {name: getattr(self, name) for name in names}
+        own |= {"predicted": self.predicted.value, "low": self.predicted.low, "high": self.predicted.high}
+        closed = {} if self.closed is None else {"closed": self.closed}
+        asked = json.dumps(self.request) if self.request else ""
+        own |= {"fitted": self.fitted, **closed, "request": asked, "private_setting": self.private_setting}
+        return own | dict(self.settings)
+
+
+class Replay(NamedTuple):
+    """Figures that were replayed, and how many were left out for which reason."""
+
+    figures: list[Figure]
+    skipped: Mapping[str, int]
+
+    def frame(self) -> pd.DataFrame:
+        """The figures as rows."""
+        return pd.DataFrame([figure.row() for figure in self.figures])
+
+
+class Table(NamedTuple):
+    """A published table and how it is replayed.
+
+    root: whether its files lie in the folder of the measured tables or of the operator sources. replay(root, bundle)
+    raises FileNotFoundError where they do not.
+    """
+
+    name: str
+    title: str
+    root: Literal["truth", "sources"]
+    replay: Callable[[Path, Bundle], Replay]
+
+
+def half(*key: object) -> bool:
+    """Whether constants may be fitted on a configuration: one half of them, by hash.
+
+    >>> [half("mpt-7b", gpus) for gpus in (8, 16, 32, 64)]
+    [False, True, True, False]
+    """
+    return hashlib.sha256(" ".join(map(str, key)).encode()).digest()[0] % 2 == 0
+
+
+def private_setting(*settings: str) -> str:
+    """Those that are not empty, as one text.
+
+    >>> private_setting("GPTQ weights", "", "ZeRO 3 without prefetch")
+    'GPTQ weights; ZeRO 3 without prefetch'
+    """
+    return SEPARATOR.join(filter(None, settings))
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a published table."""
+    return frame.to_dict("records")  # type: ignore[return-value]  # columns are texts
+
+
+def answers(requests: Sequence[Mapping[str, Any]], bundle: Bundle) -> list[dict[str, Any]]:
+    """What a user who writes these rows into a request table gets: results of each, `error` where there is none."""
+    return list(answer_rows(requests, bundle))
+
+
+def interval(answer: Mapping[str, Any], name: str) -> Interval:
+    """A time of an answer with the ends of its interval, seconds."""
+    return Interval(answer[name], answer[f"{name}_low"], answer[f"{name}_high"])
+
+
+def rate(count: float, seconds: Interval) -> Interval:
+    """So many per second."""
+    return Interval(count / seconds.value, count / seconds.high, count / seconds.low)
+
+
+def ratio_errors(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Errors of predictions by group, as shares.
+
+    Columns: rows; median, mean and p90 of the absolute error; signed: median of the error; coverage: share of figures
+    in their interval; where there is a closed form, closed_median and closed_mean of its absolute error.
+    """
+    error = frame["predicted"] / frame["measured"] - 1
+    inside = (frame["low"] <= frame["measured"]) & (frame["measured"] <= frame["high"])
+    scored = frame.assign(error=error.abs(), signed=error, inside=inside.where(frame["low"].notna()))
+    if "closed" in frame and frame["closed"].notna().any():
+        scored["closed_error"] = (frame["closed"] / frame["measured"] - 1).abs()
+    cells = scored.groupby(list(by), observed=True)
+    columns: dict[str, Any] = {
+        "rows": cells["error"].size(),
+        "median": cells["error"].median(),
+        "mean": cells["error"].mean(),
+        "p90": cells["error"].quantile(0.9),
+        "signed": cells["signed"].median(),
+        "coverage": cells["inside"].mean(),
+    }
+    if "closed_error" in scored:
+        columns |= {"closed_median": cells["closed_error"].median(), "closed_mean": cells["closed_error"].mean()}
+    return pd.DataFrame(columns)

@@ -1,0 +1,27 @@
+"""The published tables that are replayed. A new one is a file with its TABLE, and an entry here."""
+
+from __future__ import annotations
+
+from predictor.errors import InvalidRequest
+from predictor.learning.validation import finetune, llm_foundry, memory, neusight, optimum, qwen, serving, trtllm
+from predictor.learning.validation.replay import Table
+
+TABLES: tuple[Table, ...] = (
+    finetune.TABLE,
+    llm_foundry.TABLE,
+    memory.TABLE,
+    neusight.TABLE,
+    optimum.TABLE,
+    qwen.TABLE,
+    serving.TABLE,
+    trtllm.TABLE,
+)
+
+
+def chosen(only: str) -> tuple[Table, ...]:
+    """The table of that name, or all of no name; raises InvalidRequest for a name that none has."""
+    tables = tuple(table for table in TABLES if only in ("", table.name))
+    if not tables:
+        names = ", ".join(table.name for table in TABLES)
+        raise InvalidRequest(f'only is "{only}"; it must be one of {names}.')
+    return tables

@@ -1,0 +1,129 @@
+"""Fits what the hosts of engines cost, constants of predictor/catalog/engines.toml, on published figures.
+
+    .venv/bin/python training/host_constants.py serving [--truth ../shared/truth] [--bundle NAME]
+    .venv/bin/python training/host_constants.py qwen [--truth ../shared/truth] [--bundle NAME]
+
+serving: vLLM, SGLang and TensorRT-LLM under load; qwen: Transformers and vLLM before 0.8 at batch 1. One constant after
+the other takes the value of least error on the half that predictor/learning/validation names (`fitted`), in two rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from predictor.estimators.bundle import Bundle, load_bundle
+from predictor.latency.report import Interval
+from predictor.latency.static_batch import report, with_host
+from predictor.learning.validation import qwen, serving
+from predictor.workloads.engines import get_engine
+
+Grid = Mapping[str, Sequence[float]]  # constant → values that are tried
+
+SERVING_GRID: Grid = {
+    "launch_s": (0.0, 3e-5, 4.5e-5, 6e-5, 7.5e-5, 9e-5, 1.2e-4),
+    "sequence_s": (0.0, 2e-5, 3.5e-5, 5e-5, 7e-5, 9e-5),
+    "step_s": (0.0, 4e-4, 7e-4, 1e-3, 1.5e-3, 2e-3, 3e-3),
+}
+SERVING_START = {"launch_s": 6e-5, "sequence_s": 5e-5, "step_s": 7e-4}
+# By engine, host seconds as beside Hopper; names of formats are what their linear layers add.
+QWEN_GRIDS: Mapping[str, Grid] = {
+    "torch": {
+        "launch_s": (4.5e-5, 5.0e-5, 5.5e-5, 6.0e-5, 6.5e-5),
+        "fp8_block": (1.8e-4, 2.2e-4, 2.6e-4, 3.0e-4, 3.5e-4),
+        "int8_wo": (0.0, 2.0e-5, 3.0e-5, 4.5e-5, 7.0e-5),
+    },
+    "vllm-v0": {
+        "step_s": (0.3e-3, 0.5e-3, 0.7e-3, 0.9e-3, 1.2e-3),
+        "launch_s": (1.5e-5, 2.0e-5, 2.5e-5, 3.0e-5),
+    },
+}
+WORST = 0.7  # log error at which a figure is an outlier, so that none decides
+WORST_TTFT, TTFT_WEIGHT = 1.0, 0.4
+
+
+def least(
+    grid: Grid, start: Mapping[str, float], loss: Callable[[str, Mapping[str, float]], float]
+) -> dict[str, float]:
+    """The constants of least loss, one after the other, twice. loss(constant that changes, all constants)."""
+    best = dict(start)
+    for constant in (*grid, *grid):
+        losses = {value: loss(constant, best | {constant: value}) for value in grid[constant]}
+        best[constant] = min(losses, key=lambda value: losses[value])
+        print(constant, {value: round(loss, 4) for value, loss in losses.items()}, flush=True)
+    return best
+
+
+def fit_serving(truth: Path, bundle: Bundle) -> None:
+    """Prints the constants of each engine that serves under load."""
+    rows = [row for row in serving.configurations(truth)[0] if serving.fitted(row)]
+    simulator = serving.Simulator(bundle)
+    for engine in sorted({row["engine"] for row in rows}):
+        part = [row for row in rows if row["engine"] == engine]
+
+        def loss(_: str, constants: Mapping[str, float], part: Sequence[dict[str, Any]] = part) -> float:
+            return sum(_serving_loss(row, simulator, constants) for row in part) / len(part)
+
+        print(engine, least(SERVING_GRID, SERVING_START, loss))
+
+
+def _serving_loss(row: dict[str, Any], simulator: serving.Simulator, constants: Mapping[str, float]) -> float:
+    """Absolute log error of TPOT and a share of TTFT's."""
+    times = simulator.serving(row, **constants)
+    tpot, ttft = (abs(math.log(getattr(times, name).value / row[name])) for name in ("tpot_s", "ttft_s"))
+    return min(tpot, WORST) + TTFT_WEIGHT * min(ttft, WORST_TTFT)
+
+
+def fit_qwen(truth: Path, bundle: Bundle) -> None:
+    """Prints the constants of Transformers and of vLLM before 0.8.
+
+    What a format adds goes by the rows of that format, all else by those of 16 bits.
+    """
+    runs = [run for run in qwen.generations(truth)[0] if run.fitted]
+    for engine, grid in QWEN_GRIDS.items():
+        part = [(run, *_without_host(run, bundle)) for run in runs if run.engine.name == engine]
+        formats = get_engine(engine).linear_s
+
+        def loss(constant: str, constants: Mapping[str, float], part: Any = part, formats: Any = formats) -> float:
+            dtype = constant if constant in formats else "bf16"
+            losses = [_qwen_loss(*timed, constants) for timed in part if timed[0].workload.dtype == dtype]
+            return sum(losses) / len(losses)
+
+        print(engine, least(grid, {}, loss))
+
+
+def _without_host(run: qwen.Generation, bundle: Bundle) -> tuple[Interval, Interval]:
+    """TTFT and TPOT of the GPU alone."""
+    bare = report(run.workload, run.gpu, bundle, engine=run.engine.without_host())
+    return bare.ttft_s, bare.tpot_s
+
+
+def _qwen_loss(run: qwen.Generation, ttft: Interval, tpot: Interval, constants: Mapping[str, float]) -> float:
+    """Absolute log error of the whole time."""
+    engine = get_engine(run.engine.name)
+    linear_s = {name: value for name, value in constants.items() if name in engine.linear_s}
+    plain: dict[str, Any] = {name: value for name, value in constants.items() if name not in engine.linear_s}
+    engine = replace(engine, **plain, graph_len=run.engine.graph_len, linear_s={**engine.linear_s, **linear_s})
+    first, following = with_host(run.workload, engine.beside(run.gpu.generation), ttft, tpot)
+    predicted = first.value + (run.workload.output_len - 1) * following.value
+    return min(abs(math.log(predicted / (run.counted / run.row["speed_tokens_per_s"]))), WORST)
+
+
+def main() -> None:
+    """Prints the constants of least error."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", choices=("serving", "qwen"))
+    parser.add_argument("--truth", type=Path, default=Path(os.environ.get("PREDICTOR_TRUTH", "../shared/truth")))
+    parser.add_argument("--bundle", default="")
+    options = parser.parse_args()
+    fit = {"serving": fit_serving, "qwen": fit_qwen}[options.table]
+    fit(options.truth, load_bundle(options.bundle))
+
+
+if __name__ == "__main__":
+    main()
