@@ -27,10 +27,11 @@ from predictor.estimators.bundle import (
 )
 from predictor.estimators.samples import TrainingSet
 from predictor.files import needs_place, sha256_of, whole_file, whole_folder
+from predictor.learning.conformal import correlation_across
 from predictor.learning.fewshot import FewShot, fewshot
 from predictor.learning.fit import fit
 from predictor.learning.holdout import generation_folds
-from predictor.learning.ledger import Held, correlation_across, held
+from predictor.learning.ledger import Held, held
 from predictor.learning.manifest import prior_entry, write_estimator
 from predictor.learning.recipe import Recipe
 from predictor.learning.rehearsal import part_of, write_rehearsal
