@@ -13,9 +13,9 @@ from hypothesis import given, settings, strategies as st
 from toy import GPUS, RECIPE, toy_table
 
 from predictor.cli import main
-from predictor.errors import InvalidBundle, InvalidRequest, InvalidTable
+from predictor.errors import InvalidBundle, InvalidRequest, InvalidTable, PredictorError
 from predictor.estimators.bundle import CALIBRATION, FEWSHOT, MANIFEST, Bundle, load_bundle
-from predictor.estimators.correction.kernel import Prior, Traits, start
+from predictor.estimators.correction.kernel import Prior, Traits, start, whitening
 from predictor.estimators.correction.prior import FARTHEST, adapted, learn
 from predictor.estimators.correction.process import conformal, fit_correction
 from predictor.estimators.operators import predict_op
@@ -170,6 +170,24 @@ def test_where_nothing_is_to_be_corrected_intervals_stay_as_wide_as_the_errors()
     assert found.trust < 0.5 and np.abs(found.offset(traits)).max() < 0.1
     inside = (found.ends[0] * spread <= found.left_out) & (found.left_out <= found.ends[1] * spread)
     assert 0.7 < inside.mean() < 0.9
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_whitened_a_covariance_is_one(repeats: int) -> None:
+    """Repeats: a singular matrix, which rounding leaves with eigenvalues below zero."""
+    half = np.repeat(np.random.default_rng(2).normal(size=(40, 40)), repeats, axis=0)
+    whole = half @ half.T
+    found = whitening(whole)
+    assert (found == np.tril(found)).all() and (np.diag(found) > 0).all()
+    if repeats == 1:
+        np.testing.assert_allclose(found @ whole @ found.T, np.eye(40), atol=1e-9)
+    else:
+        assert np.abs(found @ whole @ found.T).max() < 1.01
+
+
+def test_a_covariance_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(PredictorError, match="errors of 2 calls have a covariance that is not positive definite"):
+        whitening(np.full((2, 2), np.nan))
 
 
 def test_few_scores_make_wide_ends() -> None:
