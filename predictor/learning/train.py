@@ -18,6 +18,7 @@ from predictor.estimators.bundle import (
     FEWSHOT,
     FORMAT,
     LEDGER,
+    LISTED_SPECS,
     MANIFEST,
     REHEARSAL,
     Bundle,
@@ -84,7 +85,6 @@ def train_run(
     fitted = {name: fit(sets[name], recipe) for name in found}
     with whole_folder(out, last=MANIFEST) as folder:
         entries = {name: write_estimator(fitted[name], sets[name], found[name], folder) for name in found}
-        keep_specs(sorted({gpu for rows in sets.values() for gpu in rows.who["gpu"]}), folder)
         manifest = {
             "format": FORMAT,
             "id": recipe.id,
@@ -92,6 +92,7 @@ def train_run(
             **made_with(recipe),
             "gpus": sorted({gpu for entry in entries.values() for gpu in entry["references"]}),
             "tables": facts,
+            LISTED_SPECS: keep_specs({gpu for rows in sets.values() for gpu in rows.gpus.tolist()}, folder),
             **_write_ledger(found, folder),
             **_write_fewshot({name: one.few for name, one in found.items()}, folder),
             **_write_curves(found, folder),
