@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,30 @@ from hypothesis import given, settings, strategies as st
 from toy import GPUS, RECIPE, toy_table
 
 from predictor.cli import main
-from predictor.errors import InvalidBundle, InvalidRequest, InvalidTable
-from predictor.estimators.bundle import CALIBRATION, FEWSHOT, MANIFEST, Bundle, load_bundle
-from predictor.estimators.correction.kernel import Prior, Traits, start
+from predictor.errors import InvalidBundle, InvalidRequest, InvalidTable, PredictorError
+from predictor.estimators import corrected
+from predictor.estimators.bundle import (
+    CALIBRATED_FITS,
+    CALIBRATION,
+    CORRECTIONS,
+    FEWSHOT,
+    LISTED_SPECS,
+    MANIFEST,
+    SPECS,
+    Bundle,
+    load_bundle,
+)
+from predictor.estimators.correction.kernel import Prior, Traits, start, whitening
 from predictor.estimators.correction.prior import FARTHEST, adapted, learn
 from predictor.estimators.correction.process import conformal, fit_correction
+from predictor.estimators.correction.stored import CURE, read_corrections
 from predictor.estimators.operators import predict_op
-from predictor.hardware.gpu import get_gpu
+from predictor.hardware.gpu import OWN_GPUS, get_gpu
 from predictor.learning.calibrate import FEWEST, calibrate
 from predictor.learning.evaluate import evaluate
 from predictor.learning.train import train
 from predictor.measurements.schema import write_table
-from predictor.ops import Gemm
+from predictor.ops import Gemm, Pointwise
 
 pytestmark = pytest.mark.usefixtures("in_threads")
 OWN, LAW = "L4", 1.6  # a GPU whose kernels take longer than all others would say
@@ -138,11 +152,12 @@ def test_what_is_wrong_is_said_and_nothing_is_written(base: Bundle, tmp_path: Pa
 
 
 def test_a_changed_file_of_rows_is_refused(own: Bundle, tmp_path: Path) -> None:
-    import shutil
-
     folder = Path(shutil.copytree(own.path, tmp_path / "copy"))
     file = folder / own.manifest[CALIBRATION]["file"]
     file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(InvalidBundle, match="corrupt"):
+        calibrate(measured(tmp_path, 30), load_bundle(folder), tmp_path / "again")
+    edited(folder, lambda calibration: calibration.pop(CALIBRATED_FITS))
     with pytest.raises(InvalidBundle, match="corrupt"):
         load_bundle(folder).estimator("gemm")
     manifest = json.loads((folder / MANIFEST).read_text())
@@ -154,6 +169,125 @@ def test_a_changed_file_of_rows_is_refused(own: Bundle, tmp_path: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(InvalidBundle, match="calibration has invalid ends; install or copy the bundle again"):
         load_bundle(folder)
+
+
+# What is stored
+
+
+def edited(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """A bundle's folder whose manifest's calibration is changed."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    change(manifest[CALIBRATION])
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.fixture
+def copied(own: Bundle, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(own.path, tmp_path / "copy"))
+
+
+def test_a_stored_correction_answers_to_the_bit_as_one_fitted_to_the_rows(own: Bundle, copied: Path) -> None:
+    rows_only = load_bundle(edited(copied, lambda calibration: calibration.pop(CALIBRATED_FITS)))
+    for op in (
+        Gemm(m=np.array([1.0, 300.0, 5000.0]), n=4096.0, k=4096.0),
+        Pointwise(kind="rms_norm", rows=700.0, cols=4096.0),
+    ):
+        stored, fitted = (predict_op(op, get_gpu(OWN), None, bundle) for bundle in (own, rows_only))
+        for name in ("latency_s", "low_s", "high_s"):
+            assert (getattr(stored, name) == getattr(fitted, name)).all(), name
+
+
+def test_opening_a_calibrated_bundle_fits_nothing(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("fitted")
+
+    monkeypatch.setattr(corrected, "fit_correction", refuse)
+    assert load_bundle(copied).estimator("gemm").corrections[OWN].error.shape == (40,)
+
+
+def test_where_a_gpu_has_another_spec_since_the_correction_is_fitted_again(
+    own: Bundle, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits: list[str] = []
+
+    def spy(*args: Any) -> Any:
+        fits.append(args[0].name)
+        return fit_correction(*args)
+
+    monkeypatch.setattr(corrected, "fit_correction", spy)
+    edited(copied, lambda calibration: calibration[CALIBRATED_FITS]["gemm"].update(specs="of another catalogue"))
+    assert load_bundle(copied).estimator("gemm").corrections.keys() == {OWN} and fits == [OWN]
+
+
+def test_a_manifest_has_the_sha256_of_stored_corrections_and_a_changed_one_is_refused(copied: Path) -> None:
+    file = copied / f"gemm{CORRECTIONS}"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(InvalidBundle, match=f"{file.name} is corrupt \\(sha256 differs from the manifest\\)"):
+        load_bundle(copied).estimator("gemm")
+    file.unlink()
+    with pytest.raises(InvalidBundle, match=r"cannot be read \(No such file or directory\); install or copy"):
+        load_bundle(copied).estimator("gemm")
+    edited(copied, lambda calibration: calibration[CALIBRATED_FITS]["gemm"].pop("specs"))
+    with pytest.raises(InvalidBundle, match="calibration: fitted gemm has no valid specs; install or copy the bundle"):
+        load_bundle(copied)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"0.pull": None}, f"{OWN} has no valid pull, which must be float64 of shape (40,); {CURE}."),
+        ({"0.views": np.zeros((40, 3))}, f"{OWN} has no valid views, which must be float64 of shape (40, 4); {CURE}."),
+        ({"0.whitener": np.full(820, np.nan)}, "has no valid whitener, which must be float64 of shape (820,)"),
+        ({"0.group": np.arange(40)}, "has no valid group, which must be str_ of shape (40,)"),
+        ({"0.error": None}, "has no valid place"),
+        ({"gpus": np.array(["B200"])}, "has a correction of B200, and the manifest no prior or ends"),
+        ({"0.error": np.array([print])}, "is no zip of NumPy arrays (Object arrays cannot be loaded"),
+    ],
+)
+def test_arrays_that_make_no_correction_are_refused(
+    own: Bundle, tmp_path: Path, changes: Mapping[str, Any], message: str
+) -> None:
+    """A file with the right digest but the wrong content, such as another program's."""
+    with np.load(own.path / f"gemm{CORRECTIONS}") as file:
+        arrays = {**file, **changes}
+    np.savez(tmp_path / "x.npz", **{name: array for name, array in arrays.items() if array is not None})
+    known = own.estimator("gemm").corrections[OWN]
+    content = (tmp_path / "x.npz").read_bytes()
+    with pytest.raises(InvalidBundle) as caught:
+        read_corrections(content, tmp_path / "x.npz", {OWN: known.prior}, {OWN: known.ends})
+    assert message in str(caught.value)
+
+
+def test_a_file_that_is_no_zip_is_refused(tmp_path: Path) -> None:
+    for content in (b"", b"PK\x03\x04 cut off", b"\x80\x04."):
+        with pytest.raises(InvalidBundle, match="is no zip of NumPy arrays"):
+            read_corrections(content, tmp_path / "x.npz", {}, {})
+
+
+def test_own_specs_are_in_the_manifest_and_only_they_are_read(
+    base: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.toml").write_text('name = "Half-L4"\nbase = "L4"\nsms = 29\n', encoding="utf-8")
+    monkeypatch.setenv(OWN_GPUS, str(tmp_path / "mine.toml"))
+    rows = toy_table(("Half-L4",)).query("family == 'gemm'")
+    write_table(rows.reset_index(drop=True), tmp_path / "rows.parquet")
+    made, _ = calibrate(tmp_path / "rows.parquet", base, tmp_path / "out")
+    assert base.manifest[LISTED_SPECS] == {} and [*made.manifest[LISTED_SPECS]] == ["Half-L4.toml"]
+    copy = Path(shutil.copytree(made.path, tmp_path / "copy"))
+    (copy / SPECS / "more.toml").write_text("", encoding="utf-8")
+    with pytest.raises(
+        InvalidBundle, match=r"more.toml is not in the manifest; remove it, or add that GPU with --spec\."
+    ):
+        load_bundle(copy)
+    (copy / SPECS / "more.toml").unlink()
+    (copy / SPECS / "Half-L4.toml").write_text("", encoding="utf-8")
+    with pytest.raises(InvalidBundle, match=r"Half-L4.toml is corrupt \(sha256 differs from the manifest\)"):
+        load_bundle(copy)
+    shutil.copy(made.path / SPECS / "Half-L4.toml", copy / SPECS / "Half-L4.toml")
+    manifest = {key: value for key, value in made.manifest.items() if key != LISTED_SPECS}
+    (copy / MANIFEST).write_text(json.dumps(manifest))  # as it was before manifests had them
+    assert load_bundle(copy).calibrated == ("Half-L4",)
 
 
 def some(n: int) -> Traits:
@@ -170,6 +304,24 @@ def test_where_nothing_is_to_be_corrected_intervals_stay_as_wide_as_the_errors()
     assert found.trust < 0.5 and np.abs(found.offset(traits)).max() < 0.1
     inside = (found.ends[0] * spread <= found.left_out) & (found.left_out <= found.ends[1] * spread)
     assert 0.7 < inside.mean() < 0.9
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_whitened_a_covariance_is_one(repeats: int) -> None:
+    """Repeats: a singular matrix, which rounding leaves with eigenvalues below zero."""
+    half = np.repeat(np.random.default_rng(2).normal(size=(40, 40)), repeats, axis=0)
+    whole = half @ half.T
+    found = whitening(whole)
+    assert (found == np.tril(found)).all() and (np.diag(found) > 0).all()
+    if repeats == 1:
+        np.testing.assert_allclose(found @ whole @ found.T, np.eye(40), atol=1e-9)
+    else:
+        assert np.abs(found @ whole @ found.T).max() < 1.01
+
+
+def test_a_covariance_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(PredictorError, match="errors of 2 calls have a covariance that is not positive definite"):
+        whitening(np.full((2, 2), np.nan))
 
 
 def test_few_scores_make_wide_ends() -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
-from toy import FLOOR_CYCLES, GENERATIONS, GPUS, HEADS, RECIPE, quick_recipe, quick_table, toy_table
+from toy import FLOOR_CYCLES, GENERATIONS, GPUS, HEADS, RECIPE, SIBLINGS, quick_recipe, quick_table, toy_table
 
 from predictor.errors import InvalidBundle, InvalidRequest, InvalidTable
 from predictor.estimators.bundle import BOOSTERS, CURVES, FEWSHOT, LEDGER, MANIFEST, REHEARSAL, Bundle, load_bundle
@@ -115,6 +115,14 @@ def test_a_copied_bundle_predicts_the_same(bundle: Bundle, copied: Path, sets: A
         for gpu in map(get_gpu, ("L4", "B200")):
             again, first = (predict_op(op, gpu, setting, one) for one in (loaded, bundle))
             np.testing.assert_array_equal(again.latency_s, first.latency_s)
+
+
+def test_gpus_of_one_generation_make_a_bundle_without_errors_on_others(tmp_path: Path) -> None:
+    """Two siblings: one can be held out, their generation cannot."""
+    rows = toy_table(tuple(sorted(SIBLINGS))).query("family == 'gemm'").reset_index(drop=True)
+    write_table(rows, tmp_path / "t.parquet")
+    made = train([tmp_path / "t.parquet"], quick_recipe(), tmp_path / "b", lambda text: None)
+    assert set(pd.read_csv(made.path / LEDGER)["protocol"]) == {"gpu-out", "rows-out"}
 
 
 def test_the_manifest_has_the_sha256_of_every_file(bundle: Bundle, table: Path) -> None:

@@ -6,6 +6,7 @@ every file. Nothing in a bundle is executed: no pickle, no code, no expressions.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -19,11 +20,12 @@ from predictor.errors import InvalidBundle
 from predictor.estimators.intervals import KINSHIPS, REGIMES
 from predictor.estimators.store import CHAMPION, champions, folder_of, store_folder
 from predictor.files import sha256_of, whole_file
-from predictor.hardware.gpu import Gpu, add_gpus, catalogue, gpu_from_toml, own_spec
+from predictor.hardware.gpu import Gpu, add_gpus, catalogue, get_gpu, gpu_from_toml, own_spec
 from predictor.hardware.siblings import is_measured, tiers
 
 if TYPE_CHECKING:
     from predictor.estimators.correction.kernel import Prior
+    from predictor.estimators.correction.process import Correction
     from predictor.estimators.estimator import Estimator
     from predictor.estimators.samples import TrainingSet
 
@@ -34,8 +36,11 @@ FEWSHOT = "fewshot.csv"
 CURVES = "curves.csv"  # of learning; bundles up to base-4 have none
 REHEARSAL = "rehearsal.json"  # what the calls were like that trained the estimators
 SPECS = "gpus"  # folder of the specs of GPUs that the catalogue lacks
+LISTED_SPECS = "specs"  # of the manifest: file name → sha256; bundles of 0.1 have none
 CALIBRATION = "calibration"  # of the manifest: the rows that a user measured, and on which GPUs
 CALIBRATED_PRIORS, CALIBRATED_ENDS = "priors", "ends"  # of CALIBRATION: estimator → GPU → prior, ends of intervals
+CORRECTIONS = ".corrections.npz"  # how the name of a file of fitted corrections ends, after that of the estimator
+CALIBRATED_FITS = "fitted"  # of CALIBRATION: estimator → file of its corrections; bundles of 0.1 have none
 DEFAULT_BUNDLE = "base-4"
 MANIFEST_TYPES = {
     "id": str,
@@ -120,14 +125,10 @@ class Bundle:
     def estimator(self, name: str) -> Estimator:
         """One estimator, read from its files when first asked for, with its corrections."""
         if name not in self._estimators:
-            made, rows = self._read(name), self._measured().get(name)
-            if rows is not None:
-                from predictor.estimators.corrected import corrections_of
+            made = self._read(name)
+            if corrections := self._corrections(name, made):
                 from predictor.estimators.envelope import Knots
 
-                priors = {gpu: self.prior(name, gpu) for gpu in set(rows.gpus.tolist())}
-                ends = {gpu: (low, high) for gpu, (low, high) in self._told(CALIBRATED_ENDS, name).items()}
-                corrections = corrections_of(rows, made, priors, self.level, ends)
                 made = replace(made, corrections=corrections, knots=Knots())
             self._estimators[name] = made
         return self._estimators[name]
@@ -136,6 +137,28 @@ class Bundle:
         """Whether a user measured rows of an estimator on a GPU, which correct what it says there."""
         rows = self._measured().get(name)
         return rows is not None and gpu in rows.gpus
+
+    def _corrections(self, name: str, made: Estimator) -> Mapping[str, Correction]:
+        """GPU → what rows that a user measured there teach: as it was fitted, or where that is of no use from the rows.
+
+        Of no use: the bundle was calibrated before fits were kept, or a GPU has another spec since.
+        """
+        ends = {gpu: (low, high) for gpu, (low, high) in self._told(CALIBRATED_ENDS, name).items()}
+        fits: Mapping[str, Any] | None = self.manifest.get(CALIBRATION, {}).get(CALIBRATED_FITS)
+        if fits is not None and name not in fits:
+            return {}
+        if fits is not None and fits[name]["specs"] == digest_of_specs([*made.references, *ends]):
+            from predictor.estimators.correction.stored import read_corrections
+
+            priors = {gpu: prior for gpu in ends if (prior := self.prior(name, gpu))}
+            return read_corrections(verified(self.path, fits[name]), self.path / fits[name]["file"], priors, ends)
+        rows = self._measured().get(name)
+        if rows is None:
+            return {}
+        from predictor.estimators.corrected import corrections_of
+
+        known = {gpu: self.prior(name, gpu) for gpu in set(rows.gpus.tolist())}
+        return corrections_of(rows, made, known, self.level, ends)
 
     def _told(self, what: str, name: str) -> Mapping[str, Any]:
         """GPU → what a calibration keeps of an estimator there."""
@@ -186,7 +209,7 @@ def _open(folder: Path, _modified: int) -> Bundle:
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidBundle(f"{path} is not valid JSON ({error}); install or copy the bundle again.") from None
     _verify(manifest, path)
-    for file in sorted((folder / SPECS).glob("*.toml")):
+    for file in _specs(manifest, folder):
         _add_gpu(file)
     return Bundle(folder, manifest)
 
@@ -197,6 +220,19 @@ def _sets(folder: Path, file: str, sha256: str) -> Mapping[str, TrainingSet]:
     from predictor.measurements.schema import parse_table
 
     return training_sets(parse_table(verified(folder, {"file": file, "sha256": sha256}), file))
+
+
+def _specs(manifest: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Spec files of a bundle, each as the manifest has it; one that was made before manifests had them has any."""
+    files = sorted((folder / SPECS).glob("*.toml"))
+    listed: Mapping[str, str] | None = manifest.get(LISTED_SPECS)
+    if listed is None:
+        return files
+    if unknown := [file for file in files if file.name not in listed]:
+        raise InvalidBundle(f"{unknown[0]} is not in the manifest; remove it, or add that GPU with --spec.")
+    for name, digest in listed.items():
+        verified(folder / SPECS, {"file": name, "sha256": digest})
+    return files
 
 
 def _add_gpu(file: Path) -> None:
@@ -214,6 +250,10 @@ def _verify(manifest: Any, path: Path) -> None:
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
         raise InvalidBundle(f"{path} has format {found}; this version reads format {FORMAT}: train the bundle again.")
     _verify_types(manifest, MANIFEST_TYPES, f"{path}")
+    if LISTED_SPECS in manifest:
+        _verify_types(manifest, {LISTED_SPECS: dict}, f"{path}")
+        for name, digest in manifest[LISTED_SPECS].items():
+            _verify_file({"file": name, "sha256": digest}, f"{path}: {LISTED_SPECS}")
     if CALIBRATION in manifest:
         where = f"{path}: {CALIBRATION}"
         _verify_file(manifest[CALIBRATION], where)
@@ -221,6 +261,9 @@ def _verify(manifest: Any, path: Path) -> None:
         ends = [pair for by_gpu in manifest[CALIBRATION].get(CALIBRATED_ENDS, {}).values() for pair in by_gpu.values()]
         if not all(_is_pair(pair) for pair in ends):
             raise InvalidBundle(f"{where} has invalid {CALIBRATED_ENDS}; install or copy the bundle again.")
+        for name, entry in manifest[CALIBRATION].get(CALIBRATED_FITS, {}).items():
+            _verify_file(entry, f"{where}: {CALIBRATED_FITS} {name}")
+            _verify_types(entry, {"specs": str}, f"{where}: {CALIBRATED_FITS} {name}")
     for name, entry in manifest["estimators"].items():
         where = f"{path}: estimator {name}"
         _verify_types(entry, ESTIMATOR_TYPES, where)
@@ -263,8 +306,11 @@ def write_manifest(manifest: Mapping[str, Any], folder: Path) -> None:
         draft.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
-def keep_specs(gpus: Iterable[str], folder: Path) -> None:
-    """Copy the spec files of those GPUs that the catalogue lacks into the folder of a bundle."""
+def keep_specs(gpus: Iterable[str], folder: Path) -> dict[str, str]:
+    """Copy the spec files of those GPUs that the catalogue lacks into the folder of a bundle.
+
+    Returns what the manifest says of all specs there: file name → sha256.
+    """
     import tomllib
 
     for name in gpus:
@@ -274,6 +320,26 @@ def keep_specs(gpus: Iterable[str], folder: Path) -> None:
             named = "" if "name" in tomllib.loads(text) else f"name = {json.dumps(name)}\n"
             safe = re.sub(r"[^\w.-]", "_", name)
             (folder / SPECS / f"{safe}.toml").write_text(named + text, encoding="utf-8")
+    return {file.name: sha256_of(file) for file in sorted((folder / SPECS).glob("*.toml"))}
+
+
+def keep_corrections(estimators: Iterable[Estimator], folder: Path) -> dict[str, dict[str, str]]:
+    """Write the corrections of estimators to the folder of a bundle; returns what the manifest says of them."""
+    kept = {}
+    for estimator in estimators:
+        path = folder / f"{estimator.name}{CORRECTIONS}"
+        from predictor.estimators.correction.stored import write_corrections
+
+        write_corrections(estimator.corrections, path)
+        specs = digest_of_specs([*estimator.references, *estimator.corrections])
+        kept[estimator.name] = {"file": path.name, "sha256": sha256_of(path), "specs": specs}
+    return kept
+
+
+def digest_of_specs(gpus: Iterable[str]) -> str:
+    """Digest of what GPUs can do, with which estimates and so the errors that a correction is fitted to change."""
+    specs = [repr(replace(get_gpu(name), aliases=(), source="")) for name in sorted(set(gpus))]
+    return hashlib.sha256("\n".join(specs).encode()).hexdigest()
 
 
 def locate(name_or_path: str | Path) -> Path:

@@ -1,8 +1,8 @@
 """A bundle and a few rows measured on one's own GPU → a bundle that knows them.
 
-The estimators stay as they are; the rows travel in the bundle as a Parquet file and correct the estimators when it is
-opened (predictor.estimators.correction.process), under a prior that they moved themselves
-(predictor.estimators.correction.prior). Calibrated again, a bundle keeps its rows and takes the new ones besides.
+The estimators stay as they are. What the rows teach (predictor.estimators.correction.process), under a prior that they
+moved themselves (predictor.estimators.correction.prior), travels in the bundle beside the rows: calibrated again, a
+bundle keeps its rows and takes the new ones besides.
 """
 
 from __future__ import annotations
@@ -20,9 +20,13 @@ from predictor.boosters import verified
 from predictor.errors import InvalidRequest, InvalidTable
 from predictor.estimators.bundle import (
     CALIBRATED_ENDS,
+    CALIBRATED_FITS,
     CALIBRATED_PRIORS,
     CALIBRATION,
+    CORRECTIONS,
+    LISTED_SPECS,
     Bundle,
+    keep_corrections,
     keep_specs,
     load_bundle,
     write_manifest,
@@ -59,17 +63,20 @@ def calibrate(data: Path | str, bundle: Bundle, out: Path | str) -> tuple[Bundle
     with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as scratch:
         folder = Path(scratch) / out.name
         shutil.copytree(bundle.path, folder)
+        for old in folder.glob(f"*{CORRECTIONS}"):
+            old.unlink()
         write_table(pd.concat(kept, ignore_index=True), folder / ROWS_FILE)
         gpus = {str(name): len(own) for name, own in pd.concat(kept).groupby("gpu", observed=True)}
-        keep_specs(gpus, folder)
         digest = sha256_of(folder / ROWS_FILE)
-        manifest = {**bundle.manifest, "id": f"{bundle.uncalibrated().id}+{digest[:8]}"}
+        own_id = f"{bundle.uncalibrated().id}+{digest[:8]}"
+        manifest = {**bundle.manifest, "id": own_id, LISTED_SPECS: keep_specs(gpus, folder)}
         sets = training_sets(pd.concat(kept, ignore_index=True))
         told = {"file": ROWS_FILE, "sha256": digest, "gpus": gpus, CALIBRATED_PRIORS: _priors(sets, bundle)}
         write_manifest(manifest | {CALIBRATION: told}, folder)
         made = load_bundle(folder)
         ends = {name: ends_of(rows, made.estimator(name), made.level) for name, rows in sets.items()}
-        write_manifest(manifest | {CALIBRATION: told | {CALIBRATED_ENDS: ends}}, folder)
+        fits = keep_corrections((made.estimator(name) for name in sets), folder)
+        write_manifest(manifest | {CALIBRATION: told | {CALIBRATED_ENDS: ends, CALIBRATED_FITS: fits}}, folder)
         (folder / "README.md").unlink(missing_ok=True)
         found = pd.DataFrame([{**line, **_errors(line, made)} for line in lines])
         folder.rename(out)

@@ -7,16 +7,51 @@ groups that had no say in them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 
 from predictor.estimators.intervals import REGIMES, Offsets, ends, regime
+from predictor.learning.holdout import HeldOut
 from predictor.learning.sampling import balanced_weights
 from predictor.ops.dtypes import Array
 
 UNKNOWN: Offsets = {"": [[-1.0, 1.0]] * (len(REGIMES) + 1)}
 STRETCHES = np.arange(0.7, 2.55, 0.1)
 FEWEST = 50  # held-out rows that make an interval of their own
+GENERATION_OUT = "generation-out"
+
+
+class Ended(NamedTuple):
+    """Held-out rows with the ends of their intervals, low_s and high_s, by protocol as the ledger names it.
+
+    log_offsets: kinship → the ends that all rows teach.
+    """
+
+    log_offsets: Mapping[str, Offsets]
+    protocols: Mapping[str, pd.DataFrame]
+
+
+def with_intervals(predicted: HeldOut, level: float) -> Ended:
+    """Ends around every prediction, of rows that had no say in them."""
+    unseen, generation = calibrate(predicted.by_generation, level)
+    by_gpu = predicted.by_gpu
+    of_kin = by_gpu[by_gpu["sibling"]] if len(by_gpu) else by_gpu
+    sibling, kin = calibrate(of_kin, level, by="gpu") if len(of_kin) else (unseen, of_kin)
+    # Of one generation there is none: nothing was predicted without it.
+    alone = generation[~generation["gpu"].isin(set(of_kin["gpu"]))] if len(generation) else generation
+    seen, by_row = calibrate(predicted.by_row, level)
+    again = calibrate(predicted.again, level)[1] if len(predicted.again) else predicted.again
+    protocols = {
+        GENERATION_OUT: generation,
+        "generation-out, second seed": again,
+        "gpu-out": pd.concat([alone, kin], ignore_index=True),
+        "rows-out": by_row,
+        "neusight": with_ends(predicted.neusight, unseen) if len(predicted.neusight) else predicted.neusight,
+    }
+    return Ended({"seen": seen, "sibling": sibling, "unseen": unseen}, protocols)
 
 
 def calibrate(scored: pd.DataFrame, level: float, by: str = "generation") -> tuple[Offsets, pd.DataFrame]:
@@ -93,3 +128,16 @@ def correlation(scored: pd.DataFrame) -> float:
     within = float((error - error.groupby(cell).transform("mean")).var())
     between = float((common**2).mean())
     return round(between / max(between + within, 1e-12), 4)
+
+
+def correlation_across(unseen: Mapping[str, pd.DataFrame], within: Mapping[str, float]) -> float:
+    """Correlation of the log errors of two estimators on one GPU and engine: what is common of the common parts."""
+    means = {
+        name: log_error(rows).groupby([rows["gpu"], rows["engine"]]).mean()
+        for name, rows in unseen.items()
+        if len(rows)
+    }
+    pairs = pd.DataFrame(means).corr(min_periods=4).to_numpy()
+    above = pairs[np.triu_indices(len(pairs), 1)] if len(means) > 1 else np.array([])
+    common = float(np.nanmean(above)) if np.isfinite(above).any() else 0.0
+    return round(max(common, 0.0) * float(np.mean(list(within.values()))), 4)

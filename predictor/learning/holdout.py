@@ -1,4 +1,8 @@
-"""What an estimator does on GPUs it never saw: whole generations, or whole GPUs, held out in turn."""
+"""Rows that are predicted by estimators that never saw them: generations, GPUs or single rows are held out in turn.
+
+The trip of one estimator's rows goes one way: here they are predicted, predictor.learning.conformal puts ends around
+the predictions, and predictor.learning.ledger lists how far both are from what was measured.
+"""
 
 from __future__ import annotations
 
@@ -29,18 +33,9 @@ SOFTNESS = 0.02  # candidates whose errors differ by this much count e times les
 ENOUGH = 2  # generations that measured a dtype, for weights of its own
 SINGLE = {"": Weights(1.0, 0.0, 0.0, 0.0)}  # one generation leaves nothing to learn weights from
 
-
-def generations_out(folds: Sequence[Fold]) -> tuple[pd.DataFrame, Mapping[str, Weights]]:
-    """Rows of every generation, predicted by an estimator that saw none of it, and the weights of the views.
-
-    folds: of generation_folds. Returns rows.who with latency_s, predicted_s, bound_s and roofline2_s, and the weights
-    that serve unseen generations best. The weights for each generation are those that serve the others best: its own
-    rows have no say.
-    """
-    if not folds:
-        return pd.DataFrame(), SINGLE
-    scored = _parallel(score, [(fold.estimator, fold.test) for fold in folds])
-    return pd.concat(scored, ignore_index=True), best_weights([fold.views for fold in folds])
+# NeuSight (Lee et al., ASPLOS 2025) trains on these and tests on others; of those, only the A100 is at hand.
+NEUSIGHT_TRAIN = ("Tesla-P4", "P100-PCIe-16GB", "V100-PCIe-32GB", "Tesla-T4")
+NEUSIGHT_TEST = ("A100-PCIe-40GB",)
 
 
 class Fold(NamedTuple):
@@ -49,6 +44,36 @@ class Fold(NamedTuple):
     estimator: Estimator
     test: TrainingSet
     views: pd.DataFrame
+
+
+class HeldOut(NamedTuple):
+    """Rows of one estimator under every protocol, each row predicted by an estimator that had not seen it.
+
+    Tables: rows.who with latency_s, predicted_s, bound_s and roofline2_s, some of them empty. by_generation: of
+    `folds`; again: of folds with another seed. by_gpu: those of GPUs with siblings, and which those are. by_row: of
+    GPUs in training. neusight: NeuSight's own split of its own measurements. weights: of the views, for unseen
+    generations. curves: of learning.
+    """
+
+    folds: Sequence[Fold]
+    weights: Mapping[str, Weights]
+    by_generation: pd.DataFrame
+    again: pd.DataFrame
+    by_gpu: pd.DataFrame
+    by_row: pd.DataFrame
+    neusight: pd.DataFrame
+    curves: pd.DataFrame
+
+
+def hold_out(rows: TrainingSet, recipe: Recipe) -> HeldOut:
+    """Every protocol on one estimator's rows."""
+    folds = generation_folds(rows, recipe)
+    by_generation, weights = generations_out(folds)
+    by_gpu = gpus_out(rows, recipe, weights, by_generation)
+    by_row, curves = rows_out(rows, recipe)
+    again, _ = generations_out(generation_folds(rows, replace(recipe, seed=recipe.seed + 1)))
+    curves = pd.concat([curves, curve_of_generations(folds)], ignore_index=True)
+    return HeldOut(folds, weights, by_generation, again, by_gpu, by_row, neusight_out(rows, recipe), curves)
 
 
 def generation_folds(rows: TrainingSet, recipe: Recipe) -> list[Fold]:
@@ -63,6 +88,19 @@ def generation_folds(rows: TrainingSet, recipe: Recipe) -> list[Fold]:
     return [
         fold._replace(estimator=replace(fold.estimator, weights=own)) for fold, own in zip(folds, weights, strict=True)
     ]
+
+
+def generations_out(folds: Sequence[Fold]) -> tuple[pd.DataFrame, Mapping[str, Weights]]:
+    """Rows of every generation, predicted by an estimator that saw none of it, and the weights of the views.
+
+    folds: of generation_folds. Returns rows.who with latency_s, predicted_s, bound_s and roofline2_s, and the weights
+    that serve unseen generations best. The weights for each generation are those that serve the others best: its own
+    rows have no say.
+    """
+    if not folds:
+        return pd.DataFrame(), SINGLE
+    scored = _parallel(score, [(fold.estimator, fold.test) for fold in folds])
+    return pd.concat(scored, ignore_index=True), best_weights([fold.views for fold in folds])
 
 
 def gpus_out(rows: TrainingSet, recipe: Recipe, weights: Mapping[str, Weights], unseen: pd.DataFrame) -> pd.DataFrame:
@@ -86,17 +124,20 @@ def rows_out(rows: TrainingSet, recipe: Recipe) -> tuple[pd.DataFrame, pd.DataFr
     return score(estimator, asked), learning_curves(estimator, {"fitted": fitted, "held-out rows": asked})
 
 
+def neusight_out(rows: TrainingSet, recipe: Recipe) -> pd.DataFrame:
+    """NeuSight's own split of its own measurements, with equal weights of both sets of trees; empty without them."""
+    own = (rows.who["source"] == "neusight").to_numpy()
+    test, train = (own & rows.who["gpu"].isin(names).to_numpy() for names in (NEUSIGHT_TEST, NEUSIGHT_TRAIN))
+    if not test.any() or not train.any():
+        return pd.DataFrame()
+    return _fold_and_score(rows, test & scored_rows(rows, recipe), train, recipe, {"": Weights(0.5, 0.5, 0.0, 0.0)})
+
+
 def curve_of_generations(folds: Sequence[Fold]) -> pd.DataFrame:
     """Learning curve of the transfer trees on generations they never saw, the mean over `folds`."""
     found = [learning_curves(fold.estimator, {"held-out generations": fold.test}, ("transfer",)) for fold in folds]
     every = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=CURVE)
     return every.groupby(CURVE[:-1], sort=False)["rmse"].mean().reset_index()
-
-
-def split_out(rows: TrainingSet, recipe: Recipe, test: NDArray[np.bool_], train: NDArray[np.bool_]) -> pd.DataFrame:
-    """Rows of one mask predicted from those of another, with equal weights of the views."""
-    asked = test & scored_rows(rows, recipe)
-    return _fold_and_score(rows, asked, train, recipe, {"": Weights(0.5, 0.5, 0.0, 0.0)})
 
 
 def scored_rows(rows: TrainingSet, recipe: Recipe) -> NDArray[np.bool_]:

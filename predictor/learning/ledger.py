@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,22 +13,11 @@ from numpy.typing import NDArray
 from predictor.estimators.estimator import Weights
 from predictor.estimators.intervals import Offsets
 from predictor.estimators.samples import TrainingSet
-from predictor.learning.conformal import calibrate, correlation, log_error, with_ends
+from predictor.learning.conformal import GENERATION_OUT, correlation, with_intervals
 from predictor.learning.evaluate import cells
 from predictor.learning.fewshot import FewShot, fewshot
-from predictor.learning.holdout import (
-    curve_of_generations,
-    generation_folds,
-    generations_out,
-    gpus_out,
-    rows_out,
-    split_out,
-)
+from predictor.learning.holdout import hold_out
 from predictor.learning.recipe import Recipe
-
-# NeuSight (Lee et al., ASPLOS 2025) trains on these and tests on others; of those, only the A100 is at hand.
-NEUSIGHT_TRAIN = ("Tesla-P4", "P100-PCIe-16GB", "V100-PCIe-32GB", "Tesla-T4")
-NEUSIGHT_TEST = ("A100-PCIe-40GB",)
 
 # Family → field, least, most: the shapes that layers of language models issue (decode at batch 1 to 256, prefill of
 # 128 to 16k tokens, tp 1 to 8). Measured grids hold many more small and odd ones.
@@ -62,33 +51,23 @@ class Held:
 
 
 def held(rows: TrainingSet, recipe: Recipe, progress: Callable[[str], None]) -> Held:
-    """Run every protocol on one estimator's rows."""
-    folds = generation_folds(rows, recipe)
-    found, weights = generations_out(folds)
-    unseen, generation = calibrate(found, recipe.level)
-    by_gpu = gpus_out(rows, recipe, weights, found)
-    of_kin = by_gpu[by_gpu["sibling"]] if len(by_gpu) else by_gpu
-    sibling, kin = calibrate(of_kin, recipe.level, by="gpu") if len(of_kin) else (unseen, of_kin)
-    alone = generation[generation["gpu"].isin(set(by_gpu["gpu"]) - set(of_kin["gpu"]))] if len(by_gpu) else by_gpu
-    of_rows, curves = rows_out(rows, recipe)
-    seen, row = calibrate(of_rows, recipe.level)
-    again = generations_out(generation_folds(rows, replace(recipe, seed=recipe.seed + 1)))[0]
-    protocols = {
-        "generation-out": generation,
-        "generation-out, second seed": calibrate(again, recipe.level)[1] if len(again) else again,
-        "gpu-out": pd.concat([alone, kin], ignore_index=True),
-        "rows-out": row,
-        "neusight": _neusight(rows, recipe, unseen),
-    }
+    """Predict one estimator's rows under every protocol, put ends around that, and list the errors."""
+    predicted = hold_out(rows, recipe)
+    ended = with_intervals(predicted, recipe.level)
     lines = []
-    for protocol, scored in protocols.items():
+    for protocol, scored in ended.protocols.items():
         lines += ledger_lines(scored, protocol, rows.estimator)
         if len(scored):
             progress(f"  {protocol}: {_summary(scored)}")
-    log_offsets = {"seen": seen, "sibling": sibling, "unseen": unseen}
-    ledger = pd.concat(lines, ignore_index=True)
-    curves = pd.concat([curves, curve_of_generations(folds)], ignore_index=True)
-    return Held(ledger, generation, weights, log_offsets, correlation(found), fewshot(folds, recipe), curves)
+    return Held(
+        ledger=pd.concat(lines, ignore_index=True),
+        unseen=ended.protocols[GENERATION_OUT],
+        weights=predicted.weights,
+        log_offsets=ended.log_offsets,
+        correlation=correlation(predicted.by_generation),
+        few=fewshot(predicted.folds, recipe),
+        curves=predicted.curves,
+    )
 
 
 def ledger_lines(scored: pd.DataFrame, protocol: str, estimator: str) -> list[pd.DataFrame]:
@@ -99,28 +78,6 @@ def ledger_lines(scored: pd.DataFrame, protocol: str, estimator: str) -> list[pd
         for name, part in slices.items()
         if len(part)
     ]
-
-
-def correlation_across(unseen: Mapping[str, pd.DataFrame], within: Mapping[str, float]) -> float:
-    """Correlation of the log errors of two estimators on one GPU and engine: what is common of the common parts."""
-    means = {
-        name: log_error(rows).groupby([rows["gpu"], rows["engine"]]).mean()
-        for name, rows in unseen.items()
-        if len(rows)
-    }
-    pairs = pd.DataFrame(means).corr(min_periods=4).to_numpy()
-    above = pairs[np.triu_indices(len(pairs), 1)] if len(means) > 1 else np.array([])
-    common = float(np.nanmean(above)) if np.isfinite(above).any() else 0.0
-    return round(max(common, 0.0) * float(np.mean(list(within.values()))), 4)
-
-
-def _neusight(rows: TrainingSet, recipe: Recipe, offsets: Offsets) -> pd.DataFrame:
-    """NeuSight's own split of its own measurements."""
-    own = (rows.who["source"] == "neusight").to_numpy()
-    test, train = (own & rows.who["gpu"].isin(names).to_numpy() for names in (NEUSIGHT_TEST, NEUSIGHT_TRAIN))
-    if not test.any() or not train.any():
-        return pd.DataFrame()
-    return with_ends(split_out(rows, recipe, test, train), offsets)
 
 
 def _model_like(scored: pd.DataFrame, estimator: str) -> pd.DataFrame:

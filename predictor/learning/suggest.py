@@ -141,8 +141,8 @@ def _open(name: str, engine: str, ops: list[Op], share: list[float], gpu: Gpu, b
     prior = bundle.prior(name, gpu.name) or start(traits.place)
     left = covariance(traits, traits, prior)
     if correction := estimator.corrections.get(gpu.name):
-        shared = covariance(traits, correction.measured, prior)
-        left = left - shared @ correction.inverse @ shared.T
+        known = covariance(traits, correction.measured, prior) @ correction.whitener.T
+        left = left - known @ known.T
     latency = predict_op(op, gpu, setting, bundle).latency_s
     noise, cost = prior.amplitudes[NOISE] ** 2, SETUP_S + CALLS * latency
     return Open(ops, engine, np.array(share), left, noise, latency, cost, np.ones(len(ops)))

@@ -18,6 +18,7 @@ from predictor.estimators.bundle import (
     FEWSHOT,
     FORMAT,
     LEDGER,
+    LISTED_SPECS,
     MANIFEST,
     REHEARSAL,
     Bundle,
@@ -27,10 +28,11 @@ from predictor.estimators.bundle import (
 )
 from predictor.estimators.samples import TrainingSet
 from predictor.files import needs_place, sha256_of, whole_file, whole_folder
+from predictor.learning.conformal import correlation_across
 from predictor.learning.fewshot import FewShot, fewshot
 from predictor.learning.fit import fit
 from predictor.learning.holdout import generation_folds
-from predictor.learning.ledger import Held, correlation_across, held
+from predictor.learning.ledger import Held, held
 from predictor.learning.manifest import prior_entry, write_estimator
 from predictor.learning.recipe import Recipe
 from predictor.learning.rehearsal import part_of, write_rehearsal
@@ -83,7 +85,6 @@ def train_run(
     fitted = {name: fit(sets[name], recipe) for name in found}
     with whole_folder(out, last=MANIFEST) as folder:
         entries = {name: write_estimator(fitted[name], sets[name], found[name], folder) for name in found}
-        keep_specs(sorted({gpu for rows in sets.values() for gpu in rows.who["gpu"]}), folder)
         manifest = {
             "format": FORMAT,
             "id": recipe.id,
@@ -91,6 +92,7 @@ def train_run(
             **made_with(recipe),
             "gpus": sorted({gpu for entry in entries.values() for gpu in entry["references"]}),
             "tables": facts,
+            LISTED_SPECS: keep_specs({gpu for rows in sets.values() for gpu in rows.gpus.tolist()}, folder),
             **_write_ledger(found, folder),
             **_write_fewshot({name: one.few for name, one in found.items()}, folder),
             **_write_curves(found, folder),

@@ -10,13 +10,14 @@ Rasmussen & Williams, Gaussian Processes for Machine Learning, 2006, chapters 2,
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from predictor.errors import InvalidBundle
+from predictor.errors import InvalidBundle, PredictorError
 from predictor.ops.dtypes import Array
 
 LEAF_TREES = 100  # the first trees, which cut most coarsely; all 300 of them serve no better
@@ -76,6 +77,7 @@ START: Mapping[str, float] = {
     NOISE: 0.06,
 }
 JITTER = 1e-8  # square nats beside the noise, so that equal calls can be told apart
+LIFTS = (0.0, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6)  # of the mean variance; the error of rounding is near 1e-16 n
 
 
 def start(place: Array) -> Prior:
@@ -113,6 +115,25 @@ def own_variance(calls: Traits, prior: Prior) -> Array:
     """Variance of the error of each call before anything is measured, (n,) square nats, without noise."""
     fixed = sum(prior.amplitudes[name] ** 2 for name in (*FLAT, *SMOOTH) if name != "views")
     return np.asarray(fixed + prior.amplitudes["views"] ** 2 * (calls.views**2).sum(axis=1))
+
+
+def whitening(covariance: Array) -> Array:
+    """W of a covariance C = L L' of (n, n): the inverse of L, lower triangular, so that C^-1 = W' W.
+
+    Where rounding leaves C not positive definite, its diagonal gets as little more as makes it so.
+    """
+    from scipy.linalg import solve_triangular
+
+    once = np.eye(len(covariance))
+    for share in LIFTS:
+        with suppress(np.linalg.LinAlgError):
+            factor = np.linalg.cholesky(covariance + share * np.mean(np.diag(covariance)) * once)
+            if np.isfinite(factor).all():
+                return np.tril(solve_triangular(factor, once, lower=True))
+    raise PredictorError(
+        f"the errors of {len(once)} calls have a covariance that is not positive definite; the amplitudes and lengths "
+        "of their prior must be finite: calibrate again."
+    )
 
 
 def _power(prior: Prior, names: tuple[str, ...]) -> Array:

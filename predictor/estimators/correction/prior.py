@@ -10,7 +10,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from predictor.estimators.correction.kernel import AMPLITUDES, FLAT, JITTER, Pieces, Prior, Traits, pieces, start
+from predictor.estimators.correction.kernel import (
+    AMPLITUDES,
+    FLAT,
+    JITTER,
+    Pieces,
+    Prior,
+    Traits,
+    pieces,
+    start,
+    whitening,
+)
 from predictor.ops.dtypes import Array
 
 MOST_STEPS = 40
@@ -76,9 +86,10 @@ def _loss(theta: Array, data: Sequence[tuple[Pieces, Array]], origin: Array, sti
         weight = np.tensordot(powers[flats:-1], same, 1)
         whole = np.tensordot(powers[:flats], flat, 1) + near * weight
         whole[np.diag_indices(len(error))] += powers[-1] + JITTER
-        inverse = np.linalg.inv(whole)
+        whitener = whitening(whole)
+        inverse = whitener.T @ whitener
         pull = inverse @ error
-        total += 0.5 * float(error @ pull) + 0.5 * float(np.linalg.slogdet(whole)[1])
+        total += 0.5 * float(error @ pull) - float(np.log(np.diag(whitener)).sum())  # half of log |whole|
         slope = 0.5 * (inverse - np.outer(pull, pull))
         smooth = slope * near
         gradient[:flats] += 2 * powers[:flats] * (flat * slope).sum(axis=(1, 2))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from predictor.estimators.correction.kernel import JITTER, NOISE, Prior, Traits, covariance, own_variance
+from predictor.estimators.correction.kernel import JITTER, NOISE, Prior, Traits, covariance, own_variance, whitening
 from predictor.estimators.correction.prior import tamed
 from predictor.hardware.gpu import Gpu
 from predictor.ops.dtypes import Array
@@ -25,6 +25,8 @@ SURE = 2.0  # standard errors
 class Correction:
     """A fitted process for one estimator on `gpu`. ends: low and high of a call's interval in units of its spread.
 
+    whitener: (n, n) of the covariance of the measured calls (predictor.estimators.correction.kernel.whitening). pull:
+    (n,) nats per square nat, which a call's covariance with them turns into its offset.
     trust: share of the process's offset that is applied. error, left_out: log(truth / prediction) of the measured
     calls, (n,): without the correction, and with one that each call had no say in; expected: the standard deviation
     of the latter as the process has it.
@@ -34,7 +36,7 @@ class Correction:
     prior: Prior
     measured: Traits
     pull: Array
-    inverse: Array
+    whitener: Array
     ends: tuple[float, float]
     trust: float
     error: Array
@@ -52,7 +54,7 @@ class Correction:
         found = []
         for some in _runs(calls):
             shared = covariance(some, self.measured, self.prior)
-            known = ((shared @ self.inverse) * shared).sum(axis=1)
+            known = ((shared @ self.whitener.T) ** 2).sum(axis=1)
             noise = self.prior.amplitudes[NOISE] ** 2
             taken = self.trust * (2 - self.trust) * known  # all where the whole offset is applied, none where none is
             found.append(np.sqrt(np.maximum(own_variance(some, self.prior) - taken, 0.0) + noise))
@@ -64,10 +66,9 @@ def fit_correction(gpu: Gpu, prior: Prior, measured: Traits, error: Array, level
     error = np.asarray(error, dtype=np.float64)
     whole = covariance(measured, measured, prior)
     whole[np.diag_indices(len(error))] += prior.amplitudes[NOISE] ** 2 + JITTER
-    inverse: Array = np.asarray(np.linalg.inv(whole), dtype=np.float64)
-    told = tamed(error)
-    pull = inverse @ told
-    own = np.diag(inverse)
+    whitener, told = whitening(whole), tamed(error)
+    pull = whitener.T @ (whitener @ told)
+    own = (whitener**2).sum(axis=0)  # the diagonal of the inverse
     # Left out, a call is off by pull / own with the standard deviation own^-1/2 (Rasmussen & Williams, 5.12).
     left_out = pull / own + (error - told)
     trust = _trust(np.abs(error) - np.abs(left_out))
@@ -75,7 +76,7 @@ def fit_correction(gpu: Gpu, prior: Prior, measured: Traits, error: Array, level
     before = own_variance(measured, prior) + prior.amplitudes[NOISE] ** 2
     expected = np.sqrt(before - trust * (2 - trust) * (before - 1 / own))
     ends = conformal(left_out / expected, level)
-    return Correction(gpu, prior, measured, pull, inverse, ends, trust, error, left_out, expected)
+    return Correction(gpu, prior, measured, pull, whitener, ends, trust, error, left_out, expected)
 
 
 def _trust(gain: Array) -> float:

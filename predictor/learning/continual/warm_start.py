@@ -23,9 +23,11 @@ from predictor.boosters import verified
 from predictor.errors import InvalidBundle, InvalidRequest
 from predictor.estimators.bundle import (
     CALIBRATION,
+    CORRECTIONS,
     CURVES,
     FEWSHOT,
     LEDGER,
+    LISTED_SPECS,
     MANIFEST,
     REHEARSAL,
     Bundle,
@@ -55,7 +57,7 @@ FORGOTTEN = "forgotten.csv"  # predictor.learning.continual.forgetting.changes
 REHEARSED = 2  # calls that are rehearsed for each new row
 FEWEST_CALLS = 10_000  # that are rehearsed, and that tell what was forgotten
 HELD_OUT = 0.2  # of the new rows, for the error after learning
-NOT_TAKEN = ("README.md", "*.parquet", ".*")  # of the files of the first bundle
+NOT_TAKEN = ("README.md", "*.parquet", f"*{CORRECTIONS}", ".*")  # of the files of the first bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ def warm_start(
                 {*start.manifest["gpus"], *(gpu for entry in entries.values() for gpu in entry["references"])}
             ),
             "tables": [*start.manifest["tables"], *facts],
+            LISTED_SPECS: keep_specs({gpu for rows in sets.values() for gpu in rows.gpus.tolist()}, folder),
             **{f"{file.stem}_sha256": sha256_of(file) for file in files},
             "estimators": {**start.manifest["estimators"], **entries},
             "start": {"bundle": start.id, "sha256": start.sha256, "learned": sorted(estimators)},
@@ -233,7 +236,6 @@ def _write_files(learned: Mapping[str, Learned], start: Bundle, folder: Path) ->
     (folder / LEDGER).write_text(joined_ledger(start.path / LEDGER, [one.held.ledger for one in learned.values()]))
     _replace_lines(folder / CURVES, {name: one.held.curves for name, one in learned.items()})
     _replace_lines(folder / FEWSHOT, {name: one.held.few.curve for name, one in learned.items() if not start.has(name)})
-    keep_specs(sorted({gpu for one in learned.values() for gpu in one.rows.who["gpu"]}), folder)
     return entries
 
 
