@@ -108,6 +108,7 @@ class _Progress:
     def __init__(self, quiet: bool) -> None:
         self.began = self.told = time.monotonic()
         self.damaged = 0
+        self.noted = False
         self.quiet = quiet
         self.bar: Any = None
         self.task: Any = None
@@ -119,6 +120,9 @@ class _Progress:
 
     def __call__(self, summary: Summary) -> None:
         """Show it; called first and after each part."""
+        if summary.note and not self.noted:
+            self.noted = True
+            print(f"Note: {summary.note}", file=sys.stderr)
         if self.quiet:
             return
         if summary.folder and not summary.parts:
