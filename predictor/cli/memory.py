@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option, Typer
 
 from predictor.boosters import load_xgboost
+from predictor.cli.common.comparison import Refusal, answers_of, end, show_refusals
 from predictor.cli.common.display import digits, gigabytes, risk, show, show_json
 from predictor.cli.common.request_options import add_command
 from predictor.errors import InvalidRequest
@@ -77,17 +78,27 @@ def _memory(
     opened = load_bundle(bundle)
     if any(resolved.request.engine == "torch" for resolved in requests):
         load_xgboost()  # what was learned of memory is of PyTorch's allocations
-    rows = []
-    for resolved in requests:
+
+    def ask(place: int) -> tuple[Footprint, dict[str, Any], list[Fix]]:
+        resolved = requests[place]
         need = footprint(resolved, opened)
-        rooms = room_of(resolved)._asdict()
-        helping = [] if has_room(need.memory) else _fixes(resolved, opened)
-        if json:
-            rows.append(need.row() | rooms | {"fixes": [fix.row() for fix in helping]})
+        return need, room_of(resolved)._asdict(), [] if has_room(need.memory) else _fixes(resolved, opened)
+
+    answers = answers_of([resolved.gpu.name for resolved in requests], ask)
+    rows = []
+    for answer in answers:
+        if isinstance(answer, Refusal):
+            rows.append(answer.row(model=network.name, mode=mode))
             continue
-        _show(need, rooms, helping)
+        need, rooms, helping = answer
+        rows.append(need.row() | rooms | {"fixes": [fix.row() for fix in helping]})
+        if not json:
+            _show(need, rooms, helping)
     if json:
         show_json(rows)
+    else:
+        show_refusals(answers)
+    end(answers)
 
 
 def _fixes(resolved: Resolved, bundle: Bundle) -> list[Fix]:
