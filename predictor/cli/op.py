@@ -13,7 +13,16 @@ from typer.core import TyperGroup
 
 from predictor.boosters import load_xgboost
 from predictor.cli.common.comparison import Refusal, answers_of, end, show_refusals
-from predictor.cli.common.display import BASES, digits, duration, duration_interval, percent, show, show_json
+from predictor.cli.common.display import (
+    BASES,
+    digits,
+    duration,
+    duration_interval,
+    percent,
+    show,
+    show_json,
+    show_notes,
+)
 from predictor.cli.common.plain_values import read_plainly
 from predictor.errors import InvalidRequest
 
@@ -147,8 +156,7 @@ def _show(answers: Sequence[dict[str, Any] | Refusal], title: str) -> None:
         title=title,
     )
     show_refusals(answers)
-    for note in dict.fromkeys(note for row in rows for note in row["notes"]):
-        print(f"Note: {note}")
+    show_notes(note for row in rows for note in row["notes"])
 
 
 def _row(op: Op, gpu: Any, note: str, engine: str, bundle: Any) -> dict[str, Any]:

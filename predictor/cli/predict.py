@@ -19,8 +19,10 @@ from predictor.cli.common.display import (
     layout_text,
     percent,
     risk,
+    say,
     show,
     show_json,
+    show_notes,
 )
 from predictor.cli.common.request_options import add_command
 from predictor.workloads.request import Request
@@ -93,11 +95,10 @@ def _show_answers(pairs: Sequence[Pair], answers: Sequence[Pair | Refusal], bund
     if earlier := [uncalibrated for _, uncalibrated in pairs if uncalibrated]:
         print("without the calibration:")
         _show_reports(earlier)
-    print(f"Bundle {bundle.id}; in brackets the interval at the {bundle.level:.0%} level.")
-    for note in dict.fromkeys(note for report in reports for note in report.notes):
-        print(f"Note: {note}")
+    say(f"Bundle {bundle.id}; in brackets the interval at the {bundle.level:.0%} level.")
+    show_notes(note for report in reports for note in report.notes)
     if any(not report.memory.fits for report in reports):
-        print("Note: `predictor memory` with the same options says what would make it fit.")
+        show_notes(["`predictor memory` with the same options says what would make it fit."])
     for report in reports if explain else ():
         _show_parts(report, bundle)
 
@@ -214,12 +215,12 @@ def _show_parts(report: Report | TrainingReport, bundle: Bundle) -> None:
         of_phase = sorted((x for x in lines if x.phase == phase), key=lambda line: -line.latency_s.value)
         total = sum(line.latency_s.value for line in of_phase)
         show(
-            ["op", "shape", ">calls", ">time", ">share", ">bound", ">utilization", "limited by", "basis"],
+            ["op", ">calls", ">time", ">share", ">bound", ">utilization", "limited by", "basis", "shape"],
             [_part_row(line, total) for line in of_phase],
             title=f"{report.gpu.name} · {PHASES.get(phase, phase)} · {duration(total)}",
         )
     for name in dict.fromkeys(line.name for line in lines if isinstance(line, Other)):
-        print(f"{name}: {OTHERS[name]}.")
+        say(f"{name}: {OTHERS[name]}.", "  ")
 
 
 def _part_row(line: OpLine | Other, total: float) -> list[str]:
@@ -228,14 +229,14 @@ def _part_row(line: OpLine | Other, total: float) -> list[str]:
     seconds = line.latency_s.value
     measured = [duration(seconds), percent(seconds / total) if total else "–"]
     if isinstance(line, Other):
-        return [line.name, "", "", *measured, "", "", "", ""]
+        return [line.name, "", *measured, "", "", "", "", ""]
     return [
         line.name,
-        line.shape,
         f"{line.count:,.0f}",
         *measured,
         duration(line.bound_s),
         percent(line.bound_s / seconds),
         line.limiter,
         BASES.get(line.basis, line.basis),
+        line.shape,
     ]

@@ -36,10 +36,17 @@ class Other(NamedTuple):
     latency_s: Interval
 
     def row(self) -> dict[str, Any]:
-        """As a flat row with the columns of an OpLine's: no shape, no bound, no basis."""
+        """As a flat row with the columns of an OpLine's: no shape, no basis, and no bound but what it saves."""
         ends = {f"latency_s{end}": value for end, value in zip(("", "_low", "_high"), self.latency_s, strict=True)}
         names = {"phase": self.phase, "name": self.name, "estimator": self.name, "limiter": self.name}
-        none = {"count": 1.0, "bound_s": 0.0, "bytes_moved": 0.0, "basis": "", "outside": (), "shape": ""}
+        none = {
+            "count": 1.0,
+            "bound_s": min(self.latency_s.value, 0.0),
+            "bytes_moved": 0.0,
+            "basis": "",
+            "outside": (),
+            "shape": "",
+        }
         return names | none | ends
 
 

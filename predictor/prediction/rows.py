@@ -139,7 +139,9 @@ def _fill(cells: Cells, members: Sequence[_Row], answer: Report | PredictorError
 
 def _write(cells: Cells, numbers: Sequence[int], answer: Report | TrainingReport | PredictorError) -> None:
     """Write an answer into rows; notes are those of the first."""
-    told: dict[str, Any] = {"error": str(answer)} if isinstance(answer, PredictorError) else answer.to_dict()
+    told: dict[str, Any] = (
+        {"error": " ".join(str(answer).splitlines())} if isinstance(answer, PredictorError) else answer.to_dict()
+    )
     told["notes"] = BETWEEN_NOTES.join(told.get("notes", ())) or None
     for name, column in cells.items():
         if name in told:

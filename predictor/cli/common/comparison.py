@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from typer import Exit
 
+from predictor.cli.common.display import say
 from predictor.errors import InvalidRequest, PredictorError
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ def show_refusals(answers: Iterable[Any]) -> None:
     """Print why GPUs have no answer, a line each."""
     for answer in answers:
         if isinstance(answer, Refusal):
-            print(f"{answer.gpu}: {' '.join(answer.error.split())}")
+            say(f"{answer.gpu}: {' '.join(answer.error.split())}")
 
 
 def end(answers: Iterable[Any]) -> None:
