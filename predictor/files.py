@@ -25,7 +25,7 @@ def read_toml(
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise (absent or invalid)(f'cannot read "{path}" ({error.strerror}); {cure}.') from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or a path that no file system has
         raise invalid(f'"{path}" is not valid TOML: {error}; correct the file.') from error
 
 

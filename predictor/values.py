@@ -32,7 +32,7 @@ def show(value: object) -> str:
         return f'"{value[:60].encode("unicode_escape").decode()}"'
     if isinstance(value, int) and value.bit_length() > 128:  # str() of an int of many digits raises
         return f"a number of {value.bit_length()} bits"
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return text if len(text) <= 60 else text[:57] + "..."
 
 

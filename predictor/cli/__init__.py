@@ -5,17 +5,17 @@ Only the module of the command that runs is imported, so that none waits for wha
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
-from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from predictor.cli.common.plain_values import read_plainly
+from predictor.cli.common.streams import printable
 from predictor.errors import PredictorError
 
 # Name of a command, whose module is named alike, and the first sentence of its help.
@@ -48,18 +48,21 @@ COMMANDS: Mapping[str, str] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 for findings, 2 for an error of the user, 130 for Ctrl-C.
 
-    A PredictorError and a wrong option are one line on stderr. Any other exception is a bug and keeps its traceback.
+    A PredictorError, a wrong option and a standard output that takes nothing are one line on stderr. Any other
+    exception is a bug and keeps its traceback.
     """
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that cannot print "µ" gets "?"
+    status = 1
+    with printable() as broken:
+        if not broken:
+            status = _run(arguments)
+    return _fail(broken[0]) if any(broken) else status
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         given = list(sys.argv[1:] if arguments is None else arguments)
         command = typer.main.get_command(_app())
         status = command(args=given or ["--help"], prog_name="predictor", standalone_mode=False)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except KeyboardInterrupt:
         return 130
     except PredictorError as error:
@@ -128,5 +131,6 @@ def _program(
 
 
 def _fail(message: str) -> int:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    with suppress(OSError):  # standard error may be as full as the output
+        print("error: " + " ".join(message.split()), file=sys.stderr)
     return 2

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Exit, Option, Typer
 
 from predictor.boosters import load_xgboost
-from predictor.cli.common.display import percent
+from predictor.cli.common.display import percent, say
 
 if TYPE_CHECKING:
     from predictor.prediction.jobs.batch import Summary
@@ -87,19 +87,19 @@ def _show(summary: Summary, out: str, seconds: float) -> None:
     """Print what became of a job."""
     rate = summary.made / seconds if seconds else 0.0
     kept = f", {summary.kept} of {summary.parts} parts kept from before" if summary.kept else ""
-    print(f"{summary.rows:,} rows in {seconds:.1f} s ({rate:,.0f} a second){kept}: {out}")
+    say(f"{summary.rows:,} rows in {seconds:.1f} s ({rate:,.0f} a second){kept}: {out}")
     if summary.damaged:
-        print(f"{_parts(summary.damaged)} damaged since and made anew.")
+        say(f"{_parts(summary.damaged)} damaged since and made anew.")
     for reason, count in summary.dropped.items():
-        print(f"{count:,} rows are left out, {LEFT_OUT[reason]}.")
+        say(f"{count:,} rows are left out, {LEFT_OUT[reason]}.")
     if answered := summary.rows - summary.failed - sum(summary.dropped.values()):
-        print(f"{percent(summary.unseen / answered)} of the answers are for GPUs that were not measured.")
+        say(f"{percent(summary.unseen / answered)} of the answers are for GPUs that were not measured.")
     if summary.kinds:
-        print(f"{sum(summary.kinds.values()):,} rows {'have' if summary.failed else 'had'} an error:")
+        say(f"{sum(summary.kinds.values()):,} rows {'have' if summary.failed else 'had'} an error:")
         from predictor.prediction.jobs.batch import KINDS_SHOWN
 
         for kind, count in summary.kinds.most_common(10):
-            print(f"  {count:>8,}  {kind}{'…' if len(kind) >= KINDS_SHOWN else ''}")
+            say(f"  {count:>8,}  {kind}{'…' if len(kind) >= KINDS_SHOWN else ''}")
 
 
 class _Progress:
@@ -108,6 +108,7 @@ class _Progress:
     def __init__(self, quiet: bool) -> None:
         self.began = self.told = time.monotonic()
         self.damaged = 0
+        self.noted = False
         self.quiet = quiet
         self.bar: Any = None
         self.task: Any = None
@@ -119,6 +120,9 @@ class _Progress:
 
     def __call__(self, summary: Summary) -> None:
         """Show it; called first and after each part."""
+        if summary.note and not self.noted:
+            self.noted = True
+            print(f"Note: {summary.note}", file=sys.stderr)
         if self.quiet:
             return
         if summary.folder and not summary.parts:

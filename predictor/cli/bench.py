@@ -7,7 +7,11 @@ from typing import Annotated
 
 from typer import Option, Typer
 
-from predictor.cli.common.display import percent, show
+from predictor.cli.common.display import (
+    percent,
+    say,
+    show,
+)
 from predictor.cli.common.spec import Spec
 
 
@@ -53,9 +57,10 @@ def bench(
             [str(row["family"]), str(row["dtype"]), f"{int(row['size']):,}", percent(row["median"])]
             for row in groups.reset_index().to_dict("records")
         ],
+        keys=2,
         title=f"{rows['gpu'].iloc[0]} · torch {rows['engine_version'].iloc[0]}; spread: middle half of the calls",
     )
-    print(f"{len(rows):,} rows in {out}; `predictor check {out}` says which obey physics.")
+    say(f"{len(rows):,} rows in {out}; `predictor check {out}` says which obey physics.")
 
 
 def _listed(text: str) -> list[str]:

@@ -7,7 +7,12 @@ from typing import Annotated
 
 from typer import Option, Typer
 
-from predictor.cli.common.display import percent, show
+from predictor.cli.common.display import (
+    percent,
+    say,
+    show,
+    show_notes,
+)
 from predictor.cli.common.spec import Spec
 
 
@@ -44,8 +49,9 @@ def calibrate(
             ]
             for line in lines.to_dict("records")
         ],
+        keys=2,
         title="mean error on the rows; calibrated: each row predicted from the others",
     )
     if not lines["used"].all():
-        print(f"Note: an operator needs {FEWEST} rows of a GPU; those with fewer are left out.")
-    print(f'bundle {made.id} in {out}; use it with --bundle "{out}"')
+        show_notes([f"an operator needs {FEWEST} rows of a GPU; those with fewer are left out."])
+    say(f'bundle {made.id} in {out}; use it with --bundle "{out}"')

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typer import Typer
 
-from predictor.cli.common.display import show, show_json
+from predictor.cli.common.display import (
+    say,
+    show,
+    show_json,
+)
 from predictor.cli.common.store import Json, StoreFolder, say_left_behind
 from predictor.estimators.store import PROMOTE, REFUSE, Decision, decisions, store_folder
 
@@ -31,7 +35,7 @@ def champion(store: StoreFolder = None, as_json: Json = False) -> None:
             [_line(each) for each in made],
             title=f"Decisions in {folder}",
         )
-    print(f"champion: {name} in {opened.path}" + ("" if made else "; nothing was ever promoted or refused."))
+    say(f"champion: {name} in {opened.path}" + ("" if made else "; nothing was ever promoted or refused."))
     say_left_behind(folder)
 
 

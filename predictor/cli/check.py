@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option, Typer
 
-from predictor.cli.common.display import percent, show
+from predictor.cli.common.display import (
+    percent,
+    say,
+    show,
+)
 from predictor.cli.common.spec import Spec
 from predictor.files import needs_folder, whole_file
 
@@ -71,10 +75,10 @@ def write_verdicts(
     if out is not None:
         with whole_file(out) as draft:
             checked.to_parquet(draft, index=False)
-        print(f"{len(checked):,} rows in {out}")
+        say(f"{len(checked):,} rows in {out}")
     if report is not None:
         from predictor.measurements.verdicts import page
 
         with whole_file(report) as draft:
             draft.write_text(page(checked, title, unread), encoding="utf-8")
-        print(f"the page is {report}")
+        say(f"the page is {report}")

@@ -16,6 +16,7 @@ from predictor.cli.common.display import (
     percent,
     show,
     show_json,
+    show_notes,
     show_sheet,
 )
 from predictor.units import GB
@@ -143,8 +144,7 @@ def _show(found: Plan) -> None:
         "basis": BASES[found.basis],
     }
     show_sheet(facts, f"Means over requests that arrive at random, with the interval at the {found.level:.0%} level")
-    for note in found.notes:
-        print(f"Note: {note}")
+    show_notes(found.notes)
 
 
 def _digits(interval: Interval) -> str:

@@ -8,7 +8,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typer import Exit, Typer
 
 from predictor.boosters import CURE, load_xgboost
-from predictor.cli.common.display import show_sheet
+from predictor.cli.common.display import (
+    say,
+    show_sheet,
+)
 from predictor.errors import PredictorError
 
 LIBRARIES = ("gpu-predictor", "numpy", "pandas", "pyarrow", "scikit-learn", "xgboost", "xgboost-cpu", "mlflow")
@@ -26,10 +29,10 @@ def doctor() -> None:
     problems = [*_xgboost_problems(versions), *_bundle_problems(sheet)]
     show_sheet(sheet, "Installed:")
     for problem in problems:
-        print(f"Problem: {problem}")
+        say(f"Problem: {problem}")
     if problems:
         raise Exit(1)
-    print("Nothing is wrong.")
+    say("Nothing is wrong.")
 
 
 def _version(name: str) -> str:

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option, Typer
 
-from predictor.cli.common.display import percent, show
+from predictor.cli.common.display import (
+    percent,
+    say,
+    show,
+)
 from predictor.cli.common.spec import Spec
 from predictor.errors import InvalidRequest
 from predictor.files import needs_folder, whole_file
@@ -78,7 +82,7 @@ def _write(found: dict[str, Any], out: Path | None) -> None:
     if out is not None:
         with whole_file(out) as draft:
             draft.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        print(f"{len(found['cells'])} cells in {out}")
+        say(f"{len(found['cells'])} cells in {out}")
 
 
 def _run_errors(table: Path, bundle: Bundle, family: str, gpu: str) -> pd.DataFrame:
@@ -102,6 +106,7 @@ def _run_errors(table: Path, bundle: Bundle, family: str, gpu: str) -> pd.DataFr
             ]
             for cell in found.to_dict("records")
         ],
+        keys=4,
         title=f"{table} against bundle {bundle.id}, whose intervals are at the {bundle.level:.0%} level",
     )
     return found
@@ -145,6 +150,8 @@ def _show_cells(cells: pd.DataFrame) -> None:
             ]
             for cell in cells.to_dict("records")
         ],
+        keys=5,
+        instead="--out",
     )
 
 
@@ -159,6 +166,8 @@ def _show_ledger(cells: pd.DataFrame) -> None:
             [*(str(cell[key]) for key in keys), f"{cell['rows']:,}", *(percent(cell[name]) for name in columns)]
             for cell in whole.to_dict("records")
         ],
+        keys=5,
+        instead="--out",
     )
     group = cells.groupby(["protocol", "slice", "estimator"])
     means = group[columns].mean().assign(rows=group["rows"].sum()).reset_index()
@@ -173,6 +182,7 @@ def _show_ledger(cells: pd.DataFrame) -> None:
             for line in means.to_dict("records")
         ],
         title="Mean over cells",
+        keys=3,
     )
 
 
@@ -193,8 +203,9 @@ def _show_summary(cells: pd.DataFrame) -> None:
             for line in means.reset_index().to_dict("records")
         ],
         title="Mean over cells",
+        keys=3,
     )
-    print(
+    say(
         "error: mean |predicted / measured - 1|; signed: median of predicted / measured - 1; by latency: sum of errors "
         "over sum of latencies;\nbound, roofline2: the mean error of the roofline bound alone and of c0 + c1 * bound."
     )

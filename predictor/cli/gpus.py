@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Exit, Option, Typer
 
-from predictor.cli.common.display import digits, gigabytes, show, show_json, show_sheet
+from predictor.cli.common.display import (
+    digits,
+    gigabytes,
+    say,
+    show,
+    show_json,
+    show_notes,
+    show_sheet,
+)
 from predictor.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -86,8 +94,9 @@ def _show_catalogue(chosen: list[Gpu]) -> None:
             ]
             for gpu in chosen
         ],
+        instead="--json",
     )
-    print("bf16, fp8, fp4: dense TFLOP/s. link: between GPUs, per direction. `predictor gpus NAME` shows the source.")
+    say("bf16, fp8, fp4: dense TFLOP/s. link: between GPUs, per direction. `predictor gpus NAME` shows the source.")
 
 
 def _show_sheet(gpu: Gpu, note: str) -> None:
@@ -110,7 +119,7 @@ def _show_sheet(gpu: Gpu, note: str) -> None:
     }
     show_sheet(facts, gpu.name)
     if note:
-        print(f"Note: {note}")
+        show_notes([note])
 
 
 def _or_unknown(number: float) -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option, Typer
 
 from predictor.boosters import load_xgboost
-from predictor.cli.common.display import digits, gigabytes, risk, show, show_json
+from predictor.cli.common.comparison import Refusal, answers_of, end, show_refusals
+from predictor.cli.common.display import digits, gigabytes, risk, say, show, show_json, show_notes
 from predictor.cli.common.request_options import add_command
 from predictor.errors import InvalidRequest
 from predictor.workloads.request import METHODS, Request
@@ -77,17 +78,27 @@ def _memory(
     opened = load_bundle(bundle)
     if any(resolved.request.engine == "torch" for resolved in requests):
         load_xgboost()  # what was learned of memory is of PyTorch's allocations
-    rows = []
-    for resolved in requests:
+
+    def ask(place: int) -> tuple[Footprint, dict[str, Any], list[Fix]]:
+        resolved = requests[place]
         need = footprint(resolved, opened)
-        rooms = room_of(resolved)._asdict()
-        helping = [] if has_room(need.memory) else _fixes(resolved, opened)
-        if json:
-            rows.append(need.row() | rooms | {"fixes": [fix.row() for fix in helping]})
+        return need, room_of(resolved)._asdict(), [] if has_room(need.memory) else _fixes(resolved, opened)
+
+    answers = answers_of([resolved.gpu.name for resolved in requests], ask)
+    rows = []
+    for answer in answers:
+        if isinstance(answer, Refusal):
+            rows.append(answer.row(model=network.name, mode=mode))
             continue
-        _show(need, rooms, helping)
+        need, rooms, helping = answer
+        rows.append(need.row() | rooms | {"fixes": [fix.row() for fix in helping]})
+        if not json:
+            _show(need, rooms, helping)
     if json:
         show_json(rows)
+    else:
+        show_refusals(answers)
+    end(answers)
 
 
 def _fixes(resolved: Resolved, bundle: Bundle) -> list[Fix]:
@@ -114,9 +125,10 @@ def _show(found: Footprint, rooms: dict[str, Any], helping: list[Fix]) -> None:
         ],
         title=f"{found.model} · {found.mode} · {gpus}",
     )
-    print(
+    say(
         f"  {gigabytes(need.total_bytes)} GB ({gigabytes(need.low_bytes)}–{gigabytes(need.high_bytes)}) of "
-        f"{gigabytes(need.capacity_bytes)} GB{per}; P(out of memory): {risk(need)}"
+        f"{gigabytes(need.capacity_bytes)} GB{per}; P(out of memory): {risk(need)}",
+        "  ",
     )
     for name, value in rooms.items():
         print(f"  {ROOMS[name]:<32}  {'–' if value is None else f'{value:,}'}")
@@ -129,9 +141,8 @@ def _show(found: Footprint, rooms: dict[str, Any], helping: list[Fix]) -> None:
                 for fix in helping
             ],
         )
-        print("  Speed: tokens per second and GPU, over those of the run as asked.")
+        say("  Speed: tokens per second and GPU, over those of the run as asked.", "  ")
     at_once = rooms.get("max_concurrent_requests")
     if need.fits and at_once is not None and at_once < found.request.batch:
-        print(f"Note: with its default share of the memory the engine runs {at_once} of them at once; others wait.")
-    for note in dict.fromkeys(found.notes):
-        print(f"Note: {note}")
+        show_notes([f"with its default share of the memory the engine runs {at_once} of them at once; others wait."])
+    show_notes(found.notes)

@@ -47,4 +47,5 @@ def models(
                 ]
                 for model in chosen
             ],
+            instead="--json",
         )

@@ -8,7 +8,11 @@ from typing import Annotated
 import typer
 from typer import Option, Typer
 
-from predictor.cli.common.display import percent, show
+from predictor.cli.common.display import (
+    percent,
+    say,
+    show,
+)
 from predictor.cli.common.spec import Spec
 from predictor.errors import InvalidRequest
 
@@ -48,10 +52,11 @@ def monitor(
             ]
             for row in found.to_dict("records")
         ],
+        keys=4,
         title=f"{data} against bundle {opened.id}, whose intervals are at the {opened.level:.0%} level",
     )
     drifted = int(found["drifted"].sum())
-    print(
+    say(
         f"{drifted} of {len(found)} drifted: too few rows in their intervals for chance. Calibrate or train with them."
         if drifted
         else f"no drift in {len(found)}."

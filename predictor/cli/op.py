@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +12,17 @@ from typer import Option, Typer
 from typer.core import TyperGroup
 
 from predictor.boosters import load_xgboost
-from predictor.cli.common.display import BASES, digits, duration, duration_interval, percent, show, show_json
+from predictor.cli.common.comparison import Refusal, answers_of, end, show_refusals
+from predictor.cli.common.display import (
+    BASES,
+    digits,
+    duration,
+    duration_interval,
+    percent,
+    show,
+    show_json,
+    show_notes,
+)
 from predictor.cli.common.plain_values import read_plainly
 from predictor.errors import InvalidRequest
 
@@ -117,10 +127,16 @@ def _predict(kind: type[Op], /, *, gpu: list[str], engine: str, bundle: str, jso
     resolved = [resolve_gpu(name) for name in gpu]
     opened = load_bundle(bundle)
     load_xgboost()
-    rows = [_row(op, each, note, engine, opened) for each, note in resolved]
+    answers = answers_of([gpu.name for gpu, _ in resolved], lambda place: _row(op, *resolved[place], engine, opened))
     if json:
-        show_json(rows)
-        return
+        show_json([row.row(family=kind.family) if isinstance(row, Refusal) else row for row in answers])
+    else:
+        _show(answers, f"{kind.family} {shape_of(op)} · {engine}")
+    end(answers)
+
+
+def _show(answers: Sequence[dict[str, Any] | Refusal], title: str) -> None:
+    rows = [row for row in answers if not isinstance(row, Refusal)]
     show(
         ["GPU", ">latency", ">bound", ">utilization", "limited by", ">TFLOP/s", ">GB/s", "basis"],
         [
@@ -137,10 +153,10 @@ def _predict(kind: type[Op], /, *, gpu: list[str], engine: str, bundle: str, jso
             ]
             for row in rows
         ],
-        title=f"{kind.family} {shape_of(op)} · {engine}",
+        title=title,
     )
-    for note in dict.fromkeys(note for row in rows for note in row["notes"]):
-        print(f"Note: {note}")
+    show_refusals(answers)
+    show_notes(note for row in rows for note in row["notes"])
 
 
 def _row(op: Op, gpu: Any, note: str, engine: str, bundle: Any) -> dict[str, Any]:

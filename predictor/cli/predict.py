@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option, Typer
 
 from predictor.boosters import load_xgboost
+from predictor.cli.common.comparison import Refusal, answers_of, end, show_refusals
 from predictor.cli.common.display import (
     BASES,
     LIMITERS,
@@ -18,16 +19,22 @@ from predictor.cli.common.display import (
     layout_text,
     percent,
     risk,
+    say,
     show,
     show_json,
+    show_notes,
 )
 from predictor.cli.common.request_options import add_command
 from predictor.workloads.request import Request
 
 if TYPE_CHECKING:
+    from predictor.estimators.bundle import Bundle
+    from predictor.latency.explain import Other
     from predictor.latency.report import OpLine, Report
     from predictor.latency.training import TrainingReport
     from predictor.workloads import Workload
+
+    Pair = tuple[Report | TrainingReport, Report | TrainingReport | None]  # the answer, and without a calibration
 
 
 TRAINING_TIMES = ("GPU", ">step", ">tokens/s", ">MFU", ">forward", ">backward", ">optimizer", ">exposed")
@@ -57,31 +64,43 @@ def _predict(
     requests = [resolve(Request(model=model, gpu=name, **settings), network) for name in gpu]
     opened = load_bundle(bundle)
     load_xgboost()
-    reports = [answer(request, opened) for request in requests]
-    before = opened.uncalibrated()
-    earlier = [
-        answer(request, before) if report.gpu.name in opened.calibrated else None
-        for request, report in zip(requests, reports, strict=True)
-    ]
+    gpus, before = [request.gpu.name for request in requests], opened.uncalibrated()
+
+    def ask(place: int) -> Pair:
+        calibrated = gpus[place] in opened.calibrated
+        uncalibrated = answer(requests[place], before) if calibrated else None
+        return answer(requests[place], opened), uncalibrated
+
+    answers = answers_of(gpus, ask)
     if json:
-        rows = [_row(report, explain) for report in reports]
-        for row, uncalibrated in zip(rows, earlier, strict=True):
-            if uncalibrated:
-                row["uncalibrated"] = _row(uncalibrated, explain)
-        show_json(rows)
-        return
+        show_json([_json_row(pair, network.name, opened, explain) for pair in answers])
+    else:
+        _show_answers([pair for pair in answers if not isinstance(pair, Refusal)], answers, opened, explain)
+    end(answers)
+
+
+def _json_row(answer: Pair | Refusal, model: str, bundle: Bundle, explain: bool) -> dict[str, Any]:
+    """One GPU's answer, and under "uncalibrated" that of the bundle before its calibration."""
+    if isinstance(answer, Refusal):
+        return answer.row(model=model)
+    report, uncalibrated = answer
+    row = _row(report, bundle, explain)
+    return row | ({"uncalibrated": _row(uncalibrated, bundle.uncalibrated(), explain)} if uncalibrated else {})
+
+
+def _show_answers(pairs: Sequence[Pair], answers: Sequence[Pair | Refusal], bundle: Bundle, explain: bool) -> None:
+    reports = [report for report, _ in pairs]
     _show_reports(reports)
-    if any(earlier):
+    show_refusals(answers)
+    if earlier := [uncalibrated for _, uncalibrated in pairs if uncalibrated]:
         print("without the calibration:")
-        _show_reports([report for report in earlier if report])
-    print(f"Bundle {opened.id}; in brackets the interval at the {opened.level:.0%} level.")
-    for note in dict.fromkeys(note for report in reports for note in report.notes):
-        print(f"Note: {note}")
+        _show_reports(earlier)
+    say(f"Bundle {bundle.id}; in brackets the interval at the {bundle.level:.0%} level.")
+    show_notes(note for report in reports for note in report.notes)
     if any(not report.memory.fits for report in reports):
-        print("Note: `predictor memory` with the same options says what would make it fit.")
+        show_notes(["`predictor memory` with the same options says what would make it fit."])
     for report in reports if explain else ():
-        for phase in dict.fromkeys(line.phase for line in report.ops):
-            _show_ops(report, phase)
+        _show_parts(report, bundle)
 
 
 def _show_reports(reports: Sequence[Report | TrainingReport]) -> None:
@@ -96,10 +115,12 @@ def _show_reports(reports: Sequence[Report | TrainingReport]) -> None:
         _show_training(training)
 
 
-def _row(report: Report | TrainingReport, explain: bool) -> dict[str, Any]:
+def _row(report: Report | TrainingReport, bundle: Bundle, explain: bool) -> dict[str, Any]:
+    from predictor.latency.explain import explained
+
     row = report.to_dict()
     if explain:
-        row["ops"] = [line.row() for line in report.ops]
+        row["ops"] = [line.row() for line in explained(report, bundle)]
     return row
 
 
@@ -177,26 +198,45 @@ def _dtypes(asked: Workload) -> str:
     return f"{weights}, KV cache {asked.cache_dtype}" if asked.generates else weights
 
 
-def _show_ops(report: Report | TrainingReport, phase: str) -> None:
-    lines = sorted((x for x in report.ops if x.phase == phase), key=lambda line: -line.latency_s.value)
-    total = sum(line.latency_s.value for line in lines)
-    what = "one decode step, half-way" if phase == "decode" else phase
-    show(
-        ["op", "shape", ">calls", ">time", ">share", ">bound", ">utilization", "limited by", "basis"],
-        [_op_row(line, total) for line in lines],
-        title=f"{report.gpu.name} · {what} · {duration(total)}",
-    )
+PHASES = {
+    "prefill": "prefill (TTFT)",
+    "decode": "one decode step (TPOT), operators half-way",
+    "communication": "communication that computing does not hide",
+    "bubble": "waiting for other stages of the pipeline",
+}
 
 
-def _op_row(line: OpLine, total: float) -> list[str]:
+def _show_parts(report: Report | TrainingReport, bundle: Bundle) -> None:
+    """A table for each phase, whose lines add up to the time in its title."""
+    from predictor.latency.explain import OTHERS, Other, explained
+
+    lines = explained(report, bundle)
+    for phase in dict.fromkeys(line.phase for line in lines):
+        of_phase = sorted((x for x in lines if x.phase == phase), key=lambda line: -line.latency_s.value)
+        total = sum(line.latency_s.value for line in of_phase)
+        show(
+            ["op", ">calls", ">time", ">share", ">bound", ">utilization", "limited by", "basis", "shape"],
+            [_part_row(line, total) for line in of_phase],
+            title=f"{report.gpu.name} · {PHASES.get(phase, phase)} · {duration(total)}",
+        )
+    for name in dict.fromkeys(line.name for line in lines if isinstance(line, Other)):
+        say(f"{name}: {OTHERS[name]}.", "  ")
+
+
+def _part_row(line: OpLine | Other, total: float) -> list[str]:
+    from predictor.latency.explain import Other
+
+    seconds = line.latency_s.value
+    measured = [duration(seconds), percent(seconds / total) if total else "–"]
+    if isinstance(line, Other):
+        return [line.name, "", *measured, "", "", "", "", ""]
     return [
         line.name,
-        line.shape,
         f"{line.count:,.0f}",
-        duration(line.latency_s.value),
-        percent(line.latency_s.value / total),
+        *measured,
         duration(line.bound_s),
-        percent(line.bound_s / line.latency_s.value),
+        percent(line.bound_s / seconds),
         line.limiter,
         BASES.get(line.basis, line.basis),
+        line.shape,
     ]

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option, Typer
 
-from predictor.cli.common.display import percent, show, show_json
+from predictor.cli.common.display import (
+    percent,
+    say,
+    show,
+    show_json,
+)
 from predictor.cli.common.spec import Spec
 from predictor.cli.common.store import (
     Json,
@@ -104,6 +109,7 @@ def _show(found: Comparison) -> None:
             [line["protocol"], line["estimator"], f"{line['cells_after']:.0f}", *_figures(line), *_coverages(line)]
             for line in found.means.to_dict("records")
         ],
+        keys=2,
         title="Mean over the cells that both have",
     )
 
@@ -117,6 +123,7 @@ def _show_cells(lines: pd.DataFrame, title: str) -> None:
                 [*(line[key] for key in keys), f"{line['rows_after']:,.0f}", *_figures(line), *_coverages(line)]
                 for line in lines.head(SHOWN).to_dict("records")
             ],
+            keys=5,
             title=f"{title} (the first {SHOWN} of {len(lines)} cells)" if len(lines) > SHOWN else title,
         )
 
@@ -138,24 +145,24 @@ def _say(decision: Decision, found: Comparison, dry_run: bool) -> None:
     from predictor.registry.comparison import SURE
 
     low, high = found.rules.low, found.rules.high
-    print(
+    say(
         f"allowed: {100 * found.rules.margin:g} points and {SURE:g} standard errors of mean error; "
         f"intervals that cover {100 * low:g} to {100 * high:g} %, or no worse than the champion's."
     )
-    print(
+    say(
         f"{len(found.common)} cells compared: {(found.common['change'] > 0).sum()} worsened, "
         f"{(found.common['change'] < 0).sum()} improved; {len(found.new)} new; {len(found.reasons)} reasons to refuse."
     )
     for reason in found.reasons[:MOST_REASONS]:
-        print(f"  {reason}")
+        say(f"  {reason}")
     if len(found.reasons) > MOST_REASONS:
-        print(f"  and {len(found.reasons) - MOST_REASONS} more")
+        say(f"  and {len(found.reasons) - MOST_REASONS} more")
     if decision.candidate == decision.before:
-        print(f"{decision.candidate} is the champion already; nothing is recorded.")
+        say(f"{decision.candidate} is the champion already; nothing is recorded.")
     elif decision.action == PROMOTE:
         why = f"forced ({decision.forced})" if decision.forced else "no cell is worse"
-        print(f"{'would be promoted' if dry_run else 'promoted'}: {decision.after} after {decision.before}; {why}.")
+        say(f"{'would be promoted' if dry_run else 'promoted'}: {decision.after} after {decision.before}; {why}.")
         say_registry(decision)
     else:
         verb = "would be refused" if dry_run else "refused"
-        print(f"{verb}: {decision.candidate}; the champion stays {decision.before}.")
+        say(f"{verb}: {decision.candidate}; the champion stays {decision.before}.")

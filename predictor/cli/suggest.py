@@ -8,7 +8,12 @@ from typing import Annotated, Any
 from typer import Option, Typer
 
 from predictor.boosters import load_xgboost
-from predictor.cli.common.display import duration, percent, show
+from predictor.cli.common.display import (
+    duration,
+    percent,
+    say,
+    show,
+)
 from predictor.cli.common.request_options import add_command
 from predictor.files import needs_folder, whole_file
 from predictor.workloads.request import Request
@@ -53,13 +58,14 @@ def _suggest(
             ]
             for row in rows
         ],
+        keys=2,
         title=f"to measure on {rows[0]['gpu']} for {model}; all take {duration(float(found['cost_s'].sum()))}",
     )
-    print("spread left: standard deviation of the workload's error after this and the rows above, over that before.")
+    say("spread left: standard deviation of the workload's error after this and the rows above, over that before.")
     if out is not None:
         with whole_file(out) as draft:
             found.to_csv(draft, index=False)
-        print(f"{len(found)} shapes in {out}; `predictor bench --shapes {out}` measures them")
+        say(f"{len(found)} shapes in {out}; `predictor bench --shapes {out}` measures them")
 
 
 def _shape(row: dict[str, Any]) -> str:

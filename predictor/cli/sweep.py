@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option, Typer
 
 from predictor.cli.batch import Address, Backend, Scheduler, run_shown
-from predictor.cli.common.display import show
+from predictor.cli.common.display import say, show
 from predictor.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -67,10 +67,10 @@ def _show_counts(grid: Grid, quiet: bool) -> int:
     rows = grid.combinations - sum(skipped)
     if not quiet:
         axes = [f"{len(axis)} {' and '.join(axis.values)}" for axis in grid.axes if len(axis) > 1]
-        print(f"{' × '.join(axes) or 'one row'} = {grid.combinations:,} combinations")
+        say(f"{' × '.join(axes) or 'one row'} = {grid.combinations:,} combinations")
         for number, count in enumerate(skipped, 1):
-            print(f"[[skip]] {number} leaves out {count:,}")
-        print(f"{rows:,} rows to predict")
+            say(f"[[skip]] {number} leaves out {count:,}")
+        say(f"{rows:,} rows to predict")
     return rows
 
 

@@ -24,7 +24,7 @@ from predictor.files import read_toml
 from predictor.hardware.spec import COMPUTE_DTYPES, checked
 from predictor.shipped import read_catalogue
 from predictor.units import GB, GIB, KIB, MHZ, MIB, TFLOP
-from predictor.values import nearest_names
+from predictor.values import nearest_names, show
 
 # What to compute in instead, best first, when a GPU lacks a dtype.
 INSTEAD: Mapping[str, tuple[str, ...]] = {
@@ -160,6 +160,8 @@ def resolve_gpu(name: str) -> tuple[Gpu, str]:
     >>> resolve_gpu("H100-PCIe-80GB")[1]
     ''
     """
+    if not isinstance(name, str):
+        raise UnknownGpu(f'gpu is {show(name)}; it must be a name, written as text such as "RTX-4090".')
     if name.strip().endswith(".toml"):
         return gpu_from_toml(name.strip()), ""
     if "=" in name:
@@ -333,8 +335,18 @@ def _slice(gpu: Gpu, profile: str) -> Gpu:
     )
 
 
-def _did_you_mean(name: str) -> str:
+def names_like(name: str) -> list[str]:
+    """The nearest names of the catalogue, at most three.
+
+    >>> names_like("4090")[0]
+    'RTX-4090'
+    """
     names = _catalogue().names
-    close = dict.fromkeys(names[near] for near in nearest_names(normalise(name), names, most=8))
-    guess = f"did you mean {' or '.join(list(close)[:3])}? Or describe" if close else "catalogue() lists all; describe"
-    return f'no GPU called "{name}"; {guess} your own in a .toml file.'
+    close = nearest_names(normalise(name), names, most=8)
+    return list(dict.fromkeys(names[near] for near in close))[:3]
+
+
+def _did_you_mean(name: str) -> str:
+    close = names_like(name)
+    guess = f"did you mean {' or '.join(close)}? Or describe" if close else "catalogue() lists all; describe"
+    return f"no GPU called {show(name)}; {guess} your own in a .toml file."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from predictor.elementwise import greater, hypot, lesser
@@ -35,8 +36,14 @@ def doubted(value: Any, ops: Interval, least: Any) -> Interval:
     return Interval(value, low, value * (1 + hypot(up, SOFTWARE_DOUBT)))
 
 
+NOT_OF_A_ROW = frozenset({"op", "latency_s", "outside_rows"})
+
+
 class OpLine(NamedTuple):
-    """One kind of op of a phase: all its calls together. Times in seconds; decode is the middle step."""
+    """One kind of op of a phase: all its calls together. Times in seconds; decode is the middle step.
+
+    outside: fields of the op beyond what was measured; those of a column are in outside_rows, each with its rows.
+    """
 
     phase: str
     name: str
@@ -49,6 +56,7 @@ class OpLine(NamedTuple):
     limiter: str
     basis: str
     outside: tuple[str, ...] = ()
+    outside_rows: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def shape(self) -> str:
@@ -57,7 +65,7 @@ class OpLine(NamedTuple):
 
     def row(self) -> dict[str, Any]:
         """As a flat row."""
-        plain = {name: value for name, value in self._asdict().items() if name not in ("op", "latency_s")}
+        plain = {name: value for name, value in self._asdict().items() if name not in NOT_OF_A_ROW}
         ends = {f"latency_s{end}": value for end, value in zip(("", "_low", "_high"), self.latency_s, strict=True)}
         return plain | {"shape": self.shape} | ends
 

@@ -47,7 +47,7 @@ def static_times(
 ) -> Times:
     """The times of a batch whose sequences start together; lines: of the workload's `phases`."""
     prefill, *decodes = lines
-    ttft, tpots = _filled(step(prefill, gpu, bundle), workload.pp), [step(lines, gpu, bundle) for lines in decodes]
+    ttft, tpots = filled(step(prefill, gpu, bundle), workload.pp), [step(lines, gpu, bundle) for lines in decodes]
     tpot = Interval(*(mean_over(decode_lengths(workload), [t[i] for t in tpots]) for i in range(3)))
     ttft, tpot = with_host(workload, engine or get_engine(workload.engine).beside(gpu.generation), ttft, tpot)
     if not workload.generates:
@@ -109,6 +109,6 @@ def with_host(workload: Workload, engine: Engine, ttft: Interval, tpot: Interval
     )
 
 
-def _filled(part: Interval, stages: int) -> Interval:
+def filled(part: Interval, stages: int) -> Interval:
     """Time until the last of `stages` parts of a batch has passed as many stages, one taking `part` alone."""
     return Interval(*(end * (2 * stages - 1) / stages for end in part))

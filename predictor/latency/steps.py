@@ -129,7 +129,10 @@ def _place(op: Op, steps: Steps, groups: dict[tuple[str, ...], _Group]) -> Place
 
 
 class _Predicted(NamedTuple):
-    """What was predicted of a column: lists of numbers of single ops, whole columns of columns."""
+    """What was predicted of a column: lists of numbers of single ops, whole columns of columns.
+
+    outside: of single ops the fields beyond what was measured, of columns the rows by field.
+    """
 
     value: Any
     low: Any
@@ -137,7 +140,7 @@ class _Predicted(NamedTuple):
     bound_s: Any
     bytes_moved: Any
     limiter: Any
-    outside: list[tuple[str, ...]] | None
+    outside: list[tuple[str, ...]] | Mapping[str, Any]
     basis: str
 
 
@@ -152,7 +155,8 @@ def _predicted(ops: Sequence[Op], steps: Steps, bundle: Bundle, estimate: Estima
     numbers = (prediction.latency_s, prediction.low_s, prediction.high_s, prediction.bound_s)
     moved = np.broadcast_to(column.bytes_moved(), (len(column),))
     if whole:
-        return _Predicted(*numbers, moved, prediction.limiter, None, prediction.basis)
+        outside = {name: far > 0 for name, far in prediction.beyond.items()}
+        return _Predicted(*numbers, moved, prediction.limiter, outside, prediction.basis)
     value, low, high, bound, bytes_moved = (column.tolist() for column in (*numbers, moved))
     limiter = [str(name) for name in prediction.limiter]
     return _Predicted(value, low, high, bound, bytes_moved, limiter, _outside(prediction), prediction.basis)
@@ -214,8 +218,14 @@ def _line(phase: str, call: OpCall, predicted: _Predicted, rows: Any) -> OpLine:
         predicted.bytes_moved[rows] * count,
         predicted.limiter[rows],
         predicted.basis,
-        predicted.outside[rows] if predicted.outside else (),
+        *_outside_of(predicted.outside, rows),
     )
+
+
+def _outside_of(outside: list[tuple[str, ...]] | Mapping[str, Any], rows: Any) -> tuple[Any, Mapping[str, Any]]:
+    if isinstance(outside, Mapping):
+        return (), {name: far[rows] for name, far in outside.items()}
+    return outside[rows], {}
 
 
 def _networked(line: OpLine, op: Op, gpu: Gpu) -> OpLine:
@@ -225,7 +235,10 @@ def _networked(line: OpLine, op: Op, gpu: Gpu) -> OpLine:
         return line
     value, low, high = line.latency_s
     latency = Interval(value + extra, low + extra / (1 + DOUBT), high + extra * (1 + DOUBT))
-    return line._replace(latency_s=latency, limiter="link", outside=(*line.outside, "network"))
+    line = line._replace(latency_s=latency, limiter="link")
+    if op.is_column():
+        return line._replace(outside_rows={**line.outside_rows, "network": extra > 0})
+    return line._replace(outside=(*line.outside, "network"))
 
 
 def total(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> Interval:
@@ -288,7 +301,24 @@ def doubts_of(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> tuple[str, l
     """The nearest measured GPU, and what to say of a GPU or of ops that nobody measured."""
     near = nearest(gpu, tuple(bundle.manifest["gpus"]))
     unseen = [_unseen(gpu.name, near)] if basis_of([line.basis for line in lines]) == UNSEEN else []
-    return near, [*unseen, *_extrapolations(lines)]
+    return near, [*unseen, *_extrapolations([(line.name, line.outside) for line in lines])]
+
+
+def extrapolations_by_row(lines: Sequence[OpLine], rows: int) -> list[list[str]]:
+    """What doubts_of says of each row of a column, alone, for lying outside what was measured."""
+    marks = [(line, name, far) for line in lines for name, far in line.outside_rows.items() if np.any(far)]
+    if not marks:
+        return [[]] * rows
+    table = np.stack([np.broadcast_to(far, (rows,)) for *_, far in marks])
+    patterns, pattern_of_row = np.unique(table, axis=1, return_inverse=True)
+    texts = []
+    for pattern in patterns.T:
+        outside: dict[int, tuple[str, tuple[str, ...]]] = {}
+        for (line, name, _), far in zip(marks, pattern.tolist(), strict=True):
+            if far:
+                outside[id(line)] = (line.name, (*outside.get(id(line), ("", ()))[1], name))
+        texts.append(_extrapolations(list(outside.values())))
+    return [texts[place] for place in np.ravel(pattern_of_row).tolist()]
 
 
 def _unseen(gpu: str, near: str) -> str:
@@ -297,12 +327,12 @@ def _unseen(gpu: str, near: str) -> str:
     return f"{gpu} was not measured; of the measured GPUs {near} is the nearest."
 
 
-def _extrapolations(lines: Sequence[OpLine]) -> list[str]:
-    """One sentence for all ops that lie outside what was measured."""
+def _extrapolations(outside: Sequence[tuple[str, tuple[str, ...]]]) -> list[str]:
+    """One sentence for all ops that lie outside what was measured; outside: name of each op and its fields there."""
     ops: dict[tuple[str, ...], list[str]] = {}  # by the fields that lie outside
-    for line in lines:
-        if line.outside and line.name not in (names := ops.setdefault(line.outside, [])):
-            names.append(line.name)
+    for name, fields in outside:
+        if fields and name not in (names := ops.setdefault(fields, [])):
+            names.append(name)
     if not ops:
         return []
     listed = "; ".join(f"{', '.join(fields)} of {_first(names)}" for fields, names in ops.items())

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from predictor.errors import InvalidTable, PredictorError
+from predictor.errors import PredictorError
 from predictor.measurements.schema import EMPTY_NUMBERS
 from predictor.ops.dtypes import Array
+from predictor.values import show
 
 Rows = NDArray[np.int64]
 LARGEST_KEY = 2**62
@@ -44,12 +45,12 @@ class Cells:
     def number(self, name: str) -> Array:
         """A number column, (n_rows,): not a number where a cell is empty, infinite where it holds something else."""
         if name not in self._numbers:
-            self._numbers[name] = _numbers(self._column(name), name)
+            self._numbers[name] = _numbers(self._column(name))
         return self._numbers[name]
 
     def cell(self, name: str, row: int) -> Any:
         """What the table itself holds."""
-        return self._column(name)[row].as_py()
+        return next(cells_of(self._column(name).slice(row, 1)))
 
     def groups(self, names: Sequence[str], rows: Rows) -> Iterator[tuple[tuple[str, ...], Rows]]:
         """Different values of text columns among some rows, and the rows that have them."""
@@ -69,22 +70,43 @@ class Cells:
 
 def _words(column: pa.ChunkedArray) -> Words:
     if not pa.types.is_dictionary(column.type):
-        column = column.cast(pa.string()).dictionary_encode()
+        column = _texts(column).dictionary_encode()
     whole = column.unify_dictionaries().combine_chunks()
     names = ["" if name is None else str(name).strip() for name in whole.dictionary.to_pylist()]
     codes = whole.indices.cast(pa.int64()).fill_null(len(names))
     return Words(codes.to_numpy(zero_copy_only=False), [*names, ""])
 
 
-def _numbers(column: pa.ChunkedArray, name: str) -> Array:
+def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The cells as texts; of what is no text, such as a list, what an error shows of it."""
+    try:
+        return column.cast(pa.string())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        shown = [None if cell is None else show(cell) for cell in cells_of(column)]
+        return pa.chunked_array([pa.array(shown, pa.string())])
+
+
+def cells_of(column: pa.ChunkedArray) -> Iterator[Any]:
+    """The cells as Python has them; a time that it has none for as Arrow shows it."""
+    if not pa.types.is_temporal(column.type):
+        yield from column.to_pylist()
+        return
+    for cell in column:
+        try:
+            yield cell.as_py()
+        except (ValueError, OverflowError):
+            yield str(cell)
+
+
+def _numbers(column: pa.ChunkedArray) -> Array:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return _read(pc.utf8_trim_whitespace(column))
-    try:
-        return np.asarray(column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(), dtype=np.float64)
-    except pa.ArrowNotImplementedError:
-        raise InvalidTable(f"column {name} is {column.type}; it must be numbers.") from None
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        return np.where(column.is_null().to_numpy(), np.nan, np.inf)
+    return np.asarray(column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(), dtype=np.float64)
 
 
 def _read(texts: pa.ChunkedArray) -> Array:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
-from predictor.errors import InvalidTable
+from predictor.errors import InvalidRequest, InvalidTable
 from predictor.estimators.bundle import Bundle, load_bundle
-from predictor.prediction.rows import ROWS, answer_columns
-from predictor.workloads.request import RESULTS
+from predictor.prediction.rows import ROWS, answer_columns, check_columns, requests_of, with_results
+from predictor.workloads.request import BOTH, RESULTS, columns, is_empty, misspelt_note
 
 
 def predict_frame(frame: Any, bundle: str | Bundle = "") -> Any:
@@ -15,7 +16,8 @@ def predict_frame(frame: Any, bundle: str | Bundle = "") -> Any:
     request.
 
     frame: a pandas.DataFrame (its index stays), a polars.DataFrame or a pyarrow.Table. A row that cannot be answered
-    says why in `error`. Raises InvalidTable for anything else.
+    says why in `error`; a column whose name is nearly that of a request's column is a warning. Raises InvalidTable for
+    anything else.
 
     >>> import pandas as pd
     >>> predict_frame(pd.DataFrame({"model": ["Llama-3.1-8B"], "gpu": ["H100"]}))["fits"].tolist()
@@ -23,21 +25,45 @@ def predict_frame(frame: Any, bundle: str | Bundle = "") -> Any:
     """
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     kind = type(frame).__module__.partition(".")[0]
-    if kind == "pandas":
-        return frame.assign(**_columns(frame.to_dict("records"), opened))
-    if kind not in ("polars", "pyarrow"):
+    if kind not in ("pandas", "polars", "pyarrow"):
         raise InvalidTable(f"frame is {type(frame).__name__}; give a DataFrame of pandas or polars or an Arrow table.")
-    from predictor.prediction.rows import answered
-
     table = frame.to_arrow() if kind == "polars" else frame
-    found = answered(table, _columns(table.to_pylist(), opened))
+    names = list(table.columns if kind == "pandas" else table.column_names)
+    check_columns(names)
+    if note := misspelt_note(names):
+        warnings.warn(note, stacklevel=2)
+    if kind == "pandas":
+        return table.assign(**_filled(table, _results(_rows(table), opened)))
+    answers = with_results(table, _results(requests_of(table), opened))
     if kind == "pyarrow":
-        return found
+        return answers
     import polars
 
-    return polars.from_arrow(found)
+    return polars.from_arrow(answers)
 
 
-def _columns(rows: list[dict[str, Any]], bundle: Bundle) -> dict[str, list[Any]]:
+def _rows(frame: Any) -> list[dict[str, Any]]:
+    """The requests of a frame of pandas, whose other columns are not looked at."""
+    asked = [column.name for column in columns() if column.name in frame.columns]
+    cells = [_cells(frame, name) for name in asked]
+    return [dict(zip(asked, row, strict=True)) for row in zip(*cells, strict=True)] if asked else [{}] * len(frame)
+
+
+def _cells(frame: Any, name: str) -> list[Any]:
+    column = frame[name]
+    if column.ndim > 1:
+        raise InvalidRequest(f"the table has two columns {name}; drop one.")
+    return list(column.tolist())
+
+
+def _filled(frame: Any, results: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """The results, less what the frame says itself of the column that is asked and answered."""
+    if BOTH not in frame.columns:
+        return results
+    pairs = zip(_cells(frame, BOTH), results[BOTH], strict=True)
+    return {**results, BOTH: [answer if is_empty(own) else own for own, answer in pairs]}
+
+
+def _results(rows: list[dict[str, Any]], bundle: Bundle) -> dict[str, list[Any]]:
     parts = [answer_columns(rows[start : start + ROWS], bundle) for start in range(0, len(rows), ROWS)]
     return {name: [cell for part in parts for cell in part[name]] for name in RESULTS}

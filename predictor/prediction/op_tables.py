@@ -22,13 +22,14 @@ from predictor.estimators.operators import predict_op
 from predictor.hardware.gpu import Gpu, resolve_gpu
 from predictor.hardware.roofline import LIMITERS, roofline
 from predictor.measurements.columns import Cells, Rows, halves, sound_parts, unique_rows
-from predictor.measurements.schema import op_type
+from predictor.measurements.schema import COLUMNS, op_type
 from predictor.ops import Op
 from predictor.ops.base import TEXT_FIELDS, names_of
 from predictor.ops.dtypes import Array, Text
 
 TIMES = ("predicted_s", "predicted_s_low", "predicted_s_high", "bound_s")
 OP_RESULTS = (*TIMES, "limiter", "basis", "bundle", "error")
+OP_COLUMNS = tuple(COLUMNS)
 SETTING = {"engine": "vllm", "kernel_name": "", "timing": "device"}  # what an empty cell means, as in `predictor op`
 TIMINGS = ("device", "host")
 OF_A_ROW = (InvalidOp, UnsupportedDtype, InvalidSpec)  # what is wrong with a call on a GPU, and not with the job

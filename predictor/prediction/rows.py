@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
+import pyarrow.compute as pc
 
 from predictor.errors import InvalidRequest, PredictorError
 from predictor.estimators.bundle import Bundle
 from predictor.latency.report import Report
-from predictor.latency.steps import op_lines_of_many
+from predictor.latency.steps import extrapolations_by_row, op_lines_of_many
 from predictor.latency.training import TrainingReport
+from predictor.measurements.columns import cells_of
 from predictor.prediction.single import Resolved, ServingTask, resolve, serving_report, serving_task, training_report
-from predictor.workloads.request import RESULTS, TEXTS, Request
+from predictor.workloads.request import BETWEEN_NOTES, BOTH, FLAG, RESULTS, TEXTS, Request, columns, is_empty
 from predictor.workloads.requested import served_workload
 from predictor.workloads.workload import SIZES, Workload
 
@@ -39,22 +40,26 @@ def answer_row(row: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:
     """The row with the columns of RESULTS after its own, which come back unchanged and in order.
 
     What cannot be answered is said in `error`, and the other results are None. A column that already has the name of a
-    result raises InvalidRequest.
+    result raises InvalidRequest, but n_gpus: that is asked and answered, stays where it is, and is filled in where a
+    cell is empty.
     """
     return next(answer_rows([row], bundle))
 
 
 def answer_rows(rows: Sequence[Mapping[str, Any]], bundle: Bundle) -> Iterator[dict[str, Any]]:
     """`answer_row` of many, in order."""
-    found = answer_columns(rows, bundle)
-    for row, *cells in zip(rows, *found.values(), strict=True):
-        yield {**row, **dict(zip(found, cells, strict=True))}
+    results = answer_columns(rows, bundle)
+    for row, *cells in zip(rows, *results.values(), strict=True):
+        answer = {**row, **dict(zip(results, cells, strict=True))}
+        if not is_empty(row.get(BOTH)):
+            answer[BOTH] = row[BOTH]
+        yield answer
 
 
 def answer_columns(rows: Sequence[Mapping[str, Any]], bundle: Bundle) -> dict[str, list[Any]]:
     """The columns of RESULTS of many rows, each as if it were alone, to the bit."""
-    if rows and (clash := [name for name in RESULTS if name in rows[0]]):
-        raise InvalidRequest(f"the table already has a column {clash[0]}, which is a result; rename it.")
+    if rows:
+        check_columns(rows[0])
     cells = {name: np.full(len(rows), None, dtype=object) for name in RESULTS}
     to_serve = []
     for number, row in enumerate(rows):
@@ -62,10 +67,16 @@ def answer_columns(rows: Sequence[Mapping[str, Any]], bundle: Bundle) -> dict[st
         if isinstance(begun, _Row):
             to_serve.append(begun)
         else:
-            _fill(cells, [number], begun)
+            _write(cells, [number], begun)
     left = _settle(cells, _units(to_serve), bundle)
     _settle(cells, [[row] for row in left], bundle)
     return {name: column.tolist() for name, column in cells.items()}
+
+
+def check_columns(names: Collection[str]) -> None:
+    """Raises InvalidRequest where a column of a table already has the name of a result."""
+    if clash := [name for name in RESULTS if name in names and name != BOTH]:
+        raise InvalidRequest(f"the table already has a column {clash[0]}, which is a result; rename it.")
 
 
 def _begun(number: int, row: Mapping[str, Any], bundle: Bundle) -> _Row | TrainingReport:
@@ -98,7 +109,7 @@ def _settle(cells: Cells, units: Sequence[Sequence[_Row]], bundle: Bundle) -> li
         if isinstance(answer, PredictorError) and len(members) > 1:
             left += members
         else:
-            _fill(cells, [row.number for row in members], answer)
+            _fill(cells, members, answer)
     return left
 
 
@@ -117,12 +128,35 @@ def _task(members: Sequence[_Row]) -> ServingTask:
     return serving_task(first.resolved, column, first.note)
 
 
-def _fill(cells: Cells, rows: Sequence[int], answer: Report | TrainingReport | PredictorError) -> None:
-    """Write an answer into its rows."""
-    told = {"error": str(answer)} if isinstance(answer, PredictorError) else answer.to_dict()
+def _fill(cells: Cells, members: Sequence[_Row], answer: Report | PredictorError) -> None:
+    """Write an answer into the rows of all that it is of."""
+    numbers = [row.number for row in members]
+    _write(cells, numbers, answer)
+    if len(members) > 1 and isinstance(answer, Report):
+        for number, notes in zip(numbers, _notes(members, answer), strict=True):
+            cells["notes"][number] = BETWEEN_NOTES.join(notes) or None
+
+
+def _write(cells: Cells, numbers: Sequence[int], answer: Report | TrainingReport | PredictorError) -> None:
+    """Write an answer into rows; notes are those of the first."""
+    told: dict[str, Any] = (
+        {"error": " ".join(str(answer).splitlines())} if isinstance(answer, PredictorError) else answer.to_dict()
+    )
+    told["notes"] = BETWEEN_NOTES.join(told.get("notes", ())) or None
     for name, column in cells.items():
         if name in told:
-            column[rows] = told[name]
+            column[numbers] = told[name]
+
+
+def _notes(members: Sequence[_Row], report: Report) -> Iterator[list[str]]:
+    """What the report of a column notes of each row: of its own names, of all, and of its own sizes."""
+    shared = report.notes[len(_own_notes(members[0])) :]
+    for row, beyond in zip(members, extrapolations_by_row(report.ops, len(members)), strict=True):
+        yield [*_own_notes(row), *shared, *beyond]
+
+
+def _own_notes(row: _Row) -> list[str]:
+    return [text for text in (*row.resolved.notes, row.note) if text]
 
 
 def _attempt(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -133,9 +167,43 @@ def _attempt(function: Callable[..., Any], *arguments: Any) -> Any:
         return error
 
 
-def answered(table: pa.Table, results: Mapping[str, Sequence[Any]]) -> pa.Table:
-    """The table with the columns of RESULTS after its own."""
+def answer_table(table: pa.Table, bundle: Bundle) -> pa.Table:
+    """The table with the columns of RESULTS after its own; see answer_row.
+
+    Only the columns of a request are looked at: all others stay whatever they are.
+    """
+    check_columns(table.column_names)
+    return with_results(table, answer_columns(requests_of(table), bundle))
+
+
+def with_results(table: pa.Table, results: Mapping[str, Sequence[Any]]) -> pa.Table:
+    """The table with these results after its own columns."""
     for name in RESULTS:
-        kind = pa.string() if name in TEXTS else pa.bool_() if name == "fits" else pa.float64()
-        table = table.append_column(name, pa.array(results[name], kind))
+        kind = pa.string() if name in TEXTS else pa.bool_() if name == FLAG else pa.float64()
+        column = pa.array(results[name], pa.int64() if name == BOTH else kind)
+        if name in table.column_names:
+            table = table.set_column(table.column_names.index(name), name, _filled(table[name], column))
+        else:
+            table = table.append_column(name, column)
     return table
+
+
+def _filled(own: pa.ChunkedArray, answers: pa.Array) -> pa.ChunkedArray | pa.Array:
+    """A column of the table, its empty cells filled in; it keeps its type but where all of it is empty."""
+    if pa.types.is_null(own.type):
+        return answers
+    try:
+        return pc.if_else(
+            pa.array([is_empty(cell) for cell in own.to_pylist()], pa.bool_()), answers.cast(own.type), own
+        )
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):  # of lists and other things that are no numbers
+        return own
+
+
+def requests_of(table: pa.Table) -> list[dict[str, Any]]:
+    """The rows, as far as they are a request's."""
+    asked = [column.name for column in columns() if column.name in table.column_names]
+    if twice := [name for name in asked if table.column_names.count(name) > 1]:
+        raise InvalidRequest(f"the table has two columns {twice[0]}; drop one.")
+    cells = [list(cells_of(table[name])) for name in asked]
+    return [dict(zip(asked, row, strict=True)) for row in zip(*cells, strict=True)] if asked else [{}] * table.num_rows

@@ -18,13 +18,12 @@ from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.estimators.store import CHAMPION
 from predictor.prediction.frames import predict_frame
-from predictor.workloads.request import RESULTS, TEXTS, columns
+from predictor.workloads.request import FLAG, RESULTS, TEXTS, columns
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NAME = "gpu-predictor"
-FLAG = "fits"
 # Without these, MLflow asks a server that is not there for minutes; what the user has set stays.
 PATIENCE: Mapping[str, str] = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 DIGEST = "bundle_sha256"  # tag of a registered version: the manifest's

@@ -7,9 +7,12 @@ cell, is said here; what a model or a GPU cannot do is said where it is known.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
+from decimal import Decimal
 from functools import cache
+from numbers import Integral, Rational, Real
 from typing import Any
 
 from predictor.errors import InvalidRequest
@@ -26,12 +29,17 @@ ATTENTIONS = ("flash2", "sdpa", "triton", "eager")
 KERNELS = ("fused", "library", "eager")
 TARGETS = ("all", "qkv", "qv")
 OFFLOADS = ("none", "optimizer", "parameters")
+MISSING_CELLS = frozenset({"NAType", "NaTType"})  # types of pandas, which is not loaded for a request
 
-# What every answer has, in this order; an answer of the other phase leaves its cells empty.
+ENDS = ("", "_low", "_high")  # of a value and of the interval around it
+# What every answer has, in this order; cells that do not apply are empty: those of the other phase, percentiles and
+# requests per second of what is no continuous serving. Names are those of `predictor predict --json`.
 RESULTS = (
-    *(f"{name}{end}" for name in ("ttft_s", "tpot_s", "e2e_s", "step_s") for end in ("", "_low", "_high")),
-    "tokens_per_s",
+    *(f"{name}{end}" for name in ("ttft_s", "tpot_s", "e2e_s", "step_s") for end in ENDS),
+    *(f"{name}_{share}_s{end}" for name in ("ttft", "tpot") for share in ("p50", "p99") for end in ENDS),
+    *(f"tokens_per_s{end}" for end in ENDS),
     "tokens_per_s_per_gpu",
+    *(f"requests_per_s{end}" for end in ENDS),
     "mfu",
     "memory_bytes",
     "memory_bytes_low",
@@ -39,11 +47,18 @@ RESULTS = (
     "p_oom",
     "fits",
     "usd_per_mtok",
+    "n_gpus",
     "limiter",
     "basis",
+    "nearest_gpu",
     "bundle",
+    "notes",
     "error",
 )
+TEXTS = frozenset({"limiter", "basis", "nearest_gpu", "bundle", "notes", "error"})
+FLAG = "fits"
+BETWEEN_NOTES = " | "  # notes are sentences, and commas and semicolons occur in them
+BOTH = "n_gpus"  # a column of a request and a result: a table's own keeps its place, and its empty cells are filled
 
 
 def _column(default: Any, text: str, choices: tuple[str, ...] = (), least: float = 1) -> Any:
@@ -176,32 +191,99 @@ def check_cell(name: str, value: Any) -> None:
 
 def is_empty(cell: Any) -> bool:
     """Whether a cell of a table says nothing."""
-    return (
-        cell is None or (isinstance(cell, float) and math.isnan(cell)) or (isinstance(cell, str) and not cell.strip())
+    if cell is None or type(cell) is int:
+        return cell is None
+    if isinstance(cell, str):
+        return not cell.strip()
+    plain = _plain(cell)
+    return plain is None or (isinstance(plain, float) and math.isnan(plain))
+
+
+def misspelt_note(names: Iterable[Any], known: Collection[str] = ()) -> str:
+    """What to say of columns that are nearly known ones, by default those of a request; "" where there is none."""
+    near = misspelt([str(name) for name in names], known or [column.name for column in columns()])
+    listed = ", ".join(f"{show(name)} (did you mean {other}?)" for name, other in near.items())
+    return f"nothing reads the column{'s' * (len(near) > 1)} {listed}." if near else ""
+
+
+def misspelt(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
+    """Names of columns that are none of the known ones but nearly one that is not given → that one.
+
+    Nearly: but for case, blanks and signs, or, of four letters and more, for one letter that is missing, added, another
+    one or swapped with the next.
+
+    >>> misspelt(["model", "GPU", "btach", "mode", "id"], ["model", "gpu", "batch", "tp"])
+    {'GPU': 'gpu', 'btach': 'batch'}
+    """
+    given = list(names)
+    free = [name for name in known if name not in given]
+    meant = {name: next((each for each in free if _nearly(name, each)), "") for name in given if name not in known}
+    return {name: other for name, other in meant.items() if other}
+
+
+def _nearly(one: str, two: str) -> bool:
+    one, two = (re.sub(r"[\W_]+", "", name).casefold() for name in (one, two))
+    if one == two or min(len(one), len(two)) < 4:
+        return one == two
+    same = next(
+        (at for at, pair in enumerate(zip(one, two, strict=False)) if pair[0] != pair[1]), min(len(one), len(two))
     )
+    one, two = one[same:], two[same:]
+    swapped = one[:2] == two[1::-1] and one[2:] == two[2:]
+    return swapped or one[1:] == two[1:] or one[1:] == two or one == two[1:]
+
+
+def _plain(cell: Any) -> Any:
+    """A number of NumPy or of a column of decimals as Python's own, what a library calls missing as None."""
+    if cell is None or isinstance(cell, bool | int | float | str):
+        return cell
+    if isinstance(cell, Integral):
+        return int(cell)
+    if isinstance(cell, Decimal):
+        return None if cell.is_nan() else float(cell)
+    if isinstance(cell, Real) and not isinstance(cell, Rational):
+        return float(cell)
+    return None if type(cell).__name__ in MISSING_CELLS else cell
 
 
 def _checked(column: Field[Any], value: Any) -> Any:
     name, default = column.name, column.default
-    if name in ("model", "gpu"):
-        return value
+    if default is MISSING:
+        return _name(name, value)
     if isinstance(default, str):
         text = value.strip() if isinstance(value, str) else value
         choices = column.metadata["choices"]
         if not isinstance(text, str) or (choices and text != default and text not in choices):
-            raise InvalidRequest(
-                f"{name} is {show(value)}; it must be one of {', '.join(choices) or 'the known names'}."
-            )
+            rule = f"one of {', '.join(choices)}" if choices else "a name, written as text"
+            raise InvalidRequest(f"{name} is {show(value)}; it must be {rule}.")
         return text
-    if isinstance(value, str):
-        value = _number(name, value)
+    value = _number(name, value) if isinstance(value, str) else _plain(value)
     if isinstance(default, float):
         return _rate(name, value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if value == 0 and column.metadata["least"] == 0 and not isinstance(value, bool):
+    if type(value) is int and value == 0 and column.metadata["least"] == 0:
         return 0
     return whole_number(name, value)
+
+
+def _name(column: str, value: Any) -> str:
+    """The name of a model or GPU, which is text."""
+    if isinstance(value, str):
+        return value
+    raise InvalidRequest(f"{column} is {show(value)}; it must be a name, written as text{_example(column, value)}")
+
+
+def _example(column: str, value: Any) -> str:
+    """What a cell in place of a name may have meant, or what a name looks like."""
+    from predictor.hardware.gpu import names_like
+
+    number = _plain(value)
+    if column == "gpu" and isinstance(number, int | float) and not isinstance(number, bool):
+        text = f"{number:.0f}" if isinstance(number, float) and number.is_integer() else show(number)
+        if close := names_like(text):
+            return f". Did you mean {' or '.join(close)}?"
+    return f" such as {'RTX-4090' if column == 'gpu' else 'Llama-3.1-8B'}."
 
 
 def _number(name: str, text: str) -> float:
@@ -215,6 +297,3 @@ def _rate(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e18:
         raise InvalidRequest(f"{name} is {show(value)}; it must be a number of at least 0.")
     return float(value)
-
-
-TEXTS = frozenset({"limiter", "basis", "bundle", "error"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,11 @@ if TYPE_CHECKING:
     from predictor.memory.uncertainty import Need
     from predictor.workloads.passes.calls import Layout
 
-WIDTH_OF_A_PIPE = 200  # a table that goes into a file is not squeezed into 80 columns
+WIDTH_OF_A_PIPE = 200  # a table that goes into a file is not squeezed into 80 columns, unless COLUMNS says so
+NARROWEST = 40
+UNBROKEN: Mapping[str, Any] = {"break_long_words": False, "break_on_hyphens": False, "replace_whitespace": False}
+WIDE_GAP, NARROW_GAP = 3, 2  # blanks between columns
+LONG = 20  # characters beyond which the words of a cell may come on several lines
 DURATIONS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 BASES = {
     "seen-gpu": "seen GPU",
@@ -23,26 +28,128 @@ LIMITERS = {"launch": "launch floor"}
 DRAWN = "–█░×→µ…"
 
 
-def show(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
-    """Print a table. A column whose name starts with ">" is aligned to the right."""
-    cells = [list(row) for row in rows]
-    if not sys.stdout.isatty() and (text := plain_table(columns, cells, title)):
+def show(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "", keys: int = 1, instead: str = ""
+) -> None:
+    """Print a table. A column whose name starts with ">" is aligned to the right.
+
+    What is too wide comes in several tables, one below the other, each with the first columns, as many as name a row
+    (`keys`); or, where an option has all columns (`instead`), without the last ones, and says so.
+    """
+    lines, width = [list(row) for row in rows], _width() or WIDTH_OF_A_PIPE
+    if not sys.stdout.isatty() and (text := plain_table(columns, lines, title, width)):
         print(text)
         return
+    whole = range(len(columns))
+    if _natural(columns, lines, whole, WIDE_GAP) + WIDE_GAP + 1 <= width:
+        _print(columns, lines, whole, title, width, pad_edge=True)
+        return
+    first, *others = _blocks(columns, lines, keys, width)
+    for block in [first, *([] if instead else others)]:
+        _print(columns, lines, block, title if block is first else "", width, pad_edge=False)
+    if instead and others:
+        left_out = [columns[at].removeprefix(">") for block in others for at in block[keys:]]
+        say(f"Not shown, as they do not fit: {', '.join(left_out)}. {instead} has all.")
+
+
+def _natural(columns: Sequence[str], rows: list[list[str]], chosen: Iterable[int], gap: int) -> int:
+    """Characters of a table of the chosen columns whose cells are not wrapped."""
+    widths = [_widest(columns, rows, at) for at in chosen]
+    return sum(widths) + gap * (len(widths) - 1)
+
+
+def _widest(columns: Sequence[str], rows: list[list[str]], at: int) -> int:
+    from rich.cells import cell_len
+
+    return max(cell_len(columns[at].removeprefix(">")), *(cell_len(row[at]) for row in rows), 0)
+
+
+def _least(columns: Sequence[str], rows: list[list[str]], at: int) -> int:
+    """Characters that a column needs: of long texts the longest word, and enough for some words a line."""
+    natural = _widest(columns, rows, at)
+    if columns[at].startswith(">") or natural <= LONG:
+        return natural
+    return min(natural, max(LONG, *(len(word) for row in rows for word in row[at].split())))
+
+
+def _blocks(columns: Sequence[str], rows: list[list[str]], keys: int, width: int) -> list[list[int]]:
+    """The columns of each table, all with those that name a row, as many as fit."""
+    least = [_least(columns, rows, at) for at in range(len(columns))]
+    blocks = [list(range(keys))]
+    for at in range(keys, len(columns)):
+        taken = sum(least[each] + NARROW_GAP for each in blocks[-1])
+        if len(blocks[-1]) > keys and taken + least[at] > width:
+            blocks.append(list(range(keys)))
+        blocks[-1].append(at)
+    return blocks
+
+
+def _print(
+    columns: Sequence[str], rows: list[list[str]], chosen: Sequence[int], title: str, width: int, pad_edge: bool
+) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for name in columns:
-        table.add_column(name.removeprefix(">"), justify="right" if name.startswith(">") else "left")
-    for row in cells:
-        table.add_row(*row)
-    width = None if sys.stdout.isatty() else WIDTH_OF_A_PIPE
-    Console(width=width, highlight=False, markup=False, emoji=False).print(table)
+    console = Console(width=width, highlight=False, markup=False, emoji=False)
+    if not pad_edge or len(title) > _natural(columns, rows, chosen, WIDE_GAP):
+        console.print(Text(title, style="bold"), end="\n" if title else "")  # the table's own is as narrow as the table
+        title = ""
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=pad_edge,
+        pad_edge=pad_edge,
+        collapse_padding=not pad_edge,
+    )
+    for at in chosen:
+        right, long = columns[at].startswith(">"), _widest(columns, rows, at) > LONG
+        table.add_column(
+            columns[at].removeprefix(">"),
+            justify="right" if right else "left",
+            overflow="fold",
+            no_wrap=not pad_edge and (right or not long) and at > 0,
+        )
+    for row in rows:
+        table.add_row(*(row[at] for at in chosen))
+    console.print(table)
+    if not pad_edge:
+        print()
 
 
-def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> str:
+def _width() -> int:
+    """Characters of a line: of the terminal, or as COLUMNS says; 0 where nobody says."""
+    wanted = os.environ.get("COLUMNS", "")
+    if wanted.isdecimal() and int(wanted):
+        return max(int(wanted), NARROWEST)
+    return max(os.get_terminal_size(sys.stdout.fileno()).columns or 80, NARROWEST) if sys.stdout.isatty() else 0
+
+
+def say(text: str, indent: str = "") -> None:
+    """Print sentences, each line on several where the terminal is narrow; `indent` starts all but the first of them.
+
+    What has no blank, such as a path, stays whole.
+    """
+    if width := _width():
+        from textwrap import TextWrapper
+
+        filler = TextWrapper(width, subsequent_indent=indent, **UNBROKEN)
+        text = "\n".join(filler.fill(line) for line in text.split("\n"))
+    print(text)
+
+
+def show_notes(notes: Iterable[str]) -> None:
+    """Print notes, each once."""
+    for note in dict.fromkeys(notes):
+        say(f"Note: {note}")
+
+
+def plain_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", width: int = WIDTH_OF_A_PIPE
+) -> str:
     """A table as rich prints it into a pipe, without its import; "" where a line has to be broken to fit.
 
     >>> plain_table(["", ">GB"], [["weights", "16.1"]]).splitlines()[-2]
@@ -52,7 +159,7 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
     whole = sum(width + 3 for width in widths) + 1
     texts = [title, *names, *(cell for row in rows for cell in row)]
-    if whole > WIDTH_OF_A_PIPE or len(title) > whole or not all(map(_is_narrow, texts)):
+    if whole > width or len(title) > whole or not all(map(_is_narrow, texts)):
         return ""
 
     def line(row: Sequence[str]) -> str:
@@ -75,9 +182,9 @@ def _is_narrow(text: str) -> bool:
 def show_sheet(facts: Mapping[str, str], title: str) -> None:
     """Print names and values, one a line."""
     widest = max(map(len, facts))
-    print(title)
+    say(title)
     for name, value in facts.items():
-        print(f"  {name:<{widest}}  {value}")
+        say(f"  {name:<{widest}}  {value}", " " * (widest + 4))
 
 
 def show_json(value: Any) -> None:

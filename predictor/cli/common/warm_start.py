@@ -47,6 +47,7 @@ def _show_learned(learned: pd.DataFrame, known: str) -> None:
             ]
             for row in learned.to_dict("records")
         ],
+        keys=4,
         title=f"learned: mean error on new rows that were held out; before: bundle {known}",
     )
 
@@ -65,6 +66,7 @@ def _show_forgotten(forgotten: pd.DataFrame) -> None:
             ]
             for row in most.to_dict("records")
         ],
+        keys=4,
         title="forgotten: how far known predictions moved, most for their error first",
     )
 

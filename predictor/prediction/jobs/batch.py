@@ -28,28 +28,50 @@ from predictor.estimators.bundle import MANIFEST as BUNDLE_MANIFEST, Bundle, loa
 from predictor.estimators.operators import UNSEEN
 from predictor.files import sha256_of, whole_file
 from predictor.prediction.jobs.backends import LOKY, Place, place_of, spread
-from predictor.prediction.jobs.storage import Source, copy_out, joined, output_of, source_of, write
+from predictor.prediction.jobs.lock import held
+from predictor.prediction.jobs.parts import cut
+from predictor.prediction.jobs.storage import (
+    Output,
+    Source,
+    check_apart,
+    check_writable,
+    copy_out,
+    joined,
+    output_of,
+    source_of,
+    write,
+)
 from predictor.prediction.jobs.sweep import Grid
-from predictor.prediction.op_tables import OP_ROWS, answer_ops
-from predictor.prediction.rows import ROWS, answer_columns, answered
+from predictor.prediction.op_tables import OP_COLUMNS, OP_RESULTS, OP_ROWS, answer_ops
+from predictor.prediction.rows import ROWS, answer_table
+from predictor.workloads.request import BOTH, RESULTS, columns, misspelt_note
 
 MANIFEST = "manifest.json"
 KINDS_SHOWN = 60  # characters of an error that make it the same kind as another
 
 
-def _answer_requests(table: pa.Table, bundle: Bundle) -> pa.Table:
-    return answered(table, answer_columns(table.to_pylist(), bundle))
+def _whole(table: pa.Table) -> Iterator[pa.Table]:
+    yield table
 
 
 class Kind(NamedTuple):
-    """What the rows of a table are. rows_per_part: some seconds of work, some MB of memory."""
+    """What the rows of a table are. rows_per_part: some seconds of work, some MB of memory; cut: what is a part of so
+    many rows, by how long they take. reads: the columns that answers depend on; results: those that are added."""
 
     answer: Callable[[pa.Table, Bundle], pa.Table]
     rows_per_part: int
+    cut: Callable[[pa.Table], Iterator[pa.Table]]
+    reads: tuple[str, ...]
+    results: tuple[str, ...]
 
 
 REQUESTS, OPERATORS = "requests", "operators"
-KINDS: Mapping[str, Kind] = {REQUESTS: Kind(_answer_requests, ROWS), OPERATORS: Kind(answer_ops, OP_ROWS)}
+KINDS: Mapping[str, Kind] = {
+    REQUESTS: Kind(
+        answer_table, ROWS, cut, tuple(c.name for c in columns()), tuple(name for name in RESULTS if name != BOTH)
+    ),
+    OPERATORS: Kind(answer_ops, OP_ROWS, _whole, OP_COLUMNS, OP_RESULTS),
+}
 
 
 class Part(NamedTuple):
@@ -75,7 +97,7 @@ class Summary:
     """What became of a job. kept: parts that an earlier run had finished; kinds: how often each kind of error came;
     dropped: why rows are not in the output, and how many; damaged: parts that had to be made anew; total: rows that
     there are, None where the input does not say; made: rows of this run; folder: of the parts, where they are copied to
-    a URL in the end."""
+    a URL in the end; note: what is strange about the columns of the input, "" where nothing is."""
 
     rows: int = 0
     failed: int = 0
@@ -88,6 +110,7 @@ class Summary:
     made: int = 0
     total: int | None = None
     folder: Path | None = None
+    note: str = ""
 
     def add(self, part: Part) -> None:
         """Count a part."""
@@ -135,39 +158,68 @@ def run(
     """Answers every row of `source` (a Parquet or CSV file, a folder of them, an fsspec URL, a sweep) in `out`.
 
     out: a .parquet or .csv, or a folder of parts, or an fsspec URL of either, to which the answers are copied in the
-    end from a folder of the working directory. A row that cannot be answered says why in `error`; with strict the
-    first such row ends the job with InvalidRequest. n_jobs: processes, 0: one for each core. rows_per_part: 0: as many
-    as suit the kind. kind: what a row is, a request or an operator call. backend: what the processes are, loky, dask
-    or ray; scheduler, address: of a cluster of Dask or Ray, otherwise one is started here. seen: called first and after
-    each part. Started again, it goes on; with another bundle, version, kind or input it is refused.
+    end from a folder of the working directory; never what is read. A row that cannot be answered says why in `error`;
+    with strict the first such row ends the job with InvalidRequest, as a column does whose name is nearly that of one
+    that is read. n_jobs: processes, 0: one for each core. rows_per_part: 0: as many as suit the kind, and fewer of rows
+    that are answered one by one. kind: what a row is, a request or an operator call. backend: what the processes are,
+    loky, dask or ray; scheduler, address: of a cluster of Dask or Ray, otherwise one is started here. seen: called
+    first and after each part. Started again, it goes on; with another bundle, version, kind or input it is refused, as
+    it is while another job writes there.
     """
     place = place_of(backend, n_jobs, scheduler, address)
-    rows_per_part = rows_per_part or KINDS[kind].rows_per_part
-    found, output = source_of(source) if isinstance(source, str) else source, output_of(out)
+    read, output = source_of(source) if isinstance(source, str) else source, output_of(out)
+    check_apart(source if isinstance(source, str) else "", read, output)
+    note = _check_columns(read.schema, KINDS[kind], strict)
+    check_writable(read.schema, output)
     folder, opened = output.folder, load_bundle(bundle)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _begin(folder, _identity(found, str(opened.path), rows_per_part) | {"kind": kind})
-        summary = Summary(total=found.rows, folder=folder if output.url else None)
-        seen(summary)
-        light = place.backend == LOKY and is_light()
-        job = Job(folder.absolute(), _bundle_name(opened), strict, version("gpu-predictor"), kind, found.drop, light)
-        for part in _parts(found, job, place, rows_per_part):
-            summary.add(part)
+        with held(folder):
+            _begin(folder, _identity(read, str(opened.path), rows_per_part) | {"kind": kind})
+            summary = Summary(total=read.rows, folder=folder if output.url else None, note=note)
             seen(summary)
-        parts = [folder / _name(number) for number in range(summary.parts)]
-        if output.file:
-            joined(parts, output.file)
-        if output.url:
-            copy_out(output, parts)
-        if output.file or output.url:
-            shutil.rmtree(folder)
+            light = place.backend == LOKY and is_light()
+            job = Job(folder.absolute(), _bundle_name(opened), strict, version("gpu-predictor"), kind, read.drop, light)
+            for part in _parts(_tables(read, KINDS[kind], rows_per_part), job, place):
+                summary.add(part)
+                seen(summary)
+            _deliver(output, [folder / _name(number) for number in range(summary.parts)])
     except OSError as error:
         where = error.filename or folder
         raise InvalidRequest(
             f"{where} cannot be used ({error.strerror or error}); finished parts are kept: mend that and start again."
         ) from None
     return summary
+
+
+def _check_columns(schema: pa.Schema, kind: Kind, strict: bool) -> str:
+    """What is strange about the columns of a table; raises InvalidRequest where one is a result, strict where one is
+    misspelt."""
+    if clash := [name for name in kind.results if name in schema.names]:
+        raise InvalidRequest(f"the table already has a column {clash[0]}, which is a result; rename it.")
+    note = misspelt_note(schema.names, kind.reads)
+    if note and strict:
+        raise InvalidRequest(f"{note} Rename them, or leave out --strict.")
+    return note
+
+
+def _tables(source: Source | Grid, kind: Kind, rows: int) -> Iterator[pa.Table]:
+    """The rows of each part."""
+    if rows:
+        yield from source.chunks(rows)
+        return
+    for chunk in source.chunks(kind.rows_per_part):
+        yield from kind.cut(chunk)
+
+
+def _deliver(output: Output, parts: list[Path]) -> None:
+    """Put the finished parts where they are wanted."""
+    if output.file:
+        joined(parts, output.file)
+    if output.url:
+        copy_out(output, parts)
+    if output.file or output.url:
+        shutil.rmtree(output.folder)
 
 
 def _identity(source: Source | Grid, bundle: str, rows_per_part: int) -> dict[str, Any]:
@@ -204,9 +256,9 @@ def _begin(folder: Path, identity: dict[str, Any]) -> None:
             )
 
 
-def _parts(source: Source | Grid, job: Job, place: Place, rows: int) -> Iterator[Part]:
+def _parts(tables: Iterator[pa.Table], job: Job, place: Place) -> Iterator[Part]:
     """Every part in order of being done: those there already, and those that workers make."""
-    tasks = enumerate(source.chunks(rows))
+    tasks = enumerate(tables)
     if place.is_here:
         yield from (_part(job, number, table) for number, table in tasks)
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,17 @@ class Source(NamedTuple):
     filesystem: Any = None
 
     @property
+    def schema(self) -> pa.Schema:
+        """Columns and their types; those of CSV are text."""
+        try:
+            with _opened(self, self.files[0]) as opened:
+                if self.files[0].endswith(".parquet"):
+                    return pq.ParquetFile(opened).schema_arrow
+                return pa.schema([(name, pa.string()) for name in pyarrow.csv.open_csv(opened).schema.names])
+        except pa.ArrowException as error:
+            raise InvalidTable(_unreadable(self.files[0], error)) from None
+
+    @property
     def rows(self) -> int | None:
         """How many rows there are, where the files say so; None for CSV."""
         if not self.files[0].endswith(".parquet"):
@@ -35,7 +47,7 @@ class Source(NamedTuple):
             try:
                 with _opened(self, file) as opened:
                     count += pq.ParquetFile(opened).metadata.num_rows
-            except pa.ArrowInvalid as error:
+            except pa.ArrowException as error:
                 raise InvalidTable(_unreadable(file, error)) from None
         return count
 
@@ -137,7 +149,7 @@ def _batches(source: Source, rows: int) -> Iterator[pa.RecordBatch]:
                     if batch.schema.names != schema.names:
                         raise InvalidTable(f"{file} has other columns than {source.files[0]}; make them equal.")
                     yield batch.cast(schema) if batch.schema != schema else batch
-        except pa.ArrowInvalid as error:
+        except pa.ArrowException as error:
             raise InvalidTable(_unreadable(file, error)) from None
 
 
@@ -192,14 +204,77 @@ class Output(NamedTuple):
 def output_of(out: str | Path) -> Output:
     """The output of a path or URL; raises InvalidRequest where it cannot be written, before any work is done."""
     filesystem, root = filesystem_of(str(out))
-    if filesystem is not None and "file" not in _protocols(filesystem):
+    if filesystem is not None and not _is_local(filesystem):
         return _remote_output(str(out), filesystem, root)
     target = Path(root).expanduser()
-    if target.suffix not in ENDINGS:
+    if not _is_file(str(out), target.is_dir()):
         return Output(target, None)
     if target.is_dir():
         raise InvalidRequest(f"{target} is a folder; give another name.")
     return Output(target.with_name(f"{target.name}.parts"), target)
+
+
+def _is_file(out: str, is_there: bool) -> bool:
+    """Whether an output is one file; raises InvalidRequest where its ending is that of neither a file nor a folder."""
+    ending = Path(out).suffix
+    if ending in ENDINGS or not ending or is_there or out.endswith(("/", os.sep)):
+        return ending in ENDINGS
+    raise InvalidRequest(
+        f"out is {out}; answers are written as {' or '.join(ENDINGS)}, or as a folder of parts, which has no ending. "
+        "Give one of these, or a folder with a / at its end."
+    )
+
+
+def check_apart(source: str, read: Any, output: Output) -> None:
+    """Raises InvalidRequest where an output would take the place of what is read, or lie among it.
+
+    source: the path or URL as it was given; read: what has the files of a table or of a sweep.
+    """
+    if _is_local(read.filesystem) and not output.url:
+        _check_paths(Path(filesystem_of(source)[1]).expanduser(), bool(source), read.files, output)
+    elif output.url and read.filesystem is not None and _protocols(read.filesystem) == _protocols(output.filesystem):
+        _check_keys(posixpath.normpath(filesystem_of(source)[1]), read.files, output)
+
+
+def _check_paths(source: Path, is_table: bool, files: Sequence[str], output: Output) -> None:
+    target, wrong = output.file or output.folder, ""
+    if any(_is_same(target, Path(file)) for file in files):
+        wrong = "which is what is read"
+    elif is_table and any(_is_same(output.folder, Path(file).parent) for file in files):
+        wrong = "whose parts would lie among what is read"
+    elif is_table and output.file and source.is_dir() and _is_same(target.parent, source):
+        wrong = "within the folder that is read"
+    if wrong:
+        raise InvalidRequest(f"out is {target}, {wrong}; give another --out.")
+
+
+def _check_keys(source: str, files: Sequence[str], output: Output) -> None:
+    root = posixpath.normpath(output.root)
+    within = any(f"{posixpath.normpath(file)}/".startswith(f"{root}/") for file in files)
+    if within or f"{root}/".startswith(f"{source}/"):
+        raise InvalidRequest(f"out is {output.url}, where what is read lies; give another --out.")
+
+
+def _is_same(one: Path, two: Path) -> bool:
+    """Whether two paths are one file or folder, by whatever links and spellings."""
+    try:
+        return one.samefile(two)
+    except OSError:  # one of them is not there
+        return False
+
+
+def _is_local(filesystem: Any) -> bool:
+    return filesystem is None or "file" in _protocols(filesystem)
+
+
+def check_writable(schema: pa.Schema, output: Output) -> None:
+    """Raises InvalidRequest where a column has cells that a CSV cannot hold."""
+    if output.file is None or output.file.suffix != ".csv":
+        return
+    if nested := [field for field in schema if pa.types.is_nested(field.type)]:
+        raise InvalidRequest(
+            f"column {nested[0].name} is {nested[0].type}, which CSV cannot hold; write .parquet or drop it."
+        )
 
 
 def _protocols(filesystem: Any) -> tuple[str, ...]:
@@ -211,7 +286,7 @@ def _remote_output(url: str, filesystem: Any, root: str) -> Output:
     """Parts of a URL lie in a folder of the working directory, named after it."""
     name = Path(root).name
     folder = Path.cwd() / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:8]}.parts"
-    single = Path(name).suffix in ENDINGS
+    single = _is_file(url, folder.exists())
     output = Output(folder, folder / f".{name}" if single else None, url, filesystem, root)
     probe = _beside(root)
     try:

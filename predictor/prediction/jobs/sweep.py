@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from math import prod
 from operator import ge, gt, le, lt
@@ -48,13 +48,20 @@ class Grid:
     """All combinations of axes, the last one fastest, less those that a rule skips.
 
     drop: which answers are left out of the table: "unfit" that do not fit in memory, "invalid" that are errors.
-    identity: of the file, by which a change is noticed.
+    identity: of the file, by which a change is noticed. files: its path; filesystem: that of this machine.
     """
 
     axes: tuple[Axis, ...]
     rules: tuple[Mapping[str, Condition], ...]
     drop: tuple[str, ...]
     identity: tuple[tuple[str, int, str], ...]
+    files: tuple[str, ...] = ()
+    filesystem: None = None
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns and their types."""
+        return self._table([np.zeros(0, dtype=np.int64)] * len(self.axes)).schema
 
     @property
     def combinations(self) -> int:
@@ -138,7 +145,8 @@ def read_spec(path: str | Path) -> Grid:
     except ValueError as error:
         raise InvalidRequest(f"{file} is no TOML ({error}); correct it.") from None
     try:
-        return _grid(spec, ((file.name, len(content), hashlib.sha256(content).hexdigest()),))
+        grid = _grid(spec, ((file.name, len(content), hashlib.sha256(content).hexdigest()),))
+        return replace(grid, files=(str(file),))
     except PredictorError as error:
         raise InvalidRequest(f"{file.name}: {error}") from None
 

@@ -1,0 +1,116 @@
+"""What a time is made of: its operators and all that is none of them, in lines that add up to what a report says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from predictor.estimators.bundle import Bundle
+from predictor.latency.report import Interval, OpLine, Report
+from predictor.latency.static_batch import filled, with_host
+from predictor.latency.steps import step
+from predictor.latency.training import TrainingReport
+from predictor.workloads.engines import get_engine
+
+NOTHING = 1e-9  # a share of a time below which there is no line
+
+# What is no operator, by name, and what it is.
+OTHERS: Mapping[str, str] = {
+    "bytes": "the step moves bytes that its operators, each alone, find in the cache",
+    "pipeline fill": "stages wait for the first and after the last part of the batch",
+    "host": "launches and preparation of steps that the GPU waits for",
+    "request": "the engine's front end takes, tokenises and answers a request",
+    "length": "the mean step beside the one half-way through the output",
+    "load": "the mean request under load beside the whole batch alone: queues, prompts between steps, smaller batches",
+    "offload": "the optimizer step on the host, or weights that come from there",
+    "exposed": "what computing does not hide of the messages, between nodes too; below zero where it hides some",
+    "bubble": "what a stage of the pipeline waits for the others",
+}
+
+
+class Other(NamedTuple):
+    """A part of a phase that is no operator. name: one of OTHERS. latency_s: seconds, below zero where it saves."""
+
+    phase: str
+    name: str
+    latency_s: Interval
+
+    def row(self) -> dict[str, Any]:
+        """As a flat row with the columns of an OpLine's: no shape, no basis, and no bound but what it saves."""
+        ends = {f"latency_s{end}": value for end, value in zip(("", "_low", "_high"), self.latency_s, strict=True)}
+        names = {"phase": self.phase, "name": self.name, "estimator": self.name, "limiter": self.name}
+        none = {
+            "count": 1.0,
+            "bound_s": min(self.latency_s.value, 0.0),
+            "bytes_moved": 0.0,
+            "basis": "",
+            "outside": (),
+            "shape": "",
+        }
+        return names | none | ends
+
+
+def explained(report: Report | TrainingReport, bundle: Bundle) -> tuple[OpLine | Other, ...]:
+    """The operators of a report and what else there is: the parts of phase "prefill" add up to ttft_s, those of
+    "decode" to tpot_s, those of all phases of training to step_s. Only of scalars.
+    """
+    others = _of_training(report) if isinstance(report, TrainingReport) else _of_serving(report, bundle)
+    return (*report.ops, *others)
+
+
+def _of_serving(report: Report, bundle: Bundle) -> Iterator[Other]:
+    workload = report.workload
+    prefill = [line for line in report.ops if line.phase == "prefill"]
+    decode = [line for line in report.ops if line.phase == "decode"]
+    engine = get_engine(workload.engine).beside(report.gpu.generation)
+    alone = step(prefill, report.gpu, bundle)
+    through = filled(alone, workload.pp)
+    middle = step(decode, report.gpu, bundle) if decode else Interval(0.0, 0.0, 0.0)
+    ttft, tpot = with_host(workload, engine, through, middle)
+    request = Interval(*(engine.request_s for _ in range(3)))
+    other = "load" if report.percentiles else "length"
+    yield from _between("prefill", ("bytes", _sum(prefill), alone), ("pipeline fill", alone, through))
+    yield from _between(
+        "prefill", ("host", _plus(through, request), ttft), ("request", through, _plus(through, request))
+    )
+    yield from _between("prefill", ("load", ttft, report.ttft_s))
+    if decode:
+        yield from _between(
+            "decode", ("bytes", _sum(decode), middle), ("host", middle, tpot), (other, tpot, report.tpot_s)
+        )
+
+
+def _of_training(report: TrainingReport) -> Iterator[Other]:
+    spent = report.step
+    times = {"forward": spent.forward_s, "backward": spent.backward_s, "optimizer": spent.optimizer_s}
+    for phase, seconds in times.items():
+        name = "offload" if phase == "optimizer" and spent.setting.offload != "none" else "host"
+        yield from _between(phase, (name, _sum(_of(report, phase)), _exactly(seconds)))
+    yield from _between(
+        "communication", ("exposed", _sum(_of(report, "communication")), _exactly(spent.communication_s))
+    )
+    yield from _between("bubble", ("bubble", _exactly(0.0), _exactly(spent.bubble_s)))
+
+
+def _of(report: TrainingReport, phase: str) -> list[OpLine]:
+    return [line for line in report.ops if line.phase == phase]
+
+
+def _between(phase: str, *steps: tuple[str, Interval, Interval]) -> Iterator[Other]:
+    """What lies between (name, time without, time with) that differ; its ends are the differences of theirs."""
+    for name, without, whole in steps:
+        more = [b - a for a, b in zip(without, whole, strict=True)]
+        if abs(more[0]) > NOTHING * abs(whole.value):
+            yield Other(phase, name, Interval(more[0], min(more), max(more)))
+
+
+def _sum(lines: Sequence[OpLine]) -> Interval:
+    return Interval(*(sum(line.latency_s[end] for line in lines) for end in range(3)))
+
+
+def _plus(one: Interval, two: Interval) -> Interval:
+    return Interval(*(a + b for a, b in zip(one, two, strict=True)))
+
+
+def _exactly(seconds: float) -> Interval:
+    return Interval(seconds, seconds, seconds)
