@@ -325,11 +325,11 @@ def keep_specs(gpus: Iterable[str], folder: Path) -> dict[str, str]:
 
 def keep_corrections(estimators: Iterable[Estimator], folder: Path) -> dict[str, dict[str, str]]:
     """Write the corrections of estimators to the folder of a bundle; returns what the manifest says of them."""
+    from predictor.estimators.correction.stored import write_corrections
+
     kept = {}
     for estimator in estimators:
         path = folder / f"{estimator.name}{CORRECTIONS}"
-        from predictor.estimators.correction.stored import write_corrections
-
         write_corrections(estimator.corrections, path)
         specs = digest_of_specs([*estimator.references, *estimator.corrections])
         kept[estimator.name] = {"file": path.name, "sha256": sha256_of(path), "specs": specs}
