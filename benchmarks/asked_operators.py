@@ -25,7 +25,8 @@ CALLS = {"gemm": 30_000, "attention": 24_000, "moe": 18_000, "mla": 12_000, "poi
 CALLS |= {"collective": 8_000}
 TOKENS = 20  # numbers of tokens for each layer
 OWN_GPU = "L4"  # whose measurements calibrate a bundle
-OWN_ROWS = 40  # of each of its operators
+SEVERAL = ("A100-SXM-80GB", "H100-SXM-80GB", "L40S", "MI300X")  # those that a bundle is trained on
+MEASURED = 40  # rows of each operator on each of them
 
 Row = dict[str, Any]
 
@@ -164,9 +165,13 @@ def _some_wrong(calls: pd.DataFrame, draw: np.random.Generator) -> pd.DataFrame:
     return calls
 
 
-def measured() -> pd.DataFrame:
-    """Measurements of the own GPU under a law of our own: a launch floor, a share of the bound, noise."""
-    draw, gpu, count = np.random.default_rng(3), catalogue()[OWN_GPU], OWN_ROWS
+def measured(names: tuple[str, ...]) -> pd.DataFrame:
+    """Measurements of GPUs under a law of our own: a launch floor, a share of the bound, noise."""
+    return pd.concat([_measured(name, seed) for seed, name in enumerate(names)], ignore_index=True)
+
+
+def _measured(name: str, seed: int) -> pd.DataFrame:
+    draw, gpu, count = np.random.default_rng(seed), catalogue()[name], MEASURED
 
     def sizes(most: int) -> Any:
         return np.floor(np.exp(draw.uniform(0, np.log(most), count)))
@@ -175,7 +180,7 @@ def measured() -> pd.DataFrame:
         bound = np.maximum(flops / gpu.peak_flop_per_s["bf16"], moved / gpu.mem_bytes_per_s)
         latency = (8e-6 + bound / 0.55) * np.exp(draw.normal(0, 0.02, count))
         engine = np.where(np.arange(count) % 3, "vllm", "sglang")
-        told = {"family": family, "gpu": OWN_GPU, "dtype": "bf16", "timing": "device", "latency_s": latency}
+        told = {"family": family, "gpu": name, "dtype": "bf16", "timing": "device", "latency_s": latency}
         return pd.DataFrame(told | {"engine": engine} | shape)
 
     m, n, k = sizes(8192), *draw.choice([1024.0, 2048, 4096, 14336], (2, count))

@@ -29,6 +29,7 @@ IMAGES = (
 )
 LARGE = ("H100-SXM-80GB", "H200-SXM-141GB", "B200-SXM-180GB", "A100-SXM-80GB", "MI300X", "GB300", "MI355X", "L40S")
 SERVERS = ENGINES[:4]
+ALIKE = 4  # requests that are answered as columns, and stay together
 
 Row = dict[str, Any]
 
@@ -38,7 +39,9 @@ def requests() -> pd.DataFrame:
     draw = np.random.default_rng(0)
     rows = [*_served(draw), *_each_model(draw), *_layouts(draw), *_under_load(draw), *_trained(draw)]
     rows += [*_named_otherwise(), *_wrong_requests()]
-    return pd.DataFrame(rows).rename_axis("id").reset_index()
+    table = pd.DataFrame(rows)
+    mixed = draw.permutation(len(rows))[np.arange(len(rows)) // ALIKE]  # parts of a job take equally long
+    return table.iloc[np.argsort(mixed, kind="stable")].reset_index(drop=True).rename_axis("id").reset_index()
 
 
 def _one(draw: np.random.Generator, choices: Sequence[Any]) -> Any:
@@ -69,7 +72,7 @@ def _served(draw: np.random.Generator) -> Iterator[Row]:
         for models_of in (DENSE, SPARSE + LATENT + OLDER, LINEAR + MIXED):
             model, alike = _one(draw, models_of), {"gpu": gpu, "engine": _one(draw, ENGINES), **_format(draw, gpu)}
             tp = _one(draw, (1, 1, 2, 4)) if catalogue()[gpu].link_bytes_per_s else 1
-            for _ in range(4):
+            for _ in range(ALIKE):
                 yield {"model": model, "tp": tp, **alike, **_lengths(draw, model), "batch": _batch(draw)}
 
 
@@ -107,7 +110,7 @@ def _layouts(draw: np.random.Generator) -> Iterator[Row]:
 
 def _under_load(draw: np.random.Generator) -> Iterator[Row]:
     """Continuous scheduling: clients or arrivals, with a prefix cache or a draft model."""
-    for _ in range(220):
+    for _ in range(160):
         gpu, model = _one(draw, LARGE), _one(draw, DECODERS)
         row = {"model": model, "gpu": gpu, "engine": _one(draw, SERVERS), "scheduling": "continuous"}
         row |= {"tp": _one(draw, (1, 2, 4, 8)), **_format(draw, gpu), **_lengths(draw, model)}
@@ -124,7 +127,7 @@ def _under_load(draw: np.random.Generator) -> Iterator[Row]:
 
 def _trained(draw: np.random.Generator) -> Iterator[Row]:
     """Training: methods, optimizers, precisions, layouts, and what is computed again or sharded."""
-    for _ in range(420):
+    for _ in range(360):
         gpu = _one(draw, LARGE if draw.random() < 0.8 else tuple(catalogue()))
         model = _one(draw, (*DECODERS, *DENSE, *DENSE, *TEXTS, *IMAGES))
         method = _one(draw, ("full", "full", "lora", "qlora"))

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from asked_operators import CALLS, OWN_GPU, measured, operators
+from asked_operators import CALLS, OWN_GPU, SEVERAL, measured, operators
 from asked_requests import requests
 
 from predictor import catalogue
@@ -28,6 +28,7 @@ output_len = [256, 1024]
 n_gpus = { above = 2 }
 model = "Llama-3.1-8B"
 """
+RECIPE = 'id = "small"\ntransfer_rounds = 12\nreference_rounds = 12\nreference_depth = 5\nmin_child_weight = 3.0\n'
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 2048, "vocab_size": 32000}
 CONFIG |= {"num_hidden_layers": 20, "num_attention_heads": 16, "num_key_value_heads": 4, "intermediate_size": 5632}
 CONFIG |= {"max_position_embeddings": 8192, "torch_dtype": "bfloat16", "tie_word_embeddings": False}
@@ -57,7 +58,9 @@ def write_questions(folder: Path) -> None:
     own.assign(gpu=OWN_GPU, engine="vllm", dtype=None).to_parquet(folder / "own_requests.parquet", index=False)
     few = {family: count // 22 for family, count in CALLS.items()}
     operators(few, (OWN_GPU,), seed=2).to_parquet(folder / "own_ops.parquet", index=False)
-    measured().to_parquet(folder / "measured.parquet", index=False)
+    measured((OWN_GPU,)).to_parquet(folder / "measured.parquet", index=False)
+    measured(SEVERAL).to_parquet(folder / "several.parquet", index=False)
+    (folder / "recipe.toml").write_text(RECIPE)
     (folder / "sweep.toml").write_text(SWEEP)
     (folder / "own.toml").write_text('base = "H100-SXM-80GB"\nname = "own"\nmem_gib = 96\nsms = 120\n')
     (folder / "config.json").write_text(json.dumps(CONFIG))

@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,18 +29,25 @@ import numpy as np
 import pandas as pd
 
 ASKED = "asked"  # the copy of the questions beside the answers, by which command lines name files
-OWN = "own"  # the calibrated bundle
-# Output → arguments that write it. Parts are small enough to have several, which must not matter.
+TRAIN = "train --recipe asked/recipe.toml --no-track"
+# Output → arguments that write it: bundles, then tables, in parts small enough to be several, which must not matter.
+BUNDLES: Mapping[str, str] = {
+    "own": "calibrate --bundle default --data asked/measured.parquet",
+    "small": f"{TRAIN} asked/several.parquet",
+    "learned": f"{TRAIN} asked/measured.parquet --start small",
+}
 TABLES: Mapping[str, str] = {
     "requests": "batch asked/requests.parquet --rows-per-part 700",
-    "ops": "batch asked/ops.parquet --ops --rows-per-part 40000",
+    "ops": "batch asked/ops.parquet --ops --rows-per-part 29000",
     "own_requests": "batch asked/own_requests.parquet --bundle own",
     "own_ops": "batch asked/own_ops.parquet --ops --bundle own",
     "sweep": "sweep asked/sweep.toml",
 }
-COMMANDS = "commands.json"
+COMMANDS = "commands"
+ALL = (*BUNDLES, *TABLES, COMMANDS)
 AT_ONCE = 2
 EXAMPLES = 3
+MADE = ("bundle.json", "printed.json")  # the manifest has the sha256 of all other files of a bundle
 # Threads would share the cores anyhow; the width is that of tables which are printed.
 QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
 
@@ -58,29 +65,38 @@ class Difference(NamedTuple):
 # Answers
 
 
-def answer(folder: Path, predictor: Path, out: Path) -> None:
+def answer(folder: Path, predictor: Path, out: Path, only: Collection[str]) -> None:
     """Put the questions of a folder to an executable; everything runs in `out`, so that paths are the same in all."""
     if out.exists() and any(out.iterdir()):
         raise SystemExit(f"{out} is not empty; give another --out, or remove it.")
     shutil.copytree(folder, out / ASKED, dirs_exist_ok=True)
-    calibration = _run(predictor, f"calibrate --bundle default --data asked/measured.parquet --out {OWN}", out)
-    if calibration["status"]:
-        raise SystemExit(f"calibrate ended with status {calibration['status']}: {calibration['stderr']}")
+    for name, arguments in BUNDLES.items():
+        if name in only:
+            began, said = time.perf_counter(), _made(predictor, f"{arguments} --out {name}", out)
+            (out / name / "printed.json").write_text(json.dumps(said, indent=1) + "\n")
+            print(f"bundle {name}: {time.perf_counter() - began:.0f} s", flush=True)
     for name, arguments in TABLES.items():
-        began = time.perf_counter()
-        said = _run(predictor, f"{arguments} --out {name}.parquet --quiet", out)
-        if said["status"] not in (0, 1):  # 1: some rows are wrong, as they were meant to be
-            raise SystemExit(f"{arguments} ended with status {said['status']}: {said['stderr']}")
-        table = pd.read_parquet(out / f"{name}.parquet")
-        wrong = int(table["error"].notna().sum())
-        print(f"{name}: {len(table):,} rows, {wrong:,} with an error, {time.perf_counter() - began:.0f} s", flush=True)
-    began, lines = time.perf_counter(), json.loads((out / ASKED / COMMANDS).read_text())
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        said = dict(zip(lines, pool.map(lambda line: _run(predictor, line, out), lines), strict=True))
-    said["calibrate"] = calibration
-    (out / COMMANDS).write_text(json.dumps(said, indent=1) + "\n")
-    failed = sum(each["status"] != 0 for each in said.values())
-    print(f"{len(said)} commands, {failed} not with status 0, {time.perf_counter() - began:.0f} s")
+        if name in only:
+            began = time.perf_counter()
+            _made(predictor, f"{arguments} --out {name}.parquet --quiet", out)
+            table = pd.read_parquet(out / f"{name}.parquet")
+            told = f"{len(table):,} rows, {int(table['error'].notna().sum()):,} with an error"
+            print(f"{name}: {told}, {time.perf_counter() - began:.0f} s", flush=True)
+    if COMMANDS in only:
+        began, lines = time.perf_counter(), json.loads((out / ASKED / "commands.json").read_text())
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            said = dict(zip(lines, pool.map(lambda line: _run(predictor, line, out), lines), strict=True))
+        (out / "commands.json").write_text(json.dumps(said, indent=1) + "\n")
+        failed = sum(each["status"] != 0 for each in said.values())
+        print(f"{len(said)} commands, {failed} not with status 0, {time.perf_counter() - began:.0f} s")
+
+
+def _made(predictor: Path, line: str, folder: Path) -> dict[str, Any]:
+    """As _run, for what must be answered; status 1: some rows are wrong, as they were meant to be."""
+    said = _run(predictor, line, folder)
+    if said["status"] not in (0, 1):
+        raise SystemExit(f"{line} ended with status {said['status']}: {said['stderr']}")
+    return said
 
 
 def _run(predictor: Path, line: str, folder: Path) -> dict[str, Any]:
@@ -92,15 +108,24 @@ def _run(predictor: Path, line: str, folder: Path) -> dict[str, Any]:
 # Comparison
 
 
-def compare(first: Path, second: Path) -> int:
+def compare(first: Path, second: Path, only: Collection[str]) -> int:
     """Print what is equal and what is not; returns 1 where anything differs, else 0."""
     found: list[Difference] = []
     for name in TABLES:
-        found += _table_differences(name, *(folder / f"{name}.parquet" for folder in (first, second)))
-    found += _command_differences(*(json.loads((folder / COMMANDS).read_text()) for folder in (first, second)))
-    found += _bundle_differences(first / OWN, second / OWN)
+        if name in only:
+            found += _table_differences(name, *(folder / f"{name}.parquet" for folder in (first, second)))
+    for name in BUNDLES:
+        if name in only:
+            made = ({file: _read(folder / name / file) for file in MADE} for folder in (first, second))
+            found += _said_differences(f"bundle {name}", *made)
+    if COMMANDS in only:
+        found += _said_differences("commands", *(_read(folder / "commands.json") for folder in (first, second)))
     _tell(found)
     return int(bool(found))
+
+
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _table_differences(name: str, *files: Path) -> list[Difference]:
@@ -112,17 +137,13 @@ def _table_differences(name: str, *files: Path) -> list[Difference]:
         print(f"{name}: not compared are new columns {', '.join(new)}")
     found = [Difference(name, column, "a column", "missing", np.nan) for column in one if column not in two]
     shared = [column for column in one if column in two]
-    wrong = np.zeros(len(one), dtype=bool)
-    for column in shared:
-        differs = ~_same(one[column], two[column])
-        wrong |= differs
-        for row in np.flatnonzero(differs):
+    equal = np.array([_same(one[column], two[column]) for column in shared])
+    for column, same in zip(shared, equal, strict=True):
+        for row in np.flatnonzero(~same):
             a, b = one[column].iloc[row], two[column].iloc[row]
             found.append(Difference(f"{name} id {one.index[row]}", f"{name}.{column}", a, b, _relative(a, b)))
-    cells = len(one) * len(shared)
-    print(
-        f"{name}: {len(one) - wrong.sum():,} of {len(one):,} rows and {cells - len(found):,} of {cells:,} cells equal"
-    )
+    rows = f"{equal.all(axis=0).sum():,} of {len(one):,} rows"
+    print(f"{name}: {rows} and {equal.sum():,} of {equal.size:,} cells equal")
     return found
 
 
@@ -146,33 +167,37 @@ def _relative(one: Any, two: Any) -> float:
     return abs(one - two) / max(abs(one), abs(two), 5e-324)
 
 
-def _command_differences(one: dict[str, Any], two: dict[str, Any]) -> list[Difference]:
-    found, numbers, new = [], 0, []
-    for line, said in one.items():
-        if line not in two:
-            found.append(Difference(line, "command", "answered", "missing", np.nan))
+def _said_differences(name: str, one: dict[str, Any], two: dict[str, Any]) -> list[Difference]:
+    """Of what was said to each command line, or stands in each file."""
+    found, values, new = [], 0, []
+    for source, said in one.items():
+        if source not in two:
+            found.append(Difference(source, name, "answered", "missing", np.nan))
             continue
-        first, second = dict(_values(said)), dict(_values(two[line]))
-        new += [f"{place} of {line}" for place in second if place not in first]
-        numbers += len(first)
+        first, second = dict(_values(said)), dict(_values(two[source]))
+        new += [f"{place} of {source}" for place in second if place not in first]
+        values += len(first)
         for place, value in first.items():
             other = second.get(place, "missing")
-            if type(value) is not type(other) or value != other:
-                what = line.split()[0] + " " + place
-                found.append(Difference(line, what, value, other, _relative(value, other)))
+            if repr(value) != repr(other):
+                found.append(Difference(source, f"{name} {place}", value, other, _relative(value, other)))
     if new:
-        print(f"commands: not compared are {len(new)} new values, such as {'; '.join(new[:EXAMPLES])}")
-    print(f"commands: {numbers - len(found):,} of {numbers:,} values of {len(one)} command lines equal")
+        print(f"{name}: not compared are {len(new)} new values, such as {'; '.join(new[:EXAMPLES])}")
+    print(f"{name}: {values - len(found):,} of {values:,} values equal, of {len(one)} sources")
     return found
 
 
 def _values(said: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """(place, value) of everything that a command said, JSON taken apart, other texts by lines."""
+    """(place, value) of everything that is in JSON; what a command printed is taken apart too, other texts by lines."""
+    printed = said.get("stdout")
+    if printed is None:
+        yield from _leaves("", said)
+        return
     yield from {"status": said["status"], "stderr": said["stderr"]}.items()
     try:
-        yield from _leaves("", json.loads(said["stdout"]))
+        yield from _leaves("", json.loads(printed))
     except ValueError:
-        yield from _leaves("line ", said["stdout"].splitlines())
+        yield from _leaves("line", printed.splitlines())
 
 
 def _leaves(place: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -184,18 +209,6 @@ def _leaves(place: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield f"{place}.length", len(value)
     for name, each in inner:
         yield from _leaves(f"{place}.{name}", each)
-
-
-def _bundle_differences(one: Path, two: Path) -> list[Difference]:
-    """The manifests of the calibrated bundles, number by number."""
-    first, second = (dict(_leaves("", json.loads((each / "bundle.json").read_text()))) for each in (one, two))
-    found = [
-        Difference("own/bundle.json", place, value, second.get(place, "missing"), _relative(value, second.get(place)))
-        for place, value in first.items()
-        if second.get(place, "missing") != value
-    ]
-    print(f"calibrated bundle: {len(first) - len(found):,} of {len(first):,} values of its manifest equal")
-    return found
 
 
 def _tell(found: list[Difference]) -> None:
@@ -228,6 +241,8 @@ def main() -> int:
     comparing = commands.add_parser("compare", help="say what differs")
     comparing.add_argument("first", type=Path)
     comparing.add_argument("second", type=Path)
+    for each in (answering, comparing):
+        each.add_argument("--only", nargs="+", choices=ALL, default=ALL, help="by default all; own_ops needs own")
     given = parser.parse_args()
     if given.command == "ask":
         from questions import write_questions  # the other two work without the package
@@ -235,9 +250,9 @@ def main() -> int:
         write_questions(given.folder)
         return 0
     if given.command == "answer":
-        answer(given.folder, given.predictor, given.out)
+        answer(given.folder, given.predictor, given.out, given.only)
         return 0
-    return compare(given.first, given.second)
+    return compare(given.first, given.second, given.only)
 
 
 if __name__ == "__main__":
