@@ -72,7 +72,7 @@ def command_lines() -> Iterator[str]:
     for model in ("Llama-3.1-8B", "gpt-oss-120b", "DeepSeek-V3 --attention-dp 8 --ep 8 --batch 256", "Qwen3.5-9B"):
         yield f"predict {model} {THREE} --json --explain"
     for model in (
-        "bert-large-uncased",
+        "bert-large-uncased --input-len 384",
         "t5-large",
         "ResNet-50 --batch 64",
         "vit-base-patch16-224",
@@ -88,6 +88,7 @@ def command_lines() -> Iterator[str]:
     yield f"predict Llama-3.1-8B --gpu H100 {TRAINED} --explain"
     yield "predict Llama-3.1-8B --gpu L4 --gpu A10 --bundle own --json --explain"
     yield "predict Qwen3-8B --gpu L4 --bundle own"
+    yield "predict gpt-oss-20b --gpu L4 --gpu H200 --bundle learned --json --explain"
     for mode in ("inference", "full", "lora", "qlora"):
         for model in ("Llama-3.1-70B --tp 2", "Qwen2.5-32B --batch 16", "DeepSeek-V2-Lite"):
             yield f"memory {model} --gpu H100 --gpu 'RTX 4090' --mode {mode} --json"

@@ -41,6 +41,7 @@ TABLES: Mapping[str, str] = {
     "ops": "batch asked/ops.parquet --ops --rows-per-part 29000",
     "own_requests": "batch asked/own_requests.parquet --bundle own",
     "own_ops": "batch asked/own_ops.parquet --ops --bundle own",
+    "learned_ops": "batch asked/own_ops.parquet --ops --bundle learned",
     "sweep": "sweep asked/sweep.toml",
 }
 COMMANDS = "commands"
@@ -242,7 +243,9 @@ def main() -> int:
     comparing.add_argument("first", type=Path)
     comparing.add_argument("second", type=Path)
     for each in (answering, comparing):
-        each.add_argument("--only", nargs="+", choices=ALL, default=ALL, help="by default all; own_ops needs own")
+        each.add_argument(
+            "--only", nargs="+", choices=ALL, default=ALL, help="by default all; a table or command needs its bundle"
+        )
     given = parser.parse_args()
     if given.command == "ask":
         from questions import write_questions  # the other two work without the package
