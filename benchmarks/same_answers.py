@@ -149,7 +149,7 @@ def _table_differences(name: str, *files: Path) -> list[Difference]:
 
 
 def _by_id(table: pd.DataFrame) -> pd.DataFrame:
-    return table.set_index("id", verify_integrity=True) if "id" in table else table
+    return table.set_index("id") if "id" in table else table
 
 
 def _same(one: pd.Series, two: pd.Series) -> np.ndarray:
