@@ -51,11 +51,6 @@ def layered_from_config(config: Mapping[str, Any], name: str, origin: str) -> La
     )
 
 
-def _same_attention(fields: Fields, layers: int) -> list[Mixer]:
-    """Full attention in every layer."""
-    return [grouped(fields)] * layers
-
-
 def _normed_attention(fields: Fields, layers: int) -> list[Mixer]:
     """Full attention with normalised queries and keys in every layer."""
     return [grouped(fields, qk_norm=True)] * layers
