@@ -31,16 +31,24 @@ RESULTS = {
     "tpot_s": "time per output token after the first, seconds; empty where nothing is generated",
     "e2e_s": "time of a whole request, seconds",
     "step_s": "time of one optimizer step, seconds; training only",
+    "ttft_p50_s": "median of TTFT over requests, seconds; continuous scheduling only, as the next three",
+    "ttft_p99_s": "99th percentile of TTFT, seconds",
+    "tpot_p50_s": "median of TPOT over requests, seconds",
+    "tpot_p99_s": "99th percentile of TPOT, seconds",
     "tokens_per_s": "tokens per second over all GPUs: generated, trained on, or put in where nothing is generated",
     "tokens_per_s_per_gpu": "the same for each GPU",
+    "requests_per_s": "requests per second over all GPUs; continuous scheduling only",
     "mfu": "model FLOPs over the time at the dense peak; training only",
     "memory_bytes": "most memory that a GPU needs, bytes",
     "p_oom": "probability that a GPU needs more memory than it has",
     "fits": "whether it is expected to fit",
     "usd_per_mtok": "price of a million tokens, US dollars; empty where the GPU's price is not known",
+    "n_gpus": "GPUs in all; a table that has the column keeps it where it is, filled in where a cell is empty",
     "limiter": "what most of the time is limited by: compute, memory, link, launch …",
     "basis": "whether the GPU was measured: seen-gpu, calibrated-gpu, unseen-gpu, bound-only",
+    "nearest_gpu": "the measured GPU that is nearest",
     "bundle": "the estimators that answered",
+    "notes": "what to know about the answer, sentences between ` | `; empty where there is nothing",
     "error": "why the row was not answered; empty where it was",
 }
 OP_RESULTS = {
@@ -172,7 +180,7 @@ def columns_page() -> str:
             "## Answers",
             "What a job, `predict_frame` and `--json` add to a request. `x_low` and `x_high` are the ends of the "
             "interval of `x`, which the true value should lie in 80 times of 100. `--json` and `Report.to_dict()` "
-            "have more: the kinds of memory, the nearest measured GPU, the notes.",
+            "have more, such as the kinds of memory; there `notes` is a list.",
             _table(["column", "what it is"], _explained(request.RESULTS, RESULTS)),
             "## Operator calls",
             "A table of measured calls (`latency_s` is then required), or of calls to predict with `predictor batch "

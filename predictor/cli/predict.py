@@ -116,10 +116,10 @@ def _show_reports(reports: Sequence[Report | TrainingReport]) -> None:
 
 
 def _row(report: Report | TrainingReport, bundle: Bundle, explain: bool) -> dict[str, Any]:
-    from predictor.latency.explain import explained
-
     row = report.to_dict()
     if explain:
+        from predictor.latency.explain import explained
+
         row["ops"] = [line.row() for line in explained(report, bundle)]
     return row
 
