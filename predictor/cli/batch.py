@@ -155,7 +155,7 @@ class _Progress:
         from rich.console import Console
 
         done = f"{summary.rows:,}" + (f" of {summary.total:,}" if summary.total else "")
-        said = f"{done} rows · {summary.made / self.seconds:,.0f} a second · {_errors(summary)}"
+        line = f"{done} rows · {summary.made / self.seconds:,.0f} a second · {_errors(summary)}"
         if self.bar is None:
             columns = (
                 progress.SpinnerColumn(),
@@ -165,8 +165,8 @@ class _Progress:
             )
             self.bar = progress.Progress(*columns, console=Console(stderr=True), transient=True)
             self.bar.start()
-            self.task = self.bar.add_task(said, total=summary.total)
-        self.bar.update(self.task, completed=summary.rows, description=said)
+            self.task = self.bar.add_task(line, total=summary.total)
+        self.bar.update(self.task, completed=summary.rows, description=line)
 
     def close(self) -> None:
         """Leave the terminal as it was."""

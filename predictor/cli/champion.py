@@ -23,19 +23,19 @@ def champion(store: StoreFolder = None, as_json: Json = False) -> None:
     from predictor.registry.promotion import champion_bundle, name_of
 
     folder = store_folder(store or "")
-    opened, made = champion_bundle(folder), decisions(folder)
+    opened, history = champion_bundle(folder), decisions(folder)
     name = name_of(opened)
     if as_json:
         own = {"id": name.id, "sha256": name.sha256, "folder": str(opened.path)}
-        show_json({"champion": own, "decisions": [each.to_json() for each in made]})
+        show_json({"champion": own, "decisions": [decision.to_json() for decision in history]})
         return
-    if made:
+    if history:
         show(
             ["time (UTC)", "decision", "candidate", ">cells", ">reasons", "champion", "note"],
-            [_line(each) for each in made],
+            [_line(decision) for decision in history],
             title=f"Decisions in {folder}",
         )
-    say(f"champion: {name} in {opened.path}" + ("" if made else "; nothing was ever promoted or refused."))
+    say(f"champion: {name} in {opened.path}" + ("" if history else "; nothing was ever promoted or refused."))
     say_left_behind(folder)
 
 

@@ -77,7 +77,7 @@ def disaggregated(
     from predictor.workloads.passes.calls import Layout
 
     load_xgboost()
-    found = plan(
+    pools = plan(
         model,
         gpu,
         decode_gpu=decode_gpu,
@@ -99,29 +99,31 @@ def disaggregated(
         engine=engine,
     )
     if json:
-        show_json(found.to_dict())
+        show_json(pools.to_dict())
     else:
-        _show(found)
+        _show(pools)
 
 
-def _show(found: Plan) -> None:
-    asked = found.prefill
-    title = f"{asked.model.name} · {asked.dtype}, KV cache {asked.cache_dtype} · {asked.input_len} tokens in, "
-    rates = found.prefill_requests_per_s, found.decode_requests_per_s
+def _show(plan: Plan) -> None:
+    workload = plan.prefill
+    title = (
+        f"{workload.model.name} · {workload.dtype}, KV cache {workload.cache_dtype} · {workload.input_len} tokens in, "
+    )
+    rates = plan.prefill_requests_per_s, plan.decode_requests_per_s
     pools = (
         (
             "prefill",
-            found.prefill_workers,
-            found.prefill_gpu.name,
-            found.prefill.layout,
-            percent(found.prefill_load) + " busy",
+            plan.prefill_workers,
+            plan.prefill_gpu.name,
+            plan.prefill.layout,
+            percent(plan.prefill_load) + " busy",
         ),
         (
             "decode",
-            found.decode_workers,
-            found.decode_gpu.name,
-            found.decode.layout,
-            f"{digits(found.decode_batch)} sequences",
+            plan.decode_workers,
+            plan.decode_gpu.name,
+            plan.decode.layout,
+            f"{digits(plan.decode_batch)} sequences",
         ),
     )
     show(
@@ -130,21 +132,21 @@ def _show(found: Plan) -> None:
             [pool, f"{count}", f"{of.n_gpus} × {gpu}", layout_text(of), f"{digits(rate)} requests/s", load]
             for (pool, count, gpu, of, load), rate in zip(pools, rates, strict=True)
         ],
-        title=f"{title}{asked.output_len} out · {asked.engine} · {found.n_gpus} GPUs",
+        title=f"{title}{workload.output_len} out · {workload.engine} · {plan.n_gpus} GPUs",
     )
     facts = {
-        "TTFT": duration_interval(*found.ttft_s) + f", KV cache transfer {duration(found.transfer_s)}",
-        "TPOT": duration_interval(*found.tpot_s),
-        "E2E": duration_interval(*found.e2e_s),
-        "requests/s": _digits(found.requests_per_s),
-        "tokens/s": _digits(found.tokens_per_s),
-        "tokens/s per GPU": _digits(found.tokens_per_s_per_gpu),
-        "limited by": LIMITS[found.limiter],
-        "price": f"{found.usd_per_mtok:.2f} USD per million tokens put out" if found.usd_per_mtok else "unknown",
-        "basis": BASES[found.basis],
+        "TTFT": duration_interval(*plan.ttft_s) + f", KV cache transfer {duration(plan.transfer_s)}",
+        "TPOT": duration_interval(*plan.tpot_s),
+        "E2E": duration_interval(*plan.e2e_s),
+        "requests/s": _digits(plan.requests_per_s),
+        "tokens/s": _digits(plan.tokens_per_s),
+        "tokens/s per GPU": _digits(plan.tokens_per_s_per_gpu),
+        "limited by": LIMITS[plan.limiter],
+        "price": f"{plan.usd_per_mtok:.2f} USD per million tokens put out" if plan.usd_per_mtok else "unknown",
+        "basis": BASES[plan.basis],
     }
-    show_sheet(facts, f"Means over requests that arrive at random, with the interval at the {found.level:.0%} level")
-    show_notes(found.notes)
+    show_sheet(facts, f"Means over requests that arrive at random, with the interval at the {plan.level:.0%} level")
+    show_notes(plan.notes)
 
 
 def _digits(interval: Interval) -> str:

@@ -25,7 +25,10 @@ def add(app: Typer) -> None:
 def doctor() -> None:
     """Show versions and bundles; say what is broken."""
     versions = {name: _version(name) for name in LIBRARIES}
-    sheet = {"python": platform.python_version(), **{name: found or "absent" for name, found in versions.items()}}
+    sheet = {
+        "python": platform.python_version(),
+        **{name: installed or "absent" for name, installed in versions.items()},
+    }
     problems = [*_xgboost_problems(versions), *_bundle_problems(sheet)]
     show_sheet(sheet, "Installed:")
     for problem in problems:

@@ -78,11 +78,11 @@ def evaluate(
     _write(cells_to_json(cells, opened), out)
 
 
-def _write(found: dict[str, Any], out: Path | None) -> None:
+def _write(errors: dict[str, Any], out: Path | None) -> None:
     if out is not None:
         with whole_file(out) as draft:
-            draft.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        say(f"{len(found['cells'])} cells in {out}")
+            draft.write_text(json.dumps(errors, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        say(f"{len(errors['cells'])} cells in {out}")
 
 
 def _run_errors(table: Path, bundle: Bundle, family: str, gpu: str) -> pd.DataFrame:
@@ -91,10 +91,10 @@ def _run_errors(table: Path, bundle: Bundle, family: str, gpu: str) -> pd.DataFr
 
     if family:
         raise InvalidRequest(f'family is "{family}"; {table} holds whole runs. Leave it out.')
-    found, unpredicted = run_errors(table, bundle)
+    errors, unpredicted = run_errors(table, bundle)
     for why, count in unpredicted.most_common():
         print(f"not predicted, {count:,} run{'s' * (count > 1)}: {why}", file=sys.stderr)
-    found = _of_gpu(found, gpu) if gpu else found
+    errors = _of_gpu(errors, gpu) if gpu else errors
     show(
         ["model", "GPU", "engine", "figure", ">runs", ">error", ">signed", ">in interval"],
         [
@@ -104,12 +104,12 @@ def _run_errors(table: Path, bundle: Bundle, family: str, gpu: str) -> pd.DataFr
                 f"{cell['rows']:,}",
                 *(percent(cell[name]) for name in ("mape", "signed_median", "coverage")),
             ]
-            for cell in found.to_dict("records")
+            for cell in errors.to_dict("records")
         ],
         keys=4,
         title=f"{table} against bundle {bundle.id}, whose intervals are at the {bundle.level:.0%} level",
     )
-    return found
+    return errors
 
 
 def _chosen(cells: pd.DataFrame, family: str, gpu: str) -> pd.DataFrame:

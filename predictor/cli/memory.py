@@ -110,9 +110,9 @@ def _fixes(resolved: Resolved, bundle: Bundle) -> list[Fix]:
     return fixes(answer(resolved, bundle), resolved, bundle)
 
 
-def _show(found: Footprint, rooms: dict[str, Any], helping: list[Fix]) -> None:
-    need, per = found.memory, " on each" if found.n_gpus > 1 else ""
-    gpus = found.gpu.name if found.n_gpus == 1 else f"{found.n_gpus} × {found.gpu.name}"
+def _show(footprint: Footprint, rooms: dict[str, Any], helping: list[Fix]) -> None:
+    need, per = footprint.memory, " on each" if footprint.n_gpus > 1 else ""
+    gpus = footprint.gpu.name if footprint.n_gpus == 1 else f"{footprint.n_gpus} × {footprint.gpu.name}"
     kinds = {name: getattr(need, name) for name in NAMES if abs(getattr(need, name, 0.0)) >= 5e5}
     if reused := kinds.pop("reused_bytes", 0.0):
         kinds["reused_bytes"] = -reused
@@ -123,7 +123,7 @@ def _show(found: Footprint, rooms: dict[str, Any], helping: list[Fix]) -> None:
             [NAMES[name], gigabytes(value), ("░" if value < 0 else "█") * max(round(BAR * abs(value) / widest), 1)]
             for name, value in kinds.items()
         ],
-        title=f"{found.model} · {found.mode} · {gpus}",
+        title=f"{footprint.model} · {footprint.mode} · {gpus}",
     )
     say(
         f"  {gigabytes(need.total_bytes)} GB ({gigabytes(need.low_bytes)}–{gigabytes(need.high_bytes)}) of "
@@ -143,6 +143,6 @@ def _show(found: Footprint, rooms: dict[str, Any], helping: list[Fix]) -> None:
         )
         say("  Speed: tokens per second and GPU, over those of the run as asked.", "  ")
     at_once = rooms.get("max_concurrent_requests")
-    if need.fits and at_once is not None and at_once < found.request.batch:
+    if need.fits and at_once is not None and at_once < footprint.request.batch:
         show_notes([f"with its default share of the memory the engine runs {at_once} of them at once; others wait."])
-    show_notes(found.notes)
+    show_notes(footprint.notes)

@@ -35,7 +35,7 @@ def monitor(
     if holds_runs(data):
         raise InvalidRequest(f"{data} holds whole runs; `predictor evaluate {data}` compares them.")
     opened = load_bundle(bundle)
-    found = monitored(data, opened)
+    groups = monitored(data, opened)
     show(
         ["family", "phase", "GPU", "engine", ">rows", ">error", ">signed", ">in interval", ""],
         [
@@ -50,16 +50,16 @@ def monitor(
                 percent(row["coverage"]),
                 "drifted" if row["drifted"] else "",
             ]
-            for row in found.to_dict("records")
+            for row in groups.to_dict("records")
         ],
         keys=4,
         title=f"{data} against bundle {opened.id}, whose intervals are at the {opened.level:.0%} level",
     )
-    drifted = int(found["drifted"].sum())
+    drifted = int(groups["drifted"].sum())
     say(
-        f"{drifted} of {len(found)} drifted: too few rows in their intervals for chance. Calibrate or train with them."
+        f"{drifted} of {len(groups)} drifted: too few rows in their intervals for chance. Calibrate or train with them."
         if drifted
-        else f"no drift in {len(found)}."
+        else f"no drift in {len(groups)}."
     )
     if drifted:
         raise typer.Exit(1)

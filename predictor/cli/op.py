@@ -168,13 +168,15 @@ def _row(op: Op, gpu: Any, note: str, engine: str, bundle: Any) -> dict[str, Any
     from predictor.estimators.operators import predict_op
 
     setting, before = Setting(engine=engine), {}
-    found = predict_op(op, gpu, setting, bundle)
+    prediction = predict_op(op, gpu, setting, bundle)
     if gpu.name in bundle.calibrated:
         before["uncalibrated_s"] = float(predict_op(op, gpu, setting, bundle.uncalibrated()).latency_s[0])
     latency_s, low_s, high_s, bound_s = (
-        float(np.ravel(x)[0]) for x in (found.latency_s, found.low_s, found.high_s, found.bound_s)
+        float(np.ravel(x)[0]) for x in (prediction.latency_s, prediction.low_s, prediction.high_s, prediction.bound_s)
     )
-    beyond = [f"{', '.join(found.outside)} outside what was measured; the interval is wider."] * bool(found.outside)
+    beyond = [f"{', '.join(prediction.outside)} outside what was measured; the interval is wider."] * bool(
+        prediction.outside
+    )
     moved = op.link_bytes() if op.family == "collective" else op.bytes_moved()
     return {
         "family": op.family,
@@ -186,10 +188,10 @@ def _row(op: Op, gpu: Any, note: str, engine: str, bundle: Any) -> dict[str, Any
         "latency_s_high": high_s,
         "bound_s": bound_s,
         "utilization": bound_s / latency_s,
-        "limiter": str(np.ravel(found.limiter)[0]),
+        "limiter": str(np.ravel(prediction.limiter)[0]),
         "flop_per_s": float(np.ravel(op.flops())[0]) / latency_s,
         "bytes_per_s": float(np.ravel(moved)[0]) / latency_s,
-        "basis": found.basis,
+        "basis": prediction.basis,
         **before,
         "bundle": bundle.id,
         "interval_level": bundle.level,

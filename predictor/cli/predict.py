@@ -125,7 +125,7 @@ def _row(report: Report | TrainingReport, bundle: Bundle, explain: bool) -> dict
 
 
 def _show_serving(reports: list[Report]) -> None:
-    asked = reports[0].workload
+    workload = reports[0].workload
     memory = "memory" if reports[0].n_gpus == 1 else "memory of each"
     show(
         ["GPU", ">TTFT", ">TPOT", ">tokens/s", f">{memory}", "P(OOM)", "limited by", "basis"],
@@ -142,8 +142,8 @@ def _show_serving(reports: list[Report]) -> None:
             ]
             for report in reports
         ],
-        title=f"{asked.model.name} · {_dtypes(asked)} · {_load(reports[0])} · "
-        f"{_lengths(asked)} · {layout_text(asked.layout)} · {asked.engine}",
+        title=f"{workload.model.name} · {_dtypes(workload)} · {_load(reports[0])} · "
+        f"{_lengths(workload)} · {layout_text(workload.layout)} · {workload.engine}",
     )
 
 
@@ -180,22 +180,22 @@ def _gpus(report: Report | TrainingReport) -> str:
 
 def _load(report: Report) -> str:
     """ "batch 8", "8 clients" or "10 requests/s"."""
-    asked = report.request
-    if asked is None or asked.scheduling == "static":
+    request = report.request
+    if request is None or request.scheduling == "static":
         return f"batch {report.workload.batch}"
-    return f"{asked.request_rate:g} requests/s" if asked.request_rate else f"{asked.batch} clients"
+    return f"{request.request_rate:g} requests/s" if request.request_rate else f"{request.batch} clients"
 
 
-def _lengths(asked: Workload) -> str:
-    if image := getattr(asked.model, "image", 0):
+def _lengths(workload: Workload) -> str:
+    if image := getattr(workload.model, "image", 0):
         return f"{image} × {image} pixels"
-    return f"{asked.input_len} tokens in" + (f", {asked.output_len} out" if asked.generates else "")
+    return f"{workload.input_len} tokens in" + (f", {workload.output_len} out" if workload.generates else "")
 
 
-def _dtypes(asked: Workload) -> str:
-    experts = asked.expert_dtype if asked.model.experts else ""
-    weights = f"{asked.dtype}, experts {experts}" if experts not in ("", asked.dtype) else asked.dtype
-    return f"{weights}, KV cache {asked.cache_dtype}" if asked.generates else weights
+def _dtypes(workload: Workload) -> str:
+    experts = workload.expert_dtype if workload.model.experts else ""
+    weights = f"{workload.dtype}, experts {experts}" if experts not in ("", workload.dtype) else workload.dtype
+    return f"{weights}, KV cache {workload.cache_dtype}" if workload.generates else weights
 
 
 PHASES = {

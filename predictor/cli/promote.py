@@ -74,16 +74,16 @@ def promote(
     folder = store_folder(store or "")
     champion, opened = champion_bundle(folder), load_bundle(candidate)
     rules = rules_for(champion, margin / 100, *_range(coverage))
-    decision, found = judge(opened, champion, rules, data)
+    decision, comparison = judge(opened, champion, rules, data)
     decision = replace(forced(decision, force) if force else decision, path=candidate, note=note)
     if not as_json:
-        _show(found)
+        _show(comparison)
     if not dry_run:
         decision = decide(decision, opened, folder, registry_of(tracking_uri, name))
     if as_json:
         show_json(decision.to_json())
     else:
-        _say(decision, found, dry_run)
+        _say(decision, comparison, dry_run)
     if not dry_run:
         say_left_behind(folder)
     if decision.action != PROMOTE:
@@ -98,16 +98,16 @@ def _range(given: str) -> tuple[float | None, float | None]:
     return low, high
 
 
-def _show(found: Comparison) -> None:
-    common = found.common.sort_values("change")
+def _show(comparison: Comparison) -> None:
+    common = comparison.common.sort_values("change")
     _show_cells(common[common["change"] > 0][::-1], "Worsened most")
     _show_cells(common[common["change"] < 0], "Improved most")
-    _show_cells(found.new, "New")
+    _show_cells(comparison.new, "New")
     show(
         ["held out", "operator", ">cells", *FIGURES, ">coverage", ">candidate's"],
         [
             [line["protocol"], line["estimator"], f"{line['cells_after']:.0f}", *_figures(line), *_coverages(line)]
-            for line in found.means.to_dict("records")
+            for line in comparison.means.to_dict("records")
         ],
         keys=2,
         title="Mean over the cells that both have",
@@ -141,22 +141,23 @@ def _points(share: float) -> str:
     return f"{100 * share:+.1f}" if share == share else "–"
 
 
-def _say(decision: Decision, found: Comparison, dry_run: bool) -> None:
+def _say(decision: Decision, comparison: Comparison, dry_run: bool) -> None:
     from predictor.registry.comparison import SURE
 
-    low, high = found.rules.low, found.rules.high
+    low, high = comparison.rules.low, comparison.rules.high
     say(
-        f"allowed: {100 * found.rules.margin:g} points and {SURE:g} standard errors of mean error; "
+        f"allowed: {100 * comparison.rules.margin:g} points and {SURE:g} standard errors of mean error; "
         f"intervals that cover {100 * low:g} to {100 * high:g} %, or no worse than the champion's."
     )
     say(
-        f"{len(found.common)} cells compared: {(found.common['change'] > 0).sum()} worsened, "
-        f"{(found.common['change'] < 0).sum()} improved; {len(found.new)} new; {len(found.reasons)} reasons to refuse."
+        f"{len(comparison.common)} cells compared: {(comparison.common['change'] > 0).sum()} worsened, "
+        f"{(comparison.common['change'] < 0).sum()} improved; {len(comparison.new)} new; "
+        f"{len(comparison.reasons)} reasons to refuse."
     )
-    for reason in found.reasons[:MOST_REASONS]:
+    for reason in comparison.reasons[:MOST_REASONS]:
         say(f"  {reason}")
-    if len(found.reasons) > MOST_REASONS:
-        say(f"  and {len(found.reasons) - MOST_REASONS} more")
+    if len(comparison.reasons) > MOST_REASONS:
+        say(f"  and {len(comparison.reasons) - MOST_REASONS} more")
     if decision.candidate == decision.before:
         say(f"{decision.candidate} is the champion already; nothing is recorded.")
     elif decision.action == PROMOTE:

@@ -43,8 +43,8 @@ def _suggest(
         needs_folder(out)
     request, opened = Request(model=model, gpu=gpu, **settings), load_bundle(bundle)
     load_xgboost()
-    found = suggest(request, opened, budget)
-    rows = found.to_dict("records")
+    shapes = suggest(request, opened, budget)
+    rows = shapes.to_dict("records")
     show(
         ["family", "shape", "engine", ">expected", ">to measure", ">spread left"],
         [
@@ -59,13 +59,13 @@ def _suggest(
             for row in rows
         ],
         keys=2,
-        title=f"to measure on {rows[0]['gpu']} for {model}; all take {duration(float(found['cost_s'].sum()))}",
+        title=f"to measure on {rows[0]['gpu']} for {model}; all take {duration(float(shapes['cost_s'].sum()))}",
     )
     say("spread left: standard deviation of the workload's error after this and the rows above, over that before.")
     if out is not None:
         with whole_file(out) as draft:
-            found.to_csv(draft, index=False)
-        say(f"{len(found)} shapes in {out}; `predictor bench --shapes {out}` measures them")
+            shapes.to_csv(draft, index=False)
+        say(f"{len(shapes)} shapes in {out}; `predictor bench --shapes {out}` measures them")
 
 
 def _shape(row: dict[str, Any]) -> str:

@@ -98,8 +98,8 @@ class Bundle:
 
     def entry(self, estimator: str) -> Mapping[str, Any]:
         """Manifest entry of one estimator."""
-        found: Mapping[str, Any] = self.manifest["estimators"][estimator]
-        return found
+        facts: Mapping[str, Any] = self.manifest["estimators"][estimator]
+        return facts
 
     @property
     def calibrated(self) -> tuple[str, ...]:
@@ -119,8 +119,8 @@ class Bundle:
         """
         from predictor.estimators.correction.kernel import Prior
 
-        found = self._told(CALIBRATED_PRIORS, name).get(gpu) or self.entry(name).get("prior")
-        return Prior.from_json(found) if found else None
+        stored = self._told(CALIBRATED_PRIORS, name).get(gpu) or self.entry(name).get("prior")
+        return Prior.from_json(stored) if stored else None
 
     def estimator(self, name: str) -> Estimator:
         """One estimator, read from its files when first asked for, with its corrections."""
@@ -162,8 +162,8 @@ class Bundle:
 
     def _told(self, what: str, name: str) -> Mapping[str, Any]:
         """GPU → what a calibration keeps of an estimator there."""
-        found: Mapping[str, Any] = self.manifest.get(CALIBRATION, {}).get(what, {}).get(name, {})
-        return found
+        by_gpu: Mapping[str, Any] = self.manifest.get(CALIBRATION, {}).get(what, {}).get(name, {})
+        return by_gpu
 
     def _measured(self) -> Mapping[str, TrainingSet]:
         """The rows that a user measured, by estimator."""
@@ -286,17 +286,17 @@ def _verify_file(entry: Any, where: str) -> None:
         raise InvalidBundle(f"{where} has file {entry['file']!r}; it must lie in the bundle's folder.")
 
 
-def _is_pair(found: Any) -> bool:
-    return _are_numbers(found, 2)
+def _is_pair(value: Any) -> bool:
+    return _are_numbers(value, 2)
 
 
-def _are_numbers(found: Any, count: int) -> bool:
-    return isinstance(found, list) and len(found) == count and all(isinstance(x, int | float) for x in found)
+def _are_numbers(value: Any, count: int) -> bool:
+    return isinstance(value, list) and len(value) == count and all(isinstance(x, int | float) for x in value)
 
 
-def _verify_types(found: Any, types: Mapping[str, type], where: str) -> None:
+def _verify_types(table: Any, types: Mapping[str, type], where: str) -> None:
     for key, wanted in types.items():
-        if not isinstance(found, dict) or not isinstance(found.get(key), wanted):
+        if not isinstance(table, dict) or not isinstance(table.get(key), wanted):
             raise InvalidBundle(f"{where} has no valid {key}; install or copy the bundle again, or train it again.")
 
 

@@ -26,8 +26,8 @@ MOST_CHECKED = 200  # calls that are predicted as users see it, at all knots of 
 def errors_of(rows: TrainingSet, estimator: Estimator) -> Iterator[tuple[Gpu, Traits, Array]]:
     """Of each measured GPU the calls and their log(truth / prediction), (n_calls,)."""
     for own, gpu, op, setting in rows.by_gpu():
-        said = estimator.uncorrected(op, gpu, setting)
-        yield gpu, estimator.traits(op, gpu, setting, said), np.log(rows.latency_s[own]) - said
+        predicted = estimator.uncorrected(op, gpu, setting)
+        yield gpu, estimator.traits(op, gpu, setting, predicted), np.log(rows.latency_s[own]) - predicted
 
 
 def priors_of(rows: TrainingSet, estimator: Estimator, prior: Prior | None) -> Mapping[str, Prior]:
@@ -47,11 +47,11 @@ def corrections_of(
     priors: GPU → prior, None where none is known. level: coverage asked of the intervals. ends: see ends_of; by default
     those of the process alone.
     """
-    found = {}
+    corrections = {}
     for gpu, traits, error in errors_of(rows, estimator):
         made = fit_correction(gpu, priors[gpu.name] or start(traits.place), traits, error, level)
-        found[gpu.name] = replace(made, ends=ends.get(gpu.name, made.ends))
-    return found
+        corrections[gpu.name] = replace(made, ends=ends.get(gpu.name, made.ends))
+    return corrections
 
 
 def ends_of(rows: TrainingSet, estimator: Estimator, level: float) -> Mapping[str, tuple[float, float]]:
@@ -61,7 +61,7 @@ def ends_of(rows: TrainingSet, estimator: Estimator, level: float) -> Mapping[st
     the bound, which adds errors of its own. That of a call is the larger of two: left out of the correction, and as
     predicted in the end. estimator: with the corrections of these rows.
     """
-    found = {}
+    ends_by_gpu = {}
     for own, gpu, op, setting in rows.by_gpu():
         correction = estimator.corrections[gpu.name]
         some = np.random.default_rng(0).permutation(len(correction.error))[:MOST_CHECKED]
@@ -69,5 +69,5 @@ def ends_of(rows: TrainingSet, estimator: Estimator, level: float) -> Mapping[st
         final = np.log(rows.latency_s[own][some] / np.maximum(latency_s, rows.bound_s[own][some]))
         left_out = correction.left_out[some]
         larger = np.where(np.abs(final) > np.abs(left_out), final, left_out)
-        found[gpu.name] = conformal(larger / correction.expected[some], level)
-    return found
+        ends_by_gpu[gpu.name] = conformal(larger / correction.expected[some], level)
+    return ends_by_gpu

@@ -259,7 +259,7 @@ def _shipped() -> _Catalogue:
     names: dict[str, str] = {}
     shared: dict[str, tuple[str, ...]] = {}
     for name, spec in specs.items():
-        names |= {normalise(each): name for each in (name, *gpus[name].aliases)}
+        names |= {normalise(alias): name for alias in (name, *gpus[name].aliases)}
         for short in spec.get("default_for", ()):
             others = [other for other, rest in specs.items() if short in rest.get("also_called", ())]
             shared[normalise(short)] = tuple(others)

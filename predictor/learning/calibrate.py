@@ -78,9 +78,9 @@ def calibrate(data: Path | str, bundle: Bundle, out: Path | str) -> tuple[Bundle
         fits = keep_corrections((made.estimator(name) for name in sets), folder)
         write_manifest(manifest | {CALIBRATION: told | {CALIBRATED_ENDS: ends, CALIBRATED_FITS: fits}}, folder)
         (folder / "README.md").unlink(missing_ok=True)
-        found = pd.DataFrame([{**line, **_errors(line, made)} for line in lines])
+        comparison = pd.DataFrame([{**line, **_errors(line, made)} for line in lines])
         folder.rename(out)
-    return load_bundle(out), found
+    return load_bundle(out), comparison
 
 
 def _accepted(data: Path | str) -> pd.DataFrame:
@@ -117,11 +117,11 @@ def _chosen(rows: pd.DataFrame, bundle: Bundle) -> tuple[list[dict[str, Any]], l
 
 def _priors(sets: Mapping[str, TrainingSet], bundle: Bundle) -> dict[str, Any]:
     """Estimator → GPU → how its errors hang together there, as JSON."""
-    plain, found = bundle.uncalibrated(), {}
+    plain, priors = bundle.uncalibrated(), {}
     for name, rows in sets.items():
         moved = priors_of(rows, plain.estimator(name), plain.prior(name))
-        found[name] = {gpu: prior.to_json() for gpu, prior in moved.items()}
-    return found
+        priors[name] = {gpu: prior.to_json() for gpu, prior in moved.items()}
+    return priors
 
 
 def _errors(line: Mapping[str, Any], bundle: Bundle) -> dict[str, float]:

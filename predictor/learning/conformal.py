@@ -85,11 +85,11 @@ def _stretched(offsets: Offsets, stretch: float) -> Offsets:
 
 def _offsets(scored: pd.DataFrame, level: float, by: str) -> Offsets:
     """Ends for all rows, and for each dtype that more than one group of `by` has measured."""
-    found = {"": _per_regime(scored, level)}
+    offsets = {"": _per_regime(scored, level)}
     for dtype, rows in scored.groupby("dtype"):
         if rows[by].nunique() > 1 and len(rows) >= FEWEST:
-            found[str(dtype)] = _per_regime(rows, level)
-    return found
+            offsets[str(dtype)] = _per_regime(rows, level)
+    return offsets
 
 
 def _per_regime(scored: pd.DataFrame, level: float) -> list[list[float]]:

@@ -81,9 +81,9 @@ def generation_folds(rows: TrainingSet, recipe: Recipe) -> list[Fold]:
     groups = sorted(rows.who["generation"].unique())
     if len(groups) < 2:
         return []
-    asked = scored_rows(rows, recipe)
+    is_scored = scored_rows(rows, recipe)
     masks = [(rows.who["generation"] == group).to_numpy() for group in groups]
-    folds = [Fold(*found) for found in _parallel(_fold, [(rows, asked & mask, ~mask, recipe) for mask in masks])]
+    folds = [Fold(*parts) for parts in _parallel(_fold, [(rows, is_scored & mask, ~mask, recipe) for mask in masks])]
     weights = [best_weights([other.views for other in folds if other is not fold]) for fold in folds]
     return [
         fold._replace(estimator=replace(fold.estimator, weights=own)) for fold, own in zip(folds, weights, strict=True)
@@ -107,21 +107,21 @@ def gpus_out(rows: TrainingSet, recipe: Recipe, weights: Mapping[str, Weights], 
     """As generations_out, but only one GPU is held out at a time. A GPU without siblings is the same in both."""
     names = sorted(rows.who["gpu"].unique())
     kin = [name for name in names if tiers(get_gpu(name), set(names) - {name})[1]]
-    asked = scored_rows(rows, recipe)
+    is_scored = scored_rows(rows, recipe)
     masks = [(rows.who["gpu"] == name).to_numpy() for name in kin]
-    found = _parallel(_fold_and_score, [(rows, asked & mask, ~mask, recipe, weights) for mask in masks])
+    alone_parts = _parallel(_fold_and_score, [(rows, is_scored & mask, ~mask, recipe, weights) for mask in masks])
     alone = unseen[~unseen["gpu"].isin(kin)] if len(unseen) else unseen
-    parts = [alone.assign(sibling=False), *(part.assign(sibling=True) for part in found)]
+    parts = [alone.assign(sibling=False), *(part.assign(sibling=True) for part in alone_parts)]
     return pd.DataFrame(pd.concat(parts, ignore_index=True))
 
 
 def rows_out(rows: TrainingSet, recipe: Recipe) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A fifth of the rows of GPUs in training, predicted from the rest, and the learning curves of that fit."""
     out = np.random.default_rng(recipe.seed).random(len(rows.who)) < 0.2
-    known, asked = rows.take(~out), rows.take(out & scored_rows(rows, recipe))
+    known, test = rows.take(~out), rows.take(out & scored_rows(rows, recipe))
     estimator = replace(fit(known, recipe), weights=SINGLE)
     fitted = known.take(balanced_rows(known.who, recipe.rows_per_estimator, recipe.seed))
-    return score(estimator, asked), learning_curves(estimator, {"fitted": fitted, "held-out rows": asked})
+    return score(estimator, test), learning_curves(estimator, {"fitted": fitted, "held-out rows": test})
 
 
 def neusight_out(rows: TrainingSet, recipe: Recipe) -> pd.DataFrame:
@@ -135,8 +135,8 @@ def neusight_out(rows: TrainingSet, recipe: Recipe) -> pd.DataFrame:
 
 def curve_of_generations(folds: Sequence[Fold]) -> pd.DataFrame:
     """Learning curve of the transfer trees on generations they never saw, the mean over `folds`."""
-    found = [learning_curves(fold.estimator, {"held-out generations": fold.test}, ("transfer",)) for fold in folds]
-    every = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=CURVE)
+    curves = [learning_curves(fold.estimator, {"held-out generations": fold.test}, ("transfer",)) for fold in folds]
+    every = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=CURVE)
     return every.groupby(CURVE[:-1], sort=False)["rmse"].mean().reset_index()
 
 
@@ -159,10 +159,10 @@ def _mean_candidate(rows: pd.DataFrame) -> Weights:
     The error is the mean over GPUs of the mean over cells of engine and dtype.
     """
     cell = [rows["gpu"], rows["engine"], rows["dtype"]]
-    said = Views(*(rows[name].to_numpy() for name in Views._fields))
+    views = Views(*(rows[name].to_numpy() for name in Views._fields))
 
     def error(weights: Weights) -> float:
-        latency = np.maximum(np.exp(mix(said, weights)), rows["bound_s"])
+        latency = np.maximum(np.exp(mix(views, weights)), rows["bound_s"])
         return float((latency / rows["latency_s"] - 1).abs().groupby(cell).mean().groupby("gpu").mean().mean())
 
     errors = np.array([error(weights) for weights in CANDIDATES])
@@ -178,15 +178,15 @@ def _parallel(task: Any, arguments: list[tuple[Any, ...]]) -> list[Any]:
 
 
 def _fold(
-    rows: TrainingSet, asked: NDArray[np.bool_], known: NDArray[np.bool_], recipe: Recipe
+    rows: TrainingSet, tested: NDArray[np.bool_], known: NDArray[np.bool_], recipe: Recipe
 ) -> tuple[Estimator, TrainingSet, pd.DataFrame]:
     """An estimator of the known rows, the asked rows, and what its views say of them."""
-    estimator, test = fit(rows.take(known), recipe), rows.take(asked)
-    said = np.full((len(test.who), len(Views._fields)), np.nan)
+    estimator, test = fit(rows.take(known), recipe), rows.take(tested)
+    values = np.full((len(test.who), len(Views._fields)), np.nan)
     for own, gpu, op, setting in test.by_gpu():
-        said[own] = np.stack(estimator.views(op, gpu, setting), axis=1)
+        values[own] = np.stack(estimator.views(op, gpu, setting), axis=1)
     views = test.who[["generation", "gpu", "engine", "dtype"]].assign(latency_s=test.latency_s, bound_s=test.bound_s)
-    views[list(Views._fields)] = said
+    views[list(Views._fields)] = values
     return estimator, test, views
 
 
@@ -205,9 +205,9 @@ def score(estimator: Estimator, test: TrainingSet) -> pd.DataFrame:
 
 def _fold_and_score(
     rows: TrainingSet,
-    asked: NDArray[np.bool_],
+    tested: NDArray[np.bool_],
     known: NDArray[np.bool_],
     recipe: Recipe,
     weights: Mapping[str, Weights],
 ) -> pd.DataFrame:
-    return score(replace(fit(rows.take(known), recipe), weights=weights), rows.take(asked))
+    return score(replace(fit(rows.take(known), recipe), weights=weights), rows.take(tested))

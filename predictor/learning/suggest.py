@@ -72,28 +72,28 @@ def suggest(request: Request, bundle: Bundle, budget: int = 50) -> pd.DataFrame:
         raise InvalidRequest(f"budget is {budget}; give the number of shapes to measure, at least 1.")
     report = answer(request, bundle)
     sets = _candidates(report.ops, _weights(report, request), report.gpu, request.engine, bundle)
-    whole = sum(each.variance() for each in sets)
+    whole = sum(candidates.variance() for candidates in sets)
     if not sets or whole <= 0:
         raise InvalidRequest(f"{request.model} has no operator that bundle {bundle.id} learns from measurements.")
     rows = []
     for _ in range(budget):
-        worth = [each.gains() / each.cost_s for each in sets]
+        worth = [candidates.gains() / candidates.cost_s for candidates in sets]
         best = max(range(len(sets)), key=lambda i: float(worth[i].max()))
         place = int(worth[best].argmax())
-        found = sets[best]
-        if worth[best][place] * found.cost_s[place] < 1e-9 * whole:
+        chosen = sets[best]
+        if worth[best][place] * chosen.cost_s[place] < 1e-9 * whole:
             break
-        found.measure(place)
-        left = float(np.sqrt(max(sum(each.variance() for each in sets), 0.0) / whole))
-        op = found.ops[place]
+        chosen.measure(place)
+        left = float(np.sqrt(max(sum(candidates.variance() for candidates in sets), 0.0) / whole))
+        op = chosen.ops[place]
         rows.append(
             {
                 "family": op.family,
                 **asdict(op),
                 "gpu": report.gpu.name,
-                "engine": found.engine,
-                "predicted_s": found.latency_s[place],
-                "cost_s": found.cost_s[place],
+                "engine": chosen.engine,
+                "predicted_s": chosen.latency_s[place],
+                "cost_s": chosen.cost_s[place],
                 "spread_left": left,
             }
         )

@@ -81,10 +81,10 @@ def train_run(
     facts, sets = read_sets(tables, recipe, progress)
     tuned = tune(sets, recipe, trials, progress) if trials else None
     recipe = tuned.recipe if tuned else recipe
-    found = measure(sets, recipe, progress)
-    fitted = {name: fit(sets[name], recipe) for name in found}
+    held_out = measure(sets, recipe, progress)
+    fitted = {name: fit(sets[name], recipe) for name in held_out}
     with whole_folder(out, last=MANIFEST) as folder:
-        entries = {name: write_estimator(fitted[name], sets[name], found[name], folder) for name in found}
+        entries = {name: write_estimator(fitted[name], sets[name], held_out[name], folder) for name in held_out}
         manifest = {
             "format": FORMAT,
             "id": recipe.id,
@@ -93,27 +93,27 @@ def train_run(
             "gpus": sorted({gpu for entry in entries.values() for gpu in entry["references"]}),
             "tables": facts,
             LISTED_SPECS: keep_specs({gpu for rows in sets.values() for gpu in rows.gpus.tolist()}, folder),
-            **_write_ledger(found, folder),
-            **_write_fewshot({name: one.few for name, one in found.items()}, folder),
-            **_write_curves(found, folder),
+            **_write_ledger(held_out, folder),
+            **_write_fewshot({name: one.few for name, one in held_out.items()}, folder),
+            **_write_curves(held_out, folder),
             **_write_rehearsal(sets, folder),
             **(write_tuned(tuned, folder) if tuned else {}),
             "correlation_across": correlation_across(
-                {name: one.unseen for name, one in found.items()},
-                {name: one.correlation for name, one in found.items()},
+                {name: one.unseen for name, one in held_out.items()},
+                {name: one.correlation for name, one in held_out.items()},
             ),
             "estimators": entries,
         }
         write_manifest(manifest, folder)
-    return Run(load_bundle(out), sets, found, began_s, time.time())
+    return Run(load_bundle(out), sets, held_out, began_s, time.time())
 
 
 def relist(tables: Sequence[Path], folder: Path, progress: Callable[[str], None] = print) -> Bundle:
     """Measure the ledger of an existing bundle again, with its own recipe; the estimators stay."""
     opened = load_bundle(folder)
     recipe = Recipe(**opened.manifest["recipe"])
-    found = measure(read_sets(tables, recipe, progress)[1], recipe, progress)
-    manifest = {**opened.manifest, **_write_ledger(found, opened.path), **_write_curves(found, opened.path)}
+    held_out = measure(read_sets(tables, recipe, progress)[1], recipe, progress)
+    manifest = {**opened.manifest, **_write_ledger(held_out, opened.path), **_write_curves(held_out, opened.path)}
     write_manifest(manifest, opened.path)
     return load_bundle(opened.path)
 
@@ -152,15 +152,15 @@ def made_with(recipe: Recipe) -> dict[str, Any]:
 
 def measure(sets: Mapping[str, TrainingSet], recipe: Recipe, progress: Callable[[str], None]) -> Mapping[str, Held]:
     """What rows, GPUs and generations that were held out teach of every estimator."""
-    found = {}
+    held_out = {}
     for name, rows in sorted(sets.items()):
         progress(f"{name}: {len(rows.who)} rows of {rows.who['gpu'].nunique()} GPUs")
-        found[name] = held(rows, recipe, progress)
-    return found
+        held_out[name] = held(rows, recipe, progress)
+    return held_out
 
 
-def _write_ledger(found: Mapping[str, Held], out: Path) -> dict[str, str]:
-    return _write_csv(pd.concat([one.ledger for one in found.values()], ignore_index=True), out / LEDGER)
+def _write_ledger(held_out: Mapping[str, Held], out: Path) -> dict[str, str]:
+    return _write_csv(pd.concat([one.ledger for one in held_out.values()], ignore_index=True), out / LEDGER)
 
 
 def _write_fewshot(few: Mapping[str, FewShot], out: Path) -> dict[str, str]:
@@ -169,9 +169,9 @@ def _write_fewshot(few: Mapping[str, FewShot], out: Path) -> dict[str, str]:
     return _write_csv(pd.concat(curves, ignore_index=True), out / FEWSHOT)
 
 
-def _write_curves(found: Mapping[str, Held], out: Path) -> dict[str, str]:
+def _write_curves(held_out: Mapping[str, Held], out: Path) -> dict[str, str]:
     """How the trees learned."""
-    curves = [one.curves.assign(estimator=name) for name, one in found.items()]
+    curves = [one.curves.assign(estimator=name) for name, one in held_out.items()]
     return _write_csv(pd.concat(curves, ignore_index=True), out / CURVES)
 
 

@@ -59,8 +59,8 @@ class Cells:
             return
         which = unique_rows([column.codes[rows] for column in columns], len(rows))[1]
         order = np.argsort(which, kind="stable")
-        for found in np.split(order, np.cumsum(np.bincount(which))[:-1]):
-            yield tuple(column.names[column.codes[rows[found[0]]]] for column in columns), rows[found]
+        for places in np.split(order, np.cumsum(np.bincount(which))[:-1]):
+            yield tuple(column.names[column.codes[rows[places[0]]]] for column in columns), rows[places]
 
     def _column(self, name: str) -> pa.ChunkedArray:
         if name in self.table.column_names:
@@ -138,13 +138,13 @@ def sound_parts(
     refuse: told each row for which it raises, alone or, with an error of `unparted`, with others. parted: cuts rows.
     """
     try:
-        found = attempt(rows)
+        result = attempt(rows)
     except errors as error:
         if len(rows) == 1 or isinstance(error, unparted):
             refuse(rows, error)
             return
     else:
-        yield found
+        yield result
         return
     for part in parted(rows):
         yield from sound_parts(part, attempt, refuse, errors, unparted, parted)

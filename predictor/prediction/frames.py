@@ -44,9 +44,9 @@ def predict_frame(frame: Any, bundle: str | Bundle = "") -> Any:
 
 def _rows(frame: Any) -> list[dict[str, Any]]:
     """The requests of a frame of pandas, whose other columns are not looked at."""
-    asked = [column.name for column in columns() if column.name in frame.columns]
-    cells = [_cells(frame, name) for name in asked]
-    return [dict(zip(asked, row, strict=True)) for row in zip(*cells, strict=True)] if asked else [{}] * len(frame)
+    names = [column.name for column in columns() if column.name in frame.columns]
+    cells = [_cells(frame, name) for name in names]
+    return [dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True)] if names else [{}] * len(frame)
 
 
 def _cells(frame: Any, name: str) -> list[Any]:

@@ -46,17 +46,17 @@ def answer_ops(table: pa.Table, bundle: Bundle) -> pa.Table:
     """
     if clash := [name for name in OP_RESULTS if name in table.column_names]:
         raise InvalidRequest(f"the table already has a column {clash[0]}, which is a result; rename it.")
-    cells, found = Cells(table), _Found(table.num_rows)
+    cells, results = Cells(table), _Answers(table.num_rows)
     everything = np.arange(table.num_rows)
     for (family, phase, gpu), rows in cells.groups(("family", "phase", "gpu"), everything):
         try:
             kind, known = op_type(_given("family", family)), resolve_gpu(_given("gpu", gpu))[0]
         except PredictorError as error:
-            found.refuse(rows, str(error))
+            results.refuse(rows, str(error))
             continue
-        for calls in _calls(kind, phase, cells, rows, known, found):
-            _predict(calls, known, cells, bundle, found)
-    return found.after(table, bundle.id)
+        for calls in _calls(kind, phase, cells, rows, known, results):
+            _predict(calls, known, cells, bundle, results)
+    return results.after(table, bundle.id)
 
 
 def _given(name: str, value: str) -> str:
@@ -65,7 +65,7 @@ def _given(name: str, value: str) -> str:
     return value
 
 
-class _Found:
+class _Answers:
     """The answers to the rows of a table, column by column, as far as they are known."""
 
     def __init__(self, rows: int) -> None:
@@ -117,10 +117,10 @@ class _Calls(NamedTuple):
         return self.kind(**self.numbers, **texts, **phase)
 
 
-def _calls(kind: type[Op], phase: str, cells: Cells, rows: Rows, gpu: Gpu, found: _Found) -> Iterator[_Calls]:
+def _calls(kind: type[Op], phase: str, cells: Cells, rows: Rows, gpu: Gpu, results: _Answers) -> Iterator[_Calls]:
     """The rows that are calls which exist and which the GPU can run; the others are refused."""
     groups = cells.groups((*_texts_of(kind), "timing"), rows)
-    sound = [some for names, some in groups if _runs(kind, phase, names, gpu, some, found)]
+    sound = [some for names, some in groups if _runs(kind, phase, names, gpu, some, results)]
     if not sound:
         return
     rows = np.sort(np.concatenate(sound))
@@ -133,25 +133,25 @@ def _calls(kind: type[Op], phase: str, cells: Cells, rows: Rows, gpu: Gpu, found
         good &= kind.allowed(field.name, values)
     calls = _Calls(kind, phase, rows, numbers)
     for row in rows[~good].tolist():
-        found.refuse(row, _why(kind, cells, row))
-    yield from _existing(calls.take(np.flatnonzero(good)), cells, found)
+        results.refuse(row, _why(kind, cells, row))
+    yield from _existing(calls.take(np.flatnonzero(good)), cells, results)
 
 
-def _runs(kind: type[Op], phase: str, names: tuple[str, ...], gpu: Gpu, rows: Rows, found: _Found) -> bool:
+def _runs(kind: type[Op], phase: str, names: tuple[str, ...], gpu: Gpu, rows: Rows, results: _Answers) -> bool:
     """Whether ops of these text fields and timing exist and run on the GPU; else the rows are refused."""
     if (timing := names[-1]) and timing not in TIMINGS:
-        found.refuse(rows, f'timing is "{timing}"; it must be {" or ".join(TIMINGS)}.')
+        results.refuse(rows, f'timing is "{timing}"; it must be {" or ".join(TIMINGS)}.')
         return False
     given = {field: name or default for (field, default), name in zip(_texts_of(kind).items(), names[:-1], strict=True)}
     if "phase" in names_of(kind):
         given["phase"] = phase
     if empty := [field for field, name in given.items() if not name]:
-        found.refuse(rows, f"{empty[0]} is empty; a {kind.family} row needs it.")
+        results.refuse(rows, f"{empty[0]} is empty; a {kind.family} row needs it.")
         return False
     try:
         roofline(kind(**given, **{field.name: ANY_NUMBER for field in _number_fields(kind)}), gpu)
     except OF_A_ROW as error:
-        found.refuse(rows, str(error))
+        results.refuse(rows, str(error))
         return False
     return True
 
@@ -169,7 +169,7 @@ def _why(kind: type[Op], cells: Cells, row: int) -> str:
     raise AssertionError(f"row {row} has no wrong number")
 
 
-def _existing(calls: _Calls, cells: Cells, found: _Found) -> Iterator[_Calls]:
+def _existing(calls: _Calls, cells: Cells, results: _Answers) -> Iterator[_Calls]:
     """The calls whose numbers go together, in a few pieces; the others are refused."""
 
     def made(places: Rows) -> _Calls:
@@ -178,13 +178,13 @@ def _existing(calls: _Calls, cells: Cells, found: _Found) -> Iterator[_Calls]:
         return part
 
     def refuse(places: Rows, error: PredictorError) -> None:
-        found.refuse(calls.rows[places], str(error))
+        results.refuse(calls.rows[places], str(error))
 
     if calls.rows.size:
         yield from sound_parts(np.arange(len(calls.rows)), made, refuse, OF_A_ROW)
 
 
-def _predict(calls: _Calls, gpu: Gpu, cells: Cells, bundle: Bundle, found: _Found) -> None:
+def _predict(calls: _Calls, gpu: Gpu, cells: Cells, bundle: Bundle, results: _Answers) -> None:
     """Predict calls; those for which that fails are found by parting them, and refused."""
 
     def predicted(places: Rows) -> tuple[Rows, Array, NDArray[Any], str]:
@@ -192,7 +192,7 @@ def _predict(calls: _Calls, gpu: Gpu, cells: Cells, bundle: Bundle, found: _Foun
         return part.rows, *_predicted(part, gpu, cells, bundle)
 
     def refuse(places: Rows, error: PredictorError) -> None:
-        found.refuse(calls.rows[places], str(error))
+        results.refuse(calls.rows[places], str(error))
 
     def parted(places: Rows) -> Sequence[Rows]:
         rows = calls.rows[places]
@@ -202,7 +202,7 @@ def _predict(calls: _Calls, gpu: Gpu, cells: Cells, bundle: Bundle, found: _Foun
 
     everything = np.arange(len(calls.rows))
     for rows, times, limiter, basis in sound_parts(everything, predicted, refuse, OF_A_ROW, parted=parted):
-        found.answer(rows, times, limiter, basis)
+        results.answer(rows, times, limiter, basis)
 
 
 def _predicted(calls: _Calls, gpu: Gpu, cells: Cells, bundle: Bundle) -> tuple[Array, NDArray[Any], str]:
@@ -214,9 +214,9 @@ def _predicted(calls: _Calls, gpu: Gpu, cells: Cells, bundle: Bundle) -> tuple[A
         some = slice(start, start + TOGETHER)
         once = calls.take(first[some])
         setting = Setting(*(_text(cells, name, default, once.rows) for name, default in SETTING.items()))
-        said = predict_op(once.op(cells), gpu, setting, bundle)
-        times[:, some] = said.latency_s, said.low_s, said.high_s, said.bound_s
-        limiter[some], basis = said.limiter, said.basis
+        prediction = predict_op(once.op(cells), gpu, setting, bundle)
+        times[:, some] = prediction.latency_s, prediction.low_s, prediction.high_s, prediction.bound_s
+        limiter[some], basis = prediction.limiter, prediction.basis
     return times[:, which], limiter[which], basis
 
 
@@ -226,7 +226,7 @@ def _text(cells: Cells, name: str, default: str, rows: Rows) -> Text:
     own = codes[rows]
     if (own == own[0]).all():
         return names[own[0]] or default
-    return np.array([each or default for each in names], dtype=object)[own]
+    return np.array([name_there or default for name_there in names], dtype=object)[own]
 
 
 def _texts_of(kind: type[Op]) -> dict[str, str]:

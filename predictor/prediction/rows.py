@@ -202,8 +202,8 @@ def _filled(own: pa.ChunkedArray, answers: pa.Array) -> pa.ChunkedArray | pa.Arr
 
 def requests_of(table: pa.Table) -> list[dict[str, Any]]:
     """The rows, as far as they are a request's."""
-    asked = [column.name for column in columns() if column.name in table.column_names]
-    if twice := [name for name in asked if table.column_names.count(name) > 1]:
+    names = [column.name for column in columns() if column.name in table.column_names]
+    if twice := [name for name in names if table.column_names.count(name) > 1]:
         raise InvalidRequest(f"the table has two columns {twice[0]}; drop one.")
-    cells = [list(cells_of(table[name])) for name in asked]
-    return [dict(zip(asked, row, strict=True)) for row in zip(*cells, strict=True)] if asked else [{}] * table.num_rows
+    cells = [list(cells_of(table[name])) for name in names]
+    return [dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True)] if names else [{}] * table.num_rows

@@ -217,7 +217,9 @@ def misspelt(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
     """
     given = list(names)
     free = [name for name in known if name not in given]
-    meant = {name: next((each for each in free if _nearly(name, each)), "") for name in given if name not in known}
+    meant = {
+        name: next((column for column in free if _nearly(name, column)), "") for name in given if name not in known
+    }
     return {name: other for name, other in meant.items() if other}
 
 

@@ -77,7 +77,7 @@ def _blocks(columns: Sequence[str], rows: list[list[str]], keys: int, width: int
     least = [_least(columns, rows, at) for at in range(len(columns))]
     blocks = [list(range(keys))]
     for at in range(keys, len(columns)):
-        taken = sum(least[each] + NARROW_GAP for each in blocks[-1])
+        taken = sum(least[column] + NARROW_GAP for column in blocks[-1])
         if len(blocks[-1]) > keys and taken + least[at] > width:
             blocks.append(list(range(keys)))
         blocks[-1].append(at)

@@ -57,10 +57,10 @@ class Prior:
         return {"amplitudes": rounded, "lengths": [float(f"{value:.4g}") for value in self.lengths]}
 
     @classmethod
-    def from_json(cls, found: Any) -> Prior:
+    def from_json(cls, stored: Any) -> Prior:
         """A prior as to_json wrote it; anything else raises InvalidBundle."""
-        amplitudes = found.get("amplitudes") if isinstance(found, dict) else None
-        lengths = found.get("lengths") if isinstance(found, dict) else None
+        amplitudes = stored.get("amplitudes") if isinstance(stored, dict) else None
+        lengths = stored.get("lengths") if isinstance(stored, dict) else None
         numbers = [*amplitudes.values(), *lengths] if isinstance(amplitudes, dict) and isinstance(lengths, list) else []
         positive = all(isinstance(x, int | float) and np.isfinite(x) and x > 0 for x in numbers)
         if not numbers or not positive or not isinstance(amplitudes, dict) or set(amplitudes) != set(AMPLITUDES):

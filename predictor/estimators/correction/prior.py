@@ -46,7 +46,7 @@ def learn(
     origin = np.log([*(first.amplitudes[name] for name in AMPLITUDES), *first.lengths])
     data = [(pieces(traits, traits), tamed(error)) for traits, error in errors]
     with threadpool_limits(1):  # matrices so small that threads wait for each other longer than they compute
-        found = minimize(
+        optimum = minimize(
             _loss,
             origin,
             args=(data, origin, stiffness),
@@ -55,7 +55,7 @@ def learn(
             bounds=[(value - FARTHEST, value + FARTHEST) for value in origin],
             options={"maxiter": steps},
         )
-    values = np.exp(found.x)
+    values = np.exp(optimum.x)
     split = len(AMPLITUDES)
     return Prior(dict(zip(AMPLITUDES, values[:split].tolist(), strict=True)), values[split:])
 

@@ -45,20 +45,20 @@ class Correction:
 
     def offset(self, calls: Traits) -> Array:
         """Expected log(truth / prediction) of each call, (n,) nats; never more than was measured of any call."""
-        found = np.concatenate([covariance(some, self.measured, self.prior) @ self.pull for some in _runs(calls)])
+        expected = np.concatenate([covariance(some, self.measured, self.prior) @ self.pull for some in _runs(calls)])
         seen = tamed(self.error)
-        return np.asarray(np.clip(found, min(float(seen.min()), 0.0), max(float(seen.max()), 0.0)))
+        return np.asarray(np.clip(expected, min(float(seen.min()), 0.0), max(float(seen.max()), 0.0)))
 
     def spread(self, calls: Traits) -> Array:
         """Standard deviation of what is left of the error of each call, noise included, (n,) nats."""
-        found = []
+        spreads = []
         for some in _runs(calls):
             shared = covariance(some, self.measured, self.prior)
             known = ((shared @ self.whitener.T) ** 2).sum(axis=1)
             noise = self.prior.amplitudes[NOISE] ** 2
             taken = self.trust * (2 - self.trust) * known  # all where the whole offset is applied, none where none is
-            found.append(np.sqrt(np.maximum(own_variance(some, self.prior) - taken, 0.0) + noise))
-        return np.concatenate(found)
+            spreads.append(np.sqrt(np.maximum(own_variance(some, self.prior) - taken, 0.0) + noise))
+        return np.concatenate(spreads)
 
 
 def fit_correction(gpu: Gpu, prior: Prior, measured: Traits, error: Array, level: float) -> Correction:

@@ -54,7 +54,7 @@ def read_corrections(
             arrays = {name: file[name] for name in file.files}
     except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise InvalidBundle(f"{where} is no zip of NumPy arrays ({error}); {CURE}.") from None
-    found = {}
+    corrections = {}
     for i, name in enumerate(arrays.get(GPUS, np.array([], dtype=np.str_)).tolist()):
         if name not in priors or name not in ends:
             raise InvalidBundle(f"{where} has a correction of {name}, and the manifest no prior or ends; {CURE}.")
@@ -62,7 +62,7 @@ def read_corrections(
         _verify(own, len(priors[name].lengths), f"{where}: {name}")
         measured = Traits(own["place"], own["views"], own["leaves"].astype(np.int64), *(own[text] for text in TEXTS))
         of_calls = {key: own[key] for key in PER_CALL}
-        found[name] = Correction(
+        corrections[name] = Correction(
             gpu=get_gpu(name),
             prior=priors[name],
             measured=measured,
@@ -71,7 +71,7 @@ def read_corrections(
             trust=float(own["trust"][0]),
             **of_calls,
         )
-    return found
+    return corrections
 
 
 def _verify(own: Mapping[str, Any], lengths: int, where: str) -> None:

@@ -135,16 +135,20 @@ def beyond_context(model: Model, tokens: int) -> str:
 
 
 def _generation(row: dict[str, Any]) -> Generation:
-    asked = generation_request(row)
-    model, gpu, tokens = get_model(asked["model"]), get_gpu(asked["gpu"]), asked["input_len"] + asked["output_len"]
-    if asked["engine"] == "torch" and getattr(model, "experts", 0):
+    request = generation_request(row)
+    model, gpu, tokens = (
+        get_model(request["model"]),
+        get_gpu(request["gpu"]),
+        request["input_len"] + request["output_len"],
+    )
+    if request["engine"] == "torch" and getattr(model, "experts", 0):
         raise InvalidRequest("Transformers runs experts one after the other, which is not modelled.")
-    engine = get_engine(asked["engine"]).beside(gpu.generation)
+    engine = get_engine(request["engine"]).beside(gpu.generation)
     longer_graphs = row["family"] == "Qwen2.5" and 0 < engine.graph_len < tokens
     return Generation(
         row=row,
-        request=asked,
-        workload=served_workload(Request.of(asked), lengthened(model, tokens), gpu)[0],
+        request=request,
+        workload=served_workload(Request.of(request), lengthened(model, tokens), gpu)[0],
         gpu=gpu,
         engine=replace(engine, graph_len=0) if longer_graphs else engine,
         counted=float(row["output_len"] + (row["input_len"] if row["family"] == "Qwen3" else 0)),

@@ -47,8 +47,8 @@ class Figure:
         own = {name: getattr(self, name) for name in names}
         own |= {"predicted": self.predicted.value, "low": self.predicted.low, "high": self.predicted.high}
         closed = {} if self.closed is None else {"closed": self.closed}
-        asked = json.dumps(self.request) if self.request else ""
-        own |= {"fitted": self.fitted, **closed, "request": asked, "private_setting": self.private_setting}
+        request_text = json.dumps(self.request) if self.request else ""
+        own |= {"fitted": self.fitted, **closed, "request": request_text, "private_setting": self.private_setting}
         return own | dict(self.settings)
 
 

@@ -239,7 +239,7 @@ def _begin(folder: Path, identity: dict[str, Any]) -> None:
     file = folder / MANIFEST
     _remove_drafts(folder)  # of a run that was killed
     if not file.exists():
-        if strange := next((each.name for each in folder.iterdir() if not each.name.startswith(".")), ""):
+        if strange := next((other.name for other in folder.iterdir() if not other.name.startswith(".")), ""):
             raise InvalidRequest(f"{folder} holds {strange} and no {MANIFEST}; give an empty folder.")
         _write_json(file, identity)
         return
@@ -318,21 +318,21 @@ def _part(job: Job, number: int, table: pa.Table) -> Part:
     damaged = file.with_suffix(".json").exists()
     gc.disable()  # nothing here makes circles, and collecting would take a tenth of the time
     try:
-        found = KINDS[job.kind].answer(table, load_bundle(job.bundle))
+        answers = KINDS[job.kind].answer(table, load_bundle(job.bundle))
     finally:
         gc.enable()
-    kinds = _kinds(found)
-    found, dropped = _without(found, job.drop)
-    failed = pc.is_valid(found["error"])
+    kinds = _kinds(answers)
+    answers, dropped = _without(answers, job.drop)
+    failed = pc.is_valid(answers["error"])
     if job.strict and pc.any(failed).as_py():
         at = pc.index(failed, True).as_py()
-        raise InvalidRequest(f"row {at + 1} of part {number}: {found['error'][at]}")
-    write(found, file)
+        raise InvalidRequest(f"row {at + 1} of part {number}: {answers['error'][at]}")
+    write(answers, file)
     part = Part(
         number=number,
         rows=table.num_rows,
         failed=pc.sum(failed).as_py() or 0,
-        unseen=pc.sum(pc.equal(found["basis"], UNSEEN)).as_py() or 0,
+        unseen=pc.sum(pc.equal(answers["basis"], UNSEEN)).as_py() or 0,
         kinds=kinds,
         dropped=dropped,
         sha256=sha256_of(file),
@@ -343,8 +343,8 @@ def _part(job: Job, number: int, table: pa.Table) -> Part:
 
 def _kinds(table: pa.Table) -> dict[str, int]:
     """How often each kind of error came."""
-    said = pc.utf8_slice_codeunits(table["error"].drop_null(), 0, KINDS_SHOWN)
-    return {kind["values"]: kind["counts"] for kind in pc.value_counts(said).to_pylist()}
+    beginnings = pc.utf8_slice_codeunits(table["error"].drop_null(), 0, KINDS_SHOWN)
+    return {kind["values"]: kind["counts"] for kind in pc.value_counts(beginnings).to_pylist()}
 
 
 def _without(table: pa.Table, drop: tuple[str, ...]) -> tuple[pa.Table, dict[str, int]]:

@@ -80,8 +80,8 @@ def source_of(path: str) -> Source:
 def _remote(filesystem: Any, root: str, path: str) -> tuple[list[str], list[tuple[str, int, str]]]:
     """Files of a URL, and the identity of each."""
     try:
-        found = filesystem.find(root) if filesystem.isdir(root) else [root]
-        files = sorted(file for file in found if file.endswith(ENDINGS))
+        listed = filesystem.find(root) if filesystem.isdir(root) else [root]
+        files = sorted(file for file in listed if file.endswith(ENDINGS))
         infos = [filesystem.info(file) for file in files]
     except Exception as error:  # every file system has its own
         raise InvalidTable(f"{path} cannot be read ({reason_of(error)}); check the URL and your access.") from None

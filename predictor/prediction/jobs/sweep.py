@@ -127,7 +127,7 @@ class Grid:
         for axis, place in zip(self.axes, places, strict=True):
             if name in axis.values:
                 return np.array(axis.values[name], dtype=object)[place]
-        factors = [self._column(each, places, count) for each in N_GPUS if each in self._names()]
+        factors = [self._column(factor, places, count) for factor in N_GPUS if factor in self._names()]
         return np.asarray(prod(factors, start=np.ones(count, dtype=object)))
 
     def _names(self) -> set[str]:
@@ -170,25 +170,25 @@ def _grid(spec: Mapping[str, Any], identity: tuple[tuple[str, int, str], ...]) -
 
 
 def _section(spec: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = spec.get(name, {})
-    if not isinstance(found, dict):
-        raise InvalidRequest(f"{name} is {type(found).__name__}; write it as a table [{name}].")
-    return found
+    section = spec.get(name, {})
+    if not isinstance(section, dict):
+        raise InvalidRequest(f"{name} is {type(section).__name__}; write it as a table [{name}].")
+    return section
 
 
 def _sections(spec: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    found = spec.get(name, [])
-    if not isinstance(found, list) or not all(isinstance(each, dict) and each for each in found):
+    sections = spec.get(name, [])
+    if not isinstance(sections, list) or not all(isinstance(section, dict) and section for section in sections):
         raise InvalidRequest(f"{name} must be tables [[{name}]] with a key each; write two brackets.")
-    return found
+    return sections
 
 
 def _together(number: int, table: Mapping[str, Any]) -> Axis:
     values = {name: values_of(name, given) for name, given in table.items()}
-    lengths = {name: len(each) for name, each in values.items()}
+    lengths = {name: len(column) for name, column in values.items()}
     if len(set(lengths.values())) > 1:
-        said = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-        raise InvalidRequest(f"[[together]] {number}: {said} values; give each as many.")
+        counts = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        raise InvalidRequest(f"[[together]] {number}: {counts} values; give each as many.")
     return Axis(values)
 
 
@@ -290,8 +290,8 @@ def condition_of(where: str, given: Any) -> Condition:
         return Condition(tuple(values_of(where, given)))
     known = (*COMPARISONS, "not")
     if not given or set(given) - set(known):
-        said = ", ".join(given) or "no key"
-        raise InvalidRequest(f"{where} has {said}; a condition is a value, a list, or has {', '.join(known)}.")
+        keys = ", ".join(given) or "no key"
+        raise InvalidRequest(f"{where} has {keys}; a condition is a value, a list, or has {', '.join(known)}.")
     limits = tuple((name, value) for name, value in given.items() if name != "not")
     if wrong := [name for name, value in limits if isinstance(value, bool) or not isinstance(value, int | float)]:
         raise InvalidRequest(f"{where}: {wrong[0]} is {given[wrong[0]]!r}; it must be a number.")
