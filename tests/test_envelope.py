@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from hypothesis import given, settings, strategies as st
 
-from predictor.estimators.envelope import HALVES, rising
+from predictor.estimators.envelope import FEW_CELLS, HALVES, rising
 from predictor.estimators.features import Setting
 from predictor.ops import Attention, Gemm, Op
 from predictor.ops.dtypes import Array
@@ -60,3 +60,19 @@ def test_calls_of_different_kinds_do_not_raise_each_other() -> None:
 
 def test_one_call_of_plain_numbers_works() -> None:
     assert rising(Gemm(m=7, n=64, k=64), Setting(), growing).shape == (1,)
+
+
+def test_a_call_is_told_the_same_whether_asked_alone_or_with_many_of_other_texts() -> None:
+    """Many calls of one engine are asked apart from the few of another, whose texts are columns."""
+
+    def by_engine(op: Op, setting: Setting) -> Array:
+        return restless(op, setting) + np.where(np.asarray(setting.engine) == "sglang", 1.0, 0.0) + np.log(op.k)
+
+    few, many = 20, 400
+    engines = np.array(["sglang"] * few + ["vllm"] * many, dtype=object)
+    widths = np.arange(1.0, few + many + 1)
+    together = rising(Gemm(m=5000.0, n=64, k=widths), Setting(engine=engines), by_engine)
+    assert many * np.searchsorted(HALVES, 5000) > FEW_CELLS > few * np.searchsorted(HALVES, 5000)
+    for at in (0, few - 1, few, few + many - 1):
+        alone = rising(Gemm(m=5000.0, n=64, k=widths[at]), Setting(engine=engines[at]), by_engine)
+        assert alone[0] == together[at]

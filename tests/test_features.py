@@ -1,12 +1,16 @@
 """The physics that features state, kernel by kernel."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from hypothesis import given, strategies as st
 
-from predictor.estimators.features import Setting, features
+from predictor.estimators.features import Setting, features, groups
 from predictor.estimators.features.terms import repeated_memory_time
 from predictor.hardware.gpu import get_gpu
-from predictor.ops import Attention, Gemm, Mla, Moe, Pointwise
+from predictor.ops import Attention, Collective, Conv, Gemm, Mla, Moe, Pointwise
+from predictor.ops.base import TEXT_FIELDS
 
 H100, L40S, A40 = get_gpu("H100-SXM-80GB"), get_gpu("L40S"), get_gpu("A40")
 A100, B200 = get_gpu("A100-SXM-80GB"), get_gpu("B200-SXM-180GB")
@@ -123,3 +127,66 @@ def test_packing_scales_on_blackwell_is_a_launch_floor_of_its_own():
         gpu: features(Gemm(m=1, n=1, k=1, dtype="fp8_block"), gpu, Setting("sglang")).group[0] for gpu in (H100, B200)
     }
     assert groups[H100] != groups[B200]
+
+
+def names(*each):
+    return np.array(each, dtype=object)
+
+
+LATENT = {"batch": 4.0, "q_len": 1.0, "kv_len": 64.0, "heads": np.array([16.0, 16.0])}
+OF_EACH_FAMILY = {
+    "gemm": Gemm(m=np.array([64.0, 64.0]), n=64, k=64, dtype=names("fp8_block", "fp8_block")),
+    "decode": Attention(
+        phase="decode",
+        batch=4,
+        q_len=1,
+        kv_len=64,
+        heads=np.array([8.0, 8.0]),
+        kv_heads=8,
+        head_dim=64,
+        kv_dtype=names("fp8", "fp8"),
+    ),
+    "prefill": Attention(
+        phase="prefill",
+        batch=4,
+        q_len=64,
+        kv_len=64,
+        heads=np.array([8.0, 8.0]),
+        kv_heads=2,
+        head_dim=128,
+        kv_dtype=names("fp8", "fp8"),
+    ),
+    "moe": Moe(
+        tokens=np.array([9.0, 9.0]), hidden=512, inter=256, experts=8, topk=2, dtype=names("mxfp4_wo", "mxfp4_wo")
+    ),
+    "mla_decode": Mla(phase="decode", **LATENT, kv_dtype=names("fp8", "fp8")),
+    "mla_prefill": Mla(phase="prefill", **LATENT, kv_dtype=names("bf16", "bf16")),
+    "pointwise": Pointwise(
+        kind=names("rope", "rope"), rows=np.array([64.0, 64.0]), cols=4096, dtype=names("bf16", "bf16")
+    ),
+    "conv": Conv(
+        batch=np.array([2.0, 2.0]), in_channels=8, out_channels=8, size=32, kernel=3, dtype=names("fp16", "fp16")
+    ),
+    "collective": Collective(
+        kind=names("all_reduce", "all_reduce"),
+        message_bytes=np.array([4096.0, 4096.0]),
+        n_gpus=2,
+        link=names("gpu", "gpu"),
+    ),
+}
+
+
+@pytest.mark.parametrize("family", OF_EACH_FAMILY)
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm", "torch"])
+@pytest.mark.parametrize("gpu", [H100, L40S, B200], ids=lambda gpu: gpu.name)
+def test_a_text_for_all_calls_says_what_a_column_of_it_says(family, engine, gpu):
+    """To the last bit, and the group is known without the rest."""
+    op = OF_EACH_FAMILY[family]
+    texts = {name: getattr(op, name)[0] for name in TEXT_FIELDS if isinstance(getattr(op, name, ""), np.ndarray)}
+    for timing in ("device", "host"):
+        columns = features(op, gpu, Setting(names(engine, engine), names("", ""), names(timing, timing)))
+        plain = Setting(engine, "", timing)
+        table = features(replace(op, **texts), gpu, plain)
+        for one, two in zip(columns[2:], table[2:], strict=True):
+            assert (one == two).all()
+        assert (np.asarray(groups(replace(op, **texts), gpu, plain)) == columns.group).all()

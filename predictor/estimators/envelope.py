@@ -9,8 +9,8 @@ the interpolation.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from predictor.estimators.features import Setting
 from predictor.ops import Op
-from predictor.ops.base import column
+from predictor.ops.base import TEXT_FIELDS, column, names_of
 from predictor.ops.dtypes import Array
 
 Estimate = Callable[[Op, Setting], Array]
@@ -31,7 +31,8 @@ HALVES = np.unique([count for count in np.concatenate([EVERY, 1.5 * EVERY]) if c
 KNOTS = {"batch": EVERY, "kv_len": EVERY, "past": np.concatenate([[0.0], EVERY[4:]])}
 
 
-MOST_ASKED = 2**18  # cells that are asked at once; features and their parts take a KB of each
+MOST_ASKED = 2**14  # cells that are asked at once; features and their parts take a KB of each
+FEW_CELLS = 2**11  # of the same texts: below, asking for them apart costs more than looking at the texts of each cell
 
 
 class Knots:
@@ -79,7 +80,7 @@ def rising(op: Op, setting: Setting, log_latency: Estimate, knots: Knots | None 
             if (table := had[row]) is not None:
                 tops[row] = np.maximum(tops[row], np.array(table.shape) - 1)
         asked = dict(zip(counts, axes, strict=True))
-        for some in _pieces(rows, (tops[rows] + 1).prod(axis=1)):
+        for some in _pieces(rows, (tops[rows] + 1).prod(axis=1), _texts(one_each, whom)[rows]):
             made = _tables(one_each.take(some), whom.take(some), tops[some] + 1, asked, log_latency)
             for row, table in zip(some.tolist(), made, strict=True):
                 had[row] = table
@@ -91,30 +92,53 @@ def rising(op: Op, setting: Setting, log_latency: Estimate, knots: Knots | None 
     return _interpolate(found, low, share, shapes[members], starts[members])
 
 
-def _pieces(rows: NDArray[np.int64], sizes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """The rows, whose tables have so many cells, in pieces that are asked at once."""
-    return np.split(rows, np.flatnonzero(np.diff(np.cumsum(sizes) // MOST_ASKED)) + 1)
+def _pieces(rows: NDArray[np.int64], sizes: NDArray[np.int64], texts: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The rows, whose tables have `sizes` cells, in pieces to ask at once: of the same texts where that pays."""
+    texts = np.where(np.bincount(texts, weights=sizes)[texts] < FEW_CELLS, -1, texts)
+    order = np.argsort(texts, kind="stable")
+    full = np.diff(np.cumsum(sizes[order]) // MOST_ASKED) > 0
+    return np.split(rows[order], np.flatnonzero(full | (np.diff(texts[order]) > 0)) + 1)
+
+
+def _texts(op: Op, setting: Setting) -> NDArray[np.int64]:
+    """A number per call, equal for calls whose text fields and setting are the same."""
+    own = [getattr(op, name) for name in names_of(type(op)) if name in TEXT_FIELDS]
+    return _numbered([names for names in (*own, *setting) if not isinstance(names, str)], len(op))
+
+
+def _plain(names: Any) -> Any:
+    """One name in place of names that are all the same."""
+    if isinstance(names, str) or len(set(names.tolist())) != 1:
+        return names
+    return str(names[0])
 
 
 def _tables(
     op: Op, setting: Setting, shapes: NDArray[np.int64], axes: dict[str, Array], log_latency: Estimate
 ) -> list[Array]:
     """Rising values of one kind of call each at its first knots, arrays of `shapes`, (n_kinds, n_axes)."""
+    op = replace(op, **{name: _plain(getattr(op, name)) for name in names_of(type(op)) if name in TEXT_FIELDS})
+    setting = Setting(*map(_plain, setting))
     sizes = shapes.prod(axis=1)
     starts = np.concatenate([[0], np.cumsum(sizes)])
     owner = np.repeat(np.arange(len(shapes)), sizes)
     grid = _unravel(np.arange(starts[-1]) - starts[owner], shapes[owner])
     asked = {name: knots[grid[:, i]] for i, (name, knots) in enumerate(axes.items())}
     found = log_latency(op.take(owner).with_token_counts(asked), setting.take(owner))
-    split = np.split(found, starts[1:-1])
-    return [_risen(values.reshape(shape)) for values, shape in zip(split, shapes.tolist(), strict=True)]
+    tables: list[Any] = [None] * len(shapes)
+    alike = _numbered(list(shapes.T), len(shapes))
+    for rows in np.split(np.argsort(alike, kind="stable"), np.cumsum(np.bincount(alike))[:-1]):
+        cells = starts[rows, None] + np.arange(sizes[rows[0]])
+        for row, table in zip(rows.tolist(), _risen(found[cells].reshape(-1, *shapes[rows[0]])), strict=True):
+            tables[row] = table
+    return tables
 
 
-def _risen(table: Array) -> Array:
-    """Each value raised to the largest value at smaller or equal positions."""
-    for axis in range(table.ndim):
-        table = np.maximum.accumulate(table, axis=axis)
-    return table
+def _risen(tables: Array) -> Array:
+    """Each value of each table raised to the largest value of that table at smaller or equal positions."""
+    for axis in range(1, tables.ndim):
+        tables = np.maximum.accumulate(tables, axis=axis)
+    return tables
 
 
 def _keys(op: Op, setting: Setting, whose: Any) -> list[tuple[Any, ...]]:
@@ -129,7 +153,12 @@ def _kinds(op: Op, setting: Setting) -> NDArray[np.int64]:
     """A number per call, equal for calls that differ in token counts only."""
     plain = op.with_token_counts({name: np.ones(len(op)) for name in op.token_counts()})
     columns = [value for value in (*(getattr(plain, f.name) for f in fields(plain)), *setting) if np.ndim(value)]
-    kind = np.zeros(len(op), dtype=np.int64)
+    return _numbered(columns, len(op))
+
+
+def _numbered(columns: Sequence[NDArray[Any]], calls: int) -> NDArray[np.int64]:
+    """A number per call, equal for calls that are equal in all columns, each (n_calls,)."""
+    kind = np.zeros(calls, dtype=np.int64)
     for values in columns:
         codes = _codes(values)
         kind = np.unique(kind * (codes.max() + 1) + codes, return_inverse=True)[1]

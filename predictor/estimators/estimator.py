@@ -24,14 +24,14 @@ from predictor.errors import InvalidBundle, UnsupportedDtype
 from predictor.estimators.correction.kernel import LEAF_TREES, Traits
 from predictor.estimators.correction.process import Correction
 from predictor.estimators.envelope import Knots, rising
-from predictor.estimators.features import Features, Setting, features
+from predictor.estimators.features import Features, Setting, features, groups
 from predictor.estimators.linear import Floors, Line, core_s, inputs, line_s
 from predictor.hardware.gpu import Gpu, get_gpu
 from predictor.hardware.roofline import roofline
 from predictor.hardware.siblings import is_measured, tiers
 from predictor.ops import Op
-from predictor.ops.base import text_column
-from predictor.ops.dtypes import Array
+from predictor.ops.base import one_name, text_column
+from predictor.ops.dtypes import Array, Text
 
 if TYPE_CHECKING:
     import xgboost
@@ -99,7 +99,7 @@ class Estimator:
         views = np.where(np.isnan(views), views[:, :1], views) - said[:, None]
         times, fixed = table.values[:, : table.times], table.values[:, table.times :]
         place = np.concatenate([times - said[:, None], said[:, None], fixed, table.tokens], axis=1, dtype=np.float64)
-        nobody = reference_values(self._seen(table)[0], table.tokens, np.full(len(op), ""), list(self.references))
+        nobody = reference_values(self._seen(table)[0], table.tokens, "", list(self.references))
         names = (text_column(setting.engine, len(op)), text_column(getattr(op, "dtype", ""), len(op)))
         return Traits(place, views, leaves_of(self.reference, nobody), *names, table.group.astype(str))
 
@@ -128,7 +128,7 @@ class Estimator:
         if left.size:
             views = Views(*(view[left] for view in here))
             reference = self._referred(others, op.take(left), setting.take(left), _by_transfer, views)
-            dtypes = text_column(getattr(op, "dtype", ""), len(op))[left]
+            dtypes = text_column(getattr(op.take(left), "dtype", ""), len(left))
             found[left] = mix(views._replace(reference=reference), per_dtype(self.weights, dtypes))
         return found
 
@@ -161,17 +161,16 @@ class Estimator:
 
     def _referred_to(self, name: str, op: Op, setting: Setting, carry: Carry | None, here: Views | None) -> Array:
         found, gpu = np.full(len(op), np.nan), get_gpu(name)
+        chosen = isinstance(setting.kernel, str) and not setting.kernel
         # A kernel that was never run there is replaced by the one the engine picks there.
-        for whose in (setting, setting._replace(kernel="")):
+        for whose in (setting,) if chosen else (setting, setting._replace(kernel="")):
             left = np.flatnonzero(np.isnan(found))
             if not left.size:
                 break
-            for rows, table in _features_at(op, gpu, whose, left):
-                groups, codes = np.unique(table.group.astype(str), return_inverse=True)
-                measured = np.array([group in self.references[name] for group in groups])[codes]
-                rows, there = rows[measured], table.take(measured)
-                if not rows.size:
-                    continue
+            measured = left[_among(self.references[name], groups(op.take(left), gpu, whose.take(left)), len(left))]
+            if not measured.size:
+                continue
+            for rows, there in _features_at(op, gpu, whose, measured):
                 values, base = self._seen(there)
                 found[rows] = self._reference(values, base, there.tokens, name)
                 if carry and here:
@@ -190,7 +189,7 @@ class Estimator:
         return np.asarray(np.log(base) + margin, dtype=np.float64)
 
     def _reference(self, values: NDArray[np.float32], base: Array, tokens: NDArray[np.float32], name: str) -> Array:
-        seen = reference_values(values, tokens, np.full(len(base), name), list(self.references))
+        seen = reference_values(values, tokens, name, list(self.references))
         margin = self.reference.inplace_predict(seen, validate_features=False)
         return np.asarray(np.log(base) + margin, dtype=np.float64)
 
@@ -217,6 +216,8 @@ def _between_siblings(slower: Ratio) -> Array:
 
 def per_dtype(weights: Mapping[str, Weights], dtypes: NDArray[Any]) -> Weights:
     """The weights of each call, each (n_calls,)."""
+    if (name := one_name(dtypes)) is not None:
+        return weights.get(name, weights[""])
     return Weights(*np.array([weights.get(name, weights[""]) for name in dtypes.tolist()]).T)
 
 
@@ -231,10 +232,15 @@ def mix(views: Views, weights: Weights) -> Array:
 
 
 def reference_values(
-    values: NDArray[np.float32], tokens: NDArray[np.float32], gpus: NDArray[Any], names: list[str]
+    values: NDArray[np.float32], tokens: NDArray[np.float32], gpus: Text, names: list[str]
 ) -> NDArray[np.float32]:
-    """What the reference trees see: the values of the transfer trees, token counts and which GPU it is."""
-    which = np.stack([gpus == name for name in names], axis=1).astype(np.float32)
+    """What the reference trees see: the values of the transfer trees, token counts and which GPU it is.
+
+    gpus: one name for all calls, or (n_calls,) names.
+    """
+    which = np.empty((len(values), len(names)), dtype=np.float32)
+    for at, name in enumerate(names):
+        which[:, at] = gpus == name
     return np.concatenate([values, tokens, which], axis=1)
 
 
@@ -245,6 +251,15 @@ def leaves_of(booster: xgboost.Booster, values: NDArray[np.float32]) -> NDArray[
     trees = (0, min(LEAF_TREES, booster.num_boosted_rounds()))
     found = booster.predict(xgboost.DMatrix(values, nthread=1), pred_leaf=True, iteration_range=trees)
     return np.asarray(found.reshape(len(values), -1), dtype=np.int64)
+
+
+def _among(names: frozenset[str], groups: Text, calls: int) -> NDArray[np.bool_]:
+    """Whether the group of each call is one of `names`, (n_calls,)."""
+    if (name := one_name(groups)) is not None:
+        return np.full(calls, name in names)
+    of_calls = np.asarray(groups).tolist()
+    measured = {group: group in names for group in set(of_calls)}
+    return np.array([measured[group] for group in of_calls], dtype=np.bool_)
 
 
 def _features_at(

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictor.estimators.features import Features
+from predictor.ops.base import one_name
 from predictor.ops.dtypes import Array
 
 Line = Mapping[str, tuple[float, float]]  # dtype → c0 seconds, c1; "" is for dtypes not seen
@@ -29,6 +30,9 @@ def fit_line(dtypes: NDArray[np.object_], bound_s: Array, latency_s: Array) -> L
 
 def line_s(line: Line, dtypes: NDArray[np.object_], bound_s: Array) -> Array:
     """Seconds per call, (n_calls,)."""
+    if (name := one_name(dtypes)) is not None:
+        floor_s, slope = line.get(name, line[""])
+        return np.asarray(floor_s + slope * bound_s)
     c0, c1 = np.array([line.get(str(dtype), line[""]) for dtype in dtypes]).reshape(-1, 2).T
     return np.asarray(c0 + c1 * bound_s)
 
@@ -84,6 +88,8 @@ def inputs(table: Features, floors: Floors) -> tuple[NDArray[np.float32], Array]
 
 def _found(table: Features, floors: Floors) -> Array:
     """Floor cycles and slope of each call, (2, n_calls); a group never seen takes those of its leading parts."""
+    if (name := one_name(table.group)) is not None:
+        return np.broadcast_to(np.array(_lookup(name, floors), dtype=np.float64)[:, None], (2, len(table.group)))
     groups = table.group.tolist()
     known = {name: _lookup(name, floors) for name in set(groups)}
     return np.array([known[name] for name in groups], dtype=np.float64).T

@@ -48,8 +48,10 @@ def peak_flop_per_s(op: Op, gpu: Gpu) -> Array:
 
     An fp8 cache on a GPU without fp8 arithmetic is widened and runs at the rate of the op's own dtype.
     """
-    names = text_column(op.compute_dtype, len(op))
-    own = text_column(getattr(op, "dtype", "fp32"), len(op))
+    names, own = op.compute_dtype, getattr(op, "dtype", "fp32")
+    if isinstance(names, str) and isinstance(own, str):
+        return column(_peak(gpu, names, own), len(op))
+    names, own = text_column(names, len(op)), text_column(own, len(op))
     table = {pair: _peak(gpu, *pair) for pair in set(zip(names.tolist(), own.tolist(), strict=True))}
     if len(table) == 1:
         return column(next(iter(table.values())), len(op))

@@ -136,8 +136,11 @@ class Op(ABC):
 
     def take(self, rows: Any) -> Self:
         """The calls at `rows` (an index array, mask or slice); scalar fields stay."""
-        chosen = {name: getattr(self, name) for name in names_of(type(self))}
-        return type(self)(**{k: v if isinstance(v, str | float) else np.asarray(v)[rows] for k, v in chosen.items()})
+        taken = object.__new__(type(self))  # of calls that were checked
+        for name in names_of(type(self)):
+            value = getattr(self, name)
+            object.__setattr__(taken, name, value if isinstance(value, str | float) else np.asarray(value)[rows])
+        return taken
 
     def smallest(self) -> Self:
         """The least call of the same kind, which is all launch; text fields as they are."""
@@ -171,6 +174,13 @@ def column(value: Number | int, length: int) -> Array:
 def text_column(value: Text, length: int) -> np.ndarray[Any, Any]:
     """A text field as an array of `length` names."""
     return np.broadcast_to(np.asarray(value, dtype=object), (length,))
+
+
+def one_name(names: Text) -> str | None:
+    """The name that all calls have, where a text field tells that without looking at each; None where it does not."""
+    if isinstance(names, str):
+        return names
+    return str(names[0]) if names.size and names.strides == (0,) else None
 
 
 def stack(calls: Sequence[Op]) -> Op:

@@ -8,18 +8,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from predictor.estimators.features.attention import attention_terms
-from predictor.estimators.features.collective import collective_terms
-from predictor.estimators.features.conv import conv_terms
-from predictor.estimators.features.gemm import gemm_terms
-from predictor.estimators.features.mla import mla_terms
-from predictor.estimators.features.moe import moe_terms
-from predictor.estimators.features.pointwise import pointwise_terms
+from predictor.estimators.features.attention import attention_group, attention_terms
+from predictor.estimators.features.collective import collective_group, collective_terms
+from predictor.estimators.features.conv import conv_group, conv_terms
+from predictor.estimators.features.gemm import gemm_group, gemm_terms
+from predictor.estimators.features.mla import mla_group, mla_terms
+from predictor.estimators.features.moe import moe_group, moe_terms
+from predictor.estimators.features.pointwise import pointwise_group, pointwise_terms
 from predictor.estimators.features.terms import Setting, Terms
 from predictor.hardware.gpu import Gpu
 from predictor.ops import Op
-from predictor.ops.base import column
-from predictor.ops.dtypes import Array
+from predictor.ops.base import column, one_name, text_column
+from predictor.ops.dtypes import Array, Text
 
 TERMS: Mapping[str, Callable[[Any, Gpu, Setting], Terms]] = {
     "gemm": gemm_terms,
@@ -29,6 +29,15 @@ TERMS: Mapping[str, Callable[[Any, Gpu, Setting], Terms]] = {
     "pointwise": pointwise_terms,
     "conv": conv_terms,
     "collective": collective_terms,
+}
+GROUPS: Mapping[str, Callable[[Any, Gpu, Setting], Text]] = {
+    "gemm": gemm_group,
+    "attention": attention_group,
+    "moe": moe_group,
+    "mla": mla_group,
+    "pointwise": pointwise_group,
+    "conv": conv_group,
+    "collective": collective_group,
 }
 
 
@@ -61,15 +70,26 @@ class Features(NamedTuple):
 def features(op: Op, gpu: Gpu, setting: Setting) -> Features:
     """What the estimator of `op` sees of each call on `gpu`."""
     terms = TERMS[op.family](op, gpu, setting)
-    logs = [np.log(np.maximum(seconds, 1e-12)) for seconds in terms.times.values()]
     names = (*terms.times, *terms.fixed)
-    values = np.stack([*logs, *terms.fixed.values()], axis=1).astype(np.float32)
+    values = np.empty((len(op), len(names)), dtype=np.float32)
+    for at, seconds in enumerate(terms.times.values()):
+        values[:, at] = np.log(np.maximum(seconds, 1e-12))
+    for at, value in enumerate(terms.fixed.values(), len(terms.times)):
+        values[:, at] = value
     device = (REFERENCE_CLOCK_HZ / gpu.boost_clock_hz) ** op.floor_exponent / REFERENCE_CLOCK_HZ
-    host = np.char.startswith(terms.group.astype(str), "host")
-    tick = np.where(host, 1.0 / REFERENCE_CLOCK_HZ, device)
+    name = one_name(terms.group)
+    host = name.startswith("host") if name is not None else np.char.startswith(np.asarray(terms.group, str), "host")
+    tick = column(np.where(host, 1.0 / REFERENCE_CLOCK_HZ, device), len(op))
     counts = {**op.token_counts(), "kv_len": getattr(op, "kv_len", 1.0)}
-    tokens = np.stack([np.log1p(column(count, len(op))) for count in counts.values()], axis=1).astype(np.float32)
-    return Features(names, len(terms.times), values, tokens, terms.work_s, tick, terms.group)
+    tokens = np.empty((len(op), len(counts)), dtype=np.float32)
+    for at, count in enumerate(counts.values()):
+        tokens[:, at] = np.log1p(count)
+    return Features(names, len(terms.times), values, tokens, terms.work_s, tick, text_column(terms.group, len(op)))
 
 
-__all__ = ["PER_CALL", "Features", "Setting", "features"]
+def groups(op: Op, gpu: Gpu, setting: Setting) -> Text:
+    """Features.group of each call, without the rest: one name where that is known of all, else (n_calls,)."""
+    return GROUPS[op.family](op, gpu, setting)
+
+
+__all__ = ["PER_CALL", "Features", "Setting", "features", "groups"]

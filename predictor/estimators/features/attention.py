@@ -24,8 +24,8 @@ from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.roofline import peak_flop_per_s
 from predictor.ops import Attention
-from predictor.ops.base import column, text_column
-from predictor.ops.dtypes import Array, act_bytes, weight_bytes
+from predictor.ops.base import column
+from predictor.ops.dtypes import Array, Text, act_bytes, weight_bytes
 from predictor.workloads.engine_tables import measured_engines
 
 KERNELS = ("fa2", "fa3", "fa4", "flashinfer", "triton", "native")
@@ -62,9 +62,9 @@ HEAD_WISE_BLOCK_CYCLES = 2_800.0  # … and one per query head, where the group 
 WIDEST_GROUP = 32
 
 
-def _kernel_rate(op: Attention, gpu: Gpu, kernels: np.ndarray[Any, Any]) -> Array:
+def _kernel_rate(op: Attention, gpu: Gpu, kernels: Text) -> Array:
     """FLOP/s the kernel family could reach: in its own arithmetic, and capped on old tensor instructions."""
-    cap = np.array([MMA_SYNC_CAP.get(kernel, np.inf) for kernel in kernels.tolist()])
+    cap = np.array([MMA_SYNC_CAP.get(kernel, np.inf) for kernel in np.ravel(kernels).tolist()])
     here = generation(gpu.generation)
     widens = np.isin(kernels, WIDENING) | ((kernels == "native") & here.widens_fp8_cache)
     rate = np.where(widens, _query_rate(op, gpu), peak_flop_per_s(op, gpu))
@@ -84,7 +84,7 @@ def _block_times(blocks: Array, block: Array, gpu: Gpu) -> tuple[Array, Array]:
     return cycles(np.ceil(blocks / gpu.sms) * block, gpu), cycles(np.maximum(blocks / gpu.sms - 1, 0) * block, gpu)
 
 
-def _fixed(op: Attention, setting: Setting, kernels: np.ndarray[Any, Any]) -> dict[str, Array]:
+def _fixed(op: Attention, setting: Setting, kernels: Text) -> dict[str, Array]:
     calls = len(op)
     return {
         "head_dim": column(op.head_dim, calls),
@@ -110,7 +110,7 @@ def prefill_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
     rate = _kernel_rate(op, gpu, kernels)
     # SGLang's Triton kernel masks a sliding window but walks over every key: a window of 128 in more than 8k keys saves
     # it 0.1 to 0.2 of the time, and its siblings 0.7 to 0.9.
-    walks = of_engines(setting.engine, calls, lambda own: own.walks_windows)
+    walks = of_engines(setting.engine, lambda own: own.walks_windows)
     window = np.where(walks & (kernels == "triton"), 0, column(op.window, calls))
     pairs = column(replace(op, window=window.astype(np.int64)).pairs(), calls)
     tiles = np.ceil(q_len / 128)
@@ -125,7 +125,7 @@ def prefill_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
     moved = column(op.bytes_moved(), calls)
     memory = repeated_memory_time(moved, gpu)
     feed = moved / (8.0 * gpu.sms * gpu.boost_clock_hz)
-    packs = of_engines(setting.engine, calls, lambda own: own.packs_heads)
+    packs = of_engines(setting.engine, lambda own: own.packs_heads)
     packed = np.isin(kernels, PACKING) | ((kernels == "fa2") & packs)
     kv_heads = column(op.kv_heads, calls)
     blocks = batch * np.where(packed, kv_heads * np.ceil(q_len * heads / kv_heads / 128), heads * tiles)
@@ -143,8 +143,20 @@ def prefill_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
         "serial_s": serial,
     }
     work = soft_max([1.2 * paired, 1.2 * memory, feed, setup])
-    group = group_names(calls, setting.timing, kernels, setting.engine, op.kv_dtype)
-    return Terms(times, _fixed(op, setting, kernels), work, group)
+    return Terms(times, _fixed(op, setting, kernels), work, prefill_group(op, gpu, setting))
+
+
+def prefill_group(op: Attention, gpu: Gpu, setting: Setting) -> Text:
+    """Terms.group of prefill."""
+    kernels = kernel_family(setting, gpu, KERNEL_OF, op.family, len(op))
+    return group_names(len(op), setting.timing, kernels, setting.engine, op.kv_dtype)
+
+
+def _head_wise(op: Attention, setting: Setting, kernels: Text) -> Any:
+    """Whether every query head reads the cache by itself: TensorRT-LLM, where no grouped kernel fits."""
+    grouped = (kernels == "native") & of_engines(setting.engine, lambda own: own.groups_decode)
+    group_size = column(op.heads, len(op)) / column(op.kv_heads, len(op))
+    return grouped & ((group_size == 1) | (group_size > WIDEST_GROUP))
 
 
 def decode_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
@@ -155,10 +167,9 @@ def decode_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
     keys = column(op.keys_read(), calls)
     moved = column(op.bytes_moved(), calls)
     memory = repeated_memory_time(moved, gpu)
-    grouped = (kernels == "native") & of_engines(setting.engine, calls, lambda own: own.groups_decode)
+    grouped = (kernels == "native") & of_engines(setting.engine, lambda own: own.groups_decode)
     group_size = heads / kv_heads
-    # TensorRT-LLM lets every query head read the cache by itself where no grouped kernel fits.
-    head_wise = grouped & ((group_size == 1) | (group_size > WIDEST_GROUP))
+    head_wise = _head_wise(op, setting, kernels)
     readers = np.where(head_wise, heads, kv_heads)
     elements = 2.0 * batch * readers * dim * keys
     feed = elements / (32.0 * gpu.sms * gpu.boost_clock_hz)
@@ -169,7 +180,7 @@ def decode_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
     lone = cycles(2.0 * 2.0 * dim * np.minimum(keys, 256) / 32, gpu)  # one block alone cannot pull full bandwidth
     serial = cycles(np.minimum(keys, np.maximum(256, keys * batch * readers / gpu.sms)) / 128 * 300, gpu)
     whole = not generation(gpu.generation).splits_fp8_cache
-    unsplit = grouped & whole & (text_column(op.kv_dtype, calls) == "fp8")
+    unsplit = grouped & whole & (op.kv_dtype == "fp8")
     serial = np.where(unsplit, cycles(keys * 2 * dim * LEGACY_CYCLES_PER_ELEMENT, gpu), serial)
     block = np.where(grouped, GROUPED_BLOCK_CYCLES, DECODE_BLOCK_CYCLES)
     block = np.where(head_wise, HEAD_WISE_BLOCK_CYCLES, block) * (0.5 + 0.5 * dim / 128)
@@ -183,11 +194,22 @@ def decode_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
         "blocks_s": blocks,
     }
     work = soft_max([1.2 * memory, feed, serial, setup, 2.0 * mma])
-    named = np.where(head_wise, "head-wise", kernels)
-    group = group_names(calls, setting.timing, named, setting.engine, op.kv_dtype)
-    return Terms(times, _fixed(op, setting, kernels), work, group)
+    return Terms(times, _fixed(op, setting, kernels), work, decode_group(op, gpu, setting))
+
+
+def decode_group(op: Attention, gpu: Gpu, setting: Setting) -> Text:
+    """Terms.group of decode."""
+    kernels = kernel_family(setting, gpu, KERNEL_OF, op.family, len(op))
+    head_wise = _head_wise(op, setting, kernels)
+    named = np.where(head_wise, "head-wise", kernels) if head_wise.any() else kernels
+    return group_names(len(op), setting.timing, named, setting.engine, op.kv_dtype)
 
 
 def attention_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
     """The terms of either phase."""
     return prefill_terms(op, gpu, setting) if op.phase == "prefill" else decode_terms(op, gpu, setting)
+
+
+def attention_group(op: Attention, gpu: Gpu, setting: Setting) -> Text:
+    """Terms.group of either phase."""
+    return prefill_group(op, gpu, setting) if op.phase == "prefill" else decode_group(op, gpu, setting)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from predictor.estimators.features.terms import Setting, Terms, group_names, one_hot
+from predictor.estimators.features.terms import Setting, Terms, group_names, one_hot, renamed
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.roofline import link_bytes_per_s
 from predictor.ops import Collective
-from predictor.ops.base import column, text_column
+from predictor.ops.base import column
 from predictor.ops.collective import LEAST_TRAFFIC
+from predictor.ops.dtypes import Text
 from predictor.workloads.engine_tables import measured_engines
 
 
@@ -18,9 +21,8 @@ def collective_terms(op: Collective, gpu: Gpu, setting: Setting) -> Terms:
     calls = len(op)
     message, gpus = column(op.message_bytes, calls), column(op.n_gpus, calls)
     rate = link_bytes_per_s(op, gpu)
-    twice = np.where(text_column(op.kind, calls) == "all_reduce", 2.0, 1.0)
+    twice = np.where(op.kind == "all_reduce", 2.0, 1.0)
     ring = twice * (gpus - 1) / gpus * message / rate
-    kernels = text_column(setting.kernel, calls).astype(str)
     times = {
         "least_s": column(op.link_bytes(), calls) / rate,
         "ring_s": ring,
@@ -30,9 +32,19 @@ def collective_terms(op: Collective, gpu: Gpu, setting: Setting) -> Terms:
     }
     fixed = {
         "n_gpus": gpus,
-        "eager": np.char.endswith(kernels, "eager").astype(np.float64),
+        "eager": column(_eager(setting.kernel).astype(np.float64), calls),
         **one_hot("engine", setting.engine, measured_engines(op.family), calls),
         **one_hot("kind", op.kind, tuple(LEAST_TRAFFIC), calls),
     }
-    eager = np.where(fixed["eager"] > 0, "eager", "graph").astype(object)
-    return Terms(times, fixed, ring, group_names(calls, setting.timing, setting.engine, eager, op.kind))
+    return Terms(times, fixed, ring, collective_group(op, gpu, setting))
+
+
+def collective_group(op: Collective, gpu: Gpu, setting: Setting) -> Text:
+    """Terms.group."""
+    eager = renamed("graph", _eager(setting.kernel), "eager")
+    return group_names(len(op), setting.timing, setting.engine, eager, op.kind)
+
+
+def _eager(kernels: Text) -> np.ndarray[Any, Any]:
+    """Whether a kernel is launched by itself, not from a graph."""
+    return np.char.endswith(np.asarray(kernels).astype(str), "eager")

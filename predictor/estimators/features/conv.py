@@ -19,7 +19,7 @@ from predictor.hardware.gpu import Gpu
 from predictor.hardware.roofline import peak_flop_per_s
 from predictor.ops import Conv
 from predictor.ops.base import column
-from predictor.ops.dtypes import act_bytes
+from predictor.ops.dtypes import Text, act_bytes
 
 
 def conv_terms(op: Conv, gpu: Gpu, setting: Setting) -> Terms:
@@ -49,5 +49,9 @@ def conv_terms(op: Conv, gpu: Gpu, setting: Setting) -> Terms:
         "stride": column(op.stride, calls),
         "host": one_hot("timing", setting.timing, ("host",), calls)["timing_host"],
     }
-    group = group_names(calls, setting.timing, op.dtype, setting.engine)
-    return Terms(times, fixed, soft_max([tiled, memory]), group)
+    return Terms(times, fixed, soft_max([tiled, memory]), conv_group(op, gpu, setting))
+
+
+def conv_group(op: Conv, gpu: Gpu, setting: Setting) -> Text:
+    """Terms.group."""
+    return group_names(len(op), setting.timing, op.dtype, setting.engine)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from predictor.estimators.features.terms import (
@@ -16,6 +14,7 @@ from predictor.estimators.features.terms import (
     of_engines,
     one_hot,
     power_time,
+    renamed,
     soft_max,
     tiled_time,
 )
@@ -23,8 +22,8 @@ from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.roofline import peak_flop_per_s
 from predictor.ops import Gemm
-from predictor.ops.base import column, text_column
-from predictor.ops.dtypes import Array, act_bytes, weight_bytes
+from predictor.ops.base import column
+from predictor.ops.dtypes import Array, Text, act_bytes, weight_bytes
 from predictor.workloads.engine_tables import measured_engines
 
 TILES = (
@@ -69,7 +68,6 @@ def gemm_terms(op: Gemm, gpu: Gpu, setting: Setting) -> Terms:
         "loop_s": loop,
         "power_s": power_time(column(op.flops(), calls), op.dtype, gpu),
     }
-    path = _path(op, gpu, setting)
     fixed = {
         "n": n,
         "k": k,
@@ -77,23 +75,26 @@ def gemm_terms(op: Gemm, gpu: Gpu, setting: Setting) -> Terms:
         "act_bytes": column(act_bytes(op.dtype), calls),
         "weight_bytes": column(weight_bytes(op.dtype), calls),
         "host": one_hot("timing", setting.timing, ("host",), calls)["timing_host"],
-        **one_hot("engine", path, measured_engines(op.family), calls),
+        **one_hot("engine", _path(op, gpu, setting), measured_engines(op.family), calls),
         **one_hot("dtype", op.dtype, ("fp8", "fp8_block", "nvfp4", "int8", "fp32"), calls),
     }
-    group = group_names(calls, setting.timing, op.dtype, path)
-    return Terms(times, fixed, soft_max([1.2 * split, 1.8 * memory]), group)
+    return Terms(times, fixed, soft_max([1.2 * split, 1.8 * memory]), gemm_group(op, gpu, setting))
 
 
-def _path(op: Gemm, gpu: Gpu, setting: Setting) -> np.ndarray[Any, Any]:
-    """Engine of each call, (n_calls,); apart where it launches other kernels around the product.
+def gemm_group(op: Gemm, gpu: Gpu, setting: Setting) -> Text:
+    """Terms.group."""
+    return group_names(len(op), setting.timing, op.dtype, _path(op, gpu, setting))
+
+
+def _path(op: Gemm, gpu: Gpu, setting: Setting) -> Text:
+    """Engine of each call; apart where it launches other kernels around the product.
 
     DeepGEMM on Blackwell wants its scales packed as powers of two, which SGLang does in every call.
     """
-    engine = text_column(setting.engine, len(op))
     if not generation(gpu.generation).packed_scales:
-        return engine
-    packs = of_engines(setting.engine, len(op), lambda kernels: kernels.packs_scales)
-    return np.where(packs & (text_column(op.dtype, len(op)) == "fp8_block"), engine + "_packing", engine)
+        return setting.engine
+    packs = of_engines(setting.engine, lambda kernels: kernels.packs_scales) & (op.dtype == "fp8_block")
+    return renamed(setting.engine, packs, setting.engine + "_packing")
 
 
 def _split_time(product: Product, rate: Array, gpu: Gpu, splits: int) -> Array:

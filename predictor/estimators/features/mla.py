@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from predictor.estimators.features.terms import (
     kernel_family,
     of_engines,
     one_hot,
+    renamed,
     repeated_memory_time,
     soft_max,
 )
@@ -24,8 +24,8 @@ from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.roofline import peak_flop_per_s
 from predictor.ops import Mla
-from predictor.ops.base import column, text_column
-from predictor.ops.dtypes import Array, weight_bytes
+from predictor.ops.base import column
+from predictor.ops.dtypes import Array, Text, weight_bytes
 
 KERNELS = ("native", "absorbed", "absorbed_triton", "triton", "legacy", "widened")
 # Names of kernels, first match wins; any other name is the engine's choice. "native": written for latent attention
@@ -53,14 +53,13 @@ SPILL = 2.8
 TRITON_CYCLES_PER_HEAD = 4_000.0  # per 128 of the latent: sums of its parts, fp32
 
 
-def _kernels(op: Mla, gpu: Gpu, setting: Setting) -> np.ndarray[Any, Any]:
-    calls = len(op)
-    kernels = kernel_family(setting, gpu, KERNEL_OF[op.phase], op.estimator, calls)
+def _kernels(op: Mla, gpu: Gpu, setting: Setting) -> Text:
+    kernels = kernel_family(setting, gpu, KERNEL_OF[op.phase], op.estimator, len(op))
     if op.phase == "prefill":
         return kernels
     here = generation(gpu.generation).kernels_as or gpu.generation
-    widens = of_engines(setting.engine, calls, lambda own: here in own.widens_latent)
-    return np.where(widens & (text_column(op.kv_dtype, calls) == "fp8") & (kernels == "native"), "widened", kernels)
+    widens = of_engines(setting.engine, lambda own: here in own.widens_latent)
+    return renamed(kernels, widens & (op.kv_dtype == "fp8") & (kernels == "native"), "widened")
 
 
 def _rate(op: Mla, gpu: Gpu) -> Array:
@@ -114,4 +113,9 @@ def mla_terms(op: Mla, gpu: Gpu, setting: Setting) -> Terms:
         "kv_bytes": column(weight_bytes(op.kv_dtype), calls),
         **one_hot("kernel", kernels, KERNELS, calls),
     }
-    return Terms(times, fixed, soft_max(work), group_names(calls, setting.timing, kernels, op.kv_dtype))
+    return Terms(times, fixed, soft_max(work), mla_group(op, gpu, setting))
+
+
+def mla_group(op: Mla, gpu: Gpu, setting: Setting) -> Text:
+    """Terms.group."""
+    return group_names(len(op), setting.timing, _kernels(op, gpu, setting), op.kv_dtype)

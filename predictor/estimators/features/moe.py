@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from predictor.estimators.features.terms import (
@@ -23,8 +21,8 @@ from predictor.estimators.features.terms import (
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.roofline import peak_flop_per_s
 from predictor.ops import Moe
-from predictor.ops.base import column, text_column
-from predictor.ops.dtypes import Array, act_bytes, weight_bytes
+from predictor.ops.base import column
+from predictor.ops.dtypes import Array, Text, act_bytes, weight_bytes
 from predictor.workloads.engine_tables import measured_engines
 
 KERNELS = ("marlin", "deepgemm", "native", "untuned", "triton", "ogs")
@@ -52,11 +50,11 @@ WRITES_ALL_ROWS = ("triton", "marlin")
 TILES = ((16, 128), (32, 128), (64, 128), (128, 128), (128, 256))
 
 
-def _stored_bytes(op: Moe, setting: Setting, kernels: np.ndarray[Any, Any]) -> Array:
+def _stored_bytes(op: Moe, setting: Setting, kernels: Text) -> Array:
     """Bytes per weight that a call reads; SGLang's Triton kernel has MXFP4 widened to 16 bits when it loads a model."""
     calls = len(op)
-    widened = (kernels == "triton") & of_engines(setting.engine, calls, lambda own: own.widens_mxfp4)
-    widened &= text_column(op.dtype, calls) == "mxfp4_wo"
+    widens = of_engines(setting.engine, lambda own: own.widens_mxfp4)
+    widened = (kernels == "triton") & widens & (op.dtype == "mxfp4_wo")
     return np.where(widened, 2.0, column(weight_bytes(op.dtype), calls))
 
 
@@ -111,4 +109,10 @@ def moe_terms(op: Moe, gpu: Gpu, setting: Setting) -> Terms:
         **one_hot("dtype", op.dtype, ("fp8_block", "int4_wo", "mxfp4_wo", "nvfp4"), calls),
     }
     work = soft_max([1.3 * times["tiled_s"], 1.2 * memory])
-    return Terms(times, fixed, work, group_names(calls, setting.timing, setting.engine, kernels, op.dtype))
+    return Terms(times, fixed, work, moe_group(op, gpu, setting))
+
+
+def moe_group(op: Moe, gpu: Gpu, setting: Setting) -> Text:
+    """Terms.group."""
+    kernels = kernel_family(setting, gpu, KERNEL_OF, op.estimator, len(op))
+    return group_names(len(op), setting.timing, setting.engine, kernels, op.dtype)

@@ -17,7 +17,7 @@ from predictor.hardware.gpu import Gpu
 from predictor.hardware.roofline import peak_flop_per_s
 from predictor.ops import Pointwise
 from predictor.ops.base import column, text_column
-from predictor.ops.dtypes import act_bytes
+from predictor.ops.dtypes import Array, Text, act_bytes
 from predictor.ops.pointwise import KINDS
 from predictor.workloads.engine_tables import measured_engines, operators_of
 
@@ -41,9 +41,7 @@ def pointwise_terms(op: Pointwise, gpu: Gpu, setting: Setting) -> Terms:
     calls = len(op)
     rows, cols = column(op.rows, calls), column(op.cols, calls)
     moved = column(op.bytes_moved(), calls)
-    who = list(zip(text_column(setting.engine, calls).tolist(), text_column(op.kind, calls).tolist(), strict=True))
-    rates = {pair: _issue_rate(*pair) for pair in set(who)}
-    rate = np.array([rates[pair] for pair in who])
+    rate = _issue_rates(setting.engine, op.kind, calls)
     times = {
         "memory_s": repeated_memory_time(moved, gpu),
         "issue_s": moved / (rate * gpu.sms * gpu.boost_clock_hz),
@@ -59,9 +57,22 @@ def pointwise_terms(op: Pointwise, gpu: Gpu, setting: Setting) -> Terms:
         **one_hot("engine", setting.engine, measured_engines(op.family), calls),
         **one_hot("kind", op.kind, tuple(KINDS), calls),
     }
-    group = group_names(calls, setting.timing, setting.engine, op.kind)
     work = soft_max([1.15 * times["memory_s"], times["issue_s"]], power=2.0)
-    return Terms(times, fixed, work, group)
+    return Terms(times, fixed, work, pointwise_group(op, gpu, setting))
+
+
+def pointwise_group(op: Pointwise, gpu: Gpu, setting: Setting) -> Text:
+    """Terms.group."""
+    return group_names(len(op), setting.timing, setting.engine, op.kind)
+
+
+def _issue_rates(engines: Text, kinds: Text, calls: int) -> Array | float:
+    """Bytes per SM and cycle of each call: one number where all have one engine and kind."""
+    if isinstance(engines, str) and isinstance(kinds, str):
+        return _issue_rate(engines, kinds)
+    who = list(zip(text_column(engines, calls).tolist(), text_column(kinds, calls).tolist(), strict=True))
+    rates = {pair: _issue_rate(*pair) for pair in set(who)}
+    return np.array([rates[pair] for pair in who])
 
 
 def _issue_rate(engine: str, kind: str) -> float:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from predictor.hardware.architectures import capability
 from predictor.hardware.gpu import Gpu
-from predictor.ops.base import text_column
+from predictor.ops.base import column, text_column
 from predictor.ops.dtypes import Array, Text, per_dtype
 from predictor.workloads.engine_tables import SERVES, Operators, operators_of, picked_kernel
 
@@ -46,11 +46,14 @@ class Terms(NamedTuple):
     times: Mapping[str, Array]
     fixed: Mapping[str, Array]
     work_s: Array
-    group: np.ndarray[Any, Any]
+    group: Text
 
 
-def group_names(calls: int, *parts: Text) -> np.ndarray[Any, Any]:
-    """Text columns joined by "|", (n_calls,) names."""
+def group_names(calls: int, *parts: Text) -> Text:
+    """Text columns joined by "|": one name where each part is one, else (n_calls,) names."""
+    names = [part for part in parts if isinstance(part, str)]
+    if len(names) == len(parts):
+        return "|".join(names)
     columns = [text_column(part, calls).tolist() for part in parts]
     table = {key: "|".join(key) for key in set(zip(*columns, strict=True))}
     return np.array([table[key] for key in zip(*columns, strict=True)], dtype=object)
@@ -62,9 +65,10 @@ def kernel_family(
     names: tuple[tuple[str, str], ...],
     estimator: str,
     calls: int,
-) -> np.ndarray[Any, Any]:
-    """Canonical kernel of each call, (n_calls,): read off its name, else what the engine picks on this GPU.
+) -> Text:
+    """Canonical kernel of each call: read off its name, else what the engine picks on this GPU.
 
+    One name where kernel and engine are one, else (n_calls,).
     names: (part of a name, family), first match wins. estimator: under which engines.toml has what engines pick.
     """
 
@@ -74,6 +78,8 @@ def kernel_family(
                 return found
         return picked_kernel(estimator, engine, gpu.generation)
 
+    if isinstance(setting.kernel, str) and isinstance(setting.engine, str):
+        return family(setting.kernel, setting.engine)
     pairs = list(
         zip(text_column(setting.kernel, calls).tolist(), text_column(setting.engine, calls).tolist(), strict=True)
     )
@@ -81,19 +87,25 @@ def kernel_family(
     return np.array([table[pair] for pair in pairs], dtype=object)
 
 
-def of_engines(engine: Text, calls: int, fact: Callable[[Operators], bool]) -> NDArray[np.bool_]:
-    """Whether a fact of its kernels holds of the engine of each call, (n_calls,)."""
+def of_engines(engine: Text, fact: Callable[[Operators], bool]) -> NDArray[np.bool_] | bool:
+    """Whether a fact of its kernels holds of the engine of each call: one truth for one engine, else (n_calls,)."""
     if isinstance(engine, str):
-        return np.full(calls, fact(operators_of(engine)))
-    names = text_column(engine, calls).tolist()
+        return fact(operators_of(engine))
+    names = engine.tolist()
     table = {name: fact(operators_of(name)) for name in set(names)}
     return np.array([table[name] for name in names], dtype=bool)
 
 
 def one_hot(prefix: str, values: Text, names: tuple[str, ...], calls: int) -> dict[str, Array]:
     """A 0/1 column per name; a value outside names is all zeros."""
-    column = text_column(values, calls)
-    return {f"{prefix}_{name}": (column == name).astype(np.float64) for name in names}
+    return {f"{prefix}_{name}": column(np.asarray(values == name, dtype=np.float64), calls) for name in names}
+
+
+def renamed(names: Text, which: Any, name: Text) -> Text:
+    """`name` where `which`, one truth or (n_calls,), holds, else what `names` says."""
+    if isinstance(names, str) and np.ndim(which) == 0:
+        return name if which else names
+    return np.where(which, name, names)
 
 
 def memory_time(moved: Array, gpu: Gpu, cache_share: float) -> Array:
@@ -179,6 +191,6 @@ def tiled_time(product: Product, rate: Array, gpu: Gpu, tile: tuple[int, int]) -
 
 def scaling_time(product: Product, dtype: Text, gpu: Gpu) -> Array:
     """Seconds in which the vector units scale and add the sums of each block along the depth, (n_calls,)."""
-    per_sum = np.where(text_column(dtype, len(product.rows)) == "fp8_block", SCALING_OPS, 0.0)
+    per_sum = np.where(dtype == "fp8_block", SCALING_OPS, 0.0)
     sums = product.groups * product.rows * product.cols * np.ceil(product.depth / SCALING_BLOCK)
     return np.asarray(sums * per_sum / (VECTOR_LANES * gpu.sms * gpu.boost_clock_hz))
