@@ -2,9 +2,11 @@
 
     .venv/bin/python benchmarks/batch.py [--rows 10000 100000]
     .venv/bin/python benchmarks/batch.py --ops [--rows 2000000 10000000]
+    .venv/bin/python benchmarks/batch.py --slow [--rows 120]
 
 Llama-3.1-8B on 20 GPUs, no two requests equal. The share of the estimators is that of the time in XGBoost's trees and
 the features they see, measured in one process. Each job is one run of `predictor batch`. --ops: tables of operators.py.
+--slow: rows that are answered one by one, as one part and in the parts that a job cuts them into.
 Memory is the most that all processes of a job held at one moment, shared pages once (PSS).
 """
 
@@ -18,9 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import psutil
@@ -29,6 +31,7 @@ from operators import operators
 
 from predictor.estimators.bundle import load_bundle
 from predictor.estimators.estimator import Estimator
+from predictor.prediction.jobs.parts import cut
 from predictor.prediction.op_tables import OP_ROWS, answer_ops
 from predictor.prediction.rows import answer_columns
 
@@ -157,6 +160,29 @@ def pieces(count: int, kind: str) -> Iterator[pd.DataFrame]:
         yield operators(min(MILLION, count - start), kind, seed)
 
 
+SLOW: Mapping[str, Mapping[str, Any]] = {
+    "continuous": {"scheduling": "continuous"},
+    "training": {"phase": "train"},
+    "torch": {"engine": "torch"},
+}
+
+
+def of_slow_rows(counts: list[int], folder: Path) -> None:
+    """Prints how long rows of each kind take as one part, and in the parts of a job."""
+    start_up = job([requests(range(1))], folder).seconds
+    print(f"start-up: {start_up:.1f} s")
+    for kind, columns in SLOW.items():
+        for count in counts:
+            table = requests(range(count)).assign(gpu="H200", **columns)
+            whole = job([table], folder, "--rows-per-part", str(count)).seconds
+            parted, parts = job([table], folder).seconds, len(list(cut(pa.Table.from_pandas(table))))
+            print(
+                f"{count:>10,} {kind}: {whole:.1f} s as one part, {parted:.1f} s in {parts} parts; "
+                f"without start-up {(whole - start_up) / (parted - start_up):.2f} times as fast",
+                flush=True,
+            )
+
+
 def _tell(count: int, kind: str, cost: Cost, start_up: float) -> None:
     rates = f"{count / cost.seconds:,.0f} a second, without start-up {count / (cost.seconds - start_up):,.0f}"
     print(f"{count:>10,} operators, {kind}: {rates}, {cost.peak_gib:.2f} GiB", flush=True)
@@ -167,9 +193,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+")
     parser.add_argument("--ops", action="store_true")
+    parser.add_argument("--slow", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        if options.ops:
+        if options.slow:
+            of_slow_rows(options.rows or [120], Path(scratch))
+        elif options.ops:
             of_operators(options.rows or [2_000_000, 10_000_000], Path(scratch))
         else:
             of_requests(options.rows or [10_000, 100_000], Path(scratch))
