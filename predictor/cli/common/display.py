@@ -159,7 +159,7 @@ def plain_table(
     widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
     whole = sum(width + 3 for width in widths) + 1
     texts = [title, *names, *(cell for row in rows for cell in row)]
-    if whole > width or len(title) > whole or not all(map(_is_narrow, texts)):
+    if whole > width or len(title) > whole or not all(map(_is_plain, texts)):
         return ""
 
     def line(row: Sequence[str]) -> str:
@@ -174,9 +174,11 @@ def plain_table(
     return "\n".join([*head, blank, line(names), f" {'─' * (whole - 2)} ", *map(line, rows), blank])
 
 
-def _is_narrow(text: str) -> bool:
-    """Whether each character takes one column: Latin, and what is drawn here."""
-    return all(" " <= letter < "\x7f" or "\xa0" < letter < "\u0300" or letter in DRAWN for letter in text)
+def _is_plain(text: str) -> bool:
+    """Whether each character takes one column (Latin, and what is drawn here) and no end is blank, which rich cuts."""
+    return text == text.strip() and all(
+        " " <= letter < "\x7f" or "\xa0" < letter < "\u0300" or letter in DRAWN for letter in text
+    )
 
 
 def show_sheet(facts: Mapping[str, str], title: str) -> None:
