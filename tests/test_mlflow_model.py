@@ -146,6 +146,9 @@ def test_it_is_logged_and_registered(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert 'model "models:/gpus/1"' in capsys.readouterr().out
         found = mlflow.pyfunc.load_model("models:/gpus/1").predict(REQUESTS[:1])
         assert found["tpot_s"].tolist() == predict_frame(REQUESTS[:1])["tpot_s"].tolist()
+        named = mlflow.MlflowClient().get_experiment_by_name("latency")
+        assert len(mlflow.search_runs([named.experiment_id])) == 1
+        assert main(["log-model", "--tracking-uri", f"sqlite:///{tmp_path}/other.db"]) == 0  # nothing stays behind
     finally:
         mlflow.set_tracking_uri(before)
 

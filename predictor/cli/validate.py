@@ -76,7 +76,7 @@ def _replay(table: Table, root: Path, bundle: Bundle) -> Replay | None:
         print(f"{table.title}: skipped, {error.filename or error} is not there", file=sys.stderr)
         return None
     for reason, count in replay.skipped.items():
-        print(f"{table.title}: {count} rows skipped: {reason}")
+        print(fill(f"{table.title}: {count} rows skipped: {reason}", 80, subsequent_indent="  "))
     return replay
 
 

@@ -87,15 +87,21 @@ def log_model(
     content = _content(mlflow, bundle, requirement)
     with _refusals(mlflow, tracking_uri):
         mlflow.set_tracking_uri(tracking_uri)
-        if experiment:
-            mlflow.set_experiment(experiment)
-        with mlflow.start_run(run_name=NAME):
+        # Not set_experiment: it would stay the experiment of this process, on whatever server comes next.
+        where = {"experiment_id": _experiment_id(mlflow.MlflowClient(), experiment)} if experiment else {}
+        with mlflow.start_run(run_name=NAME, **where):
             logged = mlflow.pyfunc.log_model(name=NAME, registered_model_name=name or None, **content)
         if not name:
             return str(logged.model_uri)
         made = str(logged.registered_model_version)
         mlflow.MlflowClient().set_model_version_tag(name, made, DIGEST, load_bundle(bundle).sha256)
     return f"models:/{name}/{made}"
+
+
+def _experiment_id(client: Any, name: str) -> str:
+    """The experiment of that name, made where there is none."""
+    experiment = client.get_experiment_by_name(name)
+    return str(experiment.experiment_id if experiment else client.create_experiment(name))
 
 
 def log_to_run(bundle: Bundle) -> None:
