@@ -79,17 +79,17 @@ def rising(op: Op, setting: Setting, log_latency: Estimate, knots: Knots | None 
         for row in rows.tolist():
             if (table := had[row]) is not None:
                 tops[row] = np.maximum(tops[row], np.array(table.shape) - 1)
-        asked = dict(zip(counts, axes, strict=True))
+        knots_of = dict(zip(counts, axes, strict=True))
         for some in _pieces(rows, (tops[rows] + 1).prod(axis=1), _texts(one_each, whom)[rows]):
-            made = _tables(one_each.take(some), whom.take(some), tops[some] + 1, asked, log_latency)
+            made = _tables(one_each.take(some), whom.take(some), tops[some] + 1, knots_of, log_latency)
             for row, table in zip(some.tolist(), made, strict=True):
                 had[row] = table
                 knots.keep(keys[row], table)
     tables = [table for table in had if table is not None]
     shapes = np.array([table.shape for table in tables])
     starts = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
-    found = np.concatenate([table.ravel() for table in tables])
-    return _interpolate(found, low, share, shapes[members], starts[members])
+    values = np.concatenate([table.ravel() for table in tables])
+    return _interpolate(values, low, share, shapes[members], starts[members])
 
 
 def _pieces(rows: NDArray[np.int64], sizes: NDArray[np.int64], texts: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -123,13 +123,13 @@ def _tables(
     starts = np.concatenate([[0], np.cumsum(sizes)])
     owner = np.repeat(np.arange(len(shapes)), sizes)
     grid = _unravel(np.arange(starts[-1]) - starts[owner], shapes[owner])
-    asked = {name: knots[grid[:, i]] for i, (name, knots) in enumerate(axes.items())}
-    found = log_latency(op.take(owner).with_token_counts(asked), setting.take(owner))
+    counts = {name: knots[grid[:, i]] for i, (name, knots) in enumerate(axes.items())}
+    logs = log_latency(op.take(owner).with_token_counts(counts), setting.take(owner))
     tables: list[Any] = [None] * len(shapes)
     alike = _numbered(list(shapes.T), len(shapes))
     for rows in np.split(np.argsort(alike, kind="stable"), np.cumsum(np.bincount(alike))[:-1]):
         cells = starts[rows, None] + np.arange(sizes[rows[0]])
-        for row, table in zip(rows.tolist(), _risen(found[cells].reshape(-1, *shapes[rows[0]])), strict=True):
+        for row, table in zip(rows.tolist(), _risen(logs[cells].reshape(-1, *shapes[rows[0]])), strict=True):
             tables[row] = table
     return tables
 
@@ -182,7 +182,7 @@ def _unravel(flat: NDArray[np.int64], shapes: NDArray[np.int64]) -> NDArray[np.i
 
 
 def _interpolate(
-    found: Array, low: NDArray[np.int64], share: Array, shapes: NDArray[np.int64], starts: NDArray[np.int64]
+    values: Array, low: NDArray[np.int64], share: Array, shapes: NDArray[np.int64], starts: NDArray[np.int64]
 ) -> Array:
     """Multilinear between the knots around each call; the weights are those of its token counts alone."""
     axes = low.shape[1]
@@ -192,5 +192,5 @@ def _interpolate(
         for axis, up in enumerate(corner):
             weight = weight * (share[:, axis] if up else 1 - share[:, axis])
             flat = flat * shapes[:, axis] + np.minimum(low[:, axis] + up, shapes[:, axis] - 1)
-        total += weight * found[starts + flat]
+        total += weight * values[starts + flat]
     return total

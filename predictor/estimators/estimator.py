@@ -82,23 +82,25 @@ class Estimator:
     def spread(self, op: Op, gpu: Gpu, setting: Setting) -> Array:
         """Standard deviation of log(truth / prediction) per call on a corrected GPU, (n_calls,)."""
         correction = self.corrections[gpu.name]
-        said = self.uncorrected(op, correction.gpu, setting)
-        return correction.spread(self.traits(op, correction.gpu, setting, said))
+        predicted = self.uncorrected(op, correction.gpu, setting)
+        return correction.spread(self.traits(op, correction.gpu, setting, predicted))
 
     def _log_latency(self, op: Op, gpu: Gpu, setting: Setting) -> Array:
-        found = self.uncorrected(op, gpu, setting)
+        logs = self.uncorrected(op, gpu, setting)
         if correction := self.corrections.get(gpu.name):
-            said = found if gpu == correction.gpu else self.uncorrected(op, correction.gpu, setting)
-            found = found + correction.offset(self.traits(op, correction.gpu, setting, said))
-        return found
+            predicted = logs if gpu == correction.gpu else self.uncorrected(op, correction.gpu, setting)
+            logs = logs + correction.offset(self.traits(op, correction.gpu, setting, predicted))
+        return logs
 
-    def traits(self, op: Op, gpu: Gpu, setting: Setting, said: Array) -> Traits:
-        """What tells which measured calls a call is like, (n_calls,). said: what `uncorrected` says of them."""
+    def traits(self, op: Op, gpu: Gpu, setting: Setting, predicted: Array) -> Traits:
+        """What tells which measured calls a call is like, (n_calls,). predicted: their `uncorrected` log-latency."""
         table = features(op, gpu, setting)
         views = np.stack(self._views(op, gpu, setting, table), axis=1)
-        views = np.where(np.isnan(views), views[:, :1], views) - said[:, None]
+        views = np.where(np.isnan(views), views[:, :1], views) - predicted[:, None]
         times, fixed = table.values[:, : table.times], table.values[:, table.times :]
-        place = np.concatenate([times - said[:, None], said[:, None], fixed, table.tokens], axis=1, dtype=np.float64)
+        place = np.concatenate(
+            [times - predicted[:, None], predicted[:, None], fixed, table.tokens], axis=1, dtype=np.float64
+        )
         nobody = reference_values(self._seen(table)[0], table.tokens, "", list(self.references))
         names = (text_column(setting.engine, len(op)), text_column(getattr(op, "dtype", ""), len(op)))
         return Traits(place, views, leaves_of(self.reference, nobody), *names, table.group.astype(str))
@@ -106,31 +108,31 @@ class Estimator:
     def uncorrected(self, op: Op, gpu: Gpu, setting: Setting) -> Array:
         """Log-latency per call as the views have it, (n_calls,), before it is made to rise with tokens."""
         own, siblings, others = tiers(gpu, self.references)
-        found = np.full(len(op), np.nan)
+        logs = np.full(len(op), np.nan)
         kin: tuple[tuple[str, ...], ...] = (own, siblings)
         if is_measured(gpu, self.references):
-            found, kin = self._referred(own, op, setting, None), (siblings,)
-        left = np.flatnonzero(np.isnan(found))
+            logs, kin = self._referred(own, op, setting, None), (siblings,)
+        left = np.flatnonzero(np.isnan(logs))
         if left.size:
             op, setting = op.take(left), setting.take(left)
-            found[left] = self._unmeasured(op, gpu, setting, kin, others)
-        return found
+            logs[left] = self._unmeasured(op, gpu, setting, kin, others)
+        return logs
 
     def _unmeasured(
         self, op: Op, gpu: Gpu, setting: Setting, kin: Sequence[tuple[str, ...]], others: tuple[str, ...]
     ) -> Array:
         """Log-latency by the first of `kin` that knows a call, else by the mix of all views."""
         here = self._views_here(op, gpu, features(op, gpu, setting))
-        found = np.full(len(op), np.nan)
+        logs = np.full(len(op), np.nan)
         for names in kin:
-            found = np.where(np.isnan(found), self._referred(names, op, setting, _between_siblings, here), found)
-        left = np.flatnonzero(np.isnan(found))
+            logs = np.where(np.isnan(logs), self._referred(names, op, setting, _between_siblings, here), logs)
+        left = np.flatnonzero(np.isnan(logs))
         if left.size:
             views = Views(*(view[left] for view in here))
             reference = self._referred(others, op.take(left), setting.take(left), _by_transfer, views)
             dtypes = text_column(getattr(op.take(left), "dtype", ""), len(left))
-            found[left] = mix(views._replace(reference=reference), per_dtype(self.weights, dtypes))
-        return found
+            logs[left] = mix(views._replace(reference=reference), per_dtype(self.weights, dtypes))
+        return logs
 
     def views(self, op: Op, gpu: Gpu, setting: Setting) -> Views:
         """What each view says of calls on a GPU as if its architecture had never been measured."""
@@ -153,18 +155,18 @@ class Estimator:
         """Mean log-latency on the GPUs `names`, each carried over to the asked GPU; not a number where none knows."""
         total, count = np.zeros(len(op)), np.zeros(len(op))
         for name in names:
-            found = self._referred_to(name, op, setting, carry, here)
-            known = ~np.isnan(found)
-            total[known] += found[known]
+            logs = self._referred_to(name, op, setting, carry, here)
+            known = ~np.isnan(logs)
+            total[known] += logs[known]
             count += known
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
     def _referred_to(self, name: str, op: Op, setting: Setting, carry: Carry | None, here: Views | None) -> Array:
-        found, gpu = np.full(len(op), np.nan), get_gpu(name)
+        logs, gpu = np.full(len(op), np.nan), get_gpu(name)
         chosen = isinstance(setting.kernel, str) and not setting.kernel
         # A kernel that was never run there is replaced by the one the engine picks there.
         for whose in (setting,) if chosen else (setting, setting._replace(kernel="")):
-            left = np.flatnonzero(np.isnan(found))
+            left = np.flatnonzero(np.isnan(logs))
             if not left.size:
                 break
             measured = left[_among(self.references[name], groups(op.take(left), gpu, whose.take(left)), len(left))]
@@ -172,11 +174,11 @@ class Estimator:
                 continue
             for rows, there in _features_at(op, gpu, whose, measured):
                 values, base = self._seen(there)
-                found[rows] = self._reference(values, base, there.tokens, name)
+                logs[rows] = self._reference(values, base, there.tokens, name)
                 if carry and here:
                     by_core = here.core[rows] - np.log(core_s(there, self.floors))
-                    found[rows] += carry(Ratio(here.transfer[rows] - self._transfer(values, base), by_core))
-        return found
+                    logs[rows] += carry(Ratio(here.transfer[rows] - self._transfer(values, base), by_core))
+        return logs
 
     def _seen(self, table: Features) -> tuple[NDArray[np.float32], Array]:
         """What both boosters see of each call, and what they correct."""
@@ -227,8 +229,8 @@ def mix(views: Views, weights: Weights) -> Array:
     Each weight is one number or (n_calls,).
     """
     reference = np.where(np.isnan(views.reference), views.transfer, views.reference)
-    said = views._replace(reference=reference)
-    return np.asarray(sum(weight * view for weight, view in zip(weights, said, strict=True)))
+    completed = views._replace(reference=reference)
+    return np.asarray(sum(weight * view for weight, view in zip(weights, completed, strict=True)))
 
 
 def reference_values(
@@ -249,8 +251,8 @@ def leaves_of(booster: xgboost.Booster, values: NDArray[np.float32]) -> NDArray[
     import xgboost
 
     trees = (0, min(LEAF_TREES, booster.num_boosted_rounds()))
-    found = booster.predict(xgboost.DMatrix(values, nthread=1), pred_leaf=True, iteration_range=trees)
-    return np.asarray(found.reshape(len(values), -1), dtype=np.int64)
+    leaves = booster.predict(xgboost.DMatrix(values, nthread=1), pred_leaf=True, iteration_range=trees)
+    return np.asarray(leaves.reshape(len(values), -1), dtype=np.int64)
 
 
 def _among(names: frozenset[str], groups: Text, calls: int) -> NDArray[np.bool_]:
@@ -276,4 +278,4 @@ def _features_at(
     if len(number) == 1:
         return []
     codes = np.array([number[kind] for kind in kinds])
-    return [found for i in range(len(number)) for found in _features_at(op, gpu, setting, rows[codes == i])]
+    return [part for i in range(len(number)) for part in _features_at(op, gpu, setting, rows[codes == i])]

@@ -200,10 +200,10 @@ def stack(calls: Sequence[Op]) -> Op:
 
 def concatenated(columns: Sequence[Op]) -> Op:
     """Columns of one kind as one, in the order given; text fields that are equal stay one name."""
-    first, lengths = columns[0], [len(each) for each in columns]
+    first, lengths = columns[0], [len(part) for part in columns]
     joined = {}
     for name in names_of(type(first)):
-        values = [getattr(each, name) for each in columns]
+        values = [getattr(part, name) for part in columns]
         if name in TEXT_FIELDS and values.count(values[0]) == len(values):
             joined[name] = values[0]
         else:

@@ -73,9 +73,9 @@ def kernel_family(
     """
 
     def family(kernel: str, engine: str) -> str:
-        for part, found in names:
+        for part, canonical in names:
             if kernel and part in kernel.lower():
-                return found
+                return canonical
         return picked_kernel(estimator, engine, gpu.generation)
 
     if isinstance(setting.kernel, str) and isinstance(setting.engine, str):
