@@ -198,6 +198,14 @@ def test_a_stored_correction_answers_to_the_bit_as_one_fitted_to_the_rows(own: B
             assert (getattr(stored, name) == getattr(fitted, name)).all(), name
 
 
+def test_what_is_corrected_is_known_without_estimators(own: Bundle, copied: Path) -> None:
+    rows_only = load_bundle(edited(copied, lambda calibration: calibration.pop(CALIBRATED_FITS)))
+    for bundle in (own, rows_only, own.uncalibrated()):
+        for name in bundle.manifest["estimators"]:
+            corrected = {gpu for gpu in GPUS if bundle.corrects(name, gpu)}
+            assert corrected == set(bundle.estimator(name).corrections)
+
+
 def test_opening_a_calibrated_bundle_fits_nothing(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("fitted")
