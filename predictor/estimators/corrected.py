@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from predictor.estimators.samples import TrainingSet
 
 NO_ENDS: Mapping[str, tuple[float, float]] = MappingProxyType({})
-MOST_CHECKED = 200  # calls that are predicted as users see it, at all knots of their tokens
+MOST_CHECKED = 200  # calls that are predicted as users see it; judged, each is asked at all knots of its tokens
 
 
 def errors_of(rows: TrainingSet, estimator: Estimator) -> Iterator[tuple[Gpu, Traits, Array]]:

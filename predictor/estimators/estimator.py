@@ -211,7 +211,10 @@ def _by_transfer(slower: Ratio) -> Array:
 
 
 def _between_siblings(slower: Ratio) -> Array:
-    """Siblings differ less than their specs: by half of small differences, by a tenth less than large ones."""
+    """Siblings differ less than their specs: by half of small differences, by a tenth less than large ones.
+
+    Judged on H100 and H200, the pair of siblings that most was measured of (training/EXPERIMENTS.md).
+    """
     both = (slower.transfer + slower.core) / 2
     return np.asarray(both - 0.1 * np.tanh(5 * both))
 

@@ -40,10 +40,10 @@ def line_s(line: Line, dtypes: NDArray[np.object_], bound_s: Array) -> Array:
 # group or its leading parts → [cycles of the floor, slope]; "" for all
 Floors = Mapping[str, list[float]]
 
-SMALL_CYCLES = 3_000.0  # nominal work below which a call is nearly all floor
+SMALL_CYCLES = 3_000.0  # nominal work below which a call is nearly all floor, which is 13,000 and more; judged
 INFLATION = 2.0  # the base takes twice the floor, so that the correction to it rises with work
-FEWEST = 20  # rows that make a median
-MOST_OF_PARENT = 1.5
+FEWEST = 20  # rows that make a median; judged
+MOST_OF_PARENT = 1.5  # 5 is too much (training/EXPERIMENTS.md)
 
 
 def fit_floors(table: Features, latency_s: Array) -> Floors:

@@ -280,6 +280,7 @@ def mean_over(points: Sequence[Any], values: Sequence[Any]) -> Any:
 
 def limiter_of(lines: Sequence[OpLine]) -> Any:
     """What the ops that fill most of the time are limited by; "launch" where they are far above their bounds."""
+    # Beyond four times its bound a call is taken to wait for its launch more than for memory or arithmetic; judged.
     shares: dict[str, Any] = {}
     for line in lines:
         value, far = line.latency_s.value, line.latency_s.value >= 4 * line.bound_s

@@ -29,7 +29,7 @@ from predictor.learning.sampling import balanced_rows, drawn_per_cell
 CANDIDATES = tuple(
     Weights(*(part / 4 for part in parts)) for parts in product(range(5), repeat=len(Views._fields)) if sum(parts) == 4
 )
-SOFTNESS = 0.02  # candidates whose errors differ by this much count e times less
+SOFTNESS = 0.02  # candidates whose errors differ by this much count e times less (training/EXPERIMENTS.md)
 ENOUGH = 2  # generations that measured a dtype, for weights of its own
 SINGLE = {"": Weights(1.0, 0.0, 0.0, 0.0)}  # one generation leaves nothing to learn weights from
 

@@ -23,12 +23,12 @@ from predictor.estimators.correction.kernel import (
 )
 from predictor.ops.dtypes import Array
 
-MOST_STEPS = 40
+MOST_STEPS = 40  # of the search; judged
 MOST_OWN_STEPS = 15  # from a learned prior it is not far
-MOST_ROWS = 100  # of one GPU; the cost of a step rises with the cube
+MOST_ROWS = 100  # of one GPU; judged, the cost of a step rises with the cube
 STIFFNESS = 5.0  # of a learned prior; with 1, twenty rows of several engines mislead it
-FARTHEST = 4.0  # nats from the start; a search that strays beyond ends with matrices that have no inverse
-LARGEST_ERROR = 1.0  # nats from the median: what is further off is an outlier, not a law
+FARTHEST = 4.0  # nats from the start; a search that strays beyond ends with matrices that rounding spoils
+LARGEST_ERROR = 1.0  # nats from the median, judged: what is further off is an outlier, not a law
 
 
 def learn(

@@ -18,7 +18,8 @@ from predictor.hardware.gpu import Gpu
 from predictor.ops.dtypes import Array
 
 AT_ONCE = 4096  # calls whose covariance with the measured ones is in memory at once
-SURE = 2.0  # standard errors
+SURE = 2.0  # standard errors; three are as good (training/EXPERIMENTS.md)
+LEAST_END = 0.05  # of an interval in units of the spread, so that it holds the prediction itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def conformal(scores: Array, level: float) -> tuple[float, float]:
     ordered, n = np.sort(scores), len(scores)
     low = max(int(np.floor((n + 1) * (1 - level) / 2)) - 1, 0)
     high = min(int(np.ceil((n + 1) * (1 + level) / 2)) - 1, n - 1)
-    return min(float(ordered[low]), -0.05), max(float(ordered[high]), 0.05)
+    return min(float(ordered[low]), -LEAST_END), max(float(ordered[high]), LEAST_END)
 
 
 def _runs(calls: Traits) -> list[Traits]:

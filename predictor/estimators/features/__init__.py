@@ -41,7 +41,7 @@ GROUPS: Mapping[str, Callable[[Any, Gpu, Setting], Text]] = {
 }
 
 
-REFERENCE_CLOCK_HZ = 1.9e9
+REFERENCE_CLOCK_HZ = 1.9e9  # the unit of floors, near the boost clocks of A100 to B200; another one scales all alike
 PER_CALL = ("values", "tokens", "work_s", "tick_s", "group")
 
 

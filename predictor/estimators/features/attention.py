@@ -43,7 +43,8 @@ KERNEL_OF = (
     ("flash", "fa2"),
     ("torch_flow", "native"),
 )
-# Tensor FLOP per SM and cycle that 16-bit mma.sync reaches where newer instructions would give more.
+# Tensor FLOP per SM and cycle that 16-bit mma.sync reaches where newer instructions would give more: half of the 8,192
+# of Blackwell, which is all that Hopper has; Triton reaches 7 to 12 % of them on B200.
 MMA_SYNC_CAP = {"fa2": 4096.0, "flashinfer": 4096.0, "triton": 1024.0}
 # Kernels that widen an fp8 cache and calculate in the dtype of the query; on some generations "native" ones do too.
 WIDENING = ("fa2", "flashinfer", "triton")
@@ -51,7 +52,8 @@ WIDENING = ("fa2", "flashinfer", "triton")
 EXPOSED = 0.5
 # Prefill kernels that put the queries of all heads of a KV head into one thread block.
 PACKING = ("fa3", "flashinfer")
-# Decode kernels whose tensor tile has at least 64 rows of queries; the others have 16.
+# Decode kernels whose tensor tile has at least 64 rows of queries (FlashAttention's kBlockM); the others have 16
+# (mma.sync m16n8k16, PTX ISA).
 TALL = ("fa2", "fa3", "fa4")
 # Cycles an SM spends on a thread block of head_dim 128 that has next to nothing to do: the same on A100, H100, B200 and
 # L40S within a factor of two (median over kernels, batch x heads of 4,096 and more, at most 64 keys).
@@ -124,11 +126,13 @@ def prefill_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
     paired = mma + EXPOSED * exp
     moved = column(op.bytes_moved(), calls)
     memory = repeated_memory_time(moved, gpu)
+    # Prefill reaches 3 to 6 bytes per SM and cycle on all GPUs, whatever their memory; 8, what it could, is judged.
     feed = moved / (8.0 * gpu.sms * gpu.boost_clock_hz)
     packs = of_engines(setting.engine, lambda own: own.packs_heads)
     packed = np.isin(kernels, PACKING) | ((kernels == "fa2") & packs)
     kv_heads = column(op.kv_heads, calls)
     blocks = batch * np.where(packed, kv_heads * np.ceil(q_len * heads / kv_heads / 128), heads * tiles)
+    # Of a block 0.6 does not depend on head_dim; judged, as 500 cycles for each 128 keys of one block are.
     waves, setup = _block_times(blocks, PREFILL_BLOCK_CYCLES * (0.6 + 0.4 * dim / 128), gpu)
     serial = cycles(reach / 128 * 500, gpu)
     times = {
@@ -142,6 +146,7 @@ def prefill_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
         "waves_s": waves,
         "serial_s": serial,
     }
+    # 1.2 is what large GEMMs take over the time at the peak; judged, the slope is fitted on top.
     work = soft_max([1.2 * paired, 1.2 * memory, feed, setup])
     return Terms(times, _fixed(op, setting, kernels), work, prefill_group(op, gpu, setting))
 
@@ -172,16 +177,20 @@ def decode_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
     head_wise = _head_wise(op, setting, kernels)
     readers = np.where(head_wise, heads, kv_heads)
     elements = 2.0 * batch * readers * dim * keys
+    # Elements that an SM widens and feeds per cycle: judged, above the 20 that the fastest kernels reach on B200.
     feed = elements / (32.0 * gpu.sms * gpu.boost_clock_hz)
     # Queries of one KV head share a tensor tile.
     fewest = np.where(np.isin(kernels, TALL), 64.0, 16.0)
     rows = np.maximum(fewest, group_size * column(op.q_len, calls))
     mma = 4.0 * batch * kv_heads * rows * dim * keys / _query_rate(op, gpu)
+    # Judged: 4 FLOP for each element of up to 256 keys, 32 per cycle; 300 cycles for each 128 keys of a block that has
+    # its share of all keys and at least 256.
     lone = cycles(2.0 * 2.0 * dim * np.minimum(keys, 256) / 32, gpu)  # one block alone cannot pull full bandwidth
     serial = cycles(np.minimum(keys, np.maximum(256, keys * batch * readers / gpu.sms)) / 128 * 300, gpu)
     whole = not generation(gpu.generation).splits_fp8_cache
     unsplit = grouped & whole & (op.kv_dtype == "fp8")
     serial = np.where(unsplit, cycles(keys * 2 * dim * LEGACY_CYCLES_PER_ELEMENT, gpu), serial)
+    # Of a block one half does not depend on head_dim; judged.
     block = np.where(grouped, GROUPED_BLOCK_CYCLES, DECODE_BLOCK_CYCLES)
     block = np.where(head_wise, HEAD_WISE_BLOCK_CYCLES, block) * (0.5 + 0.5 * dim / 128)
     blocks, setup = _block_times(batch * readers, block, gpu)

@@ -47,6 +47,7 @@ AMPERE_FLOP_PER_SM_CYCLE = 2048.0
 # Kernels that write and sum the rows of all experts, zeros for those of other GPUs: 85 bytes per row and hidden of 12k
 # on an H100 that holds one of 256 experts.
 WRITES_ALL_ROWS = ("triton", "marlin")
+# Rows and columns of output tiles: BLOCK_SIZE_M of Triton's fused_moe is 16 to 128 (configurations of vLLM).
 TILES = ((16, 128), (32, 128), (64, 128), (128, 128), (128, 256))
 
 
@@ -77,13 +78,16 @@ def moe_terms(op: Moe, gpu: Gpu, setting: Setting) -> Terms:
     tiled = [tiled_time(up, rate, gpu, tile) + tiled_time(down, rate, gpu, tile) + scaled for tile in TILES]
     stored = _stored_bytes(op, setting, kernels)
     weights = touched * matrices * hidden * inter * stored
+    # Bytes of a row, 16 bits each: both GEMMs write and the next kernel reads.
     passes = 2 * hidden * 2.0 + 2 * matrices * inter * 2.0
     local = routed * (passes + hidden * element)
     every = np.where(
         np.isin(kernels, WRITES_ALL_ROWS), tokens * topk * passes, local + tokens * hidden * (2.0 + element)
     )
+    # Rows between the expert GEMMs are found in up to half of the cache, weights in up to 0.3 of it: judged on L40S.
     shuffled = memory_time(np.maximum(local, every), gpu, 0.5)
     memory = memory_time(weights, gpu, 0.3) + shuffled
+    # As of GEMM: a hundred cycles for each 128 bytes of the contraction; judged, as one cycle per token and expert is.
     loop = cycles((hidden + inter) * element / 128 * 100, gpu)
     times = {
         "flop_s": column(op.flops(), calls) / rate,
@@ -108,6 +112,7 @@ def moe_terms(op: Moe, gpu: Gpu, setting: Setting) -> Terms:
         **one_hot("engine", setting.engine, measured_engines(op.family), calls),
         **one_hot("dtype", op.dtype, ("fp8_block", "int4_wo", "mxfp4_wo", "nvfp4"), calls),
     }
+    # What large calls take over the ideal time of each; judged, the slope is fitted on top.
     work = soft_max([1.3 * times["tiled_s"], 1.2 * memory])
     return Terms(times, fixed, work, moe_group(op, gpu, setting))
 

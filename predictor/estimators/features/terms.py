@@ -14,10 +14,12 @@ from predictor.ops.base import column, text_column
 from predictor.ops.dtypes import Array, Text, per_dtype
 from predictor.workloads.engine_tables import SERVES, Operators, operators_of, picked_kernel
 
-# Bytes one SM takes from L2 per cycle in practice; 24 on A100 to B200, half of what the port could do.
+# Bytes one SM takes from L2 per cycle in practice: measured, 24 on A100 to B200, less than half of what the port could
+# do (predictor.hardware.roofline).
 CACHE_RATE = 24.0
 
-# Board power where the catalogue does not know it (parts that share a system's budget).
+# Watts of a board where the catalogue does not know them (parts that share a system's budget). Judged; the ledger does
+# not depend on it, since every measured GPU has a known one.
 DEFAULT_TDP_W = 100.0
 
 
@@ -114,6 +116,7 @@ def memory_time(moved: Array, gpu: Gpu, cache_share: float) -> Array:
 
 
 # Bytes beyond the last-level cache that evict so many times more: reading in a circle, the oldest line is needed next.
+# Judged on L40S, the only one whose cache is much faster than its memory: nothing is left at 1.25 times the size.
 THRASH = 4.0
 
 
@@ -155,15 +158,18 @@ def exp_per_sm_cycle(gpu: Gpu) -> float:
 
 
 def soft_max(times: list[Array], power: float = 3.0) -> Array:
-    """Time of resources that mostly overlap: the power mean, between the largest and the sum."""
+    """Time of resources that mostly overlap: the power mean, between the largest and the sum.
+
+    power: judged; two equal times make 1.26 of one at 3, while 1 would be no overlap at all.
+    """
     total = sum(np.asarray(time, dtype=np.float64) ** power for time in times)
     return np.asarray(total ** (1 / power), dtype=np.float64)
 
 
 # Vector instructions per sum and block of fp8_block: multiply by the two scales, add in fp32 (DeepSeek-V3, 3.3.2).
 SCALING_OPS = 2.0
-SCALING_BLOCK = 128
-VECTOR_LANES = 128.0
+SCALING_BLOCK = 128  # of the format (DeepSeek-V3, 3.3.1)
+VECTOR_LANES = 128.0  # fp32 operations of an SM per cycle from Ada on (CUDA programming guide; A100 has 64 and no fp8)
 
 
 class Product(NamedTuple):
@@ -185,6 +191,8 @@ def tiled_time(product: Product, rate: Array, gpu: Gpu, tile: tuple[int, int]) -
     high, wide = tile
     tiles = product.groups * np.ceil(product.rows / high) * np.ceil(product.cols / wide)
     per_sm = rate / gpu.sms
+    # A FLOP needs element_bytes * (1 / high + 1 / wide) / 2 from shared memory. 1.5e-3 is half a cycle over 333 bytes:
+    # the 128 per cycle of shared memory (CUDA programming guide), each used 2.6 times from registers. Judged.
     feed = 1 + per_sm / gpu.clock_hz * product.element_bytes * 1.5e-3 * (1 / high + 1 / wide)
     return np.asarray(np.ceil(tiles / gpu.sms) * 2.0 * high * wide * product.depth / per_sm * feed)
 
