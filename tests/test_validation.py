@@ -96,7 +96,7 @@ def test_training_steps_are_requests_too(truth: Path) -> None:
     rows = rows_of("finetune", truth).set_index(["model", "method"])
     row = rows.loc[("Llama-3.1-8B", "LoRA")]
     answer = answer_row(json.loads(row["request"]), load_bundle())
-    assert row["predicted"] == 2 * 2048 / answer["step_s"]
+    assert row["predicted"] == answer["tokens_per_s"] and row["low"] == answer["tokens_per_s_low"]
     assert "GPTQ weights" in rows.loc[("Qwen-7B", "Q-LoRA"), "private_setting"]
 
 

@@ -29,7 +29,6 @@ from predictor.learning.validation.replay import (
     half,
     interval,
     private_setting,
-    rate,
     records,
 )
 from predictor.workloads.models import get_model
@@ -166,7 +165,7 @@ def _torchtune(root: Path, bundle: Bundle) -> Replay:
             engine="torchtune",
             metric="tokens_per_s",
             measured=row.tokens_per_s,
-            predicted=rate(setting.step_tokens, interval(answer, "step_s")),
+            predicted=interval(answer, "tokens_per_s"),
             fitted=False,
             request=row.request,
             settings={

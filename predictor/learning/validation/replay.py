@@ -105,7 +105,7 @@ def answers(requests: Sequence[Mapping[str, Any]], bundle: Bundle) -> list[dict[
 
 
 def interval(answer: Mapping[str, Any], name: str) -> Interval:
-    """A time of an answer with the ends of its interval, seconds."""
+    """A number of an answer with the ends of its interval."""
     return Interval(answer[name], answer[f"{name}_low"], answer[f"{name}_high"])
 
 
