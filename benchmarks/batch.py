@@ -47,10 +47,12 @@ SECONDS_BETWEEN_LOOKS = 0.25
 
 
 class Cost(NamedTuple):
-    """What a job took, start-up included."""
+    """What a job took, start-up included. busiest_s: processor time of the process that had most to do, which others
+    on the machine change less than seconds."""
 
     seconds: float
     peak_gib: float
+    busiest_s: float
 
 
 def requests(numbers: range) -> pd.DataFrame:
@@ -77,13 +79,24 @@ def job(tables: Iterable[pd.DataFrame], folder: Path, *options: str) -> Cost:
     command = [sys.executable, "-c", "from predictor.cli import main; import sys; sys.exit(main(sys.argv[1:]))"]
     began = time.perf_counter()
     running = subprocess.Popen([*command, "batch", str(source), "--out", str(out), "--quiet", *options])
-    peak = 0
+    peak, spent = 0, dict[int, float]()
     while running.poll() is None:
         peak = max(peak, _held(running.pid))
+        spent |= _spent(running.pid)
         time.sleep(SECONDS_BETWEEN_LOOKS)
     if running.returncode:
         raise SystemExit(f"the job ended with status {running.returncode}")
-    return Cost(time.perf_counter() - began, peak / 2**30)
+    return Cost(time.perf_counter() - began, peak / 2**30, max(spent.values(), default=0.0))
+
+
+def _spent(pid: int) -> dict[int, float]:
+    """Processor seconds of a process and its children so far."""
+    spent = {}
+    with contextlib.suppress(psutil.Error):
+        for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                spent[process.pid] = sum(process.cpu_times()[:2])
+    return spent
 
 
 def _held(pid: int) -> int:
@@ -169,16 +182,15 @@ SLOW: Mapping[str, Mapping[str, Any]] = {
 
 def of_slow_rows(counts: list[int], folder: Path) -> None:
     """Prints how long rows of each kind take as one part, and in the parts of a job."""
-    start_up = job([requests(range(1))], folder).seconds
-    print(f"start-up: {start_up:.1f} s")
     for kind, columns in SLOW.items():
         for count in counts:
             table = requests(range(count)).assign(gpu="H200", **columns)
-            whole = job([table], folder, "--rows-per-part", str(count)).seconds
-            parted, parts = job([table], folder).seconds, len(list(cut(pa.Table.from_pandas(table))))
+            parts = len(list(cut(pa.Table.from_pandas(table))))
+            whole = job([table], folder, "--rows-per-part", str(count))
+            parted = job([table], folder)
             print(
-                f"{count:>10,} {kind}: {whole:.1f} s as one part, {parted:.1f} s in {parts} parts; "
-                f"without start-up {(whole - start_up) / (parted - start_up):.2f} times as fast",
+                f"{count:>10,} {kind}: one part {whole.seconds:.1f} s, its process busy for {whole.busiest_s:.1f} s; "
+                f"{parts} parts {parted.seconds:.1f} s, the busiest process {parted.busiest_s:.1f} s",
                 flush=True,
             )
 

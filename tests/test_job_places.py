@@ -227,10 +227,10 @@ def parts(tmp_path: Path) -> Iterator[Any]:
 
 def test_slow_rows_become_several_parts_however_many_work(parts: Any, tmp_path: Path) -> None:
     """Of any number of processes, so that a job may go on elsewhere; with rows per part they are as asked."""
-    table = pd.DataFrame({"model": "Qwen2.5-0.5B", "gpu": "H100", "scheduling": "continuous", "batch": range(1, 11)})
-    assert parts(table, "one", n_jobs=1) == parts(table, "two", n_jobs=2) == [5, 4, 1]
-    assert parts(table, "asked", n_jobs=1, rows_per_part=10) == [10]
+    table = pd.DataFrame({"model": "Qwen2.5-0.5B", "gpu": "H100", "scheduling": "continuous", "batch": range(1, 21)})
+    assert parts(table, "one", n_jobs=1) == parts(table, "two", n_jobs=2) == [9, 8, 3]
+    assert parts(table, "asked", n_jobs=1, rows_per_part=20) == [20]
     two, asked = (list(map(pd.read_parquet, sorted((tmp_path / name).glob("*.parquet")))) for name in ("two", "asked"))
     pd.testing.assert_frame_equal(pd.concat(two, ignore_index=True), asked[0])
     assert run(str(tmp_path / "one.parquet"), tmp_path / "one", n_jobs=1).kept == 3
-    assert parts(table.assign(scheduling="static"), "fast", n_jobs=1) == [10]
+    assert parts(table.assign(scheduling="static"), "fast", n_jobs=1) == [20]

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from predictor.measurements.columns import Cells, Rows
 
-PART_MS = 250  # of rows that are answered one by one: some parts for each core, and starting one costs less by far
+PART_MS = 500  # of rows that are answered one by one: some parts for each core, and starting one costs less by far
 # What such a row takes on one core, in the mean over models: a simulation, a training step, a model of Transformers. A
 # row that is answered in a column takes 0.2 ms, and ROWS of them are a part.
 ROW_MS: Mapping[str, int] = {"continuous": 60, "train": 10, "torch": 6}
@@ -22,7 +22,7 @@ def cut(table: pa.Table) -> Iterator[pa.Table]:
     """The table in pieces that take about PART_MS, or whole where no row is slow.
 
     >>> [piece.num_rows for piece in cut(pa.table({"scheduling": ["continuous"] * 12}))]
-    [5, 4, 3]
+    [9, 3]
     """
     cost = row_ms(table)
     part = (np.cumsum(cost) - cost) // PART_MS
