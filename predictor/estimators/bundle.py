@@ -135,6 +135,8 @@ class Bundle:
 
     def corrects(self, name: str, gpu: str) -> bool:
         """Whether a user measured rows of an estimator on a GPU, which correct what it says there."""
+        if CALIBRATED_ENDS in self.manifest.get(CALIBRATION, {}):
+            return gpu in self._told(CALIBRATED_ENDS, name)
         rows = self._measured().get(name)
         return rows is not None and gpu in rows.gpus
 
