@@ -187,13 +187,17 @@ def copied(own: Bundle, tmp_path: Path) -> Path:
     return Path(shutil.copytree(own.path, tmp_path / "copy"))
 
 
-def test_a_stored_correction_answers_to_the_bit_as_one_fitted_to_the_rows(own: Bundle, copied: Path) -> None:
-    rows_only = load_bundle(edited(copied, lambda calibration: calibration.pop(CALIBRATED_FITS)))
-    for op in (
+def test_a_stored_correction_answers_to_the_bit_as_one_fitted_to_the_rows(copied: Path, tmp_path: Path) -> None:
+    """Both bundles are new: what is remembered at knots was summed in the order of earlier questions."""
+    rows_only = Path(shutil.copytree(copied, tmp_path / "rows"))
+    edited(rows_only, lambda calibration: calibration.pop(CALIBRATED_FITS))
+    bundles = load_bundle(copied), load_bundle(rows_only)
+    calls = (
         Gemm(m=np.array([1.0, 300.0, 5000.0]), n=4096.0, k=4096.0),
         Pointwise(kind="rms_norm", rows=700.0, cols=4096.0),
-    ):
-        stored, fitted = (predict_op(op, get_gpu(OWN), None, bundle) for bundle in (own, rows_only))
+    )
+    for op in calls:
+        stored, fitted = (predict_op(op, get_gpu(OWN), None, bundle) for bundle in bundles)
         for name in ("latency_s", "low_s", "high_s"):
             assert (getattr(stored, name) == getattr(fitted, name)).all(), name
 
@@ -206,12 +210,17 @@ def test_what_is_corrected_is_known_without_estimators(own: Bundle, copied: Path
             assert corrected == set(bundle.estimator(name).corrections)
 
 
-def test_opening_a_calibrated_bundle_fits_nothing(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_opening_a_calibrated_bundle_fits_nothing_and_reads_no_rows(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("fitted")
 
     monkeypatch.setattr(corrected, "fit_correction", refuse)
-    assert load_bundle(copied).estimator("gemm").corrections[OWN].error.shape == (40,)
+    (copied / "calibration.parquet").unlink()
+    bundle = load_bundle(copied)
+    assert bundle.estimator("gemm").corrections[OWN].error.shape == (40,)
+    assert bundle.corrects("gemm", OWN) and not bundle.corrects("gemm", "A10")
 
 
 def test_where_a_gpu_has_another_spec_since_the_correction_is_fitted_again(

@@ -135,9 +135,8 @@ class Bundle:
 
     def corrects(self, name: str, gpu: str) -> bool:
         """Whether a user measured rows of an estimator on a GPU, which correct what it says there."""
-        fits = self.manifest.get(CALIBRATION, {}).get(CALIBRATED_FITS)
-        if fits is not None:
-            return name in fits and gpu in self._told(CALIBRATED_ENDS, name)
+        if CALIBRATED_ENDS in self.manifest.get(CALIBRATION, {}):
+            return gpu in self._told(CALIBRATED_ENDS, name)
         rows = self._measured().get(name)
         return rows is not None and gpu in rows.gpus
 
