@@ -25,7 +25,7 @@ def test_an_old_module_hands_on_what_the_new_ones_have(old):
         ("schema", "COLUMNS, read_table, write_table, op_of"),
         ("request", "Request, RESULTS"),
         ("pyfunc", "_load_pyfunc, save_model"),
-        ("streams", "source_of, answered, TEXTS"),
+        ("streams", "source_of, write, joined, TEXTS"),
         ("tracing", "from_torch, predict_network, Network, NetworkPrediction"),
         ("dataset", "TrainingSet, thin, balanced_rows"),
         ("answering", "predict, answer, served_workload, training_setting"),
