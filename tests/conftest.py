@@ -17,6 +17,14 @@ REPO = Path(__file__).resolve().parents[1]
 DEFAULT_DATA = REPO.parent / "shared" / "sources"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def any_terminal() -> Iterator[None]:
+    """How wide the terminal of whoever runs the tests is does not matter to them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COLUMNS", raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def repo() -> Path:
     return REPO

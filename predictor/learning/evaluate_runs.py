@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from predictor.errors import InvalidTable
@@ -23,8 +22,7 @@ GROUP = ["model", "gpu", "engine", "figure"]
 def run_errors(table: Path | str, bundle: Bundle) -> tuple[pd.DataFrame, Counter[str]]:
     """A line per model, gpu, engine and figure of the accepted runs, and why others have no prediction.
 
-    Columns: rows, mape, signed_median (predicted over measured, less 1), coverage of the interval (empty of throughput,
-    which has none).
+    Columns: rows, mape, signed_median (predicted over measured, less 1), coverage of the interval.
     """
     kept = usable(check(read_runs(table)))
     if kept.empty:
@@ -61,12 +59,9 @@ def _figure(measured: pd.DataFrame, answers: pd.DataFrame, name: str) -> pd.Data
     """The runs that have a figure, measured and predicted."""
     figure = name.removeprefix("measured_")
     truth = measured[name]
-    predicted, low, high = (
-        pd.to_numeric(answers[f"{figure}{end}"]) if f"{figure}{end}" in answers else pd.Series(np.nan, answers.index)
-        for end in ("", "_low", "_high")
-    )
+    predicted, low, high = (pd.to_numeric(answers[f"{figure}{end}"]) for end in ("", "_low", "_high"))
     told = truth.notna() & predicted.notna()
-    inside: Any = ((low <= truth) & (truth <= high)).astype(float).where(low.notna())
+    inside: Any = ((low <= truth) & (truth <= high)).astype(float)
     signed = predicted / truth - 1
     frame = measured[["model", "gpu", "engine"]].assign(figure=figure, ape=signed.abs(), signed=signed, covered=inside)
     return frame[told]

@@ -69,7 +69,8 @@ def _least(columns: Sequence[str], rows: list[list[str]], at: int) -> int:
     natural = _widest(columns, rows, at)
     if columns[at].startswith(">") or natural <= LONG:
         return natural
-    return min(natural, max(LONG, *(len(word) for row in rows for word in row[at].split())))
+    longest = max((len(word) for row in rows for word in row[at].split()), default=0)
+    return min(natural, max(LONG, longest))
 
 
 def _blocks(columns: Sequence[str], rows: list[list[str]], keys: int, width: int) -> list[list[int]]:
@@ -157,7 +158,7 @@ def plain_table(
     """
     names = [name.removeprefix(">") for name in columns]
     widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
-    whole = sum(width + 3 for width in widths) + 1
+    whole = sum(width + WIDE_GAP for width in widths) + 1
     texts = [title, *names, *(cell for row in rows for cell in row)]
     if whole > width or len(title) > whole or not all(map(_is_plain, texts)):
         return ""
@@ -170,7 +171,8 @@ def plain_table(
         return "".join(f"  {cell} " for cell in cells) + " "
 
     blank = " " * whole
-    head = [title.ljust(whole)] if title else []
+    natural = whole - WIDE_GAP - 1  # a title that is wider stands by itself
+    head = [title if len(title) > natural else title.ljust(whole)] if title else []
     return "\n".join([*head, blank, line(names), f" {'─' * (whole - 2)} ", *map(line, rows), blank])
 
 
