@@ -95,7 +95,7 @@ def test_tables_and_json_add_up_to_what_they_say(capsys: pytest.CaptureFixture[s
     assert host and set(host[0]) == set(row["ops"][0]) and host[0]["estimator"] == "host"
     main(arguments)
     said = capsys.readouterr().out
-    answer_line = next((line for line in said.splitlines() if line.startswith("  H100-SXM-80GB")), said)
+    answer_line = next(line for line in said.splitlines() if line.strip().startswith(row["gpu"]))
     ttft, tpot = re.findall(r"([\d.]+ \wm?s) \(", answer_line)
     assert f"prefill (TTFT) · {ttft}" in said and f"one decode step (TPOT), operators half-way · {tpot}" in said
     assert f"host: {OTHERS['host']}." in said
