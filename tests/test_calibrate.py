@@ -34,7 +34,7 @@ from predictor.estimators.correction.process import conformal, fit_correction
 from predictor.estimators.correction.stored import CURE, read_corrections
 from predictor.estimators.operators import predict_op
 from predictor.hardware.gpu import OWN_GPUS, get_gpu
-from predictor.learning.calibrate import FEWEST, calibrate
+from predictor.learning.calibrate import FEWEST_CALIBRATION_ROWS, calibrate
 from predictor.learning.evaluate import evaluate
 from predictor.learning.train import train
 from predictor.measurements.schema import write_table
@@ -140,7 +140,7 @@ def test_the_command_shows_both_and_predict_too(base: Bundle, tmp_path: Path, ca
 
 
 def test_what_is_wrong_is_said_and_nothing_is_written(base: Bundle, tmp_path: Path) -> None:
-    with pytest.raises(InvalidTable, match=f"fewer than {FEWEST} usable rows"):
+    with pytest.raises(InvalidTable, match=f"fewer than {FEWEST_CALIBRATION_ROWS} usable rows"):
         calibrate(measured(tmp_path, 2), base, tmp_path / "out")
     with pytest.raises(InvalidTable, match=r"no usable row.*faster than"):
         calibrate(measured(tmp_path, 20, seed=4, law=1e-3), base, tmp_path / "out")

@@ -9,7 +9,7 @@ import pytest
 from predictor.errors import InvalidRequest, PredictorError
 from predictor.estimators.bundle import load_bundle
 from predictor.ops.base import names_of
-from predictor.prediction.rows import FEWEST, answer_columns, answer_row, answer_rows
+from predictor.prediction.rows import FEWEST_ALIKE, answer_columns, answer_row, answer_rows
 from predictor.workloads.models import Model, models
 from predictor.workloads.request import RESULTS
 from predictor.workloads.workload import Workload
@@ -68,7 +68,7 @@ def mixed(count: int) -> list[dict[str, Any]]:
             "engine": rng.choice(["", "sglang", "torch"]),
             "dtype": rng.choice(["", "", "fp8"]),
         }
-        for _ in range(FEWEST + 1):
+        for _ in range(FEWEST_ALIKE + 1):
             sizes = {"batch": rng.choice([1, 8, 200]), "input_len": rng.randint(1, 2000)}
             rows.append(shared | sizes | {"output_len": rng.choice([1, 2, 3, 5, 200])})
     return rows

@@ -34,7 +34,7 @@ def calibrate(
     The rows are kept in the new bundle; calibrated again, it keeps them and takes the new ones besides.
     """
     from predictor.estimators.bundle import load_bundle
-    from predictor.learning.calibrate import FEWEST, calibrate as calibrated
+    from predictor.learning.calibrate import FEWEST_CALIBRATION_ROWS, calibrate as calibrated
 
     opened = load_bundle("" if bundle == "default" else bundle)
     made, lines = calibrated(data, opened, out)
@@ -53,5 +53,5 @@ def calibrate(
         title="mean error on the rows; calibrated: each row predicted from the others",
     )
     if not lines["used"].all():
-        show_notes([f"an operator needs {FEWEST} rows of a GPU; those with fewer are left out."])
+        show_notes([f"an operator needs {FEWEST_CALIBRATION_ROWS} rows of a GPU; those with fewer are left out."])
     say(f'bundle {made.id} in {out}; use it with --bundle "{out}"')

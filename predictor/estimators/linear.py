@@ -42,7 +42,7 @@ Floors = Mapping[str, list[float]]
 
 SMALL_CYCLES = 3_000.0  # nominal work below which a call is nearly all floor, which is 13,000 and more; judged
 INFLATION = 2.0  # the base takes twice the floor, so that the correction to it rises with work
-FEWEST = 20  # rows that make a median; judged
+FEWEST_MEDIAN_ROWS = 20  # rows that make a median; judged
 MOST_OF_PARENT = 1.5  # 5 is too much (training/EXPERIMENTS.md)
 
 
@@ -65,10 +65,10 @@ def fit_floors(table: Features, latency_s: Array) -> Floors:
             small = rows.loc[rows["work"] < SMALL_CYCLES, "cycles"]
             parent = floors["|".join(str(key).split("|")[: depth - 1])][0] if depth else np.inf
             fastest = min(MOST_OF_PARENT * parent, float(rows["cycles"].quantile(0.1)))
-            floor = float(small.median()) if len(small) >= FEWEST else fastest
+            floor = float(small.median()) if len(small) >= FEWEST_MEDIAN_ROWS else fastest
             large = rows[rows["work"] > floor]
             slopes = (large["cycles"] - floor).clip(lower=0.2 * large["work"]) / large["work"]
-            floors[str(key)] = [floor, float(slopes.median()) if len(large) >= FEWEST else 1.5]
+            floors[str(key)] = [floor, float(slopes.median()) if len(large) >= FEWEST_MEDIAN_ROWS else 1.5]
     return floors
 
 

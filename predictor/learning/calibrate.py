@@ -40,7 +40,7 @@ from predictor.measurements.checks import ACCEPTED, check, usable
 from predictor.measurements.schema import groups, op_of, parse_table, read_table, write_table
 
 ROWS_FILE = "calibration.parquet"
-FEWEST = 8  # rows of an op on a GPU; fewer say little more than that they are few
+FEWEST_CALIBRATION_ROWS = 8  # rows of an op on a GPU; fewer say little more than that they are few
 MOST = 1000  # rows of an op on a GPU: every prediction is compared with each of them
 
 
@@ -58,7 +58,8 @@ def calibrate(data: Path | str, bundle: Bundle, out: Path | str) -> tuple[Bundle
     lines, kept = _chosen(rows, bundle)
     if not kept:
         raise InvalidTable(
-            f"{data} has fewer than {FEWEST} usable rows of every operator; measure more, `predictor bench` does."
+            f"{data} has fewer than {FEWEST_CALIBRATION_ROWS} usable rows of every operator; "
+            "measure more, `predictor bench` does."
         )
     with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as scratch:
         folder = Path(scratch) / out.name
@@ -106,7 +107,7 @@ def _chosen(rows: pd.DataFrame, bundle: Bundle) -> tuple[list[dict[str, Any]], l
     lines, kept = [], []
     for (family, phase, gpu), places in groups(rows):
         own = rows.iloc[places]
-        name, enough = op_of(own, family, phase).estimator, len(own) >= FEWEST
+        name, enough = op_of(own, family, phase).estimator, len(own) >= FEWEST_CALIBRATION_ROWS
         if not bundle.has(name):
             continue
         lines.append({"estimator": name, "gpu": gpu, "rows": min(len(own), MOST), "used": enough})

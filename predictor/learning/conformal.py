@@ -22,7 +22,8 @@ from predictor.ops.dtypes import Array
 # but collectives.
 UNKNOWN: Offsets = {"": [[-1.0, 1.0]] * (len(REGIMES) + 1)}
 STRETCHES = np.arange(0.7, 2.55, 0.1)  # that are tried, so that groups without a say are covered
-FEWEST = 50  # held-out rows that make an interval of their own; judged, 5 of them lie outside each end of 80 %
+# Held-out rows that make an interval of their own; judged, 5 of them lie outside each end of 80 %.
+FEWEST_INTERVAL_ROWS = 50
 GENERATION_OUT = "generation-out"
 
 
@@ -89,7 +90,7 @@ def _offsets(scored: pd.DataFrame, level: float, by: str) -> Offsets:
     """Ends for all rows, and for each dtype that more than one group of `by` has measured."""
     offsets = {"": _per_regime(scored, level)}
     for dtype, rows in scored.groupby("dtype"):
-        if rows[by].nunique() > 1 and len(rows) >= FEWEST:
+        if rows[by].nunique() > 1 and len(rows) >= FEWEST_INTERVAL_ROWS:
             offsets[str(dtype)] = _per_regime(rows, level)
     return offsets
 
@@ -101,7 +102,7 @@ def _per_regime(scored: pd.DataFrame, level: float) -> list[list[float]]:
     weight = balanced_weights(scored).to_numpy()
     every = _pair(ratio, weight, level)
     return [
-        _pair(ratio[which == i], weight[which == i], level) if (which == i).sum() >= FEWEST else every
+        _pair(ratio[which == i], weight[which == i], level) if (which == i).sum() >= FEWEST_INTERVAL_ROWS else every
         for i in range(len(REGIMES) + 1)
     ]
 
@@ -122,7 +123,7 @@ def log_error(scored: pd.DataFrame) -> pd.Series:
 
 def correlation(scored: pd.DataFrame) -> float:
     """Share of the variance of log errors that all calls on one GPU and engine have in common, 0 to 1."""
-    if len(scored) < FEWEST:
+    if len(scored) < FEWEST_INTERVAL_ROWS:
         return 1.0
     error = log_error(scored)
     cell = [scored["gpu"], scored["engine"]]

@@ -30,7 +30,7 @@ from predictor.ops.dtypes import Array
 
 ROWS = (0, 20, 50, 100, 200)
 DRAWS = 2
-FEWEST = 60  # rows of a GPU, or of an engine there, for an estimate
+FEWEST_SCORED_ROWS = 60  # rows of a GPU, or of an engine there, for an estimate
 ROWS_PER_CELL = 80  # on which errors are measured
 MIXED = ""
 FINAL = 100  # rows after which final predictions are made, of ASKED other rows
@@ -105,7 +105,7 @@ def _curve(part: Errors, prior: Prior, recipe: Recipe) -> Iterator[Mapping[str, 
     engines = sorted(part.who["engine"].unique())
     for engine in [MIXED, *(engines if len(engines) > 1 else [])]:
         own = part.take(np.flatnonzero(part.who["engine"].isin([engine] if engine else engines)))
-        if len(own.error) < FEWEST:
+        if len(own.error) < FEWEST_SCORED_ROWS:
             continue
         for seed in range(DRAWS):
             order = np.random.default_rng([recipe.seed, seed]).permutation(len(own.error))

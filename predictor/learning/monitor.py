@@ -16,7 +16,7 @@ from predictor.measurements.schema import read_table
 from predictor.ops.dtypes import Array
 
 GROUP = ["family", "phase", "gpu", "engine", "engine_version"]
-CELL = ["family", "phase", "gpu", "engine"]
+DRIFT_CELL = ["family", "phase", "gpu", "engine"]
 MARGIN = 0.1  # coverage so far below what was measured before is not yet drift
 CHANCE = 0.01  # that a group without drift is called one
 MANY = 1000  # rows that stand for the level where the ledger has none of a GPU
@@ -37,8 +37,8 @@ def monitor(data: Path | str, bundle: Bundle) -> pd.DataFrame:
     lines = cells(rows, GROUP)[[*GROUP, "rows", "mape", "signed_median", "coverage"]]
     ledger = read_ledger(bundle)
     ledger = ledger[(ledger["protocol"] == "rows-out") & (ledger["slice"] == "all")]
-    known = ledger.assign(covered=ledger["coverage"] * ledger["rows"]).groupby(CELL)[["rows", "covered"]].sum()
-    before = known.reindex(pd.MultiIndex.from_frame(lines[CELL].astype(object))).reset_index(drop=True)
+    known = ledger.assign(covered=ledger["coverage"] * ledger["rows"]).groupby(DRIFT_CELL)[["rows", "covered"]].sum()
+    before = known.reindex(pd.MultiIndex.from_frame(lines[DRIFT_CELL].astype(object))).reset_index(drop=True)
     drifted = [
         _drifted(round(coverage * count), count, then, bundle.level)
         for coverage, count, then in zip(lines["coverage"], lines["rows"].tolist(), before.to_numpy(), strict=True)

@@ -36,7 +36,7 @@ TOGETHER = (
     ("tp", "ep"),
     ("kernel", "stride", "padding", "groups"),
 )
-FEWEST = 20  # rows that make a cell
+FEWEST_CELL_ROWS = 20  # rows that make a cell
 MOST_VALUES = 64  # of a block that are kept
 QUANTILES = 11  # of a field with more values
 CORRELATED = 0.1  # rank correlations below are taken as none
@@ -61,7 +61,7 @@ def part_of(rows: TrainingSet) -> Part:
     values: dict[str, list[list[float]]] = {}
     kept_cells = []
     for _, places in sorted(names.groupby([*texts, "group"]).indices.items()):
-        if len(places) >= FEWEST:
+        if len(places) >= FEWEST_CELL_ROWS:
             own = names.iloc[places]
             who = [*own[texts].iloc[0], str(own["kernel_name"].mode()[0])]
             kept_cells.append({"who": who, "rows": len(places), **_cell(numbers.iloc[places], blocks, values)})

@@ -18,7 +18,7 @@ from predictor.learning.sampling import thin
 from predictor.measurements.checks import ACCEPTED, check, usable
 from predictor.measurements.schema import COLUMNS, conform, read_table
 
-FEWEST = 20  # rows of an estimator; of fewer a fifth held out may be none
+FEWEST_ESTIMATOR_ROWS = 20  # rows of an estimator; of fewer a fifth held out may be none
 REPEATED = "repeated"  # of what the manifest says of a table: accepted rows that an earlier table holds
 Facts = Mapping[str, Any]
 
@@ -30,14 +30,16 @@ def read_sets(
     known: list[NDArray[np.uint64]] = []
     kept = [_read(table, recipe, known if len(tables) > 1 else None, progress) for table in tables]
     sets = training_sets(conform(pd.concat([rows for rows, _ in kept], ignore_index=True)))
-    few = {name: len(rows.who) for name, rows in sets.items() if len(rows.who) < FEWEST}
+    few = {name: len(rows.who) for name, rows in sets.items() if len(rows.who) < FEWEST_ESTIMATOR_ROWS}
     if len(few) == len(sets):
         counts = ", ".join(f"{count} of {name}" for name, count in few.items())
         names = " and ".join(map(str, tables))
         has = "has" if len(tables) == 1 else "have"
-        raise InvalidTable(f"{names} {has} too few usable rows ({counts}); training needs {FEWEST} of an operator.")
+        raise InvalidTable(
+            f"{names} {has} too few usable rows ({counts}); training needs {FEWEST_ESTIMATOR_ROWS} of an operator."
+        )
     for name, count in few.items():
-        progress(f"{name}: {count} rows, left out; training needs {FEWEST} of an operator")
+        progress(f"{name}: {count} rows, left out; training needs {FEWEST_ESTIMATOR_ROWS} of an operator")
     return [facts for _, facts in kept], {name: rows for name, rows in sets.items() if name not in few}
 
 

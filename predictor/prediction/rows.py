@@ -23,7 +23,7 @@ from predictor.workloads.workload import SIZES, Workload
 Cells = dict[str, np.ndarray[Any, Any]]  # result → (n_rows,) values, None where there is none
 
 ROWS = 5000  # requests that are answered together: a second of work, some MB of memory
-FEWEST = 4  # requests that are worth a column
+FEWEST_ALIKE = 4  # requests that are worth a column
 ALIKE = tuple(name for name in Workload.__dataclass_fields__ if name not in (*SIZES, "model"))
 
 
@@ -98,7 +98,7 @@ def _units(to_serve: Sequence[_Row]) -> list[list[_Row]]:
         alike.setdefault(key, []).append(row)
     units: list[list[_Row]] = []
     for members in alike.values():
-        units += [members] if len(members) >= FEWEST else [[row] for row in members]
+        units += [members] if len(members) >= FEWEST_ALIKE else [[row] for row in members]
     return units
 
 

@@ -24,8 +24,8 @@ from predictor.learning.evaluate import cells, predicted_rows, read_ledger
 from predictor.measurements.checks import check, usable
 from predictor.measurements.schema import parse_table, read_table
 
-CELL = ["estimator", "gpu", "dtype", "engine"]
-KEYS = ["protocol", *CELL]
+LEDGER_CELL = ["estimator", "gpu", "dtype", "engine"]
+KEYS = ["protocol", *LEDGER_CELL]
 MEANS = ["protocol", "estimator"]
 SEEN = "rows-out"  # the protocol whose GPUs are in training
 DATA = "data"
@@ -54,15 +54,17 @@ def lines_of(bundle: Bundle) -> pd.DataFrame:
 
 
 def moved_by_learning(bundle: Bundle) -> pd.DataFrame:
-    """CELL and mean |log(after / before)| of the answers of a bundle that learned on; empty where nothing tells it."""
+    """Cells of a bundle that learned on, with the mean |log(after / before)| of its answers; empty of others."""
     digest = bundle.manifest.get("forgotten_sha256")
     if START not in bundle.manifest or not digest:
-        return pd.DataFrame(columns=[*CELL, "mean"])
+        return pd.DataFrame(columns=[*LEDGER_CELL, "mean"])
     content = verified(bundle.path, {"file": FORGOTTEN, "sha256": digest})
     if not content.strip():
-        return pd.DataFrame(columns=[*CELL, "mean"])
-    texts = dict.fromkeys(CELL, str)
-    return pd.read_csv(BytesIO(content), keep_default_na=False, na_values={"error": [""]}, dtype=texts)[[*CELL, "mean"]]
+        return pd.DataFrame(columns=[*LEDGER_CELL, "mean"])
+    texts = dict.fromkeys(LEDGER_CELL, str)
+    return pd.read_csv(BytesIO(content), keep_default_na=False, na_values={"error": [""]}, dtype=texts)[
+        [*LEDGER_CELL, "mean"]
+    ]
 
 
 def scored(rows: Mapping[str, TrainingSet], bundle: Bundle) -> pd.DataFrame:
@@ -85,13 +87,13 @@ def _lines(means: pd.DataFrame) -> pd.DataFrame:
 def copies(lines: pd.DataFrame) -> set[tuple[str, ...]]:
     """Cells of gpu-out that are those of generation-out again, since the GPU has no sibling in training."""
     first = lines[(lines["protocol"] == "generation-out") & (lines["seed"] == 0)]
-    both = lines[lines["protocol"] == "gpu-out"].merge(first, on=[*CELL, *FIGURES])
-    return set(both[CELL].itertuples(index=False, name=None))
+    both = lines[lines["protocol"] == "gpu-out"].merge(first, on=[*LEDGER_CELL, *FIGURES])
+    return set(both[LEDGER_CELL].itertuples(index=False, name=None))
 
 
 def without(lines: pd.DataFrame, copied: set[tuple[str, ...]]) -> pd.DataFrame:
     """The lines less those of gpu-out of the cells in `copied`."""
-    cell = pd.MultiIndex.from_frame(lines[CELL])
+    cell = pd.MultiIndex.from_frame(lines[LEDGER_CELL])
     return lines[~((lines["protocol"] == "gpu-out") & cell.isin(copied))]
 
 

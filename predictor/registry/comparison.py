@@ -34,9 +34,9 @@ import pandas as pd
 from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle
 from predictor.registry.cells import (
-    CELL,
     DATA,
     KEYS,
+    LEDGER_CELL,
     MEANS,
     SEEN,
     START,
@@ -199,7 +199,7 @@ def _absent(joined: pd.DataFrame) -> list[Reason]:
     """A reason for every cell that the candidate measured no more, with its protocols."""
     lost = joined[joined["mape_after"].isna()].reset_index()
     reasons = []
-    for cell, own in lost.groupby(CELL):
+    for cell, own in lost.groupby(LEDGER_CELL):
         estimator, gpu, dtype, engine = map(str, cell)
         reasons.append(Reason("absent", Cell(", ".join(own["protocol"]), estimator, gpu, dtype, engine)))
     return reasons

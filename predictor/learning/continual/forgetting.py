@@ -13,15 +13,15 @@ from predictor.estimators.bundle import Bundle
 from predictor.estimators.estimator import Estimator
 from predictor.estimators.intervals import Offsets
 from predictor.estimators.samples import TrainingSet
-from predictor.learning.conformal import FEWEST as FEWEST_FOR_ENDS, STRETCHES, with_ends
+from predictor.learning.conformal import FEWEST_INTERVAL_ROWS, STRETCHES, with_ends
 from predictor.learning.evaluate import read_ledger
 from predictor.learning.ledger import ledger_lines
 from predictor.learning.sampling import balanced_weights
 from predictor.ops.dtypes import Array
 
-CELL = ["gpu", "engine", "dtype"]
+FORGETTING_CELL = ["gpu", "engine", "dtype"]
 NONE = 0.99  # a stretch above draws nothing in
-COLUMNS = ["estimator", *CELL, "calls", "mean", "p90", "error"]
+COLUMNS = ["estimator", *FORGETTING_CELL, "calls", "mean", "p90", "error"]
 LINE = ["family", "phase", "gpu", "dtype", "engine", "protocol", "slice", "estimator"]  # what names a ledger line
 
 
@@ -30,12 +30,12 @@ def changes(before: Estimator, after: Estimator, calls: TrainingSet, known: Bund
     and error: the mean error of the cell on rows that were held out of `known`, not a number where none were.
     """
     moved = np.abs(_log_latency(after, calls) - _log_latency(before, calls))
-    cells = pd.DataFrame({**calls.who[CELL], "moved": moved}).groupby(CELL)["moved"]
+    cells = pd.DataFrame({**calls.who[FORGETTING_CELL], "moved": moved}).groupby(FORGETTING_CELL)["moved"]
     table = pd.DataFrame({"calls": cells.size(), "mean": cells.mean(), "p90": cells.quantile(0.9)}).reset_index()
     ledger = read_ledger(known)
     own = (ledger["estimator"] == before.name) & (ledger["protocol"] == "rows-out") & (ledger["slice"] == "all")
-    errors = ledger[own].groupby(CELL)["mape"].mean().rename("error").reset_index()
-    return table.merge(errors, on=CELL, how="left").assign(estimator=before.name)[COLUMNS]
+    errors = ledger[own].groupby(FORGETTING_CELL)["mape"].mean().rename("error").reset_index()
+    return table.merge(errors, on=FORGETTING_CELL, how="left").assign(estimator=before.name)[COLUMNS]
 
 
 def unseen_lines(scored: pd.DataFrame, estimator: str, known: Bundle) -> list[pd.DataFrame]:
@@ -69,7 +69,7 @@ def stretched(offsets: Offsets, held: pd.DataFrame, level: float) -> Offsets:
     """Interval ends of measured GPUs, drawn out for each dtype until they cover `level` of rows held out of it."""
     widened = dict(offsets)
     for dtype, rows in held.groupby("dtype"):
-        if len(rows) >= FEWEST_FOR_ENDS:
+        if len(rows) >= FEWEST_INTERVAL_ROWS:
             ends = np.array(offsets.get(str(dtype), offsets[""]))
             tries = [np.round(ends * stretch, 4).tolist() for stretch in STRETCHES[STRETCHES > NONE]]
             widened[str(dtype)] = next((drawn for drawn in tries if _coverage(rows, {"": drawn}) >= level), tries[-1])

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import xgboost
 
 SHARE = {"transfer": 1 / 3, "reference": 2 / 3}  # of the rounds of a recipe
-FEWEST = 20  # rows of a group of calls that make a GPU a reference for it
+FEWEST_REFERENCE_ROWS = 20  # rows of a group of calls that make a GPU a reference for it
 
 
 def learn_on(known: Estimator, rows: TrainingSet, rehearsed: TrainingSet | None, recipe: Recipe) -> Estimator:
@@ -69,7 +69,7 @@ def _references(known: Estimator, rows: TrainingSet) -> Mapping[str, frozenset[s
     """GPUs known before in their order, which is that of the columns of the reference trees, then new ones."""
     counts = Counter(zip(rows.gpus.tolist(), rows.table.group.astype(str).tolist(), strict=True))
     measured: dict[str, set[str]] = {name: set(groups) for name, groups in known.references.items()}
-    for gpu, group in sorted(pair for pair, count in counts.items() if count >= FEWEST):
+    for gpu, group in sorted(pair for pair, count in counts.items() if count >= FEWEST_REFERENCE_ROWS):
         measured.setdefault(gpu, set()).add(group)
     return {name: frozenset(groups) for name, groups in measured.items()}
 

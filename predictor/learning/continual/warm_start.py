@@ -39,7 +39,7 @@ from predictor.estimators.estimator import Estimator
 from predictor.estimators.samples import TrainingSet
 from predictor.files import needs_place, sha256_of, whole_folder
 from predictor.learning.conformal import with_ends
-from predictor.learning.continual.forgetting import CELL, changes, joined_ledger, stretched, unseen_lines
+from predictor.learning.continual.forgetting import FORGETTING_CELL, changes, joined_ledger, stretched, unseen_lines
 from predictor.learning.continual.learn_on import learn_on
 from predictor.learning.diagnostics import learning_curves
 from predictor.learning.evaluate import cells, predicted_rows
@@ -204,20 +204,26 @@ def _learned(
     )
     fresh = drawn(parts, FEWEST_CALLS, recipe.seed + 1)
     forgotten = pd.DataFrame() if fresh is None else changes(known, grown, fresh, start)
-    return Learned(grown, rows, errors, _report(rows, cells(after, CELL), cells(before[out], CELL)), forgotten)
+    return Learned(
+        grown,
+        rows,
+        errors,
+        _report(rows, cells(after, FORGETTING_CELL), cells(before[out], FORGETTING_CELL)),
+        forgotten,
+    )
 
 
 def _report(rows: TrainingSet, after: pd.DataFrame, before: pd.DataFrame | None) -> pd.DataFrame:
     """The lines of WarmStart.learned; before: not a number where the operator is new."""
-    count = rows.who.groupby(CELL).size().rename("rows").reset_index()
-    table = count.merge(_errors(after, "after"), on=CELL, how="left")
-    table = table.merge(_errors(after if before is None else before, "before"), on=CELL, how="left")
+    count = rows.who.groupby(FORGETTING_CELL).size().rename("rows").reset_index()
+    table = count.merge(_errors(after, "after"), on=FORGETTING_CELL, how="left")
+    table = table.merge(_errors(after if before is None else before, "before"), on=FORGETTING_CELL, how="left")
     held_out = table["held_after"].fillna(0).astype(int)
     before_s = table["before"] if before is not None else np.nan
     return pd.DataFrame(
         {
             "estimator": rows.estimator,
-            **table[[*CELL, "rows"]],
+            **table[[*FORGETTING_CELL, "rows"]],
             "held": held_out,
             "before": before_s,
             "after": table["after"],
@@ -226,7 +232,7 @@ def _report(rows: TrainingSet, after: pd.DataFrame, before: pd.DataFrame | None)
 
 
 def _errors(lines: pd.DataFrame, when: str) -> pd.DataFrame:
-    return lines[[*CELL, "rows", "mape"]].rename(columns={"mape": when, "rows": f"held_{when}"})
+    return lines[[*FORGETTING_CELL, "rows", "mape"]].rename(columns={"mape": when, "rows": f"held_{when}"})
 
 
 def _write_files(learned: Mapping[str, Learned], start: Bundle, folder: Path) -> dict[str, dict[str, Any]]:
