@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from predictor.latency.network import NetworkPrediction as NetworkPrediction, predict_network as predict_network
     from predictor.latency.report import Interval as Interval, Report as Report
     from predictor.latency.training import TrainingReport as TrainingReport
-    from predictor.learning.regressor import RooflineRegressor as RooflineRegressor
+    from predictor.learning.regressor import RooflineRegressor as RooflineRegressor, samples as samples
     from predictor.ops import (
         Attention as Attention,
         Collective as Collective,
@@ -54,7 +54,7 @@ __getattr__, __dir__, __all__ = attach(
         "latency.network": ["NetworkPrediction", "predict_network"],
         "latency.report": ["Interval", "Report"],
         "latency.training": ["TrainingReport"],
-        "learning.regressor": ["RooflineRegressor"],
+        "learning.regressor": ["RooflineRegressor", "samples"],
         "ops": ["Attention", "Collective", "Conv", "Gemm", "Mla", "Moe", "Pointwise"],
         "prediction.frames": ["predict_frame"],
         "prediction.single": ["answer", "predict", "predict_training"],
