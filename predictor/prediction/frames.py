@@ -7,7 +7,7 @@ from typing import Any
 
 from predictor.errors import InvalidRequest, InvalidTable
 from predictor.estimators.bundle import Bundle, load_bundle
-from predictor.prediction.rows import ROWS, answer_columns, check_columns, requests_of, with_results
+from predictor.prediction.rows import ROWS, answer_columns, check_columns, requests_from, requests_of, with_results
 from predictor.workloads.request import BOTH, RESULTS, columns, is_empty, misspelt_note
 
 
@@ -45,8 +45,7 @@ def predict_frame(frame: Any, bundle: str | Bundle = "") -> Any:
 def _rows(frame: Any) -> list[dict[str, Any]]:
     """The requests of a frame of pandas, whose other columns are not looked at."""
     names = [column.name for column in columns() if column.name in frame.columns]
-    cells = [_cells(frame, name) for name in names]
-    return [dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True)] if names else [{}] * len(frame)
+    return requests_from({name: _cells(frame, name) for name in names}, len(frame))
 
 
 def _cells(frame: Any, name: str) -> list[Any]:

@@ -205,5 +205,9 @@ def requests_of(table: pa.Table) -> list[dict[str, Any]]:
     names = [column.name for column in columns() if column.name in table.column_names]
     if twice := [name for name in names if table.column_names.count(name) > 1]:
         raise InvalidRequest(f"the table has two columns {twice[0]}; drop one.")
-    cells = [list(cells_of(table[name])) for name in names]
-    return [dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True)] if names else [{}] * table.num_rows
+    return requests_from({name: list(cells_of(table[name])) for name in names}, table.num_rows)
+
+
+def requests_from(cells: Mapping[str, Sequence[Any]], count: int) -> list[dict[str, Any]]:
+    """`count` rows from the cells of their columns."""
+    return [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)] if cells else [{}] * count

@@ -33,7 +33,7 @@ from predictor.latency.serving.scheduler import Load
 from predictor.latency.serving.step_times import step_times
 from predictor.latency.serving.workers import DecodeWorker, PrefillWorker
 from predictor.latency.static_batch import prompt_and_middle
-from predictor.latency.steps import basis_of, doubts_of, op_lines
+from predictor.latency.steps import basis_of, bound_lines, doubts_of
 from predictor.ops.dtypes import weight_bytes
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.layered import LayeredDecoder
@@ -168,7 +168,7 @@ def plan(
 
 def _shown(side: Workload, gpu: Gpu, bundle: Bundle) -> list[OpLine]:
     """The operators that tell what is known of a pool."""
-    prefill, middle = prompt_and_middle(op_lines(phases(side), gpu, side.engine, bundle))
+    prefill, middle = prompt_and_middle(bound_lines(phases(side), gpu, side.engine, bundle))
     return prefill + middle
 
 

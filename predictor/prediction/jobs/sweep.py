@@ -10,7 +10,6 @@ import hashlib
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from math import prod
 from operator import ge, gt, le, lt
 from pathlib import Path
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from predictor.errors import InvalidRequest, PredictorError
 from predictor.hardware.gpu import resolve_gpu
 from predictor.prediction.jobs.storage import pieces
+from predictor.values import did_you_mean
 from predictor.workloads.models import get_model
 from predictor.workloads.request import check_cell, check_names, columns
 
@@ -154,9 +154,8 @@ def read_spec(path: str | Path) -> Grid:
 def _grid(spec: Mapping[str, Any], identity: tuple[tuple[str, int, str], ...]) -> Grid:
     for key in spec:
         if key not in KEYS:
-            close = get_close_matches(key, KEYS, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"it must be one of {', '.join(KEYS)}."
-            raise InvalidRequest(f"there is no key {key}; {hint}")
+            cure = did_you_mean(key, KEYS, f"it must be one of {', '.join(KEYS)}.")
+            raise InvalidRequest(f"there is no key {key}; {cure}")
     for switch in SWITCHES:
         if not isinstance(spec.get(switch, False), bool):
             raise InvalidRequest(f"{switch} is {spec[switch]!r}; it must be true or false, above all tables.")
