@@ -36,6 +36,15 @@ def show(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def one_line(error: Exception | str) -> str:
+    """What an error says, on one line, whatever the value that it names holds.
+
+    >>> one_line("family is a\\nb; choose another.")
+    'family is a b; choose another.'
+    """
+    return " ".join(str(error).splitlines())
+
+
 def nearest_names(name: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:
     """Up to `most` known names that a wrong one may mean, nearest first."""
     from difflib import get_close_matches  # few calls end in an error

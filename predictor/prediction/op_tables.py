@@ -26,6 +26,7 @@ from predictor.measurements.schema import COLUMNS, op_type
 from predictor.ops import Op
 from predictor.ops.base import TEXT_FIELDS, names_of
 from predictor.ops.dtypes import Array, Text
+from predictor.values import one_line
 
 TIMES = ("predicted_s", "predicted_s_low", "predicted_s_high", "bound_s")
 OP_RESULTS = (*TIMES, "limiter", "basis", "bundle", "error")
@@ -77,7 +78,7 @@ class _Answers:
 
     def refuse(self, rows: Rows | int, error: str) -> None:
         """Say what is wrong with rows."""
-        self.error[rows] = self.errors.setdefault(error, len(self.errors))
+        self.error[rows] = self.errors.setdefault(one_line(error), len(self.errors))
 
     def answer(self, rows: Rows, times: Array, limiter: NDArray[Any], basis: str) -> None:
         """times: (4, n_rows) seconds."""

@@ -16,6 +16,7 @@ from predictor.latency.steps import extrapolations_by_row, op_lines_of_many
 from predictor.latency.training import TrainingReport
 from predictor.measurements.columns import cells_of
 from predictor.prediction.single import Resolved, ServingTask, resolve, serving_report, serving_task, training_report
+from predictor.values import one_line
 from predictor.workloads.request import BETWEEN_NOTES, BOTH, FLAG, RESULTS, TEXTS, Request, columns, is_empty
 from predictor.workloads.requested import served_workload
 from predictor.workloads.workload import SIZES, Workload
@@ -139,9 +140,7 @@ def _fill(cells: Cells, members: Sequence[_Row], answer: Report | PredictorError
 
 def _write(cells: Cells, numbers: Sequence[int], answer: Report | TrainingReport | PredictorError) -> None:
     """Write an answer into rows; notes are those of the first."""
-    told: dict[str, Any] = (
-        {"error": " ".join(str(answer).splitlines())} if isinstance(answer, PredictorError) else answer.to_dict()
-    )
+    told: dict[str, Any] = {"error": one_line(answer)} if isinstance(answer, PredictorError) else answer.to_dict()
     told["notes"] = BETWEEN_NOTES.join(told.get("notes", ())) or None
     for name, column in cells.items():
         if name in told:
