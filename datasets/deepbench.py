@@ -29,6 +29,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from predictor.errors import InvalidTable
 from predictor.measurements.readers import Unread, folder, run_reader, stack
 from predictor.units import MS
 
@@ -89,12 +90,14 @@ def read_file(path: Path, unread: Unread) -> list[pd.DataFrame]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Unknown extension")  # of Excel, about how a sheet looks
             sheets = pd.read_excel(path, sheet_name=None, header=None)
+            specs = {str(name): value for name, value, *_ in sheets.pop("Specs").itertuples(index=False)}
+    except ImportError:
+        raise InvalidTable("workbooks of Excel need openpyxl; pip install openpyxl.") from None
     except (OSError, ValueError, KeyError) as error:
         unread.file(f"{path.name} cannot be read ({str(error).splitlines()[0]})")
         return []
-    specs = {str(name): value for name, value, *_ in sheets.pop("Specs").itertuples(index=False)}
     amd = "ROCm Version" in specs
-    version = f"rocm {specs['ROCm Version']}" if amd else f"cuda {specs['CUDA Version']}"
+    version = f"rocm {specs['ROCm Version']}" if amd else f"cuda {specs.get('CUDA Version', '')}"
     frames = []
     for sheet in sheets.values():
         for family, rows in sections(sheet, unread):

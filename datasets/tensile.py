@@ -8,7 +8,8 @@ not read  speeds of 0 (most of MI300X: only the solution is recorded) and whole 
           over 2.5 % or stand for nothing; hipBLASLt's GridBased tables, which hold seeds and first trials (20 to
           440 us for products of 128), but those of MI210 from 512 a side on; fp32 products of vega10 with two sides of
           SLOWED (a Transformer's): 0.45 of the peak where all others reach 0.78, as on another board or clock; tables
-          of MI300X from its bring-up board (device 0049 alone: 0.08 of the peak);
+          of MI300X from its bring-up board (device 0049 alone: 0.08 of the peak); products that are over 3 times
+          slower than in another layout (int8 on vega20: 1.7 ms whatever the size);
           types that no dtype here is: fp64, complex, mixed inputs, sums in fp16 (HB), 16-bit inputs with fp32 results
           (HSS); products of pointer arrays (GB, mostly copies), grouped ones (GG) and those with gradients or a second
           result (Aux, Grad, BiasSrc)
@@ -60,6 +61,7 @@ COARSE = 20.0  # GFLOP/s, in whole numbers
 PERCENT = 100.0
 GRIDS, LEAST_OF_GRID = ("aldebaran",), 512
 SLOWED = (512, 2048, 33708)
+DISTURBED = 3.0  # layouts differ by 1.09 times in the median and 1.7 at the 99th percentile
 BRING_UP = "- [Device 0049]\n"
 
 
@@ -70,7 +72,10 @@ def read(root: Path, unread: Unread) -> pd.DataFrame:
         raise InvalidTable(
             f'{root} has no folder "Logic/asm_full"; give the root of a clone of {" or ".join(URLS.values())}.'
         )
-    return stack(read_file(path, unread) for path in paths)
+    rows = stack(read_file(path, unread) for path in paths)
+    best = rows.groupby(["gpu", "dtype", *SIZES], observed=True)["latency_s"].transform("min")
+    disturbed = rows["latency_s"] > DISTURBED * best
+    return unread.keep(rows, ~disturbed, f"over {DISTURBED:g} times slower than the same product in another layout")
 
 
 def read_file(path: Path, unread: Unread) -> pd.DataFrame:
