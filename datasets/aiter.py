@@ -5,7 +5,7 @@ licence   MIT
 read      aiter/configs/**/*.csv that have the columns of a tuned GEMM (M, N, K, us) or fused MoE (token, us)
 not read  untuned lists (no "us"), fused-attention and other tables; GPUs that (gfx, cu_num) does not settle
 units     us: microseconds of one call, all kernels of it
-timing    device, the fastest of all candidate kernels: a floor of what users see
+timing    warm: the fastest of all candidate kernels, operands in the cache: a floor of what users see
 GPU       by (gfx, cu_num): gfx942 with 304 CUs is MI300X or MI325X (taken as MI300X), with 80 MI308X; gfx950 with
           256 is MI350X or MI355X (taken as MI355X). Older files have no gfx; there the CUs settle it.
 dtype     GEMM: by the file's name; where a8w8 has q_dtype_w and bf16 has dtype, by those. a8w8 without q_dtype_w is
@@ -119,7 +119,7 @@ def finished(rows: pd.DataFrame, family: str, unread: Unread) -> pd.DataFrame:
             names[pair] = name
     rows = unread.known(rows.assign(gpu_chip=chip), "gpu_chip", names, "gpu")
     rows = rows.assign(latency_s=pd.to_numeric(rows["us"], errors="coerce") * US)
-    return unread.positive(rows).assign(family=family, engine="aiter", timing="device", source="aiter")
+    return unread.positive(rows).assign(family=family, engine="aiter", timing="warm", source="aiter")
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ MOE = {"family": "moe", "gpu": "H100", "tokens": 9, "hidden": 64, "inter": 64, "
         (GEMM | {"batch": "two"}, "batch is 'two'; it must be a number."),
         (GEMM | {"dtype": "bf17"}, 'unknown dtype "bf17"'),
         (GEMM | {"dtype": "fp8", "gpu": "A100"}, "no fp8 peak for A100"),
-        (GEMM | {"timing": "clock"}, 'timing is "clock"; it must be device or host.'),
+        (GEMM | {"timing": "clock"}, 'timing is "clock"; it must be device, host or warm.'),
         (ATTENTION | {"phase": ""}, "phase is empty; a attention row needs it."),
         (ATTENTION | {"phase": "both"}, 'phase is "both"; it must be "prefill" or "decode".'),
         (ATTENTION | {"q_len": 10}, "q_len is above kv_len"),

@@ -3,10 +3,10 @@
     python training/release.py --from FOLDER [--out models] [--ledger | --fewshot | --rehearsal]
     python training/release.py --from FOLDER --out SCRATCH --without H100 H200
 
-FOLDER holds clones of the upstream repositories (aiconfigurator, neusight, vidur, llmservingsim, aiter); the
-default is the environment variable PREDICTOR_DATA. About 25 minutes on 2 cores. --ledger keeps the estimators of a
-released bundle and measures its ledger again, --fewshot what a few rows of a new GPU are worth, --rehearsal what its
-calls were like. --without trains as if nobody had measured those GPUs; replay whole models with such a bundle by
+FOLDER holds clones of the upstream repositories (SOURCES; datasets/README.md has their addresses); the default is the
+environment variable PREDICTOR_DATA. About 25 minutes on 2 cores. --ledger keeps the estimators of a released bundle and
+measures its ledger again, --fewshot what a few rows of a new GPU are worth, --rehearsal what its calls were like.
+--without trains as if nobody had measured those GPUs; replay whole models with such a bundle by
 `predictor validate --bundle SCRATCH/<id>`.
 """
 
@@ -28,7 +28,19 @@ from predictor.learning.recipe import read_recipe
 from predictor.learning.train import relearn, relist, remember, train
 
 REPO = Path(__file__).resolve().parents[1]
-SOURCES = ("aiconfigurator", "neusight", "vidur", "llmservingsim", "aiter")
+SOURCES = (
+    "aiconfigurator",
+    "neusight",
+    "vidur",
+    "llmservingsim",
+    "aiter",
+    "deepbench",
+    "rocblas",
+    "hipblaslt",
+    "xla",
+    "pipeweave",
+)
+READERS = {"rocblas": "tensile", "hipblaslt": "tensile"}  # of sources whose reader is called otherwise
 
 
 def main() -> None:
@@ -74,7 +86,8 @@ def main() -> None:
 def read_source(name: str, root: Path, scratch: Path) -> Path:
     """Run one reader as a user would; returns the table it wrote."""
     table = scratch / f"{name}.parquet"
-    subprocess.run([sys.executable, REPO / "datasets" / f"{name}.py", root / name, "--out", table], check=True)
+    reader = REPO / "datasets" / f"{READERS.get(name, name)}.py"
+    subprocess.run([sys.executable, reader, root / name, "--out", table], check=True)
     return table
 
 

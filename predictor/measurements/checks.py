@@ -86,7 +86,7 @@ def _check_group(frame: pd.DataFrame, family: str, phase: str, gpu_name: str, ro
         least = bound.latency_s
         for _, cell in _split(frame, of_dtype[possible], ["engine", "engine_version", "kernel_name", "timing"]):
             where = np.searchsorted(of_dtype, cell)
-            if str(frame["timing"].iloc[cell[0]]) == "device":
+            if str(frame["timing"].iloc[cell[0]]) != "host":
                 _check_plateau(latency[where], least[where], cell, mark)
             if family == "moe":
                 _check_shares(frame, cell, mark)

@@ -59,7 +59,11 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "engine": (TEXT, ", ".join(measured_engines()) + " …"),
     "engine_version": (TEXT, "as the source states it"),
     "kernel_name": (TEXT, "kernel or backend as the source names it"),
-    "timing": (TEXT, "device: GPU time alone; host: the launch from the host is in it"),
+    "timing": (
+        TEXT,
+        "device: GPU time alone; host: the launch from the host is in it; warm: the best of tuned kernels, "
+        "operands in the cache",
+    ),
     "source": (TEXT, "which reader made the row"),
     "latency_s": ("seconds", "median or mean time of one call, as the source reports"),
 }

@@ -32,7 +32,7 @@ TIMES = ("predicted_s", "predicted_s_low", "predicted_s_high", "bound_s")
 OP_RESULTS = (*TIMES, "limiter", "basis", "bundle", "error")
 OP_COLUMNS = tuple(COLUMNS)
 SETTING = {"engine": "vllm", "kernel_name": "", "timing": "device"}  # what an empty cell means, as in `predictor op`
-TIMINGS = ("device", "host")
+TIMINGS = ("device", "host", "warm")
 OF_A_ROW = (InvalidOp, UnsupportedDtype, InvalidSpec)  # what is wrong with a call on a GPU, and not with the job
 OP_ROWS = 200_000  # of a part of a job: the knots of their shapes are asked once in each
 TOGETHER = 2**15  # different calls that are predicted at once
@@ -141,7 +141,7 @@ def _calls(kind: type[Op], phase: str, cells: Cells, rows: Rows, gpu: Gpu, resul
 def _runs(kind: type[Op], phase: str, names: tuple[str, ...], gpu: Gpu, rows: Rows, results: _Answers) -> bool:
     """Whether ops of these text fields and timing exist and run on the GPU; else the rows are refused."""
     if (timing := names[-1]) and timing not in TIMINGS:
-        results.refuse(rows, f'timing is "{timing}"; it must be {" or ".join(TIMINGS)}.')
+        results.refuse(rows, f'timing is "{timing}"; it must be {", ".join(TIMINGS[:-1])} or {TIMINGS[-1]}.')
         return False
     given = {field: name or default for (field, default), name in zip(_texts_of(kind).items(), names[:-1], strict=True)}
     if "phase" in names_of(kind):
