@@ -13,7 +13,14 @@ from predictor.hardware.roofline import roofline
 from predictor.measurements.readers import Unread, run_reader
 from predictor.measurements.schema import conform, op_of, read_table
 
-SOURCES = ("aiconfigurator", "neusight", "vidur", "llmservingsim", "aiter")
+SOURCES = (
+    "aiconfigurator",
+    "neusight",
+    "vidur",
+    "llmservingsim",
+    "aiter",
+    "miopen",
+)
 SYSTEMS = "aic-core/src/aiconfigurator_core/systems/data"
 
 

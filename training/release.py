@@ -28,7 +28,14 @@ from predictor.learning.recipe import read_recipe
 from predictor.learning.train import relearn, relist, remember, train
 
 REPO = Path(__file__).resolve().parents[1]
-SOURCES = ("aiconfigurator", "neusight", "vidur", "llmservingsim", "aiter")
+SOURCES = (
+    "aiconfigurator",
+    "neusight",
+    "vidur",
+    "llmservingsim",
+    "aiter",
+    "miopen",
+)
 
 
 def main() -> None:
