@@ -20,6 +20,8 @@ SOURCES = (
     "llmservingsim",
     "aiter",
     "miopen",
+    "mlx_benchmark",
+    "nccl_tests_cluster",
 )
 SYSTEMS = "aic-core/src/aiconfigurator_core/systems/data"
 

@@ -35,6 +35,8 @@ SOURCES = (
     "llmservingsim",
     "aiter",
     "miopen",
+    "mlx_benchmark",
+    "nccl_tests_cluster",
 )
 
 
@@ -80,8 +82,8 @@ def main() -> None:
 
 def read_source(name: str, root: Path, scratch: Path) -> Path:
     """Run one reader as a user would; returns the table it wrote."""
-    table = scratch / f"{name}.parquet"
-    subprocess.run([sys.executable, REPO / "datasets" / f"{name}.py", root / name, "--out", table], check=True)
+    table, clone = scratch / f"{name}.parquet", root / name.replace("_", "-")
+    subprocess.run([sys.executable, REPO / "datasets" / f"{name}.py", clone, "--out", table], check=True)
     return table
 
 
