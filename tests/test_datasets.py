@@ -22,6 +22,7 @@ SOURCES = (
     "miopen",
     "mlx_benchmark",
     "nccl_tests_cluster",
+    "gpu_benches",
 )
 SYSTEMS = "aic-core/src/aiconfigurator_core/systems/data"
 

@@ -139,3 +139,27 @@ def test_nccl_logs_say_which_link_a_group_uses(repo: Path, tmp_path: Path) -> No
     ]
     assert table.engine_version.unique().tolist() == ["2.29.2"]
     assert unread.rows["several GPUs on each of several nodes"] == 4 and unread.files.total() == 1
+
+
+def test_gpu_benches_takes_the_best_block_size(repo: Path, tmp_path: Path) -> None:
+    stream, small = tmp_path / "gpu-stream", tmp_path / "gpu-small-kernels"
+    for folder in (stream, small, tmp_path / "gpu-cache"):
+        folder.mkdir()
+    head = (
+        "blockSize   threads       %occ  |                init       read       scale     triad       3pt        5pt\n"
+    )
+    lines = [
+        f"   {size}   99    3 %  |  GB/s:   1   2   {scale}   {triad}   5   6"
+        for size, scale, triad in ((32, 800, 700), (64, 400, 900))
+    ]
+    (stream / "v100.txt").write_text(head + "\n".join(lines))
+    (small / "l40_graph.txt").write_text("\n8192  0kB     16     64     32\n81920  1280kB  160  160  640\n")
+    (small / "l40_pt.txt").write_text("8192  0kB     99     99     99\n")
+    (tmp_path / "gpu-cache" / "l40.txt").write_text("x")
+    unread = Unread()
+    table = reader(repo, "gpu_benches").read(tmp_path, unread)
+    assert table.kind.tolist() == ["copy", "copy", "copy", "add"]
+    assert table.gpu.tolist() == ["L40", "L40", "V100-PCIe-16GB", "V100-PCIe-16GB"]
+    moved = 2.0**27 * 8
+    assert table.latency_s.tolist() == pytest.approx([2048e-9, 2048e-9, 2 * moved / 800e9, 3 * moved / 900e9])
+    assert (table.rows * table.cols).tolist()[:2] == [16384, 163840] and unread.files.total() == 2

@@ -37,6 +37,7 @@ SOURCES = (
     "miopen",
     "mlx_benchmark",
     "nccl_tests_cluster",
+    "gpu_benches",
 )
 
 
