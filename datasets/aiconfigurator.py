@@ -244,6 +244,8 @@ def expert_exchange(rows: pd.DataFrame, unread: Unread) -> pd.DataFrame:
     bits = rows["moe_dtype"].astype(str).map(SENT_BITS).where(rows["op_name"] == "alltoall_dispatch", 16.0)
     copies = rows["num_tokens"] * np.minimum(rows["topk"], rows["moe_ep_size"])
     return rows.assign(
+        kernel_source=rows["kernel_source"].astype(str)
+        + rows["op_name"].str.removeprefix("alltoall").str.replace("_", " "),
         family="collective",
         kind="all_to_all",
         message_bytes=np.ceil(copies * rows["hidden_size"] * bits / 8),
