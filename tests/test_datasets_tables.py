@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 
+from predictor.measurements.checks import REJECTED, check
 from predictor.measurements.readers import Unread
 
 
@@ -163,3 +164,27 @@ def test_gpu_benches_takes_the_best_block_size(repo: Path, tmp_path: Path) -> No
     moved = 2.0**27 * 8
     assert table.latency_s.tolist() == pytest.approx([2048e-9, 2048e-9, 2 * moved / 800e9, 3 * moved / 900e9])
     assert (table.rows * table.cols).tolist()[:2] == [16384, 163840] and unread.files.total() == 2
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("source", "families"),
+    [
+        ("miopen", {"conv"}),
+        ("mlx_benchmark", {"gemm", "conv", "attention", "pointwise"}),
+        ("nccl_tests_cluster", {"collective"}),
+        ("gpu_benches", {"pointwise"}),
+    ],
+)
+def test_hardly_a_measured_call_beats_the_bound(source: str, families: set[str], repo: Path, data_root: Path) -> None:
+    checked = check(reader(repo, source).read(data_root / source.replace("_", "-"), Unread()))
+    assert set(checked.family.unique()) == families and set(checked.source.unique()) == {source}
+    assert (checked.status == REJECTED).mean() < 1e-4
+
+
+@pytest.mark.data
+def test_a_card_between_nodes_is_nearly_reached(repo: Path, data_root: Path) -> None:
+    table = reader(repo, "nccl_tests_cluster").read(data_root / "nccl-tests-cluster", Unread())
+    ring = table[(table.link == "network") & (table.kind == "all_gather") & (table.message_bytes > 1e9)]
+    reached = 0.9 * ring.message_bytes / ring.latency_s
+    assert len(ring) >= 4 and reached.between(45e9, 50e9).all()
