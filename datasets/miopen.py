@@ -5,7 +5,9 @@ licence   MIT
 read      src/kernels/<GPU>.HIP.fdb.txt.bz2, forward problems -> conv; each line is
           inC-inH-inW-KHxKW-outC-outH-outW-N-pad-stride-dilation-bias-LAYOUT-DTYPE-DIR[_gGROUPS]=solvers, a solver being
           algorithm:solver,ms,workspace,… in older files and solver:ms,workspace,algorithm in newer ones
-not read  backward problems (B: data, W: weights), which the op cannot say; in them "in" is the gradient of the output
+not read  backward problems (B: data, W: weights), which the op cannot say; in them "in" is the gradient of the output.
+          Of 115,894 problems with all three the gradients take 1.03 and 1.29 times the forward's time in the median,
+          both together 2.5 (2.3 of 1x1, 2.4 of 3x3, 2.7 at stride 2, 6.4 of 7x7 at stride 2)
           what no square image, kernel, stride or padding is; dilation; three dimensions (NCDHW, NDHWC)
           *.OpenCL.*: the same problems by an older back end with fewer solvers
           problems that only ConvDirectNaive* solves (a check of the others, not made to be fast)

@@ -3,7 +3,7 @@
     python training/release.py --from FOLDER [--out models] [--ledger | --fewshot | --rehearsal]
     python training/release.py --from FOLDER --out SCRATCH --without H100 H200
 
-FOLDER holds clones of the upstream repositories (aiconfigurator, neusight, vidur, llmservingsim, aiter); the
+FOLDER holds clones of the upstream repositories of datasets/README.md, each under its reader's name (with - for _); the
 default is the environment variable PREDICTOR_DATA. About 25 minutes on 2 cores. --ledger keeps the estimators of a
 released bundle and measures its ledger again, --fewshot what a few rows of a new GPU are worth, --rehearsal what its
 calls were like. --without trains as if nobody had measured those GPUs; replay whole models with such a bundle by
