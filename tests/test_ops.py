@@ -28,6 +28,7 @@ ONE_OF_EACH: tuple[Op, ...] = (
     Pointwise(kind="quantise_fp8", rows=33, cols=1024),
     Conv(batch=2, in_channels=16, out_channels=32, size=14, kernel=3, padding=1, groups=2),
     Collective(kind="all_gather", message_bytes=4096, n_gpus=8, link="pcie"),
+    Collective(kind="all_gather", message_bytes=4096, n_gpus=8, link="network"),
 )
 
 
@@ -374,7 +375,7 @@ RING: dict[str, Any] = {"kind": "all_reduce", "message_bytes": 8, "n_gpus": 2}
             {**RING, "kind": "gossip"},
             'kind is "gossip"; a collective is one of all_reduce, all_gather, reduce_scatter, all_to_all, send_recv.',
         ),
-        (Collective, {**RING, "link": "wifi"}, 'link is "wifi"; it must be one of gpu, pcie.'),
+        (Collective, {**RING, "link": "wifi"}, 'link is "wifi"; it must be one of gpu, pcie, network.'),
         (Pointwise, SORT, f'kind is "sort"; a pointwise op is one of {", ".join(KINDS)}.'),
     ],
 )

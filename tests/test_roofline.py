@@ -178,7 +178,7 @@ def test_a_column_of_dtypes_runs_each_at_its_own_rate() -> None:
 def test_a_collective_over_pcie_is_bound_by_pcie() -> None:
     found = [
         roofline(Collective(kind="send_recv", message_bytes=2**30, n_gpus=2, link=link), H100)
-        for link in ("gpu", "pcie")
+        for link in ("gpu", "pcie", "network")
     ]
     assert found[0].link_s == pytest.approx(2**30 / H100.link_bytes_per_s)
     assert found[1].link_s == pytest.approx(2**30 / H100.pcie_bytes_per_s)

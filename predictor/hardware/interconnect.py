@@ -1,8 +1,14 @@
 """Messages that cross nodes: the part within a node is an operator like others, the rest goes through network cards.
 
 Each GPU has a card of its own; a collective runs within the nodes first, then among GPUs of equal rank, as NCCL's
-hierarchical rings and trees do. Not measured: the link is that of the data sheets. Left out: one copy of a token for
-all its experts on a node, and what a second batch hides (DeepEP).
+hierarchical rings and trees do. Left out: one copy of a token for all its experts on a node, and what a second batch
+hides (DeepEP).
+
+Held against NCCL 2.29 on H100 with a 400 Gb/s card each (nccl-tests-cluster; messages of 32 MiB to 16 GiB): alone on
+their nodes, 10 GPUs reach 0.95 to 0.98 of the card, 0.90 in all-to-all. With 4 and 8 on each of 10 nodes both parts
+together are 0.8 to 1.06 times what an all-to-all takes; of the others 0.35 to 1.25 times up to 128 MiB, where rings of
+80 steps wait about half a millisecond, and 1.3 to 1.5 times from 1 GiB on, where the parts overlap. Shorter messages
+were not measured.
 """
 
 from __future__ import annotations
@@ -27,6 +33,11 @@ def node_gpus(gpu: Gpu) -> int:
     return RACK_GPUS if gpu.name.startswith(RACKS) else NODE_GPUS
 
 
+def node_link_bytes_per_s(gpu: Gpu) -> float:
+    """What a GPU can send to other nodes, per direction, where nobody says better."""
+    return min(NODE_LINK_BYTES_PER_S, gpu.pcie_bytes_per_s or NODE_LINK_BYTES_PER_S)
+
+
 def within_node(op: Collective, gpu: Gpu) -> Collective:
     """The part of a collective among the GPUs of one node; all of it where they are few enough."""
     return replace(op, n_gpus=min(float(op.n_gpus), float(node_gpus(gpu))))
@@ -38,6 +49,6 @@ def between_nodes_s(op: Collective, gpu: Gpu) -> Number:
     nodes = float(op.n_gpus) / local
     if nodes <= 1:
         return 0.0
-    share, link = 1 - 1 / nodes, min(NODE_LINK_BYTES_PER_S, gpu.pcie_bytes_per_s or NODE_LINK_BYTES_PER_S)
+    share, link = 1 - 1 / nodes, node_link_bytes_per_s(gpu)
     sent = {"all_reduce": 2 * share / local, "all_to_all": share}.get(str(op.kind), share / local)
     return sent * op.message_bytes / link + HOP_S * (nodes - 1)

@@ -12,6 +12,7 @@ import numpy as np
 
 from predictor.errors import InvalidSpec
 from predictor.hardware.gpu import Gpu
+from predictor.hardware.interconnect import node_link_bytes_per_s
 from predictor.ops import Op
 from predictor.ops.base import column, text_column
 from predictor.ops.dtypes import Array, dtype_facts
@@ -68,7 +69,8 @@ def _peak(gpu: Gpu, name: str, own: str) -> float:
 def link_bytes_per_s(op: Op, gpu: Gpu) -> Array:
     """Bytes per second and direction of the link each call uses, (n_calls,)."""
     links = text_column(getattr(op, "link", "gpu"), len(op))
-    return np.where(links == "pcie", gpu.pcie_bytes_per_s, gpu.link_bytes_per_s).astype(np.float64)
+    rates = {"pcie": gpu.pcie_bytes_per_s, "network": node_link_bytes_per_s(gpu)}
+    return np.select([links == link for link in rates], [*rates.values()], gpu.link_bytes_per_s).astype(np.float64)
 
 
 def roofline(op: Op, gpu: Gpu) -> Bound:
