@@ -22,6 +22,7 @@ from predictor.workloads.passes.calls import WIDE_DTYPES, Layout, OpCall, Phase,
 from predictor.workloads.passes.eager import transformers_ops
 
 ENGINES = engine_names()
+HALVES = ("bf16", "fp16")
 KV_DTYPES = ("fp32", "fp16", "bf16", "fp8", "int8", "nvfp4")
 
 
@@ -49,6 +50,7 @@ class Workload:
     kv_dtype: of the KV cache; "" keeps the activations' format.
     tp, pp, dp, ep, attention_dp: as in Layout. engine: what runs it; serving engines get the same fused ops, and
         the estimators tell them apart; eager ones ("torch") get those of Transformers.
+    half: 16-bit format of activations where the weights have fewer bits: "bf16", or "fp16" on GPUs without it.
     stored_bytes: of the weights' files, all together; 0: counted from the shapes. kv_block: tokens of a block of the
         cache; 0: the engine's.
     """
@@ -68,6 +70,7 @@ class Workload:
     expert_dtype: str = ""
     stored_bytes: float = 0.0
     kv_block: int = 0
+    half: str = "bf16"
 
     def __post_init__(self) -> None:
         """Checks every setting, the model last."""
@@ -82,6 +85,7 @@ class Workload:
             object.__setattr__(self, "dtype", self.model.linear_dtype or "bf16")
         weights = ("", *DTYPES)
         choices = {"dtype": weights, "expert_dtype": weights, "kv_dtype": ("", *KV_DTYPES), "engine": ENGINES}
+        choices["half"] = HALVES
         for name, known in choices.items():
             value = getattr(self, name)
             if not isinstance(value, str) or value not in known:
@@ -148,7 +152,7 @@ class Workload:
     @property
     def act_dtype(self) -> str:
         """Number format between the linear layers, of attention arithmetic, embeddings, norms and the output head."""
-        return self.dtype if self.dtype in WIDE_DTYPES else "bf16"
+        return self.dtype if self.dtype in (*WIDE_DTYPES, "bf16") else self.half
 
     @property
     def cache_dtype(self) -> str:
