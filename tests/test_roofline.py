@@ -259,13 +259,13 @@ def test_what_is_converted_runs_no_faster_than_fp32(pair: tuple[str, str], size:
     assert roofline(op, gpu).compute_s == roofline(wide, gpu).compute_s
     assert peak_flop_per_s(op, gpu) < peak_flop_per_s(wide, gpu)
     (note,) = rate_notes([op], gpu)
-    assert note == f"{pair[1]} has no units on {gpu.name}: converted and run in fp32."
+    assert note == f"{gpu.name} has no units for {pair[1]}: converted and run in fp32."
 
 
 def test_weight_only_formats_take_units_before_conversion() -> None:
     op = Gemm(m=1, n=1, k=1, dtype="int8_wo")
     assert units(op, get_gpu("T4")) == {"fp16"}
-    assert units(op, get_gpu("P40")) == {"bf16"}  # both are converted
+    assert units(op, get_gpu("P40")) == {"fp16"}  # both are converted, fp16 faster
     assert rate_notes([op], get_gpu("T4")) == []
 
 
@@ -274,6 +274,6 @@ ONE = Gemm(m=1, n=1, k=1)
 
 def test_a_derived_rate_is_said() -> None:
     spark = get_gpu("DGX Spark")
-    assert "no bf16, fp8 rate of DGX-Spark is published" in rate_notes([ONE, replace(ONE, dtype="fp8")], spark)[0]
+    assert "no bf16 or fp8 rate of DGX-Spark is published" in rate_notes([ONE, replace(ONE, dtype="fp8")], spark)[0]
     assert rate_notes([replace(ONE, dtype="nvfp4")], spark) == []
     assert rate_notes([ONE], H100) == []

@@ -127,7 +127,8 @@ class Gpu:
             return self.peak_flop_per_s[dtype]
         if dtype not in INSTEAD:
             raise UnsupportedDtype(f'"{dtype}" is no compute dtype; use one of {", ".join(COMPUTE_DTYPES)}.')
-        nearest = next(d for d in (*INSTEAD[dtype], *self.peak_flop_per_s) if d in self.peak_flop_per_s)
+        able = {*self.peak_flop_per_s, *(self.emulated_dtypes & {"fp16"})}  # engines take converted fp16 but no bf16
+        nearest = next(d for d in (*INSTEAD[dtype], *self.peak_flop_per_s) if d in able)
         known = f" (compute capability {self.compute_capability})" if self.compute_capability else ""
         lacks = UnsupportedDtype if capability(self.compute_capability).rates else UnknownRate
         raise lacks(f'no {dtype} peak for {self.name}{known}; use dtype="{nearest}".')

@@ -75,12 +75,9 @@ def rate_notes(ops: Iterable[Op], gpu: Gpu) -> list[str]:
     emulated = [dtype for dtype in COMPUTE_DTYPES if dtype in used & gpu.emulated_dtypes]
     notes = []
     if derived:
-        names = ", ".join(derived)
-        notes.append(
-            f"no {names} rate of {gpu.name} is published; taken from its others, as its architecture has them."
-        )
+        notes.append(f"no {' or '.join(derived)} rate of {gpu.name} is published; it follows from its others.")
     if emulated:
-        notes.append(f"{', '.join(emulated)} has no units on {gpu.name}: converted and run in fp32.")
+        notes.append(f"{gpu.name} has no units for {' and '.join(emulated)}: converted and run in fp32.")
     return notes
 
 
@@ -102,9 +99,8 @@ def _unit(gpu: Gpu, name: str, own: str) -> str:
     for unit in able:
         if unit in gpu.peak_flop_per_s:
             return unit
-    for unit in able:
-        if unit in gpu.emulates:
-            return unit
+    if converted := [unit for unit in able if unit in gpu.emulates]:
+        return max(converted, key=lambda unit: gpu.emulates[unit])
     gpu.peak(able[0])  # raises, naming the dtypes the GPU has
     raise AssertionError(f"{gpu.name} has {able[0]} and was not asked for it")
 

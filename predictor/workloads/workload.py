@@ -11,7 +11,7 @@ import numpy as np
 
 from predictor.elementwise import greater
 from predictor.errors import InvalidRequest
-from predictor.ops import DTYPES, Collective
+from predictor.ops import DTYPES, Collective, Op
 from predictor.ops.dtypes import out_bytes
 from predictor.values import LARGEST, show, whole_number
 from predictor.workloads.architectures.single_pass import SinglePass
@@ -37,6 +37,12 @@ def _whole(name: str, value: Any) -> Any:
 @lru_cache(maxsize=1024)
 def _launched(model: Model, step: Step) -> tuple[OpCall, ...]:
     return model.forward_ops(step)
+
+
+def _in_16_bits(op: Op, half: str) -> Op:
+    """The op in another 16-bit format than bf16."""
+    changed = {name: half for name in ("dtype", "kv_dtype") if getattr(op, name, "") == "bf16"}
+    return replace(op, **changed) if changed else op
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +204,8 @@ class Workload:
 
     def _ops(self, step: Step) -> tuple[OpCall, ...]:
         calls = self.model.forward_ops(step)
+        if self.half != "bf16":
+            calls = tuple(call._replace(op=_in_16_bits(call.op, self.half)) for call in calls)
         if self.eager:
             calls = transformers_ops(calls)
         if self.pp == 1:
