@@ -383,7 +383,7 @@ def _mem_bytes(spec: Mapping[str, Any]) -> float:
     if "mem_usable_mib" in spec:
         return float(spec["mem_usable_mib"] * MIB)
     capacity = float(spec["mem_gib"] * GIB) if "mem_gib" in spec else float(spec["mem_gb"] * GB)
-    return capacity * spec.get("unified_share", 1.0)
+    return capacity * float(spec.get("unified_share", 1.0))
 
 
 def _slice(gpu: Gpu, profile: str) -> Gpu:
