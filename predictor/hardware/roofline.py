@@ -66,6 +66,12 @@ def units(op: Op, gpu: Gpu) -> frozenset[str]:
     return frozenset(_unit(gpu, *pair) for pair in set(zip(names.tolist(), own.tolist(), strict=True)))
 
 
+def is_unstated(op: Op, gpu: Gpu) -> np.ndarray[Any, Any]:
+    """Whether nobody states the rate of each call: derived, or of what is converted. (n_calls,) booleans."""
+    stated = gpu.peak_flop_per_s.keys() - gpu.derived_dtypes
+    return _of_units(op, gpu, lambda unit: float(unit not in stated)) > 0
+
+
 def rate_notes(ops: Iterable[Op], gpu: Gpu) -> list[str]:
     """What to say of rates that the calls run at: those that nobody publishes, and those of dtypes without units."""
     if not gpu.derived_dtypes and not gpu.emulates:
