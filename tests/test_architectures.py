@@ -10,6 +10,7 @@ from predictor.errors import InvalidSpec
 from predictor.hardware import architectures as module
 from predictor.hardware.architectures import Capability, Generation, architectures, capability, generation
 from predictor.hardware.gpu import catalogue
+from predictor.hardware.spec import COMPUTE_DTYPES
 from predictor.ops import FAMILIES
 from predictor.shipped import facts
 from predictor.workloads import engine_tables
@@ -50,6 +51,15 @@ def test_revisions_run_kernels_that_are_known():
     assert all(each.kernels_as in {"", *GENERATIONS} for each in GENERATIONS.values())
 
 
+def test_what_is_converted_has_no_units():
+    for name, known in architectures().capabilities.items():
+        assert set(known.rates) | set(known.emulates) <= set(COMPUTE_DTYPES), name
+        assert known.rates and not set(known.rates) & set(known.emulates), name
+        assert all(0 < share <= 1 for share in known.emulates.values()), name
+        sixteen = {rate for dtype, rate in known.rates.items() if dtype in ("fp16", "bf16")}
+        assert sixteen <= set(known.rates_16_bit), name
+
+
 def test_what_nobody_described_has_defaults():
     assert generation("Rubin") == Generation() and capability("13.0") == Capability()
 
@@ -70,8 +80,8 @@ def test_an_unknown_key_and_a_wrong_type_are_told():
         facts(Generation, {"host_shares": 1.0}, 'generation "X"')
     with pytest.raises(InvalidSpec, match=r'^packed_scales is 1 in generation "X"; it must be bool\.$'):
         facts(Generation, {"packed_scales": 1}, 'generation "X"')
-    with pytest.raises(InvalidSpec, match=r'^rate_fp32 is True in capability "1"; it must be int\.$'):
-        facts(Capability, {"rate_fp32": True}, 'capability "1"')
+    with pytest.raises(InvalidSpec, match=r'^link_gb_per_s is True in capability "1"; it must be float\.$'):
+        facts(Capability, {"link_gb_per_s": True}, 'capability "1"')
 
 
 def test_the_engines_by_default_are_engines():

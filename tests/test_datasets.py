@@ -296,7 +296,7 @@ def test_down_proj_of_an_rtx_4090_runs_at_165_tflops(repo: Path, data_root: Path
 
 
 @pytest.mark.data
-def test_large_h100_gemms_reach_40_to_100_percent_of_peak(repo: Path, data_root: Path) -> None:
+def test_large_h100_gemms_reach_37_to_100_percent_of_the_bound(repo: Path, data_root: Path) -> None:
     module = reader(repo, "aiconfigurator")
     gemm = data_root / "aiconfigurator" / SYSTEMS / "h100_sxm" / "gemm"
     frames = [module.read_file(path, "H100-SXM-80GB", Unread()) for path in sorted(gemm.rglob("*.parquet"))]
@@ -304,7 +304,7 @@ def test_large_h100_gemms_reach_40_to_100_percent_of_peak(repo: Path, data_root:
     large = rows[(rows.dtype == "bf16") & (rows.m >= 4096) & (rows.n >= 4096) & (rows.k >= 4096)]
     assert len(large) > 100
     share = utilization(large, "gemm", "", "H100-SXM-80GB")
-    assert share.min() > 0.4 and share.max() < 1.0
+    assert share.min() > 0.37 and share.max() < 1.0  # the bound is at 1980 MHz, the peak at 1830
 
 
 @pytest.mark.data
