@@ -13,8 +13,8 @@ the ratio rise, and the reference does not know the asked GPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ from predictor.errors import InvalidBundle, UnsupportedDtype
 from predictor.estimators.correction.kernel import LEAF_TREES, Traits
 from predictor.estimators.correction.process import Correction
 from predictor.estimators.envelope import Knots, rising
-from predictor.estimators.features import Features, Setting, features, groups
+from predictor.estimators.features import Features, Setting, features, groups, stand_in
 from predictor.estimators.linear import Floors, Line, core_s, inputs, line_s
 from predictor.hardware.gpu import Gpu, get_gpu
 from predictor.hardware.roofline import roofline
@@ -112,6 +112,9 @@ class Estimator:
         kin: tuple[tuple[str, ...], ...] = (own, siblings)
         if is_measured(gpu, self.references):
             logs, kin = self._referred(own, op, setting, None), (siblings,)
+            left = np.flatnonzero(np.isnan(logs))
+            if left.size:
+                logs[left] = self._stood_in(own, op.take(left), gpu, setting.take(left))
         left = np.flatnonzero(np.isnan(logs))
         if left.size:
             op, setting = op.take(left), setting.take(left)
@@ -126,10 +129,12 @@ class Estimator:
         logs = np.full(len(op), np.nan)
         for names in kin:
             logs = np.where(np.isnan(logs), self._referred(names, op, setting, _between_siblings, here), logs)
+            if np.isnan(logs).any() and names:
+                logs = np.where(np.isnan(logs), self._stood_in(names, op, gpu, setting, here), logs)
         left = np.flatnonzero(np.isnan(logs))
         if left.size:
             views = Views(*(view[left] for view in here))
-            reference = self._referred(others, op.take(left), setting.take(left), _by_transfer, views)
+            reference = self._among_others(others, op.take(left), gpu, setting.take(left), views)
             dtypes = text_column(getattr(op.take(left), "dtype", ""), len(left))
             logs[left] = mix(views._replace(reference=reference), per_dtype(self.weights, dtypes))
         return logs
@@ -141,7 +146,19 @@ class Estimator:
     def _views(self, op: Op, gpu: Gpu, setting: Setting, table: Features) -> Views:
         here = self._views_here(op, gpu, table)
         others = tiers(gpu, self.references)[2]
-        return here._replace(reference=self._referred(others, op, setting, _by_transfer, here))
+        return here._replace(reference=self._among_others(others, op, gpu, setting, here))
+
+    def _among_others(self, names: tuple[str, ...], op: Op, gpu: Gpu, setting: Setting, here: Views) -> Array:
+        """Mean of what GPUs say that are no kin: those that ran a call, and those that ran its kernels otherwise."""
+        total, count = np.zeros(len(op)), np.zeros(len(op))
+        for name in names:
+            logs = self._referred((name,), op, setting, _by_transfer, here)
+            if np.isnan(logs).any():
+                logs = np.where(np.isnan(logs), self._stood_in((name,), op, gpu, setting, here), logs)
+            known = ~np.isnan(logs)
+            total[known] += logs[known]
+            count += known
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
     def _views_here(self, op: Op, gpu: Gpu, here: Features) -> Views:
         silent, core = np.full(len(op), np.nan), np.log(core_s(here, self.floors))
@@ -173,12 +190,45 @@ class Estimator:
             if not measured.size:
                 continue
             for rows, there in _features_at(op, gpu, whose, measured):
-                values, base = self._seen(there)
-                logs[rows] = self._reference(values, base, there.tokens, name)
+                logs[rows] = self._reference(*self._seen(there), there.tokens, name)
                 if carry and here:
-                    by_core = here.core[rows] - np.log(core_s(there, self.floors))
-                    logs[rows] += carry(Ratio(here.transfer[rows] - self._transfer(values, base), by_core))
+                    logs[rows] += carry(self._slower(there, here, rows))
         return logs
+
+    def _stood_in(self, names: tuple[str, ...], op: Op, gpu: Gpu, setting: Setting, here: Views | None = None) -> Array:
+        """As _referred, from other engines, timings or 16-bit formats that ran the same kernels there.
+
+        What sets them apart is what the transfer trees make of it.
+        """
+        total, count = np.zeros(len(op)), np.zeros(len(op))
+        for name in names:
+            for rows, like, whose in self._stand_ins(name, op, setting):
+                mine = here or self._views_here(op, gpu, features(op, gpu, setting))
+                for some, there in _features_at(like, get_gpu(name), whose, np.arange(len(rows))):
+                    values, base = self._seen(there)
+                    known = rows[some]
+                    logs = self._reference(values, base, there.tokens, name)
+                    total[known] += logs + mine.transfer[known] - self._transfer(values, base)
+                    count[known] += 1
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    def _stand_ins(self, name: str, op: Op, setting: Setting) -> Iterator[tuple[NDArray[np.int64], Op, Setting]]:
+        """Rows of calls, and as which calls that a GPU was measured with they are asked for."""
+        gpu, measured = get_gpu(name), self.references[name]
+        asked = text_column(groups(op, gpu, setting), len(op))
+        for group in sorted(set(asked.tolist())):
+            if group in measured or (other := stand_in(op.family, group, measured)) is None:
+                continue
+            rows = np.flatnonzero(asked == group)
+            like = op.take(rows)
+            like = replace(like, dtype=other.dtype) if other.dtype else like
+            if _among(measured, groups(like, gpu, other.setting), len(rows)).all():
+                yield rows, like, other.setting
+
+    def _slower(self, there: Features, here: Views, rows: NDArray[np.int64]) -> Ratio:
+        values, base = self._seen(there)
+        by_core = here.core[rows] - np.log(core_s(there, self.floors))
+        return Ratio(here.transfer[rows] - self._transfer(values, base), by_core)
 
     def _seen(self, table: Features) -> tuple[NDArray[np.float32], Array]:
         """What both boosters see of each call, and what they correct."""

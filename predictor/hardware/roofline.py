@@ -6,6 +6,7 @@ cache need not come from memory, and the launch floor is kept apart, because it 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,21 +49,27 @@ def peak_flop_per_s(op: Op, gpu: Gpu) -> Array:
 
     An fp8 cache on a GPU without fp8 arithmetic is widened and runs at the rate of the op's own dtype.
     """
+    return rate_of_units(op, gpu, gpu.peak_flop_per_s.__getitem__)
+
+
+def rate_of_units(op: Op, gpu: Gpu, rate: Callable[[str], float]) -> Array:
+    """`rate` of the units that run each call, named by compute dtype, (n_calls,) FLOP/s; see peak_flop_per_s."""
     names, own = op.compute_dtype, getattr(op, "dtype", "fp32")
     if isinstance(names, str) and isinstance(own, str):
-        return column(_peak(gpu, names, own), len(op))
+        return column(rate(_unit(gpu, names, own)), len(op))
     names, own = text_column(names, len(op)), text_column(own, len(op))
-    table = {pair: _peak(gpu, *pair) for pair in set(zip(names.tolist(), own.tolist(), strict=True))}
+    table = {pair: rate(_unit(gpu, *pair)) for pair in set(zip(names.tolist(), own.tolist(), strict=True))}
     if len(table) == 1:
         return column(next(iter(table.values())), len(op))
     return np.array([table[pair] for pair in zip(names.tolist(), own.tolist(), strict=True)])
 
 
-def _peak(gpu: Gpu, name: str, own: str) -> float:
+def _unit(gpu: Gpu, name: str, own: str) -> str:
     for unit in (*dtype_facts(name).compute, *(dtype_facts(own).compute if name != own else ())):
         if unit in gpu.peak_flop_per_s:
-            return gpu.peak_flop_per_s[unit]
-    return gpu.peak(dtype_facts(name).compute[0])  # raises, naming the dtypes the GPU has
+            return unit
+    gpu.peak(dtype_facts(name).compute[0])  # raises, naming the dtypes the GPU has
+    raise AssertionError(name)
 
 
 def link_bytes_per_s(op: Op, gpu: Gpu) -> Array:
