@@ -14,6 +14,7 @@ from predictor.estimators.features.terms import (
     one_hot,
     soft_max,
     tiled_time,
+    timing_terms,
 )
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.power import free_flop_per_s, powered_flop_per_s
@@ -49,7 +50,9 @@ def conv_terms(op: Conv, gpu: Gpu, setting: Setting) -> Terms:
         "outs": outs,
         "kernel": column(op.kernel, calls),
         "stride": column(op.stride, calls),
-        "host": one_hot("timing", setting.timing, ("host",), calls)["timing_host"],
+        **timing_terms(setting, calls),
+        **one_hot("dtype", op.dtype, ("fp16", "bf16", "int8", "tf32"), calls),
+        "winograd": column(np.char.find(np.asarray(setting.kernel).astype(str), "winograd") >= 0, calls),
     }
     return Terms(times, fixed, soft_max([np.maximum(tiled, powered), memory]), conv_group(op, gpu, setting))
 

@@ -14,8 +14,10 @@ from predictor.estimators.features.terms import (
     of_engines,
     one_hot,
     renamed,
+    repeated_memory_time,
     soft_max,
     tiled_time,
+    timing_terms,
 )
 from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
@@ -59,6 +61,8 @@ def gemm_terms(op: Gemm, gpu: Gpu, setting: Setting) -> Terms:
     # Benchmarks go through copies of the weights: on L40S they are found in L2 up to 0.22 of its size, where bf16 calls
     # fall from its rate to that of the memory.
     memory = memory_time(moved, gpu, 0.22)
+    warm = column(np.asarray(setting.timing == "warm", dtype=np.float64), calls)
+    memory = np.where(warm > 0, repeated_memory_time(moved, gpu), memory)
     powered = column(op.flops(), calls) / powered_flop_per_s(op, gpu)
     times = {
         "flop_s": column(op.flops(), calls) / peak_flop_per_s(op, gpu),
@@ -80,7 +84,7 @@ def gemm_terms(op: Gemm, gpu: Gpu, setting: Setting) -> Terms:
         "batch": batch,
         "act_bytes": column(act_bytes(op.dtype), calls),
         "weight_bytes": column(weight_bytes(op.dtype), calls),
-        "host": one_hot("timing", setting.timing, ("host",), calls)["timing_host"],
+        **timing_terms(setting, calls),
         **one_hot("engine", _path(op, gpu, setting), measured_engines(op.family), calls),
         **one_hot("dtype", op.dtype, ("fp8", "fp8_block", "nvfp4", "int8", "fp32"), calls),
     }
