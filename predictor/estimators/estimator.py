@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,10 @@ from predictor.estimators.correction.process import Correction
 from predictor.estimators.envelope import Knots, rising
 from predictor.estimators.features import Features, Setting, features, groups, stand_in
 from predictor.estimators.linear import Floors, Line, core_s, inputs, line_s
+from predictor.estimators.mixture import Mixture, Views, call_size, mix, weights_of
 from predictor.hardware.gpu import Gpu, get_gpu
 from predictor.hardware.roofline import roofline
-from predictor.hardware.siblings import is_measured, tiers
+from predictor.hardware.siblings import is_far, is_measured, tiers
 from predictor.ops import Op
 from predictor.ops.base import one_name, text_column
 from predictor.ops.dtypes import Array, Text
@@ -37,29 +38,12 @@ if TYPE_CHECKING:
     import xgboost
 
 
-class Weights(NamedTuple):
-    """How much each view counts on an architecture that was never measured; the mean is geometric."""
-
-    transfer: Array | float
-    reference: Array | float
-    core: Array | float
-    line: Array | float
-
-
-class Views(NamedTuple):
-    """Log-latency of each call by each view, (n_calls,); the reference is not a number where no GPU knows."""
-
-    transfer: Array
-    reference: Array
-    core: Array
-    line: Array
-
-
 @dataclass(frozen=True, slots=True)
 class Estimator:
     """A fitted pair of boosters of the estimator `name`, which see features `names`.
 
-    references: measured GPU → groups of calls measured on it. weights: dtype, "" for all others → those of the views.
+    references: measured GPU → groups of calls measured on it. weights, far: of the views on GPUs whose class was
+    measured, and on others ({}: the same).
     corrections: GPU → what calls that a user measured there teach.
     """
 
@@ -68,9 +52,10 @@ class Estimator:
     floors: Floors
     line: Line
     references: Mapping[str, frozenset[str]]
-    weights: Mapping[str, Weights]
+    weights: Mixture
     names: tuple[str, ...]
     name: str
+    far: Mixture = field(default_factory=dict)
     corrections: Mapping[str, Correction] = field(default_factory=dict)
     knots: Knots = field(default_factory=Knots, compare=False, repr=False)
 
@@ -136,8 +121,12 @@ class Estimator:
             views = Views(*(view[left] for view in here))
             reference = self._among_others(others, op.take(left), gpu, setting.take(left), views)
             dtypes = text_column(getattr(op.take(left), "dtype", ""), len(left))
-            logs[left] = mix(views._replace(reference=reference), per_dtype(self.weights, dtypes))
+            weights = weights_of(self._mixture(gpu), dtypes, call_size(op)[left])
+            logs[left] = mix(views._replace(reference=reference), weights)
         return logs
+
+    def _mixture(self, gpu: Gpu) -> Mixture:
+        return self.far if self.far and is_far(gpu, self.references) else self.weights
 
     def views(self, op: Op, gpu: Gpu, setting: Setting) -> Views:
         """What each view says of calls on a GPU as if its architecture had never been measured."""
@@ -267,23 +256,6 @@ def _between_siblings(slower: Ratio) -> Array:
     """
     both = (slower.transfer + slower.core) / 2
     return np.asarray(both - 0.1 * np.tanh(5 * both))
-
-
-def per_dtype(weights: Mapping[str, Weights], dtypes: NDArray[Any]) -> Weights:
-    """The weights of each call, each (n_calls,)."""
-    if (name := one_name(dtypes)) is not None:
-        return weights.get(name, weights[""])
-    return Weights(*np.array([weights.get(name, weights[""]) for name in dtypes.tolist()]).T)
-
-
-def mix(views: Views, weights: Weights) -> Array:
-    """Weighted mean of the views; where no reference knows the call the transfer takes its weight.
-
-    Each weight is one number or (n_calls,).
-    """
-    reference = np.where(np.isnan(views.reference), views.transfer, views.reference)
-    completed = views._replace(reference=reference)
-    return np.asarray(sum(weight * view for weight, view in zip(weights, completed, strict=True)))
 
 
 def reference_values(

@@ -20,15 +20,25 @@ IDLE_SHARE = 0.1  # of the board power, for memory, leakage, fans and losses; ju
 LOWEST_VOLTAGE = 0.6  # of that at the highest clock, where the clock goes towards zero; judged
 FREE_BOOST = 0.35  # of the way from the advertised boost to the highest clock, where power is no limit; judged
 PLATEAU = 0.93  # of the cycles a large product multiplies in, on the best of A100 to B200
-# Energy of a FLOP rises with bits^0.6 below 16 bits: a matrix unit that is twice as fast in fp8 takes more power, by
+# Energy of a FLOP rises with bits^0.45 below 16 bits: a matrix unit that is twice as fast in fp8 takes more power, by
 # 1.25 to 1.45 on L40S, H100, B200 and RTX PRO 6000. tf32 takes what 32 bits do.
 BITS = {"fp4": 4, "fp8": 8, "int8": 8, "fp16": 16, "bf16": 16, "tf32": 32}
-NARROW_EXPONENT = 0.6
+NARROW_EXPONENT = 0.45
 PICO = 1e-12
 UNLIMITED = 100.0  # times the highest clock, where a board has no known limit
 
 
-TMP = {'RTX-4090': 3105, 'RTX-PRO-6000-Server': 2430, 'RTX-3060-Ti': 2100, 'RTX-3080-Ti': 2100, 'RTX-5070': 3090, 'RTX-5060-Ti-16GB': 3090, 'RTX-4070-SUPER': 3105, 'RTX-2080-Ti': 2100, 'GTX-1080-Ti': 1911}
+TMP = {
+    "RTX-4090": 3105,
+    "RTX-PRO-6000-Server": 2430,
+    "RTX-3060-Ti": 2100,
+    "RTX-3080-Ti": 2100,
+    "RTX-5070": 3090,
+    "RTX-5060-Ti-16GB": 3090,
+    "RTX-4070-SUPER": 3105,
+    "RTX-2080-Ti": 2100,
+    "GTX-1080-Ti": 1911,
+}
 
 
 class Rates(NamedTuple):
