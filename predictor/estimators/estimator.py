@@ -29,7 +29,7 @@ from predictor.estimators.linear import Floors, Line, core_s, inputs, line_s
 from predictor.estimators.mixture import Mixture, Views, call_size, mix, weights_of
 from predictor.hardware.gpu import Gpu, get_gpu
 from predictor.hardware.roofline import roofline
-from predictor.hardware.siblings import is_far, is_measured, tiers
+from predictor.hardware.siblings import is_far, is_measured, memory_kind, tiers
 from predictor.ops import Op
 from predictor.ops.base import one_name, text_column
 from predictor.ops.dtypes import Array, Text
@@ -121,7 +121,7 @@ class Estimator:
             views = Views(*(view[left] for view in here))
             reference = self._among_others(others, op.take(left), gpu, setting.take(left), views)
             dtypes = text_column(getattr(op.take(left), "dtype", ""), len(left))
-            weights = weights_of(self._mixture(gpu), dtypes, call_size(op)[left])
+            weights = weights_of(self._mixture(gpu), memory_kind(gpu), dtypes, call_size(op)[left])
             logs[left] = mix(views._replace(reference=reference), weights)
         return logs
 

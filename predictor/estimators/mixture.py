@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictor.ops import Op
-from predictor.ops.base import column
+from predictor.ops.base import column, text_column
 from predictor.ops.dtypes import Array
 
 SIZES = (1e9, 3e10, 1e12)  # FLOP of a call at which weights are picked: of some 10 us, 200 us and 5 ms
@@ -39,7 +39,8 @@ class Views(NamedTuple):
     line: Array
 
 
-Mixture = Mapping[str, Sequence[Weights]]  # dtype, "" for all others → the weights at each of SIZES
+# memory_kind "|" format_of(dtype), without a dtype or "" for all others → the weights at each of SIZES
+Mixture = Mapping[str, Sequence[Weights]]
 EQUAL: Mixture = {"": (Weights(0.25, 0.25, 0.25, 0.25),) * len(SIZES)}
 
 
@@ -59,15 +60,28 @@ def call_size(op: Op) -> Array:
     return np.maximum(column(op.flops(), calls), FLOP_PER_BYTE * column(op.bytes_moved(), calls))
 
 
-def weights_of(mixture: Mixture, dtypes: NDArray[Any], size: Array) -> Weights:
-    """The weights of each call, each (n_calls,): straight between those of the sizes around it."""
-    names = {name: number for number, name in enumerate(mixture)}
-    table = np.array([list(weights) for weights in mixture.values()], dtype=np.float64)  # (dtype, size, view)
-    which = np.array([names.get(name, names[""]) for name in dtypes.tolist()], dtype=np.int64)
+def weights_of(mixture: Mixture, kind: str, dtypes: NDArray[Any], size: Array) -> Weights:
+    """The weights of each call, each (n_calls,): straight between those of the sizes around it.
+
+    kind: memory_kind of the GPU, or (n_calls,) of them.
+    """
+    keys = [_key(mixture, *pair) for pair in zip(text_column(kind, len(dtypes)).tolist(), dtypes.tolist(), strict=True)]
+    number = {key: at for at, key in enumerate(mixture)}
+    table = np.array([list(weights) for weights in mixture.values()], dtype=np.float64)  # (key, size, view)
+    which = np.array([number[key] for key in keys], dtype=np.int64)
     place = np.interp(np.log(np.maximum(size, 1.0)), np.log(SIZES), np.arange(len(SIZES)))
     below = np.minimum(place.astype(np.int64), len(SIZES) - 2)
     part = (place - below)[:, None]
     return Weights(*((1 - part) * table[which, below] + part * table[which, below + 1]).T)
+
+
+def _key(mixture: Mixture, kind: str, dtype: str) -> str:
+    return next(key for key in (f"{kind}|{format_of(dtype)}", f"{kind}|", "") if key in mixture)
+
+
+def format_of(dtype: str) -> str:
+    """The name under which weights of a dtype are kept: formats that one unit multiplies alike share theirs."""
+    return "16-bit" if dtype in ("fp16", "bf16", "tf32") else dtype
 
 
 def mix(views: Views, weights: Weights) -> Array:

@@ -67,6 +67,11 @@ def architecture(gpu: Gpu) -> str:
     return capability(gpu.compute_capability).same_kernels_as or gpu.compute_capability
 
 
+def memory_kind(gpu: Gpu) -> str:
+    """ "stacked" for HBM, else "discrete"."""
+    return "stacked" if has_stacked_memory(gpu) else "discrete"
+
+
 def has_stacked_memory(gpu: Gpu) -> bool:
     """Whether the memory is HBM; then siblings run at their clocks, while cards with GDDR are cut to a power budget."""
     return capability(gpu.compute_capability).stacked_memory

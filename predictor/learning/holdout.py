@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from predictor.estimators.estimator import Estimator
 from predictor.estimators.linear import line_s
-from predictor.estimators.mixture import SIZES, Mixture, Views, Weights, call_size, mix
+from predictor.estimators.mixture import SIZES, Mixture, Views, Weights, call_size, format_of, mix
 from predictor.estimators.samples import TrainingSet
 from predictor.hardware.gpu import get_gpu
-from predictor.hardware.siblings import card_class, tiers
+from predictor.hardware.siblings import card_class, memory_kind, tiers
 from predictor.learning.diagnostics import COLUMNS as CURVE, learning_curves
 from predictor.learning.fit import fit
 from predictor.learning.recipe import Recipe
@@ -31,8 +31,9 @@ CANDIDATES = tuple(
     Weights(*(part / 4 for part in parts)) for parts in product(range(5), repeat=len(Views._fields)) if sum(parts) == 4
 )
 SOFTNESS = 0.02  # candidates whose errors differ by this much count e times less (training/EXPERIMENTS.md)
+MOST_COUNTED = np.log(2.0)  # of a log error in the choice of weights: a throttled card has no more say than others
 FEWEST_WEIGHTED = 200  # rows that make weights of their own; judged
-ENOUGH = 3  # generations that measured a dtype, for weights of its own
+ENOUGH, ENOUGH_OF_DTYPE = 2, 3  # generations, for weights of their own and of a dtype; judged
 SINGLE: Mixture = {
     "": (Weights(1.0, 0.0, 0.0, 0.0),) * len(SIZES)
 }  # one generation leaves nothing to learn weights from
@@ -170,9 +171,15 @@ def scored_rows(rows: TrainingSet, recipe: Recipe) -> NDArray[np.bool_]:
 def best_weights(views: list[pd.DataFrame]) -> Mixture:
     """Weights from what the views say of held-out rows: of all, and of each dtype that enough groups measured."""
     every = pd.concat(views, ignore_index=True)
-    measured = every.groupby("dtype")["generation"].nunique()
-    chosen = {str(dtype): every[every["dtype"] == dtype] for dtype, count in measured.items() if count >= ENOUGH}
-    return {name: _by_size(rows) for name, rows in {"": every, **chosen}.items()}
+    mixture = {"": _by_size(every)}
+    for kind, rows in every.groupby("memory"):
+        if not _enough(rows):
+            continue
+        mixture[f"{kind}|"] = _by_size(rows)
+        for dtype, own in rows.groupby(rows["dtype"].map(format_of)):
+            if own["generation"].nunique() >= ENOUGH_OF_DTYPE:
+                mixture[f"{kind}|{dtype}"] = _by_size(own)
+    return mixture
 
 
 def _by_size(rows: pd.DataFrame) -> tuple[Weights, ...]:
@@ -199,7 +206,8 @@ def _mean_candidate(rows: pd.DataFrame) -> Weights:
     weight = weight / weight.sum()
     views = Views(*(rows[name].to_numpy() for name in Views._fields))
     least, truth = np.log(rows["bound_s"].to_numpy()), np.log(rows["latency_s"].to_numpy())
-    errors = np.array([np.abs(np.expm1(np.maximum(mix(views, one), least) - truth)) @ weight for one in CANDIDATES])
+    wrong = (np.abs(np.maximum(mix(views, one), least) - truth) for one in CANDIDATES)
+    errors = np.array([np.minimum(log_error, MOST_COUNTED) @ weight for log_error in wrong])
     share = np.exp((errors.min() - errors) / SOFTNESS)
     return Weights(*np.round(share @ np.array(CANDIDATES) / share.sum(), 4).tolist())
 
@@ -223,6 +231,8 @@ def _fold(
         latency_s=test.latency_s, bound_s=test.bound_s, size=size
     )
     views[list(Views._fields)] = values
+    kinds = {name: memory_kind(get_gpu(name)) for name in set(test.gpus.tolist())}
+    views["memory"] = views["gpu"].map(kinds)
     return estimator, test, views
 
 
