@@ -18,14 +18,14 @@ from predictor.ops.dtypes import Array
 
 IDLE_SHARE = 0.1  # of the board power, for memory, leakage, fans and losses; judged
 LOWEST_VOLTAGE = 0.6  # of that at the highest clock, where the clock goes towards zero; judged
-FREE_BOOST = 0.35  # of the way from the advertised boost to the highest clock, where power is no limit; judged
+FREE_BOOST = 0.4  # of the way from the advertised boost to the highest clock, where power is no limit; judged
 PLATEAU = 0.93  # of the cycles a large product multiplies in, on the best of A100 to B200
 # Energy of a FLOP rises with bits^0.45 below 16 bits: a matrix unit that is twice as fast in fp8 takes more power, by
 # 1.25 to 1.45 on L40S, H100, B200 and RTX PRO 6000. tf32 takes what 32 bits do.
 BITS = {"fp4": 4, "fp8": 8, "int8": 8, "fp16": 16, "bf16": 16, "tf32": 32}
 NARROW_EXPONENT = 0.45
 PICO = 1e-12
-UNLIMITED = 100.0  # times the highest clock, where a board has no known limit
+UNLIMITED = 1.2  # times the free rate, beyond which no one asks how much power would be left
 
 
 TMP = {
@@ -72,14 +72,14 @@ def rates(gpu: Gpu, unit: str) -> Rates:
     free = issued * peak + FREE_BOOST * (highest - issued * peak)
     joule = energy_j(facts, unit)
     if not gpu.tdp_w or not joule:
-        return Rates(free, UNLIMITED * highest)
+        return Rates(free, UNLIMITED * free)
     clock = _clock_within((1 - IDLE_SHARE) * gpu.tdp_w / (PLATEAU * joule * highest))
-    return Rates(free, PLATEAU * highest * clock)
+    return Rates(free, min(PLATEAU * highest * clock, UNLIMITED * free))
 
 
 def _clock_within(budget: float) -> float:
-    """Share of the highest clock at which power is `budget` times that at the highest clock; above 1 none is needed."""
-    low, high = 0.0, UNLIMITED
+    """Share of the highest clock, at most 2, at which power is `budget` times that at the highest clock."""
+    low, high = 0.0, 2.0
     for _ in range(60):
         middle = (low + high) / 2
         if middle * (LOWEST_VOLTAGE + (1 - LOWEST_VOLTAGE) * middle) ** 2 < budget:

@@ -30,7 +30,10 @@ from predictor.learning.sampling import balanced_rows, drawn_per_cell
 CANDIDATES = tuple(
     Weights(*(part / 4 for part in parts)) for parts in product(range(5), repeat=len(Views._fields)) if sum(parts) == 4
 )
-SOFTNESS = 0.02  # candidates whose errors differ by this much count e times less (training/EXPERIMENTS.md)
+SOFTNESS = 0.01  # candidates whose errors differ by this much count e times less (training/EXPERIMENTS.md)
+# What trees must gain over physics, in nats, to speak alone for the largest calls: these approach a plateau that is a
+# fact of an architecture and its power, not of the shapes that a table happened to hold. Judged.
+LEAN = 0.04
 MOST_COUNTED = np.log(2.0)  # of a log error in the choice of weights: a throttled card has no more say than others
 FEWEST_WEIGHTED = 200  # rows that make weights of their own; judged
 ENOUGH, ENOUGH_OF_DTYPE = 2, 3  # generations, for weights of their own and of a dtype; judged
@@ -187,17 +190,20 @@ def _by_size(rows: pd.DataFrame) -> tuple[Weights, ...]:
     distance = np.abs(np.log(rows["size"].to_numpy()[:, None] / np.array(SIZES)))
     near = distance.argmin(axis=1)
     parts = [rows[near == number] for number in range(len(SIZES))]
-    return tuple(_mean_candidate(part if _enough(part) else rows) for part in parts)
+    leans = LEAN * np.arange(len(SIZES)) / (len(SIZES) - 1)
+    return tuple(
+        _mean_candidate(part if _enough(part) else rows, float(lean)) for part, lean in zip(parts, leans, strict=True)
+    )
 
 
 def _enough(rows: pd.DataFrame) -> bool:
     return len(rows) >= FEWEST_WEIGHTED and rows["generation"].nunique() >= ENOUGH
 
 
-def _mean_candidate(rows: pd.DataFrame) -> Weights:
+def _mean_candidate(rows: pd.DataFrame, lean: float) -> Weights:
     """Mean of the candidates, those with less error counting more; of few generations no single one is surely best.
 
-    The error is the mean over GPUs of the mean over cells of engine and dtype.
+    The error is the mean over GPUs of the mean over cells of engine and dtype; lean: what trees must gain over physics.
     """
     cell = rows.groupby(["gpu", "engine", "dtype"], observed=True)
     per_cell = 1.0 / cell["gpu"].transform("size")
@@ -208,6 +214,7 @@ def _mean_candidate(rows: pd.DataFrame) -> Weights:
     least, truth = np.log(rows["bound_s"].to_numpy()), np.log(rows["latency_s"].to_numpy())
     wrong = (np.abs(np.maximum(mix(views, one), least) - truth) for one in CANDIDATES)
     errors = np.array([np.minimum(log_error, MOST_COUNTED) @ weight for log_error in wrong])
+    errors += lean * np.array([one.transfer + one.reference for one in CANDIDATES])
     share = np.exp((errors.min() - errors) / SOFTNESS)
     return Weights(*np.round(share @ np.array(CANDIDATES) / share.sum(), 4).tolist())
 
