@@ -58,6 +58,7 @@ ESTIMATOR_TYPES = {
     "line": dict,
     "references": dict,
     "weights": dict,
+    "far": dict,
     "ranges": dict,
     "worst_share": float,
     "log_offsets": dict,
@@ -66,6 +67,7 @@ ESTIMATOR_TYPES = {
 FILE_TYPES = {"file": str, "sha256": str}
 BOOSTERS = ("transfer", "reference")
 VIEWS = ("transfer", "reference", "core", "line")  # whose weights an entry has, in this order
+SIZES = 3  # of calls, for each of which it has them (predictor.estimators.mixture, which is heavier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,8 @@ class Bundle:
 
     def _read(self, name: str) -> Estimator:
         """One estimator as it was before anything was corrected."""
-        from predictor.estimators.estimator import Estimator, Weights
+        from predictor.estimators.estimator import Estimator
+        from predictor.estimators.mixture import mixture_of
 
         if name not in self._uncorrected:
             entry = self.entry(name)
@@ -184,7 +187,8 @@ class Bundle:
                 floors=entry["floors"],
                 line=entry["line"],
                 references={gpu: frozenset(groups) for gpu, groups in entry["references"].items()},
-                weights={dtype: Weights(*weights) for dtype, weights in entry["weights"].items()},
+                weights=mixture_of(entry["weights"]),
+                far=mixture_of(entry["far"]),
                 names=tuple(entry["features"]),
                 name=name,
             )
@@ -277,8 +281,8 @@ def _verify(manifest: Any, path: Path) -> None:
         pairs = [*per_regime, *entry["floors"].values(), *entry["line"].values(), *entry["ranges"].values()]
         complete = len(per_dtype) >= len(KINSHIPS) and len(per_regime) == len(per_dtype) * (len(REGIMES) + 1)
         sound = complete and all(_is_pair(pair) for pair in pairs)
-        sound &= all(_are_numbers(found, len(VIEWS)) for found in entry["weights"].values())
-        if not sound or any("" not in entry[name] for name in ("floors", "line", "weights")):
+        sound &= all(_are_weights(sizes) for mixture in ("weights", "far") for sizes in entry[mixture].values())
+        if not sound or any("" not in entry[name] for name in ("floors", "line", "weights", "far")):
             raise InvalidBundle(f"{where} has invalid numbers; install or copy the bundle again, or train it again.")
 
 
@@ -290,6 +294,10 @@ def _verify_file(entry: Any, where: str) -> None:
 
 def _is_pair(value: Any) -> bool:
     return _are_numbers(value, 2)
+
+
+def _are_weights(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == SIZES and all(_are_numbers(one, len(VIEWS)) for one in value)
 
 
 def _are_numbers(value: Any, count: int) -> bool:

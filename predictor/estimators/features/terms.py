@@ -103,6 +103,12 @@ def one_hot(prefix: str, values: Text, names: tuple[str, ...], calls: int) -> di
     return {f"{prefix}_{name}": column(np.asarray(values == name, dtype=np.float64), calls) for name in names}
 
 
+def timing_terms(setting: Setting, calls: int) -> dict[str, Array]:
+    """How calls were timed: 0/1 columns `host` and `warm`; neither is `device`."""
+    told = one_hot("timing", setting.timing, ("host", "warm"), calls)
+    return {name.removeprefix("timing_"): value for name, value in told.items()}
+
+
 def renamed(names: Text, which: Any, name: Text) -> Text:
     """`name` where `which`, one truth or (n_calls,), holds, else what `names` says."""
     if isinstance(names, str) and np.ndim(which) == 0:
