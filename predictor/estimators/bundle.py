@@ -21,7 +21,7 @@ from predictor.estimators.intervals import KINSHIPS, REGIMES
 from predictor.estimators.store import CHAMPION, champions, folder_of, store_folder
 from predictor.files import sha256_of, whole_file
 from predictor.hardware.gpu import Gpu, add_gpus, catalogue, get_gpu, gpu_from_toml, own_spec
-from predictor.hardware.siblings import is_measured, tiers
+from predictor.hardware.siblings import is_far, is_measured, tiers
 
 if TYPE_CHECKING:
     from predictor.estimators.correction.kernel import Prior
@@ -195,10 +195,13 @@ class Bundle:
         return self._uncorrected[name]
 
     def kinship(self, estimator: str, gpu: Gpu) -> str:
-        """ "seen" where rows of the GPU trained the estimator, "sibling" where rows of its architecture did."""
+        """ "seen" where rows of the GPU trained the estimator, "sibling" where rows of its architecture did, "unseen" where
+        those of other GPUs of its class did, else "far"."""
         measured = self.entry(estimator)["references"]
         own, siblings, _ = tiers(gpu, measured)
-        return "seen" if is_measured(gpu, measured) else "sibling" if own or siblings else "unseen"
+        if own or siblings:
+            return "seen" if is_measured(gpu, measured) else "sibling"
+        return "far" if is_far(gpu, measured) else "unseen"
 
 
 def load_bundle(name_or_path: str | Path = "") -> Bundle:

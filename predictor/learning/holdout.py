@@ -58,7 +58,7 @@ class HeldOut(NamedTuple):
     """Rows of one estimator under every protocol, each row predicted by an estimator that had not seen it.
 
     Tables: rows.who with latency_s, predicted_s, bound_s and roofline2_s, some of them empty. by_generation: of
-    `folds`; again: of folds with another seed. by_gpu: those of GPUs with siblings, and which those are. by_row: of
+    `folds`. by_gpu: those of GPUs with siblings, and which those are. by_row: of
     GPUs in training. neusight: NeuSight's own split of its own measurements. weights: of the views, for unseen
     generations, far: for classes of which no GPU was measured. by_class: a row's class of cards was held out whole.
     curves: of learning.
@@ -69,7 +69,6 @@ class HeldOut(NamedTuple):
     far: Mixture
     by_generation: pd.DataFrame
     by_class: pd.DataFrame
-    again: pd.DataFrame
     by_gpu: pd.DataFrame
     by_row: pd.DataFrame
     neusight: pd.DataFrame
@@ -83,11 +82,8 @@ def hold_out(rows: TrainingSet, recipe: Recipe) -> HeldOut:
     by_class, far = classes_out(rows, recipe)
     by_gpu = gpus_out(rows, recipe, weights, by_generation)
     by_row, curves = rows_out(rows, recipe)
-    again, _ = generations_out(generation_folds(rows, replace(recipe, seed=recipe.seed + 1)))
     curves = pd.concat([curves, curve_of_generations(folds)], ignore_index=True)
-    return HeldOut(
-        folds, weights, far, by_generation, by_class, again, by_gpu, by_row, neusight_out(rows, recipe), curves
-    )
+    return HeldOut(folds, weights, far, by_generation, by_class, by_gpu, by_row, neusight_out(rows, recipe), curves)
 
 
 def generation_folds(rows: TrainingSet, recipe: Recipe) -> list[Fold]:

@@ -188,6 +188,9 @@ class Product(NamedTuple):
     element_bytes: Array
 
 
+MOST_FED = 2048.0  # FLOP per SM and cycle; instructions that do more take operands from shared memory by themselves
+
+
 def tiled_time(product: Product, rate: Array, gpu: Gpu, tile: tuple[int, int]) -> Array:
     """Seconds of matrix products cut into tiles that fill the SMs in whole waves, (n_calls,).
 
@@ -197,9 +200,11 @@ def tiled_time(product: Product, rate: Array, gpu: Gpu, tile: tuple[int, int]) -
     high, wide = tile
     tiles = product.groups * np.ceil(product.rows / high) * np.ceil(product.cols / wide)
     per_sm = rate / gpu.sms
-    # A FLOP needs element_bytes * (1 / high + 1 / wide) / 2 from shared memory. 1.5e-3 is half a cycle over 333 bytes:
-    # the 128 per cycle of shared memory (CUDA programming guide), each used 2.6 times from registers. Judged.
-    feed = 1 + per_sm / gpu.clock_hz * product.element_bytes * 1.5e-3 * (1 / high + 1 / wide)
+    fed = np.minimum(per_sm / gpu.clock_hz, MOST_FED)
+    # A FLOP needs element_bytes * (1 / high + 1 / wide) / 2 from shared memory. 2.5e-3 is half a cycle over 200 bytes:
+    # the 128 per cycle of shared memory (CUDA programming guide), each used 1.6 times from registers. Judged: GeForce
+    # parts (512 FLOP per SM and cycle) reach 0.97 of the rate that large products leave, A100 (2,048) 0.88.
+    feed = 1 + fed * product.element_bytes * 2.5e-3 * (1 / high + 1 / wide)
     return np.asarray(np.ceil(tiles / gpu.sms) * 2.0 * high * wide * product.depth / per_sm * feed)
 
 
