@@ -195,8 +195,8 @@ class Bundle:
         return self._uncorrected[name]
 
     def kinship(self, estimator: str, gpu: Gpu) -> str:
-        """ "seen" where rows of the GPU trained the estimator, "sibling" where rows of its architecture did, "unseen" where
-        those of other GPUs of its class did, else "far"."""
+        """How well an estimator knows a GPU: "seen" where its rows trained it, "sibling" where those of its
+        architecture did, "unseen" where those of other GPUs of its class did, else "far"."""
         measured = self.entry(estimator)["references"]
         own, siblings, _ = tiers(gpu, measured)
         if own or siblings:

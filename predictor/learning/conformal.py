@@ -51,7 +51,7 @@ def with_intervals(predicted: HeldOut, level: float) -> Ended:
     )
     protocols = {
         GENERATION_OUT: generation,
-        CLASS_OUT: by_class if len(predicted.by_class) else predicted.by_class,
+        CLASS_OUT: by_class,
         "gpu-out": pd.concat([alone, kin], ignore_index=True),
         "rows-out": by_row,
         "neusight": with_ends(predicted.neusight, unseen) if len(predicted.neusight) else predicted.neusight,

@@ -24,7 +24,7 @@ from predictor.hardware.siblings import card_class, memory_kind, tiers
 from predictor.learning.diagnostics import COLUMNS as CURVE, learning_curves
 from predictor.learning.fit import fit
 from predictor.learning.recipe import Recipe
-from predictor.learning.sampling import balanced_rows, drawn_per_cell
+from predictor.learning.sampling import balanced_rows, balanced_weights, drawn_per_cell
 
 # Weights of the views that are tried on held-out generations.
 CANDIDATES = tuple(
@@ -199,12 +199,10 @@ def _enough(rows: pd.DataFrame) -> bool:
 def _mean_candidate(rows: pd.DataFrame, lean: float) -> Weights:
     """Mean of the candidates, those with less error counting more; of few generations no single one is surely best.
 
-    The error is the mean over GPUs of the mean over cells of engine and dtype; lean: what trees must gain over physics.
+    The error counts each generation, GPU and cell of engine and dtype the same. lean: what trees
+    must gain over physics.
     """
-    cell = rows.groupby(["gpu", "engine", "dtype"], observed=True)
-    per_cell = 1.0 / cell["gpu"].transform("size")
-    cells_of_gpu = rows.assign(weight=per_cell).groupby("gpu")["weight"].transform("sum")
-    weight = (per_cell / cells_of_gpu).to_numpy()
+    weight = balanced_weights(rows).to_numpy()
     weight = weight / weight.sum()
     views = Views(*(rows[name].to_numpy() for name in Views._fields))
     least, truth = np.log(rows["bound_s"].to_numpy()), np.log(rows["latency_s"].to_numpy())
@@ -226,7 +224,7 @@ def _fold(
     rows: TrainingSet, tested: NDArray[np.bool_], known: NDArray[np.bool_], recipe: Recipe
 ) -> tuple[Estimator, TrainingSet, pd.DataFrame]:
     """An estimator of the known rows, the asked rows, and what its views say of them."""
-    estimator, test = fit(rows.take(known), recipe), rows.take(tested)
+    estimator, test = fit(rows.take(known), _of_a_fold(recipe)), rows.take(tested)
     values, size = np.full((len(test.who), len(Views._fields)), np.nan), np.empty(len(test.who))
     for own, gpu, op, setting in test.by_gpu():
         values[own], size[own] = np.stack(estimator.views(op, gpu, setting), axis=1), call_size(op)
@@ -259,4 +257,8 @@ def _fold_and_score(
     recipe: Recipe,
     weights: Mixture,
 ) -> pd.DataFrame:
-    return score(replace(fit(rows.take(known), recipe), weights=weights), rows.take(tested))
+    return score(replace(fit(rows.take(known), _of_a_fold(recipe)), weights=weights), rows.take(tested))
+
+
+def _of_a_fold(recipe: Recipe) -> Recipe:
+    return replace(recipe, rows_per_estimator=min(recipe.rows_per_fold, recipe.rows_per_estimator))
