@@ -7,7 +7,8 @@ read      results/**/*.xlsx, every sheet of results: "Dense Matrix Multiplicatio
 not read  sparse products and recurrent layers (no such family); oblong images, kernels, strides or padding, which a
           Conv cannot say; backward passes (other kernels, which no column tells apart); int8 convolutions (0.03 of the
           peak on T4, 0.08 on Pascal, where fp32 has 0.4 to 0.5: no engine runs them so) and int8 products of T4
-          (vector units at 0.17 of the peak); all-reduces of several machines (the link between them is not stated); cells without a time
+          (vector units at 0.17 of the peak); all-reduces of several machines (the link between them is not stated);
+          cells without a time
 units     milliseconds: GEMM and conv rounded to 1 us; "Size # floats" of an all-reduce is times 4 bytes
 timing    host: the mean of a loop of calls with one synchronisation at its end, so a launch hides behind the call
           before it, and operands that fit stay in the L2 cache

@@ -6,7 +6,7 @@ import pytest
 from predictor.estimators.bundle import load_bundle
 from predictor.learning.evaluate import read_ledger
 
-HELD_OUT = ("generation-out", "generation-out, second seed", "gpu-out")
+HELD_OUT = ("generation-out", "gpu-out")
 SIBLINGS = ("H100-SXM-80GB", "H200-SXM-141GB")
 
 

@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from toy import GENERATIONS, GPUS, RECIPE, SIBLINGS
+from toy import GENERATIONS, GPUS, RECIPE, SIBLINGS, toy_table
 
 from predictor.estimators.intervals import sum_of
 from predictor.estimators.linear import fit_line, line_s
-from predictor.estimators.samples import TrainingSet
+from predictor.estimators.mixture import SIZES
+from predictor.estimators.samples import TrainingSet, training_sets
 from predictor.learning import holdout
 from predictor.learning.conformal import calibrate, correlation
 from predictor.learning.fit import fit
 from predictor.learning.recipe import Recipe
+from predictor.measurements.schema import conform
 
 pytestmark = pytest.mark.usefixtures("in_threads")
 
@@ -42,12 +44,31 @@ def test_no_fit_sees_the_group_it_is_asked_for(sets: Any, monkeypatch: pytest.Mo
     assert set(by_gpu["gpu"]) == set(GPUS)
 
 
+def test_no_fit_sees_the_class_of_cards_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = training_sets(conform(toy_table(("A100-SXM-80GB", "H100-SXM-80GB", "RTX-3090", "RTX-4090"))))["pointwise"]
+    seen: list[set[str]] = []
+
+    def spy(known: TrainingSet, recipe: Recipe) -> Any:
+        seen.append(set(known.gpus.tolist()))
+        return fit(known, recipe)
+
+    monkeypatch.setattr(holdout, "fit", spy)
+    scored, far = holdout.classes_out(rows, replace(RECIPE, transfer_rounds=1, reference_rounds=1))
+    assert {frozenset(gpus) for gpus in seen} == {
+        frozenset({"A100-SXM-80GB", "H100-SXM-80GB"}),
+        frozenset({"RTX-3090", "RTX-4090"}),
+    }
+    assert set(scored["card_class"]) == {"NVIDIA data-centre", "NVIDIA consumer and workstation"}
+    assert set(scored["generation"]) == {"Ampere", "Hopper", "Ada"}
+    assert len(far[""]) == len(SIZES)
+
+
 def test_a_generation_ten_times_slower_is_predicted_by_the_law_of_the_others(sets: Any) -> None:
     rows = sets["gemm"]
     slow = (rows.who["generation"] == "Hopper").to_numpy()
     changed = replace(rows, latency_s=np.where(slow, 10 * rows.latency_s, rows.latency_s))
     scored, weights = holdout.generations_out(holdout.generation_folds(changed, RECIPE))
-    assert sum(weights[""]) == pytest.approx(1, abs=1e-3)
+    assert [sum(of_size) for of_size in weights[""]] == pytest.approx([1] * len(SIZES), abs=1e-3)
     assert len(scored) == len(rows.who)
     asked = scored[scored["generation"] == "Hopper"]
     ratio = asked["predicted_s"] / (asked["latency_s"] / 10)

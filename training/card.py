@@ -13,7 +13,7 @@ from predictor.learning.evaluate import read_ledger
 MARKS = ("<!-- accuracy -->", "<!-- /accuracy -->")
 PROTOCOLS = {
     "generation-out": "Generation held out: no GPU of the same microarchitecture was in training",
-    "generation-out, second seed": "Generation held out, with another seed",
+    "class-out": "Class of cards held out: no GPU of the same class was in training",
     "gpu-out": "GPU held out: siblings of the same architecture may have been in training",
     "rows-out": "Rows held out: a fifth of the rows of GPUs in training",
     "neusight": "NeuSight's own split: trained on P4, P100, V100 and T4, tested on the A100 (FP32 operators)",

@@ -1,12 +1,14 @@
 """From the measured sources to a released bundle: read every source, train, evaluate, write the model card.
 
-    python training/release.py --from FOLDER [--out models] [--ledger | --fewshot | --rehearsal]
+    python training/release.py --from FOLDER [--out models]
+    python training/release.py --from FOLDER --only ESTIMATOR ... | --ledger | --classes | --fewshot | --rehearsal
     python training/release.py --from FOLDER --out SCRATCH --without H100 H200
 
 FOLDER holds clones of the upstream repositories (SOURCES; datasets/README.md has their addresses), each under the name
-here with - for _; the default is the environment variable PREDICTOR_DATA. About 50 minutes on 2 cores. --ledger keeps
-the estimators of a released bundle and measures its ledger again, --fewshot what a few rows of a new GPU are worth,
---rehearsal what its calls were like. --without trains as if nobody had measured those GPUs; replay whole models with
+here with - for _; the default is the environment variable PREDICTOR_DATA. About 50 minutes on 2 cores. --only trains
+some estimators of a released bundle again; --ledger keeps all and measures its ledger again, --classes the part where
+classes of cards are held out, --fewshot what a few rows of a new GPU are worth, --rehearsal what its calls were like.
+--without trains as if nobody had measured those GPUs; replay whole models with
 such a bundle by `predictor validate --bundle SCRATCH/<id>`.
 """
 
@@ -25,7 +27,7 @@ from card import update_front, update_page, write_card
 
 from predictor.errors import PredictorError
 from predictor.learning.recipe import read_recipe
-from predictor.learning.train import relearn, relist, remember, train
+from predictor.learning.train import reclass, relearn, relist, remember, renew, train
 
 REPO = Path(__file__).resolve().parents[1]
 SOURCES = (
@@ -56,6 +58,10 @@ def main() -> None:
     parser.add_argument("--ledger", action="store_true", help="only measure the ledger of the released bundle again")
     parser.add_argument("--fewshot", action="store_true", help="only learn the priors of corrections again")
     parser.add_argument("--rehearsal", action="store_true", help="only keep again what the calls were like")
+    parser.add_argument("--classes", action="store_true", help="only hold classes of cards out again")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="ESTIMATOR", help="train these of the released bundle again"
+    )
     parser.add_argument(
         "--without", nargs="+", default=[], metavar="GPU", help="leave GPUs out whose names begin so; needs --out"
     )
@@ -70,8 +76,15 @@ def main() -> None:
         tables = [table for table in tables if keep(table, options.without)]
         try:
             folder = options.out / recipe.id
-            again = {relist: options.ledger, relearn: options.fewshot, remember: options.rehearsal}
-            if any(again.values()):
+            again = {
+                relist: options.ledger,
+                relearn: options.fewshot,
+                remember: options.rehearsal,
+                reclass: options.classes,
+            }
+            if options.only:
+                bundle = renew(tables, recipe, folder, options.only)
+            elif any(again.values()):
                 bundle = next(measure for measure, asked in again.items() if asked)(tables, folder)
             else:
                 bundle = train(tables, recipe, folder)

@@ -21,6 +21,7 @@ from predictor.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from predictor.hardware.gpu import Gpu
+    from predictor.hardware.power import Rates
 
 
 def add(app: Typer) -> None:
@@ -83,7 +84,18 @@ def _fields(gpu: Gpu) -> dict[str, Any]:
     rates = {"peak_flop_per_s": dict(gpu.peak_flop_per_s), "emulates": dict(gpu.emulates)}
     lists = {name: sorted(getattr(gpu, name)) for name in ("derived_dtypes", "emulated_dtypes")}
     lists |= {name: list(getattr(gpu, name)) for name in ("aliases", "power_range_w")}
-    return asdict(gpu) | rates | lists | {"card_class": card_class(gpu)}
+    held = {dtype: _rates(gpu, dtype) for dtype in gpu.peak_flop_per_s}
+    sustained = {
+        "sustained_flop_per_s": {dtype: rate.sustained for dtype, rate in held.items()},
+        "limited_by_power": [dtype for dtype, rate in held.items() if rate.limited],
+    }
+    return asdict(gpu) | rates | lists | sustained | {"card_class": card_class(gpu)}
+
+
+def _rates(gpu: Gpu, dtype: str) -> Rates:
+    from predictor.hardware.power import rates
+
+    return rates(gpu, dtype)
 
 
 def _show_catalogue(chosen: list[Gpu]) -> None:
@@ -135,6 +147,10 @@ def _show_sheet(gpu: Gpu, note: str) -> None:
         "SMs": str(gpu.sms),
         "clock": ", ".join(clocks),
         "dense TFLOP/s": peaks,
+        "held for long": ", ".join(
+            f"{dtype} {digits(rate.sustained / 1e12)}{' (power)' if rate.limited else ''}"
+            for dtype, rate in ((dtype, _rates(gpu, dtype)) for dtype in gpu.peak_flop_per_s)
+        ),
         **({"fp16 accumulate": accumulate} if accumulate else {}),
         **({"converted": f"{emulated}; no units of their own"} if emulated else {}),
         "memory": f"{gigabytes(gpu.mem_bytes)} GB at {digits(gpu.mem_bytes_per_s / 1e9)} GB/s{shared}",

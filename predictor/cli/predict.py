@@ -29,6 +29,7 @@ from predictor.workloads.request import Request
 
 if TYPE_CHECKING:
     from predictor.estimators.bundle import Bundle
+    from predictor.hardware.gpu import Gpu
     from predictor.latency.explain import Other
     from predictor.latency.report import OpLine, Report
     from predictor.latency.training import TrainingReport
@@ -217,10 +218,20 @@ def _show_parts(report: Report | TrainingReport, bundle: Bundle) -> None:
         show(
             ["op", ">calls", ">time", ">share", ">bound", ">utilization", "limited by", "basis", "shape"],
             [_part_row(line, total) for line in of_phase],
-            title=f"{report.gpu.name} · {PHASES.get(phase, phase)} · {duration(total)}",
+            title=" · ".join(
+                (report.gpu.name, PHASES.get(phase, phase), duration(total), *_bandwidth(report.gpu, of_phase))
+            ),
         )
     for name in dict.fromkeys(line.name for line in lines if isinstance(line, Other)):
         say(f"{name}: {OTHERS[name]}.", "  ")
+
+
+def _bandwidth(gpu: Gpu, lines: Sequence[OpLine | Other]) -> list[str]:
+    """The share of the memory bandwidth that a decode step uses (MBU); nothing of others."""
+    if lines[0].phase != "decode":
+        return []
+    moved = sum(line.row()["bytes_moved"] for line in lines)
+    return [f"MBU {percent(moved / gpu.mem_bytes_per_s / sum(line.latency_s.value for line in lines))}"]
 
 
 def _part_row(line: OpLine | Other, total: float) -> list[str]:

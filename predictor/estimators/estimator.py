@@ -210,7 +210,7 @@ class Estimator:
                 continue
             rows = np.flatnonzero(asked == group)
             like = op.take(rows)
-            like = replace(like, dtype=other.dtype) if other.dtype else like
+            like = replace(like, **{"dtype": other.dtype}) if other.dtype else like
             if _among(measured, groups(like, gpu, other.setting), len(rows)).all():
                 yield rows, like, other.setting
 

@@ -14,6 +14,7 @@ from predictor.estimators.extrapolation import dtype_outside, gpu_outside, outsi
 from predictor.estimators.features import Setting, groups, stand_in
 from predictor.estimators.intervals import KINSHIPS, ends
 from predictor.hardware.gpu import Gpu
+from predictor.hardware.power import limiter
 from predictor.hardware.roofline import is_unstated, roofline
 from predictor.ops import Op
 from predictor.ops.base import text_column
@@ -57,7 +58,7 @@ def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle 
     least = bound.latency_s
     if not bundle.has(op.estimator):
         known = least + bound.floor_s
-        return OpPrediction(known, least, known * SLOWEST_OF_BOUND, least, bound.limiter, BOUND_ONLY)
+        return OpPrediction(known, least, known * SLOWEST_OF_BOUND, least, limiter(op, gpu, bound), BOUND_ONLY)
     entry, kinship = bundle.entry(op.estimator), bundle.kinship(op.estimator, gpu)
     kinships = _kinships(op, gpu, setting or Setting(), entry["references"].get(gpu.name, ()), kinship)
     estimator = bundle.estimator(op.estimator)
@@ -76,7 +77,7 @@ def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle 
     far = far + gpu_outside(gpu, entry["references"])
     low, high = widened(low, high, least, far, entry["worst_share"])
     basis = CALIBRATED if correction else SEEN if kinship == "seen" else UNSEEN
-    return OpPrediction(latency, np.maximum(low, least), high, least, bound.limiter, basis, beyond)
+    return OpPrediction(latency, np.maximum(low, least), high, least, limiter(op, gpu, bound), basis, beyond)
 
 
 def _kinships(op: Op, gpu: Gpu, setting: Setting, measured: Iterable[str], kinship: str) -> NDArray[Any]:
@@ -104,11 +105,11 @@ def bounds(op: Op, gpu: Gpu, bundle: Bundle) -> OpPrediction:
     bound = roofline(op, gpu)
     least = bound.latency_s
     if not bundle.has(op.estimator):
-        return OpPrediction(least, least, least, least, bound.limiter, BOUND_ONLY)
+        return OpPrediction(least, least, least, least, limiter(op, gpu, bound), BOUND_ONLY)
     seen = SEEN if bundle.kinship(op.estimator, gpu) == "seen" else UNSEEN
     basis = CALIBRATED if bundle.corrects(op.estimator, gpu.name) else seen
     beyond = _beyond(op, bundle.entry(op.estimator), least)
-    return OpPrediction(least, least, least, least, bound.limiter, basis, beyond)
+    return OpPrediction(least, least, least, least, limiter(op, gpu, bound), basis, beyond)
 
 
 def _beyond(op: Op, entry: Mapping[str, Any], least: Array) -> dict[str, Array]:

@@ -8,11 +8,13 @@ silicon at half the tensor rate) all of it.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from predictor.hardware.architectures import Capability, capability
 from predictor.hardware.gpu import Gpu
-from predictor.hardware.roofline import rate_of_units
+from predictor.hardware.roofline import Bound, rate_of_units
 from predictor.ops import Op
 from predictor.ops.dtypes import Array
 
@@ -48,6 +50,11 @@ class Rates(NamedTuple):
     powered: float
 
     @property
+    def limited(self) -> bool:
+        """Whether board power holds large products below the clock that the GPU boosts to."""
+        return self.powered < PLATEAU * self.free
+
+    @property
     def sustained(self) -> float:
         """What large products run at."""
         return min(PLATEAU * self.free, self.powered)
@@ -61,6 +68,15 @@ def free_flop_per_s(op: Op, gpu: Gpu) -> Array:
 def powered_flop_per_s(op: Op, gpu: Gpu) -> Array:
     """FLOP/s of each call that takes the whole board power, (n_calls,); a dtype the GPU lacks raises."""
     return rate_of_units(op, gpu, lambda unit: rates(gpu, unit).powered)
+
+
+def limiter(op: Op, gpu: Gpu, bound: Bound) -> np.ndarray[Any, Any]:
+    """What limits each call, (n_calls,) of LIMITERS: "power" where arithmetic does and the board lacks power for it."""
+    of_bound = bound.limiter
+    if not (of_bound == "compute").any():
+        return of_bound
+    held = rate_of_units(op, gpu, lambda unit: float(rates(gpu, unit).limited)) > 0
+    return np.where((of_bound == "compute") & held, "power", of_bound)
 
 
 @lru_cache(maxsize=4096)

@@ -19,7 +19,7 @@ from predictor.ops import Op
 from predictor.ops.base import column, text_column
 from predictor.ops.dtypes import Array, dtype_facts
 
-LIMITERS = ("compute", "memory", "link")
+LIMITERS = ("compute", "memory", "link", "power")  # the last: predictor.hardware.power
 
 # No SM takes more than 64 B per cycle from L2 (CUDA programming guide; CDNA 3 white paper: 64 B per CU).
 CACHE_BYTES_PER_SM_CYCLE = 64.0
@@ -40,7 +40,7 @@ class Bound(NamedTuple):
 
     @property
     def limiter(self) -> np.ndarray[Any, Any]:
-        """Which of LIMITERS sets the bound, (n_calls,) names."""
+        """Which of the first three LIMITERS sets the bound, (n_calls,) names."""
         times = np.stack([self.compute_s, self.memory_s, self.link_s])
         named: np.ndarray[Any, Any] = np.asarray(LIMITERS, dtype=object)[np.argmax(times, axis=0)]
         return named

@@ -6,7 +6,7 @@ the predictions, and predictor.learning.ledger lists how far both are from what 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
@@ -37,6 +37,7 @@ LEAN = 0.04
 MOST_COUNTED = np.log(2.0)  # of a log error in the choice of weights: a throttled card has no more say than others
 FEWEST_WEIGHTED = 200  # rows that make weights of their own; judged
 ENOUGH, ENOUGH_OF_DTYPE = 2, 3  # generations, for weights of their own and of a dtype; judged
+PLAIN: Mixture = {"": (Weights(0.0, 0.0, 0.0, 1.0),) * len(SIZES)}  # the 2-parameter roofline
 SINGLE: Mixture = {
     "": (Weights(1.0, 0.0, 0.0, 0.0),) * len(SIZES)
 }  # one generation leaves nothing to learn weights from
@@ -86,15 +87,21 @@ def hold_out(rows: TrainingSet, recipe: Recipe) -> HeldOut:
     return HeldOut(folds, weights, far, by_generation, by_class, by_gpu, by_row, neusight_out(rows, recipe), curves)
 
 
-def generation_folds(rows: TrainingSet, recipe: Recipe) -> list[Fold]:
-    """A fold for each generation, its weights those that serve the others best; none where there is one generation."""
+def generation_folds(
+    rows: TrainingSet, recipe: Recipe, choose: Callable[[list[pd.DataFrame]], Mixture] | None = None
+) -> list[Fold]:
+    """A fold for each generation, its weights those that serve the others best; none where there is one generation.
+
+    choose: weights from what the views say of held-out rows, by default best_weights.
+    """
+    choose = choose or best_weights
     groups = sorted(rows.who["generation"].unique())
     if len(groups) < 2:
         return []
     is_scored = scored_rows(rows, recipe)
     masks = [(rows.who["generation"] == group).to_numpy() for group in groups]
     folds = [Fold(*parts) for parts in _parallel(_fold, [(rows, is_scored & mask, ~mask, recipe) for mask in masks])]
-    weights = [best_weights([other.views for other in folds if other is not fold]) for fold in folds]
+    weights = [choose([other.views for other in folds if other is not fold]) for fold in folds]
     return [
         fold._replace(estimator=replace(fold.estimator, weights=own)) for fold, own in zip(folds, weights, strict=True)
     ]
@@ -114,15 +121,25 @@ def generations_out(folds: Sequence[Fold]) -> tuple[pd.DataFrame, Mixture]:
 
 
 def classes_out(rows: TrainingSet, recipe: Recipe) -> tuple[pd.DataFrame, Mixture]:
-    """As generations_out, but whole classes of cards are held out (predictor.hardware.siblings.card_class)."""
+    """As generations_out, but whole classes of cards are held out (predictor.hardware.siblings.card_class).
+
+    Classes of which little was measured are predicted, but have no say in the weights; see far_weights.
+    """
     classes = {name: card_class(get_gpu(name)) for name in set(rows.gpus.tolist())}
     of_class = rows.who.assign(generation=rows.who["gpu"].map(classes))
-    scored, weights = generations_out(generation_folds(replace(rows, who=of_class), recipe))
-    if scored.empty:
-        return scored, weights
+    folds = generation_folds(replace(rows, who=of_class), recipe, far_weights)
+    if not folds:
+        return pd.DataFrame(), PLAIN
+    scored = pd.concat(_parallel(score, [(fold.estimator, fold.test) for fold in folds]), ignore_index=True)
     scored["card_class"] = scored["generation"]
     scored["generation"] = scored["gpu"].map({name: get_gpu(name).generation for name in classes})
-    return scored, weights
+    return scored, far_weights([fold.views for fold in folds])
+
+
+def far_weights(views: list[pd.DataFrame]) -> Mixture:
+    """As best_weights, for classes of cards; where fewer than two have shown what serves, the plain line alone."""
+    shown = [rows for rows in views if len(rows) >= FEWEST_WEIGHTED]
+    return best_weights(shown) if len(shown) >= ENOUGH else PLAIN
 
 
 def gpus_out(rows: TrainingSet, recipe: Recipe, weights: Mixture, unseen: pd.DataFrame) -> pd.DataFrame:
@@ -170,7 +187,7 @@ def scored_rows(rows: TrainingSet, recipe: Recipe) -> NDArray[np.bool_]:
 def best_weights(views: list[pd.DataFrame]) -> Mixture:
     """Weights from what the views say of held-out rows: of all, and of each dtype that enough groups measured."""
     every = pd.concat(views, ignore_index=True)
-    mixture = {"": _by_size(every)}
+    mixture: dict[str, Sequence[Weights]] = {"": _by_size(every)}
     for kind, rows in every.groupby("memory"):
         if not _enough(rows):
             continue

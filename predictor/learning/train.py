@@ -26,13 +26,14 @@ from predictor.estimators.bundle import (
     load_bundle,
     write_manifest,
 )
+from predictor.estimators.mixture import lists_of
 from predictor.estimators.samples import TrainingSet
 from predictor.files import needs_place, sha256_of, whole_file, whole_folder
-from predictor.learning.conformal import correlation_across
+from predictor.learning.conformal import CLASS_OUT, calibrate, correlation_across
 from predictor.learning.fewshot import FewShot, fewshot
 from predictor.learning.fit import fit
-from predictor.learning.holdout import generation_folds
-from predictor.learning.ledger import Held, held
+from predictor.learning.holdout import classes_out, generation_folds
+from predictor.learning.ledger import Held, held, ledger_lines
 from predictor.learning.manifest import prior_entry, write_estimator
 from predictor.learning.recipe import Recipe
 from predictor.learning.rehearsal import part_of, write_rehearsal
@@ -115,6 +116,55 @@ def relist(tables: Sequence[Path], folder: Path, progress: Callable[[str], None]
     held_out = measure(read_sets(tables, recipe, progress)[1], recipe, progress)
     manifest = {**opened.manifest, **_write_ledger(held_out, opened.path), **_write_curves(held_out, opened.path)}
     write_manifest(manifest, opened.path)
+    return load_bundle(opened.path)
+
+
+def renew(
+    tables: Sequence[Path], recipe: Recipe, folder: Path, names: Sequence[str], progress: Callable[[str], None] = print
+) -> Bundle:
+    """Train the estimators `names` of an existing bundle again; what is known of all others stays."""
+    opened = load_bundle(folder)
+    if unknown := [name for name in names if not opened.has(name)]:
+        raise InvalidRequest(
+            f"{folder} has no estimator {unknown[0]}; it has {', '.join(opened.manifest['estimators'])}."
+        )
+    sets = {name: rows for name, rows in read_sets(tables, recipe, progress)[1].items() if name in names}
+    held_out = measure(sets, recipe, progress)
+    entries = dict(opened.manifest["estimators"])
+    for name, errors in held_out.items():
+        entries[name] = write_estimator(fit(sets[name], recipe), sets[name], errors, opened.path)
+    new = {
+        LEDGER: [one.ledger for one in held_out.values()],
+        FEWSHOT: [one.few.curve.assign(estimator=name) for name, one in held_out.items()],
+        CURVES: [one.curves.assign(estimator=name) for name, one in held_out.items()],
+    }
+    digests = {}
+    for file, frames in new.items():
+        old = pd.read_csv(opened.path / file, keep_default_na=False, na_values={"draw": [""]}, low_memory=False)
+        kept = old[~old["estimator"].isin(held_out)]
+        digests |= _write_csv(pd.concat([kept, *frames], ignore_index=True), opened.path / file)
+    write_manifest({**opened.manifest, **digests, "estimators": entries}, opened.path)
+    return load_bundle(opened.path)
+
+
+def reclass(tables: Sequence[Path], folder: Path, progress: Callable[[str], None] = print) -> Bundle:
+    """Hold classes of cards out of an existing bundle's rows again: its weights and intervals for classes that nobody
+    measured, and their lines of the ledger; the estimators stay."""
+    opened = load_bundle(folder)
+    recipe = Recipe(**opened.manifest["recipe"])
+    entries, lines = dict(opened.manifest["estimators"]), []
+    for name, rows in sorted(read_sets(tables, recipe, progress)[1].items()):
+        scored, far = classes_out(rows, recipe)
+        entries[name] = {**entries[name], "far": lists_of(far)}
+        if len(scored):
+            offsets, ended = calibrate(scored, recipe.level, by="card_class")
+            entries[name]["log_offsets"] = {**entries[name]["log_offsets"], "far": offsets}
+            lines += ledger_lines(ended, CLASS_OUT, name)
+        progress(f"{name}: {len(scored)} rows of classes held out")
+    old = pd.read_csv(opened.path / LEDGER, keep_default_na=False, low_memory=False)
+    ledger = pd.concat([old[old["protocol"] != CLASS_OUT], *lines], ignore_index=True)
+    digest = _write_csv(ledger, opened.path / LEDGER)
+    write_manifest({**opened.manifest, **digest, "estimators": entries}, opened.path)
     return load_bundle(opened.path)
 
 

@@ -211,12 +211,9 @@ def _errors(rows: TrainingSet, recipe: Recipe) -> pd.Series[float]:
 
 def _errors_of(fold: Fold) -> pd.Series[float]:
     views = Views(*(fold.views[name].to_numpy() for name in Views._fields))
-    mixed = mix(
-        views,
-        weights_of(
-            fold.estimator.weights, fold.test.who["dtype"].to_numpy(dtype=object), fold.views["size"].to_numpy()
-        ),
-    )
+    kinds, size = (fold.views[name].to_numpy() for name in ("memory", "size"))
+    dtypes = fold.test.who["dtype"].to_numpy(dtype=object)
+    mixed = mix(views, weights_of(fold.estimator.weights, kinds, dtypes, size))
     predicted = np.maximum(np.exp(mixed), fold.test.bound_s)
     wrong = (fold.views.assign(error=np.abs(predicted / fold.test.latency_s - 1))).groupby(
         ["generation", "gpu", "engine", "dtype"]

@@ -20,7 +20,7 @@ from predictor.hardware.gpu import Gpu
 from predictor.hardware.power import free_flop_per_s, powered_flop_per_s
 from predictor.ops import Conv
 from predictor.ops.base import column
-from predictor.ops.dtypes import Text, act_bytes
+from predictor.ops.dtypes import Array, Text, act_bytes
 
 
 def conv_terms(op: Conv, gpu: Gpu, setting: Setting) -> Terms:
@@ -52,9 +52,14 @@ def conv_terms(op: Conv, gpu: Gpu, setting: Setting) -> Terms:
         "stride": column(op.stride, calls),
         **timing_terms(setting, calls),
         **one_hot("dtype", op.dtype, ("fp16", "bf16", "int8", "tf32"), calls),
-        "winograd": column(np.char.find(np.asarray(setting.kernel).astype(str), "winograd") >= 0, calls),
+        "winograd": column(_is_winograd(setting.kernel), calls),
     }
     return Terms(times, fixed, soft_max([np.maximum(tiled, powered), memory]), conv_group(op, gpu, setting))
+
+
+def _is_winograd(kernels: Text) -> Array:
+    """1 where a kernel multiplies less than the direct one, else 0."""
+    return np.asarray(np.char.find(np.asarray(kernels).astype(str), "winograd") >= 0, dtype=np.float64)
 
 
 def conv_group(op: Conv, gpu: Gpu, setting: Setting) -> Text:

@@ -197,6 +197,7 @@ def _learned(
         ledger=pd.concat(lines, ignore_index=True),
         unseen=before[~before["generation"].isin(entry["generations"])],
         weights=known.weights,
+        far=known.far,
         log_offsets={**entry["log_offsets"], "seen": seen},
         correlation=entry["correlation"],
         few=FewShot(start.prior(name), pd.DataFrame()),
