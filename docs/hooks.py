@@ -52,8 +52,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 def place_in_repository(source: str, target: str) -> str:
     """Path in the repository of what a page at `source` links to.
 
-    >>> place_in_repository("docs/accuracy.md", "../models/base-4/README.md")
-    'models/base-4/README.md'
+    >>> place_in_repository("docs/accuracy.md", "../models/base-5/README.md")
+    'models/base-5/README.md'
     """
     return posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
 
@@ -61,7 +61,7 @@ def place_in_repository(source: str, target: str) -> str:
 def place_in_site(path: str) -> str:
     """Where a file of the repository is in the site.
 
-    >>> place_in_site("README.md"), place_in_site("docs/jobs.md"), place_in_site("models/base-4/README.md")
-    ('index.md', 'jobs.md', 'models/base-4/README.md')
+    >>> place_in_site("README.md"), place_in_site("docs/jobs.md"), place_in_site("models/base-5/README.md")
+    ('index.md', 'jobs.md', 'models/base-5/README.md')
     """
     return FIRST if path == FRONT else path.removeprefix("docs/")

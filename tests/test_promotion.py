@@ -56,7 +56,7 @@ def test_rollback_ends_at_the_released_bundle(store: Path, capsys: pytest.Captur
     assert main(["rollback"]) == 0 and load_bundle("champion").id == load_bundle().id
     capsys.readouterr()
     assert main(["rollback"]) == 2
-    assert capsys.readouterr().err == f"error: nothing is promoted in {store}; the champion is the released base-4.\n"
+    assert capsys.readouterr().err == f"error: nothing is promoted in {store}; the champion is the released base-5.\n"
 
 
 def test_a_refused_candidate_leaves_the_champion_and_a_line(

@@ -256,7 +256,7 @@ DAMAGE: dict[str, tuple[Any, str]] = {
     "no manifest": (lambda f: (f / MANIFEST).unlink(), r'^no bundle ".+"; released ones: .+; or give a folder\.$'),
     "cut manifest": (manifest(b'{"format": 2, "id'), r"bundle\.json is not valid JSON \(.+\); install or copy"),
     "deep manifest": (manifest(b"[" * 100_000), r"bundle\.json is not valid JSON \(.+\); install or copy the bundle"),
-    "format": (manifest(b'{"format": 9}'), r"json has format 9; this version reads format 2: train the bundle again"),
+    "format": (manifest(b'{"format": 9}'), r"json has format 9; this version reads format 3: train the bundle again"),
     "no estimators": (manifest(b'{"format": 2, "id": "x", "level": 0.8}'), r"has no valid estimators; install or copy"),
     "traversal": (
         lambda f: point(f, "../gemm.ubj"),

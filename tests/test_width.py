@@ -36,7 +36,7 @@ COMMANDS = (
     "suggest --model Qwen2.5-0.5B --gpu H100 --budget 3",
     "disaggregated Llama-3.1-8B --gpu H100 --n-gpus 8",
     "evaluate --ledger --family conv",
-    "promote base-4 --dry-run",
+    "promote base-5 --dry-run",
     "evaluate {table}",
     "monitor --data {table}",
     "check {table}",

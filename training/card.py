@@ -8,6 +8,8 @@ import pandas as pd
 
 from predictor.cli.common.display import percent
 from predictor.estimators.bundle import FEWSHOT, load_bundle
+from predictor.hardware.gpu import get_gpu
+from predictor.hardware.siblings import card_class
 from predictor.learning.evaluate import read_ledger
 
 MARKS = ("<!-- accuracy -->", "<!-- /accuracy -->")
@@ -43,6 +45,13 @@ COLUMNS = {
     "bound_mape": "bound",
     "roofline2_mape": "2-parameter",
 }
+CLASSES_SAY = (
+    "By class of card, mean over the GPUs of a class that have 30 rows or more. Class held out: no GPU of the class "
+    "was in training; generation held out: others of the class may have been. Beside them the better of two plain "
+    "models, the bare bound and the 2-parameter roofline, which saw the same GPUs; then how many measured values lie "
+    "in the 80 % interval, and how wide that is."
+)
+FEWEST_CLASS_ROWS = 30
 SIBLINGS = ("H100-SXM-80GB", "H200-SXM-141GB")
 
 
@@ -62,6 +71,9 @@ def write_card(folder: Path) -> None:
         "stretches the intervals of an estimator, was chosen so that they cover the level over all generations.",
         "## Summary",
         summary_table(ledger),
+        "## By class of card",
+        CLASSES_SAY,
+        class_table(ledger),
     ]
     for protocol, title in PROTOCOLS.items():
         parts += [f"## {title}", accuracy_table(ledger[(ledger["protocol"] == protocol) & (ledger["slice"] == "all")])]
@@ -85,6 +97,7 @@ def update_page(page: Path, folder: Path) -> None:
         f"engines and dtypes; every cell is in [models/{folder.name}](../models/{folder.name}/README.md). "
         "Coverage is that of the 80 % interval; siblings are H100 and H200.\n\n" + summary_table(ledger)
     )
+    text += "\n\n" + CLASSES_SAY + "\n\n" + class_table(ledger)
     page.write_text(f"{head}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{tail}", encoding="utf-8")
 
 
@@ -162,6 +175,43 @@ def _summary_line(ledger: pd.DataFrame, title: str, estimator: str, dtypes: tupl
         percent(kin["mape"].reindex(SIBLINGS).mean()),
         percent(by_gpu("rows-out")["mape"].mean()),
     ]
+
+
+def class_table(ledger: pd.DataFrame) -> str:
+    """One line per operator and class of cards: errors where the whole class, or a generation of it, was held out."""
+    whole = ledger[ledger["slice"] == "all"]
+    titles = {estimator: title for title, estimator, dtypes in ROWS if not dtypes}
+    head = ["class", "operator", "class held out", "plain model", "coverage", "width", "generation held out"]
+    lines = [head]
+    for (group, estimator), rows in whole.assign(card_class=whole["gpu"].map(_card_class)).groupby(
+        ["card_class", "estimator"]
+    ):
+        means = {name: _over_gpus(rows[rows["protocol"] == name]) for name in ("class-out", "generation-out")}
+        alone, near = means["class-out"], means["generation-out"]
+        if alone is None:
+            continue
+        plain = min(alone["bound_mape"], alone["roofline2_mape"])
+        figures = [percent(value) for value in (alone["mape"], plain, alone["coverage"], alone["width"])]
+        lines.append(
+            [
+                str(group),
+                titles.get(str(estimator), "GEMM"),
+                *figures,
+                percent(near["mape"]) if near is not None else "–",
+            ]
+        )
+    return _markdown(lines)
+
+
+def _card_class(name: str) -> str:
+    return card_class(get_gpu(name))
+
+
+def _over_gpus(rows: pd.DataFrame) -> pd.Series | None:
+    """Mean over GPUs with enough rows of the mean over their cells; None where there are none."""
+    enough = rows.groupby("gpu")["rows"].transform("sum") >= FEWEST_CLASS_ROWS
+    by_gpu = rows[enough].groupby("gpu")[["mape", "bound_mape", "roofline2_mape", "coverage", "width"]].mean()
+    return by_gpu.mean() if len(by_gpu) else None
 
 
 def fewshot_section(curve: pd.DataFrame) -> list[str]:

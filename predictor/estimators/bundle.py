@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from predictor.estimators.estimator import Estimator
     from predictor.estimators.samples import TrainingSet
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "bundle.json"
 LEDGER = "ledger.csv"
 FEWSHOT = "fewshot.csv"
@@ -41,7 +41,7 @@ CALIBRATION = "calibration"  # of the manifest: the rows that a user measured, a
 CALIBRATED_PRIORS, CALIBRATED_ENDS = "priors", "ends"  # of CALIBRATION: estimator → GPU → prior, ends of intervals
 CORRECTIONS = ".corrections.npz"  # how the name of a file of fitted corrections ends, after that of the estimator
 CALIBRATED_FITS = "fitted"  # of CALIBRATION: estimator → file of its corrections; bundles of 0.1 have none
-DEFAULT_BUNDLE = "base-4"
+DEFAULT_BUNDLE = "base-5"
 MANIFEST_TYPES = {
     "id": str,
     "level": float,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from predictor.errors import InvalidRequest
-from predictor.learning.validation import finetune, llm_foundry, memory, neusight, optimum, qwen, serving, trtllm
+from predictor.learning.validation import cards, finetune, llm_foundry, memory, neusight, optimum, qwen, serving, trtllm
 from predictor.learning.validation.replay import Table
 
 TABLES: tuple[Table, ...] = (
+    cards.TABLE,
     finetune.TABLE,
     llm_foundry.TABLE,
     memory.TABLE,
