@@ -46,9 +46,8 @@ def with_intervals(predicted: HeldOut, level: float) -> Ended:
     # Of one generation there is none: nothing was predicted without it.
     alone = generation[~generation["gpu"].isin(set(of_kin["gpu"]))] if len(generation) else generation
     seen, by_row = calibrate(predicted.by_row, level)
-    far, by_class = (
-        calibrate(predicted.by_class, level, by="card_class") if len(predicted.by_class) else (unseen, generation)
-    )
+    classed = predicted.by_class
+    far, by_class = calibrate(classed, level, by="card_class") if len(classed) else (unseen, classed)
     protocols = {
         GENERATION_OUT: generation,
         CLASS_OUT: by_class,
