@@ -21,6 +21,10 @@ class UnsupportedDtype(PredictorError):
     """A number format that the GPU or the operator cannot run."""
 
 
+class UnknownRate(UnsupportedDtype):
+    """A number format whose rate on the GPU nobody stated, of an architecture that nobody described."""
+
+
 class InvalidOp(PredictorError):
     """An operator shape that cannot exist, such as a batch of 0."""
 

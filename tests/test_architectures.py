@@ -70,8 +70,8 @@ def test_an_unknown_key_and_a_wrong_type_are_told():
         facts(Generation, {"host_shares": 1.0}, 'generation "X"')
     with pytest.raises(InvalidSpec, match=r'^packed_scales is 1 in generation "X"; it must be bool\.$'):
         facts(Generation, {"packed_scales": 1}, 'generation "X"')
-    with pytest.raises(InvalidSpec, match=r'^rate_fp32 is True in capability "1"; it must be int\.$'):
-        facts(Capability, {"rate_fp32": True}, 'capability "1"')
+    with pytest.raises(InvalidSpec, match=r'^link_gb_per_s is True in capability "1"; it must be float\.$'):
+        facts(Capability, {"link_gb_per_s": True}, 'capability "1"')
 
 
 def test_the_engines_by_default_are_engines():

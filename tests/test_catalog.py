@@ -8,7 +8,8 @@ from itertools import pairwise
 import pytest
 
 from predictor.hardware.gpu import catalogue, get_gpu, gpu_from_spec, normalise, resolve_gpu
-from predictor.hardware.spec import SPEC_KEYS
+from predictor.hardware.siblings import CARD_CLASSES, card_class
+from predictor.hardware.spec import SEGMENTS, SPEC_KEYS
 from predictor.units import GB, GIB, MHZ, MIB, TB, TFLOP
 
 SPECS = tomllib.loads(resources.files("predictor").joinpath("catalog", "gpus.toml").read_text(encoding="utf-8"))
@@ -96,6 +97,42 @@ ALIASES = {
     "RTX 3080": "RTX-3080-10GB",
     "GH200": "GH200-96GB",
     "Gaudi3": "Gaudi3",
+    "NVIDIA GeForce RTX 4090 Laptop GPU": "RTX-4090-Laptop",
+    "RTX 3080 Laptop": "RTX-3080-Laptop",
+    "GTX 1080 Ti": "GTX-1080-Ti",
+    "Radeon RX 7900 XTX": "RX-7900-XTX",
+    "Radeon RX 6800 XT": "RX-6800-XT",
+    "RTX 5060 Ti": "RTX-5060-Ti-16GB",
+    "RTX A2000 12GB": "RTX-A2000-12GB",
+    "Tesla P100 PCIe 16GB": "P100-PCIe-16GB",
+    "Apple M1 Pro (16 GPU cores)": "Apple-M1-Pro",
+    "Apple M3 Max 30-core GPU": "Apple-M3-Max-30",
+    "Apple M4 Max (40 GPU cores)": "Apple-M4-Max",
+    "TITAN X (Pascal)": "Titan-X-Pascal",
+    "Quadro RTX 8000": "Quadro-RTX-8000",
+    "NVIDIA RTX 2000 Ada Generation": "RTX-2000-Ada",
+    "AMD Radeon 890M Graphics": "Radeon-890M",
+    "Intel(R) Arc(TM) B570 Graphics": "Arc-B570",
+    "Jetson Orin Nano Super": "Jetson-Orin-Nano-Super",
+}
+
+
+CLASSES = {
+    "H100": "NVIDIA data-centre",
+    "T4": "NVIDIA data-centre",
+    "RTX PRO 6000": "NVIDIA data-centre",
+    "RTX 4090 Laptop GPU": "NVIDIA consumer and workstation",
+    "RTX A6000": "NVIDIA consumer and workstation",
+    "DGX Spark": "NVIDIA consumer and workstation",
+    "V100": "NVIDIA old",
+    "M40": "NVIDIA old",
+    "1080 Ti": "NVIDIA old",
+    "MI25": "AMD CDNA",
+    "MI300X": "AMD CDNA",
+    "Radeon VII": "AMD RDNA",
+    "Strix Halo": "AMD RDNA",
+    "M1": "Apple",
+    "Gaudi3": "Intel",
 }
 
 
@@ -117,7 +154,7 @@ def test_shared_short_names_have_one_default_and_say_so():
 
 
 def test_catalogue_is_large():
-    assert len(catalogue()) >= 100
+    assert len(catalogue()) >= 220
     assert {gpu.vendor for gpu in catalogue().values()} == {"NVIDIA", "AMD", "Intel", "Apple"}
 
 
@@ -135,11 +172,13 @@ def test_every_entry_is_a_valid_spec_with_a_source(name):
 @pytest.mark.parametrize("gpu", catalogue().values(), ids=list(catalogue()))
 def test_physical_laws(gpu):
     assert 2015 <= gpu.release_year <= 2026
-    assert gpu.clock_hz <= gpu.boost_clock_hz
+    assert gpu.clock_hz <= gpu.boost_clock_hz <= gpu.max_clock_hz
     assert gpu.llc_bytes >= gpu.l2_bytes
     assert gpu.mem_bytes <= SPECS[gpu.name]["mem_gib"] * GIB  # what is usable is no more than the capacity
-    assert gpu.mem_bytes > 0.9 * SPECS[gpu.name]["mem_gib"] * GIB
+    assert gpu.mem_bytes > 0.9 * gpu.unified_share * SPECS[gpu.name]["mem_gib"] * GIB
+    assert gpu.unified_memory or gpu.unified_share == 1
     assert "fp8" not in gpu.peak_flop_per_s or gpu.compute_capability not in {
+        "5.2",
         "6.0",
         "6.1",
         "7.0",
@@ -148,7 +187,9 @@ def test_physical_laws(gpu):
         "8.6",
         "8.7",
     }
-    assert "bf16" not in gpu.peak_flop_per_s or gpu.compute_capability not in {"6.0", "6.1", "7.0", "7.5"}
+    assert "bf16" not in gpu.peak_flop_per_s or gpu.compute_capability not in {"6.0", "6.1", "7.0", "7.2", "7.5"}
+    assert gpu.emulated_dtypes.isdisjoint(gpu.peak_flop_per_s)
+    assert gpu.derived_dtypes <= set(gpu.peak_flop_per_s)
     order = [gpu.peak_flop_per_s.get(dtype, 0) for dtype in ("bf16", "fp8", "fp4")]
     assert all(fast >= slow for slow, fast in pairwise(order) if fast)
     if gpu.vendor == "NVIDIA" and gpu.pcie_bytes_per_s:
@@ -203,6 +244,70 @@ def test_golden_clocks_links_and_memory():
 
 
 def test_unpublished_rates_are_absent():
-    assert set(get_gpu("DGX-Spark").peak_flop_per_s) == {"fp32", "fp4"}
     assert "fp16" not in get_gpu("Tesla-P40").peak_flop_per_s  # 1/64 of fp32
     assert get_gpu("M4 Max").tdp_w == 0.0  # not published
+
+
+def test_a_rate_that_nobody_publishes_follows_from_the_others():
+    """NVIDIA states 1 PFLOP/s of sparse fp4 for GB10, and 2 for Thor; each wider format halves it."""
+    spark, thor = get_gpu("DGX-Spark"), get_gpu("Jetson-AGX-Thor")
+    assert spark.derived_dtypes == {"tf32", "fp16", "bf16", "fp8", "int8"}
+    assert [spark.peak(dtype) / TFLOP for dtype in ("fp4", "fp8", "bf16", "fp16")] == [500, 250, 125, 125]
+    assert thor.derived_dtypes == {"tf32", "fp16", "bf16"}
+    assert thor.peak("bf16") == thor.peak("fp8") / 2
+    assert get_gpu("V100").derived_dtypes == {"int8"}  # dp4a: four times fp32
+    assert get_gpu("V100").peak("int8") == pytest.approx(4 * get_gpu("V100").peak("fp32"), rel=0.01)
+    assert not {name for name in ("H100", "A100", "L40S", "RTX 4090", "B200", "MI300X") if get_gpu(name).derived_dtypes}
+    stated = get_gpu("DGX Spark, peak_tflops.bf16=100")
+    assert stated.peak("bf16") == 100 * TFLOP and "bf16" not in stated.derived_dtypes
+    assert stated.peak("fp8") == 200 * TFLOP
+
+
+def test_usable_memory_is_what_nvidia_smi_says():
+    told = {name: get_gpu(name).mem_bytes / MIB for name in ("A10G", "A40", "L20", "L4", "T4", "RTX 4090", "RTX 5090")}
+    assert told == {
+        "A10G": 23028,
+        "A40": 46068,
+        "L20": 46068,
+        "L4": 23034,
+        "T4": 15360,
+        "RTX 4090": 24564,
+        "RTX 5090": 32607,
+    }
+
+
+def test_unified_memory_is_what_the_system_lends():
+    assert get_gpu("M4 Max").mem_bytes == 0.75 * 128 * GIB
+    assert get_gpu("M2").mem_bytes == pytest.approx(2 / 3 * 24 * GIB, rel=1e-3)
+    assert get_gpu("Strix Halo").mem_bytes == 64 * GIB
+    assert get_gpu("DGX Spark").mem_bytes / GIB == pytest.approx(119.7, abs=0.01)
+    assert get_gpu("M4 Max, mem_gib=64, unified_share=0.9").mem_bytes == pytest.approx(0.9 * 64 * GIB)
+
+
+@pytest.mark.parametrize("gpu", catalogue().values(), ids=list(catalogue()))
+def test_every_board_says_what_it_is(gpu):
+    assert gpu.segment in SEGMENTS
+    assert card_class(gpu) in CARD_CLASSES
+    assert bool(gpu.pcie_generation) == bool(gpu.pcie_lanes) == bool(gpu.pcie_bytes_per_s)
+    if gpu.pcie_lanes:
+        gb_per_lane = {3: 0.985, 4: 1.97, 5: 3.94, 6: 7.56}[gpu.pcie_generation]
+        assert gpu.pcie_bytes_per_s == pytest.approx(gb_per_lane * gpu.pcie_lanes * GB, rel=0.01)
+    if gpu.segment == "laptop" and gpu.vendor == "NVIDIA":
+        assert gpu.power_range_w and not gpu.peer_to_peer
+    if gpu.fp16_accumulate_flop_per_s:
+        assert gpu.fp16_accumulate_flop_per_s == pytest.approx(2 * gpu.peak("fp16"), rel=1e-3)
+
+
+def test_the_classes_of_cards():
+    told = {name: card_class(get_gpu(name)) for name in CLASSES}
+    assert told == CLASSES
+    assert {card_class(gpu) for gpu in catalogue().values()} == set(CARD_CLASSES)
+    own = gpu_from_spec({"name": "X1", "base": "H100", "generation": "Rubin"})
+    assert card_class(own) == "NVIDIA data-centre"
+
+
+def test_geforce_copies_through_the_host():
+    peers = {
+        name: get_gpu(name).peer_to_peer for name in ("H100", "L40S", "RTX A6000", "1080 Ti", "RTX 4090", "M4 Max")
+    }
+    assert peers == {"H100": True, "L40S": True, "RTX A6000": True, "1080 Ti": True, "RTX 4090": False, "M4 Max": False}

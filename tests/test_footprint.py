@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from predictor.errors import PredictorError
+from predictor.errors import PredictorError, UnknownRate
 from predictor.estimators.bundle import load_bundle
+from predictor.hardware.gpu import gpu_from_spec
 from predictor.prediction.footprint import Footprint, footprint
 from predictor.prediction.single import answer, resolve
 from predictor.workloads.request import Request
@@ -61,3 +62,21 @@ def test_its_errors_are_those_of_the_answer(model: str, gpu: str, settings: dict
     (kind, text) = told(footprint, request)
     assert issubclass(kind, PredictorError)
     assert (kind, text) == told(answer, request)
+
+
+def test_memory_needs_no_rate() -> None:
+    """Of an architecture that nobody described, whose data sheet has one rate."""
+    card = gpu_from_spec({**base_of_unknown(), "peak_tflops": {"fp4": 500}})
+    resolved = resolve(Request(model="Llama-3.1-8B", gpu=card.name), gpu=card)
+    with pytest.raises(UnknownRate, match=r'^no fp32 peak for X1; use dtype="fp4"\.$'):
+        answer(resolved, load_bundle())
+    found = footprint(resolved, load_bundle())
+    assert found.memory.fits
+    assert found.notes[-1].startswith("of the memory only: no fp32 peak for X1")
+
+
+def base_of_unknown() -> dict[str, Any]:
+    """Data-sheet values of a GPU whose architecture the catalogue lacks."""
+    texts = {"name": "X1", "vendor": "Somebody", "generation": "New", "compute_capability": "", "source": "a test"}
+    counts = {"release_year": 2026, "sms": 64, "boost_clock_mhz": 2000, "mem_gib": 64, "mem_bandwidth_gb_per_s": 2000}
+    return texts | counts | {"l2_mib": 64, "smem_kib_per_sm": 128, "pcie_gb_per_s": 63, "tdp_w": 300}

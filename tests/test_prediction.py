@@ -110,10 +110,9 @@ def test_doubling_the_batch_or_the_prompt_never_shortens_a_report(phase: str) ->
         assert times == sorted(times)
 
 
-def test_every_catalogue_gpu_with_16_bit_arithmetic_predicts_a_small_model() -> None:
-    for gpu in catalogue().values():
-        dtype = next((d for d in ("bf16", "fp16") if d in gpu.peak_flop_per_s), "fp32")
-        report = predict("Qwen2.5-0.5B", gpu, dtype=dtype)
+def test_a_gpu_of_every_kind_predicts_a_small_model() -> None:
+    for gpu in {(gpu.generation, gpu.compute_capability, gpu.segment): gpu for gpu in catalogue().values()}.values():
+        report = predict("Qwen2.5-0.5B", gpu)
         assert 0 < report.ttft_s.low <= report.ttft_s.value <= report.ttft_s.high < 60, gpu.name
         assert 0 < report.tpot_s.low <= report.tpot_s.value <= report.tpot_s.high < 10, gpu.name
 
@@ -247,3 +246,36 @@ def test_many_are_predicted_as_one_is() -> None:
     for (job, gpu), lines in zip(jobs, many, strict=True):
         times = static_times(job, gpu, bundle, lines)
         assert composed(job, gpu, bundle, lines, times).to_dict() == report(job, gpu, bundle).to_dict()
+
+
+# GPUs without bf16 units: engines widen narrow weights to fp16 there.
+@pytest.mark.parametrize("gpu", ["T4", "V100", "RTX 2080 Ti", "P40", "Apple M1"])
+@pytest.mark.parametrize("dtype", ["q4_k_m", "int4_wo", "int8_wo", "nf4"])
+def test_narrow_weights_run_with_fp16_activations_without_bf16(gpu: str, dtype: str) -> None:
+    report = predict("Llama-3.1-8B", gpu, dtype=dtype)
+    assert (report.workload.dtype, report.workload.act_dtype, report.workload.cache_dtype) == (dtype, "fp16", "fp16")
+    assert f"{report.gpu.name} has no bf16; activations are in fp16." in report.notes
+    ran = {getattr(line.op, "dtype", "") for line in report.ops}
+    assert ran <= {dtype, "fp16", "fp32", ""}
+
+
+@pytest.mark.parametrize("model", ["Qwen2.5-7B-Instruct-GPTQ-Int4", "bert-large-uncased", "gpt-oss-20b"])
+def test_published_formats_run_without_bf16(model: str) -> None:
+    report = predict(model, "T4", input_len=128, output_len=16)
+    assert "bf16" not in {getattr(line.op, "dtype", "") for line in report.ops}
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+def test_engines_refuse_bf16_where_pytorch_converts(engine: str) -> None:
+    with pytest.raises(UnsupportedDtype, match=r'^no bf16 peak for Tesla-T4 .*; use dtype="fp16"\.$'):
+        predict("Llama-3.1-8B", "T4", dtype="bf16", engine=engine)
+    converted = predict("Llama-3.1-8B", "T4", dtype="bf16", engine="torch")
+    assert "Tesla-T4 has no units for bf16: converted and run in fp32." in converted.notes
+    assert converted.ttft_s.value > predict("Llama-3.1-8B", "T4", dtype="fp16", engine="torch").ttft_s.value
+
+
+@pytest.mark.parametrize("gpu", ["DGX Spark", "Jetson AGX Thor", "P40"])
+def test_an_unpublished_rate_is_no_impossible_one(gpu: str) -> None:
+    for model in ("Llama-3.1-8B", "gpt-oss-120b"):
+        report = predict(model, gpu)
+        assert any("published" in note or "converted" in note for note in report.notes)

@@ -73,7 +73,12 @@ def _lint(path: str) -> None:
 
 
 def _fields(gpu: Gpu) -> dict[str, Any]:
-    return asdict(gpu) | {"peak_flop_per_s": dict(gpu.peak_flop_per_s), "aliases": list(gpu.aliases)}
+    from predictor.hardware.siblings import card_class
+
+    rates = {"peak_flop_per_s": dict(gpu.peak_flop_per_s), "emulates": dict(gpu.emulates)}
+    lists = {name: sorted(getattr(gpu, name)) for name in ("derived_dtypes", "emulated_dtypes")}
+    lists |= {name: list(getattr(gpu, name)) for name in ("aliases", "power_range_w")}
+    return asdict(gpu) | rates | lists | {"card_class": card_class(gpu)}
 
 
 def _show_catalogue(chosen: list[Gpu]) -> None:
@@ -100,20 +105,39 @@ def _show_catalogue(chosen: list[Gpu]) -> None:
 
 
 def _show_sheet(gpu: Gpu, note: str) -> None:
-    peaks = ", ".join(f"{dtype} {digits(rate / 1e12)}" for dtype, rate in gpu.peak_flop_per_s.items())
+    from predictor.hardware.siblings import card_class
+
+    marks = dict.fromkeys(gpu.derived_dtypes, " (derived)")
+    peaks = ", ".join(
+        f"{dtype} {digits(rate / 1e12)}{marks.get(dtype, '')}" for dtype, rate in gpu.peak_flop_per_s.items()
+    )
+    clocks = [f"{gpu.clock_hz / 1e6:.0f} MHz at the peaks", f"{gpu.boost_clock_hz / 1e6:.0f} MHz boost"]
+    if gpu.max_clock_hz > gpu.boost_clock_hz:
+        clocks.append(f"{gpu.max_clock_hz / 1e6:.0f} MHz at most")
+    emulated = ", ".join(f"{dtype} at {share:.0%} of fp32" for dtype, share in gpu.emulates.items())
+    accumulate = f"{digits(gpu.fp16_accumulate_flop_per_s / 1e12)} TFLOP/s" if gpu.fp16_accumulate_flop_per_s else ""
+    shared = f", {gpu.unified_share:.0%} of what it shares with the CPU" if gpu.unified_memory else ""
+    bus = f" (PCIe {gpu.pcie_generation} x{gpu.pcie_lanes})" if gpu.pcie_lanes else ""
+    peers = (
+        "" if not gpu.pcie_bytes_per_s else ", GPU to GPU" if gpu.peer_to_peer else ", through the host between GPUs"
+    )
+    limits = f", set to {gpu.power_range_w[0]:g} to {gpu.power_range_w[1]:g} W" if gpu.power_range_w else ""
     facts = {
         "vendor": gpu.vendor,
+        "class": ", ".join(filter(None, (card_class(gpu), gpu.segment))),
         "generation": f"{gpu.generation} {gpu.compute_capability}".strip(),
         "year": str(gpu.release_year),
         "SMs": str(gpu.sms),
-        "clock": f"{gpu.clock_hz / 1e6:.0f} MHz at the peaks, {gpu.boost_clock_hz / 1e6:.0f} MHz boost",
+        "clock": ", ".join(clocks),
         "dense TFLOP/s": peaks,
-        "memory": f"{gigabytes(gpu.mem_bytes)} GB at {digits(gpu.mem_bytes_per_s / 1e9)} GB/s",
+        **({"fp16 accumulate": accumulate} if accumulate else {}),
+        **({"converted": f"{emulated}; no units of their own"} if emulated else {}),
+        "memory": f"{gigabytes(gpu.mem_bytes)} GB at {digits(gpu.mem_bytes_per_s / 1e9)} GB/s{shared}",
         "L2": f"{_or_unknown(gpu.l2_bytes / 2**20)} MiB",
         "last cache": f"{_or_unknown(gpu.llc_bytes / 2**20)} MiB",
         "link": f"{_or_unknown(gpu.link_bytes_per_s / 1e9)} GB/s per direction",
-        "PCIe": f"{_or_unknown(gpu.pcie_bytes_per_s / 1e9)} GB/s per direction",
-        "TDP": f"{_or_unknown(gpu.tdp_w)} W",
+        "PCIe": f"{_or_unknown(gpu.pcie_bytes_per_s / 1e9)} GB/s per direction{bus}{peers}",
+        "TDP": f"{_or_unknown(gpu.tdp_w)} W{limits}",
         "also called": ", ".join(gpu.aliases) or "–",
         "source": gpu.source,
     }

@@ -166,6 +166,7 @@ def _row(op: Op, gpu: Any, note: str, engine: str, bundle: Any) -> dict[str, Any
     from predictor.estimators.extrapolation import nearest
     from predictor.estimators.features import Setting
     from predictor.estimators.operators import predict_op
+    from predictor.hardware.roofline import rate_notes
 
     setting, before = Setting(engine=engine), {}
     prediction = predict_op(op, gpu, setting, bundle)
@@ -174,7 +175,8 @@ def _row(op: Op, gpu: Any, note: str, engine: str, bundle: Any) -> dict[str, Any
     latency_s, low_s, high_s, bound_s = (
         float(np.ravel(x)[0]) for x in (prediction.latency_s, prediction.low_s, prediction.high_s, prediction.bound_s)
     )
-    beyond = [f"{', '.join(prediction.outside)} outside what was measured; the interval is wider."] * bool(
+    beyond = rate_notes([op], gpu)
+    beyond += [f"{', '.join(prediction.outside)} outside what was measured; the interval is wider."] * bool(
         prediction.outside
     )
     moved = op.link_bytes() if op.family == "collective" else op.bytes_moved()

@@ -21,7 +21,10 @@ from predictor.shipped import facts, read_catalogue
 class Capability:
     """What the SMs of one compute capability do; 0 and () where nobody checked.
 
-    rates_16_bit, rate_fp32: dense FLOP per clock and SM (CU), of 16 bits every one that occurs.
+    rates_16_bit: dense 16-bit FLOP per clock and SM (CU), every one that occurs.
+    rates: compute dtype → dense FLOP per clock and SM, of the faster parts where two kinds differ: what the
+        hardware runs and at what rate beside others. Empty: nobody checked.
+    emulates: dtypes without units of their own, as a share of the fp32 rate: libraries convert and run them in fp32.
     bf16_as_fp16: tensor cores run both at one rate. link_gb_per_s, pcie_gb_per_s: most per direction.
     stacked_memory: HBM; others have GDDR or share the host's memory.
     same_kernels_as: the capability whose kernels a revision runs; "" runs its own.
@@ -29,7 +32,8 @@ class Capability:
     """
 
     rates_16_bit: tuple[int, ...] = ()
-    rate_fp32: int = 0
+    rates: Mapping[str, int] = field(default_factory=dict)
+    emulates: Mapping[str, float] = field(default_factory=dict)
     bf16_as_fp16: bool = False
     link_gb_per_s: float = 0.0
     pcie_gb_per_s: float = 0.0
@@ -43,6 +47,7 @@ class Generation:
     """What parts of one generation share, the kernels that engines have for them included.
 
     host_share: host times of their servers over those beside Hopper.
+    card_class: the class of all its cards (see `siblings.card_class`); "" where the vendor and the segment tell.
     kernels_as: the generation for which engines.toml says what engines pick here too; "" is its own name.
     as_run_on: number format of weights → the one in which engines run it here.
     packed_scales: DeepGEMM wants block scales packed as powers of two.
@@ -54,6 +59,7 @@ class Generation:
 
     source: str = ""
     host_share: float = 1.0
+    card_class: str = ""
     kernels_as: str = ""
     as_run_on: Mapping[str, str] = field(default_factory=dict)
     packed_scales: bool = False

@@ -19,8 +19,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from predictor.errors import InvalidSpec, UnknownGpu, UnsupportedDtype
+from predictor.errors import InvalidSpec, UnknownGpu, UnknownRate, UnsupportedDtype
 from predictor.files import read_toml
+from predictor.hardware.architectures import Capability, capability
 from predictor.hardware.spec import COMPUTE_DTYPES, checked
 from predictor.shipped import read_catalogue
 from predictor.units import GB, GIB, KIB, MHZ, MIB, TFLOP
@@ -38,6 +39,9 @@ INSTEAD: Mapping[str, tuple[str, ...]] = {
 }
 
 
+# From which published rate a rate that nobody publishes follows, best first: tensor units before vector units.
+FOLLOWS = ("bf16", "fp16", "fp8", "fp4", "int8", "tf32", "fp32")
+
 OWN_GPUS = "PREDICTOR_GPUS"  # spec files, separated as in PATH
 
 
@@ -50,18 +54,32 @@ class Gpu:
         and RTX Blackwell parts are all "Blackwell".
     compute_capability: "9.0", "gfx942", or "" where the vendor has none.
     sms: SMs, CUs, Xe-cores, TPCs or GPU cores.
-    clock_hz: clock at which peak_flop_per_s holds, often below boost_clock_hz, the highest clock: an H100-SXM states
+    clock_hz: clock at which peak_flop_per_s holds, often below boost_clock_hz, the advertised boost: an H100-SXM states
         989 TFLOP/s for 1830 MHz and boosts to 1980.
-    peak_flop_per_s: dense, by compute dtype (COMPUTE_DTYPES), with fp32 accumulate. Absent: not supported, or never
-        published (dense bf16 of DGX-Spark).
-    mem_bytes: what nvidia-smi or torch reports where known, otherwise the capacity.
+    max_clock_hz: highest clock that the driver lets it reach, which bounds use: an RTX 3060 Ti is advertised with 1665
+        MHz and runs GEMMs above that. boost_clock_hz where nobody looked.
+    peak_flop_per_s: dense, by compute dtype (COMPUTE_DTYPES), with fp32 accumulate. Absent: not supported, or unknown
+        where the architecture is.
+    derived_dtypes: those of peak_flop_per_s that nobody publishes for this GPU: they follow from its other rates by the
+        proportions of its architecture (16-bit and fp8 of DGX-Spark).
+    fp16_accumulate_flop_per_s: fp16 with fp16 accumulate, where that is faster (twice, on GeForce); 0.0 unknown or not.
+    emulates: dtypes that have no units here and that libraries convert and run in fp32, with the share of the fp32 rate
+        that they reach (bf16 on a T4; fp16 on a P40, whose fp16 units run at 1/64).
+    mem_bytes: what nvidia-smi or torch reports where known, otherwise the capacity; of unified memory what the GPU may
+        use by default.
+    unified_memory, unified_share: memory shared with the CPU, and how much of mem_gib the system lends the GPU by
+        default: 2/3 of Apple's up to 36 GB and 3/4 above (recommendedMaxWorkingSetSize), half on Strix Halo (GTT of
+        amdgpu). To lend more (iogpu.wired_limit_mb, amdgpu.gttsize) change it: "Apple-M4-Max, unified_share=0.9".
     l2_bytes, llc_bytes: L2 and the last cache on chip, which is L2 unless there is another (256 MiB on an MI300X).
     link_bytes_per_s: between GPUs of one node, per direction, all links together; the PCIe rate where there is no link.
-    pcie_bytes_per_s: per direction.
-    tdp_w: board or module limit.
+    pcie_bytes_per_s: per direction. pcie_generation, pcie_lanes: 0 unknown or none.
+    peer_to_peer: GPUs of one host copy to each other over PCIe with the stock driver, not through host memory.
+    tdp_w: board or module limit as shipped. power_range_w: least and most that the driver (`nvidia-smi -pl`), or of a
+        laptop part the maker, may set; () unknown.
+    segment: one of SEGMENTS; "" where a spec of one's own does not say.
 
-    0.0 means unknown or none, in l2_bytes, llc_bytes, smem_bytes_per_sm, link_bytes_per_s, pcie_bytes_per_s and tdp_w
-    only: Apple publishes no TDP and no cache sizes, an integrated GPU has no PCIe, a Gaudi has no shared memory.
+    0.0 means unknown or none, in l2_bytes, llc_bytes, smem_bytes_per_sm, link_bytes_per_s, pcie_bytes_per_s, tdp_w and
+    fp16_accumulate_flop_per_s only: Apple publishes no TDP, an integrated GPU has no PCIe, a Gaudi no shared memory.
     """
 
     name: str
@@ -72,6 +90,7 @@ class Gpu:
     sms: int
     clock_hz: float
     boost_clock_hz: float
+    max_clock_hz: float
     peak_flop_per_s: Mapping[str, float] = field(hash=False)
     mem_bytes: float
     mem_bytes_per_s: float
@@ -84,9 +103,21 @@ class Gpu:
     source: str
     aliases: tuple[str, ...] = ()
     partition: str = ""
+    segment: str = ""
+    derived_dtypes: frozenset[str] = frozenset()
+    emulates: Mapping[str, float] = field(default_factory=dict, hash=False)
+    fp16_accumulate_flop_per_s: float = 0.0
+    unified_memory: bool = False
+    unified_share: float = 1.0
+    pcie_generation: int = 0
+    pcie_lanes: int = 0
+    peer_to_peer: bool = False
+    power_range_w: tuple[float, ...] = ()
 
     def peak(self, dtype: str) -> float:
         """Dense FLOP/s in a compute dtype; raises UnsupportedDtype, naming the nearest dtype that the GPU has.
+
+        UnknownRate, a kind of it, where nobody described the architecture and the spec has no such rate.
 
         >>> get_gpu("V100").peak("bf16")
         Traceback (most recent call last):
@@ -96,9 +127,33 @@ class Gpu:
             return self.peak_flop_per_s[dtype]
         if dtype not in INSTEAD:
             raise UnsupportedDtype(f'"{dtype}" is no compute dtype; use one of {", ".join(COMPUTE_DTYPES)}.')
-        nearest = next(d for d in (*INSTEAD[dtype], *self.peak_flop_per_s) if d in self.peak_flop_per_s)
-        capability = f" (compute capability {self.compute_capability})" if self.compute_capability else ""
-        raise UnsupportedDtype(f'no {dtype} peak for {self.name}{capability}; use dtype="{nearest}".')
+        able = {*self.peak_flop_per_s, *(self.emulated_dtypes & {"fp16"})}  # engines take converted fp16 but no bf16
+        nearest = next(d for d in (*INSTEAD[dtype], *self.peak_flop_per_s) if d in able)
+        known = f" (compute capability {self.compute_capability})" if self.compute_capability else ""
+        lacks = UnsupportedDtype if capability(self.compute_capability).rates else UnknownRate
+        raise lacks(f'no {dtype} peak for {self.name}{known}; use dtype="{nearest}".')
+
+    def peak_at_max_clock(self, dtype: str) -> float:
+        """Dense FLOP/s that no call can exceed, at the highest clock; what is emulated runs at most as fast as fp32.
+
+        >>> round(get_gpu("RTX 4090").peak_at_max_clock("bf16") / get_gpu("RTX 4090").peak("bf16"), 2)
+        1.23
+        """
+        own = "fp32" if dtype in self.emulated_dtypes else dtype
+        return self.peak(own) * self.max_clock_hz / self.clock_hz
+
+    @property
+    def emulated_dtypes(self) -> frozenset[str]:
+        """Dtypes that run here without units of their own; `peak` has none for them.
+
+        >>> sorted(get_gpu("P40").emulated_dtypes)
+        ['bf16', 'fp16']
+        """
+        return frozenset(self.emulates)
+
+    def runs(self, dtype: str) -> bool:
+        """Whether it multiplies in a compute dtype, by units of its own or by converting."""
+        return dtype in self.peak_flop_per_s or dtype in self.emulates
 
 
 class Slice(NamedTuple):
@@ -276,6 +331,10 @@ def _shipped() -> _Catalogue:
 def _gpu(spec: Mapping[str, Any]) -> Gpu:
     boost_mhz = spec.get("boost_clock_mhz", spec.get("tensor_clock_mhz"))
     pcie_gb_per_s = spec["pcie_gb_per_s"]
+    known = capability(spec.get("compute_capability", ""))
+    stated = {dtype: float(tflops * TFLOP) for dtype, tflops in spec["peak_tflops"].items()}
+    derived = _derived(stated, known)
+    peaks = stated | derived
     return Gpu(
         name=spec["name"],
         vendor=spec["vendor"],
@@ -285,7 +344,8 @@ def _gpu(spec: Mapping[str, Any]) -> Gpu:
         sms=spec["sms"],
         clock_hz=float(spec.get("tensor_clock_mhz", boost_mhz) * MHZ),
         boost_clock_hz=float(boost_mhz * MHZ),
-        peak_flop_per_s={dtype: float(tflops * TFLOP) for dtype, tflops in spec["peak_tflops"].items()},
+        max_clock_hz=float(max(spec.get("max_clock_mhz", boost_mhz), boost_mhz) * MHZ),
+        peak_flop_per_s={dtype: peaks[dtype] for dtype in COMPUTE_DTYPES if dtype in peaks},
         mem_bytes=_mem_bytes(spec),
         mem_bytes_per_s=float(spec["mem_bandwidth_gb_per_s"] * GB),
         l2_bytes=float(spec["l2_mib"] * MIB),
@@ -296,13 +356,34 @@ def _gpu(spec: Mapping[str, Any]) -> Gpu:
         tdp_w=float(spec["tdp_w"]),
         source=spec["source"],
         aliases=(*spec.get("default_for", ()), *spec.get("aliases", ())),
+        segment=spec.get("segment", ""),
+        derived_dtypes=frozenset(derived),
+        emulates={dtype: share for dtype, share in known.emulates.items() if dtype not in peaks and "fp32" in peaks},
+        fp16_accumulate_flop_per_s=float(spec.get("fp16_accumulate_tflops", 0) * TFLOP),
+        unified_memory=spec.get("unified_memory", False),
+        unified_share=float(spec.get("unified_share", 1.0)),
+        pcie_generation=spec.get("pcie_generation", 0),
+        pcie_lanes=spec.get("pcie_lanes", 0),
+        peer_to_peer=spec.get("peer_to_peer", False),
+        power_range_w=tuple(map(float, spec.get("power_range_w", ()))),
     )
+
+
+def _derived(stated: Mapping[str, float], known: Capability) -> dict[str, float]:
+    """Rates that the hardware has and nobody states, in proportion to the first of FOLLOWS that is stated."""
+    base = next((dtype for dtype in FOLLOWS if dtype in stated and dtype in known.rates), "")
+    if not base:
+        return {}
+    return {
+        dtype: stated[base] * rate / known.rates[base] for dtype, rate in known.rates.items() if dtype not in stated
+    }
 
 
 def _mem_bytes(spec: Mapping[str, Any]) -> float:
     if "mem_usable_mib" in spec:
         return float(spec["mem_usable_mib"] * MIB)
-    return float(spec["mem_gib"] * GIB) if "mem_gib" in spec else float(spec["mem_gb"] * GB)
+    capacity = float(spec["mem_gib"] * GIB) if "mem_gib" in spec else float(spec["mem_gb"] * GB)
+    return capacity * spec.get("unified_share", 1.0)
 
 
 def _slice(gpu: Gpu, profile: str) -> Gpu:
@@ -327,8 +408,11 @@ def _slice(gpu: Gpu, profile: str) -> Gpu:
         mem_bytes_per_s=gpu.mem_bytes_per_s * memory,
         l2_bytes=gpu.l2_bytes * memory,
         llc_bytes=gpu.llc_bytes * memory,
+        fp16_accumulate_flop_per_s=gpu.fp16_accumulate_flop_per_s * compute,
         link_bytes_per_s=gpu.pcie_bytes_per_s,
+        peer_to_peer=False,
         tdp_w=gpu.tdp_w * compute,
+        power_range_w=(),
         source=f"{gpu.source}; MIG {profile.casefold()} of the NVIDIA MIG user guide",
         aliases=(),
         partition=profile.casefold(),

@@ -18,13 +18,18 @@ from predictor.units import GB, GHZ, GIB, MHZ, TFLOP
 
 NOMINAL_MEMORIES = (8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 94, 96, 128, 141, 144, 180, 188, 192, 256, 288)
 CLOCKS_GHZ = (0.3, 3.5)
-RIDGE_FLOP_PER_BYTE = (15, 700)  # catalogue: 25 (Apple M1 Pro) to 453 (RTX 5000 Ada, Gaudi3)
+RIDGE_FLOP_PER_BYTE = (15, 1000)  # catalogue: 22 (Titan X Maxwell) to 947 (Jetson AGX Thor)
+# Names of parts with another 16-bit rate than the fastest of their capability, and that FLOP per clock and SM.
+SLOWER_16_BIT = (
+    (r"\bgtx[ -]?16|\bt([46]00|1000)\b", 256),  # no tensor cores
+    (r"rtx[ -]?[2-5]0[5-9]0", 512),  # GeForce: half rate with fp32 accumulate
+)
 DTYPE_RATIOS = (("fp8", "16-bit", (2,)), ("fp4", "fp8", (2, 3, 4)), ("tf32", "16-bit", (0.5,)))
 
 
 def lint(gpu: Gpu) -> list[str]:
     """Findings, each one sentence with value, rule and likely cure; empty for every GPU of the catalogue."""
-    checks = (_clocks, _rates, _dtype_ratios, _memory, _bandwidth, _links, _laptop, _ridge)
+    checks = (_clocks, _rates, _dtype_ratios, _memory, _bandwidth, _links, _power, _laptop, _ridge)
     return [finding for check in checks for finding in check(gpu)]
 
 
@@ -33,6 +38,11 @@ def _clocks(gpu: Gpu) -> Iterator[str]:
     for field, hz in (("clock_hz", gpu.clock_hz), ("boost_clock_hz", gpu.boost_clock_hz)):
         if not low <= hz / GHZ <= high:
             yield f"{field} is {hz / GHZ:g} GHz; GPUs run at {low} to {high} GHz. Give the clock in MHz."
+    if gpu.max_clock_hz > 2.5 * gpu.boost_clock_hz:
+        yield (
+            f"max_clock_hz is {gpu.max_clock_hz / MHZ:.0f} MHz, {gpu.max_clock_hz / gpu.boost_clock_hz:.2g} x the "
+            "boost clock; cards of few watts reach 2.2 x. Give the highest clock of the GPU, not of its memory."
+        )
     if gpu.clock_hz > gpu.boost_clock_hz * 1.001:
         yield (
             f"clock_hz is {gpu.clock_hz / MHZ:.0f} MHz, above the boost clock of {gpu.boost_clock_hz / MHZ:.0f}; "
@@ -44,14 +54,15 @@ def _rates(gpu: Gpu) -> Iterator[str]:
     """Rates against SMs x clock x FLOP per clock and SM."""
     known = capability(gpu.compute_capability)
     rates = known.rates_16_bit
-    if re.search(r"rtx[ -]?[2-5]0[5-9]0", gpu.name, re.IGNORECASE):
-        rates = rates[:1]  # GeForce: half rate with fp32 accumulate
+    for names, rate in SLOWER_16_BIT:
+        if rate in rates and re.search(names, gpu.name, re.IGNORECASE):
+            rates = (rate,)
     cycles_per_s = gpu.sms * max(gpu.clock_hz, gpu.boost_clock_hz)
     for dtype in ("fp16", "bf16"):
         if rates and dtype in gpu.peak_flop_per_s:
             yield from _rate(gpu, dtype, cycles_per_s * max(rates), cycles_per_s * min(rates))
-    if "fp32" in gpu.peak_flop_per_s and known.rate_fp32:
-        fp32 = cycles_per_s * known.rate_fp32
+    if "fp32" in gpu.peak_flop_per_s and "fp32" in known.rates:
+        fp32 = cycles_per_s * known.rates["fp32"]
         yield from _rate(gpu, "fp32", fp32, fp32)
 
 
@@ -138,20 +149,34 @@ def _links(gpu: Gpu) -> Iterator[str]:
             )
 
 
+def _power(gpu: Gpu) -> Iterator[str]:
+    if gpu.tdp_w and gpu.power_range_w and not gpu.power_range_w[0] <= gpu.tdp_w <= gpu.power_range_w[1]:
+        least, most = gpu.power_range_w
+        yield f"tdp_w is {gpu.tdp_w:g}, outside power_range_w of {least:g} to {most:g} W. One is of another board."
+
+
 def _laptop(gpu: Gpu) -> Iterator[str]:
     plain = re.sub(r"[\s\-_(]*(laptop|mobile|max-?q)([\s\-_]*gpu)?\)?", "", gpu.name, flags=re.IGNORECASE)
     if gpu.partition or not _known(plain):
         return
     desktop = get_gpu(plain)
     smaller = gpu.sms < 0.95 * desktop.sms or 0 < gpu.tdp_w < 0.65 * desktop.tdp_w
+    same = all(
+        0.95 <= own / other <= 1.05
+        for own, other in (
+            (gpu.sms, desktop.sms),
+            (gpu.clock_hz, desktop.clock_hz),
+            (gpu.mem_bytes_per_s, desktop.mem_bytes_per_s),
+        )
+    )
     have = f"{gpu.name} has {gpu.sms} SMs and {gpu.tdp_w:g} W"
     if plain == gpu.name and smaller:
         yield (
             f"{have}; {desktop.name} has {desktop.sms} and {desktop.tdp_w:g}. It looks like the laptop part: say so in "
             "the name, or take the desktop figures."
         )
-    if plain != gpu.name and not smaller:
-        yield f"{have}, those of the desktop {desktop.name}. Laptop parts have fewer: take their own data sheet."
+    if plain != gpu.name and not smaller and same:
+        yield f"{have}, those of the desktop {desktop.name}. Laptop parts differ: take their own data sheet."
 
 
 def _known(name: str) -> bool:

@@ -6,12 +6,14 @@ cache need not come from memory, and the launch floor is kept apart, because it 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from predictor.errors import InvalidSpec
 from predictor.hardware.gpu import Gpu
+from predictor.hardware.spec import COMPUTE_DTYPES
 from predictor.ops import Op
 from predictor.ops.base import column, text_column
 from predictor.ops.dtypes import Array, dtype_facts
@@ -44,25 +46,63 @@ class Bound(NamedTuple):
 
 
 def peak_flop_per_s(op: Op, gpu: Gpu) -> Array:
-    """Dense arithmetic peak that bounds each call, (n_calls,) FLOP/s; a dtype the GPU lacks raises.
+    """Dense arithmetic peak of the data sheet for each call, (n_calls,) FLOP/s; a dtype the GPU cannot run raises.
 
-    An fp8 cache on a GPU without fp8 arithmetic is widened and runs at the rate of the op's own dtype.
+    An fp8 cache on a GPU without fp8 arithmetic is widened and runs at the rate of the op's own dtype. What is emulated
+    has the share of the fp32 peak that conversion leaves.
     """
+    return _of_units(op, gpu, lambda unit: gpu.peak_flop_per_s.get(unit) or gpu.peak("fp32") * gpu.emulates[unit])
+
+
+def most_flop_per_s(op: Op, gpu: Gpu) -> Array:
+    """Dense arithmetic rate that bounds each call, at the highest clock, (n_calls,) FLOP/s: cards run above their
+    advertised boost."""
+    return _of_units(op, gpu, gpu.peak_at_max_clock)
+
+
+def units(op: Op, gpu: Gpu) -> frozenset[str]:
+    """The compute dtypes in which the GPU runs the calls."""
+    names, own = text_column(op.compute_dtype, len(op)), text_column(getattr(op, "dtype", "fp32"), len(op))
+    return frozenset(_unit(gpu, *pair) for pair in set(zip(names.tolist(), own.tolist(), strict=True)))
+
+
+def rate_notes(ops: Iterable[Op], gpu: Gpu) -> list[str]:
+    """What to say of rates that the calls run at: those that nobody publishes, and those of dtypes without units."""
+    if not gpu.derived_dtypes and not gpu.emulates:
+        return []
+    used = {unit for op in ops if np.any(op.flops()) for unit in units(op, gpu)}
+    derived = [dtype for dtype in COMPUTE_DTYPES if dtype in used & gpu.derived_dtypes]
+    emulated = [dtype for dtype in COMPUTE_DTYPES if dtype in used & gpu.emulated_dtypes]
+    notes = []
+    if derived:
+        notes.append(f"no {' or '.join(derived)} rate of {gpu.name} is published; it follows from its others.")
+    if emulated:
+        notes.append(f"{gpu.name} has no units for {' and '.join(emulated)}: converted and run in fp32.")
+    return notes
+
+
+def _of_units(op: Op, gpu: Gpu, rate: Callable[[str], float]) -> Array:
+    """rate(unit) of each call."""
     names, own = op.compute_dtype, getattr(op, "dtype", "fp32")
     if isinstance(names, str) and isinstance(own, str):
-        return column(_peak(gpu, names, own), len(op))
+        return column(rate(_unit(gpu, names, own)), len(op))
     names, own = text_column(names, len(op)), text_column(own, len(op))
-    table = {pair: _peak(gpu, *pair) for pair in set(zip(names.tolist(), own.tolist(), strict=True))}
+    table = {pair: rate(_unit(gpu, *pair)) for pair in set(zip(names.tolist(), own.tolist(), strict=True))}
     if len(table) == 1:
         return column(next(iter(table.values())), len(op))
     return np.array([table[pair] for pair in zip(names.tolist(), own.tolist(), strict=True)])
 
 
-def _peak(gpu: Gpu, name: str, own: str) -> float:
-    for unit in (*dtype_facts(name).compute, *(dtype_facts(own).compute if name != own else ())):
+def _unit(gpu: Gpu, name: str, own: str) -> str:
+    """The compute dtype in which a GPU runs `name`, an op's own dtype being `own`; units of its own come first."""
+    able = (*dtype_facts(name).compute, *(dtype_facts(own).compute if name != own else ()))
+    for unit in able:
         if unit in gpu.peak_flop_per_s:
-            return gpu.peak_flop_per_s[unit]
-    return gpu.peak(dtype_facts(name).compute[0])  # raises, naming the dtypes the GPU has
+            return unit
+    if converted := [unit for unit in able if unit in gpu.emulates]:
+        return max(converted, key=lambda unit: gpu.emulates[unit])
+    gpu.peak(able[0])  # raises, naming the dtypes the GPU has
+    raise AssertionError(f"{gpu.name} has {able[0]} and was not asked for it")
 
 
 def link_bytes_per_s(op: Op, gpu: Gpu) -> Array:
@@ -74,19 +114,19 @@ def link_bytes_per_s(op: Op, gpu: Gpu) -> Array:
 def roofline(op: Op, gpu: Gpu) -> Bound:
     """Least seconds for each call of `op` on `gpu`.
 
-    compute: FLOPs over the dense peak of the dtype. memory: bytes beyond the last-level cache over memory
-    bandwidth, and all bytes over cache bandwidth. link: bytes over the link, per direction.
+    compute: FLOPs over the dense peak of the dtype at the highest clock. memory: bytes beyond the last-level cache over
+    memory bandwidth, and all bytes over cache bandwidth. link: bytes over the link, per direction.
     """
     calls = len(op)
     flops = op.least_flops()
     moved = column(op.bytes_moved(), calls)
     beyond_cache = np.maximum(moved - gpu.llc_bytes, 0.0) / gpu.mem_bytes_per_s
-    through_cache = moved / (CACHE_BYTES_PER_SM_CYCLE * gpu.sms * gpu.boost_clock_hz)
+    through_cache = moved / (CACHE_BYTES_PER_SM_CYCLE * gpu.sms * gpu.max_clock_hz)
     linked = column(op.link_bytes(), calls)
     if linked.any() and (link_bytes_per_s(op, gpu) <= 0).any():
         raise InvalidSpec(f"{gpu.name} has no known link; give link_gb_per_s and pcie_gb_per_s in its spec.")
     return Bound(
-        compute_s=column(flops, calls) / peak_flop_per_s(op, gpu) if np.any(flops) else np.zeros(calls),
+        compute_s=column(flops, calls) / most_flop_per_s(op, gpu) if np.any(flops) else np.zeros(calls),
         memory_s=np.maximum(beyond_cache, through_cache),
         link_s=linked / link_bytes_per_s(op, gpu) if linked.any() else np.zeros(calls),
         floor_s=column(op.floor_cycles / gpu.boost_clock_hz, calls),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from predictor.hardware.architectures import capability
+from predictor.hardware.architectures import capability, generation
 from predictor.hardware.gpu import Gpu, get_gpu
 
 
@@ -44,3 +44,29 @@ def architecture(gpu: Gpu) -> str:
 def has_stacked_memory(gpu: Gpu) -> bool:
     """Whether the memory is HBM; then siblings run at their clocks, while cards with GDDR are cut to a power budget."""
     return capability(gpu.compute_capability).stacked_memory
+
+
+# A class of cards is held out whole to see what predictions on cards unlike all measured ones are worth.
+CARD_CLASSES = (
+    *("NVIDIA data-centre", "NVIDIA consumer and workstation", "NVIDIA old"),
+    *("AMD CDNA", "AMD RDNA", "Apple", "Intel"),
+)
+
+
+def card_class(gpu: Gpu) -> str:
+    """One of CARD_CLASSES, or the vendor's name for one that makes none of them.
+
+    Old: Maxwell to Volta, before the tensor cores that engines are written for. AMD's data-centre parts are CDNA, those
+    before that name too; consumer Vega counts as RDNA.
+
+    >>> card_class(get_gpu("T4")), card_class(get_gpu("GTX 1080 Ti")), card_class(get_gpu("MI50"))
+    ('NVIDIA data-centre', 'NVIDIA old', 'AMD CDNA')
+    """
+    if known := generation(gpu.generation).card_class:
+        return known
+    served = gpu.segment == "data-centre" or (not gpu.segment and has_stacked_memory(gpu))
+    if gpu.vendor == "NVIDIA":
+        return "NVIDIA data-centre" if served else "NVIDIA consumer and workstation"
+    if gpu.vendor == "AMD":
+        return "AMD CDNA" if served else "AMD RDNA"
+    return gpu.vendor

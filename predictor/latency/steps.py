@@ -30,6 +30,7 @@ from predictor.estimators.operators import (
 )
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import DOUBT, between_nodes_s, within_node
+from predictor.hardware.roofline import rate_notes
 from predictor.latency.report import Interval, OpLine, doubted
 from predictor.ops import Collective, Op
 from predictor.ops.base import concatenated, stack, text_column
@@ -302,7 +303,8 @@ def doubts_of(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> tuple[str, l
     """The nearest measured GPU, and what to say of a GPU or of ops that nobody measured."""
     near = nearest(gpu, tuple(bundle.manifest["gpus"]))
     unseen = [_unseen(gpu.name, near)] if basis_of([line.basis for line in lines]) == UNSEEN else []
-    return near, [*unseen, *_extrapolations([(line.name, line.outside) for line in lines])]
+    rates = rate_notes((line.op for line in lines), gpu)
+    return near, [*unseen, *rates, *_extrapolations([(line.name, line.outside) for line in lines])]
 
 
 def extrapolations_by_row(lines: Sequence[OpLine], rows: int) -> list[list[str]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from predictor.errors import UnknownRate
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.latency import static_batch, training
@@ -50,7 +52,7 @@ def footprint(resolved: Resolved, bundle: Bundle) -> Footprint:
 def _serving(resolved: Resolved, bundle: Bundle) -> Footprint:
     request, _, gpu, notes, _ = resolved
     workload, note = served_workload(request, resolved.model, gpu)
-    doubts = static_batch.doubts(workload, gpu, bundle)
+    doubts = _unless_unknown(static_batch.doubts, workload, gpu, bundle)
     if request.scheduling == "continuous":
         from predictor.latency.serving.load import kv_capacity
         from predictor.latency.serving.scheduler import check_cache
@@ -64,6 +66,14 @@ def _serving(resolved: Resolved, bundle: Bundle) -> Footprint:
 def _training(resolved: Resolved, bundle: Bundle) -> Footprint:
     request, model, gpu, notes, _ = resolved
     setting = training_setting(request, model)
-    doubts = training.doubts(model, gpu, setting, bundle)
+    doubts = _unless_unknown(training.doubts, model, gpu, setting, bundle)
     need = training_memory(model, gpu, kept_setting(request, setting))
     return Footprint(request, model.name, gpu, setting.n_gpus, need, (*notes, *doubts))
+
+
+def _unless_unknown(doubts: Callable[..., list[str]], *asked_of: Any) -> list[str]:
+    """What there is to say of the times, which memory does not need: a rate that nobody knows is said and no error."""
+    try:
+        return doubts(*asked_of)
+    except UnknownRate as error:
+        return [f"of the memory only: {error}"]

@@ -29,9 +29,23 @@ def served_workload(request: Request, model: Model, gpu: Gpu) -> tuple[Workload,
     file = request.weights or (request.model if request.model.endswith(".gguf") else "")
     stored = stored_weights(file).total_bytes if file else 0.0
     stated = Workload(model=model, stored_bytes=stored, **{name: getattr(request, name) for name in names})
-    workload = as_run_on(stated, gpu)
-    if not request.dtype and workload.dtype == "bf16" and "bf16" not in gpu.peak_flop_per_s:
+    return in_16_bits_of(as_run_on(stated, gpu), gpu, chosen=bool(request.dtype))
+
+
+def in_16_bits_of(workload: Workload, gpu: Gpu, *, chosen: bool) -> tuple[Workload, str]:
+    """The workload with fp16 for bf16 on a GPU without it, and what to say of that.
+
+    chosen: its dtype was asked for. Serving engines refuse bf16 where it has no units (vLLM from compute capability 8.0
+    on), so UnsupportedDtype is raised for it; PyTorch converts.
+    """
+    if "bf16" in gpu.peak_flop_per_s or workload.act_dtype != "bf16":
+        return workload, ""
+    if workload.dtype != "bf16":
+        return replace(workload, half="fp16"), f"{gpu.name} has no bf16; activations are in fp16."
+    if not chosen:
         return replace(workload, dtype="fp16"), f"{gpu.name} has no bf16; fp16 is taken."
+    if not (workload.eager and gpu.runs("bf16")):
+        gpu.peak("bf16")
     return workload, ""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from predictor.elementwise import greater
 from predictor.errors import InvalidRequest
-from predictor.ops import DTYPES, Collective
+from predictor.ops import DTYPES, Collective, Op
 from predictor.ops.dtypes import out_bytes
 from predictor.values import LARGEST, show, whole_number
 from predictor.workloads.architectures.single_pass import SinglePass
@@ -22,6 +22,7 @@ from predictor.workloads.passes.calls import WIDE_DTYPES, Layout, OpCall, Phase,
 from predictor.workloads.passes.eager import transformers_ops
 
 ENGINES = engine_names()
+HALVES = ("bf16", "fp16")
 KV_DTYPES = ("fp32", "fp16", "bf16", "fp8", "int8", "nvfp4")
 
 
@@ -38,6 +39,12 @@ def _launched(model: Model, step: Step) -> tuple[OpCall, ...]:
     return model.forward_ops(step)
 
 
+def _in_16_bits(op: Op, half: str) -> Op:
+    """The op in another 16-bit format than bf16."""
+    changed = {name: half for name in ("dtype", "kv_dtype") if getattr(op, name, "") == "bf16"}
+    return replace(op, **changed) if changed else op
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """A model and how it is run; sizes are whole numbers, checked on creation (InvalidRequest).
@@ -49,6 +56,7 @@ class Workload:
     kv_dtype: of the KV cache; "" keeps the activations' format.
     tp, pp, dp, ep, attention_dp: as in Layout. engine: what runs it; serving engines get the same fused ops, and
         the estimators tell them apart; eager ones ("torch") get those of Transformers.
+    half: 16-bit format of activations where the weights have fewer bits: "bf16", or "fp16" on GPUs without it.
     stored_bytes: of the weights' files, all together; 0: counted from the shapes. kv_block: tokens of a block of the
         cache; 0: the engine's.
     """
@@ -68,6 +76,7 @@ class Workload:
     expert_dtype: str = ""
     stored_bytes: float = 0.0
     kv_block: int = 0
+    half: str = "bf16"
 
     def __post_init__(self) -> None:
         """Checks every setting, the model last."""
@@ -82,6 +91,7 @@ class Workload:
             object.__setattr__(self, "dtype", self.model.linear_dtype or "bf16")
         weights = ("", *DTYPES)
         choices = {"dtype": weights, "expert_dtype": weights, "kv_dtype": ("", *KV_DTYPES), "engine": ENGINES}
+        choices["half"] = HALVES
         for name, known in choices.items():
             value = getattr(self, name)
             if not isinstance(value, str) or value not in known:
@@ -148,7 +158,7 @@ class Workload:
     @property
     def act_dtype(self) -> str:
         """Number format between the linear layers, of attention arithmetic, embeddings, norms and the output head."""
-        return self.dtype if self.dtype in WIDE_DTYPES else "bf16"
+        return self.dtype if self.dtype in (*WIDE_DTYPES, "bf16") else self.half
 
     @property
     def cache_dtype(self) -> str:
@@ -194,6 +204,8 @@ class Workload:
 
     def _ops(self, step: Step) -> tuple[OpCall, ...]:
         calls = self.model.forward_ops(step)
+        if self.half != "bf16":
+            calls = tuple(call._replace(op=_in_16_bits(call.op, self.half)) for call in calls)
         if self.eager:
             calls = transformers_ops(calls)
         if self.pp == 1:

@@ -40,7 +40,7 @@ from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.engines import Engine, get_server
 from predictor.workloads.models import Model, get_model
 from predictor.workloads.passes.calls import Layout
-from predictor.workloads.requested import as_run_on
+from predictor.workloads.requested import as_run_on, in_16_bits_of
 from predictor.workloads.workload import Workload, phases
 
 ONE_GPU = Layout()
@@ -131,10 +131,15 @@ def plan(
     if not isinstance(network, Decoder | LayeredDecoder):
         raise InvalidRequest(f"{network.name} is no decoder; it has no decode pool. Use `predictor predict`.")
     gpus = [(name, "") if isinstance(name, Gpu) else resolve_gpu(name) for name in (gpu, decode_gpu or gpu)]
-    sides = [
-        as_run_on(Workload(model=network, **_degrees(*layout), **shared), device)
+    sides_and_notes = [
+        in_16_bits_of(
+            as_run_on(Workload(model=network, **_degrees(*layout), **shared), device),
+            device,
+            chosen=bool(shared.get("dtype")),
+        )
         for layout, (device, _) in zip((("prefill", prefill), ("decode", decode)), gpus, strict=True)
     ]
+    sides = [side for side, _ in sides_and_notes]
     if sides[0].output_len < 2:
         raise InvalidRequest("output_len is 1; decode workers compute the tokens after the first. Give at least 2.")
     if not 0 <= link_bytes_per_s < float("inf"):
@@ -152,7 +157,7 @@ def plan(
     doubts = [
         doubt for lines, (device, _) in zip(shown, gpus, strict=True) for doubt in doubts_of(lines, device, opened)[1]
     ]
-    notes = [*(note for _, note in gpus), *network.notes, *doubts]
+    notes = [*(note for _, note in gpus), *network.notes, *(note for _, note in sides_and_notes), *doubts]
     return Plan(
         **{column.name: getattr(matched, column.name) for column in fields(Matched)},
         prefill=sides[0],
