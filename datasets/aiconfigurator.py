@@ -26,7 +26,8 @@ mla       num_heads is local: at one num_heads, tp_size makes no difference (A10
 moe       num_tokens counts the whole expert-parallel group. power_law rows time the busiest rank.
           SGLang 0.5.10 on A100 gains nothing from ep up to 8, nor do some 8-expert cells of SGLang: see README.md.
           Nemotron shapes (NOT_GATED) have two matrices, except in releases too old to know them
-link      a GPU without NVLink (L40S) talks over PCIe; groups of 4 and 8 of them reach 7 and 2 GB/s
+link      a GPU without NVLink talks over PCIe: RTX PRO 6000 and pairs of L40S peer to peer (23 to 39 and 20 GB/s of bus
+          bandwidth), 4 and 8 of L40S through the host's memory (5 and 2 GB/s), which their rate tells, no column
 quirks    SGLang on H100 (MLA) and A100 (MoE), and vLLM on A100 (prefill) hold some calls twice, 1 % apart; both stay
 """
 
@@ -79,6 +80,7 @@ LLAMA4_CHUNK = 8192
 # (hidden, inter) of Nemotron experts: up and down only. First releases that time them so; older ones timed three.
 NOT_GATED = {(2688, 1856), (2048, 5120), (1024, 2688), (4096, 2688), (8192, 5120)}
 NOT_GATED_SINCE = {"vllm": (0, 15), "sglang": (0, 5, 11), "trtllm": (1, 1)}
+PEERS = {"L40S": 2}  # GPUs without NVLink that copy peer to peer; larger groups go through the host
 ALWAYS = ("latency", "kernel_source", "version")
 
 
@@ -300,9 +302,10 @@ def read_file(path: Path, gpu: str, unread: Unread) -> pd.DataFrame:
     rows = unread.positive(rows.assign(latency_s=pd.to_numeric(rows["latency"], errors="coerce") * MS))
     rows = rows.assign(engine=engine, timing="device", version=rows["version"].astype(str))
     rows = table.convert(rows, unread)
-    link = "pcie" if get_gpu(gpu).link_bytes_per_s <= get_gpu(gpu).pcie_bytes_per_s else "gpu"
     if path.stem in ("nccl_perf", "custom_allreduce_perf"):
-        rows = rows.assign(link=link)
+        linkless = get_gpu(gpu).link_bytes_per_s <= get_gpu(gpu).pcie_bytes_per_s
+        through_host = rows["n_gpus"] > PEERS.get(gpu, np.inf)
+        rows = rows.assign(link=np.where(through_host, "host", "pcie") if linkless else "gpu")
     rows = rows.rename(columns={"kernel_source": "kernel_name", "version": "engine_version"})
     return rows.assign(gpu=gpu, source="aiconfigurator")
 

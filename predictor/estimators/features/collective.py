@@ -8,24 +8,30 @@ import numpy as np
 
 from predictor.estimators.features.terms import Setting, Terms, group_names, one_hot, renamed
 from predictor.hardware.gpu import Gpu
+from predictor.hardware.interconnect import BUS_SHARE
 from predictor.hardware.roofline import link_bytes_per_s
 from predictor.ops import Collective
-from predictor.ops.base import column
-from predictor.ops.collective import LEAST_TRAFFIC
+from predictor.ops.base import column, text_column
+from predictor.ops.collective import LEAST_TRAFFIC, LINKS
 from predictor.ops.dtypes import Text
 from predictor.workloads.engine_tables import measured_engines
 
 
 def collective_terms(op: Collective, gpu: Gpu, setting: Setting) -> Terms:
-    """Ring and one-shot traffic over the link, the number of synchronised steps, local memory traffic."""
+    """Ring and one-shot traffic over the link, the number of synchronised steps, local memory traffic.
+
+    The nominal work is what a ring takes at the share of its link that rings reach (BUS_SHARE).
+    """
     calls = len(op)
     message, gpus = column(op.message_bytes, calls), column(op.n_gpus, calls)
     rate = link_bytes_per_s(op, gpu)
     twice = np.where(op.kind == "all_reduce", 2.0, 1.0)
     ring = twice * (gpus - 1) / gpus * message / rate
+    path = ring / np.array([BUS_SHARE[link] for link in text_column(op.link, calls).tolist()])
     times = {
         "least_s": column(op.link_bytes(), calls) / rate,
         "ring_s": ring,
+        "path_s": path,
         "one_shot_s": (gpus - 1) * message / rate,
         "ring_steps_s": twice * (gpus - 1) * 1e-6,
         "local_s": message / gpu.mem_bytes_per_s,
@@ -35,14 +41,15 @@ def collective_terms(op: Collective, gpu: Gpu, setting: Setting) -> Terms:
         "eager": column(_eager(setting.kernel).astype(np.float64), calls),
         **one_hot("engine", setting.engine, measured_engines(op.family), calls),
         **one_hot("kind", op.kind, tuple(LEAST_TRAFFIC), calls),
+        **one_hot("link", op.link, LINKS, calls),
     }
-    return Terms(times, fixed, ring, collective_group(op, gpu, setting))
+    return Terms(times, fixed, path, collective_group(op, gpu, setting))
 
 
 def collective_group(op: Collective, gpu: Gpu, setting: Setting) -> Text:
     """Terms.group."""
     eager = renamed("graph", _eager(setting.kernel), "eager")
-    return group_names(len(op), setting.timing, setting.engine, eager, op.kind)
+    return group_names(len(op), setting.timing, setting.engine, eager, op.kind, op.link)
 
 
 def _eager(kernels: Text) -> np.ndarray[Any, Any]:

@@ -173,7 +173,7 @@ def plan(
 
 def _shown(side: Workload, gpu: Gpu, bundle: Bundle) -> list[OpLine]:
     """The operators that tell what is known of a pool."""
-    prefill, middle = prompt_and_middle(bound_lines(phases(side), gpu, side.engine, bundle))
+    prefill, middle = prompt_and_middle(bound_lines(phases(side), gpu, side.engine, bundle, side.links))
     return prefill + middle
 
 
