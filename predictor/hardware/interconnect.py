@@ -30,16 +30,16 @@ from predictor.values import show
 # What a user may say of the GPUs of a node → the link of Collective.
 LINKS: Mapping[str, str] = {"nvlink": "gpu", "pcie": "pcie", "host": "host"}
 
-# Share of the rate of a link that NCCL's rings reach with large messages (bus bandwidth: nccl-tests, PERFORMANCE.md),
-# the middle of what was measured and its range:
-# gpu      0.68 (0.43 to 0.81) NVLink of A100 to GB200, Infinity Fabric of MI300X and MI355X (aiconfigurator, XLA,
+# Share of the rate of a link that NCCL's rings reach with 32 MiB and more (bus bandwidth: nccl-tests, PERFORMANCE.md):
+# the middle of what was measured, over GPUs, and the range over GPUs, kinds and numbers of GPUs:
+# gpu      0.68 (0.37 to 0.85) NVLink of A100 to GB200, Infinity Fabric of MI300X and MI355X (aiconfigurator, XLA,
 #          Vidur, PipeWeave, nccl-tests-cluster), of the links that the group has, see MESH
-# pcie     0.55 (0.29 to 0.78) L40S in pairs, RTX PRO 6000 in 2 to 8 (aiconfigurator), A100 and H100 PCIe in fours
+# pcie     0.60 (0.29 to 0.78) L40S in pairs, RTX PRO 6000 in 2 to 8 (aiconfigurator), A100 and H100 PCIe in fours
 #          (Vidur), GTX 1080 Ti and TITAN X Pascal (DeepBench)
-# host     0.20 (0.04 to 0.40) L40S in 4 and 8, where it falls with their number (aiconfigurator), A40 (Vidur),
+# host     0.25 (0.04 to 0.40) L40S in 4 and 8, where it falls with their number (aiconfigurator), A40 (Vidur),
 #          RTX 6000 Ada (PipeWeave), P100, M40 and TITAN X Maxwell (DeepBench)
-# network  0.95 (0.50 to 0.98) H100 with a card each (nccl-tests-cluster)
-BUS_SHARE: Mapping[str, float] = {"gpu": 0.68, "pcie": 0.55, "host": 0.20, "network": 0.95}
+# network  0.91 (0.50 to 0.97) H100 with a card each (nccl-tests-cluster)
+BUS_SHARE: Mapping[str, float] = {"gpu": 0.68, "pcie": 0.60, "host": 0.25, "network": 0.91}
 
 NODE_GPUS = 8  # GPUs that NVLink, Infinity Fabric or one host's PCIe join; 72 in the racks of GB200 and GB300
 RACK_GPUS = 72

@@ -20,6 +20,7 @@ from predictor.estimators.extrapolation import nearest
 from predictor.estimators.features import Setting
 from predictor.estimators.intervals import sum_of
 from predictor.estimators.operators import (
+    ALONE,
     BOUND_ONLY,
     CALIBRATED,
     SEEN,
@@ -239,6 +240,11 @@ def measured_as(engine: str, op: Op) -> str:
     return SERVES
 
 
+def asked_engine(family: str, dtype: str) -> str:
+    """The engine whose calls a request asks for that names none."""
+    return str(ALONE.engine) if (family, dtype) in HOST_TIMED else SERVES
+
+
 def _dtypes(op: Op) -> set[str]:
     return set(text_column(getattr(op, "dtype", ""), len(op)).tolist())
 
@@ -358,14 +364,21 @@ def limiter_of(lines: Sequence[OpLine]) -> Any:
 
 
 def basis_of(bases: Sequence[str]) -> str:
-    """The weakest basis of an op that an estimator answered for; bound-only where none did."""
+    """Of ops on one GPU: calibrated where a user measured any there (doubts_of says which not), else the weakest."""
+    return CALIBRATED if CALIBRATED in bases else weakest(bases)
+
+
+def weakest(bases: Sequence[str]) -> str:
+    """The weakest basis of what an estimator answered for; bound-only where none did."""
     return next((basis for basis in (UNSEEN, CALIBRATED, SEEN) if basis in bases), BOUND_ONLY)
 
 
 def doubts_of(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> tuple[str, list[str]]:
     """The nearest measured GPU, and what to say of a GPU or of ops that nobody measured."""
     near = nearest(gpu, tuple(bundle.manifest["gpus"]))
-    unseen = [_unseen(gpu.name, near)] if basis_of([line.basis for line in lines]) == UNSEEN else []
+    told = sorted({line.estimator for line in lines if line.basis == CALIBRATED})
+    left = sorted({line.estimator for line in lines if line.basis == UNSEEN})
+    unseen = [_unseen(gpu.name, near, told, left)] if left else []
     rates = rate_notes((line.op for line in lines), gpu)
     either = [either_note(gpu)] if any("link" in line.links_open for line in lines) else []
     return near, [*unseen, *rates, *either, *_extrapolations([(line.name, line.outside) for line in lines])]
@@ -388,7 +401,13 @@ def extrapolations_by_row(lines: Sequence[OpLine], rows: int) -> list[list[str]]
     return [texts[place] for place in np.ravel(pattern_of_row).tolist()]
 
 
-def _unseen(gpu: str, near: str) -> str:
+def _unseen(gpu: str, near: str, told: Sequence[str], left: Sequence[str]) -> str:
+    """What to say of the estimators `left` that know nothing of a GPU; told: those that a user calibrated there."""
+    if told:
+        return (
+            f"the calibration of {gpu} knows {', '.join(told)}; {', '.join(left)} are those of a GPU that was not "
+            "measured. Measure them too."
+        )
     if near == gpu:
         return f"{gpu} was measured for some of these operators only."
     return f"{gpu} was not measured; of the measured GPUs {near} is the nearest."
