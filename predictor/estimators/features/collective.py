@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,18 @@ def collective_terms(op: Collective, gpu: Gpu, setting: Setting) -> Terms:
 def collective_group(op: Collective, gpu: Gpu, setting: Setting) -> Text:
     """Terms.group."""
     eager = renamed("graph", _eager(setting.kernel), "eager")
-    return group_names(len(op), setting.timing, setting.engine, eager, op.kind, op.link)
+    return group_names(len(op), setting.timing, setting.engine, eager, op.kind, _way(op))
+
+
+def _way(op: Collective) -> Text:
+    """The link of each call; over PCIe two GPUs tell nothing of more, whose messages leave the switch of a pair."""
+    if not isinstance(op.link, str):
+        table = {link: _way(replace(op, link=link)) for link in set(op.link.tolist())}
+        columns = {link: text_column(way, len(op)) for link, way in table.items()}
+        return np.array([columns[link][row] for row, link in enumerate(op.link.tolist())], dtype=object)
+    if op.link not in ("pcie", "host"):
+        return op.link
+    return renamed(op.link, np.asarray(op.n_gpus) == 2, op.link + "_pair")
 
 
 def _eager(kernels: Text) -> np.ndarray[Any, Any]:
