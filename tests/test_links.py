@@ -14,6 +14,7 @@ from toy import quick_recipe
 from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle
 from predictor.estimators.features import Setting, features
+from predictor.estimators.operators import OpPrediction, predict_op
 from predictor.hardware.gpu import catalogue, get_gpu
 from predictor.hardware.interconnect import (
     BRIDGED,
@@ -194,6 +195,17 @@ def test_of_one_call_the_point_is_the_geometric_middle_and_the_interval_covers_b
     assert open_.latency_s.value == pytest.approx(np.sqrt(peer.latency_s.value * host.latency_s.value))
     assert open_.latency_s.low == min(peer.latency_s.low, host.latency_s.low)
     assert open_.latency_s.high == max(peer.latency_s.high, host.latency_s.high)
+
+
+def test_a_column_of_calls_lies_between_both_ways_where_no_link_joins_them(linked: Bundle) -> None:
+    def told(link: str, gpus: float | np.ndarray, name: str = "A100-PCIe-80GB") -> OpPrediction:
+        op = Collective(kind="all_reduce", message_bytes=2.0**24, n_gpus=gpus, link=link)
+        return predict_op(op, get_gpu(name), None, linked)
+
+    open_, peer, host = (told(link, np.array([2.0, 4.0])) for link in ("gpu", "pcie", "host"))
+    assert open_.latency_s[0] == told("gpu", 2.0).latency_s[0] < peer.latency_s[0]  # a bridge joins two
+    assert open_.latency_s[1] == told("gpu", 4.0).latency_s[0]
+    assert open_.low_s[1] <= peer.latency_s[1] < open_.latency_s[1] < host.latency_s[1] <= open_.high_s[1]
 
 
 @pytest.mark.parametrize("gpu", ["H100", "A100-PCIe-80GB", "RTX-4090"])

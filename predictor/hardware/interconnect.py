@@ -20,10 +20,12 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from predictor.errors import InvalidRequest
 from predictor.hardware.gpu import Gpu
 from predictor.ops import Collective
+from predictor.ops.base import column, text_column
 from predictor.ops.dtypes import Array, Number, Text
 from predictor.values import show
 
@@ -158,6 +160,13 @@ def paths(op: Collective, gpu: Gpu, links: Links = UNSTATED) -> tuple[str, ...]:
     if not gpu.pcie_bytes_per_s or float(op.n_gpus) <= joined_gpus(gpu):
         return ("gpu",)
     return ("pcie", "host")
+
+
+def is_open(op: Collective, gpu: Gpu) -> NDArray[np.bool_]:
+    """Whether each call, (n_calls,), may go either way over PCIe, as `paths` says of one where nothing is stated."""
+    own = np.asarray(text_column(op.link, len(op)) == "gpu", dtype=bool)
+    within = joined_gpus(gpu) < node_gpus(gpu) and gpu.pcie_bytes_per_s > 0
+    return own & (column(op.n_gpus, len(op)) > joined_gpus(gpu)) & within
 
 
 def up_to(path: str, gpu: Gpu) -> tuple[str, ...]:

@@ -299,9 +299,9 @@ def _networked(line: OpLine, op: Op, steps: Steps) -> OpLine:
     extra: Any = line.count * between_nodes_s(op, steps.gpu, network)
     if not np.any(extra):
         return line
-    least, most = between_nodes_ends(op, steps.gpu, network)
+    ends: tuple[Any, Any] = between_nodes_ends(op, steps.gpu, network)
     value, low, high = line.latency_s
-    latency = Interval(value + extra, low + line.count * least, high + line.count * most)
+    latency = Interval(value + extra, low + line.count * ends[0], high + line.count * ends[1])
     either = line.links_open if network else (*line.links_open, "node_link")
     line = line._replace(latency_s=latency, limiter="link", links_open=either)
     if op.is_column():
