@@ -249,3 +249,9 @@ def test_rows_of_a_table_state_their_links(linked: Bundle) -> None:
     row = {"model": "Llama-3.1-8B", "gpu": "L40S", "tp": 4}
     told = [answer_row({**row, "link": link}, linked)["ttft_s"] for link in ("pcie", "", "host")]
     assert told == sorted(told) and told[0] < told[-1]
+
+
+def test_a_large_message_through_the_host_waits_for_its_link_not_for_launches(linked: Bundle) -> None:
+    host = predict("Llama-3.1-8B", "L40S", tp=8, batch=32, output_len=1, link="host", bundle=linked)
+    (reduce,) = (line for line in host.ops if line.name == "all_reduce")
+    assert reduce.latency_s.value > 2 * reduce.bound_s and host.limiter == "link"

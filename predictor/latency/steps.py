@@ -53,6 +53,9 @@ from predictor.workloads.passes.calls import OpCall, Phase
 HOST_TIMED = frozenset({("gemm", "fp32"), ("conv", "fp32")})
 
 
+LAUNCH_S = 1e-5  # of a collective: the shortest take 4 to 12 us on all measured GPUs
+
+
 class Steps(NamedTuple):
     """Steps on a GPU, as an engine runs them; their ops are single calls, or columns of one length.
 
@@ -350,10 +353,13 @@ def mean_over(points: Sequence[Any], values: Sequence[Any]) -> Any:
 
 def limiter_of(lines: Sequence[OpLine]) -> Any:
     """What the ops that fill most of the time are limited by; "launch" where they are far above their bounds."""
-    # Beyond four times its bound a call is taken to wait for its launch more than for memory or arithmetic; judged.
+    # Beyond four times its bound a call is taken to wait for its launch more than for memory or arithmetic; judged. A
+    # message that needs longer than launches take waits for its link, of which the host's way leaves a tenth or less.
     shares: dict[str, Any] = {}
     for line in lines:
         value, far = line.latency_s.value, line.latency_s.value >= 4 * line.bound_s
+        if line.estimator == Collective.family:
+            far = far & (line.bound_s < line.count * LAUNCH_S)
         for name in {line.limiter: 0} if isinstance(line.limiter, str) else dict.fromkeys(line.limiter.tolist()):
             here = chosen(far, 0.0, chosen(line.limiter == name, value, 0.0))
             shares[name] = shares.get(name, 0.0) + here
