@@ -13,6 +13,9 @@ not read  linear attention (gdn, kda, mamba2), mhc; whole modules (projections a
           SGLang prefill with window 8192 beyond 8192 tokens (Llama 4): FA3 attends in chunks (982 TFLOP/s if it slid),
           FlashInfer and TRT-LLM kernels to everything
           compute_scale of vLLM and SGLang: a difference of two timings, 0 to 100 % of them 0, up to 40 TB/s on an H100
+          fp8_static GEMM of TensorRT-LLM on GB200: as fp8 of the same release at every size (1.00, 90 % within 5 %)
+          FlashInfer prefill of vLLM 0.19 with an fp8 cache on RTX PRO 6000: a third beats the bound, up to 390 times
+          the preparation of TensorRT-LLM's all-to-all (offsets, no tokens) and its combination in fp4
 units     latency in milliseconds. message_size of collectives counts ELEMENTS of the whole buffer: half of 2**28 takes
           as long as int8 of 2**29, and an 8-GPU int8 all-gather of an H100 then runs at 336 GB/s of 450 per direction
 timing    device (CUDA graph or events). host: the *_eager all-reduces, by name. vLLM's fp8_block GEMMs are
@@ -26,8 +29,12 @@ mla       num_heads is local: at one num_heads, tp_size makes no difference (A10
 moe       num_tokens counts the whole expert-parallel group. power_law rows time the busiest rank.
           SGLang 0.5.10 on A100 gains nothing from ep up to 8, nor do some 8-expert cells of SGLang: see README.md.
           Nemotron shapes (NOT_GATED) have two matrices, except in releases too old to know them
+          RTX PRO 6000: kernels of 4-bit formats take 35 to 60 us at least (bf16 and fp8 17 to 35), and vLLM 0.24's
+          fp8 (FlashInfer's CUTLASS) 1.45 times 0.19's Triton on one GPU, 0.7 times from ep 2 on: both are real
 link      a GPU without NVLink talks over PCIe: RTX PRO 6000 and pairs of L40S peer to peer (23 to 39 and 20 GB/s of bus
-          bandwidth), 4 and 8 of L40S through the host's memory (5 and 2 GB/s), which their rate tells, no column
+          bandwidth), 4 and 8 of L40S through the host's memory (5 and 2 GB/s), which their rate tells, no column.
+          GB200: NCCL and all-reduce of 2 and 4 GPUs of one tray; TensorRT-LLM's all-to-all of experts (dispatch and
+          combine, 2 to 64 GPUs over NVLink between trays) sends every token once to each of min(topk, GPUs) GPUs
 quirks    SGLang on H100 (MLA) and A100 (MoE), and vLLM on A100 (prefill) hold some calls twice, 1 % apart; both stay
 """
 
@@ -77,6 +84,8 @@ COLLECTIVES = {
     "reduce_scatter": "reduce_scatter",
 }
 LLAMA4_CHUNK = 8192
+STOPS_EARLY = ("RTX-PRO-6000-Server", "0.19.0", "vllm_flashinfer")  # gpu, version, kernel of prefill with an fp8 cache
+SENT_BITS = {"bfloat16": 16.0, "fp8": 8.0, "nvfp4": 4.5}  # nvfp4: with a scale of 8 bits for every 16
 # (hidden, inter) of Nemotron experts: up and down only. First releases that time them so; older ones timed three.
 NOT_GATED = {(2688, 1856), (2048, 5120), (1024, 2688), (4096, 2688), (8192, 5120)}
 NOT_GATED_SINCE = {"vllm": (0, 15), "sglang": (0, 5, 11), "trtllm": (1, 1)}
@@ -86,6 +95,8 @@ ALWAYS = ("latency", "kernel_source", "version")
 
 def gemm(rows: pd.DataFrame, unread: Unread) -> pd.DataFrame:
     """Dense projections; m, n, k as the source has them."""
+    fixed = rows["gemm_dtype"] == "fp8_static"
+    rows = unread.keep(rows, ~fixed, "fp8 with a scale that is known, timed as if it were not")
     rows = unread.known(rows, "gemm_dtype", DTYPES, "dtype")
     return rows.assign(family="gemm", timing="device")
 
@@ -94,6 +105,10 @@ def attention(rows: pd.DataFrame, unread: Unread, phase: str) -> pd.DataFrame:
     """Grouped-query attention of a prefill or a decode step."""
     rows = unread.known(rows, "attn_dtype", DTYPES, "dtype")
     rows = unread.known(rows, "kv_cache_dtype", DTYPES, "kv_dtype")
+    if phase == "prefill":
+        gpu, version, kernel = STOPS_EARLY
+        stops = (rows["gpu"] == gpu) & (rows["version"] == version) & (rows["kernel_source"] == kernel)
+        rows = unread.keep(rows, ~(stops & (rows["kv_dtype"] == "fp8")), "prefill that stops before its end")
     if "window_size" in rows and phase == "prefill":
         chunked = (rows["window_size"] == LLAMA4_CHUNK) & (rows["isl"] > LLAMA4_CHUNK) & (rows["engine"] == "sglang")
         rows = unread.keep(rows, ~chunked, "SGLang prefill beyond Llama 4's attention chunk, not a sliding window")
@@ -223,6 +238,23 @@ def collective(rows: pd.DataFrame, unread: Unread) -> pd.DataFrame:
     )
 
 
+def expert_exchange(rows: pd.DataFrame, unread: Unread) -> pd.DataFrame:
+    """Tokens on their way to the GPUs of their experts (dispatch, in the experts' format) and back (combine, bf16)."""
+    moved = rows["op_name"].isin(["alltoall_dispatch", "alltoall_combine"])
+    rows = unread.keep(rows, moved, "all-to-all of experts: its preparation, or combined in fp4")
+    rows = rows[rows["moe_dtype"].isin(SENT_BITS)]
+    bits = rows["moe_dtype"].astype(str).map(SENT_BITS).where(rows["op_name"] == "alltoall_dispatch", 16.0)
+    copies = rows["num_tokens"] * np.minimum(rows["topk"], rows["moe_ep_size"])
+    return rows.assign(
+        kernel_source=rows["kernel_source"].astype(str)
+        + rows["op_name"].str.removeprefix("alltoall").str.replace("_", " "),
+        family="collective",
+        kind="all_to_all",
+        message_bytes=np.ceil(copies * rows["hidden_size"] * bits / 8),
+        n_gpus=rows["moe_ep_size"],
+    )
+
+
 def compute_scale(rows: pd.DataFrame, unread: Unread) -> pd.DataFrame:
     """Largest magnitude of each tensor, the first half of dynamic quantisation."""
     measured = rows["kernel_source"] == "torch_ops"
@@ -260,6 +292,7 @@ TABLES = {
     "mla_bmm_perf": Table("op_name bmm_dtype num_tokens num_heads", mla_bmm),
     "nccl_perf": Table("op_name nccl_dtype num_gpus message_size", collective),
     "custom_allreduce_perf": Table("op_name allreduce_dtype num_gpus message_size", collective),
+    "trtllm_alltoall_perf": Table("op_name moe_dtype num_tokens hidden_size topk moe_ep_size", expert_exchange),
     "computescale_perf": Table("m k", compute_scale),
     "scale_matrix_perf": Table("m k quant_dtype", quantise),
 }
@@ -300,14 +333,14 @@ def read_file(path: Path, gpu: str, unread: Unread) -> pd.DataFrame:
     if rows.empty:
         return rows
     rows = unread.positive(rows.assign(latency_s=pd.to_numeric(rows["latency"], errors="coerce") * MS))
-    rows = rows.assign(engine=engine, timing="device", version=rows["version"].astype(str))
+    rows = rows.assign(engine=engine, gpu=gpu, timing="device", version=rows["version"].astype(str))
     rows = table.convert(rows, unread)
-    if path.stem in ("nccl_perf", "custom_allreduce_perf"):
+    if path.stem in ("nccl_perf", "custom_allreduce_perf", "trtllm_alltoall_perf"):
         linkless = get_gpu(gpu).link_bytes_per_s <= get_gpu(gpu).pcie_bytes_per_s
         through_host = rows["n_gpus"] > PEERS.get(gpu, np.inf)
         rows = rows.assign(link=np.where(through_host, "host", "pcie") if linkless else "gpu")
     rows = rows.rename(columns={"kernel_source": "kernel_name", "version": "engine_version"})
-    return rows.assign(gpu=gpu, source="aiconfigurator")
+    return rows.assign(source="aiconfigurator")
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ read      results/**/*.xlsx, every sheet of results: "Dense Matrix Multiplicatio
           square images with square kernels -> conv; "All-Reduce" inside one machine -> collective
 not read  sparse products and recurrent layers (no such family); oblong images, kernels, strides or padding, which a
           Conv cannot say; backward passes (other kernels, which no column tells apart); int8 convolutions (0.03 of the
-          peak on T4, 0.08 on Pascal, where fp32 has 0.4 to 0.5: no engine runs them so); all-reduces of several
-          machines (the link between them is not stated); cells without a time
+          peak on T4, 0.08 on Pascal, where fp32 has 0.4 to 0.5: no engine runs them so) and int8 products of T4
+          (vector units at 0.17 of the peak); all-reduces of several machines (the link between them is not stated); cells without a time
 units     milliseconds: GEMM and conv rounded to 1 us; "Size # floats" of an all-reduce is times 4 bytes
 timing    host: the mean of a loop of calls with one synchronisation at its end, so a launch hides behind the call
           before it, and operands that fit stay in the L2 cache
@@ -48,6 +48,7 @@ GPUS = {  # by what the file's name adds to "DeepBench_"
     "AMD_MI25": "MI25",
     "AMD_VegaFE": "Vega FE",
 }
+NO_INT8 = "Tesla-T4"  # at 0.17 of the peak of its tensor cores: CUDA 10.1 has them for few shapes only
 DTYPES = (("Float", "fp32"), ("16 bit inputs", "fp16"), ("GEMM, Conv: Int8", "int8"))  # the cell begins so
 GEMM = {"m": "n", "n": "m", "k": "k", "a transpose": "a", "b transpose": "b", "time": "ms"}
 CONV = {
@@ -107,6 +108,8 @@ def read_file(path: Path, unread: Unread) -> list[pd.DataFrame]:
             if family == "collective":
                 rows = rows.assign(link="host" if gpu in THROUGH_HOST else "pcie")
             rows = rows.assign(family=family, gpu=gpu, engine_version=version, latency_s=rows["ms"] * MS)
+            vector = (rows["dtype"] == "int8") & (gpu == NO_INT8)
+            rows = unread.keep(rows, ~vector, f"int8 of {NO_INT8}, most of it without tensor cores")
             frames.append(unread.positive(rows).assign(timing="host", source="deepbench"))
     return frames
 

@@ -10,6 +10,7 @@ from predictor.errors import InvalidSpec
 from predictor.hardware import architectures as module
 from predictor.hardware.architectures import Capability, Generation, architectures, capability, generation
 from predictor.hardware.gpu import catalogue
+from predictor.hardware.spec import COMPUTE_DTYPES
 from predictor.ops import FAMILIES
 from predictor.shipped import facts
 from predictor.workloads import engine_tables
@@ -48,6 +49,15 @@ def test_revisions_run_kernels_that_are_known():
     known = architectures().capabilities
     assert all(each.same_kernels_as in {"", *known} for each in known.values())
     assert all(each.kernels_as in {"", *GENERATIONS} for each in GENERATIONS.values())
+
+
+def test_what_is_converted_has_no_units():
+    for name, known in architectures().capabilities.items():
+        assert set(known.rates) | set(known.emulates) <= set(COMPUTE_DTYPES), name
+        assert known.rates and not set(known.rates) & set(known.emulates), name
+        assert all(0 < share <= 1 for share in known.emulates.values()), name
+        sixteen = {rate for dtype, rate in known.rates.items() if dtype in ("fp16", "bf16")}
+        assert sixteen <= set(known.rates_16_bit), name
 
 
 def test_what_nobody_described_has_defaults():

@@ -171,7 +171,7 @@ def test_every_entry_is_a_valid_spec_with_a_source(name):
 
 @pytest.mark.parametrize("gpu", catalogue().values(), ids=list(catalogue()))
 def test_physical_laws(gpu):
-    assert 2015 <= gpu.release_year <= 2026
+    assert 2014 <= gpu.release_year <= 2026
     assert gpu.clock_hz <= gpu.boost_clock_hz <= gpu.max_clock_hz
     assert gpu.llc_bytes >= gpu.l2_bytes
     assert gpu.mem_bytes <= SPECS[gpu.name]["mem_gib"] * GIB  # what is usable is no more than the capacity

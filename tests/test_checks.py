@@ -154,10 +154,18 @@ def test_rows_of_an_unknown_gpu_are_rejected_and_others_kept() -> None:
 
 
 def test_rows_of_a_dtype_the_gpu_lacks_are_rejected_and_others_kept() -> None:
-    found = verdicts(gemms("V100", dtype="fp16"), gemms("V100", dtype="fp16").assign(dtype="bf16"))
+    found = verdicts(gemms("V100", dtype="fp16"), gemms("V100", dtype="fp16").assign(dtype="fp8"))
     assert (found["status"][:15] == ACCEPTED).all()
     assert (found["status"][15:] == REJECTED).all()
-    assert set(found["reason"][15:]) == {'no bf16 peak for V100-SXM2-32GB (compute capability 7.0); use dtype="fp16".'}
+    assert set(found["reason"][15:]) == {'no fp8 peak for V100-SXM2-32GB (compute capability 7.0); use dtype="fp16".'}
+
+
+def test_rows_of_a_dtype_that_is_converted_are_judged_by_fp32() -> None:
+    """PyTorch runs bf16 on a V100 in fp32: 15.7 TFLOP/s, no 125."""
+    converted = gemms("V100", dtype="fp32").assign(dtype="bf16")
+    assert (verdicts(converted)["status"] == ACCEPTED).all()
+    faster = converted.assign(latency_s=converted["latency_s"] / 8)
+    assert (verdicts(faster)["status"] == REJECTED).any()
 
 
 @pytest.mark.parametrize(

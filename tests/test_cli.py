@@ -188,6 +188,28 @@ def test_gpus_lists_shows_and_filters(run):
     assert "source" in run("gpus", "h100")[1]
     assert {gpu["vendor"] for gpu in json.loads(run("gpus", "--vendor", "amd", "--json")[1])} == {"AMD"}
     assert json.loads(run("gpus", "H100", "--json")[1])["mem_bytes_per_s"] == 3.35e12
+    laptops = json.loads(run("gpus", "--segment", "laptop", "--json")[1])
+    assert laptops and {gpu["segment"] for gpu in laptops} == {"laptop"}
+    status, _, err = run("gpus", "--segment", "lapop")
+    assert (status, "the segments are data-centre, " in err) == (2, True)
+
+
+def test_a_gpus_sheet_says_what_is_derived_converted_and_allowed(run):
+    spark, p40, laptop = (run("gpus", name)[1] for name in ("DGX Spark", "P40", "RTX 4090 Laptop GPU"))
+    assert "bf16 125 (derived)" in spark and "of what it shares with the CPU" in spark
+    assert "fp16 at 90% of fp32" in p40 and "GPU to GPU" in p40
+    assert "3105 MHz at most" in laptop and "set to 80 to 175 W" in laptop and "through the host" in laptop
+    facts = json.loads(run("gpus", "DGX Spark", "--json")[1])
+    assert facts["derived_dtypes"] == ["bf16", "fp16", "fp8", "int8", "tf32"]
+    assert facts["card_class"] == "NVIDIA consumer and workstation"
+
+
+def test_an_op_without_units_is_answered_with_a_note(run, bundle):
+    op = ("op", "gemm", "--m", 64, "--n", 4096, "--k", 4096, "--dtype", "bf16", "--json")
+    (row,) = json.loads(run(*op, "--gpu", "RTX 2080 Ti")[1])
+    assert row["notes"] == ["RTX-2080-Ti has no units for bf16: converted and run in fp32."]
+    (row,) = json.loads(run(*op, "--gpu", "DGX Spark")[1])
+    assert row["notes"] == ["no bf16 rate of DGX-Spark is published; it follows from its others."]
 
 
 def test_lint_of_a_spec_file_ends_with_1_where_it_finds_something(run, tmp_path):

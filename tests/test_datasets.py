@@ -12,7 +12,21 @@ from predictor.hardware.roofline import roofline
 from predictor.measurements.readers import Unread, run_reader
 from predictor.measurements.schema import conform, op_of, read_table
 
-SOURCES = ("aiconfigurator", "neusight", "vidur", "llmservingsim", "aiter", "deepbench", "tensile", "xla", "pipeweave")
+SOURCES = (
+    "aiconfigurator",
+    "neusight",
+    "vidur",
+    "llmservingsim",
+    "aiter",
+    "deepbench",
+    "tensile",
+    "xla",
+    "pipeweave",
+    "miopen",
+    "mlx_benchmark",
+    "nccl_tests_cluster",
+    "gpu_benches",
+)
 SYSTEMS = "aic-core/src/aiconfigurator_core/systems/data"
 
 
@@ -98,6 +112,26 @@ def test_aiconfigurator_collectives_count_elements(repo: Path, tmp_path: Path) -
     assert table.message_bytes.tolist() == [2048, 1024] * 2
     assert table.kind.tolist() == ["all_to_all", "all_reduce"] * 2
     assert table.link.tolist() == ["gpu", "gpu", "host", "pcie"]
+
+
+def test_aiconfigurator_sends_a_token_once_to_each_gpu(repo: Path, tmp_path: Path) -> None:
+    sent = {"op_name": ["alltoall_dispatch", "alltoall_combine", "alltoall_prepare"], "moe_dtype": "nvfp4"}
+    sent |= {"num_tokens": 64, "hidden_size": 1024, "topk": 8, "moe_ep_size": 4}
+    aic(tmp_path, "gb200/comm/trtllm/1/trtllm_alltoall", **sent)
+    unread = Unread()
+    table = reader(repo, "aiconfigurator").read(tmp_path, unread)
+    assert table.kind.tolist() == ["all_to_all"] * 2 and table.kernel_name.tolist() == ["k dispatch", "k combine"]
+    assert table.message_bytes.tolist() == [64 * 4 * 1024 * 4.5 / 8, 64 * 4 * 1024 * 2]
+    assert table.n_gpus.tolist() == [4, 4] and unread.rows.total() == 1
+
+
+def test_aiconfigurator_leaves_out_prefill_that_stops_early(repo: Path, tmp_path: Path) -> None:
+    shape = {"batch_size": [2, 2], "num_heads": 8, "num_key_value_heads": 8, "head_dim": 128, "isl": 64, "step": 0}
+    shape |= {"attn_dtype": "bfloat16", "kv_cache_dtype": ["bfloat16", "fp8"], "kernel_source": "vllm_flashinfer"}
+    for gpu in ("gb200", "rtx_pro_6000_server"):
+        aic(tmp_path, f"{gpu}/attention/vllm/1/context_attention", **shape, version="0.19.0")
+    table = reader(repo, "aiconfigurator").read(tmp_path, Unread())
+    assert table.groupby("gpu", observed=True).size().to_dict() == {"GB200": 2, "RTX-PRO-6000-Server": 1}
 
 
 def test_aiconfigurator_experts(repo: Path, tmp_path: Path) -> None:
@@ -262,7 +296,7 @@ def test_down_proj_of_an_rtx_4090_runs_at_165_tflops(repo: Path, data_root: Path
 
 
 @pytest.mark.data
-def test_large_h100_gemms_reach_40_to_100_percent_of_peak(repo: Path, data_root: Path) -> None:
+def test_large_h100_gemms_reach_37_to_100_percent_of_the_bound(repo: Path, data_root: Path) -> None:
     module = reader(repo, "aiconfigurator")
     gemm = data_root / "aiconfigurator" / SYSTEMS / "h100_sxm" / "gemm"
     frames = [module.read_file(path, "H100-SXM-80GB", Unread()) for path in sorted(gemm.rglob("*.parquet"))]
@@ -270,7 +304,7 @@ def test_large_h100_gemms_reach_40_to_100_percent_of_peak(repo: Path, data_root:
     large = rows[(rows.dtype == "bf16") & (rows.m >= 4096) & (rows.n >= 4096) & (rows.k >= 4096)]
     assert len(large) > 100
     share = utilization(large, "gemm", "", "H100-SXM-80GB")
-    assert share.min() > 0.4 and share.max() < 1.0
+    assert share.min() > 0.37 and share.max() < 1.0  # the bound is at 1980 MHz, the peak at 1830
 
 
 @pytest.mark.data

@@ -170,6 +170,46 @@ def test_spec_is_converted_to_si():
     assert gpu_from_spec({**{k: v for k, v in SPEC.items() if k != "mem_gib"}, "mem_gb": 288}).mem_bytes == 288 * GB
 
 
+def test_what_a_spec_says_of_its_board():
+    board = {"segment": "laptop", "max_clock_mhz": 2600, "power_range_w": [80, 175], "fp16_accumulate_tflops": 8000}
+    bus = {"pcie_generation": 5, "pcie_lanes": 8, "peer_to_peer": True}
+    gpu = gpu_from_spec({**SPEC, **board, **bus, "unified_memory": True, "unified_share": 0.5})
+    assert (gpu.segment, gpu.max_clock_hz, gpu.power_range_w) == ("laptop", 2.6e9, (80.0, 175.0))
+    assert (gpu.pcie_generation, gpu.pcie_lanes, gpu.peer_to_peer) == (5, 8, True)
+    assert (gpu.fp16_accumulate_flop_per_s, gpu.unified_memory, gpu.mem_bytes) == (8e15, True, 144 * GIB)
+    assert gpu.peak_at_max_clock("bf16") == pytest.approx(1.3 * gpu.peak("bf16"))
+    plain = gpu_from_spec(SPEC)
+    assert (plain.max_clock_hz, plain.power_range_w, plain.segment, plain.unified_share) == (2e9, (), "", 1.0)
+
+
+def test_a_changed_clock_or_power_hides_the_limits_of_the_base():
+    assert get_gpu("RTX 4090, boost_clock_mhz=2200, tensor_clock_mhz=2200").max_clock_hz == 2.2e9
+    assert get_gpu("RTX 4090, tdp_w=300").power_range_w == ()
+
+
+@given(st.sampled_from(NAMES + SLICES), st.sampled_from(COMPUTE_DTYPES))
+def test_the_highest_clock_is_never_below_the_stated_rate(name, dtype):
+    gpu = get_gpu(name)
+    if dtype in gpu.peak_flop_per_s:
+        assert gpu.peak_at_max_clock(dtype) >= gpu.peak(dtype) * (1 - 1e-9)
+    elif dtype in gpu.emulated_dtypes:
+        assert gpu.peak_at_max_clock(dtype) == gpu.peak_at_max_clock("fp32")
+    else:
+        with pytest.raises(UnsupportedDtype):
+            gpu.peak_at_max_clock(dtype)
+
+
+@given(st.sampled_from(sorted(architectures().capabilities)), st.data(), st.floats(0.1, 1000))
+def test_derived_rates_keep_the_proportions_of_the_architecture(name, data, tflops):
+    """From whichever rate is stated, all others follow, and stating one of them changes none."""
+    rates = architectures().capabilities[name].rates
+    stated = data.draw(st.sampled_from(sorted(rates)))
+    gpu = gpu_from_spec({**SPEC, "compute_capability": name, "peak_tflops": {stated: tflops}})
+    assert set(gpu.peak_flop_per_s) == set(rates) and gpu.derived_dtypes == set(rates) - {stated}
+    for dtype, rate in rates.items():
+        assert gpu.peak(dtype) / gpu.peak(stated) == pytest.approx(rate / rates[stated])
+
+
 def test_base_supplies_what_is_left_out():
     base = get_gpu("H100")
     gpu = gpu_from_spec({"name": "Mine", "mem_gib": 96, "peak_tflops": {"bf16": 900}}, base="h100_sxm")
@@ -206,6 +246,16 @@ SHEET = "Take it from the data sheet."
         ("source", "", "source is '' in GPU spec \"X1\"; it must be text. Quote it."),
         ("aliases", "X", "aliases is 'X' in GPU spec \"X1\"; it must be a list of texts. Put them in brackets."),
         ("base", 7, "base is 7; it must be the name of a catalogue GPU. Quote it."),
+        ("peer_to_peer", 1, 'peer_to_peer is 1 in GPU spec "X1"; it must be true or false.'),
+        (
+            "segment",
+            "gaming",
+            "segment is 'gaming' in GPU spec \"X1\"; it must be one of data-centre, workstation, consumer, laptop, "
+            "embedded, integrated.",
+        ),
+        ("unified_share", 1.5, 'unified_share is 1.5 in GPU spec "X1"; it must be at most 1, all of the memory.'),
+        ("power_range_w", [175, 80], 'power_range_w is [175, 80] in GPU spec "X1"; it must be [least, most] in watts.'),
+        ("pcie_lanes", 7.5, 'pcie_lanes is 7.5 in GPU spec "X1"; it must be a whole number. Drop the fraction.'),
     ],
 )
 def test_spec_errors_name_key_rule_and_cure(key, value, message):

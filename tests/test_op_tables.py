@@ -147,12 +147,12 @@ def test_a_bad_row_says_what_the_operator_says() -> None:
 
 
 def test_what_only_the_estimator_finds_missing_is_said_of_its_rows() -> None:
-    """A T4 multiplies int8, so that the bound is known, but not the bf16 in which the kernel would."""
+    """A T4 multiplies int8, so that the bound is known, but not the tf32 in which the kernel would."""
     frame = pd.DataFrame([ATTENTION | {"kv_dtype": name, "dtype": "fp16"} for name in ("fp16", "int8", "fp16")])
-    frame.loc[1, "dtype"] = "bf16"
+    frame.loc[1, "dtype"] = "tf32"
     found = answered(frame.assign(gpu="T4"))
     assert list(found["error"].isna()) == [True, False, True] and found["error"][1].startswith(
-        "no bf16 peak for Tesla-T4"
+        "no tf32 peak for Tesla-T4"
     )
 
 

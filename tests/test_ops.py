@@ -28,6 +28,7 @@ ONE_OF_EACH: tuple[Op, ...] = (
     Pointwise(kind="quantise_fp8", rows=33, cols=1024),
     Conv(batch=2, in_channels=16, out_channels=32, size=14, kernel=3, padding=1, groups=2),
     Collective(kind="all_gather", message_bytes=4096, n_gpus=8, link="pcie"),
+    Collective(kind="all_gather", message_bytes=4096, n_gpus=8, link="network"),
 )
 
 

@@ -11,7 +11,15 @@ from hypothesis import given, strategies as st
 
 from predictor.errors import InvalidSpec, UnsupportedDtype
 from predictor.hardware.gpu import Gpu, catalogue, get_gpu, mig_profiles
-from predictor.hardware.roofline import CACHE_BYTES_PER_SM_CYCLE, LIMITERS, peak_flop_per_s, rate_notes, roofline, units
+from predictor.hardware.roofline import (
+    CACHE_BYTES_PER_SM_CYCLE,
+    LIMITERS,
+    is_unstated,
+    peak_flop_per_s,
+    rate_notes,
+    roofline,
+    units,
+)
 from predictor.ops import FAMILIES, Attention, Collective, Conv, Gemm, Mla, Moe, Op, Pointwise
 
 H100 = get_gpu("H100")
@@ -188,7 +196,7 @@ def test_a_column_of_dtypes_runs_each_at_its_own_rate() -> None:
 def test_a_collective_over_pcie_is_bound_by_pcie() -> None:
     found = [
         roofline(Collective(kind="send_recv", message_bytes=2**30, n_gpus=2, link=link), H100)
-        for link in ("gpu", "pcie")
+        for link in ("gpu", "pcie", "network")
     ]
     assert found[0].link_s == pytest.approx(2**30 / H100.link_bytes_per_s)
     assert found[1].link_s == pytest.approx(2**30 / H100.pcie_bytes_per_s)
@@ -277,3 +285,10 @@ def test_a_derived_rate_is_said() -> None:
     assert "no bf16 or fp8 rate of DGX-Spark is published" in rate_notes([ONE, replace(ONE, dtype="fp8")], spark)[0]
     assert rate_notes([replace(ONE, dtype="nvfp4")], spark) == []
     assert rate_notes([ONE], H100) == []
+
+
+def test_calls_at_rates_that_nobody_states_are_known() -> None:
+    op = Gemm(m=8, n=8, k=8, dtype=np.array(["fp32", "fp16", "bf16", "nvfp4"]))
+    assert is_unstated(op, get_gpu("DGX Spark")).tolist() == [False, True, True, False]
+    assert is_unstated(op.take([0, 1, 2]), get_gpu("T4")).tolist() == [False, False, True]
+    assert not is_unstated(op.take([0, 1, 2]), H100).any()

@@ -42,9 +42,9 @@ def test_llama_cpp_may_beat_what_16_bits_allow():
     """llama.cpp multiplies quantised weights in int8, at twice the rate of 16 bits and more."""
     fast = {"engine": "llama.cpp", "dtype": "q4_k_m", "gpu": "RTX-4090", "batch": 1, "input_len": 512, "output_len": 1}
     alone = dict.fromkeys(("measured_tpot_s", "measured_e2e_s", "measured_tokens_per_s"), np.nan)
-    assert verdict(**fast, **alone, measured_ttft_s=512 / 14_000)[0] == "accepted"
-    assert verdict(**{**fast, "engine": "vllm"}, **alone, measured_ttft_s=512 / 14_000)[0] == "rejected"
-    assert verdict(**fast, **alone, measured_ttft_s=512 / 60_000)[0] == "rejected"
+    assert verdict(**fast, **alone, measured_ttft_s=512 / 18_000)[0] == "accepted"
+    assert verdict(**{**fast, "engine": "vllm"}, **alone, measured_ttft_s=512 / 18_000)[0] == "rejected"
+    assert verdict(**fast, **alone, measured_ttft_s=512 / 80_000)[0] == "rejected"
 
 
 @pytest.mark.parametrize("figure", ["measured_ttft_s", "measured_tpot_s", "measured_e2e_s"])

@@ -3,11 +3,11 @@
     python training/release.py --from FOLDER [--out models] [--ledger | --fewshot | --rehearsal]
     python training/release.py --from FOLDER --out SCRATCH --without H100 H200
 
-FOLDER holds clones of the upstream repositories (SOURCES; datasets/README.md has their addresses); the default is the
-environment variable PREDICTOR_DATA. About 25 minutes on 2 cores. --ledger keeps the estimators of a released bundle and
-measures its ledger again, --fewshot what a few rows of a new GPU are worth, --rehearsal what its calls were like.
---without trains as if nobody had measured those GPUs; replay whole models with such a bundle by
-`predictor validate --bundle SCRATCH/<id>`.
+FOLDER holds clones of the upstream repositories (SOURCES; datasets/README.md has their addresses), each under the name
+here with - for _; the default is the environment variable PREDICTOR_DATA. About 50 minutes on 2 cores. --ledger keeps
+the estimators of a released bundle and measures its ledger again, --fewshot what a few rows of a new GPU are worth,
+--rehearsal what its calls were like. --without trains as if nobody had measured those GPUs; replay whole models with
+such a bundle by `predictor validate --bundle SCRATCH/<id>`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ SOURCES = (
     "hipblaslt",
     "xla",
     "pipeweave",
+    "miopen",
+    "mlx_benchmark",
+    "nccl_tests_cluster",
+    "gpu_benches",
 )
 READERS = {"rocblas": "tensile", "hipblaslt": "tensile"}  # of sources whose reader is called otherwise
 
@@ -85,9 +89,9 @@ def main() -> None:
 
 def read_source(name: str, root: Path, scratch: Path) -> Path:
     """Run one reader as a user would; returns the table it wrote."""
-    table = scratch / f"{name}.parquet"
+    table, clone = scratch / f"{name}.parquet", root / name.replace("_", "-")
     reader = REPO / "datasets" / f"{READERS.get(name, name)}.py"
-    subprocess.run([sys.executable, reader, root / name, "--out", table], check=True)
+    subprocess.run([sys.executable, reader, clone, "--out", table], check=True)
     return table
 
 

@@ -31,6 +31,7 @@ def add(app: Typer) -> None:
 def gpus(
     name: Annotated[str, Argument(help="A GPU, or a .toml file with a spec; by default the whole catalogue.")] = "",
     vendor: Annotated[str, Option(help="Only GPUs of this vendor.")] = "",
+    segment: Annotated[str, Option(help="Only of this segment: data-centre, workstation, consumer, laptop …")] = "",
     lint: Annotated[
         str, Option(metavar="FILE.toml", help="Say what is probably wrong in a spec; status 1 if so.")
     ] = "",
@@ -54,6 +55,10 @@ def gpus(
     if not chosen:
         vendors = ", ".join(dict.fromkeys(gpu.vendor for gpu in known))
         raise InvalidRequest(f'vendor is "{vendor}"; it must be one of {vendors}.')
+    chosen = [gpu for gpu in chosen if not segment or gpu.segment == segment.casefold()]
+    if not chosen:
+        segments = ", ".join(dict.fromkeys(gpu.segment for gpu in known if gpu.segment))
+        raise InvalidRequest(f'no such GPU has segment "{segment}"; the segments are {segments}.')
     if json:
         show_json([_fields(gpu) for gpu in chosen])
     else:

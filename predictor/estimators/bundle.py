@@ -21,7 +21,7 @@ from predictor.estimators.intervals import KINSHIPS, REGIMES
 from predictor.estimators.store import CHAMPION, champions, folder_of, store_folder
 from predictor.files import sha256_of, whole_file
 from predictor.hardware.gpu import Gpu, add_gpus, catalogue, get_gpu, gpu_from_toml, own_spec
-from predictor.hardware.siblings import is_measured, tiers
+from predictor.hardware.siblings import is_far, is_measured, tiers
 
 if TYPE_CHECKING:
     from predictor.estimators.correction.kernel import Prior
@@ -58,6 +58,7 @@ ESTIMATOR_TYPES = {
     "line": dict,
     "references": dict,
     "weights": dict,
+    "far": dict,
     "ranges": dict,
     "worst_share": float,
     "log_offsets": dict,
@@ -66,6 +67,7 @@ ESTIMATOR_TYPES = {
 FILE_TYPES = {"file": str, "sha256": str}
 BOOSTERS = ("transfer", "reference")
 VIEWS = ("transfer", "reference", "core", "line")  # whose weights an entry has, in this order
+SIZES = 3  # of calls, for each of which it has them (predictor.estimators.mixture, which is heavier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,8 @@ class Bundle:
 
     def _read(self, name: str) -> Estimator:
         """One estimator as it was before anything was corrected."""
-        from predictor.estimators.estimator import Estimator, Weights
+        from predictor.estimators.estimator import Estimator
+        from predictor.estimators.mixture import mixture_of
 
         if name not in self._uncorrected:
             entry = self.entry(name)
@@ -184,17 +187,21 @@ class Bundle:
                 floors=entry["floors"],
                 line=entry["line"],
                 references={gpu: frozenset(groups) for gpu, groups in entry["references"].items()},
-                weights={dtype: Weights(*weights) for dtype, weights in entry["weights"].items()},
+                weights=mixture_of(entry["weights"]),
+                far=mixture_of(entry["far"]),
                 names=tuple(entry["features"]),
                 name=name,
             )
         return self._uncorrected[name]
 
     def kinship(self, estimator: str, gpu: Gpu) -> str:
-        """ "seen" where rows of the GPU trained the estimator, "sibling" where rows of its architecture did."""
+        """How well an estimator knows a GPU: "seen" where its rows trained it, "sibling" where those of its
+        architecture did, "unseen" where those of other GPUs of its class did, else "far"."""
         measured = self.entry(estimator)["references"]
         own, siblings, _ = tiers(gpu, measured)
-        return "seen" if is_measured(gpu, measured) else "sibling" if own or siblings else "unseen"
+        if own or siblings:
+            return "seen" if is_measured(gpu, measured) else "sibling"
+        return "far" if is_far(gpu, measured) else "unseen"
 
 
 def load_bundle(name_or_path: str | Path = "") -> Bundle:
@@ -277,8 +284,8 @@ def _verify(manifest: Any, path: Path) -> None:
         pairs = [*per_regime, *entry["floors"].values(), *entry["line"].values(), *entry["ranges"].values()]
         complete = len(per_dtype) >= len(KINSHIPS) and len(per_regime) == len(per_dtype) * (len(REGIMES) + 1)
         sound = complete and all(_is_pair(pair) for pair in pairs)
-        sound &= all(_are_numbers(found, len(VIEWS)) for found in entry["weights"].values())
-        if not sound or any("" not in entry[name] for name in ("floors", "line", "weights")):
+        sound &= all(_are_weights(sizes) for mixture in ("weights", "far") for sizes in entry[mixture].values())
+        if not sound or any("" not in entry[name] for name in ("floors", "line", "weights", "far")):
             raise InvalidBundle(f"{where} has invalid numbers; install or copy the bundle again, or train it again.")
 
 
@@ -290,6 +297,10 @@ def _verify_file(entry: Any, where: str) -> None:
 
 def _is_pair(value: Any) -> bool:
     return _are_numbers(value, 2)
+
+
+def _are_weights(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == SIZES and all(_are_numbers(one, len(VIEWS)) for one in value)
 
 
 def _are_numbers(value: Any, count: int) -> bool:

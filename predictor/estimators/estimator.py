@@ -13,9 +13,9 @@ the ratio rise, and the reference does not know the asked GPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +24,12 @@ from predictor.errors import InvalidBundle, UnsupportedDtype
 from predictor.estimators.correction.kernel import LEAF_TREES, Traits
 from predictor.estimators.correction.process import Correction
 from predictor.estimators.envelope import Knots, rising
-from predictor.estimators.features import Features, Setting, features, groups
+from predictor.estimators.features import Features, Setting, features, groups, stand_in
 from predictor.estimators.linear import Floors, Line, core_s, inputs, line_s
+from predictor.estimators.mixture import Mixture, Views, call_size, mix, weights_of
 from predictor.hardware.gpu import Gpu, get_gpu
 from predictor.hardware.roofline import roofline
-from predictor.hardware.siblings import is_measured, tiers
+from predictor.hardware.siblings import is_far, is_measured, memory_kind, tiers
 from predictor.ops import Op
 from predictor.ops.base import one_name, text_column
 from predictor.ops.dtypes import Array, Text
@@ -37,29 +38,12 @@ if TYPE_CHECKING:
     import xgboost
 
 
-class Weights(NamedTuple):
-    """How much each view counts on an architecture that was never measured; the mean is geometric."""
-
-    transfer: Array | float
-    reference: Array | float
-    core: Array | float
-    line: Array | float
-
-
-class Views(NamedTuple):
-    """Log-latency of each call by each view, (n_calls,); the reference is not a number where no GPU knows."""
-
-    transfer: Array
-    reference: Array
-    core: Array
-    line: Array
-
-
 @dataclass(frozen=True, slots=True)
 class Estimator:
     """A fitted pair of boosters of the estimator `name`, which see features `names`.
 
-    references: measured GPU → groups of calls measured on it. weights: dtype, "" for all others → those of the views.
+    references: measured GPU → groups of calls measured on it. weights, far: of the views on GPUs whose class was
+    measured, and on others ({}: the same).
     corrections: GPU → what calls that a user measured there teach.
     """
 
@@ -68,9 +52,10 @@ class Estimator:
     floors: Floors
     line: Line
     references: Mapping[str, frozenset[str]]
-    weights: Mapping[str, Weights]
+    weights: Mixture
     names: tuple[str, ...]
     name: str
+    far: Mixture = field(default_factory=dict)
     corrections: Mapping[str, Correction] = field(default_factory=dict)
     knots: Knots = field(default_factory=Knots, compare=False, repr=False)
 
@@ -112,6 +97,9 @@ class Estimator:
         kin: tuple[tuple[str, ...], ...] = (own, siblings)
         if is_measured(gpu, self.references):
             logs, kin = self._referred(own, op, setting, None), (siblings,)
+            left = np.flatnonzero(np.isnan(logs))
+            if left.size:
+                logs[left] = self._stood_in(own, op.take(left), gpu, setting.take(left))
         left = np.flatnonzero(np.isnan(logs))
         if left.size:
             op, setting = op.take(left), setting.take(left)
@@ -126,13 +114,19 @@ class Estimator:
         logs = np.full(len(op), np.nan)
         for names in kin:
             logs = np.where(np.isnan(logs), self._referred(names, op, setting, _between_siblings, here), logs)
+            if np.isnan(logs).any() and names:
+                logs = np.where(np.isnan(logs), self._stood_in(names, op, gpu, setting, here), logs)
         left = np.flatnonzero(np.isnan(logs))
         if left.size:
             views = Views(*(view[left] for view in here))
-            reference = self._referred(others, op.take(left), setting.take(left), _by_transfer, views)
+            reference = self._among_others(others, op.take(left), gpu, setting.take(left), views)
             dtypes = text_column(getattr(op.take(left), "dtype", ""), len(left))
-            logs[left] = mix(views._replace(reference=reference), per_dtype(self.weights, dtypes))
+            weights = weights_of(self._mixture(gpu), memory_kind(gpu), dtypes, call_size(op)[left])
+            logs[left] = mix(views._replace(reference=reference), weights)
         return logs
+
+    def _mixture(self, gpu: Gpu) -> Mixture:
+        return self.far if self.far and is_far(gpu, self.references) else self.weights
 
     def views(self, op: Op, gpu: Gpu, setting: Setting) -> Views:
         """What each view says of calls on a GPU as if its architecture had never been measured."""
@@ -141,7 +135,19 @@ class Estimator:
     def _views(self, op: Op, gpu: Gpu, setting: Setting, table: Features) -> Views:
         here = self._views_here(op, gpu, table)
         others = tiers(gpu, self.references)[2]
-        return here._replace(reference=self._referred(others, op, setting, _by_transfer, here))
+        return here._replace(reference=self._among_others(others, op, gpu, setting, here))
+
+    def _among_others(self, names: tuple[str, ...], op: Op, gpu: Gpu, setting: Setting, here: Views) -> Array:
+        """Mean of what GPUs say that are no kin: those that ran a call, and those that ran its kernels otherwise."""
+        total, count = np.zeros(len(op)), np.zeros(len(op))
+        for name in names:
+            logs = self._referred((name,), op, setting, _by_transfer, here)
+            if np.isnan(logs).any():
+                logs = np.where(np.isnan(logs), self._stood_in((name,), op, gpu, setting, here), logs)
+            known = ~np.isnan(logs)
+            total[known] += logs[known]
+            count += known
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
     def _views_here(self, op: Op, gpu: Gpu, here: Features) -> Views:
         silent, core = np.full(len(op), np.nan), np.log(core_s(here, self.floors))
@@ -173,12 +179,45 @@ class Estimator:
             if not measured.size:
                 continue
             for rows, there in _features_at(op, gpu, whose, measured):
-                values, base = self._seen(there)
-                logs[rows] = self._reference(values, base, there.tokens, name)
+                logs[rows] = self._reference(*self._seen(there), there.tokens, name)
                 if carry and here:
-                    by_core = here.core[rows] - np.log(core_s(there, self.floors))
-                    logs[rows] += carry(Ratio(here.transfer[rows] - self._transfer(values, base), by_core))
+                    logs[rows] += carry(self._slower(there, here, rows))
         return logs
+
+    def _stood_in(self, names: tuple[str, ...], op: Op, gpu: Gpu, setting: Setting, here: Views | None = None) -> Array:
+        """As _referred, from other engines, timings or 16-bit formats that ran the same kernels there.
+
+        What sets them apart is what the transfer trees make of it.
+        """
+        total, count = np.zeros(len(op)), np.zeros(len(op))
+        for name in names:
+            for rows, like, whose in self._stand_ins(name, op, setting):
+                mine = here or self._views_here(op, gpu, features(op, gpu, setting))
+                for some, there in _features_at(like, get_gpu(name), whose, np.arange(len(rows))):
+                    values, base = self._seen(there)
+                    known = rows[some]
+                    logs = self._reference(values, base, there.tokens, name)
+                    total[known] += logs + mine.transfer[known] - self._transfer(values, base)
+                    count[known] += 1
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    def _stand_ins(self, name: str, op: Op, setting: Setting) -> Iterator[tuple[NDArray[np.int64], Op, Setting]]:
+        """Rows of calls, and as which calls that a GPU was measured with they are asked for."""
+        gpu, measured = get_gpu(name), self.references[name]
+        asked = text_column(groups(op, gpu, setting), len(op))
+        for group in sorted(set(asked.tolist())):
+            if group in measured or (other := stand_in(op.family, group, measured)) is None:
+                continue
+            rows = np.flatnonzero(asked == group)
+            like = op.take(rows)
+            like = replace(like, dtype=other.dtype) if other.dtype else like
+            if _among(measured, groups(like, gpu, other.setting), len(rows)).all():
+                yield rows, like, other.setting
+
+    def _slower(self, there: Features, here: Views, rows: NDArray[np.int64]) -> Ratio:
+        values, base = self._seen(there)
+        by_core = here.core[rows] - np.log(core_s(there, self.floors))
+        return Ratio(here.transfer[rows] - self._transfer(values, base), by_core)
 
     def _seen(self, table: Features) -> tuple[NDArray[np.float32], Array]:
         """What both boosters see of each call, and what they correct."""
@@ -217,23 +256,6 @@ def _between_siblings(slower: Ratio) -> Array:
     """
     both = (slower.transfer + slower.core) / 2
     return np.asarray(both - 0.1 * np.tanh(5 * both))
-
-
-def per_dtype(weights: Mapping[str, Weights], dtypes: NDArray[Any]) -> Weights:
-    """The weights of each call, each (n_calls,)."""
-    if (name := one_name(dtypes)) is not None:
-        return weights.get(name, weights[""])
-    return Weights(*np.array([weights.get(name, weights[""]) for name in dtypes.tolist()]).T)
-
-
-def mix(views: Views, weights: Weights) -> Array:
-    """Weighted mean of the views; where no reference knows the call the transfer takes its weight.
-
-    Each weight is one number or (n_calls,).
-    """
-    reference = np.where(np.isnan(views.reference), views.transfer, views.reference)
-    completed = views._replace(reference=reference)
-    return np.asarray(sum(weight * view for weight, view in zip(weights, completed, strict=True)))
 
 
 def reference_values(

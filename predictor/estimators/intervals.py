@@ -18,7 +18,7 @@ from predictor.ops.dtypes import Array
 
 # Predicted share of the bound at which the next regime starts: launch, mixed, large.
 REGIMES = (0.1, 0.35)
-KINSHIPS = ("seen", "sibling", "unseen")
+KINSHIPS = ("seen", "sibling", "unseen", "far")  # far: no GPU of the class of the card was measured
 
 Offsets = Mapping[str, Sequence[Sequence[float]]]  # dtype, "" for all others → low and high of each regime
 

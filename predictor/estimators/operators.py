@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -12,17 +12,18 @@ from numpy.typing import NDArray
 
 from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.estimators.extrapolation import dtype_outside, gpu_outside, outside, widened
-from predictor.estimators.features import Setting
-from predictor.estimators.intervals import ends
+from predictor.estimators.features import Setting, groups, stand_in
+from predictor.estimators.intervals import KINSHIPS, ends
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import is_open
-from predictor.hardware.roofline import roofline
+from predictor.hardware.roofline import is_unstated, roofline
 from predictor.ops import Collective, Op
 from predictor.ops.base import text_column
 from predictor.ops.dtypes import Array
 
 SEEN, CALIBRATED, UNSEEN, BOUND_ONLY = "seen-gpu", "calibrated-gpu", "unseen-gpu", "bound-only"
 ALONE = Setting(engine="torch", timing="host")
+UNSTATED = np.log(1.5)  # nats that a rate which nobody states counts as outside what was measured; judged
 SLOWEST_OF_BOUND = 20.0  # upper end of "bound-only": no family's median call is further from its bound
 
 
@@ -64,6 +65,7 @@ def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle 
         known = least + bound.floor_s
         return OpPrediction(known, least, known * SLOWEST_OF_BOUND, least, bound.limiter, BOUND_ONLY)
     entry, kinship = bundle.entry(op.estimator), bundle.kinship(op.estimator, gpu)
+    kinships = _kinships(op, gpu, setting or Setting(), entry["references"].get(gpu.name, ()), kinship)
     estimator = bundle.estimator(op.estimator)
     setting = setting or Setting()
     latency = np.maximum(estimator.latency_s(op, gpu, setting), least)
@@ -71,12 +73,36 @@ def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle 
         low, high = np.exp(np.outer(correction.ends, estimator.spread(op, gpu, setting))) * latency
     else:
         dtypes = text_column(getattr(op, "dtype", ""), len(op))
-        low, high = ends(latency, least, dtypes, entry["log_offsets"][kinship])
+        low, high = latency.copy(), latency.copy()
+        for name in sorted(set(kinships.tolist())):
+            own = kinships == name
+            low[own], high[own] = ends(latency[own], least[own], dtypes[own], entry["log_offsets"][name])
     beyond = _beyond(op, entry, least)
-    far = np.sum([*beyond.values(), np.zeros(len(op))], axis=0) + gpu_outside(gpu, entry["references"])
+    far = np.sum([*beyond.values(), np.where(is_unstated(op, gpu), UNSTATED, 0.0)], axis=0)
+    far = far + gpu_outside(gpu, entry["references"])
     low, high = widened(low, high, least, far, entry["worst_share"])
     basis = CALIBRATED if correction else SEEN if kinship == "seen" else UNSEEN
     return OpPrediction(latency, np.maximum(low, least), high, least, bound.limiter, basis, beyond)
+
+
+def _kinships(op: Op, gpu: Gpu, setting: Setting, measured: Iterable[str], kinship: str) -> NDArray[Any]:
+    """How well each call is known, (n_calls,) of KINSHIPS: a GPU that was seen may not have run it.
+
+    measured: groups of calls that it ran. One that another engine ran there with the same kernels is as good as a
+    sibling's.
+    """
+    if kinship != "seen":
+        return np.full(len(op), kinship, dtype=object)
+    ran = frozenset(measured)
+    own, picked = (
+        text_column(groups(op, gpu, whose), len(op)).astype(object) for whose in (setting, setting._replace(kernel=""))
+    )
+    known = {
+        name: "seen" if name in ran else "sibling" if stand_in(op.family, name, ran) else "unseen"
+        for name in {*own.tolist(), *picked.tolist()}
+    }
+    best = [min(known[one], known[two], key=KINSHIPS.index) for one, two in zip(own, picked, strict=True)]
+    return np.array(best, dtype=object)
 
 
 def _over_either(

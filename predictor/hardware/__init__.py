@@ -10,6 +10,7 @@ usd_per_hour     list price of an hour
 within_node      the part of a collective that stays within a node
 between_nodes_s  seconds of the part that crosses nodes
 architecture     what makes two GPUs siblings
+card_class       the class of cards that is held out together
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from predictor.hardware.interconnect import between_nodes_s as between_nodes_s, within_node as within_node
     from predictor.hardware.prices import usd_per_hour as usd_per_hour
     from predictor.hardware.roofline import Bound as Bound
-    from predictor.hardware.siblings import architecture as architecture
+    from predictor.hardware.siblings import architecture as architecture, card_class as card_class
 
 __getattr__, __dir__, __all__ = attach(
     __name__,
@@ -38,6 +39,6 @@ __getattr__, __dir__, __all__ = attach(
         "roofline": ["Bound"],
         "prices": ["usd_per_hour"],
         "interconnect": ["within_node", "between_nodes_s"],
-        "siblings": ["architecture"],
+        "siblings": ["architecture", "card_class"],
     },
 )

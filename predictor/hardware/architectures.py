@@ -29,6 +29,8 @@ class Capability:
     stacked_memory: HBM; others have GDDR or share the host's memory.
     same_kernels_as: the capability whose kernels a revision runs; "" runs its own.
     exp_per_sm_cycle: exponentials of the special-function units of an SM, 16 from 5.0 to 12.0.
+    picojoule_16_bit, picojoule_fp32: energy of a FLOP of the tensor and the vector units at the highest clock.
+    fp32_issue: share of the vector peak that matrix products can issue; below 1 where the peak needs two at a time.
     """
 
     rates_16_bit: tuple[int, ...] = ()
@@ -40,6 +42,9 @@ class Capability:
     stacked_memory: bool = False
     same_kernels_as: str = ""
     exp_per_sm_cycle: float = 16.0
+    picojoule_16_bit: float = 0.0
+    picojoule_fp32: float = 0.0
+    fp32_issue: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

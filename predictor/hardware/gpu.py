@@ -140,7 +140,10 @@ class Gpu:
         1.23
         """
         own = "fp32" if dtype in self.emulated_dtypes else dtype
-        return self.peak(own) * self.max_clock_hz / self.clock_hz
+        peak = self.peak(own)
+        if own == "fp16" and peak == self.peak_flop_per_s.get("fp32"):
+            peak = max(peak, self.fp16_accumulate_flop_per_s)  # no matrix units: kernels may add in pairs of fp16
+        return peak * self.max_clock_hz / self.clock_hz
 
     @property
     def emulated_dtypes(self) -> frozenset[str]:
@@ -383,7 +386,7 @@ def _mem_bytes(spec: Mapping[str, Any]) -> float:
     if "mem_usable_mib" in spec:
         return float(spec["mem_usable_mib"] * MIB)
     capacity = float(spec["mem_gib"] * GIB) if "mem_gib" in spec else float(spec["mem_gb"] * GB)
-    return capacity * spec.get("unified_share", 1.0)
+    return capacity * float(spec.get("unified_share", 1.0))
 
 
 def _slice(gpu: Gpu, profile: str) -> Gpu:

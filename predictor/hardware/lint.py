@@ -175,7 +175,7 @@ def _laptop(gpu: Gpu) -> Iterator[str]:
             f"{have}; {desktop.name} has {desktop.sms} and {desktop.tdp_w:g}. It looks like the laptop part: say so in "
             "the name, or take the desktop figures."
         )
-    if plain != gpu.name and not smaller and same:
+    if plain != gpu.name != desktop.name and not smaller and same:
         yield f"{have}, those of the desktop {desktop.name}. Laptop parts differ: take their own data sheet."
 
 

@@ -52,19 +52,25 @@ def peak_flop_per_s(op: Op, gpu: Gpu) -> Array:
     An fp8 cache on a GPU without fp8 arithmetic is widened and runs at the rate of the op's own dtype. What is emulated
     has the share of the fp32 peak that conversion leaves.
     """
-    return _of_units(op, gpu, lambda unit: gpu.peak_flop_per_s.get(unit) or gpu.peak("fp32") * gpu.emulates[unit])
+    return rate_of_units(op, gpu, lambda unit: gpu.peak_flop_per_s.get(unit) or gpu.peak("fp32") * gpu.emulates[unit])
 
 
 def most_flop_per_s(op: Op, gpu: Gpu) -> Array:
     """Dense arithmetic rate that bounds each call, at the highest clock, (n_calls,) FLOP/s: cards run above their
     advertised boost."""
-    return _of_units(op, gpu, gpu.peak_at_max_clock)
+    return rate_of_units(op, gpu, gpu.peak_at_max_clock)
 
 
 def units(op: Op, gpu: Gpu) -> frozenset[str]:
     """The compute dtypes in which the GPU runs the calls."""
     names, own = text_column(op.compute_dtype, len(op)), text_column(getattr(op, "dtype", "fp32"), len(op))
     return frozenset(_unit(gpu, *pair) for pair in set(zip(names.tolist(), own.tolist(), strict=True)))
+
+
+def is_unstated(op: Op, gpu: Gpu) -> np.ndarray[Any, Any]:
+    """Whether nobody states the rate of each call: derived, or of what is converted. (n_calls,) booleans."""
+    stated = gpu.peak_flop_per_s.keys() - gpu.derived_dtypes
+    return rate_of_units(op, gpu, lambda unit: float(unit not in stated)) > 0
 
 
 def rate_notes(ops: Iterable[Op], gpu: Gpu) -> list[str]:
@@ -82,8 +88,8 @@ def rate_notes(ops: Iterable[Op], gpu: Gpu) -> list[str]:
     return notes
 
 
-def _of_units(op: Op, gpu: Gpu, rate: Callable[[str], float]) -> Array:
-    """rate(unit) of each call."""
+def rate_of_units(op: Op, gpu: Gpu, rate: Callable[[str], float]) -> Array:
+    """rate(unit) of the units that run each call, named by compute dtype, (n_calls,) FLOP/s; see peak_flop_per_s."""
     names, own = op.compute_dtype, getattr(op, "dtype", "fp32")
     if isinstance(names, str) and isinstance(own, str):
         return column(rate(_unit(gpu, names, own)), len(op))

@@ -11,18 +11,28 @@ from collections.abc import Iterable
 from predictor.hardware.architectures import capability, generation
 from predictor.hardware.gpu import Gpu, get_gpu
 
+MOST_OTHERS = 6  # GPUs that speak for a stranger; judged, each costs a look into the reference trees
+
 
 def tiers(gpu: Gpu, measured: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """Names of `measured` that are `gpu` itself, its siblings (same architecture), and the rest that speaks for it.
 
-    The rest: GPUs of the same memory technology, or all where there are none.
+    The rest: at most MOST_OTHERS GPUs of the same vendor and memory technology that came out nearest in time; where
+    there are none, of the same memory technology, or any.
     """
     known = sorted(set(measured))
     rest = [get_gpu(name) for name in known if name != gpu.name]
     siblings = tuple(other.name for other in rest if _are_siblings(other, gpu))
-    alike = [other for other in rest if has_stacked_memory(other) == has_stacked_memory(gpu)]
-    others = tuple(other.name for other in alike or rest if other.name not in siblings)
+    strangers = [other for other in rest if other.name not in siblings]
+    alike = [other for other in strangers if has_stacked_memory(other) == has_stacked_memory(gpu)]
+    own_vendor = [other for other in alike if other.vendor == gpu.vendor]
+    others = tuple(other.name for other in _of_the_time(gpu, own_vendor or alike or strangers))
     return (gpu.name,) if gpu.name in known else (), siblings, others
+
+
+def _of_the_time(gpu: Gpu, others: list[Gpu]) -> list[Gpu]:
+    nearest = sorted(others, key=lambda other: (abs(other.release_year - gpu.release_year), other.name))
+    return nearest[:MOST_OTHERS]
 
 
 def is_measured(gpu: Gpu, measured: Iterable[str]) -> bool:
@@ -36,9 +46,19 @@ def _are_siblings(one: Gpu, two: Gpu) -> bool:
     return has_stacked_memory(one) and architecture(one) == architecture(two)
 
 
+def is_far(gpu: Gpu, measured: Iterable[str]) -> bool:
+    """Whether no GPU of the class of `gpu` is among `measured`."""
+    return card_class(gpu) not in {card_class(get_gpu(name)) for name in measured}
+
+
 def architecture(gpu: Gpu) -> str:
     """The compute capability whose kernels a GPU runs; "" where the vendor has none."""
     return capability(gpu.compute_capability).same_kernels_as or gpu.compute_capability
+
+
+def memory_kind(gpu: Gpu) -> str:
+    """ "stacked" for HBM, else "discrete"."""
+    return "stacked" if has_stacked_memory(gpu) else "discrete"
 
 
 def has_stacked_memory(gpu: Gpu) -> bool:

@@ -24,7 +24,7 @@ UNKNOWN: Offsets = {"": [[-1.0, 1.0]] * (len(REGIMES) + 1)}
 STRETCHES = np.arange(0.7, 2.55, 0.1)  # that are tried, so that groups without a say are covered
 # Held-out rows that make an interval of their own; judged, 5 of them lie outside each end of 80 %.
 FEWEST_INTERVAL_ROWS = 50
-GENERATION_OUT = "generation-out"
+GENERATION_OUT, CLASS_OUT = "generation-out", "class-out"
 
 
 class Ended(NamedTuple):
@@ -46,15 +46,17 @@ def with_intervals(predicted: HeldOut, level: float) -> Ended:
     # Of one generation there is none: nothing was predicted without it.
     alone = generation[~generation["gpu"].isin(set(of_kin["gpu"]))] if len(generation) else generation
     seen, by_row = calibrate(predicted.by_row, level)
-    again = calibrate(predicted.again, level)[1] if len(predicted.again) else predicted.again
+    far, by_class = (
+        calibrate(predicted.by_class, level, by="card_class") if len(predicted.by_class) else (unseen, generation)
+    )
     protocols = {
         GENERATION_OUT: generation,
-        "generation-out, second seed": again,
+        CLASS_OUT: by_class,
         "gpu-out": pd.concat([alone, kin], ignore_index=True),
         "rows-out": by_row,
         "neusight": with_ends(predicted.neusight, unseen) if len(predicted.neusight) else predicted.neusight,
     }
-    return Ended({"seen": seen, "sibling": sibling, "unseen": unseen}, protocols)
+    return Ended({"seen": seen, "sibling": sibling, "unseen": unseen, "far": far}, protocols)
 
 
 def calibrate(scored: pd.DataFrame, level: float, by: str = "generation") -> tuple[Offsets, pd.DataFrame]:

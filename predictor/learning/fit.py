@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from predictor.estimators.estimator import Estimator, Weights, reference_values
+from predictor.estimators.estimator import Estimator, reference_values
 from predictor.estimators.features import Features
 from predictor.estimators.linear import fit_floors, fit_line, inputs
+from predictor.estimators.mixture import EQUAL
 from predictor.estimators.samples import TrainingSet
 from predictor.learning.recipe import Recipe
 from predictor.learning.sampling import balanced_rows
@@ -40,8 +41,7 @@ def fit(rows: TrainingSet, recipe: Recipe) -> Estimator:
     reference = boost(seen, target, recipe, **reference_settings(recipe))
     references = {name: frozenset(np.unique(table.group[gpus == name].astype(str)).tolist()) for name in names}
     line = fit_line(rows.who["dtype"].to_numpy(), rows.bound_s, latency_s)
-    weights = {"": Weights(0.25, 0.25, 0.25, 0.25)}
-    return Estimator(transfer, reference, floors, line, references, weights, table.names, rows.estimator)
+    return Estimator(transfer, reference, floors, line, references, EQUAL, table.names, rows.estimator)
 
 
 def transfer_settings(table: Features, recipe: Recipe) -> dict[str, Any]:

@@ -6,7 +6,7 @@ the predictions, and predictor.learning.ledger lists how far both are from what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
@@ -15,23 +15,31 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from predictor.estimators.estimator import Estimator, Views, Weights, mix
+from predictor.estimators.estimator import Estimator
 from predictor.estimators.linear import line_s
+from predictor.estimators.mixture import SIZES, Mixture, Views, Weights, call_size, format_of, mix
 from predictor.estimators.samples import TrainingSet
 from predictor.hardware.gpu import get_gpu
-from predictor.hardware.siblings import tiers
+from predictor.hardware.siblings import card_class, memory_kind, tiers
 from predictor.learning.diagnostics import COLUMNS as CURVE, learning_curves
 from predictor.learning.fit import fit
 from predictor.learning.recipe import Recipe
-from predictor.learning.sampling import balanced_rows, drawn_per_cell
+from predictor.learning.sampling import balanced_rows, balanced_weights, drawn_per_cell
 
 # Weights of the views that are tried on held-out generations.
 CANDIDATES = tuple(
     Weights(*(part / 4 for part in parts)) for parts in product(range(5), repeat=len(Views._fields)) if sum(parts) == 4
 )
-SOFTNESS = 0.02  # candidates whose errors differ by this much count e times less (training/EXPERIMENTS.md)
-ENOUGH = 2  # generations that measured a dtype, for weights of its own
-SINGLE = {"": Weights(1.0, 0.0, 0.0, 0.0)}  # one generation leaves nothing to learn weights from
+SOFTNESS = 0.01  # candidates whose errors differ by this much count e times less (training/EXPERIMENTS.md)
+# What trees must gain over physics, in nats, to speak alone for the largest calls: these approach a plateau that is a
+# fact of an architecture and its power, not of the shapes that a table happened to hold. Judged.
+LEAN = 0.04
+MOST_COUNTED = np.log(2.0)  # of a log error in the choice of weights: a throttled card has no more say than others
+FEWEST_WEIGHTED = 200  # rows that make weights of their own; judged
+ENOUGH, ENOUGH_OF_DTYPE = 2, 3  # generations, for weights of their own and of a dtype; judged
+SINGLE: Mixture = {
+    "": (Weights(1.0, 0.0, 0.0, 0.0),) * len(SIZES)
+}  # one generation leaves nothing to learn weights from
 
 # NeuSight (Lee et al., ASPLOS 2025) trains on these and tests on others; of those, only the A100 is at hand.
 NEUSIGHT_TRAIN = ("Tesla-P4", "P100-PCIe-16GB", "V100-PCIe-32GB", "Tesla-T4")
@@ -50,15 +58,17 @@ class HeldOut(NamedTuple):
     """Rows of one estimator under every protocol, each row predicted by an estimator that had not seen it.
 
     Tables: rows.who with latency_s, predicted_s, bound_s and roofline2_s, some of them empty. by_generation: of
-    `folds`; again: of folds with another seed. by_gpu: those of GPUs with siblings, and which those are. by_row: of
+    `folds`. by_gpu: those of GPUs with siblings, and which those are. by_row: of
     GPUs in training. neusight: NeuSight's own split of its own measurements. weights: of the views, for unseen
-    generations. curves: of learning.
+    generations, far: for classes of which no GPU was measured. by_class: a row's class of cards was held out whole.
+    curves: of learning.
     """
 
     folds: Sequence[Fold]
-    weights: Mapping[str, Weights]
+    weights: Mixture
+    far: Mixture
     by_generation: pd.DataFrame
-    again: pd.DataFrame
+    by_class: pd.DataFrame
     by_gpu: pd.DataFrame
     by_row: pd.DataFrame
     neusight: pd.DataFrame
@@ -69,11 +79,11 @@ def hold_out(rows: TrainingSet, recipe: Recipe) -> HeldOut:
     """Every protocol on one estimator's rows."""
     folds = generation_folds(rows, recipe)
     by_generation, weights = generations_out(folds)
+    by_class, far = classes_out(rows, recipe)
     by_gpu = gpus_out(rows, recipe, weights, by_generation)
     by_row, curves = rows_out(rows, recipe)
-    again, _ = generations_out(generation_folds(rows, replace(recipe, seed=recipe.seed + 1)))
     curves = pd.concat([curves, curve_of_generations(folds)], ignore_index=True)
-    return HeldOut(folds, weights, by_generation, again, by_gpu, by_row, neusight_out(rows, recipe), curves)
+    return HeldOut(folds, weights, far, by_generation, by_class, by_gpu, by_row, neusight_out(rows, recipe), curves)
 
 
 def generation_folds(rows: TrainingSet, recipe: Recipe) -> list[Fold]:
@@ -90,7 +100,7 @@ def generation_folds(rows: TrainingSet, recipe: Recipe) -> list[Fold]:
     ]
 
 
-def generations_out(folds: Sequence[Fold]) -> tuple[pd.DataFrame, Mapping[str, Weights]]:
+def generations_out(folds: Sequence[Fold]) -> tuple[pd.DataFrame, Mixture]:
     """Rows of every generation, predicted by an estimator that saw none of it, and the weights of the views.
 
     folds: of generation_folds. Returns rows.who with latency_s, predicted_s, bound_s and roofline2_s, and the weights
@@ -103,7 +113,19 @@ def generations_out(folds: Sequence[Fold]) -> tuple[pd.DataFrame, Mapping[str, W
     return pd.concat(scored, ignore_index=True), best_weights([fold.views for fold in folds])
 
 
-def gpus_out(rows: TrainingSet, recipe: Recipe, weights: Mapping[str, Weights], unseen: pd.DataFrame) -> pd.DataFrame:
+def classes_out(rows: TrainingSet, recipe: Recipe) -> tuple[pd.DataFrame, Mixture]:
+    """As generations_out, but whole classes of cards are held out (predictor.hardware.siblings.card_class)."""
+    classes = {name: card_class(get_gpu(name)) for name in set(rows.gpus.tolist())}
+    of_class = rows.who.assign(generation=rows.who["gpu"].map(classes))
+    scored, weights = generations_out(generation_folds(replace(rows, who=of_class), recipe))
+    if scored.empty:
+        return scored, weights
+    scored["card_class"] = scored["generation"]
+    scored["generation"] = scored["gpu"].map({name: get_gpu(name).generation for name in classes})
+    return scored, weights
+
+
+def gpus_out(rows: TrainingSet, recipe: Recipe, weights: Mixture, unseen: pd.DataFrame) -> pd.DataFrame:
     """As generations_out, but only one GPU is held out at a time. A GPU without siblings is the same in both."""
     names = sorted(rows.who["gpu"].unique())
     kin = [name for name in names if tiers(get_gpu(name), set(names) - {name})[1]]
@@ -145,27 +167,48 @@ def scored_rows(rows: TrainingSet, recipe: Recipe) -> NDArray[np.bool_]:
     return drawn_per_cell(rows.who, recipe.rows_scored, recipe.seed)
 
 
-def best_weights(views: list[pd.DataFrame]) -> Mapping[str, Weights]:
+def best_weights(views: list[pd.DataFrame]) -> Mixture:
     """Weights from what the views say of held-out rows: of all, and of each dtype that enough groups measured."""
     every = pd.concat(views, ignore_index=True)
-    measured = every.groupby("dtype")["generation"].nunique()
-    chosen = {str(dtype): every[every["dtype"] == dtype] for dtype, count in measured.items() if count >= ENOUGH}
-    return {name: _mean_candidate(rows) for name, rows in {"": every, **chosen}.items()}
+    mixture = {"": _by_size(every)}
+    for kind, rows in every.groupby("memory"):
+        if not _enough(rows):
+            continue
+        mixture[f"{kind}|"] = _by_size(rows)
+        for dtype, own in rows.groupby(rows["dtype"].map(format_of)):
+            if own["generation"].nunique() >= ENOUGH_OF_DTYPE:
+                mixture[f"{kind}|{dtype}"] = _by_size(own)
+    return mixture
 
 
-def _mean_candidate(rows: pd.DataFrame) -> Weights:
+def _by_size(rows: pd.DataFrame) -> tuple[Weights, ...]:
+    """Weights at each of SIZES from the calls nearest to it; of few of them from all."""
+    distance = np.abs(np.log(rows["size"].to_numpy()[:, None] / np.array(SIZES)))
+    near = distance.argmin(axis=1)
+    parts = [rows[near == number] for number in range(len(SIZES))]
+    leans = LEAN * np.arange(len(SIZES)) / (len(SIZES) - 1)
+    return tuple(
+        _mean_candidate(part if _enough(part) else rows, float(lean)) for part, lean in zip(parts, leans, strict=True)
+    )
+
+
+def _enough(rows: pd.DataFrame) -> bool:
+    return len(rows) >= FEWEST_WEIGHTED and rows["generation"].nunique() >= ENOUGH
+
+
+def _mean_candidate(rows: pd.DataFrame, lean: float) -> Weights:
     """Mean of the candidates, those with less error counting more; of few generations no single one is surely best.
 
-    The error is the mean over GPUs of the mean over cells of engine and dtype.
+    The error counts each generation, GPU and cell of engine and dtype the same. lean: what trees
+    must gain over physics.
     """
-    cell = [rows["gpu"], rows["engine"], rows["dtype"]]
+    weight = balanced_weights(rows).to_numpy()
+    weight = weight / weight.sum()
     views = Views(*(rows[name].to_numpy() for name in Views._fields))
-
-    def error(weights: Weights) -> float:
-        latency = np.maximum(np.exp(mix(views, weights)), rows["bound_s"])
-        return float((latency / rows["latency_s"] - 1).abs().groupby(cell).mean().groupby("gpu").mean().mean())
-
-    errors = np.array([error(weights) for weights in CANDIDATES])
+    least, truth = np.log(rows["bound_s"].to_numpy()), np.log(rows["latency_s"].to_numpy())
+    wrong = (np.abs(np.maximum(mix(views, one), least) - truth) for one in CANDIDATES)
+    errors = np.array([np.minimum(log_error, MOST_COUNTED) @ weight for log_error in wrong])
+    errors += lean * np.array([one.transfer + one.reference for one in CANDIDATES])
     share = np.exp((errors.min() - errors) / SOFTNESS)
     return Weights(*np.round(share @ np.array(CANDIDATES) / share.sum(), 4).tolist())
 
@@ -181,12 +224,16 @@ def _fold(
     rows: TrainingSet, tested: NDArray[np.bool_], known: NDArray[np.bool_], recipe: Recipe
 ) -> tuple[Estimator, TrainingSet, pd.DataFrame]:
     """An estimator of the known rows, the asked rows, and what its views say of them."""
-    estimator, test = fit(rows.take(known), recipe), rows.take(tested)
-    values = np.full((len(test.who), len(Views._fields)), np.nan)
+    estimator, test = fit(rows.take(known), _of_a_fold(recipe)), rows.take(tested)
+    values, size = np.full((len(test.who), len(Views._fields)), np.nan), np.empty(len(test.who))
     for own, gpu, op, setting in test.by_gpu():
-        values[own] = np.stack(estimator.views(op, gpu, setting), axis=1)
-    views = test.who[["generation", "gpu", "engine", "dtype"]].assign(latency_s=test.latency_s, bound_s=test.bound_s)
+        values[own], size[own] = np.stack(estimator.views(op, gpu, setting), axis=1), call_size(op)
+    views = test.who[["generation", "gpu", "engine", "dtype"]].assign(
+        latency_s=test.latency_s, bound_s=test.bound_s, size=size
+    )
     views[list(Views._fields)] = values
+    kinds = {name: memory_kind(get_gpu(name)) for name in set(test.gpus.tolist())}
+    views["memory"] = views["gpu"].map(kinds)
     return estimator, test, views
 
 
@@ -208,6 +255,10 @@ def _fold_and_score(
     tested: NDArray[np.bool_],
     known: NDArray[np.bool_],
     recipe: Recipe,
-    weights: Mapping[str, Weights],
+    weights: Mixture,
 ) -> pd.DataFrame:
-    return score(replace(fit(rows.take(known), recipe), weights=weights), rows.take(tested))
+    return score(replace(fit(rows.take(known), _of_a_fold(recipe)), weights=weights), rows.take(tested))
+
+
+def _of_a_fold(recipe: Recipe) -> Recipe:
+    return replace(recipe, rows_per_estimator=min(recipe.rows_per_fold, recipe.rows_per_estimator))

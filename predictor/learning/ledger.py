@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from predictor.estimators.estimator import Weights
 from predictor.estimators.intervals import Offsets
+from predictor.estimators.mixture import Mixture
 from predictor.estimators.samples import TrainingSet
 from predictor.learning.conformal import GENERATION_OUT, correlation, with_intervals
 from predictor.learning.evaluate import cells
@@ -43,7 +43,8 @@ class Held:
 
     ledger: pd.DataFrame
     unseen: pd.DataFrame
-    weights: Mapping[str, Weights]
+    weights: Mixture
+    far: Mixture
     log_offsets: Mapping[str, Offsets]
     correlation: float
     few: FewShot
@@ -63,6 +64,7 @@ def held(rows: TrainingSet, recipe: Recipe, progress: Callable[[str], None]) -> 
         ledger=pd.concat(lines, ignore_index=True),
         unseen=ended.protocols[GENERATION_OUT],
         weights=predicted.weights,
+        far=predicted.far,
         log_offsets=ended.log_offsets,
         correlation=correlation(predicted.by_generation),
         few=fewshot(predicted.folds, recipe),

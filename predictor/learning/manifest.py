@@ -11,6 +11,7 @@ import pandas as pd
 from predictor.estimators.correction.kernel import Prior
 from predictor.estimators.estimator import Estimator
 from predictor.estimators.extrapolation import number_fields
+from predictor.estimators.mixture import lists_of
 from predictor.estimators.samples import TrainingSet
 from predictor.files import sha256_of
 from predictor.learning.evaluate import cells
@@ -32,7 +33,8 @@ def write_estimator(estimator: Estimator, rows: TrainingSet, held: Held, out: Pa
         "line": estimator.line,
         "references": {gpu: sorted(groups) for gpu, groups in estimator.references.items()},
         "generations": sorted(rows.who["generation"].unique()),
-        "weights": {name: list(weights) for name, weights in held.weights.items()},
+        "weights": lists_of(held.weights),
+        "far": lists_of(held.far),
         "ranges": _ranges(rows),
         "worst_share": float(np.quantile((rows.bound_s / rows.latency_s)[large], 0.02)),
         "log_offsets": held.log_offsets,

@@ -15,15 +15,17 @@ class Recipe:
     """The settings of a training run.
 
     rows_per_cell: rows kept per family x GPU x engine x dtype. rows_per_estimator: rows drawn for one fit, with
-    equal weight per generation, then GPU, then engine and dtype. rows_scored: rows of every GPU x engine x dtype that
+    equal weight per generation, then GPU, then engine and dtype; rows_per_fold: where a generation, class or
+    GPU is held out. rows_scored: rows of every GPU x engine x dtype that
     held-out errors are measured on. level: coverage asked of the intervals.
     transfer_*: the monotone trees that speak for any GPU. reference_*: the free trees that know each measured GPU.
     """
 
-    id: str = "base-4"
+    id: str = "base-5"
     seed: int = 0
     rows_per_cell: int = 12_000
     rows_per_estimator: int = 250_000
+    rows_per_fold: int = 100_000
     rows_scored: int = 1_000
     transfer_rounds: int = 300
     transfer_depth: int = 5

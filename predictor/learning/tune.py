@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from predictor.errors import InvalidRequest, InvalidTable
-from predictor.estimators.estimator import Views, mix, per_dtype
+from predictor.estimators.mixture import Views, mix, weights_of
 from predictor.estimators.samples import TrainingSet
 from predictor.files import sha256_of
 from predictor.learning.holdout import Fold, generation_folds
@@ -211,7 +211,12 @@ def _errors(rows: TrainingSet, recipe: Recipe) -> pd.Series[float]:
 
 def _errors_of(fold: Fold) -> pd.Series[float]:
     views = Views(*(fold.views[name].to_numpy() for name in Views._fields))
-    mixed = mix(views, per_dtype(fold.estimator.weights, fold.test.who["dtype"].to_numpy(dtype=object)))
+    mixed = mix(
+        views,
+        weights_of(
+            fold.estimator.weights, fold.test.who["dtype"].to_numpy(dtype=object), fold.views["size"].to_numpy()
+        ),
+    )
     predicted = np.maximum(np.exp(mixed), fold.test.bound_s)
     wrong = (fold.views.assign(error=np.abs(predicted / fold.test.latency_s - 1))).groupby(
         ["generation", "gpu", "engine", "dtype"]

@@ -11,6 +11,8 @@ from predictor.errors import InvalidOp
 from predictor.ops.base import Op, meaning
 from predictor.ops.dtypes import Number, Text, act_bytes, out_bytes, weight_bytes
 
+WINOGRAD = {2: 25 / 64, 3: 0.25}  # side of the kernel → multiplications of F(4x4, side x side) over the direct ones
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conv(Op):
@@ -52,16 +54,25 @@ class Conv(Op):
         return 2.0 * pixels * self.kernel**2 * self.in_channels / self.groups * self.out_channels
 
     def least_flops(self) -> Number:
-        """FLOPs of Winograd F(4x4, 3x3), a quarter, where it applies; else those of the direct method.
+        """FLOPs of Winograd at stride 1, else those of the direct method.
 
+        F(4x4, 3x3) needs a quarter, F(4x4, 2x2) 25 of 64; a larger kernel is several of these, the last one padded.
         Lavin & Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016.
+
+        >>> conv = Conv(batch=1, in_channels=8, out_channels=8, size=28, kernel=5, padding=2)
+        >>> conv.least_flops() / conv.flops()
+        0.36
         """
-        winograd = (np.asarray(self.kernel) == 3) & (np.asarray(self.stride) == 1)
-        least = np.where(winograd, 0.25, 1.0) * self.flops()
+        kernel = np.asarray(self.kernel)
+        pieces = [share * (side * np.ceil(kernel / side) / kernel) ** 2 for side, share in WINOGRAD.items()]
+        fast = (kernel > 1) & (np.asarray(self.stride) == 1)
+        least = np.where(fast, np.min(pieces, axis=0), 1.0) * self.flops()
         return least if least.ndim else float(least)
 
     def bytes_moved(self) -> Number:
-        image = self.batch * self.in_channels * self.size**2 * act_bytes(self.dtype)
+        touched = self.out_size() * self.kernel  # a kernel narrower than its stride steps over pixels
+        side = np.where(np.asarray(self.kernel) < self.stride, np.minimum(touched, self.size), self.size)
+        image = self.batch * self.in_channels * (side if side.ndim else float(side)) ** 2 * act_bytes(self.dtype)
         weights = self.kernel**2 * self.in_channels / self.groups * self.out_channels * weight_bytes(self.dtype)
         output = self.batch * self.out_channels * self.out_size() ** 2 * out_bytes(self.dtype)
         return image + weights + output

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from predictor.estimators.features.attention import attention_group, attention_terms
 from predictor.estimators.features.collective import collective_group, collective_terms
 from predictor.estimators.features.conv import conv_group, conv_terms
-from predictor.estimators.features.gemm import gemm_group, gemm_terms
+from predictor.estimators.features.gemm import PACKING, gemm_group, gemm_terms
 from predictor.estimators.features.mla import mla_group, mla_terms
 from predictor.estimators.features.moe import moe_group, moe_terms
 from predictor.estimators.features.pointwise import pointwise_group, pointwise_terms
@@ -39,6 +39,24 @@ GROUPS: Mapping[str, Callable[[Any, Gpu, Setting], Text]] = {
     "conv": conv_group,
     "collective": collective_group,
 }
+
+# What the parts of Features.group are. Calls that differ in `timing` or `engine` alone run like kernels, and fp16 like
+# bf16; collectives of two engines are two programs.
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "gemm": ("timing", "dtype", "engine"),
+    "conv": ("timing", "dtype", "engine"),
+    "pointwise": ("timing", "engine", "kind"),
+    "attention": ("timing", "kernel", "engine", "kv_dtype"),
+    "moe": ("timing", "engine", "kernel", "dtype"),
+    "mla": ("timing", "kernel", "kv_dtype"),
+    "collective": ("timing", "program", "launch", "kind", "link"),
+}
+DIFFERENCES = {
+    "timing": 4,
+    "engine": 2,
+    "dtype": 1,
+}  # what another one costs in the choice of a stand-in; an order only
+ALIKE_DTYPES = frozenset({"fp16", "bf16"})
 
 
 REFERENCE_CLOCK_HZ = 1.9e9  # the unit of floors, near the boost clocks of A100 to B200; another one scales all alike
@@ -92,4 +110,31 @@ def groups(op: Op, gpu: Gpu, setting: Setting) -> Text:
     return GROUPS[op.family](op, gpu, setting)
 
 
-__all__ = ["PER_CALL", "Features", "Setting", "features", "groups"]
+class StandIn(NamedTuple):
+    """A measured group of calls that runs the kernels of another one: who ran it, and its number format ("": none)."""
+
+    setting: Setting
+    dtype: str
+
+
+def stand_in(family: str, group: str, measured: Iterable[str]) -> StandIn | None:
+    """The group of `measured` whose kernels are those of `group`, the nearest one; None where there is none."""
+    parts = PARTS[family]
+    asked = dict(zip(parts, group.split("|"), strict=True))
+    costs = {}
+    for name in sorted(measured):
+        other = dict(zip(parts, name.split("|"), strict=True))
+        if all(_alike(part, asked[part], other[part]) for part in parts):
+            costs[name] = sum(DIFFERENCES.get(part, 0) for part in parts if asked[part] != other[part])
+    if not costs:
+        return None
+    best = dict(zip(parts, min(costs, key=lambda name: costs[name]).split("|"), strict=True))
+    engine = best.get("engine", "").removesuffix(PACKING)
+    return StandIn(Setting(engine, best.get("kernel", ""), best["timing"]), best.get("dtype", ""))
+
+
+def _alike(part: str, one: str, two: str) -> bool:
+    return part in ("timing", "engine") or one == two or (part == "dtype" and {one, two} <= ALIKE_DTYPES)
+
+
+__all__ = ["PER_CALL", "Features", "Setting", "StandIn", "features", "groups", "stand_in"]

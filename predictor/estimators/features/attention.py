@@ -22,7 +22,7 @@ from predictor.estimators.features.terms import (
 )
 from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
-from predictor.hardware.roofline import peak_flop_per_s
+from predictor.hardware.power import free_flop_per_s, powered_flop_per_s
 from predictor.ops import Attention
 from predictor.ops.base import column
 from predictor.ops.dtypes import Array, Text, act_bytes, weight_bytes
@@ -69,16 +69,16 @@ def _kernel_rate(op: Attention, gpu: Gpu, kernels: Text) -> Array:
     cap = np.array([MMA_SYNC_CAP.get(kernel, np.inf) for kernel in np.ravel(kernels).tolist()])
     here = generation(gpu.generation)
     widens = np.isin(kernels, WIDENING) | ((kernels == "native") & here.widens_fp8_cache)
-    rate = np.where(widens, _query_rate(op, gpu), peak_flop_per_s(op, gpu))
+    rate = np.where(widens, _query_rate(op, gpu), free_flop_per_s(op, gpu))
     if here.fp8_head_dims:
         lacks = (kernels == "native") & ~np.isin(column(op.head_dim, len(op)), here.fp8_head_dims)
-        rate = np.where(lacks, np.minimum(rate, peak_flop_per_s(replace(op, dtype="bf16", kv_dtype="bf16"), gpu)), rate)
+        rate = np.where(lacks, np.minimum(rate, free_flop_per_s(replace(op, dtype="bf16", kv_dtype="bf16"), gpu)), rate)
     return np.minimum(rate, cap * gpu.sms * gpu.clock_hz)
 
 
 def _query_rate(op: Attention, gpu: Gpu) -> Array:
     """Dense arithmetic peak in the dtype of the query, whatever the cache holds."""
-    return peak_flop_per_s(replace(op, kv_dtype=op.dtype), gpu)
+    return free_flop_per_s(replace(op, kv_dtype=op.dtype), gpu)
 
 
 def _block_times(blocks: Array, block: Array, gpu: Gpu) -> tuple[Array, Array]:
@@ -135,6 +135,7 @@ def prefill_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
     # Of a block 0.6 does not depend on head_dim; judged, as 500 cycles for each 128 keys of one block are.
     waves, setup = _block_times(blocks, PREFILL_BLOCK_CYCLES * (0.6 + 0.4 * dim / 128), gpu)
     serial = cycles(reach / 128 * 500, gpu)
+    powered = 4.0 * batch * heads * dim * pairs / powered_flop_per_s(op, gpu)
     times = {
         "flop_s": 4.0 * batch * heads * dim * pairs / rate,
         "mma_s": mma,
@@ -145,9 +146,10 @@ def prefill_terms(op: Attention, gpu: Gpu, setting: Setting) -> Terms:
         "feed_s": feed,
         "waves_s": waves,
         "serial_s": serial,
+        "power_s": powered,
     }
     # 1.2 is what large GEMMs take over the time at the peak; judged, the slope is fitted on top.
-    work = soft_max([1.2 * paired, 1.2 * memory, feed, setup])
+    work = soft_max([np.maximum(1.2 * paired, powered), 1.2 * memory, feed, setup])
     return Terms(times, _fixed(op, setting, kernels), work, prefill_group(op, gpu, setting))
 
 

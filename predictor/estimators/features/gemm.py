@@ -13,13 +13,15 @@ from predictor.estimators.features.terms import (
     memory_time,
     of_engines,
     one_hot,
-    power_time,
     renamed,
+    repeated_memory_time,
     soft_max,
     tiled_time,
+    timing_terms,
 )
 from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
+from predictor.hardware.power import free_flop_per_s, powered_flop_per_s
 from predictor.hardware.roofline import peak_flop_per_s
 from predictor.ops import Gemm
 from predictor.ops.base import column
@@ -40,6 +42,7 @@ TILES = (
     (64, 32),
     (16, 128),
 )
+PACKING = "_packing"  # behind the name of an engine that packs scales in every call
 SPLITS = (1, 2, 4, 8, 16)  # parts of the contraction in split-K kernels; judged
 
 
@@ -47,7 +50,7 @@ def gemm_terms(op: Gemm, gpu: Gpu, setting: Setting) -> Terms:
     """Padded tensor time over tile shapes, memory time with and without L2, latency of the k loop."""
     calls = len(op)
     m, n, k, batch = (column(x, calls) for x in (op.m, op.n, op.k, op.batch))
-    rate = peak_flop_per_s(op, gpu)
+    rate = free_flop_per_s(op, gpu)
     moved = column(op.bytes_moved(), calls)
     product = Product(m, n, k, batch, column(act_bytes(op.dtype), calls))
     tiled = {tile: tiled_time(product, rate, gpu, tile) for tile in TILES}
@@ -58,8 +61,11 @@ def gemm_terms(op: Gemm, gpu: Gpu, setting: Setting) -> Terms:
     # Benchmarks go through copies of the weights: on L40S they are found in L2 up to 0.22 of its size, where bf16 calls
     # fall from its rate to that of the memory.
     memory = memory_time(moved, gpu, 0.22)
+    warm = column(np.asarray(setting.timing == "warm", dtype=np.float64), calls)
+    memory = np.where(warm > 0, repeated_memory_time(moved, gpu), memory)
+    powered = column(op.flops(), calls) / powered_flop_per_s(op, gpu)
     times = {
-        "flop_s": column(op.flops(), calls) / rate,
+        "flop_s": column(op.flops(), calls) / peak_flop_per_s(op, gpu),
         "tiled_s": compute,
         "split_s": split,
         "tile_256x128_s": tiled[256, 128],
@@ -70,7 +76,7 @@ def gemm_terms(op: Gemm, gpu: Gpu, setting: Setting) -> Terms:
         "weights_s": batch * n * k * column(weight_bytes(op.dtype), calls) / gpu.mem_bytes_per_s,
         "rows_s": batch * m * (k + n) * column(act_bytes(op.dtype), calls) / gpu.mem_bytes_per_s,
         "loop_s": loop,
-        "power_s": power_time(column(op.flops(), calls), op.dtype, gpu),
+        "power_s": powered,
     }
     fixed = {
         "n": n,
@@ -78,12 +84,12 @@ def gemm_terms(op: Gemm, gpu: Gpu, setting: Setting) -> Terms:
         "batch": batch,
         "act_bytes": column(act_bytes(op.dtype), calls),
         "weight_bytes": column(weight_bytes(op.dtype), calls),
-        "host": one_hot("timing", setting.timing, ("host",), calls)["timing_host"],
+        **timing_terms(setting, calls),
         **one_hot("engine", _path(op, gpu, setting), measured_engines(op.family), calls),
         **one_hot("dtype", op.dtype, ("fp8", "fp8_block", "nvfp4", "int8", "fp32"), calls),
     }
-    # Large bf16 calls take 1.2 times as long as at the peak on A100. 1.8 is judged; the slope is fitted on top of both.
-    return Terms(times, fixed, soft_max([1.2 * split, 1.8 * memory]), gemm_group(op, gpu, setting))
+    # Large bf16 calls take 1.1 times as long as their tiles at the free clock; 1.8 is judged, the slope fitted on top.
+    return Terms(times, fixed, soft_max([np.maximum(1.1 * split, powered), 1.8 * memory]), gemm_group(op, gpu, setting))
 
 
 def gemm_group(op: Gemm, gpu: Gpu, setting: Setting) -> Text:
@@ -99,7 +105,7 @@ def _path(op: Gemm, gpu: Gpu, setting: Setting) -> Text:
     if not generation(gpu.generation).packed_scales:
         return setting.engine
     packs = of_engines(setting.engine, lambda kernels: kernels.packs_scales) & (op.dtype == "fp8_block")
-    return renamed(setting.engine, packs, setting.engine + "_packing")
+    return renamed(setting.engine, packs, setting.engine + PACKING)
 
 
 def _split_time(product: Product, rate: Array, gpu: Gpu, splits: int) -> Array:

@@ -22,7 +22,7 @@ from predictor.estimators.features.terms import (
 )
 from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
-from predictor.hardware.roofline import peak_flop_per_s
+from predictor.hardware.power import free_flop_per_s
 from predictor.ops import Mla
 from predictor.ops.base import column
 from predictor.ops.dtypes import Array, Text, weight_bytes
@@ -65,7 +65,7 @@ def _kernels(op: Mla, gpu: Gpu, setting: Setting) -> Text:
 def _rate(op: Mla, gpu: Gpu) -> Array:
     """FLOP/s of the arithmetic: few generations calculate in fp8 where the cache is fp8, and in decode only."""
     in_fp8 = op.phase == "decode" and generation(gpu.generation).fp8_latent
-    return peak_flop_per_s(op if in_fp8 else replace(op, kv_dtype=op.dtype), gpu)
+    return free_flop_per_s(op if in_fp8 else replace(op, kv_dtype=op.dtype), gpu)
 
 
 def mla_terms(op: Mla, gpu: Gpu, setting: Setting) -> Terms:

@@ -19,7 +19,7 @@ from predictor.estimators.features.terms import (
     tiled_time,
 )
 from predictor.hardware.gpu import Gpu
-from predictor.hardware.roofline import peak_flop_per_s
+from predictor.hardware.power import free_flop_per_s, powered_flop_per_s
 from predictor.ops import Moe
 from predictor.ops.base import column
 from predictor.ops.dtypes import Array, Text, act_bytes, weight_bytes
@@ -67,7 +67,7 @@ def moe_terms(op: Moe, gpu: Gpu, setting: Setting) -> Terms:
     matrices = column(op.matrices, calls)
     kernels = kernel_family(setting, gpu, KERNEL_OF, op.estimator, calls)
     cap = np.where(kernels == "marlin", AMPERE_FLOP_PER_SM_CYCLE * gpu.sms * gpu.boost_clock_hz, np.inf)
-    rate = np.minimum(peak_flop_per_s(op, gpu), cap)
+    rate = np.minimum(free_flop_per_s(op, gpu), cap)
     routed = column(op.busiest_tokens(), calls)
     touched = column(op.experts_touched(), calls)
     per_expert = np.maximum(routed / touched, 1.0)
@@ -89,6 +89,7 @@ def moe_terms(op: Moe, gpu: Gpu, setting: Setting) -> Terms:
     memory = memory_time(weights, gpu, 0.3) + shuffled
     # As of GEMM: a hundred cycles for each 128 bytes of the contraction; judged, as one cycle per token and expert is.
     loop = cycles((hidden + inter) * element / 128 * 100, gpu)
+    powered = column(op.flops(), calls) / powered_flop_per_s(op, gpu)
     times = {
         "flop_s": column(op.flops(), calls) / rate,
         "tiled_s": np.min(tiled, axis=0),
@@ -98,6 +99,7 @@ def moe_terms(op: Moe, gpu: Gpu, setting: Setting) -> Terms:
         "shuffle_s": shuffled,
         "route_s": cycles(tokens * experts / gpu.sms, gpu),
         "loop_s": loop,
+        "power_s": powered,
     }
     fixed = {
         "hidden": hidden,
@@ -113,7 +115,7 @@ def moe_terms(op: Moe, gpu: Gpu, setting: Setting) -> Terms:
         **one_hot("dtype", op.dtype, ("fp8_block", "int4_wo", "mxfp4_wo", "nvfp4"), calls),
     }
     # What large calls take over the ideal time of each; judged, the slope is fitted on top.
-    work = soft_max([1.3 * times["tiled_s"], 1.2 * memory])
+    work = soft_max([np.maximum(1.3 * times["tiled_s"], powered), 1.2 * memory])
     return Terms(times, fixed, work, moe_group(op, gpu, setting))
 
 

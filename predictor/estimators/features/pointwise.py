@@ -12,6 +12,7 @@ from predictor.estimators.features.terms import (
     one_hot,
     repeated_memory_time,
     soft_max,
+    timing_terms,
 )
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.roofline import peak_flop_per_s
@@ -53,7 +54,7 @@ def pointwise_terms(op: Pointwise, gpu: Gpu, setting: Setting) -> Terms:
     fixed = {
         "cols": cols,
         "act_bytes": column(act_bytes(op.dtype), calls),
-        "host": one_hot("timing", setting.timing, ("host",), calls)["timing_host"],
+        **timing_terms(setting, calls),
         **one_hot("engine", setting.engine, measured_engines(op.family), calls),
         **one_hot("kind", op.kind, tuple(KINDS), calls),
     }

@@ -103,6 +103,12 @@ def one_hot(prefix: str, values: Text, names: tuple[str, ...], calls: int) -> di
     return {f"{prefix}_{name}": column(np.asarray(values == name, dtype=np.float64), calls) for name in names}
 
 
+def timing_terms(setting: Setting, calls: int) -> dict[str, Array]:
+    """How calls were timed: 0/1 columns `host` and `warm`; neither is `device`."""
+    told = one_hot("timing", setting.timing, ("host", "warm"), calls)
+    return {name.removeprefix("timing_"): value for name, value in told.items()}
+
+
 def renamed(names: Text, which: Any, name: Text) -> Text:
     """`name` where `which`, one truth or (n_calls,), holds, else what `names` says."""
     if isinstance(names, str) and np.ndim(which) == 0:
@@ -182,6 +188,9 @@ class Product(NamedTuple):
     element_bytes: Array
 
 
+MOST_FED = 2048.0  # FLOP per SM and cycle; instructions that do more take operands from shared memory by themselves
+
+
 def tiled_time(product: Product, rate: Array, gpu: Gpu, tile: tuple[int, int]) -> Array:
     """Seconds of matrix products cut into tiles that fill the SMs in whole waves, (n_calls,).
 
@@ -191,9 +200,11 @@ def tiled_time(product: Product, rate: Array, gpu: Gpu, tile: tuple[int, int]) -
     high, wide = tile
     tiles = product.groups * np.ceil(product.rows / high) * np.ceil(product.cols / wide)
     per_sm = rate / gpu.sms
-    # A FLOP needs element_bytes * (1 / high + 1 / wide) / 2 from shared memory. 1.5e-3 is half a cycle over 333 bytes:
-    # the 128 per cycle of shared memory (CUDA programming guide), each used 2.6 times from registers. Judged.
-    feed = 1 + per_sm / gpu.clock_hz * product.element_bytes * 1.5e-3 * (1 / high + 1 / wide)
+    fed = np.minimum(per_sm / gpu.clock_hz, MOST_FED)
+    # A FLOP needs element_bytes * (1 / high + 1 / wide) / 2 from shared memory. 2.5e-3 is half a cycle over 200 bytes:
+    # the 128 per cycle of shared memory (CUDA programming guide), each used 1.6 times from registers. Judged: GeForce
+    # parts (512 FLOP per SM and cycle) reach 0.97 of the rate that large products leave, A100 (2,048) 0.88.
+    feed = 1 + fed * product.element_bytes * 2.5e-3 * (1 / high + 1 / wide)
     return np.asarray(np.ceil(tiles / gpu.sms) * 2.0 * high * wide * product.depth / per_sm * feed)
 
 

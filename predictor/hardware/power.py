@@ -1,0 +1,105 @@
+"""The clock that a GPU holds under arithmetic: no higher than it boosts, and no more power than its board has.
+
+Energy per FLOP rises with the square of the voltage and the voltage with the clock, so that a card at its power limit
+slows down by less than it lacks: an L40S (350 W) holds 0.6 of the rate of its data sheet, an RTX 4090 (450 W, the same
+silicon at half the tensor rate) all of it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from predictor.hardware.architectures import Capability, capability
+from predictor.hardware.gpu import Gpu
+from predictor.hardware.roofline import rate_of_units
+from predictor.ops import Op
+from predictor.ops.dtypes import Array
+
+IDLE_SHARE = 0.1  # of the board power, for memory, leakage, fans and losses; judged
+LOWEST_VOLTAGE = 0.6  # of that at the highest clock, where the clock goes towards zero; judged
+FREE_BOOST = 0.4  # of the way from the advertised boost to the highest clock, where power is no limit; judged
+PLATEAU = 0.93  # of the cycles a large product multiplies in, on the best of A100 to B200
+# Energy of a FLOP rises with bits^0.45 below 16 bits: a matrix unit that is twice as fast in fp8 takes more power, by
+# 1.25 to 1.45 on L40S, H100, B200 and RTX PRO 6000. tf32 takes what 32 bits do.
+BITS = {"fp4": 4, "fp8": 8, "int8": 8, "fp16": 16, "bf16": 16, "tf32": 32}
+NARROW_EXPONENT = 0.45
+PICO = 1e-12
+UNLIMITED = 1.2  # times the free rate, beyond which no one asks how much power would be left
+
+
+TMP = {
+    "RTX-4090": 3105,
+    "RTX-PRO-6000-Server": 2430,
+    "RTX-3060-Ti": 2100,
+    "RTX-3080-Ti": 2100,
+    "RTX-5070": 3090,
+    "RTX-5060-Ti-16GB": 3090,
+    "RTX-4070-SUPER": 3105,
+    "RTX-2080-Ti": 2100,
+    "GTX-1080-Ti": 1911,
+}
+
+
+class Rates(NamedTuple):
+    """FLOP/s of a unit of a GPU: at the clock it boosts to, and what its board power would allow at any clock."""
+
+    free: float
+    powered: float
+
+    @property
+    def sustained(self) -> float:
+        """What large products run at."""
+        return min(PLATEAU * self.free, self.powered)
+
+
+def free_flop_per_s(op: Op, gpu: Gpu) -> Array:
+    """FLOP/s of the units of each call at the clock they boost to, (n_calls,); a dtype the GPU lacks raises."""
+    return rate_of_units(op, gpu, lambda unit: rates(gpu, unit).free)
+
+
+def powered_flop_per_s(op: Op, gpu: Gpu) -> Array:
+    """FLOP/s of each call that takes the whole board power, (n_calls,); a dtype the GPU lacks raises."""
+    return rate_of_units(op, gpu, lambda unit: rates(gpu, unit).powered)
+
+
+@lru_cache(maxsize=4096)
+def rates(gpu: Gpu, unit: str) -> Rates:
+    """Rates of `unit`, a compute dtype that the GPU has or converts (predictor.hardware.roofline)."""
+    own = gpu.peak_flop_per_s.get(unit) or gpu.peak("fp32") * gpu.emulates[unit]
+    vector = unit == "fp32" or unit not in gpu.peak_flop_per_s
+    facts = _energies(gpu)
+    issued = facts.fp32_issue if vector else 1.0
+    peak, highest = issued * own, issued * own * gpu.max_clock_hz / gpu.clock_hz
+    free = peak + FREE_BOOST * max(highest - peak, 0.0)
+    joule = energy_j(facts, "fp32" if vector else unit)
+    if not gpu.tdp_w or not joule:
+        return Rates(free, UNLIMITED * free)
+    clock = _clock_within((1 - IDLE_SHARE) * gpu.tdp_w / (PLATEAU * joule * highest))
+    return Rates(free, min(PLATEAU * highest * clock, UNLIMITED * free))
+
+
+def _energies(gpu: Gpu) -> Capability:
+    """The facts of the capability of a GPU, or of the one whose kernels it runs where nobody knows its energies."""
+    own = capability(gpu.compute_capability)
+    return own if own.picojoule_fp32 or not own.same_kernels_as else capability(own.same_kernels_as)
+
+
+def _clock_within(budget: float) -> float:
+    """Share of the highest clock, at most 2, at which power is `budget` times that at the highest clock."""
+    low, high = 0.0, 2.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        if middle * (LOWEST_VOLTAGE + (1 - LOWEST_VOLTAGE) * middle) ** 2 < budget:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def energy_j(facts: Capability, unit: str) -> float:
+    """Joule of a FLOP at the highest clock, its share of moving operands included; 0.0 where unknown."""
+    if unit == "fp32":
+        return facts.picojoule_fp32 * PICO
+    bits = BITS[unit] / 16
+    return facts.picojoule_16_bit * PICO * (bits if bits > 1 else bits**NARROW_EXPONENT)
