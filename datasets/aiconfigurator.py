@@ -31,7 +31,8 @@ moe       num_tokens counts the whole expert-parallel group. power_law rows time
           Nemotron shapes (NOT_GATED) have two matrices, except in releases too old to know them
           RTX PRO 6000: kernels of 4-bit formats take 35 to 60 us at least (bf16 and fp8 17 to 35), and vLLM 0.24's
           fp8 (FlashInfer's CUTLASS) 1.45 times 0.19's Triton on one GPU, 0.7 times from ep 2 on: both are real
-link      a GPU without NVLink talks over PCIe: groups of 4 and 8 L40S reach 7 and 2 GB/s, of RTX PRO 6000 26 and 23.
+link      a GPU without NVLink talks over PCIe: RTX PRO 6000 and pairs of L40S peer to peer (23 to 39 and 20 GB/s of bus
+          bandwidth), 4 and 8 of L40S through the host's memory (5 and 2 GB/s), which their rate tells, no column.
           GB200: NCCL and all-reduce of 2 and 4 GPUs of one tray; TensorRT-LLM's all-to-all of experts (dispatch and
           combine, 2 to 64 GPUs over NVLink between trays) sends every token once to each of min(topk, GPUs) GPUs
 quirks    SGLang on H100 (MLA) and A100 (MoE), and vLLM on A100 (prefill) hold some calls twice, 1 % apart; both stay
@@ -88,6 +89,7 @@ SENT_BITS = {"bfloat16": 16.0, "fp8": 8.0, "nvfp4": 4.5}  # nvfp4: with a scale 
 # (hidden, inter) of Nemotron experts: up and down only. First releases that time them so; older ones timed three.
 NOT_GATED = {(2688, 1856), (2048, 5120), (1024, 2688), (4096, 2688), (8192, 5120)}
 NOT_GATED_SINCE = {"vllm": (0, 15), "sglang": (0, 5, 11), "trtllm": (1, 1)}
+PEERS = {"L40S": 2}  # GPUs without NVLink that copy peer to peer; larger groups go through the host
 ALWAYS = ("latency", "kernel_source", "version")
 
 
@@ -333,9 +335,10 @@ def read_file(path: Path, gpu: str, unread: Unread) -> pd.DataFrame:
     rows = unread.positive(rows.assign(latency_s=pd.to_numeric(rows["latency"], errors="coerce") * MS))
     rows = rows.assign(engine=engine, gpu=gpu, timing="device", version=rows["version"].astype(str))
     rows = table.convert(rows, unread)
-    link = "pcie" if get_gpu(gpu).link_bytes_per_s <= get_gpu(gpu).pcie_bytes_per_s else "gpu"
     if path.stem in ("nccl_perf", "custom_allreduce_perf", "trtllm_alltoall_perf"):
-        rows = rows.assign(link=link)
+        linkless = get_gpu(gpu).link_bytes_per_s <= get_gpu(gpu).pcie_bytes_per_s
+        through_host = rows["n_gpus"] > PEERS.get(gpu, np.inf)
+        rows = rows.assign(link=np.where(through_host, "host", "pcie") if linkless else "gpu")
     rows = rows.rename(columns={"kernel_source": "kernel_name", "version": "engine_version"})
     return rows.assign(source="aiconfigurator")
 

@@ -19,7 +19,8 @@ dtype     by the cell beside "Precision". On P100 fp16 is stored but multiplied 
 GPU       by the file's name. P100 is the PCIe card (X99 board); V100 sits in a DGX-1, its memory is not stated.
 quirks    Column-major: M is the width of the weights and N the tokens, so m=N, n=M. int8 pads some sizes to a multiple
           of 4 ("Padded Kernels"). The filter's width is S and its height R. From 16 GPUs on all-reduces have one number
-          more, the machines, in a column without a name.
+          more, the machines, in a column without a name. All-reduces of M40, P100 and TITAN X (Maxwell) reach 6 GB/s of
+          bus bandwidth in 2 as in 8, 0.38 of PCIe, taken as through the host; GTX 1080 Ti and TITAN X (Pascal) 12.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from predictor.measurements.readers import Unread, folder, run_reader, stack
 from predictor.units import MS
 
 URL = "https://github.com/baidu-research/DeepBench"
+THROUGH_HOST = ("Tesla-M40", "P100-PCIe-16GB", "Titan-X-Maxwell")  # whose all-reduces do not go peer to peer
 GPUS = {  # by what the file's name adds to "DeepBench_"
     "NV_V100": "V100-SXM2-16GB",
     "NV_P100": "P100-PCIe-16GB",
@@ -104,6 +106,8 @@ def read_file(path: Path, unread: Unread) -> list[pd.DataFrame]:
     for sheet in sheets.values():
         for family, rows in sections(sheet, unread):
             rows = FINISH[family](rows, amd, unread)
+            if family == "collective":
+                rows = rows.assign(link="host" if gpu in THROUGH_HOST else "pcie")
             rows = rows.assign(family=family, gpu=gpu, engine_version=version, latency_s=rows["ms"] * MS)
             vector = (rows["dtype"] == "int8") & (gpu == NO_INT8)
             rows = unread.keep(rows, ~vector, f"int8 of {NO_INT8}, most of it without tensor cores")
@@ -159,7 +163,7 @@ def conv(rows: pd.DataFrame, amd: bool, unread: Unread) -> pd.DataFrame:
 def all_reduce(rows: pd.DataFrame, amd: bool, unread: Unread) -> pd.DataFrame:
     """All-reduces of one machine, none of which has a link between its GPUs but PCIe."""
     rows = unread.keep(rows, rows["n_gpus"] <= MOST_GPUS, "an all-reduce of several machines")
-    return rows.assign(kind="all_reduce", engine="nccl", link="pcie", message_bytes=4.0 * rows["floats"], dtype=None)
+    return rows.assign(kind="all_reduce", engine="nccl", message_bytes=4.0 * rows["floats"], dtype=None)
 
 
 FINISH = {"gemm": gemm, "conv": conv, "collective": all_reduce}

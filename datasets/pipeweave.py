@@ -13,7 +13,8 @@ timing    device. Of a collective the least of its repeats: its kernel waits unt
           makes the median of messages below 1 MiB up to 5 times the least; above 16 MiB both agree to 1 %. The
           files hold rank 0 alone.
 engine    collectives nccl; GEMM torch: the kernel is not stated, nor whether its scales are per tensor (taken so)
-GPU       by the folder; A100 and H100 are SXM (8 GPUs on a switch, 4 on a board). RTX 6000 Ada: two on PCIe, 11 GB/s.
+GPU       by the folder; A100 and H100 are SXM (8 GPUs on a switch, 4 on a board). RTX 6000 Ada: two on PCIe, 11 GB/s
+          of 31, so through the host.
 quirks    Between 4 and 16 MiB H100 is flat at 167 us where NCCL changes its protocol. fp8 reaches 0.91 of H20's peak.
 """
 
@@ -29,7 +30,7 @@ from predictor.units import MS, US
 
 URL = "https://github.com/zksainx/pipeweave"
 GPUS = {"A100": "A100-SXM-80GB", "H100": "H100-SXM-80GB", "H800": "H800-SXM-80GB"}  # others are called as here
-PCIE = ("RTX",)  # begin of the name of cards without a link of their own
+THROUGH_HOST = ("RTX",)  # begin of the name of cards without a link of their own
 SWITCHLESS = ("H100",)
 STEPS = 32  # sizes kept of a doubling
 
@@ -58,7 +59,7 @@ def read_collective(path: Path, unread: Unread) -> pd.DataFrame:
     return unread.positive(rows.assign(latency_s=rows[time] * MS)).assign(
         family="collective",
         kind=kind,
-        link="pcie" if name.startswith(PCIE) else "gpu",
+        link="host" if name.startswith(THROUGH_HOST) else "gpu",
         gpu=gpu,
         engine="nccl",
         timing="device",

@@ -15,7 +15,7 @@ engine    torch: layers and norms are those of Sarathi's vLLM fork, timed outsid
 dtype     fp16
 GPU       compute/a100 and h100 do not say which: the 80 GB SXM part. Nodes: *_dgx are SXM; a100_pairwise_nvlink and
           h100_pairwise_nvlink taken as PCIe cards NVLinked two by two, hence link=pcie for more than 2 GPUs;
-          a40_pairwise_nvlink moves 4 GB/s even between two, below PCIe, so link=pcie throughout.
+          a40_pairwise_nvlink moves 4 GB/s even between two, an eighth of PCIe, so link=host throughout.
 quirks    a100_pairwise_nvlink/send_recv reaches 343 GB/s over a bridge of 300: half of it beats the bound.
           Layers that several models or tp degrees share repeat: one row per call, with the median.
           mlp_up_proj holds gate and up of a gated MLP. Norms are RMSNorm with a gated MLP, else LayerNorm.
@@ -58,10 +58,11 @@ TIMED = (
 
 
 class Node(NamedTuple):
-    """gpu: alias. joined: GPUs that NVLink connects; larger groups cross the host."""
+    """gpu: alias. joined: GPUs that NVLink connects; larger groups take the link `beyond`."""
 
     gpu: str
     joined: int
+    beyond: str = "pcie"
 
 
 NODES = {
@@ -69,7 +70,7 @@ NODES = {
     "h100_dgx": Node("H100-SXM-80GB", 8),
     "a100_pairwise_nvlink": Node("A100-PCIe-80GB", 2),
     "h100_pairwise_nvlink": Node("H100-PCIe-80GB", 2),
-    "a40_pairwise_nvlink": Node("A40", 1),
+    "a40_pairwise_nvlink": Node("A40", 1, "host"),
 }
 
 
@@ -156,7 +157,7 @@ def read_network(path: Path, unread: Unread) -> pd.DataFrame:
         kind=kind,
         message_bytes=rows["size"],
         n_gpus=rows["num_workers"],
-        link=(rows["num_workers"] <= node.joined).map({True: "gpu", False: "pcie"}),
+        link=(rows["num_workers"] <= node.joined).map({True: "gpu", False: node.beyond}),
         latency_s=rows[time] * MS,
         engine="nccl",
         kernel_name=path.parent.name,

@@ -39,6 +39,7 @@ from predictor.learning.evaluate import evaluate
 from predictor.learning.train import train
 from predictor.measurements.schema import write_table
 from predictor.ops import Gemm, Pointwise
+from predictor.prediction.single import predict
 
 pytestmark = pytest.mark.usefixtures("in_threads")
 OWN, LAW = "L4", 1.6  # a GPU whose kernels take longer than all others would say
@@ -380,3 +381,42 @@ def test_a_prior_is_found_whatever_the_errors(error: Any) -> None:
     calls = some(30).take(np.zeros(30, dtype=int))  # one call over and over
     found, first = learn([(calls, error)]), start(calls.place)
     assert (np.abs(np.log(found.lengths / first.lengths)) <= FARTHEST + 1e-9).all()
+
+
+def nameless(folder: Path, rows: int) -> Path:
+    """A table as `ingest --set family=…` leaves it where the files name no engine."""
+    table = pd.read_parquet(measured(folder, rows)).drop(columns=["engine"])
+    table.to_csv(folder / "nameless.csv", index=False)
+    out = folder / "nameless.parquet"
+    assert main(["ingest", str(folder / "nameless.csv"), "--format", "table", "--out", str(out)]) == 0
+    assert set(pd.read_parquet(out)["engine"]) == {"unknown"}
+    return out
+
+
+def test_rows_without_an_engine_calibrate_what_predict_asks(base: Bundle, tmp_path: Path, capsys: Any) -> None:
+    data, out = nameless(tmp_path, 40), tmp_path / "mine"
+    assert main(["calibrate", "--bundle", str(base.path), "--data", str(data), "--out", str(out)]) == 0
+    assert "120 rows state no engine that estimators know; they count as those" in capsys.readouterr().out
+    made, named = load_bundle(out), calibrate(measured(tmp_path, 40), base, tmp_path / "named")[0]
+    op = Gemm(m=2048.0, n=4096.0, k=4096.0)
+    told, as_named, before = (predict_op(op, get_gpu(OWN), None, bundle) for bundle in (made, named, base))
+    assert told.basis == "calibrated-gpu" and told.latency_s == as_named.latency_s
+    assert told.latency_s[0] > 1.3 * before.latency_s[0]
+    reports = [predict("Llama-3.1-8B", OWN, bundle=bundle, batch=16) for bundle in (base, made)]
+    assert [report.basis for report in reports] == ["unseen-gpu", "calibrated-gpu"]
+    assert reports[1].tpot_s.value > 1.3 * reports[0].tpot_s.value
+    assert not any("was not measured" in note for note in reports[1].notes)
+
+
+def test_a_calibration_of_some_operators_says_which_it_does_not_know(base: Bundle, tmp_path: Path) -> None:
+    table = pd.read_parquet(nameless(tmp_path, 40)).query("family == 'gemm'")
+    write_table(table.drop(columns=["status", "reason"], errors="ignore"), tmp_path / "gemm.parquet")
+    made, lines = calibrate(tmp_path / "gemm.parquet", base, tmp_path / "bundle")
+    assert lines["nameless"].tolist() == [40]
+    report = predict("Llama-3.1-8B", OWN, bundle=made)
+    assert report.basis == "calibrated-gpu"
+    (note,) = (note for note in report.notes if "calibration" in note)
+    assert note == (
+        "the calibration of L4 knows gemm; attention_decode, pointwise are those of a GPU that was not measured. "
+        "Measure them too."
+    )

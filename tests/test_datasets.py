@@ -107,11 +107,11 @@ def test_aiconfigurator_attention(repo: Path, tmp_path: Path) -> None:
 def test_aiconfigurator_collectives_count_elements(repo: Path, tmp_path: Path) -> None:
     names = {"op_name": ["alltoall", "all_reduce"], "num_gpus": 8, "message_size": 1024}
     aic(tmp_path, "h100_sxm/comm/nccl/2/nccl", **names, nccl_dtype=["half", "int8"])
-    aic(tmp_path, "l40s/comm/nccl/2/nccl", **names, nccl_dtype=["half", "int8"])
+    aic(tmp_path, "l40s/comm/nccl/2/nccl", **names | {"num_gpus": [8, 2]}, nccl_dtype=["half", "int8"])
     table = reader(repo, "aiconfigurator").read(tmp_path, Unread())
     assert table.message_bytes.tolist() == [2048, 1024] * 2
     assert table.kind.tolist() == ["all_to_all", "all_reduce"] * 2
-    assert table.link.tolist() == ["gpu", "gpu", "pcie", "pcie"]
+    assert table.link.tolist() == ["gpu", "gpu", "host", "pcie"]
 
 
 def test_aiconfigurator_sends_a_token_once_to_each_gpu(repo: Path, tmp_path: Path) -> None:

@@ -179,8 +179,8 @@ def test_pipeweave_takes_the_least_of_repeats(repo: Path, tmp_path: Path) -> Non
         ["A100-SXM-80GB", 2, "gpu"],
         ["A100-SXM-80GB", 4, "gpu"],
         ["H100-SXM-80GB", 4, "gpu"],
-        ["RTX-6000-Ada", 2, "pcie"],
-        ["RTX-6000-Ada", 4, "pcie"],
+        ["RTX-6000-Ada", 2, "host"],
+        ["RTX-6000-Ada", 4, "host"],
     ]
     assert set(network.latency_s) == {1e-5} and set(table.timing) == {"device"}
     gemm = table[table.family == "gemm"]

@@ -375,7 +375,7 @@ RING: dict[str, Any] = {"kind": "all_reduce", "message_bytes": 8, "n_gpus": 2}
             {**RING, "kind": "gossip"},
             'kind is "gossip"; a collective is one of all_reduce, all_gather, reduce_scatter, all_to_all, send_recv.',
         ),
-        (Collective, {**RING, "link": "wifi"}, 'link is "wifi"; it must be one of gpu, pcie, network.'),
+        (Collective, {**RING, "link": "wifi"}, 'link is "wifi"; it must be one of gpu, pcie, host, network.'),
         (Pointwise, SORT, f'kind is "sort"; a pointwise op is one of {", ".join(KINDS)}.'),
     ],
 )

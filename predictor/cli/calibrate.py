@@ -54,4 +54,8 @@ def calibrate(
     )
     if not lines["used"].all():
         show_notes([f"an operator needs {FEWEST_CALIBRATION_ROWS} rows of a GPU; those with fewer are left out."])
+    if count := int(lines["nameless"].sum()):
+        show_notes(
+            [f"{count:,} rows state no engine that estimators know; they count as those that `predict` asks for."]
+        )
     say(f'bundle {made.id} in {out}; use it with --bundle "{out}"')

@@ -144,8 +144,14 @@ def _show_serving(reports: list[Report]) -> None:
             for report in reports
         ],
         title=f"{workload.model.name} · {_dtypes(workload)} · {_load(reports[0])} · "
-        f"{_lengths(workload)} · {layout_text(workload.layout)} · {workload.engine}",
+        f"{_lengths(workload)} · {layout_text(workload.layout)} · {_links(workload)}{workload.engine}",
     )
+
+
+def _links(workload: Workload) -> str:
+    """What is stated of what joins the GPUs."""
+    stated = {"over": workload.link, "between nodes": workload.node_link}
+    return "".join(f"{where} {link} · " for where, link in stated.items() if link)
 
 
 def _show_training(reports: list[TrainingReport]) -> None:

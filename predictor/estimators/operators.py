@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -14,9 +15,10 @@ from predictor.estimators.extrapolation import dtype_outside, gpu_outside, outsi
 from predictor.estimators.features import Setting, groups, stand_in
 from predictor.estimators.intervals import KINSHIPS, ends
 from predictor.hardware.gpu import Gpu
+from predictor.hardware.interconnect import is_open
 from predictor.hardware.power import limiter
 from predictor.hardware.roofline import is_unstated, roofline
-from predictor.ops import Op
+from predictor.ops import Collective, Op
 from predictor.ops.base import text_column
 from predictor.ops.dtypes import Array
 
@@ -52,8 +54,12 @@ def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle 
     """Latency of every call of `op` on `gpu`; the only place where a bound meets an estimator.
 
     setting: engine, kernel and timing, by default vLLM's choice timed on the device. bundle: the default one.
+    A message of GPUs that no link of their own joins lies between one from GPU to GPU over PCIe and one through the
+    host, with an interval over both.
     """
     bundle = bundle or load_bundle()
+    if isinstance(op, Collective) and (either := is_open(op, gpu)).any():
+        return _over_either(op, gpu, setting, bundle, either)
     bound = roofline(op, gpu)
     least = bound.latency_s
     if not bundle.has(op.estimator):
@@ -98,6 +104,21 @@ def _kinships(op: Op, gpu: Gpu, setting: Setting, measured: Iterable[str], kinsh
     }
     best = [min(known[one], known[two], key=KINSHIPS.index) for one, two in zip(own, picked, strict=True)]
     return np.array(best, dtype=object)
+
+
+def _over_either(
+    op: Collective, gpu: Gpu, setting: Setting | None, bundle: Bundle, either: NDArray[np.bool_]
+) -> OpPrediction:
+    """Of calls that may go either way, (n_calls,), what lies between both ways."""
+    links = text_column(op.link, len(op))
+    ways = [replace(op, link=np.where(either, way, links).astype(object)) for way in ("pcie", "host")]
+    one, two = (predict_op(way, gpu, setting, bundle) for way in ways)
+    slower = np.maximum(one.latency_s, two.latency_s)
+    return one._replace(
+        latency_s=np.where(either, np.sqrt(one.latency_s * slower), one.latency_s),
+        low_s=np.minimum(one.low_s, two.low_s),
+        high_s=np.maximum(one.high_s, two.high_s),
+    )
 
 
 def bounds(op: Op, gpu: Gpu, bundle: Bundle) -> OpPrediction:

@@ -13,7 +13,7 @@ import numpy as np
 
 from predictor.errors import InvalidSpec
 from predictor.hardware.gpu import Gpu
-from predictor.hardware.interconnect import node_link_bytes_per_s
+from predictor.hardware.interconnect import link_rate
 from predictor.hardware.spec import COMPUTE_DTYPES
 from predictor.ops import Op
 from predictor.ops.base import column, text_column
@@ -114,9 +114,8 @@ def _unit(gpu: Gpu, name: str, own: str) -> str:
 
 def link_bytes_per_s(op: Op, gpu: Gpu) -> Array:
     """Bytes per second and direction of the link each call uses, (n_calls,)."""
-    links = text_column(getattr(op, "link", "gpu"), len(op))
-    rates = {"pcie": gpu.pcie_bytes_per_s, "network": node_link_bytes_per_s(gpu)}
-    return np.select([links == link for link in rates], [*rates.values()], gpu.link_bytes_per_s).astype(np.float64)
+    rate = link_rate(getattr(op, "link", "gpu"), getattr(op, "n_gpus", 2.0), gpu)
+    return np.broadcast_to(rate, (len(op),))
 
 
 def roofline(op: Op, gpu: Gpu) -> Bound:

@@ -36,13 +36,14 @@ def doubted(value: Any, ops: Interval, least: Any) -> Interval:
     return Interval(value, low, value * (1 + hypot(up, SOFTWARE_DOUBT)))
 
 
-NOT_OF_A_ROW = frozenset({"op", "latency_s", "outside_rows"})
+NOT_OF_A_ROW = frozenset({"op", "latency_s", "outside_rows", "links_open"})
 
 
 class OpLine(NamedTuple):
     """One kind of op of a phase: all its calls together. Times in seconds; decode is the middle step.
 
     outside: fields of the op beyond what was measured; those of a column are in outside_rows, each with its rows.
+    links_open: columns of a request, link and node_link, that nobody stated, so that the interval spans their choices.
     """
 
     phase: str
@@ -57,6 +58,7 @@ class OpLine(NamedTuple):
     basis: str
     outside: tuple[str, ...] = ()
     outside_rows: Mapping[str, Any] = MappingProxyType({})
+    links_open: tuple[str, ...] = ()
 
     @property
     def shape(self) -> str:

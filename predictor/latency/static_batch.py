@@ -38,7 +38,7 @@ def report(
     engine: by default that of the workload's name on the hosts of such GPUs.
     What does not generate has one pass, whose time is TTFT and E2E; its tokens are those of the input.
     """
-    lines = op_lines(phases(workload), gpu, workload.engine, bundle)
+    lines = op_lines(phases(workload), gpu, workload.engine, bundle, workload.links)
     return composed(workload, gpu, bundle, lines, static_times(workload, gpu, bundle, lines, engine), notes=notes)
 
 
@@ -92,7 +92,7 @@ def prompt_and_middle(lines: Sequence[list[OpLine]]) -> tuple[list[OpLine], list
 
 def doubts(workload: Workload, gpu: Gpu, bundle: Bundle) -> list[str]:
     """What the report of a workload notes of its GPU and its ops, without their latencies."""
-    prefill, middle = prompt_and_middle(bound_lines(phases(workload), gpu, workload.engine, bundle))
+    prefill, middle = prompt_and_middle(bound_lines(phases(workload), gpu, workload.engine, bundle, workload.links))
     return doubts_of(prefill + middle, gpu, bundle)[1]
 
 

@@ -8,17 +8,19 @@ number or a column of (n_requests,).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from predictor.elementwise import added, chosen, greater
+from predictor.elementwise import added, chosen, greater, lesser, root
 from predictor.errors import PredictorError
 from predictor.estimators.bundle import Bundle
 from predictor.estimators.extrapolation import nearest
 from predictor.estimators.features import Setting
 from predictor.estimators.intervals import sum_of
 from predictor.estimators.operators import (
+    ALONE,
     BOUND_ONLY,
     CALIBRATED,
     SEEN,
@@ -29,7 +31,16 @@ from predictor.estimators.operators import (
     predict_streamed,
 )
 from predictor.hardware.gpu import Gpu
-from predictor.hardware.interconnect import DOUBT, between_nodes_s, within_node
+from predictor.hardware.interconnect import (
+    UNSTATED,
+    Links,
+    between_nodes_ends,
+    between_nodes_s,
+    either_note,
+    paths,
+    up_to,
+    within_node,
+)
 from predictor.hardware.roofline import rate_notes
 from predictor.latency.report import Interval, OpLine, doubted
 from predictor.ops import Collective, Op
@@ -42,22 +53,33 @@ from predictor.workloads.passes.calls import OpCall, Phase
 HOST_TIMED = frozenset({("gemm", "fp32"), ("conv", "fp32")})
 
 
+LAUNCH_S = 1e-5  # of a collective: the shortest take 4 to 12 us on all measured GPUs
+
+
 class Steps(NamedTuple):
-    """Steps on a GPU, as an engine runs them; their ops are single calls, or columns of one length."""
+    """Steps on a GPU, as an engine runs them; their ops are single calls, or columns of one length.
+
+    links: what a user says of what joins the GPUs.
+    """
 
     phases: Sequence[Phase]
     gpu: Gpu
     engine: str
+    links: Links = UNSTATED
 
 
-def op_lines(phases: Sequence[Phase], gpu: Gpu, engine: str, bundle: Bundle) -> list[list[OpLine]]:
+def op_lines(
+    phases: Sequence[Phase], gpu: Gpu, engine: str, bundle: Bundle, links: Links = UNSTATED
+) -> list[list[OpLine]]:
     """The lines of each (phase, calls), in order."""
-    return _only(op_lines_of_many([Steps(phases, gpu, engine)], bundle))
+    return _only(op_lines_of_many([Steps(phases, gpu, engine, links)], bundle))
 
 
-def bound_lines(phases: Sequence[Phase], gpu: Gpu, engine: str, bundle: Bundle) -> list[list[OpLine]]:
+def bound_lines(
+    phases: Sequence[Phase], gpu: Gpu, engine: str, bundle: Bundle, links: Links = UNSTATED
+) -> list[list[OpLine]]:
     """The lines of each (phase, calls) with bounds for latencies; no estimator is loaded for them."""
-    return _only(op_lines_of_many([Steps(phases, gpu, engine)], bundle, _bounds))
+    return _only(op_lines_of_many([Steps(phases, gpu, engine, links)], bundle, _bounds))
 
 
 def _only(lines: Sequence[list[list[OpLine]] | PredictorError]) -> list[list[OpLine]]:
@@ -89,7 +111,7 @@ def op_lines_of_many(
     is said of such a column.
     """
     groups: dict[tuple[str, ...], _Group] = {}
-    places = [[[_place(call.op, steps, groups) for call in calls] for _, calls in steps.phases] for steps in many]
+    places = [[[_places(call.op, steps, groups) for call in calls] for _, calls in steps.phases] for steps in many]
     single, columns = {}, {}
     for key, group in groups.items():
         if group.single:
@@ -120,9 +142,26 @@ class _Group:
 Place = tuple[tuple[str, ...], int | slice]
 
 
+class _Places(NamedTuple):
+    """Where the prediction of an op will be: of a message over each link, fastest first, of which it may take the
+    last `ways`."""
+
+    over: list[Place]
+    ways: int = 1
+
+
+def _places(op: Op, steps: Steps, groups: dict[tuple[str, ...], _Group]) -> _Places:
+    """Where the prediction of an op will be, of a message also over links that are faster than its own."""
+    if not isinstance(op, Collective):
+        return _Places([_place(op, steps, groups)])
+    local = within_node(op, steps.gpu)
+    ways = paths(local, steps.gpu, steps.links)
+    over = up_to(ways[-1], steps.gpu) if op.link == "gpu" else ways
+    return _Places([_place(replace(local, link=link), steps, groups) for link in over], len(ways))
+
+
 def _place(op: Op, steps: Steps, groups: dict[tuple[str, ...], _Group]) -> Place:
     """The group of an op and its rows there."""
-    op = within_node(op, steps.gpu) if isinstance(op, Collective) else op
     key = (str(id(steps.gpu)), steps.engine, op.estimator, *op.texts())
     if key not in groups:
         groups[key] = _Group(steps)
@@ -176,17 +215,20 @@ Columns = Mapping[tuple[str, ...], _Predicted | PredictorError]
 
 
 def _lines(
-    steps: Steps, places: list[list[Place]], single: Columns, columns: Columns
+    steps: Steps, places: list[list[_Places]], single: Columns, columns: Columns
 ) -> list[list[OpLine]] | PredictorError:
     """The lines of all phases of one of many, or the error of its GPU."""
     lines: list[list[OpLine]] = []
     for (phase, calls), phase_places in zip(steps.phases, places, strict=True):
         of_phase = []
-        for call, (key, rows) in zip(calls, phase_places, strict=True):
-            predicted = (single if isinstance(rows, int) else columns)[key]
-            if isinstance(predicted, PredictorError):
-                return predicted
-            of_phase.append(_networked(_line(phase, call, predicted, rows), call.op, steps.gpu))
+        for call, call_places in zip(calls, phase_places, strict=True):
+            over = []
+            for key, rows in call_places.over:
+                predicted = (single if isinstance(rows, int) else columns)[key]
+                if isinstance(predicted, PredictorError):
+                    return predicted
+                over.append(_line(phase, call, predicted, rows))
+            of_phase.append(_networked(_of_either(_slower(over)[-call_places.ways :]), call.op, steps))
         lines.append(of_phase)
     return lines
 
@@ -199,6 +241,11 @@ def measured_as(engine: str, op: Op) -> str:
     if dtypes is None or (dtypes and _dtypes(op).isdisjoint(dtypes)):
         return engine
     return SERVES
+
+
+def asked_engine(family: str, dtype: str) -> str:
+    """The engine whose calls a request asks for that names none."""
+    return str(ALONE.engine) if (family, dtype) in HOST_TIMED else SERVES
 
 
 def _dtypes(op: Op) -> set[str]:
@@ -229,22 +276,47 @@ def _outside_of(outside: list[tuple[str, ...]] | Mapping[str, Any], rows: Any) -
     return outside[rows], {}
 
 
-def _networked(line: OpLine, op: Op, gpu: Gpu) -> OpLine:
+def _slower(over: Sequence[OpLine]) -> list[OpLine]:
+    """The same message over links, fastest first: over none does it take less time than over one before it."""
+    lines = [over[0]]
+    for line in over[1:]:
+        latency = Interval(*(greater(*ends) for ends in zip(lines[-1].latency_s, line.latency_s, strict=True)))
+        lines.append(line._replace(latency_s=latency))
+    return lines
+
+
+def _of_either(ways: Sequence[OpLine]) -> OpLine:
+    """A message that takes one of two links: between both, with an interval over both."""
+    if len(ways) == 1:
+        return ways[0]
+    one, two = (way.latency_s for way in ways)
+    latency = Interval(root(one.value * two.value), lesser(one.low, two.low), greater(one.high, two.high))
+    return ways[0]._replace(latency_s=latency, links_open=("link",))
+
+
+def _networked(line: OpLine, op: Op, steps: Steps) -> OpLine:
     """The line with what its messages take between nodes."""
-    extra: Any = line.count * between_nodes_s(op, gpu) if isinstance(op, Collective) else 0.0
+    if not isinstance(op, Collective):
+        return line
+    network = steps.links.network
+    extra: Any = line.count * between_nodes_s(op, steps.gpu, network)
     if not np.any(extra):
         return line
+    ends: tuple[Any, Any] = between_nodes_ends(op, steps.gpu, network)
     value, low, high = line.latency_s
-    latency = Interval(value + extra, low + extra / (1 + DOUBT), high + extra * (1 + DOUBT))
-    line = line._replace(latency_s=latency, limiter="link")
+    latency = Interval(value + extra, low + line.count * ends[0], high + line.count * ends[1])
+    either = line.links_open if network else (*line.links_open, "node_link")
+    line = line._replace(latency_s=latency, limiter="link", links_open=either)
     if op.is_column():
         return line._replace(outside_rows={**line.outside_rows, "network": extra > 0})
     return line._replace(outside=(*line.outside, "network"))
 
 
 def total(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> Interval:
-    """A step is the sum of its ops; their errors correlate as they did on held-out GPUs."""
-    bound, names = bound_of(lines, gpu), [line.estimator for line in lines]
+    """A step is the sum of its ops; their errors correlate as they did on held-out GPUs, those of a link that nobody
+    stated wholly."""
+    bound = bound_of(lines, gpu)
+    names = [f"{line.estimator} over either link" if line.links_open else line.estimator for line in lines]
     within = {name: bundle.entry(name)["correlation"] if bundle.has(name) else 1.0 for name in set(names)}
     across, latencies = bundle.manifest["correlation_across"], [line.latency_s for line in lines]
     down = sum_of([latency.value - latency.low for latency in latencies], names, within, across)
@@ -281,10 +353,13 @@ def mean_over(points: Sequence[Any], values: Sequence[Any]) -> Any:
 
 def limiter_of(lines: Sequence[OpLine]) -> Any:
     """What the ops that fill most of the time are limited by; "launch" where they are far above their bounds."""
-    # Beyond four times its bound a call is taken to wait for its launch more than for memory or arithmetic; judged.
+    # Beyond four times its bound a call is taken to wait for its launch more than for memory or arithmetic; judged. A
+    # message that needs longer than launches take waits for its link, of which the host's way leaves a tenth or less.
     shares: dict[str, Any] = {}
     for line in lines:
         value, far = line.latency_s.value, line.latency_s.value >= 4 * line.bound_s
+        if line.estimator == Collective.family:
+            far = far & (line.bound_s < line.count * LAUNCH_S)
         for name in {line.limiter: 0} if isinstance(line.limiter, str) else dict.fromkeys(line.limiter.tolist()):
             here = chosen(far, 0.0, chosen(line.limiter == name, value, 0.0))
             shares[name] = shares.get(name, 0.0) + here
@@ -295,16 +370,24 @@ def limiter_of(lines: Sequence[OpLine]) -> Any:
 
 
 def basis_of(bases: Sequence[str]) -> str:
-    """The weakest basis of an op that an estimator answered for; bound-only where none did."""
+    """Of ops on one GPU: calibrated where a user measured any there (doubts_of says which not), else the weakest."""
+    return CALIBRATED if CALIBRATED in bases else weakest(bases)
+
+
+def weakest(bases: Sequence[str]) -> str:
+    """The weakest basis of what an estimator answered for; bound-only where none did."""
     return next((basis for basis in (UNSEEN, CALIBRATED, SEEN) if basis in bases), BOUND_ONLY)
 
 
 def doubts_of(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> tuple[str, list[str]]:
     """The nearest measured GPU, and what to say of a GPU or of ops that nobody measured."""
     near = nearest(gpu, tuple(bundle.manifest["gpus"]))
-    unseen = [_unseen(gpu.name, near)] if basis_of([line.basis for line in lines]) == UNSEEN else []
+    told = sorted({line.estimator for line in lines if line.basis == CALIBRATED})
+    left = sorted({line.estimator for line in lines if line.basis == UNSEEN})
+    unseen = [_unseen(gpu.name, near, told, left)] if left else []
     rates = rate_notes((line.op for line in lines), gpu)
-    return near, [*unseen, *rates, *_extrapolations([(line.name, line.outside) for line in lines])]
+    either = [either_note(gpu)] if any("link" in line.links_open for line in lines) else []
+    return near, [*unseen, *rates, *either, *_extrapolations([(line.name, line.outside) for line in lines])]
 
 
 def extrapolations_by_row(lines: Sequence[OpLine], rows: int) -> list[list[str]]:
@@ -324,7 +407,13 @@ def extrapolations_by_row(lines: Sequence[OpLine], rows: int) -> list[list[str]]
     return [texts[place] for place in np.ravel(pattern_of_row).tolist()]
 
 
-def _unseen(gpu: str, near: str) -> str:
+def _unseen(gpu: str, near: str, told: Sequence[str], left: Sequence[str]) -> str:
+    """What to say of the estimators `left` that know nothing of a GPU; told: those that a user calibrated there."""
+    if told:
+        return (
+            f"the calibration of {gpu} knows {', '.join(told)}; {', '.join(left)} are those of a GPU that was not "
+            "measured. Measure them too."
+        )
     if near == gpu:
         return f"{gpu} was measured for some of these operators only."
     return f"{gpu} was not measured; of the measured GPUs {near} is the nearest."

@@ -8,6 +8,7 @@ from typing import Any
 
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
+from predictor.hardware.interconnect import Links
 from predictor.latency.report import Interval, OpLine, doubted
 from predictor.latency.steps import bound_lines, doubts_of, op_lines, total
 from predictor.memory.training import TrainingMemory
@@ -73,10 +74,10 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
     Of every pass, communication is exposed as far as it takes longer than the computing beside it; pipelines run 1F1B:
     (pp - 1) of grad_accum passes are waited for (Narayanan et al., arXiv:2104.04473, 2.2).
     """
-    calls = training_calls(model, setting)
+    calls, links = training_calls(model, setting), Links(setting.link)
     phases, sent = _phases(calls, setting)
-    computed = [[_sustained(line) for line in lines] for lines in op_lines(phases, gpu, ENGINE, bundle)]
-    (messages,) = op_lines(sent, gpu, LIBRARY, bundle)
+    computed = [[_sustained(line) for line in lines] for lines in op_lines(phases, gpu, ENGINE, bundle, links)]
+    (messages,) = op_lines(sent, gpu, LIBRARY, bundle, links)
     device = {
         phase: sum(line.latency_s.value for line in lines) for (phase, _), lines in zip(phases, computed, strict=True)
     }
@@ -108,7 +109,8 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
 def doubts(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: Bundle) -> list[str]:
     """What the report of a step notes of its GPU and its ops, without their latencies."""
     phases, sent = _phases(training_calls(model, setting), setting)
-    lines = bound_lines(phases, gpu, ENGINE, bundle) + bound_lines(sent, gpu, LIBRARY, bundle)
+    links = Links(setting.link)
+    lines = bound_lines(phases, gpu, ENGINE, bundle, links) + bound_lines(sent, gpu, LIBRARY, bundle, links)
     gpu.peak(setting.dtype)  # the step's MFU needs it
     return doubts_of([line for part in lines for line in part], gpu, bundle)[1]
 

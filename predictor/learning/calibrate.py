@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,11 @@ from predictor.estimators.corrected import ends_of, priors_of
 from predictor.estimators.samples import TrainingSet, training_sets
 from predictor.files import needs_folder, sha256_of
 from predictor.hardware.gpu import get_gpu
+from predictor.latency.steps import asked_engine
 from predictor.learning.sampling import drawn_per_cell
 from predictor.measurements.checks import ACCEPTED, check, usable
 from predictor.measurements.schema import groups, op_of, parse_table, read_table, write_table
+from predictor.workloads.engine_tables import measured_engines
 
 ROWS_FILE = "calibration.parquet"
 FEWEST_CALIBRATION_ROWS = 8  # rows of an op on a GPU; fewer say little more than that they are few
@@ -47,14 +50,17 @@ MOST = 1000  # rows of an op on a GPU: every prediction is compared with each of
 def calibrate(data: Path | str, bundle: Bundle, out: Path | str) -> tuple[Bundle, pd.DataFrame]:
     """Write the bundle to folder `out`, corrected by the accepted rows of a measurement table.
 
-    Returns the new bundle and a line per estimator and GPU: rows, used (False where they were too few), and the mean
-    error on the rows before and after, each left out in turn. The folder appears whole or not at all.
+    Rows that state no engine, or one that estimators do not know, count as those of the engine that `predict` asks for.
+    Returns the new bundle and a line per estimator and GPU: rows, used (False where they were too few), nameless (new
+    rows that state no such engine), and the mean error on the rows before and after, each left out in turn. The folder
+    appears whole or not at all.
     """
     out = Path(out)
     if out.exists():
         raise InvalidRequest(f"{out} exists already; give another folder for the bundle or remove it.")
     needs_folder(out)
-    rows = _with_earlier(_accepted(data), bundle)
+    accepted = _accepted(data)
+    rows = _with_earlier(_as_asked(accepted), bundle)
     lines, kept = _chosen(rows, bundle)
     if not kept:
         raise InvalidTable(
@@ -79,7 +85,10 @@ def calibrate(data: Path | str, bundle: Bundle, out: Path | str) -> tuple[Bundle
         fits = keep_corrections((made.estimator(name) for name in sets), folder)
         write_manifest(manifest | {CALIBRATION: told | {CALIBRATED_ENDS: ends, CALIBRATED_FITS: fits}}, folder)
         (folder / "README.md").unlink(missing_ok=True)
-        comparison = pd.DataFrame([{**line, **_errors(line, made)} for line in lines])
+        nameless = _nameless(accepted)
+        comparison = pd.DataFrame(
+            [{**line, "nameless": nameless[line["estimator"], line["gpu"]], **_errors(line, made)} for line in lines]
+        )
         folder.rename(out)
     return load_bundle(out), comparison
 
@@ -92,6 +101,30 @@ def _accepted(data: Path | str) -> pd.DataFrame:
         why = f" Most often: {str(reasons.index[0]).rstrip('.')}." if len(reasons) else ""
         raise InvalidTable(f"{data} has no usable row; `predictor check {data}` says why.{why}")
     return kept.assign(gpu=[get_gpu(str(name)).name for name in kept["gpu"]])
+
+
+def _as_asked(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows, those of no engine that estimators know as of the one that `predict` asks for.
+
+    An estimator knows no kernel of an engine without a name: what such a row teaches is then of calls that nobody asks
+    for, and reaches the others only as far as errors of engines are alike.
+    """
+    pairs = zip(rows["family"].astype(str), rows["dtype"].astype(str), strict=True)
+    asked = np.array([asked_engine(family, dtype) for family, dtype in pairs], dtype=object)
+    return rows.assign(engine=np.where(_is_nameless(rows), asked, rows["engine"].astype(object)))
+
+
+def _is_nameless(rows: pd.DataFrame) -> np.ndarray[Any, Any]:
+    return np.asarray(~rows["engine"].isin(measured_engines()))
+
+
+def _nameless(rows: pd.DataFrame) -> Counter[tuple[str, str]]:
+    """(estimator, GPU) → rows of no engine that estimators know."""
+    counts = Counter[tuple[str, str]]()
+    for (family, phase, gpu), places in groups(rows):
+        own = rows.iloc[places]
+        counts[op_of(own, family, phase).estimator, gpu] += int(_is_nameless(own).sum())
+    return counts
 
 
 def _with_earlier(rows: pd.DataFrame, bundle: Bundle) -> pd.DataFrame:

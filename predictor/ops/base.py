@@ -20,7 +20,7 @@ TEXTS: Mapping[str, str] = {
     "kind": "which one",
     "dtype": "number format of the op, see predictor.ops.dtypes",
     "kv_dtype": "number format of the KV cache",
-    "link": "gpu (its own fabric), pcie or network",
+    "link": "gpu (its own fabric), pcie, host (through its memory) or network",
 }
 TEXT_FIELDS = frozenset(TEXTS)
 TOLD_APART = TEXT_FIELDS - {"kind"}

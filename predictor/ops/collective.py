@@ -21,14 +21,15 @@ LEAST_TRAFFIC: Mapping[str, tuple[float, float]] = {
     "all_to_all": (0.0, 1.0),
     "send_recv": (1.0, 0.0),
 }
-LINKS = ("gpu", "pcie", "network")
+LINKS = ("gpu", "pcie", "host", "network")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collective(Op):
     """`kind` over n_gpus GPUs. message_bytes: the whole buffer (what an all-gather ends with, a
-    reduce-scatter starts with). link: "gpu" for the GPU's own fabric, "pcie" across the host, "network" between GPUs
-    that are each alone on their node, with a network card each.
+    reduce-scatter starts with). link: "gpu" for the GPU's own fabric, "pcie" from one GPU to another over PCIe, "host"
+    over PCIe through the host's memory, "network" between GPUs that are each alone on their node, with a network card
+    each.
 
     Thakur et al., Optimization of Collective Communication Operations in MPICH, IJHPCA 2005.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.hardware.gpu import Gpu, catalogue, resolve_gpu
+from predictor.hardware.interconnect import check_link, link_note
 from predictor.hardware.lint import lint
 from predictor.hardware.prices import usd_per_hour
 from predictor.latency.report import OpLine, Report
@@ -55,6 +56,8 @@ def predict(
     dp: int = 1,
     ep: int = 1,
     attention_dp: int = 1,
+    link: str = "",
+    node_link: str = "",
     prefix_cache_hit_rate: float = 0.0,
     draft_tokens: int = 0,
     acceptance: float = 0.0,
@@ -108,6 +111,8 @@ def predict_training(
     tp: int = 0,
     pp: int = 1,
     dp: int = 1,
+    link: str = "",
+    node_link: str = "",
     image_size: int = 0,
     usd_per_hour: float = 0.0,
 ) -> TrainingReport:
@@ -154,9 +159,10 @@ def resolve(request: Request, model: Model | None = None, gpu: Gpu | None = None
     Raises PredictorError where there are none such.
     """
     device, note = (gpu, "") if gpu else resolve_gpu(request.gpu)
+    check_link(request.link, device)
     doubts = [] if device.name in catalogue() or device.partition else lint(device)
     network = _sized(model or get_model(request.model), request.image_size)
-    notes = tuple(text for text in (note, *doubts, *network.notes) if text)
+    notes = tuple(text for text in (note, *doubts, link_note(request.link, device), *network.notes) if text)
     return Resolved(request, network, device, notes, request.usd_per_hour or usd_per_hour(device))
 
 
@@ -181,7 +187,8 @@ def answer(
     if resolved.request.phase == "train":
         return training_report(resolved, opened)
     task = serving_task(resolved, *served_workload(resolved.request, resolved.model, resolved.gpu))
-    return serving_report(task, op_lines(*task.steps, opened), opened)
+    phases_of, device, engine, links = task.steps
+    return serving_report(task, op_lines(phases_of, device, engine, opened, links), opened)
 
 
 class ServingTask(NamedTuple):
@@ -195,7 +202,7 @@ class ServingTask(NamedTuple):
 
 def serving_task(resolved: Resolved, workload: Workload, note: str = "") -> ServingTask:
     """What a request, or a column of requests, runs. note: what to say of the workload."""
-    return ServingTask(resolved, workload, note, Steps(phases(workload), resolved.gpu, workload.engine))
+    return ServingTask(resolved, workload, note, Steps(phases(workload), resolved.gpu, workload.engine, workload.links))
 
 
 def serving_report(task: ServingTask, lines: list[list[OpLine]], bundle: Bundle) -> Report:

@@ -29,6 +29,8 @@ ATTENTIONS = ("flash2", "sdpa", "triton", "eager")
 KERNELS = ("fused", "library", "eager")
 TARGETS = ("all", "qkv", "qv")
 OFFLOADS = ("none", "optimizer", "parameters")
+JOINED_BY = ("nvlink", "pcie", "host")
+NUMBERS_OR_TEXTS = frozenset({"node_link"})  # columns of names that a number may stand in
 MISSING_CELLS = frozenset({"NAType", "NaTType"})  # types of pandas, which is not loaded for a request
 
 ENDS = ("", "_low", "_high")  # of a value and of the interval around it
@@ -91,6 +93,13 @@ class Request:
     dp: int = _column(1, "Replicas of the whole model.")
     ep: int = _column(1, "Shares of the experts among the tp * attention_dp GPUs.")
     attention_dp: int = _column(1, "Groups of tp GPUs that attend to sequences of their own.")
+    link: str = _column(
+        "",
+        "What joins the GPUs of a node: nvlink (or another link of their own), pcie (peer to peer) or host (through "
+        "its memory); by default their own link, without one what lies between pcie and host.",
+        JOINED_BY,
+    )
+    node_link: str = _column("", "Network of each GPU between nodes: GB/s, or ib-400, roce-200, eth-100 (Gb/s).")
     prefix_cache_hit_rate: float = _column(0.0, "Share of each prompt that is cached already; continuous.", least=0)
     draft_tokens: int = _column(0, "Tokens that a draft model proposes per step; continuous.", least=0)
     acceptance: float = _column(0.0, "Probability that a proposed token is right.", least=0)
@@ -125,6 +134,10 @@ class Request:
         for name in ("prefix_cache_hit_rate", "acceptance"):
             if (share := getattr(self, name)) > 1:
                 raise InvalidRequest(f"{name} is {share:g}; it must lie between 0 and 1.")
+        if self.node_link:
+            from predictor.hardware.interconnect import stated_network
+
+            stated_network(self.node_link)
         if not self.engine:
             object.__setattr__(self, "engine", TRAINS if self.phase == "train" else SERVES)
         if not self.scheduling:
@@ -253,6 +266,8 @@ def _checked(column: Field[Any], value: Any) -> Any:
     if default is MISSING:
         return _name(name, value)
     if isinstance(default, str):
+        if name in NUMBERS_OR_TEXTS and isinstance(number := _plain(value), int | float) and type(number) is not bool:
+            value = f"{number:g}"
         text = value.strip() if isinstance(value, str) else value
         choices = column.metadata["choices"]
         if not isinstance(text, str) or (choices and text != default and text not in choices):

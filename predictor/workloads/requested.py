@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
+from predictor.hardware.interconnect import NODE_GPUS, stated_network
 from predictor.workloads.models import Model
 from predictor.workloads.passes.calls import Layout
 from predictor.workloads.passes.training import TrainingSetting
@@ -25,10 +26,12 @@ def as_run_on(workload: Workload, gpu: Gpu) -> Workload:
 
 def served_workload(request: Request, model: Model, gpu: Gpu) -> tuple[Workload, str]:
     """What the request runs on the GPU, and what to say of it; weights of a file have the size of that file."""
-    names = ("batch", "input_len", "output_len", "dtype", "kv_dtype", "kv_block", "engine", *Layout._fields)
+    names = ("batch", "input_len", "output_len", "dtype", "kv_dtype", "kv_block", "engine", "link", "node_link")
     file = request.weights or (request.model if request.model.endswith(".gguf") else "")
     stored = stored_weights(file).total_bytes if file else 0.0
-    stated = Workload(model=model, stored_bytes=stored, **{name: getattr(request, name) for name in names})
+    stated = Workload(
+        model=model, stored_bytes=stored, **{name: getattr(request, name) for name in (*names, *Layout._fields)}
+    )
     return in_16_bits_of(as_run_on(stated, gpu), gpu, chosen=bool(request.dtype))
 
 
@@ -51,7 +54,7 @@ def in_16_bits_of(workload: Workload, gpu: Gpu, *, chosen: bool) -> tuple[Worklo
 
 TRAINING_COLUMNS = (
     *("method", "optimizer", "micro_batch", "grad_accum", "seq_len", "checkpointing", "zero_stage", "lora_rank"),
-    *("lora_targets", "precision", "attention", "loss_chunks", "offload", "tp", "pp", "dp"),
+    *("lora_targets", "precision", "attention", "loss_chunks", "offload", "tp", "pp", "dp", "link"),
 )
 
 
@@ -61,6 +64,8 @@ def training_setting(request: Request, model: Model) -> TrainingSetting:
     settings["seq_len"] = getattr(model, "fixed_len", 0) or request.seq_len
     settings["sequence_parallel"] = bool(request.sequence_parallel)
     settings["kernels"] = request.kernels or "fused"
+    if network := stated_network(request.node_link):
+        settings["node_link_bytes_per_s"] = network.bytes_per_s * NODE_GPUS
     return TrainingSetting(**settings, dtype=request.dtype or model.dtype)
 
 

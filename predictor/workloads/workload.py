@@ -11,6 +11,7 @@ import numpy as np
 
 from predictor.elementwise import greater
 from predictor.errors import InvalidRequest
+from predictor.hardware.interconnect import LINKS, Links, stated_network
 from predictor.ops import DTYPES, Collective, Op
 from predictor.ops.dtypes import out_bytes
 from predictor.values import LARGEST, show, whole_number
@@ -59,6 +60,7 @@ class Workload:
     half: 16-bit format of activations where the weights have fewer bits: "bf16", or "fp16" on GPUs without it.
     stored_bytes: of the weights' files, all together; 0: counted from the shapes. kv_block: tokens of a block of the
         cache; 0: the engine's.
+    link, node_link: what joins the GPUs of a node, and nodes, as in predictor.workloads.request.Request.
     """
 
     model: Model
@@ -77,6 +79,8 @@ class Workload:
     stored_bytes: float = 0.0
     kv_block: int = 0
     half: str = "bf16"
+    link: str = ""
+    node_link: str = ""
 
     def __post_init__(self) -> None:
         """Checks every setting, the model last."""
@@ -91,12 +95,13 @@ class Workload:
             object.__setattr__(self, "dtype", self.model.linear_dtype or "bf16")
         weights = ("", *DTYPES)
         choices = {"dtype": weights, "expert_dtype": weights, "kv_dtype": ("", *KV_DTYPES), "engine": ENGINES}
-        choices["half"] = HALVES
+        choices |= {"half": HALVES, "link": ("", *LINKS)}
         for name, known in choices.items():
             value = getattr(self, name)
             if not isinstance(value, str) or value not in known:
                 listed = ", ".join(choice for choice in known if choice)
                 raise InvalidRequest(f"{name} is {show(value)}; it must be one of {listed}.")
+        stated_network(self.node_link)
         self._check_lengths()
         self._check_layout()
 
@@ -149,6 +154,11 @@ class Workload:
     def layout(self) -> Layout:
         """How GPUs share the model."""
         return Layout(self.tp, self.pp, self.dp, self.ep, self.attention_dp)
+
+    @property
+    def links(self) -> Links:
+        """What is stated of what joins the GPUs."""
+        return Links(self.link, stated_network(self.node_link))
 
     @property
     def local_batch(self) -> int:

@@ -49,7 +49,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "attention": ("timing", "kernel", "engine", "kv_dtype"),
     "moe": ("timing", "engine", "kernel", "dtype"),
     "mla": ("timing", "kernel", "kv_dtype"),
-    "collective": ("timing", "program", "launch", "kind"),
+    "collective": ("timing", "program", "launch", "kind", "link"),
 }
 DIFFERENCES = {
     "timing": 4,

@@ -33,7 +33,7 @@ from predictor.latency.serving.scheduler import Load
 from predictor.latency.serving.step_times import step_times
 from predictor.latency.serving.workers import DecodeWorker, PrefillWorker
 from predictor.latency.static_batch import prompt_and_middle
-from predictor.latency.steps import basis_of, bound_lines, doubts_of
+from predictor.latency.steps import basis_of, bound_lines, doubts_of, weakest
 from predictor.ops.dtypes import weight_bytes
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.layered import LayeredDecoder
@@ -164,7 +164,7 @@ def plan(
         decode=sides[1],
         prefill_gpu=gpus[0][0],
         decode_gpu=gpus[1][0],
-        basis=basis_of([line.basis for lines in shown for line in lines]),
+        basis=weakest([basis_of([line.basis for line in lines]) for lines in shown]),
         bundle=opened.id,
         level=opened.level,
         notes=tuple(dict.fromkeys(note for note in notes if note)),
@@ -173,7 +173,7 @@ def plan(
 
 def _shown(side: Workload, gpu: Gpu, bundle: Bundle) -> list[OpLine]:
     """The operators that tell what is known of a pool."""
-    prefill, middle = prompt_and_middle(bound_lines(phases(side), gpu, side.engine, bundle))
+    prefill, middle = prompt_and_middle(bound_lines(phases(side), gpu, side.engine, bundle, side.links))
     return prefill + middle
 
 

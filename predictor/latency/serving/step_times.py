@@ -174,7 +174,9 @@ def _seconds(kinds: Sequence[_Cells], workload: Workload, gpu: Gpu, bundle: Bund
             [(kind.phase, kind.ops(kind.phase, *cell)) for cell in cells]
             for kind, cells in zip(kinds, rows, strict=True)
         ]
-    lines = iter(op_lines([step for of_kind in steps for step in of_kind], gpu, workload.engine, bundle))
+    lines = iter(
+        op_lines([step for of_kind in steps for step in of_kind], gpu, workload.engine, bundle, workload.links)
+    )
     seconds = []
     for kind, of_kind in zip(kinds, steps, strict=True):
         totals = np.array([np.broadcast_arrays(*total(next(lines), gpu, bundle)) for _ in of_kind])

@@ -95,7 +95,8 @@ class TrainingSetting:
     lora_targets: which linear layers get adapters; train_embeddings: embedding and head learn beside them.
     quantization: of frozen weights under "qlora": "nf4" widens by one kernel, "gptq" by separate ones.
     dtype: of the arithmetic; reduce_dtype: of the gradients on the wire. tp, pp, dp: GPUs per layer, stages, replicas.
-    gpus_per_node; node_link_bytes_per_s: of all links of a node together, per direction.
+    gpus_per_node; node_link_bytes_per_s: of all links of a node together, per direction. link: what joins the GPUs of a
+    node, one of predictor.hardware.interconnect.LINKS; "" is not stated.
     kernels: of norms, rotations, gates, adapters and the loss: "fused" by a compiler, "library" with one kernel for a
     norm and one for a rotation, "eager" as written in PyTorch. attention: which FlashAttention, PyTorch's own ("sdpa",
     the same kernel), or "eager" with the scores in memory.
@@ -136,6 +137,7 @@ class TrainingSetting:
     loss_chunks: int = 1
     sequence_parallel: bool = False
     offload: str = "none"
+    link: str = ""
 
     def __post_init__(self) -> None:
         for name in COUNTS:
