@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from predictor.ops import Op
 from predictor.ops.base import column, text_column
-from predictor.ops.dtypes import Array
+from predictor.ops.dtypes import Array, Text
 
 SIZES = (1e9, 3e10, 1e12)  # FLOP of a call at which weights are picked: of some 10 us, 200 us and 5 ms
 FLOP_PER_BYTE = 100.0  # a byte counts as so many FLOP: the ridges of most GPUs lie between 50 and 300
@@ -60,7 +60,7 @@ def call_size(op: Op) -> Array:
     return np.maximum(column(op.flops(), calls), FLOP_PER_BYTE * column(op.bytes_moved(), calls))
 
 
-def weights_of(mixture: Mixture, kind: str, dtypes: NDArray[Any], size: Array) -> Weights:
+def weights_of(mixture: Mixture, kind: Text, dtypes: NDArray[Any], size: Array) -> Weights:
     """The weights of each call, each (n_calls,): straight between those of the sizes around it.
 
     kind: memory_kind of the GPU, or (n_calls,) of them.

@@ -38,6 +38,7 @@ MOST_COUNTED = np.log(2.0)  # of a log error in the choice of weights: a throttl
 FEWEST_WEIGHTED = 200  # rows that make weights of their own; judged
 ENOUGH, ENOUGH_OF_DTYPE = 2, 3  # generations, for weights of their own and of a dtype; judged
 PLAIN: Mixture = {"": (Weights(0.0, 0.0, 0.0, 1.0),) * len(SIZES)}  # the 2-parameter roofline
+TREES_ALIKE: Mixture = {"": (Weights(0.5, 0.5, 0.0, 0.0),) * len(SIZES)}
 SINGLE: Mixture = {
     "": (Weights(1.0, 0.0, 0.0, 0.0),) * len(SIZES)
 }  # one generation leaves nothing to learn weights from
@@ -169,7 +170,7 @@ def neusight_out(rows: TrainingSet, recipe: Recipe) -> pd.DataFrame:
     test, train = (own & rows.who["gpu"].isin(names).to_numpy() for names in (NEUSIGHT_TEST, NEUSIGHT_TRAIN))
     if not test.any() or not train.any():
         return pd.DataFrame()
-    return _fold_and_score(rows, test & scored_rows(rows, recipe), train, recipe, {"": Weights(0.5, 0.5, 0.0, 0.0)})
+    return _fold_and_score(rows, test & scored_rows(rows, recipe), train, recipe, TREES_ALIKE)
 
 
 def curve_of_generations(folds: Sequence[Fold]) -> pd.DataFrame:

@@ -138,7 +138,7 @@ def renew(
         FEWSHOT: [one.few.curve.assign(estimator=name) for name, one in held_out.items()],
         CURVES: [one.curves.assign(estimator=name) for name, one in held_out.items()],
     }
-    digests = {}
+    digests: dict[str, str] = {}
     for file, frames in new.items():
         old = pd.read_csv(opened.path / file, keep_default_na=False, na_values={"draw": [""]}, low_memory=False)
         kept = old[~old["estimator"].isin(held_out)]
