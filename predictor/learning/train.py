@@ -26,6 +26,7 @@ from predictor.estimators.bundle import (
     load_bundle,
     write_manifest,
 )
+from predictor.estimators.estimator import Estimator
 from predictor.estimators.mixture import lists_of
 from predictor.estimators.samples import TrainingSet
 from predictor.files import needs_place, sha256_of, whole_file, whole_folder
@@ -37,8 +38,8 @@ from predictor.learning.ledger import Held, held, ledger_lines
 from predictor.learning.manifest import prior_entry, write_estimator
 from predictor.learning.recipe import Recipe
 from predictor.learning.rehearsal import part_of, write_rehearsal
-from predictor.learning.tables import read_sets
-from predictor.learning.tune import needs_trials, tune, write_tuned
+from predictor.learning.tables import Facts, read_sets
+from predictor.learning.tune import Tuned, needs_trials, tune, write_tuned
 
 LIBRARIES = ("gpu-predictor", "xgboost-cpu", "numpy", "pandas", "scikit-learn")
 
@@ -84,6 +85,24 @@ def train_run(
     recipe = tuned.recipe if tuned else recipe
     held_out = measure(sets, recipe, progress)
     fitted = {name: fit(sets[name], recipe) for name in held_out}
+    write_bundle(out, recipe, facts, sets, held_out, fitted, tuned)
+    return Run(load_bundle(out), sets, held_out, began_s, time.time())
+
+
+def write_bundle(
+    out: Path,
+    recipe: Recipe,
+    facts: Sequence[Facts],
+    sets: Mapping[str, TrainingSet],
+    held_out: Mapping[str, Held],
+    fitted: Mapping[str, Estimator],
+    tuned: Tuned | None = None,
+) -> None:
+    """Write a bundle to the folder `out`, which appears whole or not at all.
+
+    facts: of the tables (predictor.learning.tables). sets, held_out, fitted: of each estimator its rows, what was held
+    out of them, and the estimator of all.
+    """
     with whole_folder(out, last=MANIFEST) as folder:
         entries = {name: write_estimator(fitted[name], sets[name], held_out[name], folder) for name in held_out}
         manifest = {
@@ -106,7 +125,6 @@ def train_run(
             "estimators": entries,
         }
         write_manifest(manifest, folder)
-    return Run(load_bundle(out), sets, held_out, began_s, time.time())
 
 
 def relist(tables: Sequence[Path], folder: Path, progress: Callable[[str], None] = print) -> Bundle:
