@@ -32,7 +32,7 @@ from predictor.learning.evaluate import cells_to_json, evaluate
 from predictor.learning.fit import fit
 from predictor.learning.recipe import Recipe, read_recipe, recipe_text
 from predictor.learning.sampling import CELL, balanced_rows, thin
-from predictor.learning.train import relist, train
+from predictor.learning.train import reclass, relist, renew, train
 from predictor.measurements.schema import conform, write_table
 from predictor.ops import Attention, Gemm, Op, Pointwise
 
@@ -209,6 +209,26 @@ def test_measuring_the_ledger_again_finds_the_same(bundle: Bundle, table: Path, 
     again = relist([table], copied, lambda text: None)
     assert (again.path / LEDGER).read_bytes() == (bundle.path / LEDGER).read_bytes()
     assert again.manifest == bundle.manifest
+
+
+def test_one_estimator_is_trained_again_and_all_else_stays(bundle: Bundle, table: Path, copied: Path) -> None:
+    shorter = replace(RECIPE, transfer_rounds=5)
+    again = renew([table], shorter, copied, ["pointwise"], lambda text: None)
+    old, new = bundle.manifest["estimators"], again.manifest["estimators"]
+    assert new["pointwise"]["transfer"] != old["pointwise"]["transfer"]
+    assert {name: new[name] for name in new if name != "pointwise"} == {
+        name: old[name] for name in old if name != "pointwise"
+    }
+    before, after = (pd.read_csv(one.path / LEDGER) for one in (bundle, again))
+    cells = ["protocol", "estimator", "gpu", "slice"]
+    assert sorted(map(tuple, before[cells].to_numpy())) == sorted(map(tuple, after[cells].to_numpy()))
+    with pytest.raises(InvalidRequest, match="has no estimator moe; it has "):
+        renew([table], RECIPE, copied, ["moe"], lambda text: None)
+
+
+def test_classes_held_out_again_change_nothing_where_there_is_one(bundle: Bundle, table: Path, copied: Path) -> None:
+    again = reclass([table], copied, lambda text: None)
+    assert again.manifest["estimators"] == bundle.manifest["estimators"]
 
 
 # Broken bundles
