@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from predictor import get_gpu, predict
+from predictor.estimators.bundle import load_bundle
 
 PICTURE = Path(__file__).resolve().parent / "img" / "gpus.svg"
 MODEL, BATCH = "Llama-3.1-8B", 8
@@ -52,11 +53,11 @@ def main() -> None:
 def predicted() -> dict[str, Any]:
     """GPU → report. Ends with an error where a GPU is not known as GPUS says."""
     found = {name: predict(MODEL, name, batch=BATCH) for name in GPUS}
-    for name, report in found.items():
-        kind, nearest = GPUS[name], get_gpu(report.nearest_gpu)
-        alike = nearest.compute_capability.split(".")[0] == get_gpu(name).compute_capability.split(".")[0]
-        if (report.basis == "seen-gpu") != (kind == MEASURED) or (kind != MEASURED and alike != (kind == SIBLING)):
-            sys.exit(f"error: {name} is predicted as {report.basis}, not as one of which {kind}; mend GPUS.")
+    bundle = load_bundle()
+    for name in found:
+        kinship = bundle.kinship("attention_decode", get_gpu(name))
+        if {"seen": MEASURED, "sibling": SIBLING}.get(kinship, UNSEEN) != GPUS[name]:
+            sys.exit(f"error: {name} is known as {kinship}, not as one of which {GPUS[name]}; mend GPUS.")
     return found
 
 

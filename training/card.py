@@ -51,7 +51,7 @@ CLASSES_SAY = (
     "models, the bare bound and the 2-parameter roofline, which saw the same GPUs; then how many measured values lie "
     "in the 80 % interval, and how wide that is."
 )
-FEWEST_CLASS_ROWS = 30
+FEWEST_ROWS = 30
 SIBLINGS = ("H100-SXM-80GB", "H200-SXM-141GB")
 
 
@@ -93,8 +93,9 @@ def update_page(page: Path, folder: Path) -> None:
     head, _, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
     tail = rest.partition(MARKS[1])[2]
     text = (
-        f"Bundle `{folder.name}`, mean absolute percentage error of operator latency, mean over GPUs of the mean over "
-        f"engines and dtypes; every cell is in [models/{folder.name}](../models/{folder.name}/README.md). "
+        f"Bundle `{folder.name}`, mean absolute percentage error of operator latency, mean over GPUs (of 30 rows "
+        "and more) of the mean over engines and dtypes; every cell is in "
+        f"[models/{folder.name}](../models/{folder.name}/README.md). "
         "Coverage is that of the 80 % interval; siblings are H100 and H200.\n\n" + summary_table(ledger)
     )
     text += "\n\n" + CLASSES_SAY + "\n\n" + class_table(ledger)
@@ -127,7 +128,7 @@ def front_rows(ledger: pd.DataFrame) -> list[str]:
 
 
 def _front_row(title: str, rows: pd.DataFrame) -> str:
-    by_gpu = rows.groupby(["estimator", "gpu"])[["mape", "coverage", "roofline2_mape"]].mean()
+    by_gpu = _with_rows(rows).groupby(["estimator", "gpu"])[["mape", "coverage", "roofline2_mape"]].mean()
     found = by_gpu.groupby("estimator").mean()
     mean, least, most = found.mean(), found.min(), found.max()
     error = f"{100 * mean['mape']:.0f} % ({100 * least['mape']:.0f} to {100 * most['mape']:.0f})"
@@ -156,7 +157,7 @@ def _summary_line(ledger: pd.DataFrame, title: str, estimator: str, dtypes: tupl
     own = own[own["dtype"].isin(dtypes)] if dtypes else own
 
     def by_gpu(protocol: str, part: str = "all") -> pd.DataFrame:
-        rows = own[(own["protocol"] == protocol) & (own["slice"] == part)]
+        rows = _with_rows(own[(own["protocol"] == protocol) & (own["slice"] == part)])
         columns = ["mape", "latency_weighted", "coverage", "roofline2_mape"]
         return rows.groupby("gpu")[columns].mean()
 
@@ -207,10 +208,14 @@ def _card_class(name: str) -> str:
     return card_class(get_gpu(name))
 
 
+def _with_rows(ledger: pd.DataFrame) -> pd.DataFrame:
+    """The lines of GPUs that have enough rows of an operator for a mean over GPUs."""
+    return ledger[ledger.groupby(["estimator", "protocol", "gpu"])["rows"].transform("sum") >= FEWEST_ROWS]
+
+
 def _over_gpus(rows: pd.DataFrame) -> pd.Series | None:
     """Mean over GPUs with enough rows of the mean over their cells; None where there are none."""
-    enough = rows.groupby("gpu")["rows"].transform("sum") >= FEWEST_CLASS_ROWS
-    by_gpu = rows[enough].groupby("gpu")[["mape", "bound_mape", "roofline2_mape", "coverage", "width"]].mean()
+    by_gpu = _with_rows(rows).groupby("gpu")[["mape", "bound_mape", "roofline2_mape", "coverage", "width"]].mean()
     return by_gpu.mean() if len(by_gpu) else None
 
 
