@@ -74,4 +74,4 @@ def test_other_engines_and_16_bit_formats_stand_in() -> None:
 def test_kernels_and_kinds_have_no_stand_in() -> None:
     assert stand_in("pointwise", "device|vllm|softmax", ["device|torch|gelu"]) is None
     assert stand_in("attention", "device|fa2|vllm|bf16", ["device|triton|vllm|bf16"]) is None
-    assert stand_in("collective", "device|nccl|graph|all_reduce", ["device|vllm|graph|all_reduce"]) is None
+    assert stand_in("collective", "device|nccl|graph|all_reduce|gpu", ["device|vllm|graph|all_reduce|gpu"]) is None

@@ -277,7 +277,7 @@ DAMAGE: dict[str, tuple[Any, str]] = {
     "cut manifest": (manifest(b'{"format": 2, "id'), r"bundle\.json is not valid JSON \(.+\); install or copy"),
     "deep manifest": (manifest(b"[" * 100_000), r"bundle\.json is not valid JSON \(.+\); install or copy the bundle"),
     "format": (manifest(b'{"format": 9}'), r"json has format 9; this version reads format 3: train the bundle again"),
-    "no estimators": (manifest(b'{"format": 2, "id": "x", "level": 0.8}'), r"has no valid estimators; install or copy"),
+    "no estimators": (manifest(b'{"format": 3, "id": "x", "level": 0.8}'), r"has no valid estimators; install or copy"),
     "traversal": (
         lambda f: point(f, "../gemm.ubj"),
         r"gemm has file '\.\./gemm\.ubj'; it must lie in the ",

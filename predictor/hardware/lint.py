@@ -18,7 +18,7 @@ from predictor.units import GB, GHZ, GIB, MHZ, TFLOP
 
 NOMINAL_MEMORIES = (8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 94, 96, 128, 141, 144, 180, 188, 192, 256, 288)
 CLOCKS_GHZ = (0.3, 3.5)
-RIDGE_FLOP_PER_BYTE = (15, 1000)  # catalogue: 22 (Titan X Maxwell) to 947 (Jetson AGX Thor)
+RIDGE_FLOP_PER_BYTE = (12, 1000)  # catalogue: 12.8 (Radeon Pro VII) to 947 (Jetson AGX Thor)
 # Names of parts with another 16-bit rate than the fastest of their capability, and that FLOP per clock and SM.
 SLOWER_16_BIT = (
     (r"\bgtx[ -]?16|\bt([46]00|1000)\b", 256),  # no tensor cores
