@@ -404,7 +404,8 @@ def test_rows_without_an_engine_calibrate_what_predict_asks(base: Bundle, tmp_pa
     assert told.latency_s[0] > 1.3 * before.latency_s[0]
     reports = [predict("Llama-3.1-8B", OWN, bundle=bundle, batch=16) for bundle in (base, made)]
     assert [report.basis for report in reports] == ["unseen-gpu", "calibrated-gpu"]
-    assert reports[1].tpot_s.value > 1.3 * reports[0].tpot_s.value
+    # Without a calibration weights come no faster than memory streams them, which the toy law does not know.
+    assert reports[1].tpot_s.value > 1.2 * reports[0].tpot_s.value
     assert not any("was not measured" in note for note in reports[1].notes)
 
 

@@ -72,10 +72,11 @@ def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle 
     kinships = _kinships(op, gpu, setting or Setting(), entry["references"].get(gpu.name, ()), kinship)
     estimator = bundle.estimator(op.estimator)
     setting = setting or Setting()
-    latency = np.maximum(estimator.latency_s(op, gpu, setting), np.maximum(least, _streamed_s(op, gpu, setting)))
-    if correction := estimator.corrections.get(gpu.name):
+    latency = np.maximum(estimator.latency_s(op, gpu, setting), least)
+    if correction := estimator.corrections.get(gpu.name):  # what a user measured there knows how weights stream
         low, high = np.exp(np.outer(correction.ends, estimator.spread(op, gpu, setting))) * latency
     else:
+        latency = np.maximum(latency, _streamed_s(op, gpu, setting))
         dtypes = text_column(getattr(op, "dtype", ""), len(op))
         low, high = latency.copy(), latency.copy()
         for name in sorted(set(kinships.tolist())):
