@@ -12,21 +12,7 @@ from predictor.hardware.roofline import roofline
 from predictor.measurements.readers import Unread, run_reader
 from predictor.measurements.schema import conform, op_of, read_table
 
-SOURCES = (
-    "aiconfigurator",
-    "neusight",
-    "vidur",
-    "llmservingsim",
-    "aiter",
-    "deepbench",
-    "tensile",
-    "xla",
-    "pipeweave",
-    "miopen",
-    "mlx_benchmark",
-    "nccl_tests_cluster",
-    "gpu_benches",
-)
+SOURCES = sorted(path.stem for path in (Path(__file__).resolve().parents[1] / "datasets").glob("*.py"))
 SYSTEMS = "aic-core/src/aiconfigurator_core/systems/data"
 
 

@@ -1,22 +1,13 @@
 """Readers of databases, pages and logs that people keep: tiny upstream files made here."""
 
 import bz2
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from upstream import reader
 
 from predictor.measurements.checks import REJECTED, check
 from predictor.measurements.readers import Unread
-
-
-def reader(repo: Path, source: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"reader_{source}", repo / "datasets" / f"{source}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def miopen(root: Path, name: str, *lines: str) -> None:

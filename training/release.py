@@ -8,8 +8,8 @@ FOLDER holds clones of the upstream repositories (SOURCES; datasets/README.md ha
 here with - for _; the default is the environment variable PREDICTOR_DATA. About 50 minutes on 2 cores. --only trains
 some estimators of a released bundle again; --ledger keeps all and measures its ledger again, --classes the part where
 classes of cards are held out, --fewshot what a few rows of a new GPU are worth, --rehearsal what its calls were like.
---without trains as if nobody had measured those GPUs; replay whole models with
-such a bundle by `predictor validate --bundle SCRATCH/<id>`.
+--without trains as if nobody had measured those GPUs; replay whole models with such a bundle by
+`predictor validate --bundle SCRATCH/<id>`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ the ratio rise, and the reference does not know the asked GPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -94,16 +94,12 @@ class Estimator:
         """Log-latency per call as the views have it, (n_calls,), before it is made to rise with tokens."""
         own, siblings, others = tiers(gpu, self.references)
         logs = np.full(len(op), np.nan)
-        kin: tuple[tuple[str, ...], ...] = (own, siblings)
         if is_measured(gpu, self.references):
-            logs, kin = self._referred(own, op, setting, None), (siblings,)
-            left = np.flatnonzero(np.isnan(logs))
-            if left.size:
-                logs[left] = self._stood_in(own, op.take(left), gpu, setting.take(left))
+            logs = self._referred(own, op, setting, None)
         left = np.flatnonzero(np.isnan(logs))
         if left.size:
             op, setting = op.take(left), setting.take(left)
-            logs[left] = self._unmeasured(op, gpu, setting, kin, others)
+            logs[left] = self._unmeasured(op, gpu, setting, (own, siblings), others)
         return logs
 
     def _unmeasured(
@@ -114,12 +110,12 @@ class Estimator:
         logs = np.full(len(op), np.nan)
         for names in kin:
             logs = np.where(np.isnan(logs), self._referred(names, op, setting, _between_siblings, here), logs)
-            if np.isnan(logs).any() and names:
-                logs = np.where(np.isnan(logs), self._stood_in(names, op, gpu, setting, here), logs)
+            if np.isnan(logs).any():
+                logs = np.where(np.isnan(logs), self._stood_in(names, op, setting, here), logs)
         left = np.flatnonzero(np.isnan(logs))
         if left.size:
             views = Views(*(view[left] for view in here))
-            reference = self._among_others(others, op.take(left), gpu, setting.take(left), views)
+            reference = self._among_others(others, op.take(left), setting.take(left), views)
             dtypes = text_column(getattr(op.take(left), "dtype", ""), len(left))
             weights = weights_of(self._mixture(gpu), memory_kind(gpu), dtypes, call_size(op)[left])
             logs[left] = mix(views._replace(reference=reference), weights)
@@ -135,19 +131,17 @@ class Estimator:
     def _views(self, op: Op, gpu: Gpu, setting: Setting, table: Features) -> Views:
         here = self._views_here(op, gpu, table)
         others = tiers(gpu, self.references)[2]
-        return here._replace(reference=self._among_others(others, op, gpu, setting, here))
+        return here._replace(reference=self._among_others(others, op, setting, here))
 
-    def _among_others(self, names: tuple[str, ...], op: Op, gpu: Gpu, setting: Setting, here: Views) -> Array:
+    def _among_others(self, names: tuple[str, ...], op: Op, setting: Setting, here: Views) -> Array:
         """Mean of what GPUs say that are no kin: those that ran a call, and those that ran its kernels otherwise."""
-        total, count = np.zeros(len(op)), np.zeros(len(op))
-        for name in names:
-            logs = self._referred((name,), op, setting, _by_transfer, here)
-            if np.isnan(logs).any():
-                logs = np.where(np.isnan(logs), self._stood_in((name,), op, gpu, setting, here), logs)
-            known = ~np.isnan(logs)
-            total[known] += logs[known]
-            count += known
-        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+        def told(name: str) -> Array:
+            logs = self._referred_to(name, op, setting, _by_transfer, here)
+            unknown = np.isnan(logs)
+            return np.where(unknown, self._stood_in_on(name, op, setting, here), logs) if unknown.any() else logs
+
+        return _mean_of_known(map(told, names), len(op))
 
     def _views_here(self, op: Op, gpu: Gpu, here: Features) -> Views:
         silent, core = np.full(len(op), np.nan), np.log(core_s(here, self.floors))
@@ -159,13 +153,7 @@ class Estimator:
         self, names: tuple[str, ...], op: Op, setting: Setting, carry: Carry | None, here: Views | None = None
     ) -> Array:
         """Mean log-latency on the GPUs `names`, each carried over to the asked GPU; not a number where none knows."""
-        total, count = np.zeros(len(op)), np.zeros(len(op))
-        for name in names:
-            logs = self._referred_to(name, op, setting, carry, here)
-            known = ~np.isnan(logs)
-            total[known] += logs[known]
-            count += known
-        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        return _mean_of_known((self._referred_to(name, op, setting, carry, here) for name in names), len(op))
 
     def _referred_to(self, name: str, op: Op, setting: Setting, carry: Carry | None, here: Views | None) -> Array:
         logs, gpu = np.full(len(op), np.nan), get_gpu(name)
@@ -184,22 +172,22 @@ class Estimator:
                     logs[rows] += carry(self._slower(there, here, rows))
         return logs
 
-    def _stood_in(self, names: tuple[str, ...], op: Op, gpu: Gpu, setting: Setting, here: Views | None = None) -> Array:
+    def _stood_in(self, names: tuple[str, ...], op: Op, setting: Setting, here: Views) -> Array:
         """As _referred, from other engines, timings or 16-bit formats that ran the same kernels there.
 
         What sets them apart is what the transfer trees make of it.
         """
-        total, count = np.zeros(len(op)), np.zeros(len(op))
-        for name in names:
-            for rows, like, whose in self._stand_ins(name, op, setting):
-                mine = here or self._views_here(op, gpu, features(op, gpu, setting))
-                for some, there in _features_at(like, get_gpu(name), whose, np.arange(len(rows))):
-                    values, base = self._seen(there)
-                    known = rows[some]
-                    logs = self._reference(values, base, there.tokens, name)
-                    total[known] += logs + mine.transfer[known] - self._transfer(values, base)
-                    count[known] += 1
-        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        return _mean_of_known((self._stood_in_on(name, op, setting, here) for name in names), len(op))
+
+    def _stood_in_on(self, name: str, op: Op, setting: Setting, here: Views) -> Array:
+        logs = np.full(len(op), np.nan)
+        for rows, like, whose in self._stand_ins(name, op, setting):
+            for some, there in _features_at(like, get_gpu(name), whose, np.arange(len(rows))):
+                values, base = self._seen(there)
+                known = rows[some]
+                measured = self._reference(values, base, there.tokens, name)
+                logs[known] = measured + here.transfer[known] - self._transfer(values, base)
+        return logs
 
     def _stand_ins(self, name: str, op: Op, setting: Setting) -> Iterator[tuple[NDArray[np.int64], Op, Setting]]:
         """Rows of calls, and as which calls that a GPU was measured with they are asked for."""
@@ -233,6 +221,16 @@ class Estimator:
         seen = reference_values(values, tokens, name, list(self.references))
         margin = self.reference.inplace_predict(seen, validate_features=False)
         return np.asarray(np.log(base) + margin, dtype=np.float64)
+
+
+def _mean_of_known(parts: Iterable[Array], calls: int) -> Array:
+    """Mean of the parts that know each call, (calls,); not a number where none does."""
+    total, count = np.zeros(calls), np.zeros(calls)
+    for logs in parts:
+        known = ~np.isnan(logs)
+        total[known] += logs[known]
+        count += known
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 class Ratio(NamedTuple):

@@ -69,7 +69,6 @@ def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle 
         known = least + bound.floor_s
         return OpPrediction(known, least, known * SLOWEST_OF_BOUND, least, limiter(op, gpu, bound), BOUND_ONLY)
     entry, kinship = bundle.entry(op.estimator), bundle.kinship(op.estimator, gpu)
-    kinships = _kinships(op, gpu, setting or Setting(), entry["references"].get(gpu.name, ()), kinship)
     estimator = bundle.estimator(op.estimator)
     setting = setting or Setting()
     latency = np.maximum(estimator.latency_s(op, gpu, setting), least)
@@ -77,6 +76,7 @@ def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle 
         low, high = np.exp(np.outer(correction.ends, estimator.spread(op, gpu, setting))) * latency
     else:
         latency = np.maximum(latency, _streamed_s(op, gpu, setting))
+        kinships = _kinships(op, gpu, setting, entry["references"].get(gpu.name, ()), kinship)
         dtypes = text_column(getattr(op, "dtype", ""), len(op))
         low, high = latency.copy(), latency.copy()
         for name in sorted(set(kinships.tolist())):
@@ -112,9 +112,9 @@ def _kinships(op: Op, gpu: Gpu, setting: Setting, measured: Iterable[str], kinsh
     if kinship != "seen":
         return np.full(len(op), kinship, dtype=object)
     ran = frozenset(measured)
-    own, picked = (
-        text_column(groups(op, gpu, whose), len(op)).astype(object) for whose in (setting, setting._replace(kernel=""))
-    )
+    named = not isinstance(setting.kernel, str) or setting.kernel
+    own = text_column(groups(op, gpu, setting), len(op)).astype(object)
+    picked = text_column(groups(op, gpu, setting._replace(kernel="")), len(op)).astype(object) if named else own
     known = {
         name: "seen" if name in ran else "sibling" if stand_in(op.family, name, ran) else "unseen"
         for name in {*own.tolist(), *picked.tolist()}

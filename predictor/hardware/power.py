@@ -14,7 +14,7 @@ import numpy as np
 
 from predictor.hardware.architectures import Capability, capability
 from predictor.hardware.gpu import Gpu
-from predictor.hardware.roofline import Bound, rate_of_units
+from predictor.hardware.roofline import Bound, rate_of_units, unit_rate
 from predictor.ops import Op
 from predictor.ops.dtypes import Array
 
@@ -28,19 +28,6 @@ BITS = {"fp4": 4, "fp8": 8, "int8": 8, "fp16": 16, "bf16": 16, "tf32": 32}
 NARROW_EXPONENT = 0.45
 PICO = 1e-12
 UNLIMITED = 1.2  # times the free rate, beyond which no one asks how much power would be left
-
-
-TMP = {
-    "RTX-4090": 3105,
-    "RTX-PRO-6000-Server": 2430,
-    "RTX-3060-Ti": 2100,
-    "RTX-3080-Ti": 2100,
-    "RTX-5070": 3090,
-    "RTX-5060-Ti-16GB": 3090,
-    "RTX-4070-SUPER": 3105,
-    "RTX-2080-Ti": 2100,
-    "GTX-1080-Ti": 1911,
-}
 
 
 class Rates(NamedTuple):
@@ -82,7 +69,7 @@ def limiter(op: Op, gpu: Gpu, bound: Bound) -> np.ndarray[Any, Any]:
 @lru_cache(maxsize=4096)
 def rates(gpu: Gpu, unit: str) -> Rates:
     """Rates of `unit`, a compute dtype that the GPU has or converts (predictor.hardware.roofline)."""
-    own = gpu.peak_flop_per_s.get(unit) or gpu.peak("fp32") * gpu.emulates[unit]
+    own = unit_rate(gpu, unit)
     vector = unit == "fp32" or unit not in gpu.peak_flop_per_s
     facts = _energies(gpu)
     issued = facts.fp32_issue if vector else 1.0

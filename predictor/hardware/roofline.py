@@ -52,7 +52,12 @@ def peak_flop_per_s(op: Op, gpu: Gpu) -> Array:
     An fp8 cache on a GPU without fp8 arithmetic is widened and runs at the rate of the op's own dtype. What is emulated
     has the share of the fp32 peak that conversion leaves.
     """
-    return rate_of_units(op, gpu, lambda unit: gpu.peak_flop_per_s.get(unit) or gpu.peak("fp32") * gpu.emulates[unit])
+    return rate_of_units(op, gpu, lambda unit: unit_rate(gpu, unit))
+
+
+def unit_rate(gpu: Gpu, unit: str) -> float:
+    """FLOP/s of a compute dtype that the GPU has, or what conversion leaves of fp32's."""
+    return gpu.peak_flop_per_s.get(unit) or gpu.peak("fp32") * gpu.emulates[unit]
 
 
 def most_flop_per_s(op: Op, gpu: Gpu) -> Array:

@@ -60,10 +60,9 @@ class HeldOut(NamedTuple):
     """Rows of one estimator under every protocol, each row predicted by an estimator that had not seen it.
 
     Tables: rows.who with latency_s, predicted_s, bound_s and roofline2_s, some of them empty. by_generation: of
-    `folds`. by_gpu: those of GPUs with siblings, and which those are. by_row: of
-    GPUs in training. neusight: NeuSight's own split of its own measurements. weights: of the views, for unseen
-    generations, far: for classes of which no GPU was measured. by_class: a row's class of cards was held out whole.
-    curves: of learning.
+    `folds`. by_gpu: those of GPUs with siblings, and which those are. by_row: of GPUs in training.
+    neusight: NeuSight's own split of its own measurements. weights: of the views, for unseen generations, far: for
+    classes of which no GPU was measured. by_class: a row's class of cards was held out whole. curves: of learning.
     """
 
     folds: Sequence[Fold]
@@ -117,8 +116,12 @@ def generations_out(folds: Sequence[Fold]) -> tuple[pd.DataFrame, Mixture]:
     """
     if not folds:
         return pd.DataFrame(), SINGLE
-    scored = _parallel(score, [(fold.estimator, fold.test) for fold in folds])
-    return pd.concat(scored, ignore_index=True), best_weights([fold.views for fold in folds])
+    return _scored(folds), best_weights([fold.views for fold in folds])
+
+
+def _scored(folds: Sequence[Fold]) -> pd.DataFrame:
+    parts = _parallel(score, [(fold.estimator, fold.test) for fold in folds])
+    return pd.DataFrame(pd.concat(parts, ignore_index=True))
 
 
 def classes_out(rows: TrainingSet, recipe: Recipe) -> tuple[pd.DataFrame, Mixture]:
@@ -131,7 +134,7 @@ def classes_out(rows: TrainingSet, recipe: Recipe) -> tuple[pd.DataFrame, Mixtur
     folds = generation_folds(replace(rows, who=of_class), recipe, far_weights)
     if not folds:
         return pd.DataFrame(), PLAIN
-    scored = pd.concat(_parallel(score, [(fold.estimator, fold.test) for fold in folds]), ignore_index=True)
+    scored = _scored(folds)
     scored["card_class"] = scored["generation"]
     scored["generation"] = scored["gpu"].map({name: get_gpu(name).generation for name in classes})
     return scored, far_weights([fold.views for fold in folds])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,3 +67,18 @@ def _metrics(unseen: pd.DataFrame) -> dict[str, Any]:
         return {}
     errors = cells(unseen, ["gpu"])[["gpu", "rows", "mape", "roofline2_mape"]].round(4)
     return {"generation_out": errors.set_index("gpu").to_dict("index")}
+
+
+def replace_lines(path: Path, frames: Mapping[str, pd.DataFrame]) -> None:
+    """Lines of estimators, whose name is in the last column, take the place of those that a file has of them."""
+    lines = [frame.assign(estimator=name) for name, frame in frames.items() if len(frame)]
+    if not lines:
+        return
+    new = pd.concat(lines, ignore_index=True).round(4)
+    kept: list[str] = []
+    if path.exists():
+        header, *old = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        new = new[header.strip().split(",")]
+        kept = [line for line in old if line.strip().rsplit(",", 1)[1] not in frames]
+    header, *added = new.to_csv(index=False).splitlines(keepends=True)
+    path.write_text("".join([header, *kept, *added]), encoding="utf-8")

@@ -35,7 +35,7 @@ from predictor.learning.fewshot import FewShot, fewshot
 from predictor.learning.fit import fit
 from predictor.learning.holdout import classes_out, generation_folds
 from predictor.learning.ledger import Held, held, ledger_lines
-from predictor.learning.manifest import prior_entry, write_estimator
+from predictor.learning.manifest import prior_entry, replace_lines, write_estimator
 from predictor.learning.recipe import Recipe
 from predictor.learning.rehearsal import part_of, write_rehearsal
 from predictor.learning.tables import Facts, read_sets
@@ -152,15 +152,14 @@ def renew(
     for name, errors in held_out.items():
         entries[name] = write_estimator(fit(sets[name], recipe), sets[name], errors, opened.path)
     new = {
-        LEDGER: [one.ledger for one in held_out.values()],
-        FEWSHOT: [one.few.curve.assign(estimator=name) for name, one in held_out.items()],
-        CURVES: [one.curves.assign(estimator=name) for name, one in held_out.items()],
+        LEDGER: {name: one.ledger for name, one in held_out.items()},
+        FEWSHOT: {name: one.few.curve for name, one in held_out.items()},
+        CURVES: {name: one.curves for name, one in held_out.items()},
     }
-    digests: dict[str, str] = {}
+    digests = {}
     for file, frames in new.items():
-        old = pd.read_csv(opened.path / file, keep_default_na=False, na_values={"draw": [""]}, low_memory=False)
-        kept = old[~old["estimator"].isin(held_out)]
-        digests |= _write_csv(pd.concat([kept, *frames], ignore_index=True), opened.path / file)
+        replace_lines(opened.path / file, frames)
+        digests[f"{Path(file).stem}_sha256"] = sha256_of(opened.path / file)
     write_manifest({**opened.manifest, **digests, "estimators": entries}, opened.path)
     return load_bundle(opened.path)
 

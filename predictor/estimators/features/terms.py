@@ -11,21 +11,17 @@ from numpy.typing import NDArray
 from predictor.hardware.architectures import capability
 from predictor.hardware.gpu import Gpu
 from predictor.ops.base import column, text_column
-from predictor.ops.dtypes import Array, Text, per_dtype
+from predictor.ops.dtypes import Array, Text
 from predictor.workloads.engine_tables import SERVES, Operators, operators_of, picked_kernel
 
 # Bytes one SM takes from L2 per cycle in practice: measured, 24 on A100 to B200, less than half of what the port could
 # do (predictor.hardware.roofline).
 CACHE_RATE = 24.0
 
-# Watts of a board where the catalogue does not know them (parts that share a system's budget). Judged; the ledger does
-# not depend on it, since every measured GPU has a known one.
-DEFAULT_TDP_W = 100.0
-
 
 class Setting(NamedTuple):
     """Who runs an op: engine (see catalog/engines.toml), kernel name ("" = the engine's choice) and
-    timing (device or host), each one name or (n_calls,) names."""
+    timing (device, host or warm), each one name or (n_calls,) names."""
 
     engine: Text = SERVES
     kernel: Text = ""
@@ -134,17 +130,6 @@ def repeated_memory_time(moved: Array, gpu: Gpu) -> Array:
 def _two_level_time(moved: Array, cached: Array, gpu: Gpu) -> Array:
     cache_rate = max(CACHE_RATE * gpu.sms * gpu.boost_clock_hz, gpu.mem_bytes_per_s)  # a cache never slows memory
     return cached / cache_rate + (moved - cached) / gpu.mem_bytes_per_s
-
-
-# Energy of one FLOP with its share of data movement, of the order seen on 16 to 7 nm parts that run at their TDP:
-# vector fp32 16 pJ, 16-bit tensor 1 pJ, narrower in proportion.
-VECTOR_JOULE, TENSOR_JOULE = 16e-12, 1e-12
-
-
-def power_time(flops: Array, dtype: Text, gpu: Gpu) -> Array:
-    """Seconds that the arithmetic would take if only the board power limited it, (n_calls,)."""
-    joule = per_dtype(dtype, lambda f: VECTOR_JOULE if f.compute == ("fp32",) else TENSOR_JOULE * f.act_bits / 16)
-    return np.asarray(flops * joule / (gpu.tdp_w or DEFAULT_TDP_W))
 
 
 # Cycles per element of key and value that a thread block alone needs where TensorRT-LLM does not split a sequence:

@@ -47,7 +47,7 @@ from predictor.learning.fewshot import FewShot
 from predictor.learning.fit import fit
 from predictor.learning.holdout import score
 from predictor.learning.ledger import Held, held, ledger_lines
-from predictor.learning.manifest import write_estimator
+from predictor.learning.manifest import replace_lines, write_estimator
 from predictor.learning.recipe import Recipe
 from predictor.learning.rehearsal import Part, drawn, part_of, write_rehearsal
 from predictor.learning.tables import read_sets
@@ -241,8 +241,8 @@ def _write_files(learned: Mapping[str, Learned], start: Bundle, folder: Path) ->
     shutil.copytree(start.path, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST, *NOT_TAKEN))
     entries = {name: _entry(one, start, folder) for name, one in learned.items()}
     (folder / LEDGER).write_text(joined_ledger(start.path / LEDGER, [one.held.ledger for one in learned.values()]))
-    _replace_lines(folder / CURVES, {name: one.held.curves for name, one in learned.items()})
-    _replace_lines(folder / FEWSHOT, {name: one.held.few.curve for name, one in learned.items() if not start.has(name)})
+    replace_lines(folder / CURVES, {name: one.held.curves for name, one in learned.items()})
+    replace_lines(folder / FEWSHOT, {name: one.held.few.curve for name, one in learned.items() if not start.has(name)})
     return entries
 
 
@@ -269,18 +269,3 @@ def _entry(one: Learned, start: Bundle, folder: Path) -> dict[str, Any]:
         "worst_share": min(old["worst_share"], made["worst_share"]),
         "metrics": {"generation_out": metrics} if metrics else {},
     }
-
-
-def _replace_lines(path: Path, frames: Mapping[str, pd.DataFrame]) -> None:
-    """Lines of estimators, whose name is in the last column, take the place of those that a file has of them."""
-    lines = [frame.assign(estimator=name) for name, frame in frames.items() if len(frame)]
-    if not lines:
-        return
-    new = pd.concat(lines, ignore_index=True).round(4)
-    kept: list[str] = []
-    if path.exists():
-        header, *old = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        new = new[header.strip().split(",")]
-        kept = [line for line in old if line.strip().rsplit(",", 1)[1] not in frames]
-    header, *added = new.to_csv(index=False).splitlines(keepends=True)
-    path.write_text("".join([header, *kept, *added]), encoding="utf-8")
