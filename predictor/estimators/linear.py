@@ -43,6 +43,8 @@ Floors = Mapping[str, list[float]]
 SMALL_CYCLES = 3_000.0  # nominal work below which a call is nearly all floor, which is 13,000 and more; judged
 INFLATION = 2.0  # the base takes twice the floor, so that the correction to it rises with work
 FEWEST_MEDIAN_ROWS = 20  # rows that make a median; judged
+LARGE = 10.0  # floors of work beyond which the slope is learned: a plateau is what the largest calls reach
+UNKNOWN_SLOPE = 1.5  # where no call is large; judged
 MOST_OF_PARENT = 1.5  # 5 is too much (training/EXPERIMENTS.md)
 
 
@@ -50,8 +52,8 @@ def fit_floors(table: Features, latency_s: Array) -> Floors:
     """Floor and slope of each group, of each leading part of group names and of all calls.
 
     Floor: the median of small calls; where there are none the fastest tenth, but at most MOST_OF_PARENT times the
-    floor of the leading parts of the name. Slope: the median of what large calls take beyond the floor, per nominal
-    work; 1.5 where there are none.
+    floor of the leading parts of the name. Slope: the median of what the larger half of the large calls take beyond the
+    floor, per nominal work; that of the leading parts of the name where fewer than FEWEST_MEDIAN_ROWS calls are large.
     """
     import pandas as pd
 
@@ -63,12 +65,16 @@ def fit_floors(table: Features, latency_s: Array) -> Floors:
         frame["key"] = frame["group"].map({name: "|".join(name.split("|")[:depth]) for name in names})
         for key, rows in frame.groupby("key"):
             small = rows.loc[rows["work"] < SMALL_CYCLES, "cycles"]
-            parent = floors["|".join(str(key).split("|")[: depth - 1])][0] if depth else np.inf
-            fastest = min(MOST_OF_PARENT * parent, float(rows["cycles"].quantile(0.1)))
+            parent = floors["|".join(str(key).split("|")[: depth - 1])] if depth else [np.inf, UNKNOWN_SLOPE]
+            fastest = min(MOST_OF_PARENT * parent[0], float(rows["cycles"].quantile(0.1)))
             floor = float(small.median()) if len(small) >= FEWEST_MEDIAN_ROWS else fastest
-            large = rows[rows["work"] > floor]
-            slopes = (large["cycles"] - floor).clip(lower=0.2 * large["work"]) / large["work"]
-            floors[str(key)] = [floor, float(slopes.median()) if len(large) >= FEWEST_MEDIAN_ROWS else 1.5]
+            large = rows[rows["work"] > LARGE * floor]
+            if len(large) >= FEWEST_MEDIAN_ROWS:
+                large = large[large["work"] >= large["work"].median()]
+                slope = float(((large["cycles"] - floor) / large["work"]).clip(lower=0.2).median())
+            else:
+                slope = parent[1]
+            floors[str(key)] = [floor, slope]
     return floors
 
 

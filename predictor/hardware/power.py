@@ -18,14 +18,15 @@ from predictor.hardware.roofline import Bound, rate_of_units, unit_rate
 from predictor.ops import Op
 from predictor.ops.dtypes import Array
 
-IDLE_SHARE = 0.1  # of the board power, for memory, leakage, fans and losses; judged
+# Of the board power, for memory, leakage, fans and losses: 17 W of a 70 W card, 80 W of a 700 W module; judged.
+IDLE_SHARE, IDLE_W, MOST_IDLE = 0.1, 10.0, 0.4
 LOWEST_VOLTAGE = 0.6  # of that at the highest clock, where the clock goes towards zero; judged
 FREE_BOOST = 0.4  # of the way from the advertised boost to the highest clock, where power is no limit; judged
 PLATEAU = 0.93  # of the cycles a large product multiplies in, on the best of A100 to B200
-# Energy of a FLOP rises with bits^0.45 below 16 bits: a matrix unit that is twice as fast in fp8 takes more power, by
-# 1.25 to 1.45 on L40S, H100, B200 and RTX PRO 6000. tf32 takes what 32 bits do.
+# Energy of a FLOP rises with bits^0.57 below 16 bits: large fp8 products run at 1.5 to 1.8 times the rate of bf16 on
+# L40S, H100, H200, B200, GB200 and RTX PRO 6000 (median 1.7), nvfp4 at 2.8 to 3.2 times. tf32 takes what 32 bits do.
 BITS = {"fp4": 4, "fp8": 8, "int8": 8, "fp16": 16, "bf16": 16, "tf32": 32}
-NARROW_EXPONENT = 0.45
+NARROW_EXPONENT = 0.57
 PICO = 1e-12
 UNLIMITED = 1.2  # times the free rate, beyond which no one asks how much power would be left
 
@@ -72,14 +73,21 @@ def rates(gpu: Gpu, unit: str) -> Rates:
     own = unit_rate(gpu, unit)
     vector = unit == "fp32" or unit not in gpu.peak_flop_per_s
     facts = _energies(gpu)
-    issued = facts.fp32_issue if vector else 1.0
+    issued = facts.issue * (facts.fp32_issue if vector else 1.0)
     peak, highest = issued * own, issued * own * gpu.max_clock_hz / gpu.clock_hz
     free = peak + FREE_BOOST * max(highest - peak, 0.0)
     joule = energy_j(facts, "fp32" if vector else unit)
     if not gpu.tdp_w or not joule:
         return Rates(free, UNLIMITED * free)
-    clock = _clock_within((1 - IDLE_SHARE) * gpu.tdp_w / (PLATEAU * joule * highest))
+    clock = _clock_within(_arithmetic_w(gpu) / (PLATEAU * joule * highest))
     return Rates(free, min(PLATEAU * highest * clock, UNLIMITED * free))
+
+
+def _arithmetic_w(gpu: Gpu) -> float:
+    """Board power that is left for arithmetic. Makers of laptops choose from a range, of which the middle is taken."""
+    laptop = gpu.segment == "laptop" and gpu.power_range_w
+    board = min(gpu.tdp_w, sum(gpu.power_range_w) / 2) if laptop else gpu.tdp_w
+    return board - min(IDLE_W + IDLE_SHARE * board, MOST_IDLE * board)
 
 
 def _energies(gpu: Gpu) -> Capability:

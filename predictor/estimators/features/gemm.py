@@ -88,8 +88,9 @@ def gemm_terms(op: Gemm, gpu: Gpu, setting: Setting) -> Terms:
         **one_hot("engine", _path(op, gpu, setting), measured_engines(op.family), calls),
         **one_hot("dtype", op.dtype, ("fp8", "fp8_block", "nvfp4", "int8", "fp32"), calls),
     }
-    # Large bf16 calls take 1.1 times as long as their tiles at the free clock; 1.8 is judged, the slope fitted on top.
-    return Terms(times, fixed, soft_max([np.maximum(1.1 * split, powered), 1.8 * memory]), gemm_group(op, gpu, setting))
+    # Large bf16 calls take 1.1 times as long as their tiles at the free clock, those that memory limits 1.3 times as
+    # long as their bytes (judged); the slope is fitted on top.
+    return Terms(times, fixed, soft_max([np.maximum(1.1 * split, powered), 1.3 * memory]), gemm_group(op, gpu, setting))
 
 
 def gemm_group(op: Gemm, gpu: Gpu, setting: Setting) -> Text:
