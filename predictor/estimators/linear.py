@@ -45,15 +45,14 @@ INFLATION = 2.0  # the base takes twice the floor, so that the correction to it 
 FEWEST_MEDIAN_ROWS = 20  # rows that make a median; judged
 LARGE = 10.0  # floors of work beyond which the slope is learned: a plateau is what the largest calls reach
 UNKNOWN_SLOPE = 1.5  # where no call is large; judged
-MOST_OF_PARENT = 1.5  # 5 is too much (training/EXPERIMENTS.md)
 
 
 def fit_floors(table: Features, latency_s: Array) -> Floors:
     """Floor and slope of each group, of each leading part of group names and of all calls.
 
-    Floor: the median of small calls; where there are none the fastest tenth, but at most MOST_OF_PARENT times the
-    floor of the leading parts of the name. Slope: the median of what the larger half of the large calls take beyond the
-    floor, per nominal work; that of the leading parts of the name where fewer than FEWEST_MEDIAN_ROWS calls are large.
+    Floor: the median of small calls; where there are none the fastest tenth, but at most the floor of the leading parts
+    of the name. Slope: the median of what the larger half of the large calls take beyond the floor, per nominal work;
+    that of the leading parts of the name where fewer than FEWEST_MEDIAN_ROWS calls are large.
     """
     import pandas as pd
 
@@ -66,7 +65,7 @@ def fit_floors(table: Features, latency_s: Array) -> Floors:
         for key, rows in frame.groupby("key"):
             small = rows.loc[rows["work"] < SMALL_CYCLES, "cycles"]
             parent = floors["|".join(str(key).split("|")[: depth - 1])] if depth else [np.inf, UNKNOWN_SLOPE]
-            fastest = min(MOST_OF_PARENT * parent[0], float(rows["cycles"].quantile(0.1)))
+            fastest = min(parent[0], float(rows["cycles"].quantile(0.1)))
             floor = float(small.median()) if len(small) >= FEWEST_MEDIAN_ROWS else fastest
             large = rows[rows["work"] > LARGE * floor]
             if len(large) >= FEWEST_MEDIAN_ROWS:
