@@ -10,7 +10,6 @@ from predictor.estimators.features.terms import (
     Terms,
     cycles,
     group_names,
-    memory_time,
     of_engines,
     one_hot,
     renamed,
@@ -59,10 +58,9 @@ def gemm_terms(op: Gemm, gpu: Gpu, setting: Setting) -> Terms:
     # A hundred cycles for each 128 bytes of k, however little there is to do: load, wait, multiply. Judged.
     loop = cycles(k * column(act_bytes(op.dtype), calls) / 128 * 100, gpu)
     # Benchmarks go through copies of the weights: on L40S they are found in L2 up to 0.22 of its size, where bf16 calls
-    # fall from its rate to that of the memory.
-    memory = memory_time(moved, gpu, 0.22)
+    # fall from its rate to that of the memory; from 0.8 of it on all come at 0.8 of the memory's rate.
     warm = column(np.asarray(setting.timing == "warm", dtype=np.float64), calls)
-    memory = np.where(warm > 0, repeated_memory_time(moved, gpu), memory)
+    memory = np.where(warm > 0, repeated_memory_time(moved, gpu), repeated_memory_time(moved, gpu, 0.22))
     powered = column(op.flops(), calls) / powered_flop_per_s(op, gpu)
     times = {
         "flop_s": column(op.flops(), calls) / peak_flop_per_s(op, gpu),

@@ -122,9 +122,11 @@ def memory_time(moved: Array, gpu: Gpu, cache_share: float) -> Array:
 THRASH = 4.0
 
 
-def repeated_memory_time(moved: Array, gpu: Gpu) -> Array:
-    """Seconds to move bytes that earlier calls moved too: all on chip while they fit, soon none once they do not."""
-    return _two_level_time(moved, np.clip((1 + THRASH) * gpu.llc_bytes - THRASH * moved, 0.0, moved), gpu)
+def repeated_memory_time(moved: Array, gpu: Gpu, cache_share: float = 1.0) -> Array:
+    """Seconds to move bytes that earlier calls moved too: all on chip while they fit into cache_share of the last-level
+    cache, soon none once they do not."""
+    kept = cache_share * gpu.llc_bytes
+    return _two_level_time(moved, np.clip((1 + THRASH) * kept - THRASH * moved, 0.0, moved), gpu)
 
 
 def _two_level_time(moved: Array, cached: Array, gpu: Gpu) -> Array:
