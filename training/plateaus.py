@@ -2,7 +2,7 @@
 
     .venv/bin/python training/plateaus.py TABLE.parquet ...
 
-The tables are those that the readers of datasets/ write. The constants of power.py and the energies, `issue` and
+The tables are those that the readers of datasets/ write. The constants of power.py and the energies and
 `fp32_issue` of predictor/catalog/architectures.toml were judged by what this prints: the best quarter of the largest
 calls, the median over engines, as a share of the peak; and how much higher or lower the law has it.
 """

@@ -30,8 +30,7 @@ class Capability:
     same_kernels_as: the capability whose kernels a revision runs; "" runs its own.
     exp_per_sm_cycle: exponentials of the special-function units of an SM, 16 from 5.0 to 12.0.
     picojoule_16_bit, picojoule_fp32: energy of a FLOP of the tensor and the vector units at the highest clock.
-    issue: share of the peak that the best kernels of matrix products issue, beside those of NVIDIA's tensor cores.
-    fp32_issue: what vector units reach of that; below 1 where their peak needs two at a time.
+    fp32_issue: share of the vector peak that matrix products can issue; below 1 where the peak needs two at a time.
     """
 
     rates_16_bit: tuple[int, ...] = ()
@@ -45,7 +44,6 @@ class Capability:
     exp_per_sm_cycle: float = 16.0
     picojoule_16_bit: float = 0.0
     picojoule_fp32: float = 0.0
-    issue: float = 1.0
     fp32_issue: float = 1.0
 
 

@@ -23,6 +23,8 @@ IDLE_SHARE, IDLE_W, MOST_IDLE = 0.1, 10.0, 0.4
 LOWEST_VOLTAGE = 0.6  # of that at the highest clock, where the clock goes towards zero; judged
 FREE_BOOST = 0.4  # of the way from the advertised boost to the highest clock, where power is no limit; judged
 PLATEAU = 0.93  # of the cycles a large product multiplies in, on the best of A100 to B200
+# What the best kernels of other vendors reach of that: 0.85 on MI25, MI60 and RX 6900 XT, 0.77 to 0.88 on M1 to M4.
+OTHERS_ISSUE = 0.85
 # Energy of a FLOP rises with bits^0.57 below 16 bits: large fp8 products run at 1.5 to 1.8 times the rate of bf16 on
 # L40S, H100, H200, B200, GB200 and RTX PRO 6000 (median 1.7), nvfp4 at 2.8 to 3.2 times. tf32 takes what 32 bits do.
 BITS = {"fp4": 4, "fp8": 8, "int8": 8, "fp16": 16, "bf16": 16, "tf32": 32}
@@ -73,7 +75,7 @@ def rates(gpu: Gpu, unit: str) -> Rates:
     own = unit_rate(gpu, unit)
     vector = unit == "fp32" or unit not in gpu.peak_flop_per_s
     facts = _energies(gpu)
-    issued = facts.issue * (facts.fp32_issue if vector else 1.0)
+    issued = (1.0 if gpu.vendor == "NVIDIA" else OTHERS_ISSUE) * (facts.fp32_issue if vector else 1.0)
     peak, highest = issued * own, issued * own * gpu.max_clock_hz / gpu.clock_hz
     free = peak + FREE_BOOST * max(highest - peak, 0.0)
     joule = energy_j(facts, "fp32" if vector else unit)
