@@ -275,3 +275,11 @@ def test_the_command_shows_both_pools(capsys: pytest.CaptureFixture[str]) -> Non
     assert row["decode_gpu"] == "H100-SXM-80GB"
     assert main(["disaggregated", "Qwen3-8B", "--gpu", "H100", "--n-gpus", "1"]) == 2
     assert capsys.readouterr().err.startswith("error: n_gpus is 1;")
+
+
+def test_workers_joined_through_the_host_are_slower():
+    asked = {"prefill": Layout(tp=4), "decode": Layout(tp=4), "prefill_workers": 1, "decode_workers": 1}
+    peer, host = (plan("Llama-3.1-8B", "L40S", link=link, **asked) for link in ("pcie", "host"))
+    assert host.ttft_s.value > peer.ttft_s.value
+    with pytest.raises(InvalidRequest, match="link"):
+        plan("Llama-3.1-8B", "L40S", link="rope", **asked)

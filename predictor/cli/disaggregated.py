@@ -69,6 +69,8 @@ def disaggregated(
     dtype: Annotated[str, Option(help="Number format of the linear layers; by default that of the weights.")] = "",
     kv_dtype: Annotated[str, Option(help="Number format of the KV cache; by default that of activations.")] = "",
     engine: Annotated[str, Option(help=f"{listed_names(joining=True)}.")] = SERVES,
+    link: Annotated[str, Option(help="What joins the GPUs of a worker: nvlink, pcie or host.")] = "",
+    node_link: Annotated[str, Option(help="Network of its GPUs between nodes: GB/s, or such as ib-400.")] = "",
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     json: Annotated[bool, Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
@@ -97,6 +99,8 @@ def disaggregated(
         dtype=dtype,
         kv_dtype=kv_dtype,
         engine=engine,
+        link=link,
+        node_link=node_link,
     )
     if json:
         show_json(pools.to_dict())

@@ -44,7 +44,7 @@ from predictor.workloads.requested import as_run_on, in_16_bits_of
 from predictor.workloads.workload import Workload, phases
 
 ONE_GPU = Layout()
-ASKED = ("input_len", "output_len", "dtype", "kv_dtype", "engine")  # of a workload
+ASKED = ("input_len", "output_len", "dtype", "kv_dtype", "engine", "link", "node_link")  # of a workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +124,7 @@ def plan(
 
     prefill, decode: degrees of one worker. link_bytes_per_s: between the pools, per GPU; 0 takes NODE_LINK_BYTES_PER_S.
     settings: fields of predictor.latency.serving.rate_matching.Goal, such as n_gpus=16 or request_rate=5, and
-    input_len, output_len, dtype, kv_dtype and engine, as in Workload.
+    input_len, output_len, dtype, kv_dtype, engine, link and node_link, as in Workload: what joins GPUs of a worker.
     """
     goal, shared = _sorted(settings)
     network = get_model(model) if isinstance(model, str | Path) else model
