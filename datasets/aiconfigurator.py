@@ -32,7 +32,8 @@ moe       num_tokens counts the whole expert-parallel group. power_law rows time
           RTX PRO 6000: kernels of 4-bit formats take 35 to 60 us at least (bf16 and fp8 17 to 35), and vLLM 0.24's
           fp8 (FlashInfer's CUTLASS) 1.45 times 0.19's Triton on one GPU, 0.7 times from ep 2 on: both are real
 link      a GPU without NVLink talks over PCIe: RTX PRO 6000 and pairs of L40S peer to peer (23 to 39 and 20 GB/s of bus
-          bandwidth), 4 and 8 of L40S through the host's memory (5 and 2 GB/s), which their rate tells, no column.
+          bandwidth), 4 and 8 of L40S and pairs of RTX PRO 6000 in the older tables (vLLM 0.19, SGLang 0.5.10, TensorRT-LLM
+          1.3.0rc10) through the host's memory (5, 2 and 15 GB/s), which their rate tells, no column.
           GB200: NCCL and all-reduce of 2 and 4 GPUs of one tray; TensorRT-LLM's all-to-all of experts (dispatch and
           combine, 2 to 64 GPUs over NVLink between trays) sends every token once to each of min(topk, GPUs) GPUs
 quirks    SGLang on H100 (MLA) and A100 (MoE), and vLLM on A100 (prefill) hold some calls twice, 1 % apart; both stay
@@ -90,6 +91,7 @@ SENT_BITS = {"bfloat16": 16.0, "fp8": 8.0, "nvfp4": 4.5}  # nvfp4: with a scale 
 NOT_GATED = {(2688, 1856), (2048, 5120), (1024, 2688), (4096, 2688), (8192, 5120)}
 NOT_GATED_SINCE = {"vllm": (0, 15), "sglang": (0, 5, 11), "trtllm": (1, 1)}
 PEERS = {"L40S": 2}  # GPUs without NVLink that copy peer to peer; larger groups go through the host
+SLOW_PAIR = 0.3  # of the rate of PCIe: a pair whose longest all-reduce is slower goes through the host
 ALWAYS = ("latency", "kernel_source", "version")
 
 
@@ -238,6 +240,13 @@ def collective(rows: pd.DataFrame, unread: Unread) -> pd.DataFrame:
     )
 
 
+def slow_pairs(rows: pd.DataFrame, pcie_bytes_per_s: float) -> pd.Series:
+    """Whether each row is a collective of two GPUs that do not copy from one to the other over PCIe."""
+    pair = rows["n_gpus"] == 2
+    rate = (rows["message_bytes"] / rows["latency_s"])[pair].max()
+    return pair & (rate < SLOW_PAIR * pcie_bytes_per_s)
+
+
 def expert_exchange(rows: pd.DataFrame, unread: Unread) -> pd.DataFrame:
     """Tokens on their way to the GPUs of their experts (dispatch, in the experts' format) and back (combine, bf16)."""
     moved = rows["op_name"].isin(["alltoall_dispatch", "alltoall_combine"])
@@ -337,7 +346,7 @@ def read_file(path: Path, gpu: str, unread: Unread) -> pd.DataFrame:
     rows = table.convert(rows, unread)
     if path.stem in ("nccl_perf", "custom_allreduce_perf", "trtllm_alltoall_perf"):
         linkless = get_gpu(gpu).link_bytes_per_s <= get_gpu(gpu).pcie_bytes_per_s
-        through_host = rows["n_gpus"] > PEERS.get(gpu, np.inf)
+        through_host = (rows["n_gpus"] > PEERS.get(gpu, np.inf)) | slow_pairs(rows, get_gpu(gpu).pcie_bytes_per_s)
         rows = rows.assign(link=np.where(through_host, "host", "pcie") if linkless else "gpu")
     rows = rows.rename(columns={"kernel_source": "kernel_name", "version": "engine_version"})
     return rows.assign(source="aiconfigurator")

@@ -6,12 +6,13 @@ read      dataset/collective/<gpu>/{all_reduce,send_recv}.csv -> collective
           dataset/gemm_fp8_train.csv -> gemm
 not read  all-reduces of H100 pairs: its machine has four GPUs and no switch (a pair reaches 116 GB/s, all four 322 of
           450 over the bus), so a pair has a third of the links, which no column says; sizes beyond the first in each
-          32nd of a doubling (most are above 64 MiB, 0.5 MiB apart)
+          32nd of a doubling (most are above 64 MiB, 0.5 MiB apart); all-reduces over NVLink below 1 MiB, see timing
 units     time_stats in milliseconds; size: bytes of the buffer (pairs of A100 and H20 then reach 231 of 300 and 335 of
           450 GB/s). avg_duration in microseconds
 timing    device. Of a collective the least of its repeats: its kernel waits until the other ranks have launched, which
-          makes the median of messages below 1 MiB up to 5 times the least; above 16 MiB both agree to 1 %. The
-          files hold rank 0 alone.
+          makes the median of messages below 1 MiB up to 5 times the least; above 16 MiB both agree to 1 %. Over
+          NVLink the least of those below 1 MiB waits too: four H100 take 36 to 41 us from 8 to 128 KiB, 12 at 256.
+          The files hold rank 0 alone.
 engine    collectives nccl; GEMM torch: the kernel is not stated, nor whether its scales are per tensor (taken so)
 GPU       by the folder; A100 and H100 are SXM (8 GPUs on a switch, 4 on a board). RTX 6000 Ada: two on PCIe, 11 GB/s
           of 31, so through the host.
@@ -33,6 +34,7 @@ GPUS = {"A100": "A100-SXM-80GB", "H100": "H100-SXM-80GB", "H800": "H800-SXM-80GB
 THROUGH_HOST = ("RTX",)  # begin of the name of cards without a link of their own
 SWITCHLESS = ("H100",)
 STEPS = 32  # sizes kept of a doubling
+WAITS_BELOW = 2**20  # bytes up to which an all-reduce over NVLink times the launches
 
 
 def read(root: Path, unread: Unread) -> pd.DataFrame:
@@ -53,6 +55,8 @@ def read_collective(path: Path, unread: Unread) -> pd.DataFrame:
     rows = unread.keep(rows, rows["num_workers"] <= rows["devices_per_node"], "a collective across nodes")
     if name in SWITCHLESS:
         rows = unread.keep(rows, rows["num_workers"] > 2, "a pair of a board without a switch")
+    if kind == "all_reduce" and not name.startswith(THROUGH_HOST):
+        rows = unread.keep(rows, rows["size"] >= WAITS_BELOW, "an all-reduce that waits for launches")
     rows = rows.sort_values(["num_workers", "size"]).assign(step=np.floor(np.log2(rows["size"]) * STEPS))
     rows = unread.keep(rows, ~rows.duplicated(["num_workers", "step"]), "a size next to another")
     rows = rows.rename(columns={"num_workers": "n_gpus", "size": "message_bytes"})

@@ -7,7 +7,10 @@ read      data/profiling/compute/<gpu>/<org>/<model>/mlp.csv: attn_pre_proj, att
           data/profiling/network/<node>/{all_reduce,send_recv}.csv -> collective
 not read  attention.csv (batched mixtures); traces; collectives across nodes (num_workers above devices_per_node, or
           one device per node); attn_rope of models without a gated MLP (phi-2 turns only part of each head); files
-          that are copies of another (h100_pairwise_nvlink/send_recv.csv is a100_pairwise_nvlink/send_recv.csv)
+          that are copies of another (h100_pairwise_nvlink/send_recv.csv is a100_pairwise_nvlink/send_recv.csv);
+          all-reduces below 4 MiB over NVLink and below 256 KiB over PCIe: ranks launch one after another, and each
+          kernel waits 38 to 64 us for the last, whatever the size (nccl of aiconfigurator takes 6 to 25);
+          sizes beyond the first in each 32nd of a doubling
 units     median in milliseconds. size: bytes of the buffer (2-GPU send/recv reaches 229 GB/s of 300 on an A100 DGX;
           16-bit elements would be 457)
 timing    device: kernel times from the profiler, several repeats; 1 us resolution
@@ -28,12 +31,15 @@ import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from predictor.measurements.readers import Unread, folder, median_of_repeats, read_columns, run_reader, stack
 from predictor.units import MS
 
 URL = "https://github.com/microsoft/vidur"
+WAITS_BELOW = {"gpu": 2**22, "pcie": 2**18, "host": 2**18}  # link → bytes up to which an all-reduce times the launches
+STEPS = 32  # sizes kept of a doubling
 CONFIG = (
     "n_head",
     "n_kv_head",
@@ -152,12 +158,16 @@ def read_network(path: Path, unread: Unread) -> pd.DataFrame:
     if rows.empty or gpu is None:
         return pd.DataFrame()
     rows = unread.keep(rows, rows["num_workers"] <= rows["devices_per_node"], "a collective across nodes")
+    rows = rows.assign(link=(rows["num_workers"] <= node.joined).map({True: "gpu", False: node.beyond}))
+    waits = (kind == "all_reduce") & (rows["size"] < rows["link"].map(WAITS_BELOW))
+    rows = unread.keep(rows, ~waits, "an all-reduce that waits for launches")
+    rows = rows.sort_values(["num_workers", "size"]).assign(step=np.floor(np.log2(rows["size"]) * STEPS))
+    rows = unread.keep(rows, ~rows.duplicated(["num_workers", "step"]), "a size next to another")
     rows = rows.assign(
         family="collective",
         kind=kind,
         message_bytes=rows["size"],
         n_gpus=rows["num_workers"],
-        link=(rows["num_workers"] <= node.joined).map({True: "gpu", False: node.beyond}),
         latency_s=rows[time] * MS,
         engine="nccl",
         kernel_name=path.parent.name,
