@@ -32,7 +32,7 @@ moe       num_tokens counts the whole expert-parallel group. power_law rows time
           RTX PRO 6000: kernels of 4-bit formats take 35 to 60 us at least (bf16 and fp8 17 to 35), and vLLM 0.24's
           fp8 (FlashInfer's CUTLASS) 1.45 times 0.19's Triton on one GPU, 0.7 times from ep 2 on: both are real
 link      a GPU without NVLink talks over PCIe: RTX PRO 6000 and pairs of L40S peer to peer (23 to 39 and 20 GB/s of bus
-          bandwidth), 4 and 8 of L40S and pairs of RTX PRO 6000 in the older tables (vLLM 0.19, SGLang 0.5.10, TensorRT-LLM
+          bandwidth), 4 and 8 of L40S and pairs of RTX PRO 6000 in older tables (vLLM 0.19, SGLang 0.5.10, TensorRT-LLM
           1.3.0rc10) through the host's memory (5, 2 and 15 GB/s), which their rate tells, no column.
           GB200: NCCL and all-reduce of 2 and 4 GPUs of one tray; TensorRT-LLM's all-to-all of experts (dispatch and
           combine, 2 to 64 GPUs over NVLink between trays) sends every token once to each of min(topk, GPUs) GPUs

@@ -26,6 +26,8 @@ class Capability:
         hardware runs and at what rate beside others. Empty: nobody checked.
     emulates: dtypes without units of their own, as a share of the fp32 rate: libraries convert and run them in fp32.
     bf16_as_fp16: tensor cores run both at one rate. link_gb_per_s, pcie_gb_per_s: most per direction.
+    switch_adds: the switch of a server of these GPUs adds what they send (NVLink SHARP).
+    sync_share: cycles in which GPUs joined by their own links see each other's stores, over those of one-die GPUs.
     stacked_memory: HBM; others have GDDR or share the host's memory.
     same_kernels_as: the capability whose kernels a revision runs; "" runs its own.
     exp_per_sm_cycle: exponentials of the special-function units of an SM, 16 from 5.0 to 12.0.
@@ -39,6 +41,8 @@ class Capability:
     bf16_as_fp16: bool = False
     link_gb_per_s: float = 0.0
     pcie_gb_per_s: float = 0.0
+    switch_adds: bool = False
+    sync_share: float = 1.0
     stacked_memory: bool = False
     same_kernels_as: str = ""
     exp_per_sm_cycle: float = 16.0

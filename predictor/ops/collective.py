@@ -39,7 +39,6 @@ class Collective(Op):
 
     family: ClassVar[str] = "collective"
     floor_cycles: ClassVar[float] = 15_000
-    floor_exponent: ClassVar[float] = 0.0  # waits for links
     growing: ClassVar[str] = "message_bytes"
     uneven: ClassVar[bool] = True  # libraries change their protocol with the size
     kind: Text

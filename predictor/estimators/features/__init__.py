@@ -15,7 +15,7 @@ from predictor.estimators.features.gemm import PACKING, gemm_group, gemm_terms
 from predictor.estimators.features.mla import mla_group, mla_terms
 from predictor.estimators.features.moe import moe_group, moe_terms
 from predictor.estimators.features.pointwise import pointwise_group, pointwise_terms
-from predictor.estimators.features.terms import Setting, Terms
+from predictor.estimators.features.terms import REFERENCE_CLOCK_HZ, Setting, Terms
 from predictor.hardware.gpu import Gpu
 from predictor.ops import Op
 from predictor.ops.base import column, one_name, text_column
@@ -59,7 +59,6 @@ DIFFERENCES = {
 ALIKE_DTYPES = frozenset({"fp16", "bf16"})
 
 
-REFERENCE_CLOCK_HZ = 1.9e9  # the unit of floors, near the boost clocks of A100 to B200; another one scales all alike
 PER_CALL = ("values", "tokens", "work_s", "tick_s", "group")
 
 
@@ -94,15 +93,20 @@ def features(op: Op, gpu: Gpu, setting: Setting) -> Features:
         values[:, at] = np.log(np.maximum(seconds, 1e-12))
     for at, value in enumerate(terms.fixed.values(), len(terms.times)):
         values[:, at] = value
-    device = (REFERENCE_CLOCK_HZ / gpu.boost_clock_hz) ** op.floor_exponent / REFERENCE_CLOCK_HZ
-    name = one_name(terms.group)
-    host = name.startswith("host") if name is not None else np.char.startswith(np.asarray(terms.group, str), "host")
-    tick = column(np.where(host, 1.0 / REFERENCE_CLOCK_HZ, device), len(op))
+    tick = _tick_s(op, gpu, terms.group) if terms.tick_s is None else terms.tick_s
     counts = {**op.token_counts(), "kv_len": getattr(op, "kv_len", 1.0)}
     tokens = np.empty((len(op), len(counts)), dtype=np.float32)
     for at, count in enumerate(counts.values()):
         tokens[:, at] = np.log1p(count)
     return Features(names, len(terms.times), values, tokens, terms.work_s, tick, text_column(terms.group, len(op)))
+
+
+def _tick_s(op: Op, gpu: Gpu, group: Text) -> Array:
+    """Features.tick_s of families that do not say it."""
+    device = (REFERENCE_CLOCK_HZ / gpu.boost_clock_hz) ** op.floor_exponent / REFERENCE_CLOCK_HZ
+    name = one_name(group)
+    host = name.startswith("host") if name is not None else np.char.startswith(np.asarray(group, str), "host")
+    return column(np.where(host, 1.0 / REFERENCE_CLOCK_HZ, device), len(op))
 
 
 def groups(op: Op, gpu: Gpu, setting: Setting) -> Text:

@@ -6,8 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from predictor.estimators.features.terms import Setting, Terms, group_names, one_hot, renamed
+from predictor.estimators.features.terms import (
+    REFERENCE_CLOCK_HZ,
+    Setting,
+    Terms,
+    group_names,
+    one_hot,
+    renamed,
+)
+from predictor.hardware.architectures import capability, generation
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import BUS_SHARE
 from predictor.hardware.roofline import link_bytes_per_s
@@ -18,6 +27,7 @@ from predictor.ops.dtypes import Array, Text
 from predictor.workloads.engine_tables import measured_engines
 
 LIBRARY = "nccl"
+PCIE = ("pcie", "host")
 # Seconds of a step of a ring beyond the first, by small messages: of NCCL over NVLink (6.5, 9.6, 16 us for 2, 4 and 8
 # H100), of anything over PCIe (7, 13 and 25 us for RTX PRO 6000), of one-shot kernels over NVLink (2.5, 2.8 and 3.5 us
 # for H200): aiconfigurator.
@@ -27,52 +37,73 @@ RINGS = {
     "all_gather": 1.0,
     "reduce_scatter": 1.0,
 }  # kind → times around; others send to each at once
+# Of the rate of the link, what an all-reduce's whole message reaches where the switch adds: 0.46 of B200, 0.60 of H100
+# and 0.70 of H20, eight each (aiconfigurator, PipeWeave). Four GPUs may be wired without a switch.
+ADDING_SHARE, UNSWITCHED_GPUS = 0.55, 4
 
 
 def collective_terms(op: Collective, gpu: Gpu, setting: Setting) -> Terms:
-    """Ring and one-shot traffic over the link, the number of synchronised steps, local memory traffic.
+    """How long the message is on its way, and how long the GPUs wait for each other.
 
-    The nominal work is what a ring takes at the share of its link that rings reach (BUS_SHARE), and its waits.
+    Nothing else that is a time, and no number of GPUs: a dozen machines are told apart by them, and trees learn each
+    one's quirks instead of what a link does. The nominal work is what a ring takes at the share of its link that rings
+    reach (BUS_SHARE) or a switch that adds, and the waits.
     """
     calls = len(op)
     message, gpus = column(op.message_bytes, calls), column(op.n_gpus, calls)
     rate = link_bytes_per_s(op, gpu)
-    twice = np.where(op.kind == "all_reduce", 2.0, 1.0)
-    ring = twice * (gpus - 1) / gpus * message / rate
-    path = ring / np.array([BUS_SHARE[link] for link in text_column(op.link, calls).tolist()])
-    waits = _waits_s(op, setting, calls)
-    times = {
-        "least_s": column(op.link_bytes(), calls) / rate,
-        "ring_s": ring,
-        "path_s": path,
-        "waits_s": waits,
-        "one_shot_s": (gpus - 1) * message / rate,
-        "ring_steps_s": twice * (gpus - 1) * 1e-6,
-        "local_s": message / gpu.mem_bytes_per_s,
-    }
+    share = np.array([BUS_SHARE[link] for link in text_column(op.link, calls).tolist()])
+    own = np.asarray(text_column(op.link, calls) == "gpu", dtype=bool)
+    reduces = np.asarray(text_column(op.kind, calls) == "all_reduce", dtype=bool)
+    path = np.where(reduces, 2.0, 1.0) * (gpus - 1) / gpus * message / rate / share
+    if capability(gpu.compute_capability).switch_adds:
+        added = message / rate / ADDING_SHARE
+        path = np.where(reduces & own & (gpus > UNSWITCHED_GPUS), np.minimum(path, added), path)
+    device = capability(gpu.compute_capability).sync_share / gpu.boost_clock_hz
+    steady = 1.0 / REFERENCE_CLOCK_HZ
+    waits = _waits_s(op, setting, calls) * np.where(own, device / steady, 1.0)
+    host = np.asarray(text_column(setting.timing, calls) == "host", dtype=bool)
+    tick = np.where(host, steady * generation(gpu.generation).host_share, np.where(own, device, steady))
+    kernels = renamed(setting.engine, ~reduces, LIBRARY)
     fixed = {
-        "n_gpus": gpus,
         "eager": column(_eager(setting.kernel).astype(np.float64), calls),
-        **one_hot("engine", setting.engine, measured_engines(op.family), calls),
+        **one_hot("engine", kernels, measured_engines(op.family), calls),
+        "engine_exchange": (~reduces & ~_is_library(setting, calls)).astype(np.float64),
         **one_hot("kind", op.kind, tuple(LEAST_TRAFFIC), calls),
         **one_hot("link", op.link, LINKS, calls),
     }
-    return Terms(times, fixed, path + waits, collective_group(op, gpu, setting))
+    times = {"path_s": path, "waits_s": waits}
+    return Terms(times, fixed, path + waits, collective_group(op, gpu, setting), tick)
 
 
 def _waits_s(op: Collective, setting: Setting, calls: int) -> Array:
     """Seconds in which GPUs of a group of more than two wait for each other, whatever the message."""
     around = np.array([RINGS.get(kind, 0.0) for kind in text_column(op.kind, calls).tolist()])
     fabric = np.asarray(text_column(op.link, calls) == "gpu", dtype=bool)
-    library = np.asarray(text_column(setting.engine, calls) == LIBRARY, dtype=bool)
-    step = np.where(fabric, np.where(library, RING_STEP_S, ONE_SHOT_STEP_S), PCIE_STEP_S)
+    step = np.where(fabric, np.where(_is_library(setting, calls), RING_STEP_S, ONE_SHOT_STEP_S), PCIE_STEP_S)
     return np.asarray(around * (column(op.n_gpus, calls) - 2) * step)
+
+
+def _is_library(setting: Setting, calls: int) -> NDArray[np.bool_]:
+    return np.asarray(text_column(setting.engine, calls) == LIBRARY, dtype=bool)
 
 
 def collective_group(op: Collective, gpu: Gpu, setting: Setting) -> Text:
     """Terms.group."""
     eager = renamed("graph", _eager(setting.kernel), "eager")
-    return group_names(len(op), setting.timing, setting.engine, eager, op.kind, _way(op))
+    return group_names(len(op), setting.timing, _program(op, setting), eager, op.kind, _way(op))
+
+
+def _program(op: Collective, setting: Setting) -> Text:
+    """Whose kernels run: engines have none of their own but all-reduces, over PCIe of two GPUs, and call the library.
+
+    TensorRT-LLM's exchange of experts' tokens is its own, and takes as long to launch as the library's.
+    """
+    if isinstance(op.kind, str) and isinstance(op.link, str) and np.ndim(op.n_gpus) == 0:
+        own = op.kind == "all_reduce" and (op.link not in PCIE or op.n_gpus == 2)
+        return setting.engine if own else LIBRARY
+    crossing = np.isin(text_column(op.link, len(op)).astype(str), PCIE) & (column(op.n_gpus, len(op)) > 2)
+    return renamed(setting.engine, crossing | (text_column(op.kind, len(op)) != "all_reduce"), LIBRARY)
 
 
 def _way(op: Collective) -> Text:
@@ -81,7 +112,7 @@ def _way(op: Collective) -> Text:
         table = {link: _way(replace(op, link=link)) for link in set(op.link.tolist())}
         columns = {link: text_column(way, len(op)) for link, way in table.items()}
         return np.array([columns[link][row] for row, link in enumerate(op.link.tolist())], dtype=object)
-    if op.link not in ("pcie", "host"):
+    if op.link not in PCIE:
         return op.link
     return renamed(op.link, np.asarray(op.n_gpus) == 2, op.link + "_pair")
 

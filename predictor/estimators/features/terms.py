@@ -32,6 +32,9 @@ class Setting(NamedTuple):
         return Setting(*(part if isinstance(part, str) else np.asarray(part, dtype=object)[rows] for part in self))
 
 
+REFERENCE_CLOCK_HZ = 1.9e9  # the unit of floors, near the boost clocks of A100 to B200; another one scales all alike
+
+
 class Terms(NamedTuple):
     """What an estimator sees of a column of calls.
 
@@ -39,12 +42,14 @@ class Terms(NamedTuple):
     fixed: what kind of call it is, its model dimensions included; more tokens or a slower GPU do not change it.
     work_s: nominal time of the work without any launch floor, seconds; rising too.
     group: calls of one group share a launch floor; "engine|dtype|…", most telling part first.
+    tick_s: seconds of one cycle as launch floors count them, (n_calls,); None: of the GPU's clock, or of a host's.
     """
 
     times: Mapping[str, Array]
     fixed: Mapping[str, Array]
     work_s: Array
     group: Text
+    tick_s: Array | None = None
 
 
 def group_names(calls: int, *parts: Text) -> Text:
