@@ -28,6 +28,7 @@ from predictor.workloads.engine_tables import measured_engines
 
 LIBRARY = "nccl"
 PCIE = ("pcie", "host")
+SLOWER_LINKS = LINKS[1:]  # one that nobody measured is taken for the GPU's own: its rate and steps are in the times
 # Seconds of a step of a ring beyond the first, by small messages: of NCCL over NVLink (6.5, 9.6, 16 us for 2, 4 and 8
 # H100), of anything over PCIe (7, 13 and 25 us for RTX PRO 6000), of one-shot kernels over NVLink (2.5, 2.8 and 3.5 us
 # for H200): aiconfigurator.
@@ -70,7 +71,7 @@ def collective_terms(op: Collective, gpu: Gpu, setting: Setting) -> Terms:
         **one_hot("engine", kernels, measured_engines(op.family), calls),
         "engine_exchange": (~reduces & ~_is_library(setting, calls)).astype(np.float64),
         **one_hot("kind", op.kind, tuple(LEAST_TRAFFIC), calls),
-        **one_hot("link", op.link, LINKS, calls),
+        **one_hot("link", op.link, SLOWER_LINKS, calls),
     }
     times = {"path_s": path, "waits_s": waits}
     return Terms(times, fixed, path + waits, collective_group(op, gpu, setting), tick)
