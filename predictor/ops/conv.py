@@ -9,7 +9,7 @@ import numpy as np
 
 from predictor.errors import InvalidOp
 from predictor.ops.base import Op, meaning
-from predictor.ops.dtypes import Number, Text, act_bytes, out_bytes, weight_bytes
+from predictor.ops.dtypes import Number, Text, act_bytes, weight_bytes
 
 WINOGRAD = {2: 25 / 64, 3: 0.25}  # side of the kernel → multiplications of F(4x4, side x side) over the direct ones
 
@@ -74,5 +74,6 @@ class Conv(Op):
         side = np.where(np.asarray(self.kernel) < self.stride, np.minimum(touched, self.size), self.size)
         image = self.batch * self.in_channels * (side if side.ndim else float(side)) ** 2 * act_bytes(self.dtype)
         weights = self.kernel**2 * self.in_channels / self.groups * self.out_channels * weight_bytes(self.dtype)
-        output = self.batch * self.out_channels * self.out_size() ** 2 * out_bytes(self.dtype)
+        # What goes on to the next layer in 8 bits is quantised before it is written (TensorRT, cuDNN).
+        output = self.batch * self.out_channels * self.out_size() ** 2 * act_bytes(self.dtype)
         return image + weights + output

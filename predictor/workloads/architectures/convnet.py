@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from predictor.errors import InvalidRequest, InvalidSpec
+from predictor.errors import InvalidRequest, InvalidSpec, UnsupportedDtype
 from predictor.ops import Conv
 from predictor.values import show, whole_number
 from predictor.workloads.architectures.encoder import WEIGHT_DTYPES, check_choices, check_sizes, formats
@@ -21,6 +21,9 @@ from predictor.workloads.passes.eager import convolution, linear, merged, passes
 
 SHORTCUTS = ("", "identity", "project")
 BLOCKS = ("basic", "bottleneck")
+QUANTISED = ("int8", "fp8")
+CONVOLVED = ("fp32", "tf32", "fp16", "bf16", *QUANTISED)  # formats that libraries convolve in; others hold weights
+ADDED_ON_THE_WAY = 1 / 3  # of an addition's bytes: engines that quantise read one operand in the convolution before it
 
 
 class ConvLayer(NamedTuple):
@@ -164,7 +167,7 @@ class ConvNet(SinglePass):
 
     def forward_ops(self, step: Step) -> tuple[OpCall, ...]:
         """The ops of a fused engine over step.batch images; without prompt_len as in training."""
-        return self.pass_ops(step.batch, dtype=step.dtype, training=not step.prompt_len)
+        return self.pass_ops(step.batch, dtype=step.dtype, half=step.act_dtype, training=not step.prompt_len)
 
     def convolutions(self, image: int) -> Iterator[Shaped]:
         """Every convolution with what goes in, those of shortcuts too, for images of image × image pixels."""
@@ -194,14 +197,26 @@ class ConvNet(SinglePass):
         return self.hidden * self.pool_size**2
 
     def pass_ops(
-        self, batch: int, image: int = 0, dtype: str = "", *, eager: bool = False, training: bool = False
+        self,
+        batch: int,
+        image: int = 0,
+        dtype: str = "",
+        *,
+        half: str = "",
+        eager: bool = False,
+        training: bool = False,
     ) -> tuple[OpCall, ...]:
         """The ops of one forward pass on one GPU over `batch` images of image × image pixels, 0 for self.image.
 
-        dtype: of convolutions and linear layers, "" as published. training: batch norms take the batch's statistics.
+        dtype: of convolutions and linear layers, "" as published. half: of other passes beside 8-bit ones, "" bf16.
+        training: batch norms take the batch's statistics.
         """
         batch, image = whole_number("batch", batch), whole_number("image", image or self.image)
-        _, act = formats(dtype or self.dtype)
+        dtype, act = formats(dtype or self.dtype)
+        if dtype not in CONVOLVED:
+            raise UnsupportedDtype(f"dtype is {dtype}; convolutions run in {', '.join(CONVOLVED)}.")
+        act, narrow = half or act, dtype in QUANTISED
+        share = 0.5 if narrow else 1.0  # of the bytes of 16 bits
         apart = eager or training
         calls, size = list[OpCall](), image
         for shaped in self.convolutions(image):
@@ -210,21 +225,23 @@ class ConvNet(SinglePass):
                 raise InvalidRequest(
                     f"image is {image}; nothing is left of it at {shaped.place} of {self.name}. Raise it."
                 )
-            calls.append(_convolution(shaped, batch, act))
+            calls.append(_convolution(shaped, batch, dtype))
             rows, cols = batch * layer.out_channels, size**2
             if layer.norm and apart:
                 kind = "layer_norm" if training else "relu"
                 calls.append(passes("batch_norm", kind, rows, cols, act, 1.0))
             if shaped.closes:
-                calls.append(passes("residual_add", "add", rows, cols, act, 1.0))
+                calls.append(
+                    passes("residual_add", "add", rows, cols, act, ADDED_ON_THE_WAY * share if narrow else 1.0)
+                )
             if layer.activation and apart:
                 calls.append(passes("relu", "relu", rows, cols, act, 1.0))
             if layer.pool:
-                calls.append(passes("max_pool", "copy", rows, cols, act, (1 + 1 / layer.pool**2) / 2))
-        calls.append(passes("mean_pool", "copy", batch * self.hidden, size**2, act, 0.5))
+                calls.append(passes("max_pool", "copy", rows, cols, act, (1 + 1 / layer.pool**2) / 2 * share))
+        calls.append(passes("mean_pool", "copy", batch * self.hidden, size**2, act, 0.5 * share))
         widths = [self._flat(), *self.linear, self.classes]
         for number, (k, n) in enumerate(pairwise(widths), 1):
-            calls.append(linear(f"linear{number}", batch, n, k, act, 1.0))
+            calls.append(linear(f"linear{number}", batch, n, k, dtype, 1.0))
         return merged(calls)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Set
 from typing import NamedTuple
 
 from predictor.ops import Attention, Conv, Gemm, Pointwise
+from predictor.ops.dtypes import act_bytes
 from predictor.workloads.passes.backward import BACKWARD_TRAFFIC, SEPARATE_TRAFFIC
 from predictor.workloads.passes.calls import OpCall
 
@@ -44,8 +45,11 @@ def linear(name: str, rows: float, n: int, k: int, dtype: str, count: float) -> 
 
 
 def convolution(name: str, op: Conv, count: float) -> OpCall:
-    """A convolution; one whose windows do not overlap is the product of its windows and the kernels."""
-    apart = op.kernel <= op.stride or op.kernel == 1
+    """A convolution; one whose windows do not overlap is the product of its windows and the kernels.
+
+    Not in 8 bits: a convolution hands on 8 bits, a product writes 16.
+    """
+    apart = (op.kernel <= op.stride or op.kernel == 1) and act_bytes(op.dtype) > 1
     if not apart or op.padding or op.groups != 1:
         return OpCall(name, op, count)
     rows, window = float(op.batch) * float(op.out_size()) ** 2, float(op.kernel) ** 2 * float(op.in_channels)
