@@ -94,7 +94,8 @@ NOT_GATED = {(2688, 1856), (2048, 5120), (1024, 2688), (4096, 2688), (8192, 5120
 NOT_GATED_SINCE = {"vllm": (0, 15), "sglang": (0, 5, 11), "trtllm": (1, 1)}
 PEERS = {"L40S": 2}  # GPUs without NVLink that copy peer to peer; larger groups go through the host
 MOST_FALL = 2.0  # times the latency of the next larger message that a collective may take
-SLOW_PAIR = 0.3  # of the rate of PCIe: a pair whose longest all-reduce is slower goes through the host
+LONG_BYTES = 2**25  # of messages whose rate is that of the link
+SLOW_PAIR = 0.3  # of the rate of PCIe: a pair whose long all-reduces are slower goes through the host
 ALWAYS = ("latency", "kernel_source", "version")
 
 
@@ -236,8 +237,8 @@ def collective(rows: pd.DataFrame, unread: Unread) -> pd.DataFrame:
     rows = unread.known(rows, "element", ELEMENT_BYTES, "element_bytes")
     rows = unread.known(rows, "op_name", COLLECTIVES, "kind")
     series = ["kernel_source", "kind", "element", "num_gpus"]
-    rows = rows.sort_values([*series, "message_size"])
-    longer = rows.groupby(series, observed=True)["latency_s"].shift(-1)
+    longer = rows.sort_values("message_size", kind="stable").groupby(series, observed=True)["latency_s"].shift(-1)
+    longer = longer.reindex(rows.index)
     rows = unread.keep(rows, ~(rows["latency_s"] > MOST_FALL * longer), "a collective slower than a larger one")
     return rows.assign(
         family="collective",
@@ -249,8 +250,8 @@ def collective(rows: pd.DataFrame, unread: Unread) -> pd.DataFrame:
 
 def slow_pairs(rows: pd.DataFrame, pcie_bytes_per_s: float) -> pd.Series:
     """Whether each row is a collective of two GPUs that do not copy from one to the other over PCIe."""
-    pair = rows["n_gpus"] == 2
-    rate = (rows["message_bytes"] / rows["latency_s"])[pair].max()
+    pair, long = rows["n_gpus"] == 2, rows["message_bytes"] >= LONG_BYTES
+    rate = (rows["message_bytes"] / rows["latency_s"])[pair & long].max()
     return pair & (rate < SLOW_PAIR * pcie_bytes_per_s)
 
 

@@ -100,6 +100,16 @@ def test_aiconfigurator_collectives_count_elements(repo: Path, tmp_path: Path) -
     assert table.link.tolist() == ["gpu", "gpu", "host", "pcie"]
 
 
+def test_aiconfigurator_tells_pairs_through_the_host_and_hiccups(repo: Path, tmp_path: Path) -> None:
+    calls = {"op_name": "all_reduce", "num_gpus": 2, "allreduce_dtype": "half", "message_size": [2**19, 2**20, 2**29]}
+    for version, ms in (("1", [0.04, 0.05, 27.0]), ("2", [0.12, 0.05, 70.0])):
+        aic(tmp_path, f"rtx_pro_6000_server/comm/vllm/{version}/custom_allreduce", **calls, latency=ms, version=version)
+    unread = Unread()
+    table = reader(repo, "aiconfigurator").read(tmp_path, unread)
+    assert table.link.tolist() == ["pcie"] * 3 + ["host"] * 2
+    assert unread.rows["a collective slower than a larger one"] == 1
+
+
 def test_aiconfigurator_sends_a_token_once_to_each_gpu(repo: Path, tmp_path: Path) -> None:
     sent = {"op_name": ["alltoall_dispatch", "alltoall_combine", "alltoall_prepare"], "moe_dtype": "nvfp4"}
     sent |= {"num_tokens": 64, "hidden_size": 1024, "topk": 8, "moe_ep_size": 4}
@@ -164,9 +174,10 @@ def test_vidur_splits_layers_by_tp_and_collapses_repeats(repo: Path, tmp_path: P
     times = {f"time_stats.{layer}.median": [1.0, 3.0, 5.0] for layer in ("attn_pre_proj", "mlp_up_proj", "add")}
     path = tmp_path / "data/profiling/compute/a100/o/m/mlp.csv"
     put(path, **config, **times, num_tokens=16, num_tensor_parallel_workers=[1, 1, 2])
-    sizes = {"num_workers": [2, 4, 4], "devices_per_node": [2, 4, 2], "size": 2048}
+    sizes = {"num_workers": [2, 4, 4, 2, 2], "devices_per_node": [2, 4, 2, 2, 2]}
+    sizes |= {"size": [2**22, 2**22, 2**22, 2048, 2**22 + 64]}  # the last two: it waits, and is next to another
     node = tmp_path / "data/profiling/network/a100_pairwise_nvlink"
-    put(node / "all_reduce.csv", **sizes, **{"time_stats.all_reduce.median": [1.0, 1.0, 1.0]})
+    put(node / "all_reduce.csv", **sizes, **{"time_stats.all_reduce.median": [1.0] * 5})
     put(node.with_name("my_cluster") / "all_reduce.csv", **sizes)
     unread = Unread()
     table = reader(repo, "vidur").read(tmp_path, unread)
@@ -180,6 +191,7 @@ def test_vidur_splits_layers_by_tp_and_collapses_repeats(repo: Path, tmp_path: P
     assert table[table.kind == "add"].latency_s.tolist() == [0.003]  # the same call at both degrees
     network = table[table.family == "collective"]
     assert network.link.tolist() == ["gpu", "pcie"] and unread.rows["a collective across nodes"] == 1
+    assert unread.rows["an all-reduce that waits for launches"] == unread.rows["a size next to another"] == 1
     assert unread.files.total() == 1
 
 

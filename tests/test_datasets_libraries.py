@@ -51,7 +51,8 @@ def test_deepbench_is_column_major_and_square(repo: Path, tmp_path: Path) -> Non
     assert shape == [[8, 64, 128, 56, 3, 2, 1]] * 3
     assert conv.kernel_name.tolist() == ["miopen_winograd", "cudnn_winograd", "cudnn_winograd"]
     assert network[["n_gpus", "message_bytes", "latency_s"]].to_numpy().tolist() == [[8, 4000, 5e-4]] * 3
-    assert set(table.timing) == {"host"} and set(network.link) == {"pcie"}
+    assert set(gemm.timing) == set(network.timing) == {"host"} and set(conv.timing) == {"warm"}
+    assert set(network.link) == {"pcie"}
     assert unread.files.total() == 1 and unread.rows.total() == 12
 
 
@@ -152,12 +153,12 @@ def test_xla_rates_become_times(repo: Path, tmp_path: Path) -> None:
     assert gemm.latency_s.iloc[0] == pytest.approx(2 * 2 * 256 * 512 * 1024 / 1e9)
     network = table[table.family == "collective"].sort_values("message_bytes")
     assert network[["kind", "n_gpus", "message_bytes", "latency_s"]].astype(object).to_numpy().tolist() == [
-        ["send_recv", 2, 1024, 1e-6],
         ["all_reduce", 4, 4000, 4e-6],
         ["all_gather", 4, 4000, 4e-6],
         ["reduce_scatter", 4, 16000, 1.6e-5],
     ]
-    assert unread.files.total() == 1 and unread.rows.total() == 2
+    assert unread.rows["a collective that is the first of its series"] == 2  # sends of 1 KiB
+    assert unread.files.total() == 1 and unread.rows.total() == 4
 
 
 def test_xla_table_that_breaks_off_is_an_error(repo: Path, tmp_path: Path) -> None:
@@ -169,7 +170,11 @@ def test_xla_table_that_breaks_off_is_an_error(repo: Path, tmp_path: Path) -> No
 
 
 def test_pipeweave_takes_the_least_of_repeats(repo: Path, tmp_path: Path) -> None:
-    sizes = {"num_workers": [2, 4, 4, 16], "devices_per_node": [2, 4, 4, 8], "size": [4096, 4096, 4100, 4096]}
+    sizes = {
+        "num_workers": [2, 4, 4, 16],
+        "devices_per_node": [2, 4, 4, 8],
+        "size": [2**20, 2**20, 2**20 + 1024, 2**20],
+    }
     times = {"time_stats.all_reduce.min": [0.01] * 4, "time_stats.all_reduce.median": 0.05}
     for name in ("H100", "A100", "RTX 6000 Ada", "Unobtanium"):
         put(tmp_path / f"dataset/collective/{name}/all_reduce.csv", **sizes, **times)

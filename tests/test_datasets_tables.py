@@ -101,6 +101,15 @@ def test_mlx_benchmark_reads_gpu_columns_above_their_floor(repo: Path, tmp_path:
     assert any("Apple-M2-Pro-1-core" in line for line in unread.lines())
 
 
+def test_mlx_benchmark_leaves_out_convolutions_of_old_libraries(repo: Path, tmp_path: Path) -> None:
+    page = tmp_path / "benchmarks" / "detailed_benchmark.md"
+    page.parent.mkdir()
+    for versions, kept in (("- mlx 0.30.1", True), ("- mlx 0.2.0", False), ("", False)):
+        page.write_text(MLX.replace("- mlx 0.30.1", versions))
+        table = reader(repo, "mlx_benchmark").read(tmp_path, Unread())
+        assert ("conv" in set(table[table.gpu == "Apple-M3"].family)) == kept, versions
+
+
 def nccl_log(kind: str, ranks: list[str], *rows: str) -> str:
     head = "# nccl-tests version 2.17.8 nccl-headers=22902 nccl-library=22902\n"
     head += f"# Collective test starting: {kind}_perf\n# Using devices\n"
