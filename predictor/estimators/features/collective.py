@@ -56,7 +56,9 @@ def collective_terms(op: Collective, gpu: Gpu, setting: Setting) -> Terms:
     share = np.array([BUS_SHARE[link] for link in text_column(op.link, calls).tolist()])
     own = np.asarray(text_column(op.link, calls) == "gpu", dtype=bool)
     reduces = np.asarray(text_column(op.kind, calls) == "all_reduce", dtype=bool)
-    path = np.where(reduces, 2.0, 1.0) * (gpus - 1) / gpus * message / rate / share
+    sends = np.asarray(text_column(op.kind, calls) == "send_recv", dtype=bool)
+    sent = np.where(sends, 1.0, np.where(reduces, 2.0, 1.0) * (gpus - 1) / gpus) * message
+    path = sent / rate / share
     if capability(gpu.compute_capability).switch_adds:
         added = message / rate / ADDING_SHARE
         path = np.where(reduces & own & (gpus > UNSWITCHED_GPUS), np.minimum(path, added), path)
