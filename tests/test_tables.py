@@ -13,6 +13,8 @@ from predictor.errors import InvalidTable
 from predictor.learning.tables import read_sets
 from predictor.measurements.schema import write_table
 
+VERSIONS = ("1.2.0", "1.3.0rc10", "1.3.0rc20", "1.3.0")
+
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -66,3 +68,15 @@ def test_an_operator_with_a_few_rows_is_left_out_with_a_word(frame: pd.DataFrame
     _, sets = read_sets([tmp_path / "t.parquet"], quick_recipe(), said.append)
     assert set(sets) == {"gemm"}
     assert said[-1] == "pointwise: 3 rows, left out; training needs 20 of an operator"
+
+
+def test_the_newest_version_of_an_engine_counts(tmp_path: Path) -> None:
+    every = quick_table()
+    versions = [
+        every.assign(engine_version=name, latency_s=every["latency_s"] * n) for n, name in enumerate(VERSIONS, 1)
+    ]
+    trial = versions[-1].head(1).assign(engine_version="1.4.0")
+    write_table(pd.concat([*versions, trial], ignore_index=True), tmp_path / "t.parquet")
+    facts, count, said = read(tmp_path / "t.parquet")
+    assert count == len(every) and facts[0]["superseded"] == (len(VERSIONS) - 1) * len(every) + 1
+    assert said[-1].endswith("are of an engine that a newer version was measured of, and do not count")

@@ -1,4 +1,4 @@
-"""Measurement tables as training sets: checked, thinned, and no row counted twice that two tables hold."""
+"""Measurement tables as training sets: checked, of the newest engines, thinned, and no row twice that two hold."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from predictor.errors import InvalidTable
 from predictor.estimators.samples import TrainingSet, training_sets
 from predictor.files import sha256_of
 from predictor.learning.recipe import Recipe
-from predictor.learning.sampling import thin
+from predictor.learning.sampling import newest_versions, thin
 from predictor.measurements.checks import ACCEPTED, check, usable
 from predictor.measurements.schema import COLUMNS, conform, read_table
 
 FEWEST_ESTIMATOR_ROWS = 20  # rows of an estimator; of fewer a fifth held out may be none
 REPEATED = "repeated"  # of what the manifest says of a table: accepted rows that an earlier table holds
+SUPERSEDED = "superseded"  # … and those of an engine that a newer version was measured of
 Facts = Mapping[str, Any]
 
 
@@ -62,6 +63,11 @@ def _read(
             counts[REPEATED] = int(again.sum())
             progress(f"  {counts[REPEATED]} of them are in an earlier table too, and count once")
             kept = kept[~again].reset_index(drop=True)
+    newest = newest_versions(kept)
+    if not newest.all():
+        counts[SUPERSEDED] = int((~newest).sum())
+        progress(f"  {counts[SUPERSEDED]} are of an engine that a newer version was measured of, and do not count")
+        kept = kept[newest].reset_index(drop=True)
     kept = thin(kept, recipe.rows_per_cell, recipe.seed)
     return kept, {"name": Path(path).name, "sha256": sha256_of(Path(path)), **counts}
 
