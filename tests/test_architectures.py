@@ -94,8 +94,10 @@ def test_every_engine_names_what_the_package_has():
         kernels = operators_of(name)
         assert table["source"] and {*kernels.measured, *kernels.stood_in} <= families
         assert table.get("tables", SERVES) in measured_engines()
-        assert {key for picks in kernels.kernels.values() for key in picks} <= {OTHERS, *GENERATIONS}
+        capabilities = set(architectures().capabilities)
+        assert {key for picks in kernels.kernels.values() for key in picks} <= {OTHERS, *GENERATIONS, *capabilities}
         assert set(kernels.widens_latent) <= set(GENERATIONS)
+        assert {*kernels.latent_fp8, *kernels.flashinfer_passes_on, *kernels.fused_experts} <= capabilities
 
 
 def test_a_choice_of_kernels_needs_one_for_all_other_generations(monkeypatch):

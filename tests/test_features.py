@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from predictor.estimators.features import Setting, features, groups
-from predictor.estimators.features.terms import repeated_memory_time
+from predictor.estimators.features.terms import corrected, repeated_memory_time
 from predictor.hardware.gpu import get_gpu
 from predictor.ops import Attention, Collective, Conv, Gemm, Mla, Moe, Pointwise
 from predictor.ops.base import TEXT_FIELDS
@@ -115,8 +115,9 @@ def test_latent_decode_before_hopper_walks_the_keys_one_by_one():
         assert serial <= cycles_per_key and (serial > 100) == (cycles_per_key == 170)
 
 
-def test_an_fp8_latent_cache_is_widened_except_in_blackwell_decode():
-    for op, gpu, gain in ((mla(), H100, 1.0), (mla(), B200, 2.0), (mla(phase="prefill", q_len=32768), B200, 1.0)):
+def test_an_fp8_latent_cache_is_widened_before_hopper_and_in_its_decode():
+    whole = mla(phase="prefill", q_len=32768)
+    for op, gpu, gain in ((mla(), H100, 1.0), (mla(), B200, 2.0), (whole, B200, 2.0), (whole, L40S, 1.0)):
         narrow = type(op)(**{f: getattr(op, f) for f in op.__slots__} | {"kv_dtype": "fp8"})
         plain, fp8 = (seconds(x, gpu, Setting("trtllm"), "mma_s") for x in (op, narrow))
         np.testing.assert_allclose(plain / fp8, gain, rtol=1e-4)
@@ -190,3 +191,33 @@ def test_a_text_for_all_calls_says_what_a_column_of_it_says(family, engine, gpu)
         for one, two in zip(columns[2:], table[2:], strict=True):
             assert (one == two).all()
         assert (np.asarray(groups(replace(op, **texts), gpu, plain)) == columns.group).all()
+
+
+def test_error_correction_takes_bandwidth_of_servers_with_gddr_alone():
+    assert corrected(L40S).mem_bytes_per_s < L40S.mem_bytes_per_s
+    for gpu in (H100, get_gpu("RTX 4090"), get_gpu("MI300X")):
+        assert corrected(gpu) == gpu
+
+
+def test_fa2_walks_a_whole_sequence_where_it_cannot_group_heads():
+    """vLLM's FA2 splits the keys of a sequence for grouped heads without a window; 0.19 cycles per element else."""
+    call = replace(decode(64, 8), batch=1, kv_len=16384)
+    grouped, alone = (seconds(replace(call, kv_heads=count), L40S, Setting("vllm"), "serial_s") for count in (8, 64))
+    assert alone > 5 * grouped
+
+
+def test_tensorrt_llm_takes_cards_and_servers_of_blackwell_for_two():
+    """One block per sequence on RTX PRO 6000, where latent decode takes equally long for 1 and 32 sequences."""
+    op = Mla(phase="decode", batch=1.0, q_len=1.0, kv_len=4096.0, heads=16.0)
+    names = [str(features(op, get_gpu(name), Setting("trtllm")).group[0]) for name in ("B200", "RTX PRO 6000", "A100")]
+    assert names == ["device|native|bf16", "device|legacy|bf16", "device|legacy|bf16"]
+    fp8 = Mla(phase="decode", batch=1.0, q_len=1.0, kv_len=4096.0, heads=np.array([16.0, 128.0]), kv_dtype="fp8")
+    own = features(fp8, get_gpu("RTX 5090"), Setting("trtllm")).group.tolist()
+    assert own == ["device|legacy|fp8", "device|xqa|fp8"]
+
+
+def test_one_block_of_prefill_takes_as_long_as_its_keys():
+    """128 queries on 8,192 keys take an RTX 4090 as long as 16 do: 264 us (LLMServingSim's tables)."""
+    few, more = (replace(prefill(0), q_len=queries, kv_len=8208) for queries in (16, 128))
+    times = [seconds(op, get_gpu("RTX 4090"), Setting("vllm"), "serial_s") for op in (few, more)]
+    assert times[0] == times[1] and 1.5e-4 < times[0] < 3.5e-4

@@ -41,6 +41,7 @@ def line_s(line: Line, dtypes: NDArray[np.object_], bound_s: Array) -> Array:
 Floors = Mapping[str, list[float]]
 
 SMALL_CYCLES = 3_000.0  # nominal work below which a call is nearly all floor, which is 13,000 and more; judged
+LEAST_OF_FLOOR = 0.2  # of a call, where launches beside are counted as more than it took; judged
 INFLATION = 2.0  # the base takes twice the floor, so that the correction to it rises with work
 FEWEST_MEDIAN_ROWS = 20  # rows that make a median; judged
 LARGE = 10.0  # floors of work beyond which the slope is learned: a plateau is what the largest calls reach
@@ -56,7 +57,8 @@ def fit_floors(table: Features, latency_s: Array) -> Floors:
     """
     import pandas as pd
 
-    cycles, work = latency_s / table.tick_s, table.work_s / table.tick_s
+    cycles, work = (latency_s - table.beside_s) / table.tick_s, table.work_s / table.tick_s
+    cycles = np.maximum(cycles, LEAST_OF_FLOOR * latency_s / table.tick_s)
     frame = pd.DataFrame({"group": table.group, "cycles": cycles, "work": work})
     names = frame["group"].unique()
     floors: dict[str, list[float]] = {}
@@ -80,12 +82,12 @@ def fit_floors(table: Features, latency_s: Array) -> Floors:
 def core_s(table: Features, floors: Floors) -> Array:
     """Seconds of floor plus slope times work, (n_calls,)."""
     floor, slope = _found(table, floors)
-    return np.asarray(floor * table.tick_s + slope * table.work_s)
+    return np.asarray(floor * table.tick_s + table.beside_s + slope * table.work_s)
 
 
 def inputs(table: Features, floors: Floors) -> tuple[NDArray[np.float32], Array]:
     """What the trees see and what they correct: values with times in units of the floor, and the base in seconds."""
-    floor = _found(table, floors)[0] * table.tick_s
+    floor = _found(table, floors)[0] * table.tick_s + table.beside_s
     values = table.values.copy()
     values[:, : table.times] -= np.log(floor)[:, None].astype(np.float32)
     return values, INFLATION * floor + table.work_s

@@ -30,6 +30,10 @@ class Capability:
     sync_share: cycles in which GPUs joined by their own links see each other's stores, over those of one-die GPUs.
     stacked_memory: HBM; others have GDDR or share the host's memory.
     same_kernels_as: the capability whose kernels a revision runs; "" runs its own.
+    fp8_head_dims: those for which TensorRT-LLM's prefill calculates in fp8; () all.
+    unsplit_fp8_cycles: per element of an fp8 cache, of a thread block of TensorRT-LLM's grouped decode where it does
+        not split a sequence; 0 where it does.
+    native_decode: number formats of caches for which TensorRT-LLM has decode kernels written for these tensor cores.
     exp_per_sm_cycle: exponentials of the special-function units of an SM, 16 from 5.0 to 12.0.
     picojoule_16_bit, picojoule_fp32: energy of a FLOP of the tensor and the vector units at the highest clock.
     fp32_issue: share of the vector peak that matrix products can issue; below 1 where the peak needs two at a time.
@@ -45,6 +49,9 @@ class Capability:
     sync_share: float = 1.0
     stacked_memory: bool = False
     same_kernels_as: str = ""
+    fp8_head_dims: tuple[int, ...] = ()
+    unsplit_fp8_cycles: float = 0.0
+    native_decode: tuple[str, ...] = ()
     exp_per_sm_cycle: float = 16.0
     picojoule_16_bit: float = 0.0
     picojoule_fp32: float = 0.0
@@ -59,11 +66,12 @@ class Generation:
     card_class: the class of all its cards (see `siblings.card_class`); "" where the vendor and the segment tell.
     kernels_as: the generation for which engines.toml says what engines pick here too; "" is its own name.
     as_run_on: number format of weights → the one in which engines run it here.
+    untuned_experts: FlashInfer's expert GEMMs of CUTLASS run with tiles that were never tuned for it.
     packed_scales: DeepGEMM wants block scales packed as powers of two.
     fp8_latent: latent decode calculates in fp8 where the cache is fp8.
+    fp8_latent_prefill: native latent prefill calculates in fp8 where the cache is fp8.
     widens_fp8_cache: native attention kernels widen an fp8 cache and calculate in the dtype of the query.
-    splits_fp8_cache: TensorRT-LLM splits a sequence with an fp8 cache over thread blocks.
-    fp8_head_dims: those for which native prefill kernels calculate in fp8; () all.
+    splits_fp8_cache: TensorRT-LLM has a decode kernel for fp8 caches that is as fast per query head as for others.
     """
 
     source: str = ""
@@ -71,11 +79,12 @@ class Generation:
     card_class: str = ""
     kernels_as: str = ""
     as_run_on: Mapping[str, str] = field(default_factory=dict)
+    untuned_experts: bool = False
     packed_scales: bool = False
     fp8_latent: bool = False
+    fp8_latent_prefill: bool = False
     widens_fp8_cache: bool = False
     splits_fp8_cache: bool = True
-    fp8_head_dims: tuple[int, ...] = ()
 
 
 class Architectures(NamedTuple):

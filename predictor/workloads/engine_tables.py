@@ -23,8 +23,9 @@ class Operators:
     """What the kernels of an engine are, as far as its estimators must know.
 
     measured: families that have tables of the engine, whose estimators tell it apart: a change asks for new bundles.
-    kernels: estimator or family → generation → kernel that the engine picks by itself; `others` for all others. A
-        family that is not there takes the kernels of SERVES.
+    kernels: estimator or family → generation or compute capability, which goes before it → kernel that the engine
+        picks by itself; `others` for all others. A family that is not there takes the kernels of SERVES.
+    latent_fp8: compute capabilities on which it has a kernel of latent decode for an fp8 cache and 128 heads only.
     stood_in: family → number formats for which the tables of SERVES show better what it runs; () all.
     bytes_per_sm_cycle: kind of a pointwise op → what its kernel takes where memory is no limit.
     widens_latent: generations on which every decode step widens a whole fp8 latent cache.
@@ -32,6 +33,10 @@ class Operators:
     packs_heads: its FA2 prefill puts the queries of all heads of a KV head into one thread block.
     walks_windows: its Triton prefill masks a sliding window, but walks over every key.
     widens_mxfp4: its Triton experts in MXFP4 are widened to 16 bits when a model is loaded.
+    fused_experts: compute capabilities on which its native experts are one kernel after the routing.
+    casts_queries: a kernel of its own casts the queries of decode where the cache is fp8.
+    sixteen_splits: its Triton decode shares a sequence among 16 thread blocks, others among 8.
+    flashinfer_passes_on: compute capabilities on which its FlashInfer backend runs the kernels of TensorRT-LLM.
     groups_decode: native decode with a thread block per KV head, or per query head where no grouped kernel fits.
     """
 
@@ -39,11 +44,16 @@ class Operators:
     kernels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     stood_in: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     bytes_per_sm_cycle: Mapping[str, float] = field(default_factory=dict)
+    latent_fp8: tuple[str, ...] = ()
     widens_latent: tuple[str, ...] = ()
     packs_scales: bool = False
     packs_heads: bool = False
     walks_windows: bool = False
     widens_mxfp4: bool = False
+    fused_experts: tuple[str, ...] = ()
+    casts_queries: bool = False
+    sixteen_splits: bool = False
+    flashinfer_passes_on: tuple[str, ...] = ()
     groups_decode: bool = False
 
 
@@ -81,16 +91,19 @@ def operators_of(engine: str) -> Operators:
 
 
 @cache
-def picked_kernel(estimator: str, engine: str, gpu_generation: str) -> str:
-    """The kernel that an engine picks by itself on GPUs of a generation.
+def picked_kernel(estimator: str, engine: str, gpu_generation: str, capability: str = "") -> str:
+    """The kernel that an engine picks by itself on GPUs of a generation and compute capability.
 
     >>> picked_kernel("attention", "vllm", "Hopper"), picked_kernel("attention", "vllm", "Ada")
     ('fa3', 'fa2')
+    >>> [picked_kernel("mla_decode", "trtllm", "Blackwell", capability) for capability in ("10.0", "12.0")]
+    ['native', 'legacy']
     """
     from predictor.hardware.architectures import generation  # lists of names need none
 
     kernels = operators_of(engine).kernels.get(estimator) or operators_of(SERVES).kernels[estimator]
-    return kernels.get(generation(gpu_generation).kernels_as or gpu_generation, kernels[OTHERS])
+    of_generation = kernels.get(generation(gpu_generation).kernels_as or gpu_generation, kernels[OTHERS])
+    return kernels.get(capability, of_generation)
 
 
 def listed_names(joining: bool = False) -> str:

@@ -47,7 +47,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "conv": ("timing", "dtype", "engine"),
     "pointwise": ("timing", "engine", "kind"),
     "attention": ("timing", "kernel", "engine", "kv_dtype"),
-    "moe": ("timing", "engine", "kernel", "dtype"),
+    "moe": ("timing", "kernel", "engine", "dtype"),
     "mla": ("timing", "kernel", "kv_dtype"),
     "collective": ("timing", "program", "launch", "kind", "link"),
 }
@@ -59,7 +59,7 @@ DIFFERENCES = {
 ALIKE_DTYPES = frozenset({"fp16", "bf16"})
 
 
-PER_CALL = ("values", "tokens", "work_s", "tick_s", "group")
+PER_CALL = ("values", "tokens", "work_s", "tick_s", "group", "beside_s")
 
 
 class Features(NamedTuple):
@@ -69,6 +69,7 @@ class Features(NamedTuple):
     values: (n_calls, n_features) float32, times as logarithms. tokens: (n_calls, n_tokens) log(1 + token count).
     work_s: (n_calls,) nominal seconds.
     tick_s: (n_calls,) seconds of one cycle as launch floors count them. group: (n_calls,) names.
+    beside_s: (n_calls,) seconds of kernels beside the one that does the work.
     """
 
     names: tuple[str, ...]
@@ -78,6 +79,7 @@ class Features(NamedTuple):
     work_s: Array
     tick_s: Array
     group: NDArray[Any]
+    beside_s: Array
 
     def take(self, rows: Any) -> Features:
         """The calls at `rows`."""
@@ -98,7 +100,8 @@ def features(op: Op, gpu: Gpu, setting: Setting) -> Features:
     tokens = np.empty((len(op), len(counts)), dtype=np.float32)
     for at, count in enumerate(counts.values()):
         tokens[:, at] = np.log1p(count)
-    return Features(names, len(terms.times), values, tokens, terms.work_s, tick, text_column(terms.group, len(op)))
+    beside, group = column(terms.beside_cycles, len(op)) * tick, text_column(terms.group, len(op))
+    return Features(names, len(terms.times), values, tokens, terms.work_s, tick, group, beside)
 
 
 def _tick_s(op: Op, gpu: Gpu, group: Text) -> Array:
@@ -112,6 +115,16 @@ def _tick_s(op: Op, gpu: Gpu, group: Text) -> Array:
 def groups(op: Op, gpu: Gpu, setting: Setting) -> Text:
     """Features.group of each call, without the rest: one name where that is known of all, else (n_calls,)."""
     return GROUPS[op.family](op, gpu, setting)
+
+
+def kernels_of(family: str, groups: Text, calls: int) -> NDArray[Any]:
+    """The kernel part of each group, (n_calls,) names; "" in families whose groups tell none."""
+    parts = PARTS[family]
+    if "kernel" not in parts:
+        return text_column("", calls)
+    at, names = parts.index("kernel"), text_column(groups, calls).tolist()
+    table = {name: name.split("|")[at] for name in set(names)}
+    return np.array([table[name] for name in names], dtype=object)
 
 
 class StandIn(NamedTuple):
@@ -141,4 +154,4 @@ def _alike(part: str, one: str, two: str) -> bool:
     return part in ("timing", "engine") or one == two or (part == "dtype" and {one, two} <= ALIKE_DTYPES)
 
 
-__all__ = ["PER_CALL", "Features", "Setting", "StandIn", "features", "groups", "stand_in"]
+__all__ = ["PER_CALL", "Features", "Setting", "StandIn", "features", "groups", "kernels_of", "stand_in"]

@@ -76,7 +76,7 @@ def collective_terms(op: Collective, gpu: Gpu, setting: Setting) -> Terms:
         **one_hot("link", op.link, SLOWER_LINKS, calls),
     }
     times = {"path_s": path, "waits_s": waits}
-    return Terms(times, fixed, path + waits, collective_group(op, gpu, setting), tick)
+    return Terms(times, fixed, path + waits, collective_group(op, gpu, setting), tick_s=tick)
 
 
 def _waits_s(op: Collective, setting: Setting, calls: int) -> Array:

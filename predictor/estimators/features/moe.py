@@ -8,18 +8,22 @@ from predictor.estimators.features.terms import (
     Product,
     Setting,
     Terms,
+    corrected,
     cycles,
     group_names,
     kernel_family,
     memory_time,
     of_engines,
     one_hot,
+    renamed,
     scaling_time,
     soft_max,
     tiled_time,
 )
+from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.power import free_flop_per_s, powered_flop_per_s
+from predictor.hardware.siblings import architecture
 from predictor.ops import Moe
 from predictor.ops.base import column
 from predictor.ops.dtypes import Array, Text, act_bytes, weight_bytes
@@ -29,9 +33,8 @@ KERNELS = ("marlin", "deepgemm", "native", "untuned", "triton", "ogs")
 # The same kernel has many names; first match wins, and what matches none is Triton's fused_moe.
 KERNEL_OF = (
     ("marlin", "marlin"),
-    # Reaches a fifth of what other kernels reach on Hopper: grouped GEMMs that were never autotuned.
-    ("modeloptfp8moe_flashinfer_cutlass", "untuned"),
-    ("sglang_flashinfer_cutlass", "untuned"),
+    ("modeloptfp8moe_flashinfer_cutlass", "flashinfer"),
+    ("sglang_flashinfer_cutlass", "flashinfer"),
     ("cutlass", "native"),
     ("trtllm", "native"),
     ("deepgemm", "deepgemm"),
@@ -44,11 +47,23 @@ KERNEL_OF = (
 # Tensor FLOP of an SM per cycle with the instructions of Ampere, all that Marlin uses: its large calls reach 840 to 980
 # on A100, H100 and B200 alike.
 AMPERE_FLOP_PER_SM_CYCLE = 2048.0
+# Of the rates that other kernels reach, of arithmetic and of memory, what grouped GEMMs reach that nobody tuned.
+UNTUNED_SHARE = 0.28
+# Launches that sort tokens by expert, activate and sum, where they are kernels of their own: calls of next to no work
+# take 15 to 20 us on B200 without, 25 to 40 us with them, there and on H100.
+SORTING_CYCLES = 20_000.0
 # Kernels that write and sum the rows of all experts, zeros for those of other GPUs: 85 bytes per row and hidden of 12k
 # on an H100 that holds one of 256 experts.
 WRITES_ALL_ROWS = ("triton", "marlin")
 # Rows and columns of output tiles: BLOCK_SIZE_M of Triton's fused_moe is 16 to 128 (configurations of vLLM).
 TILES = ((16, 128), (32, 128), (64, 128), (128, 128), (128, 256))
+
+
+def _kernels(op: Moe, gpu: Gpu, setting: Setting) -> Text:
+    """Canonical kernels; FlashInfer's of CUTLASS are TensorRT-LLM's, but for Hopper nobody tuned them."""
+    kernels = kernel_family(setting, gpu, KERNEL_OF, op.estimator, len(op))
+    untuned = generation(gpu.generation).untuned_experts
+    return renamed(kernels, kernels == "flashinfer", "untuned" if untuned else "native")
 
 
 def _stored_bytes(op: Moe, setting: Setting, kernels: Text) -> Array:
@@ -65,9 +80,10 @@ def moe_terms(op: Moe, gpu: Gpu, setting: Setting) -> Terms:
     tokens, hidden, experts, topk, ep = (column(x, calls) for x in (op.tokens, op.hidden, op.experts, op.topk, op.ep))
     inter = column(op.inter, calls) / column(op.tp, calls)
     matrices = column(op.matrices, calls)
-    kernels = kernel_family(setting, gpu, KERNEL_OF, op.estimator, calls)
+    kernels = _kernels(op, gpu, setting)
     cap = np.where(kernels == "marlin", AMPERE_FLOP_PER_SM_CYCLE * gpu.sms * gpu.boost_clock_hz, np.inf)
-    rate = np.minimum(free_flop_per_s(op, gpu), cap)
+    tuned = np.where(kernels == "untuned", UNTUNED_SHARE, 1.0)
+    rate = np.minimum(free_flop_per_s(op, gpu), cap) * tuned
     routed = column(op.busiest_tokens(), calls)
     touched = column(op.experts_touched(), calls)
     per_expert = np.maximum(routed / touched, 1.0)
@@ -85,8 +101,8 @@ def moe_terms(op: Moe, gpu: Gpu, setting: Setting) -> Terms:
         np.isin(kernels, WRITES_ALL_ROWS), tokens * topk * passes, local + tokens * hidden * (2.0 + element)
     )
     # Rows between the expert GEMMs are found in up to half of the cache, weights in up to 0.3 of it: judged on L40S.
-    shuffled = memory_time(np.maximum(local, every), gpu, 0.5)
-    memory = memory_time(weights, gpu, 0.3) + shuffled
+    shuffled = memory_time(np.maximum(local, every), corrected(gpu), 0.5)
+    memory = memory_time(weights, corrected(gpu), 0.3) / tuned + shuffled
     # As of GEMM: a hundred cycles for each 128 bytes of the contraction; judged, as one cycle per token and expert is.
     loop = cycles((hidden + inter) * element / 128 * 100, gpu)
     powered = column(op.flops(), calls) / powered_flop_per_s(op, gpu)
@@ -94,7 +110,7 @@ def moe_terms(op: Moe, gpu: Gpu, setting: Setting) -> Terms:
         "flop_s": column(op.flops(), calls) / rate,
         "tiled_s": np.min(tiled, axis=0),
         "tile_128_s": tiled[3],
-        "weights_s": weights / gpu.mem_bytes_per_s,
+        "weights_s": weights / corrected(gpu).mem_bytes_per_s,
         "memory_s": memory,
         "shuffle_s": shuffled,
         "route_s": cycles(tokens * experts / gpu.sms, gpu),
@@ -116,10 +132,12 @@ def moe_terms(op: Moe, gpu: Gpu, setting: Setting) -> Terms:
     }
     # What large calls take over the ideal time of each; judged, the slope is fitted on top.
     work = soft_max([np.maximum(1.3 * times["tiled_s"], powered), 1.2 * memory])
-    return Terms(times, fixed, work, moe_group(op, gpu, setting))
+    fused = of_engines(setting.engine, lambda own: architecture(gpu) in own.fused_experts) & (kernels == "native")
+    beside = np.where(fused, 0.0, SORTING_CYCLES)
+    return Terms(times, fixed, work, moe_group(op, gpu, setting), beside_cycles=beside)
 
 
 def moe_group(op: Moe, gpu: Gpu, setting: Setting) -> Text:
     """Terms.group."""
-    kernels = kernel_family(setting, gpu, KERNEL_OF, op.estimator, len(op))
-    return group_names(len(op), setting.timing, setting.engine, kernels, op.dtype)
+    kernels = _kernels(op, gpu, setting)
+    return group_names(len(op), setting.timing, kernels, setting.engine, op.dtype)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 
 from predictor.hardware.architectures import capability
 from predictor.hardware.gpu import Gpu
+from predictor.hardware.siblings import architecture, has_stacked_memory
 from predictor.ops.base import column, text_column
 from predictor.ops.dtypes import Array, Text
 from predictor.workloads.engine_tables import SERVES, Operators, operators_of, picked_kernel
@@ -43,6 +46,7 @@ class Terms(NamedTuple):
     work_s: nominal time of the work without any launch floor, seconds; rising too.
     group: calls of one group share a launch floor; "engine|dtype|…", most telling part first.
     tick_s: seconds of one cycle as launch floors count them, (n_calls,); None: of the GPU's clock, or of a host's.
+    beside_cycles: of launches that some groups have beside their floor, which is then like that of other groups.
     """
 
     times: Mapping[str, Array]
@@ -50,6 +54,7 @@ class Terms(NamedTuple):
     work_s: Array
     group: Text
     tick_s: Array | None = None
+    beside_cycles: Array | float = 0.0
 
 
 def group_names(calls: int, *parts: Text) -> Text:
@@ -79,7 +84,7 @@ def kernel_family(
         for part, canonical in names:
             if kernel and part in kernel.lower():
                 return canonical
-        return picked_kernel(estimator, engine, gpu.generation)
+        return picked_kernel(estimator, engine, gpu.generation, architecture(gpu))
 
     if isinstance(setting.kernel, str) and isinstance(setting.engine, str):
         return family(setting.kernel, setting.engine)
@@ -139,9 +144,22 @@ def _two_level_time(moved: Array, cached: Array, gpu: Gpu) -> Array:
     return cached / cache_rate + (moved - cached) / gpu.mem_bytes_per_s
 
 
-# Cycles per element of key and value that a thread block alone needs where TensorRT-LLM does not split a sequence:
-# latent decode before Hopper (162 per key of 1,088 on A100, 196 on L40S, whatever the batch while there are free SMs)
-# and an fp8 cache on Ada (40 per key of 256).
+# Share of the bandwidth that check bits leave where they lie among the data: servers' GDDR has no chips for them.
+# Streams reach 0.73 to 0.80 of the data sheet on T4, A40, L40S and RTX PRO 6000, 0.84 to 0.92 on RTX 4090 and with HBM.
+INLINE_ECC = 0.88
+
+
+@lru_cache(maxsize=1024)
+def corrected(gpu: Gpu) -> Gpu:
+    """A GPU with the memory bandwidth that error correction leaves it."""
+    inline = gpu.vendor == "NVIDIA" and gpu.segment == "data-centre" and not has_stacked_memory(gpu)
+    return replace(gpu, mem_bytes_per_s=INLINE_ECC * gpu.mem_bytes_per_s) if inline else gpu
+
+
+# Cycles per element of key and value that a thread block alone needs where kernels do not split a sequence: latent
+# decode of TensorRT-LLM before Hopper (162 per key of 1,088 on A100, 196 on L40S, at any batch while there are free
+# SMs), its decode where more than 32 heads share a KV head (0.16 on every GPU), and FA2 with a window or a head for
+# every KV head (0.13 on A100, 0.19 on L40S and RTX PRO 6000).
 LEGACY_CYCLES_PER_ELEMENT = 0.156
 
 
