@@ -24,12 +24,12 @@ from predictor.errors import InvalidBundle, UnsupportedDtype
 from predictor.estimators.correction.kernel import LEAF_TREES, Traits
 from predictor.estimators.correction.process import Correction
 from predictor.estimators.envelope import Knots, rising
-from predictor.estimators.features import Features, Setting, features, groups, stand_in
+from predictor.estimators.features import Features, Setting, features, groups, kernels_of, stand_in
 from predictor.estimators.linear import Floors, Line, core_s, inputs, line_s
 from predictor.estimators.mixture import Mixture, Views, call_size, mix, weights_of
 from predictor.hardware.gpu import Gpu, get_gpu
 from predictor.hardware.roofline import roofline
-from predictor.hardware.siblings import is_far, is_measured, memory_kind, tiers
+from predictor.hardware.siblings import is_far, is_measured, memory_kind, outsiders, tiers
 from predictor.ops import Op
 from predictor.ops.base import one_name, text_column
 from predictor.ops.dtypes import Array, Text
@@ -92,19 +92,17 @@ class Estimator:
 
     def uncorrected(self, op: Op, gpu: Gpu, setting: Setting) -> Array:
         """Log-latency per call as the views have it, (n_calls,), before it is made to rise with tokens."""
-        own, siblings, others = tiers(gpu, self.references)
+        own, siblings, _ = tiers(gpu, self.references)
         logs = np.full(len(op), np.nan)
         if is_measured(gpu, self.references):
             logs = self._referred(own, op, setting, None)
         left = np.flatnonzero(np.isnan(logs))
         if left.size:
             op, setting = op.take(left), setting.take(left)
-            logs[left] = self._unmeasured(op, gpu, setting, (own, siblings), others)
+            logs[left] = self._unmeasured(op, gpu, setting, (own, siblings))
         return logs
 
-    def _unmeasured(
-        self, op: Op, gpu: Gpu, setting: Setting, kin: Sequence[tuple[str, ...]], others: tuple[str, ...]
-    ) -> Array:
+    def _unmeasured(self, op: Op, gpu: Gpu, setting: Setting, kin: Sequence[tuple[str, ...]]) -> Array:
         """Log-latency by the first of `kin` that knows a call, else by the mix of all views."""
         here = self._views_here(op, gpu, features(op, gpu, setting))
         logs = np.full(len(op), np.nan)
@@ -115,7 +113,7 @@ class Estimator:
         left = np.flatnonzero(np.isnan(logs))
         if left.size:
             views = Views(*(view[left] for view in here))
-            reference = self._among_others(others, op.take(left), setting.take(left), views)
+            reference = self._among_others(gpu, op.take(left), setting.take(left), views)
             dtypes = text_column(getattr(op.take(left), "dtype", ""), len(left))
             weights = weights_of(self._mixture(gpu), memory_kind(gpu), dtypes, call_size(op)[left])
             logs[left] = mix(views._replace(reference=reference), weights)
@@ -130,18 +128,31 @@ class Estimator:
 
     def _views(self, op: Op, gpu: Gpu, setting: Setting, table: Features) -> Views:
         here = self._views_here(op, gpu, table)
-        others = tiers(gpu, self.references)[2]
-        return here._replace(reference=self._among_others(others, op, setting, here))
+        return here._replace(reference=self._among_others(gpu, op, setting, here))
 
-    def _among_others(self, names: tuple[str, ...], op: Op, setting: Setting, here: Views) -> Array:
-        """Mean of what GPUs say that are no kin: those that ran a call, and those that ran its kernels otherwise."""
+    def _among_others(self, gpu: Gpu, op: Op, setting: Setting, here: Views) -> Array:
+        """Mean of what GPUs say that are no kin: of those that ran a call's kernel, the nearest or else any, and where
+        there are none of those near ones that ran another kernel instead."""
+        near, logs = tiers(gpu, self.references)[2], np.full(len(op), np.nan)
+        asked = kernels_of(op.family, groups(op, gpu, setting), len(op))
+        for names, alike in ((near, True), (outsiders(gpu, self.references), True), (near, False)):
+            left = np.flatnonzero(np.isnan(logs))
+            if not left.size:
+                break
+            calls = (op.take(left), setting.take(left), Views(*(view[left] for view in here)))
+            kernels = asked[left] if alike else None
+            logs[left] = _mean_of_known((self._told_by(name, *calls, kernels) for name in names), len(left))
+        return logs
 
-        def told(name: str) -> Array:
-            logs = self._referred_to(name, op, setting, _by_transfer, here)
-            unknown = np.isnan(logs)
-            return np.where(unknown, self._stood_in_on(name, op, setting, here), logs) if unknown.any() else logs
-
-        return _mean_of_known(map(told, names), len(op))
+    def _told_by(self, name: str, op: Op, setting: Setting, here: Views, kernels: Text | None) -> Array:
+        """What a GPU that is no kin says of calls, of those alone that run one of `kernels` there, each (n_calls,)."""
+        logs, there = np.full(len(op), np.nan), kernels_of(op.family, groups(op, get_gpu(name), setting), len(op))
+        rows = np.arange(len(op)) if kernels is None else np.flatnonzero(there == kernels)
+        if rows.size:
+            views = Views(*(view[rows] for view in here))
+            logs[rows] = self._referred_to(name, op.take(rows), setting.take(rows), _by_transfer, views)
+        unknown = np.isnan(logs)
+        return np.where(unknown, self._stood_in_on(name, op, setting, here), logs) if unknown.any() else logs
 
     def _views_here(self, op: Op, gpu: Gpu, here: Features) -> Views:
         silent, core = np.full(len(op), np.nan), np.log(core_s(here, self.floors))

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from predictor.hardware.architectures import capability, generation
 from predictor.hardware.gpu import Gpu, get_gpu
 
+SHARED = "shared"
 MOST_OTHERS = 6  # GPUs that speak for a stranger; judged, each costs a look into the reference trees
 
 
@@ -28,6 +29,12 @@ def tiers(gpu: Gpu, measured: Iterable[str]) -> tuple[tuple[str, ...], tuple[str
     own_vendor = [other for other in alike if other.vendor == gpu.vendor]
     others = tuple(other.name for other in _of_the_time(gpu, own_vendor or alike or strangers))
     return (gpu.name,) if gpu.name in known else (), siblings, others
+
+
+def outsiders(gpu: Gpu, measured: Iterable[str]) -> tuple[str, ...]:
+    """Names of `measured` that `tiers` leaves out: asked where none of those knows the kernel of a call."""
+    known = set(measured)
+    return tuple(sorted(known.difference(*tiers(gpu, known), (gpu.name,))))
 
 
 def _of_the_time(gpu: Gpu, others: list[Gpu]) -> list[Gpu]:
@@ -57,7 +64,9 @@ def architecture(gpu: Gpu) -> str:
 
 
 def memory_kind(gpu: Gpu) -> str:
-    """ "stacked" for HBM, else "discrete"."""
+    """ "stacked" for HBM, SHARED for the host's, else "discrete"."""
+    if gpu.unified_memory:
+        return SHARED
     return "stacked" if has_stacked_memory(gpu) else "discrete"
 
 

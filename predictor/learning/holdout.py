@@ -20,7 +20,7 @@ from predictor.estimators.linear import line_s
 from predictor.estimators.mixture import SIZES, Mixture, Views, Weights, call_size, format_of, mix
 from predictor.estimators.samples import TrainingSet
 from predictor.hardware.gpu import get_gpu
-from predictor.hardware.siblings import card_class, memory_kind, tiers
+from predictor.hardware.siblings import SHARED, card_class, memory_kind, tiers
 from predictor.learning.diagnostics import COLUMNS as CURVE, learning_curves
 from predictor.learning.fit import fit
 from predictor.learning.recipe import Recipe
@@ -189,11 +189,18 @@ def scored_rows(rows: TrainingSet, recipe: Recipe) -> NDArray[np.bool_]:
 
 
 def best_weights(views: list[pd.DataFrame]) -> Mixture:
-    """Weights from what the views say of held-out rows: of all, and of each dtype that enough groups measured."""
+    """Weights from what the views say of held-out rows: of all, and of each dtype that enough groups measured.
+
+    Generations that share the host's memory have no say in the weights of cards: a handful of their rows would count
+    as much as thousands.
+    """
     every = pd.concat(views, ignore_index=True)
-    mixture: dict[str, Sequence[Weights]] = {"": _by_size(every)}
+    cards = every[every["memory"] != SHARED]
+    mixture: dict[str, Sequence[Weights]] = {"": _by_size(cards if len(cards) else every)}
     for kind, rows in every.groupby("memory"):
         if not _enough(rows):
+            if kind == SHARED:
+                mixture[f"{SHARED}|"] = _by_size(every)
             continue
         mixture[f"{kind}|"] = _by_size(rows)
         for dtype, own in rows.groupby(rows["dtype"].map(format_of)):
