@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from predictor.estimators.extrapolation import FAR, gpu_outside, nearest, outside, widened
+from predictor.estimators.extrapolation import FAR, gpu_outside, kernel_outside, nearest, outside, widened
+from predictor.estimators.features import Setting
 from predictor.hardware.gpu import get_gpu
-from predictor.hardware.siblings import is_measured, tiers
-from predictor.ops import Gemm
+from predictor.hardware.siblings import is_measured, outsiders, tiers
+from predictor.ops import Gemm, Moe
 
 MEASURED = ("A100-SXM-80GB", "B200-SXM-180GB", "H100-SXM-80GB", "L40S", "RTX-4090")
 
@@ -26,6 +27,26 @@ MEASURED = ("A100-SXM-80GB", "B200-SXM-180GB", "H100-SXM-80GB", "L40S", "RTX-409
 )
 def test_kin_by_architecture_and_memory(name: str, own: set[str], siblings: set[str], others: set[str]) -> None:
     assert tuple(map(set, tiers(get_gpu(name), MEASURED))) == (own, siblings, others)
+
+
+@pytest.mark.parametrize("name", ["H100", "H200", "V100", "RTX 5090", "MI300X"])
+def test_every_measured_gpu_is_kin_or_asked_after_them(name: str) -> None:
+    gpu = get_gpu(name)
+    of_kin = {other for tier in tiers(gpu, MEASURED) for other in tier}
+    assert of_kin | set(outsiders(gpu, MEASURED)) == set(MEASURED) and not of_kin & set(outsiders(gpu, MEASURED))
+
+
+def test_a_kernel_that_an_architecture_was_not_measured_with_is_further_outside() -> None:
+    op = Moe(tokens=64.0, hidden=4096.0, inter=1536.0, experts=128.0, topk=8.0, dtype="nvfp4")
+    setting = Setting("sglang", "sglang_flashinfer_cutlass_moe")
+    none = {"H100-SXM-80GB": ["device|triton|sglang|bf16"]}
+    elsewhere = {**none, "B200-SXM-180GB": ["device|native|trtllm|nvfp4"]}
+    other = {**elsewhere, "RTX-PRO-6000-Server": ["device|triton|vllm|fp8"]}
+    own = {**other, "RTX-PRO-6000-Server": ["device|native|vllm|nvfp4"]}
+    nats = [
+        float(kernel_outside(op, get_gpu("RTX 5090"), setting, known)[0]) for known in (own, elsewhere, other, none)
+    ]
+    assert nats == sorted(nats) and nats[:2] == [0.0, 0.0] and nats[2] < nats[3]
 
 
 def test_a_slower_copy_of_a_measured_gpu_is_nearest_to_it_but_not_measured() -> None:

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from predictor.estimators.features import Setting, groups, stand_in
 from predictor.hardware.gpu import Gpu, get_gpu
 from predictor.hardware.siblings import architecture, has_stacked_memory
 from predictor.ops import Op
@@ -19,6 +20,8 @@ MARGIN = np.log(1.3)  # the ends of what was measured are not sharp
 
 FULL_S = 1e-4  # a call whose bound is longer fills every measured GPU: launch floors are 2 to 50 us
 UNKNOWN_DTYPE = np.log(3.0)  # a format that nobody measured: half-way to the whole range
+# A kernel that nobody measured, and one that was measured, but not on an architecture of which others were; judged.
+UNKNOWN_KERNEL, KERNEL_ELSEWHERE = np.log(2.0), np.log(1.4)
 
 Ranges = Mapping[str, tuple[float, float]]  # number field of an op → least and most that was measured
 
@@ -64,6 +67,31 @@ def dtype_outside(op: Op, references: Mapping[str, Iterable[str]]) -> Array:
     dtypes = text_column(getattr(op, "dtype", ""), len(op))
     strange = np.array([bool(known) and name not in alike for name in dtypes.tolist()])
     return np.where(strange, UNKNOWN_DTYPE, 0.0)
+
+
+def kernel_outside(op: Op, gpu: Gpu, setting: Setting, references: Mapping[str, Iterable[str]]) -> Array:
+    """Nats for each call whose kernel no measured GPU of this architecture ran, the more where none at all did.
+
+    references: measured GPU → names of its groups of calls. A kernel counts as run under another engine's name, too.
+    """
+    here = {
+        name for other in references if architecture(get_gpu(other)) == architecture(gpu) for name in references[other]
+    }
+    anywhere = {name for groups_there in references.values() for name in groups_there}
+    asked = text_column(groups(op, gpu, setting), len(op)).tolist()
+
+    def nats(name: str) -> float:
+        if _ran(op.family, name, here):
+            return 0.0
+        known = _ran(op.family, name, anywhere)
+        return (KERNEL_ELSEWHERE if here else 0.0) if known else UNKNOWN_KERNEL
+
+    table = {name: nats(name) for name in set(asked)}
+    return np.array([table[name] for name in asked])
+
+
+def _ran(family: str, group: str, known: set[str]) -> bool:
+    return group in known or stand_in(family, group, known) is not None
 
 
 def widened(low_s: Array, high_s: Array, bound_s: Array, far: Array, worst_share: float) -> tuple[Array, Array]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictor.estimators.bundle import Bundle, load_bundle
-from predictor.estimators.extrapolation import dtype_outside, gpu_outside, outside, widened
+from predictor.estimators.extrapolation import dtype_outside, gpu_outside, kernel_outside, outside, widened
 from predictor.estimators.features import Setting, groups, stand_in
 from predictor.estimators.intervals import KINSHIPS, ends
 from predictor.hardware.gpu import Gpu
@@ -85,6 +85,8 @@ def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle 
     beyond = _beyond(op, entry, least)
     far = np.sum([*beyond.values(), np.where(is_unstated(op, gpu), UNSTATED, 0.0)], axis=0)
     far = far + gpu_outside(gpu, entry["references"])
+    if not correction:
+        far = far + kernel_outside(op, gpu, setting, entry["references"])
     low, high = widened(low, high, least, far, entry["worst_share"])
     basis = CALIBRATED if correction else SEEN if kinship == "seen" else UNSEEN
     return OpPrediction(latency, np.maximum(low, least), high, least, limiter(op, gpu, bound), basis, beyond)
