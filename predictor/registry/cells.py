@@ -1,7 +1,7 @@
 """Cells of a bundle's ledger, and of rows that it predicts, as lines that those of another bundle can stand beside.
 
-A line: protocol (what was held out), estimator, gpu, dtype, engine, seed (1 for the second seed of a protocol), rows,
-mape, variance (of mape, by the number of rows), p90_ape, coverage.
+A line: protocol (what was held out), estimator, gpu, dtype, engine, rows, mape, variance (of mape, by the number of
+rows), p90_ape, coverage.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ MEANS = ["protocol", "estimator"]
 SEEN = "rows-out"  # the protocol whose GPUs are in training
 DATA = "data"
 START, FORGOTTEN = "start", "forgotten.csv"  # of a bundle that learned on (predictor.learning.continual.warm_start)
-SECOND_SEED = ", second seed"
 SEEDS = 0.1  # of the error: how far two seeds are from their mean where GPUs are held out, in 99 % of base-4's cells
 FIGURES = ["rows", "mape", "p90_ape", "coverage"]
 
@@ -44,8 +43,7 @@ def lines_of(bundle: Bundle) -> pd.DataFrame:
     verified(bundle.path, {"file": LEDGER, "sha256": bundle.manifest.get("ledger_sha256", "")})
     ledger = read_ledger(bundle)
     whole = ledger[ledger["slice"] == "all"]
-    protocol = whole["protocol"].str.removesuffix(SECOND_SEED)
-    lines = _lines(whole.assign(protocol=protocol, seed=(protocol != whole["protocol"]).astype(int)))
+    lines = _lines(whole)
     moved = moved_by_learning(bundle)
     if moved.empty:
         return lines
@@ -72,21 +70,19 @@ def scored(rows: Mapping[str, TrainingSet], bundle: Bundle) -> pd.DataFrame:
     frames = [
         cells(predicted_rows(own, bundle)).assign(estimator=name) for name, own in rows.items() if bundle.has(name)
     ]
-    return (
-        _lines(pd.concat(frames).assign(protocol=DATA, seed=0)) if frames else pd.DataFrame(columns=[*KEYS, *FIGURES])
-    )
+    return _lines(pd.concat(frames).assign(protocol=DATA)) if frames else pd.DataFrame(columns=[*KEYS, *FIGURES])
 
 
 def _lines(means: pd.DataFrame) -> pd.DataFrame:
     # The standard deviation of errors is about their mean: 0.4 to 2.4 times it in cells of base-4.
     spread = np.maximum(means["mape"], means["p90_ape"] / 2)
     texts = means.astype(dict.fromkeys(KEYS, str))
-    return texts.assign(variance=spread**2 / means["rows"])[[*KEYS, "seed", *FIGURES, "variance"]]
+    return texts.assign(variance=spread**2 / means["rows"])[[*KEYS, *FIGURES, "variance"]]
 
 
 def copies(lines: pd.DataFrame) -> set[tuple[str, ...]]:
     """Cells of gpu-out that are those of generation-out again, since the GPU has no sibling in training."""
-    first = lines[(lines["protocol"] == "generation-out") & (lines["seed"] == 0)]
+    first = lines[lines["protocol"] == "generation-out"]
     both = lines[lines["protocol"] == "gpu-out"].merge(first, on=[*LEDGER_CELL, *FIGURES])
     return set(both[LEDGER_CELL].itertuples(index=False, name=None))
 
@@ -98,32 +94,19 @@ def without(lines: pd.DataFrame, copied: set[tuple[str, ...]]) -> pd.DataFrame:
 
 
 def folded(lines: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """A line for each key: seeds as their mean, and how far each is from it (gap, coverage_gap).
-
-    Whole GPUs held out with one seed only are given the gap of SEEDS, less for a mean of many cells.
-    """
-    group = lines.groupby(by)
-    ends = group[["mape", "coverage"]].agg(["min", "max"])
-    gap = (ends["mape", "max"] - ends["mape", "min"]) / 2
-    single = (group.size() == 1) & ~gap.index.get_level_values("protocol").isin([SEEN, DATA])
-    cells = group["cells"].max() if "cells" in lines else pd.Series(1, gap.index)
-    return pd.DataFrame(
-        {
-            "cells": cells,
-            "rows": group["rows"].min(),
-            "mape": group["mape"].mean(),
-            "gap": gap.where(~single, SEEDS * ends["mape", "max"] / np.sqrt(cells)),
-            "variance": group["variance"].max(),
-            "coverage": group["coverage"].mean(),
-            "coverage_gap": (ends["coverage", "max"] - ends["coverage", "min"]) / 2,
-        }
-    )
+    """Lines by key, with the gap that another seed may make where whole GPUs are held out: SEEDS of the error, less for
+    a mean of many cells."""
+    found = lines.set_index(by)
+    cells = found["cells"] if "cells" in found else pd.Series(1, found.index)
+    chance = SEEDS * found["mape"] / np.sqrt(cells)
+    gap = chance.where(~found.index.get_level_values("protocol").isin([SEEN, DATA]), 0.0)
+    return found.assign(cells=cells, gap=gap)[["cells", "rows", "mape", "gap", "variance", "coverage"]].sort_index()
 
 
 def means_of(lines: pd.DataFrame, chosen: pd.Index[Any]) -> pd.DataFrame:
-    """Mean lines over the chosen cells (by KEYS) of each operator, protocol and seed."""
+    """Mean lines over the chosen cells (by KEYS) of each operator and protocol."""
     kept = lines[pd.MultiIndex.from_frame(lines[KEYS]).isin(chosen)]
-    group = kept.groupby([*MEANS, "seed"])
+    group = kept.groupby(MEANS)
     mean = group[["mape", "coverage"]].mean()
     count = group.size()
     sums = group[["rows", "variance"]].sum()

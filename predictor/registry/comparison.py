@@ -5,10 +5,9 @@ was trained on, so all are judged: those of rows held out say how well it knows 
 held out how well it would have foreseen it, which is what it does for GPUs that nobody measured.
 
 Error: a cell may worsen by the margin and by what chance does to it, which is SURE standard errors of two means over
-the rows of either ledger, if the candidate's errors were spread as the champion's, and, where a protocol was run with
-two seeds, half their distance in each ledger: both seeds of the candidate must be worse than both of the champion.
-Means over the cells of an operator keep to the same margin; chance does less to them, so that they show what no
-single cell can.
+the rows of either ledger, if the candidate's errors were spread as the champion's, and, where whole GPUs are held out,
+what another seed does to each. Means over the cells of an operator keep to the same margin; chance does less to them,
+so that they show what no single cell can.
 
 Coverage: intervals promise it over GPUs, not on each. Of base-4's cells with generations held out, half lie outside
 70 to 95 %. So a cell is judged where its GPU is in training, and for too little only; the means of an operator are
@@ -229,12 +228,11 @@ def _outside(line: Mapping[Hashable, Any], end: float, side: int) -> float | Non
     end, side: the least coverage and 1, or the most and -1.
     """
     variance = end * (1 - end)
-    chance = SURE_OF_SHARE * sqrt(variance / line["rows_after"]) + line["coverage_gap_after"]
+    chance = SURE_OF_SHARE * sqrt(variance / line["rows_after"])
     limit = float(end - side * chance)
     if side * (limit - line["coverage_after"]) <= 0:
         return None
     if isnan(line["coverage_before"]):
         return limit
     chance = SURE_OF_SHARE * sqrt(variance * (1 / line["rows_before"] + 1 / line["rows_after"]))
-    chance += line["coverage_gap_before"] + line["coverage_gap_after"]
     return limit if side * (line["coverage_before"] - line["coverage_after"]) > chance else None

@@ -214,8 +214,8 @@ def record_of(bundle: Bundle) -> Record:
 def metric_name(*parts: object) -> str:
     """Parts joined by slashes; characters that MLflow refuses become dashes.
 
-    >>> metric_name("mape", "generation-out, second seed", "gemm", "H100-SXM-80GB bf16 vllm")
-    'mape/generation-out second seed/gemm/H100-SXM-80GB bf16 vllm'
+    >>> metric_name("mape", "generation-out, all", "gemm", "H100-SXM-80GB bf16 vllm")
+    'mape/generation-out all/gemm/H100-SXM-80GB bf16 vllm'
     """
     texts = [re.sub(r"[^\w.\- ]", "-", str(part).replace(",", "")) for part in parts]
     return "/".join(texts)[:250]
