@@ -116,7 +116,8 @@ class Estimator:
             reference = self._among_others(gpu, op.take(left), setting.take(left), views)
             dtypes = text_column(getattr(op.take(left), "dtype", ""), len(left))
             weights = weights_of(self._mixture(gpu), memory_kind(gpu), dtypes, call_size(op)[left])
-            logs[left] = mix(views._replace(reference=reference), weights)
+            bound_s = roofline(op.take(left), gpu).latency_s
+            logs[left] = mix(views._replace(reference=reference), weights, bound_s)
         return logs
 
     def _mixture(self, gpu: Gpu) -> Mixture:

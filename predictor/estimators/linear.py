@@ -28,6 +28,17 @@ def fit_line(dtypes: NDArray[np.object_], bound_s: Array, latency_s: Array) -> L
     return {"": coefficients(np.ones(len(dtypes), dtype=bool)), **every}
 
 
+def fit_share(dtypes: NDArray[np.object_], bound_s: Array, latency_s: Array) -> Line:
+    """The plainest model, latency = bound / share: as fit_line, without c0."""
+
+    def slope(keep: NDArray[np.bool_]) -> tuple[float, float]:
+        share = bound_s[keep] / latency_s[keep]
+        return 0.0, float(share.sum() / (share**2).sum())
+
+    every = {str(dtype): slope(dtypes == dtype) for dtype in np.unique(dtypes.astype(str))}
+    return {"": slope(np.ones(len(dtypes), dtype=bool)), **every}
+
+
 def line_s(line: Line, dtypes: NDArray[np.object_], bound_s: Array) -> Array:
     """Seconds per call, (n_calls,)."""
     if (name := one_name(dtypes)) is not None:

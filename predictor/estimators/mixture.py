@@ -18,16 +18,22 @@ from predictor.ops.base import column, text_column
 from predictor.ops.dtypes import Array, Text
 
 SIZES = (1e9, 3e10, 1e12)  # FLOP of a call at which weights are picked: of some 10 us, 200 us and 5 ms
+LEAST_S = 1e-7  # a bound counts as so long at least: the smallest calls have none to speak of. Judged
 FLOP_PER_BYTE = 100.0  # a byte counts as so many FLOP: the ridges of most GPUs lie between 50 and 300
 
 
 class Weights(NamedTuple):
-    """How much each view counts; the mean is geometric."""
+    """How much each view and the bare bound count; the mean is geometric.
+
+    bound: of cards of a class that nobody measured. What tables of other classes know of floors may be many times too
+    slow there; their data sheet is all that is sure.
+    """
 
     transfer: Array | float
     reference: Array | float
     core: Array | float
     line: Array | float
+    bound: Array | float = 0.0
 
 
 class Views(NamedTuple):
@@ -84,11 +90,11 @@ def format_of(dtype: str) -> str:
     return "16-bit" if dtype in ("fp16", "bf16", "tf32") else dtype
 
 
-def mix(views: Views, weights: Weights) -> Array:
-    """Weighted mean of the views; where no reference knows the call the transfer takes its weight.
+def mix(views: Views, weights: Weights, bound_s: Array | float = LEAST_S) -> Array:
+    """Weighted mean of the views and the bound; where no reference knows the call the transfer takes its weight.
 
-    Each weight is one number or (n_calls,).
+    Each weight is one number or (n_calls,). bound_s: of each call, where weights count it.
     """
     reference = np.where(np.isnan(views.reference), views.transfer, views.reference)
-    completed = views._replace(reference=reference)
-    return np.asarray(sum(weight * view for weight, view in zip(weights, completed, strict=True)))
+    parts = (*views._replace(reference=reference), np.log(np.maximum(bound_s, LEAST_S)))
+    return np.asarray(sum(weight * part for weight, part in zip(weights, parts, strict=True)))

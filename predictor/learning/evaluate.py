@@ -69,7 +69,10 @@ def predicted_rows(rows: TrainingSet, bundle: Bundle) -> pd.DataFrame:
 
 
 def cells(rows: pd.DataFrame, by: list[str] | None = None) -> pd.DataFrame:
-    """Error figures of predicted rows, one line per cell of `by` (family, phase, gpu, dtype, engine)."""
+    """Error figures of predicted rows, one line per cell of `by` (family, phase, gpu, dtype, engine).
+
+    share_mape: of the bound over a share of it, where rows have that (share_s).
+    """
     by = by or CELL
     latency = rows["latency_s"]
     parts: dict[str, Any] = {
@@ -80,6 +83,8 @@ def cells(rows: pd.DataFrame, by: list[str] | None = None) -> pd.DataFrame:
         "bound_ape": (rows["bound_s"] / latency - 1).abs(),
         "roofline2_ape": (rows["roofline2_s"] / latency - 1).abs(),
     }
+    if "share_s" in rows:
+        parts["share_ape"] = (rows["share_s"] / latency - 1).abs()
     if "low_s" in rows:
         parts["covered"] = ((rows["low_s"] <= latency) & (latency <= rows["high_s"])).astype(float)
         parts["width"] = (rows["high_s"] - rows["low_s"]) / rows["predicted_s"]
@@ -97,6 +102,8 @@ def cells(rows: pd.DataFrame, by: list[str] | None = None) -> pd.DataFrame:
             "roofline2_mape": group["roofline2_ape"].mean(),
         }
     )
+    if "share_s" in rows:
+        out["share_mape"] = group["share_ape"].mean()
     if "low_s" in rows:
         out["coverage"], out["width"] = group["covered"].mean(), group["width"].median()
     if "seen" in rows:

@@ -16,8 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from predictor.estimators.estimator import Estimator
-from predictor.estimators.linear import line_s
-from predictor.estimators.mixture import SIZES, Mixture, Views, Weights, call_size, format_of, mix
+from predictor.estimators.linear import Line, fit_share, line_s
+from predictor.estimators.mixture import EQUAL, SIZES, Mixture, Views, Weights, call_size, format_of, mix
 from predictor.estimators.samples import TrainingSet
 from predictor.hardware.gpu import get_gpu
 from predictor.hardware.siblings import SHARED, card_class, memory_kind, tiers
@@ -25,19 +25,24 @@ from predictor.learning.diagnostics import COLUMNS as CURVE, learning_curves
 from predictor.learning.fit import fit
 from predictor.learning.recipe import Recipe
 from predictor.learning.sampling import balanced_rows, balanced_weights, drawn_per_cell
+from predictor.ops.dtypes import Array
 
-# Weights of the views that are tried on held-out generations.
-CANDIDATES = tuple(
-    Weights(*(part / 4 for part in parts)) for parts in product(range(5), repeat=len(Views._fields)) if sum(parts) == 4
-)
+
+def _quarters(count: int) -> tuple[Weights, ...]:
+    parts = (parts for parts in product(range(5), repeat=count) if sum(parts) == 4)
+    return tuple(Weights(*(part / 4 for part in one)) for one in parts)
+
+
+# Weights that are tried on held-out generations, of the views, and on classes of cards, of the views and the bound.
+CANDIDATES, FAR_CANDIDATES = _quarters(len(Views._fields)), _quarters(len(Weights._fields))
 SOFTNESS = 0.01  # candidates whose errors differ by this much count e times less (training/EXPERIMENTS.md)
 # What trees must gain over physics, in nats, to speak alone for the largest calls: these approach a plateau that is a
 # fact of an architecture and its power, not of the shapes that a table happened to hold. Judged.
 LEAN = 0.04
 MOST_COUNTED = np.log(2.0)  # of a log error in the choice of weights: a throttled card has no more say than others
 FEWEST_WEIGHTED = 200  # rows that make weights of their own; judged
+FEWEST_OF_CLASS = 30  # rows with which a class of cards has a say in the weights of others; judged
 ENOUGH, ENOUGH_OF_DTYPE = 2, 3  # generations, for weights of their own and of a dtype; judged
-PLAIN: Mixture = {"": (Weights(0.0, 0.0, 0.0, 1.0),) * len(SIZES)}  # the 2-parameter roofline
 TREES_ALIKE: Mixture = {"": (Weights(0.5, 0.5, 0.0, 0.0),) * len(SIZES)}
 SINGLE: Mixture = {
     "": (Weights(1.0, 0.0, 0.0, 0.0),) * len(SIZES)
@@ -49,18 +54,20 @@ NEUSIGHT_TEST = ("A100-PCIe-40GB",)
 
 
 class Fold(NamedTuple):
-    """An estimator, rows of a generation of which it saw none, and what its views say of them."""
+    """An estimator, rows of a group of which it saw none, what its views say of them, and the bound over a share of it
+    as the rows that it saw have it."""
 
     estimator: Estimator
     test: TrainingSet
     views: pd.DataFrame
+    share: Line
 
 
 class HeldOut(NamedTuple):
     """Rows of one estimator under every protocol, each row predicted by an estimator that had not seen it.
 
-    Tables: rows.who with latency_s, predicted_s, bound_s and roofline2_s, some of them empty. by_generation: of
-    `folds`. by_gpu: those of GPUs with siblings, and which those are. by_row: of GPUs in training.
+    Tables: rows.who with latency_s, predicted_s, bound_s, roofline2_s and, of folds, share_s; some of them empty.
+    by_generation: of `folds`. by_gpu: those of GPUs with siblings, and which those are. by_row: of GPUs in training.
     neusight: NeuSight's own split of its own measurements. weights: of the views, for unseen generations, far: for
     classes of which no GPU was measured. by_class: a row's class of cards was held out whole. curves: of learning.
     """
@@ -87,19 +94,21 @@ def hold_out(rows: TrainingSet, recipe: Recipe) -> HeldOut:
     return HeldOut(folds, weights, far, by_generation, by_class, by_gpu, by_row, neusight_out(rows, recipe), curves)
 
 
-def generation_folds(
-    rows: TrainingSet, recipe: Recipe, choose: Callable[[list[pd.DataFrame]], Mixture] | None = None
-) -> list[Fold]:
-    """A fold for each generation, its weights those that serve the others best; none where there is one generation.
+def generation_folds(rows: TrainingSet, recipe: Recipe) -> list[Fold]:
+    """A fold for each generation, its weights those that serve the others best; none where there is one generation."""
+    return _folds(rows, recipe, "generation", best_weights)
 
-    choose: weights from what the views say of held-out rows, by default best_weights.
+
+def _folds(rows: TrainingSet, recipe: Recipe, by: str, choose: Callable[[list[pd.DataFrame]], Mixture]) -> list[Fold]:
+    """A fold for each group of the column `by`; none where there is one group.
+
+    choose: weights from what the views say of the rows of other groups.
     """
-    choose = choose or best_weights
-    groups = sorted(rows.who["generation"].unique())
+    groups = sorted(rows.who[by].unique())
     if len(groups) < 2:
         return []
     is_scored = scored_rows(rows, recipe)
-    masks = [(rows.who["generation"] == group).to_numpy() for group in groups]
+    masks = [(rows.who[by] == group).to_numpy() for group in groups]
     folds = [Fold(*parts) for parts in _parallel(_fold, [(rows, is_scored & mask, ~mask, recipe) for mask in masks])]
     weights = [choose([other.views for other in folds if other is not fold]) for fold in folds]
     return [
@@ -110,9 +119,9 @@ def generation_folds(
 def generations_out(folds: Sequence[Fold]) -> tuple[pd.DataFrame, Mixture]:
     """Rows of every generation, predicted by an estimator that saw none of it, and the weights of the views.
 
-    folds: of generation_folds. Returns rows.who with latency_s, predicted_s, bound_s and roofline2_s, and the weights
-    that serve unseen generations best. The weights for each generation are those that serve the others best: its own
-    rows have no say.
+    folds: of generation_folds. Returns rows.who with latency_s, predicted_s, bound_s, roofline2_s and share_s, and the
+    weights that serve unseen generations best. The weights for each generation are those that serve the others best:
+    its own rows have no say.
     """
     if not folds:
         return pd.DataFrame(), SINGLE
@@ -121,29 +130,32 @@ def generations_out(folds: Sequence[Fold]) -> tuple[pd.DataFrame, Mixture]:
 
 def _scored(folds: Sequence[Fold]) -> pd.DataFrame:
     parts = _parallel(score, [(fold.estimator, fold.test) for fold in folds])
-    return pd.DataFrame(pd.concat(parts, ignore_index=True))
+    shares = [line_s(fold.share, fold.test.who["dtype"].to_numpy(), fold.test.bound_s) for fold in folds]
+    plain = [part.assign(share_s=share_s) for part, share_s in zip(parts, shares, strict=True)]
+    return pd.DataFrame(pd.concat(plain, ignore_index=True))
 
 
 def classes_out(rows: TrainingSet, recipe: Recipe) -> tuple[pd.DataFrame, Mixture]:
-    """As generations_out, but whole classes of cards are held out (predictor.hardware.siblings.card_class).
-
-    Classes of which little was measured are predicted, but have no say in the weights; see far_weights.
-    """
+    """As generations_out, but whole classes of cards are held out (predictor.hardware.siblings.card_class), which the
+    column card_class names; with the weights of far_weights."""
     classes = {name: card_class(get_gpu(name)) for name in set(rows.gpus.tolist())}
-    of_class = rows.who.assign(generation=rows.who["gpu"].map(classes))
-    folds = generation_folds(replace(rows, who=of_class), recipe, far_weights)
-    if not folds:
-        return pd.DataFrame(), PLAIN
-    scored = _scored(folds)
-    scored["card_class"] = scored["generation"]
-    scored["generation"] = scored["gpu"].map({name: get_gpu(name).generation for name in classes})
-    return scored, far_weights([fold.views for fold in folds])
+    classed = replace(rows, who=rows.who.assign(card_class=rows.who["gpu"].map(classes)))
+    folds = _folds(classed, recipe, "card_class", far_weights)
+    return (_scored(folds), far_weights([fold.views for fold in folds])) if folds else (pd.DataFrame(), EQUAL)
 
 
 def far_weights(views: list[pd.DataFrame]) -> Mixture:
-    """As best_weights, for classes of cards; where fewer than two have shown what serves, the plain line alone."""
-    shown = [rows for rows in views if len(rows) >= FEWEST_WEIGHTED]
-    return best_weights(shown) if len(shown) >= ENOUGH else PLAIN
+    """Weights for cards of classes that nobody measured, from what the views say of each held-out class.
+
+    The mean of the candidates, those counting more that serve the mean of all classes and the worst of them: a new
+    class may be as unlike as that. Calls of all sizes and formats share them, for classes are few; where fewer than two
+    have shown what serves, all views count the same.
+    """
+    shown = [rows for rows in views if len(rows) >= FEWEST_OF_CLASS]
+    if len(shown) < ENOUGH:
+        return EQUAL
+    errors = np.array([_errors(rows, FAR_CANDIDATES) for rows in shown])
+    return {"": (_mean_of(FAR_CANDIDATES, (errors.mean(axis=0) + errors.max(axis=0)) / 2),) * len(SIZES)}
 
 
 def gpus_out(rows: TrainingSet, recipe: Recipe, weights: Mixture, unseen: pd.DataFrame) -> pd.DataFrame:
@@ -227,18 +239,26 @@ def _enough(rows: pd.DataFrame) -> bool:
 def _mean_candidate(rows: pd.DataFrame, lean: float) -> Weights:
     """Mean of the candidates, those with less error counting more; of few generations no single one is surely best.
 
-    The error counts each generation, GPU and cell of engine and dtype the same. lean: what trees
-    must gain over physics.
+    lean: what trees must gain over physics.
     """
+    trees = np.array([one.transfer + one.reference for one in CANDIDATES])
+    return _mean_of(CANDIDATES, _errors(rows, CANDIDATES) + lean * trees)
+
+
+def _errors(rows: pd.DataFrame, candidates: Sequence[Weights]) -> Array:
+    """Mean log error of each candidate, (n_candidates,), each generation, GPU and cell of engine and dtype counting the
+    same."""
     weight = balanced_weights(rows).to_numpy()
     weight = weight / weight.sum()
-    views = Views(*(rows[name].to_numpy() for name in Views._fields))
-    least, truth = np.log(rows["bound_s"].to_numpy()), np.log(rows["latency_s"].to_numpy())
-    wrong = (np.abs(np.maximum(mix(views, one), least) - truth) for one in CANDIDATES)
-    errors = np.array([np.minimum(log_error, MOST_COUNTED) @ weight for log_error in wrong])
-    errors += lean * np.array([one.transfer + one.reference for one in CANDIDATES])
+    views, bound_s = Views(*(rows[name].to_numpy() for name in Views._fields)), rows["bound_s"].to_numpy()
+    least, truth = np.log(bound_s), np.log(rows["latency_s"].to_numpy())
+    wrong = (np.abs(np.maximum(mix(views, one, bound_s), least) - truth) for one in candidates)
+    return np.array([np.minimum(log_error, MOST_COUNTED) @ weight for log_error in wrong])
+
+
+def _mean_of(candidates: Sequence[Weights], errors: Array) -> Weights:
     share = np.exp((errors.min() - errors) / SOFTNESS)
-    return Weights(*np.round(share @ np.array(CANDIDATES) / share.sum(), 4).tolist())
+    return Weights(*np.round(share @ np.array(candidates) / share.sum(), 4).tolist())
 
 
 def _parallel(task: Any, arguments: list[tuple[Any, ...]]) -> list[Any]:
@@ -250,9 +270,10 @@ def _parallel(task: Any, arguments: list[tuple[Any, ...]]) -> list[Any]:
 
 def _fold(
     rows: TrainingSet, tested: NDArray[np.bool_], known: NDArray[np.bool_], recipe: Recipe
-) -> tuple[Estimator, TrainingSet, pd.DataFrame]:
-    """An estimator of the known rows, the asked rows, and what its views say of them."""
-    estimator, test = fit(rows.take(known), _of_a_fold(recipe)), rows.take(tested)
+) -> tuple[Estimator, TrainingSet, pd.DataFrame, Line]:
+    """The parts of a Fold: an estimator of the known rows, and of the asked rows what its views say."""
+    learned, test = rows.take(known), rows.take(tested)
+    estimator = fit(learned, _of_a_fold(recipe))
     values, size = np.full((len(test.who), len(Views._fields)), np.nan), np.empty(len(test.who))
     for own, gpu, op, setting in test.by_gpu():
         values[own], size[own] = np.stack(estimator.views(op, gpu, setting), axis=1), call_size(op)
@@ -262,7 +283,9 @@ def _fold(
     views[list(Views._fields)] = values
     kinds = {name: memory_kind(get_gpu(name)) for name in set(test.gpus.tolist())}
     views["memory"] = views["gpu"].map(kinds)
-    return estimator, test, views
+    drawn = balanced_rows(learned.who, _of_a_fold(recipe).rows_per_estimator, recipe.seed)
+    share = fit_share(learned.who["dtype"].to_numpy()[drawn], learned.bound_s[drawn], learned.latency_s[drawn])
+    return estimator, test, views, share
 
 
 def score(estimator: Estimator, test: TrainingSet) -> pd.DataFrame:
