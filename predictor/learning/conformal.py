@@ -2,7 +2,9 @@
 
 The ends are quantiles of log(truth / prediction), each generation counting the same (Dunn, Wasserman & Ramdas,
 Distribution-free prediction sets for two-layer hierarchical models, JASA 2023), stretched until they also cover
-groups that had no say in them.
+groups that had no say in them. Rows of one GPU err alike, so what counts is how many GPUs, or classes of cards, are
+covered as asked, and not how many rows are. Of cards of a class that nobody measured few classes tell: their ends lie
+between the quantiles and a factor that was judged, the same for all calls.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from predictor.estimators.intervals import REGIMES, Offsets, ends, regime
-from predictor.learning.holdout import HeldOut
+from predictor.learning.holdout import FEWEST_OF_CLASS, HeldOut
 from predictor.learning.sampling import balanced_weights
 from predictor.ops.dtypes import Array
 
@@ -22,6 +24,10 @@ from predictor.ops.dtypes import Array
 # but collectives.
 UNKNOWN: Offsets = {"": [[-1.0, 1.0]] * (len(REGIMES) + 1)}
 STRETCHES = np.arange(0.7, 2.55, 0.1)  # that are tried, so that groups without a say are covered
+# Of far cards, whose ends are wide already: quantiles of two classes times 2.5 made intervals 800-fold wide.
+FAR_STRETCHES = STRETCHES[STRETCHES < 1.05]
+UNKNOWN_COUNTS = 2  # classes of cards that UNKNOWN counts like; judged, so that 3 classes have most of the say
+MOST_ROWS = 500  # of a group that lend it weight in the choice of a stretch: it grows with their root
 # Held-out rows that make an interval of their own; judged, 5 of them lie outside each end of 80 %.
 FEWEST_INTERVAL_ROWS = 50
 GENERATION_OUT, CLASS_OUT = "generation-out", "class-out"
@@ -39,15 +45,14 @@ class Ended(NamedTuple):
 
 def with_intervals(predicted: HeldOut, level: float) -> Ended:
     """Ends around every prediction, of rows that had no say in them."""
-    unseen, generation = calibrate(predicted.by_generation, level)
+    unseen, generation = calibrate(predicted.by_generation, level, each="gpu")
     by_gpu = predicted.by_gpu
     of_kin = by_gpu[by_gpu["sibling"]] if len(by_gpu) else by_gpu
     sibling, kin = calibrate(of_kin, level, by="gpu") if len(of_kin) else (unseen, of_kin)
     # Of one generation there is none: nothing was predicted without it.
     alone = generation[~generation["gpu"].isin(set(of_kin["gpu"]))] if len(generation) else generation
     seen, by_row = calibrate(predicted.by_row, level)
-    classed = predicted.by_class
-    far, by_class = calibrate(classed, level, by="card_class") if len(classed) else (unseen, classed)
+    far, by_class = calibrate_far(predicted.by_class, level)
     protocols = {
         GENERATION_OUT: generation,
         CLASS_OUT: by_class,
@@ -58,22 +63,57 @@ def with_intervals(predicted: HeldOut, level: float) -> Ended:
     return Ended({"seen": seen, "sibling": sibling, "unseen": unseen, "far": far}, protocols)
 
 
-def calibrate(scored: pd.DataFrame, level: float, by: str = "generation") -> tuple[Offsets, pd.DataFrame]:
-    """Offsets from held-out rows, and the rows with low_s and high_s set by the other groups of `by` alone."""
+def calibrate(
+    scored: pd.DataFrame, level: float, by: str = "generation", each: str = ""
+) -> tuple[Offsets, pd.DataFrame]:
+    """Offsets from held-out rows, and the rows with low_s and high_s set by the other groups of `by` alone.
+
+    each: column of the groups that shall each be covered as nearly as can be; "" for all rows as one.
+    """
     if scored.empty:
         return UNKNOWN, scored.assign(low_s=[], high_s=[])
-    names = sorted(scored[by].unique())
-    pieces = [scored[scored[by] == name] for name in names]
-    others = [_offsets(scored[scored[by] != name] if len(names) > 1 else scored, level, by) for name in names]
-    weight = balanced_weights(pd.concat(pieces)).to_numpy()
-    tries = []
-    for stretch in STRETCHES:
-        ended = [with_ends(piece, _stretched(offsets, stretch)) for piece, offsets in zip(pieces, others, strict=True)]
-        rows = pd.concat(ended)
-        covered = (rows["low_s"] <= rows["latency_s"]) & (rows["latency_s"] <= rows["high_s"])
-        tries.append((abs(float(np.average(covered.to_numpy(), weights=weight)) - level), stretch, rows))
-    _, stretch, rows = min(tries, key=lambda found: found[0])
+    pieces = [rows for _, rows in scored.groupby(by)]
+    others = [
+        _offsets(scored[scored[by] != rows[by].iloc[0]] if len(pieces) > 1 else rows, level, by) for rows in pieces
+    ]
+    stretch, rows = _best_stretch(pieces, others, level, each, STRETCHES)
     return _stretched(_offsets(scored, level, by), stretch), rows
+
+
+def calibrate_far(scored: pd.DataFrame, level: float) -> tuple[Offsets, pd.DataFrame]:
+    """As calibrate, from rows of which classes of cards were held out (card_class); UNKNOWN where none was."""
+    if scored.empty:
+        return UNKNOWN, scored.assign(low_s=[], high_s=[])
+    pieces = [rows for _, rows in scored.groupby("card_class")]
+    others = [_far_offsets(scored[scored["card_class"] != rows["card_class"].iloc[0]], level) for rows in pieces]
+    stretch, rows = _best_stretch(pieces, others, level, "card_class", FAR_STRETCHES)
+    return _stretched(_far_offsets(scored, level), stretch), rows
+
+
+def _best_stretch(
+    pieces: list[pd.DataFrame], others: list[Offsets], level: float, each: str, stretches: Array
+) -> tuple[float, pd.DataFrame]:
+    """The stretch of the offsets set by `others` that covers the pieces best, and the rows with their ends."""
+
+    tries = []
+    for stretch in stretches.tolist():
+        rows = pd.concat(
+            [with_ends(own, _stretched(pairs, stretch)) for own, pairs in zip(pieces, others, strict=True)]
+        )
+        tries.append((_missed(rows, level, each), stretch, rows))
+    return min(tries, key=lambda found: found[0])[1:]
+
+
+def _missed(rows: pd.DataFrame, level: float, each: str) -> float:
+    """How far the coverage is from the level: that of all rows, or the mean over groups of the column `each`."""
+    covered = (rows["low_s"] <= rows["latency_s"]) & (rows["latency_s"] <= rows["high_s"])
+    weight = balanced_weights(rows)
+    if not each:
+        return abs(float(np.average(covered, weights=weight)) - level)
+    parts = rows[[each]].assign(weight=weight, covered=covered * weight, rows=1)
+    sums = parts.groupby(each).sum()
+    missed = (sums["covered"] / sums["weight"] - level).abs()
+    return float(np.average(missed, weights=np.sqrt(sums["rows"].clip(upper=MOST_ROWS))))
 
 
 def with_ends(rows: pd.DataFrame, offsets: Offsets) -> pd.DataFrame:
@@ -94,6 +134,17 @@ def _offsets(scored: pd.DataFrame, level: float, by: str) -> Offsets:
         if rows[by].nunique() > 1 and len(rows) >= FEWEST_INTERVAL_ROWS:
             offsets[str(dtype)] = _per_regime(rows, level)
     return offsets
+
+
+def _far_offsets(scored: pd.DataFrame, level: float) -> Offsets:
+    """Ends for all calls, each class of cards counting the same, and UNKNOWN like UNKNOWN_COUNTS of them."""
+    if scored.empty:
+        return UNKNOWN
+    weight = balanced_weights(scored.assign(generation=scored["card_class"])).to_numpy()
+    found, judged = _pair(-log_error(scored).to_numpy(), weight, level), UNKNOWN[""][0]
+    counts = int((scored["card_class"].value_counts() >= FEWEST_OF_CLASS).sum())
+    pair = (counts * np.array(found) + UNKNOWN_COUNTS * np.array(judged)) / (counts + UNKNOWN_COUNTS)
+    return {"": [pair.tolist()] * (len(REGIMES) + 1)}
 
 
 def _per_regime(scored: pd.DataFrame, level: float) -> list[list[float]]:

@@ -30,7 +30,7 @@ from predictor.estimators.estimator import Estimator
 from predictor.estimators.mixture import lists_of
 from predictor.estimators.samples import TrainingSet
 from predictor.files import needs_place, sha256_of, whole_file, whole_folder
-from predictor.learning.conformal import CLASS_OUT, calibrate, correlation_across
+from predictor.learning.conformal import CLASS_OUT, calibrate_far, correlation_across
 from predictor.learning.fewshot import FewShot, fewshot
 from predictor.learning.fit import fit
 from predictor.learning.holdout import classes_out, generation_folds
@@ -174,7 +174,7 @@ def reclass(tables: Sequence[Path], folder: Path, progress: Callable[[str], None
         scored, far = classes_out(rows, recipe)
         entries[name] = {**entries[name], "far": lists_of(far)}
         if len(scored):
-            offsets, ended = calibrate(scored, recipe.level, by="card_class")
+            offsets, ended = calibrate_far(scored, recipe.level)
             entries[name]["log_offsets"] = {**entries[name]["log_offsets"], "far": offsets}
             lines += ledger_lines(ended, CLASS_OUT, name)
         progress(f"{name}: {len(scored)} rows of classes held out")
