@@ -36,12 +36,15 @@ def _quarters(count: int) -> tuple[Weights, ...]:
 # Weights that are tried on held-out generations, of the views, and on classes of cards, of the views and the bound.
 CANDIDATES, FAR_CANDIDATES = _quarters(len(Views._fields)), _quarters(len(Weights._fields))
 SOFTNESS = 0.01  # candidates whose errors differ by this much count e times less (training/EXPERIMENTS.md)
+FAR_SOFTNESS = 0.005  # the same of FAR_CANDIDATES, which are more
 # What trees must gain over physics, in nats, to speak alone for the largest calls: these approach a plateau that is a
 # fact of an architecture and its power, not of the shapes that a table happened to hold. Judged.
 LEAN = 0.04
 MOST_COUNTED = np.log(2.0)  # of a log error in the choice of weights: a throttled card has no more say than others
 FEWEST_WEIGHTED = 200  # rows that make weights of their own; judged
 FEWEST_OF_CLASS = 30  # rows with which a class of cards has a say in the weights of others; judged
+ENOUGH_CLASSES = 3  # for weights of far cards; what two show does not carry over (training/EXPERIMENTS.md)
+WORST_COUNTS = 0.25  # of the error of far cards: that of the worst class, beside the mean of all; judged
 ENOUGH, ENOUGH_OF_DTYPE = 2, 3  # generations, for weights of their own and of a dtype; judged
 TREES_ALIKE: Mixture = {"": (Weights(0.5, 0.5, 0.0, 0.0),) * len(SIZES)}
 SINGLE: Mixture = {
@@ -148,14 +151,15 @@ def far_weights(views: list[pd.DataFrame]) -> Mixture:
     """Weights for cards of classes that nobody measured, from what the views say of each held-out class.
 
     The mean of the candidates, those counting more that serve the mean of all classes and the worst of them: a new
-    class may be as unlike as that. Calls of all sizes and formats share them, for classes are few; where fewer than two
-    have shown what serves, all views count the same.
+    class may be as unlike as that. Calls of all sizes and formats share them, for classes are few; where fewer than
+    ENOUGH_CLASSES have shown what serves, all views count the same.
     """
     shown = [rows for rows in views if len(rows) >= FEWEST_OF_CLASS]
-    if len(shown) < ENOUGH:
+    if len(shown) < ENOUGH_CLASSES:
         return EQUAL
     errors = np.array([_errors(rows, FAR_CANDIDATES) for rows in shown])
-    return {"": (_mean_of(FAR_CANDIDATES, (errors.mean(axis=0) + errors.max(axis=0)) / 2),) * len(SIZES)}
+    both = (1 - WORST_COUNTS) * errors.mean(axis=0) + WORST_COUNTS * errors.max(axis=0)
+    return {"": (_mean_of(FAR_CANDIDATES, both, FAR_SOFTNESS),) * len(SIZES)}
 
 
 def gpus_out(rows: TrainingSet, recipe: Recipe, weights: Mixture, unseen: pd.DataFrame) -> pd.DataFrame:
@@ -242,7 +246,7 @@ def _mean_candidate(rows: pd.DataFrame, lean: float) -> Weights:
     lean: what trees must gain over physics.
     """
     trees = np.array([one.transfer + one.reference for one in CANDIDATES])
-    return _mean_of(CANDIDATES, _errors(rows, CANDIDATES) + lean * trees)
+    return _mean_of(CANDIDATES, _errors(rows, CANDIDATES) + lean * trees, SOFTNESS)
 
 
 def _errors(rows: pd.DataFrame, candidates: Sequence[Weights]) -> Array:
@@ -256,8 +260,8 @@ def _errors(rows: pd.DataFrame, candidates: Sequence[Weights]) -> Array:
     return np.array([np.minimum(log_error, MOST_COUNTED) @ weight for log_error in wrong])
 
 
-def _mean_of(candidates: Sequence[Weights], errors: Array) -> Weights:
-    share = np.exp((errors.min() - errors) / SOFTNESS)
+def _mean_of(candidates: Sequence[Weights], errors: Array, softness: float) -> Weights:
+    share = np.exp((errors.min() - errors) / softness)
     return Weights(*np.round(share @ np.array(candidates) / share.sum(), 4).tolist())
 
 
