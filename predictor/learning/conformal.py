@@ -25,7 +25,7 @@ from predictor.ops.dtypes import Array
 UNKNOWN: Offsets = {"": [[-1.0, 1.0]] * (len(REGIMES) + 1)}
 STRETCHES = np.arange(0.7, 2.55, 0.1)  # that are tried, so that groups without a say are covered
 # Of far cards, whose ends are wide already: quantiles of two classes times 2.5 made intervals 800-fold wide.
-FAR_STRETCHES = STRETCHES[STRETCHES < 1.05]
+FAR_STRETCHES = np.arange(0.5, 1.025, 0.05)
 UNKNOWN_COUNTS = 2  # classes of cards that UNKNOWN counts like; judged, so that 3 classes have most of the say
 MOST_ROWS = 500  # of a group that lend it weight in the choice of a stretch: it grows with their root
 # Held-out rows that make an interval of their own; judged, 5 of them lie outside each end of 80 %.
