@@ -7,6 +7,7 @@ from hypothesis import given, strategies as st
 from predictor.estimators.features import Setting, stand_in
 from predictor.estimators.mixture import (
     EQUAL,
+    LEAST_S,
     SIZES,
     Mixture,
     Views,
@@ -57,6 +58,19 @@ def test_a_mixture_travels_as_lists() -> None:
 def test_where_no_reference_knows_the_transfer_speaks() -> None:
     views = Views(np.array([1.0]), np.array([np.nan]), np.array([3.0]), np.array([4.0]))
     assert mix(views, EQUAL[""][0]).tolist() == [(1.0 + 1.0 + 3.0 + 4.0) / 4]
+
+
+@given(st.floats(0.0, 1.0), st.floats(1e-9, 1e-3), st.floats(1.0, 3.0))
+def test_the_bound_has_its_share_and_a_worse_one_is_no_faster(share: float, bound_s: float, worse: float) -> None:
+    views = Views(*(np.array([np.log(1e-3)]),) * 4)
+    weights = Weights(1 - share, 0.0, 0.0, 0.0, share)
+    near, far = mix(views, weights, np.array([bound_s])), mix(views, weights, np.array([bound_s * worse]))
+    assert np.log(max(bound_s, LEAST_S)) - 1e-9 <= near[0] <= np.log(1e-3) + 1e-9
+    assert far[0] >= near[0] - 1e-12
+
+
+def test_weights_of_bundles_that_knew_no_bound_have_none() -> None:
+    assert mixture_of({"": [[0.25] * 4] * len(SIZES)}) == EQUAL
 
 
 def test_a_call_is_as_large_as_what_it_computes_or_moves() -> None:

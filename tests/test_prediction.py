@@ -126,7 +126,12 @@ def test_a_gpu_that_nobody_measured_names_the_nearest_one() -> None:
     report = predict("Llama-3.1-8B", "B300")
     assert report.nearest_gpu == report.to_dict()["nearest_gpu"] == "B200-SXM-180GB"
     assert "B300-SXM-288GB was not measured; of the measured GPUs B200-SXM-180GB is the nearest." in report.notes
-    assert "MI300X was measured for some of these operators only." in predict("Llama-3.1-8B", "MI300X").notes
+    notes = predict("Llama-3.1-8B", "MI300X").notes
+    assert "MI300X was measured for some of these operators only." in notes
+    assert (
+        "no card of class AMD CDNA was measured for attention_decode, attention_prefill; "
+        "intervals are those of other classes."
+    ) in notes
 
 
 def test_what_lies_outside_the_measurements_is_said_and_gets_a_wider_interval(bundle: Bundle) -> None:

@@ -287,6 +287,10 @@ DAMAGE: dict[str, tuple[Any, str]] = {
         r"cannot be read \(.+\); install or copy the bundle again\.$",
     ),
     "no offsets": (lambda f: change(f, log_offsets={}), r"estimator gemm has invalid numbers; install or copy"),
+    "weights of too few views": (
+        lambda f: change(f, far={"": [[0.5, 0.5, 0.0]] * 3}),
+        r"estimator gemm has invalid numbers; install or copy",
+    ),
     "no floors": (lambda f: change(f, floors={}), r"estimator gemm has invalid numbers; install or copy"),
     "wrong type": (lambda f: change(f, floors=[1, 2]), r"estimator gemm has no valid floors; install or copy"),
     "features": (lambda f: change(f, features=["m"]), r"the estimator of gemm was made with other features; train"),

@@ -42,6 +42,7 @@ from predictor.hardware.interconnect import (
     within_node,
 )
 from predictor.hardware.roofline import rate_notes
+from predictor.hardware.siblings import card_class
 from predictor.latency.report import Interval, OpLine, doubted
 from predictor.ops import Collective, Op
 from predictor.ops.base import concatenated, stack, text_column
@@ -385,6 +386,8 @@ def doubts_of(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> tuple[str, l
     told = sorted({line.estimator for line in lines if line.basis == CALIBRATED})
     left = sorted({line.estimator for line in lines if line.basis == UNSEEN})
     unseen = [_unseen(gpu.name, near, told, left)] if left else []
+    if far := [name for name in left if bundle.kinship(name, gpu) == "far"]:
+        unseen.append(_far(card_class(gpu), far))
     rates = rate_notes((line.op for line in lines), gpu)
     either = [either_note(gpu)] if any("link" in line.links_open for line in lines) else []
     return near, [*unseen, *rates, *either, *_extrapolations([(line.name, line.outside) for line in lines])]
@@ -417,6 +420,11 @@ def _unseen(gpu: str, near: str, told: Sequence[str], left: Sequence[str]) -> st
     if near == gpu:
         return f"{gpu} was measured for some of these operators only."
     return f"{gpu} was not measured; of the measured GPUs {near} is the nearest."
+
+
+def _far(kind: str, names: Sequence[str]) -> str:
+    """What to say of the estimators `names` that know no GPU of a class of cards."""
+    return f"no card of class {kind} was measured for {', '.join(names)}; intervals are those of other classes."
 
 
 def _extrapolations(outside: Sequence[tuple[str, tuple[str, ...]]]) -> list[str]:
