@@ -73,7 +73,11 @@ def held(rows: TrainingSet, recipe: Recipe, progress: Callable[[str], None]) -> 
 
 
 def ledger_lines(scored: pd.DataFrame, protocol: str, estimator: str) -> list[pd.DataFrame]:
-    """Cells of predicted rows, of all of them and of those like the shapes of models, as the ledger has them."""
+    """Cells of predicted rows, of all of them and of those like the shapes of models, as the ledger has them.
+
+    scored: with the time that a share of the bound takes (share_s) or without.
+    """
+    scored = scored if "share_s" in scored else scored.assign(share_s=np.nan)
     slices = {"all": scored, "model-like": _model_like(scored, estimator)}
     return [
         cells(part).assign(protocol=protocol, slice=name, estimator=estimator)

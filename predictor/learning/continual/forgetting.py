@@ -57,9 +57,10 @@ def joined_ledger(path: Path, lines: Sequence[pd.DataFrame]) -> str:
     again = pd.MultiIndex.from_frame(known[LINE]).isin(pd.MultiIndex.from_frame(new[LINE]))
     both = pd.concat([known[again], new], ignore_index=True)
     numbers = [name for name in known if name not in (*LINE, "rows")]
-    weighted = both[numbers].mul(both["rows"], axis=0).assign(**both[[*LINE, "rows"]])
-    sums = weighted.groupby(LINE, sort=False)[["rows", *numbers]].sum(min_count=1)
-    means = sums[numbers].div(sums["rows"], axis=0).assign(rows=sums["rows"].astype(int)).reset_index()
+    names = [both[name] for name in LINE]
+    sums = both[numbers].mul(both["rows"], axis=0).groupby(names, sort=False).sum(min_count=1)
+    counted = both[numbers].notna().mul(both["rows"], axis=0).groupby(names, sort=False).sum()
+    means = sums.div(counted.where(counted > 0)).assign(rows=both["rows"].groupby(names).sum()).reset_index()
     header, *kept = text.splitlines(keepends=True)
     stay = [line for line, gone in zip(kept, again.tolist(), strict=True) if not gone]
     return header + "".join(stay) + means[list(known)].round(4).to_csv(index=False, header=False)
