@@ -67,7 +67,7 @@ def test_no_fit_sees_the_class_of_cards_it_is_asked_for(monkeypatch: pytest.Monk
 def of_class(name: str, rows: int = 60, **views: float) -> pd.DataFrame:
     """Rows of a class of cards whose calls take 1 ms; views: log of what each says of them over that."""
     said = {view: np.log(1e-3) + views.get(view, 0.0) for view in Views._fields}
-    who = {"generation": name, "gpu": name, "engine": "vllm", "dtype": "bf16"}
+    who = {"generation": name, "gpu": name, "engine": "vllm", "dtype": "bf16", "memory": "stacked"}
     return pd.DataFrame([who | said | {"latency_s": 1e-3, "bound_s": 2e-4}] * rows)
 
 
@@ -75,6 +75,14 @@ def test_two_classes_of_cards_are_too_few_for_weights_of_far_ones() -> None:
     shown = [of_class("a", transfer=0.5), of_class("b", transfer=0.4)]
     assert holdout.far_weights(shown) == holdout.far_weights([*shown, of_class("c", rows=20)]) == EQUAL
     assert holdout.far_weights([*shown, of_class("c")]) != EQUAL
+
+
+def test_far_cards_of_a_kind_of_memory_have_weights_where_three_classes_have_it() -> None:
+    slow = [of_class(name, core=0.5).assign(memory="discrete") for name in "ab"]
+    shown = [of_class(name, transfer=0.5) for name in "cde"]
+    few, more = holdout.far_weights([*shown, *slow]), holdout.far_weights([*shown, *slow, slow[0]])
+    assert set(few) == {"", "stacked|"} and set(more) == {"", "stacked|", "discrete|"}
+    assert more["discrete|"][0].core < more["stacked|"][0].core
 
 
 def test_far_cards_are_served_by_what_served_other_classes_and_the_worst_of_them() -> None:

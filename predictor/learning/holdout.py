@@ -151,15 +151,23 @@ def far_weights(views: list[pd.DataFrame]) -> Mixture:
     """Weights for cards of classes that nobody measured, from what the views say of each held-out class.
 
     The mean of the candidates, those counting more that serve the mean of all classes and the worst of them: a new
-    class may be as unlike as that. Calls of all sizes and formats share them, for classes are few; where fewer than
-    ENOUGH_CLASSES have shown what serves, all views count the same.
+    class may be as unlike as that. Calls of all sizes and formats share them, for classes are few; a kind of memory has
+    its own where ENOUGH_CLASSES have shown what serves it. Where fewer have shown anything all views count the same.
     """
+    chosen = {"": _far_weights(views)}
+    for kind in sorted({kind for rows in views for kind in rows["memory"].unique()}):
+        chosen[f"{kind}|"] = _far_weights([rows[rows["memory"] == kind] for rows in views])
+    return {key: (one,) * len(SIZES) for key, one in chosen.items() if one} if chosen[""] else EQUAL
+
+
+def _far_weights(views: list[pd.DataFrame]) -> Weights | None:
+    """Weights that serve classes of cards; None where too few have enough rows."""
     shown = [rows for rows in views if len(rows) >= FEWEST_OF_CLASS]
     if len(shown) < ENOUGH_CLASSES:
-        return EQUAL
+        return None
     errors = np.array([_errors(rows, FAR_CANDIDATES) for rows in shown])
     both = (1 - WORST_COUNTS) * errors.mean(axis=0) + WORST_COUNTS * errors.max(axis=0)
-    return {"": (_mean_of(FAR_CANDIDATES, both, FAR_SOFTNESS),) * len(SIZES)}
+    return _mean_of(FAR_CANDIDATES, both, FAR_SOFTNESS)
 
 
 def gpus_out(rows: TrainingSet, recipe: Recipe, weights: Mixture, unseen: pd.DataFrame) -> pd.DataFrame:
