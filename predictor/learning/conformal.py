@@ -84,10 +84,11 @@ def calibrate_far(scored: pd.DataFrame, level: float) -> tuple[Offsets, pd.DataF
     """As calibrate, from rows of which classes of cards were held out (card_class); UNKNOWN where none was."""
     if scored.empty:
         return UNKNOWN, scored.assign(low_s=[], high_s=[])
-    pieces = [rows for _, rows in scored.groupby("card_class")]
-    others = [_far_offsets(scored[scored["card_class"] != rows["card_class"].iloc[0]], level) for rows in pieces]
+    classed = scored.assign(generation=scored["card_class"])  # each class counts the same
+    pieces = [rows for _, rows in classed.groupby("card_class")]
+    others = [_far_offsets(classed[classed["card_class"] != rows["card_class"].iloc[0]], level) for rows in pieces]
     stretch, rows = _best_stretch(pieces, others, level, "card_class", FAR_STRETCHES)
-    return _stretched(_far_offsets(scored, level), stretch), rows
+    return _stretched(_far_offsets(classed, level), stretch), rows.assign(generation=scored["generation"])
 
 
 def _best_stretch(
@@ -137,10 +138,10 @@ def _offsets(scored: pd.DataFrame, level: float, by: str) -> Offsets:
 
 
 def _far_offsets(scored: pd.DataFrame, level: float) -> Offsets:
-    """Ends for all calls, each class of cards counting the same, and UNKNOWN like UNKNOWN_COUNTS of them."""
+    """Ends for all calls, between what classes of cards missed by and UNKNOWN, which counts like UNKNOWN_COUNTS of them."""
     if scored.empty:
         return UNKNOWN
-    weight = balanced_weights(scored.assign(generation=scored["card_class"])).to_numpy()
+    weight = balanced_weights(scored).to_numpy()
     found, judged = _pair(-log_error(scored).to_numpy(), weight, level), UNKNOWN[""][0]
     counts = int((scored["card_class"].value_counts() >= FEWEST_OF_CLASS).sum())
     pair = (counts * np.array(found) + UNKNOWN_COUNTS * np.array(judged)) / (counts + UNKNOWN_COUNTS)
