@@ -138,7 +138,7 @@ def _offsets(scored: pd.DataFrame, level: float, by: str) -> Offsets:
 
 
 def _far_offsets(scored: pd.DataFrame, level: float) -> Offsets:
-    """Ends for all calls, between what classes of cards missed by and UNKNOWN, which counts like UNKNOWN_COUNTS of them."""
+    """Ends for all calls, between what classes missed by and UNKNOWN, which counts like UNKNOWN_COUNTS of them."""
     if scored.empty:
         return UNKNOWN
     weight = balanced_weights(scored).to_numpy()
