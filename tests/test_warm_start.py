@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from predictor.estimators.samples import TrainingSet, training_sets
 from predictor.files import sha256_of
 from predictor.hardware.gpu import get_gpu
 from predictor.learning.calibrate import calibrate
+from predictor.learning.continual.forgetting import LINE, joined_ledger
 from predictor.learning.continual.learn_on import learn_on
 from predictor.learning.continual.warm_start import FORGOTTEN, WarmStart, kept_calls, warm_start
 from predictor.learning.evaluate import predicted_rows, read_ledger
@@ -193,6 +195,15 @@ def test_rows_that_are_no_news_change_little(start: Bundle, tmp_path: Path) -> N
     held_out = made.learned.set_index("gpu")["held"]
     for gpu in ("H100-SXM-80GB", "L4"):  # lines that both have count the rows of both
         assert more[("gemm", gpu, "rows-out", "all")] == held_out[gpu]
+
+
+def test_a_mean_of_ledger_lines_leaves_out_what_one_of_them_lacks(tmp_path: Path) -> None:
+    names = {name: "x" for name in LINE}
+    known = pd.DataFrame([names | {"rows": 10, "mape": 0.1, "share_mape": 0.6}])
+    known.to_csv(tmp_path / LEDGER, index=False)
+    new = pd.DataFrame([names | {"rows": 30, "mape": 0.3, "share_mape": np.nan}])
+    (line,) = pd.read_csv(StringIO(joined_ledger(tmp_path / LEDGER, [new]))).to_dict("records")
+    assert (line["rows"], line["mape"], line["share_mape"]) == (40, 0.25, 0.6)
 
 
 def test_the_ledger_has_the_new_gpu_under_the_protocols_that_it_was_held_out_by(made: WarmStart, start: Bundle) -> None:

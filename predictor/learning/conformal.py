@@ -95,7 +95,6 @@ def _best_stretch(
     pieces: list[pd.DataFrame], others: list[Offsets], level: float, each: str, stretches: Array
 ) -> tuple[float, pd.DataFrame]:
     """The stretch of the offsets set by `others` that covers the pieces best, and the rows with their ends."""
-
     tries = []
     for stretch in stretches.tolist():
         rows = pd.concat(
