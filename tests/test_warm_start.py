@@ -198,7 +198,7 @@ def test_rows_that_are_no_news_change_little(start: Bundle, tmp_path: Path) -> N
 
 
 def test_a_mean_of_ledger_lines_leaves_out_what_one_of_them_lacks(tmp_path: Path) -> None:
-    names = {name: "x" for name in LINE}
+    names = dict.fromkeys(LINE, "x")
     known = pd.DataFrame([names | {"rows": 10, "mape": 0.1, "share_mape": 0.6}])
     known.to_csv(tmp_path / LEDGER, index=False)
     new = pd.DataFrame([names | {"rows": 30, "mape": 0.3, "share_mape": np.nan}])
