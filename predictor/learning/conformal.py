@@ -27,6 +27,7 @@ STRETCHES = np.arange(0.7, 2.55, 0.1)  # that are tried, so that groups without 
 # Of far cards, whose ends are wide already: quantiles of two classes times 2.5 made intervals 800-fold wide.
 FAR_STRETCHES = np.arange(0.5, 1.025, 0.05)
 UNKNOWN_COUNTS = 2  # classes of cards that UNKNOWN counts like; judged, so that 3 classes have most of the say
+WIDTH_COSTS = 0.03  # of coverage, a stretch of 1: groups that are covered whole do not tell one from another. Judged
 MOST_ROWS = 500  # of a group that lend it weight in the choice of a stretch: it grows with their root
 # Held-out rows that make an interval of their own; judged, 5 of them lie outside each end of 80 %.
 FEWEST_INTERVAL_ROWS = 50
@@ -100,7 +101,7 @@ def _best_stretch(
         rows = pd.concat(
             [with_ends(own, _stretched(pairs, stretch)) for own, pairs in zip(pieces, others, strict=True)]
         )
-        tries.append((_missed(rows, level, each), stretch, rows))
+        tries.append((_missed(rows, level, each) + (WIDTH_COSTS * stretch if each else 0.0), stretch, rows))
     return min(tries, key=lambda found: found[0])[1:]
 
 
