@@ -27,7 +27,8 @@ STRETCHES = np.arange(0.7, 2.55, 0.1)  # that are tried, so that groups without 
 # Of far cards, whose ends are wide already: quantiles of two classes times 2.5 made intervals 800-fold wide.
 FAR_STRETCHES = np.arange(0.5, 1.025, 0.05)
 UNKNOWN_COUNTS = 2  # classes of cards that UNKNOWN counts like; judged, so that 3 classes have most of the say
-WIDTH_COSTS = 0.03  # of coverage, a stretch of 1: groups that are covered whole do not tell one from another. Judged
+# Of coverage, a stretch of 1 of what lies near: groups that are covered whole have nothing to lose by more. Judged.
+WIDTH_COSTS = 0.03
 MOST_ROWS = 500  # of a group that lend it weight in the choice of a stretch: it grows with their root
 # Held-out rows that make an interval of their own; judged, 5 of them lie outside each end of 80 %.
 FEWEST_INTERVAL_ROWS = 50
@@ -77,7 +78,7 @@ def calibrate(
     others = [
         _offsets(scored[scored[by] != rows[by].iloc[0]] if len(pieces) > 1 else rows, level, by) for rows in pieces
     ]
-    stretch, rows = _best_stretch(pieces, others, level, each, STRETCHES)
+    stretch, rows = _best_stretch(pieces, others, level, each, STRETCHES, WIDTH_COSTS if each else 0.0)
     return _stretched(_offsets(scored, level, by), stretch), rows
 
 
@@ -93,15 +94,18 @@ def calibrate_far(scored: pd.DataFrame, level: float) -> tuple[Offsets, pd.DataF
 
 
 def _best_stretch(
-    pieces: list[pd.DataFrame], others: list[Offsets], level: float, each: str, stretches: Array
+    pieces: list[pd.DataFrame], others: list[Offsets], level: float, each: str, stretches: Array, costs: float = 0.0
 ) -> tuple[float, pd.DataFrame]:
-    """The stretch of the offsets set by `others` that covers the pieces best, and the rows with their ends."""
+    """The stretch of the offsets set by `others` that covers the pieces best, and the rows with their ends.
+
+    costs: of coverage that a stretch of 1 must earn.
+    """
     tries = []
     for stretch in stretches.tolist():
         rows = pd.concat(
             [with_ends(own, _stretched(pairs, stretch)) for own, pairs in zip(pieces, others, strict=True)]
         )
-        tries.append((_missed(rows, level, each) + (WIDTH_COSTS * stretch if each else 0.0), stretch, rows))
+        tries.append((_missed(rows, level, each) + costs * stretch, stretch, rows))
     return min(tries, key=lambda found: found[0])[1:]
 
 
