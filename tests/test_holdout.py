@@ -113,7 +113,7 @@ def test_a_generation_ten_times_slower_is_predicted_by_the_law_of_the_others(set
 def test_held_out_error_of_a_physical_law_is_far_below_that_of_the_bare_bound(sets: Any, name: str) -> None:
     scored, _ = holdout.generations_out(holdout.generation_folds(sets[name], RECIPE))
     error = {column: (scored[column] / scored["latency_s"] - 1).abs().mean() for column in ("predicted_s", "bound_s")}
-    assert error["predicted_s"] < error["bound_s"] / 3
+    assert error["predicted_s"] < error["bound_s"] / 2.5
 
 
 def test_a_sibling_is_predicted_from_its_measured_sibling(sets: Any) -> None:

@@ -64,7 +64,8 @@ def fit_floors(table: Features, latency_s: Array) -> Floors:
 
     Floor: the median of small calls; where there are none the fastest tenth, but at most the floor of the leading parts
     of the name. Slope: the median of what the larger half of the large calls take beyond the floor, per nominal work;
-    that of the leading parts of the name where fewer than FEWEST_MEDIAN_ROWS calls are large.
+    that of the leading parts of the name where fewer than FEWEST_MEDIAN_ROWS calls are large; of all calls, where few
+    are, of those whose work exceeds the floor.
     """
     import pandas as pd
 
@@ -81,6 +82,8 @@ def fit_floors(table: Features, latency_s: Array) -> Floors:
             fastest = min(parent[0], float(rows["cycles"].quantile(0.1)))
             floor = float(small.median()) if len(small) >= FEWEST_MEDIAN_ROWS else fastest
             large = rows[rows["work"] > LARGE * floor]
+            if not depth and len(large) < FEWEST_MEDIAN_ROWS:
+                large = rows[rows["work"] > floor]
             if len(large) >= FEWEST_MEDIAN_ROWS:
                 large = large[large["work"] >= large["work"].median()]
                 slope = float(((large["cycles"] - floor) / large["work"]).clip(lower=0.2).median())

@@ -54,9 +54,8 @@ KERNEL_OF = {
 SPILLING = ("legacy", "absorbed_triton")
 SPILL = 2.8
 TRITON_CYCLES_PER_HEAD = 4_000.0  # per 128 of the latent: sums of its parts, fp32
-# A cache that is widened in every step: for each of its bytes one is read, two are written and two read again, by
-# kernels before the one that attends.
-WIDENED_BYTES = 5.0
+# An fp8 cache that PyTorch widens whole in every step: SM cycles per element (H100 and H200 alike), and of launches.
+WIDENED_CYCLES_PER_ELEMENT = 0.95
 WIDENED_CYCLES = 10_000.0
 CAST_BYTES = 3.0  # that are moved for each element: 16 bits become 8
 XQA_HEADS = 128
@@ -115,7 +114,7 @@ def mla_terms(op: Mla, gpu: Gpu, setting: Setting) -> Terms:
     mma = 2.0 * batch * heads * width * padded / rate * np.where(spills, SPILL, 1.0)
     exp = batch * heads * padded / (exp_per_sm_cycle(gpu) * gpu.sms * gpu.boost_clock_hz)
     widens = kernels == "widened"
-    moved = column(op.bytes_moved(), calls) * np.where(widens, WIDENED_BYTES, 1.0)
+    moved = column(op.bytes_moved(), calls)
     memory = repeated_memory_time(moved, corrected(gpu))
     serial = cycles(np.minimum(kv_len, np.maximum(256, kv_len * blocks / gpu.sms)) / 64 * 400, gpu)
     waves = cycles(np.ceil(blocks / gpu.sms) * 1000, gpu)
@@ -124,10 +123,12 @@ def mla_terms(op: Mla, gpu: Gpu, setting: Setting) -> Terms:
         unsplit = kernels == "legacy"
         serial = np.where(unsplit, cycles(kv_len * latent * LEGACY_CYCLES_PER_ELEMENT, gpu), serial)
         serial = np.where(kernels == "xqa", mma / batch * gpu.sms / XQA_SMS, serial)
+        elements = batch * kv_len * column(op.kv_lora_rank + op.rope_dim, calls)
+        serial = np.where(widens, cycles(elements / gpu.sms * WIDENED_CYCLES_PER_ELEMENT, gpu), serial)
         per_head = TRITON_CYCLES_PER_HEAD * column(op.kv_lora_rank, calls) / 128
         heads_s = cycles(batch * heads / gpu.sms * per_head, gpu)
         waves = np.where(kernels == "triton", np.maximum(heads_s, waves), waves)
-        work += [np.where(unsplit | (kernels == "xqa"), serial, 0.0), waves]
+        work += [np.where(unsplit | widens | (kernels == "xqa"), serial, 0.0), waves]
     times = {
         "flop_s": column(op.flops(), calls) / rate,
         "mma_s": mma,
