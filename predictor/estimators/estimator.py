@@ -24,7 +24,7 @@ from predictor.errors import InvalidBundle, UnsupportedDtype
 from predictor.estimators.correction.kernel import LEAF_TREES, Traits
 from predictor.estimators.correction.process import Correction
 from predictor.estimators.envelope import Knots, rising
-from predictor.estimators.features import Features, Setting, features, groups, kernels_of, stand_in
+from predictor.estimators.features import Features, Setting, features, groups, kernels_of, names_kernels, stand_in
 from predictor.estimators.linear import Floors, Line, core_s, inputs, line_s
 from predictor.estimators.mixture import Mixture, Views, call_size, mix, weights_of
 from predictor.hardware.gpu import Gpu, get_gpu
@@ -135,8 +135,10 @@ class Estimator:
         """Mean of what GPUs say that are no kin: of those that ran a call's kernel, the nearest or else any, and where
         there are none of those near ones that ran another kernel instead."""
         near, logs = tiers(gpu, self.references)[2], np.full(len(op), np.nan)
-        asked = kernels_of(op.family, groups(op, gpu, setting), len(op))
-        for names, alike in ((near, True), (outsiders(gpu, self.references), True), (near, False)):
+        asked, tries = kernels_of(op.family, groups(op, gpu, setting), len(op)), [(near, False)]
+        if names_kernels(op.family):
+            tries = [(near, True), (outsiders(gpu, self.references), True), *tries]
+        for names, alike in tries:
             left = np.flatnonzero(np.isnan(logs))
             if not left.size:
                 break

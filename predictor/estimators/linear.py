@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 from predictor.estimators.features import Features
 from predictor.ops.base import one_name
 from predictor.ops.dtypes import Array
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Line = Mapping[str, tuple[float, float]]  # dtype → c0 seconds, c1; "" is for dtypes not seen
 
@@ -52,20 +56,25 @@ def line_s(line: Line, dtypes: NDArray[np.object_], bound_s: Array) -> Array:
 Floors = Mapping[str, list[float]]
 
 SMALL_CYCLES = 3_000.0  # nominal work below which a call is nearly all floor, which is 13,000 and more; judged
+LEAST_SLOPE = 0.2  # judged
 LEAST_OF_FLOOR = 0.2  # of a call, where launches beside are counted as more than it took; judged
 INFLATION = 2.0  # the base takes twice the floor, so that the correction to it rises with work
 FEWEST_MEDIAN_ROWS = 20  # rows that make a median; judged
 LARGE = 10.0  # floors of work beyond which the slope is learned: a plateau is what the largest calls reach
 UNKNOWN_SLOPE = 1.5  # where no call is large; judged
+UNLIKE_GROWTH = 1.5  # times the floor of its leading parts that a group may have where groups are unlike
 
 
-def fit_floors(table: Features, latency_s: Array) -> Floors:
+def fit_floors(table: Features, latency_s: Array, one_plateau: bool = True) -> Floors:
     """Floor and slope of each group, of each leading part of group names and of all calls.
 
     Floor: the median of small calls; where there are none the fastest tenth, but at most the floor of the leading parts
     of the name. Slope: the median of what the larger half of the large calls take beyond the floor, per nominal work;
     that of the leading parts of the name where fewer than FEWEST_MEDIAN_ROWS calls are large; of all calls, where few
     are, of those whose work exceeds the floor.
+
+    one_plateau: whether large calls of all groups approach one rate (predictor.ops.base.Op); if not, each group has the
+    slope of its own calls whose work exceeds the floor, and may have a floor of its own.
     """
     import pandas as pd
 
@@ -79,18 +88,24 @@ def fit_floors(table: Features, latency_s: Array) -> Floors:
         for key, rows in frame.groupby("key"):
             small = rows.loc[rows["work"] < SMALL_CYCLES, "cycles"]
             parent = floors["|".join(str(key).split("|")[: depth - 1])] if depth else [np.inf, UNKNOWN_SLOPE]
-            fastest = min(parent[0], float(rows["cycles"].quantile(0.1)))
+            most = parent[0] * (1.0 if one_plateau else UNLIKE_GROWTH)
+            fastest = min(most, float(rows["cycles"].quantile(0.1)))
             floor = float(small.median()) if len(small) >= FEWEST_MEDIAN_ROWS else fastest
-            large = rows[rows["work"] > LARGE * floor]
-            if not depth and len(large) < FEWEST_MEDIAN_ROWS:
-                large = rows[rows["work"] > floor]
-            if len(large) >= FEWEST_MEDIAN_ROWS:
-                large = large[large["work"] >= large["work"].median()]
-                slope = float(((large["cycles"] - floor) / large["work"]).clip(lower=0.2).median())
-            else:
-                slope = parent[1]
-            floors[str(key)] = [floor, slope]
+            slope = _slope(rows, floor, one_plateau, bool(depth))
+            floors[str(key)] = [floor, parent[1] if slope is None else slope]
     return floors
+
+
+def _slope(rows: pd.DataFrame, floor: float, one_plateau: bool, has_parent: bool) -> float | None:
+    """What large calls take beyond the floor, per nominal work; None where few are large."""
+    large = rows[rows["work"] > LARGE * floor]
+    if one_plateau and len(large) >= FEWEST_MEDIAN_ROWS:
+        large = large[large["work"] >= large["work"].median()]
+    elif not (one_plateau and has_parent):
+        large = rows[rows["work"] > floor]
+    if len(large) < FEWEST_MEDIAN_ROWS:
+        return None
+    return float(((large["cycles"] - floor) / large["work"]).clip(lower=LEAST_SLOPE).median())
 
 
 def core_s(table: Features, floors: Floors) -> Array:

@@ -12,7 +12,7 @@ import pandas as pd
 from predictor.estimators.features import PER_CALL, Features, Setting, features
 from predictor.hardware.gpu import Gpu, get_gpu
 from predictor.hardware.roofline import roofline
-from predictor.measurements.schema import groups, op_of
+from predictor.measurements.schema import groups, op_of, op_type
 from predictor.ops import Op
 from predictor.ops.dtypes import Array
 
@@ -32,6 +32,11 @@ class TrainingSet:
     def gpus(self) -> np.ndarray[Any, Any]:
         """Canonical name of the GPU of each row, (n,)."""
         return self.who["gpu"].to_numpy(dtype=object)
+
+    @property
+    def one_plateau(self) -> bool:
+        """As the op of the rows says it."""
+        return op_type(str(self.who["family"].iloc[0])).one_plateau
 
     def calls(self, rows: Any) -> tuple[Op, Setting]:
         """The calls at positions or mask `rows` as one op, and who ran them."""

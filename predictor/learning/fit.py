@@ -32,7 +32,7 @@ def fit(rows: TrainingSet, recipe: Recipe) -> Estimator:
     """
     rows = rows.take(balanced_rows(rows.who, recipe.rows_per_estimator, recipe.seed))
     table, latency_s, gpus = rows.table, rows.latency_s, rows.gpus
-    floors = fit_floors(table, latency_s)
+    floors = fit_floors(table, latency_s, rows.one_plateau)
     values, base = inputs(table, floors)
     target = np.log(latency_s / base)
     transfer = boost(values, target, recipe, **transfer_settings(table, recipe))

@@ -39,6 +39,7 @@ class Collective(Op):
 
     family: ClassVar[str] = "collective"
     floor_cycles: ClassVar[float] = 15_000
+    one_plateau: ClassVar[bool] = False
     growing: ClassVar[str] = "message_bytes"
     uneven: ClassVar[bool] = True  # libraries change their protocol with the size
     kind: Text

@@ -117,12 +117,16 @@ def groups(op: Op, gpu: Gpu, setting: Setting) -> Text:
     return GROUPS[op.family](op, gpu, setting)
 
 
+def names_kernels(family: str) -> bool:
+    """Whether the groups of a family tell kernels."""
+    return "kernel" in PARTS[family]
+
+
 def kernels_of(family: str, groups: Text, calls: int) -> NDArray[Any]:
     """The kernel part of each group, (n_calls,) names; "" in families whose groups tell none."""
-    parts = PARTS[family]
-    if "kernel" not in parts:
+    if not names_kernels(family):
         return text_column("", calls)
-    at, names = parts.index("kernel"), text_column(groups, calls).tolist()
+    at, names = PARTS[family].index("kernel"), text_column(groups, calls).tolist()
     table = {name: name.split("|")[at] for name in set(names)}
     return np.array([table[name] for name in names], dtype=object)
 
@@ -154,4 +158,14 @@ def _alike(part: str, one: str, two: str) -> bool:
     return part in ("timing", "engine") or one == two or (part == "dtype" and {one, two} <= ALIKE_DTYPES)
 
 
-__all__ = ["PER_CALL", "Features", "Setting", "StandIn", "features", "groups", "kernels_of", "stand_in"]
+__all__ = [
+    "PER_CALL",
+    "Features",
+    "Setting",
+    "StandIn",
+    "features",
+    "groups",
+    "kernels_of",
+    "names_kernels",
+    "stand_in",
+]

@@ -45,7 +45,7 @@ def learn_on(known: Estimator, rows: TrainingSet, rehearsed: TrainingSet | None,
     started = replace(
         known,
         reference=_with_columns(known.reference, len(references) - len(known.references)),
-        floors={**fit_floors(rows.table, rows.latency_s), **known.floors},
+        floors={**fit_floors(rows.table, rows.latency_s, rows.one_plateau), **known.floors},
         line={**fit_line(rows.who["dtype"].to_numpy(), rows.bound_s, rows.latency_s), **known.line},
         references=references,
         knots=Knots(),
