@@ -90,9 +90,21 @@ def test_a_draw_gives_every_generation_the_same_weight() -> None:
 def test_the_core_finds_floor_and_slope_of_the_toy_law(sets: Any) -> None:
     for name, family in (("attention_decode", "attention"), ("pointwise", "pointwise")):
         rows = sets[name]
-        floors = fit_floors(rows.table, rows.latency_s)
-        assert floors[""][0] == pytest.approx(FLOOR_CYCLES[family], rel=0.1)
-        assert np.median(np.abs(core_s(rows.table, floors) / rows.latency_s - 1)) < 0.2
+        assert fit_floors(rows.table, rows.latency_s)[""][0] == pytest.approx(FLOOR_CYCLES[family], rel=0.1)
+        lawful = FLOOR_CYCLES[family] * rows.table.tick_s + 1.3 * rows.table.work_s
+        floors = fit_floors(rows.table, lawful)
+        assert floors[""][1] == pytest.approx(1.3, rel=0.05)
+        np.testing.assert_allclose(core_s(rows.table, floors), lawful, rtol=0.2)
+
+
+def test_a_group_whose_calls_are_all_small_takes_the_slope_of_its_leading_parts(sets: Any) -> None:
+    rows = sets["pointwise"]
+    lawful = FLOOR_CYCLES["pointwise"] * rows.table.tick_s + 1.3 * rows.table.work_s
+    small = rows.table.work_s < 5 * FLOOR_CYCLES["pointwise"] * rows.table.tick_s
+    table = rows.table._replace(group=np.where(small, "device|own", "device|other").astype(object))
+    slow = np.where(small, 2.0, 1.0) * lawful
+    assert fit_floors(table, slow)["device|own"][1] == fit_floors(table, slow)["device"][1]
+    assert fit_floors(table, slow, one_plateau=False)["device|own"][1] > 1.5
 
 
 # Bundles

@@ -41,10 +41,10 @@ class Op(ABC):
     What a family says of itself: floor_cycles, of the GPU's clock, from launch to last store of an empty kernel
     sequence (judged, of the fastest kernels: bf16 GEMM takes 7,000 to 8,100 on A100 to B200; they stand in where no
     estimator is, and tell seconds from milliseconds, while training learns floors of its own); floor_exponent, x in
-    floor ~ clock^-x, below 1 where part of the floor is the host's, the driver's or a link's; one_plateau, whether large
-    calls of all programs approach one rate, as kernels of one product do and messages do not; growing, the field that
-    can grow while the rest of the shape stays; uneven, whether a call may be much faster than one with less of it;
-    at_least_zero, fractional, fields that may be 0, or no whole numbers.
+    floor ~ clock^-x, below 1 where part of the floor is the host's, the driver's or a link's; one_plateau, whether
+    large calls of all programs approach one rate, as kernels of one product do and messages do not; growing, the
+    field that can grow while the rest of the shape stays; uneven, whether a call may be much faster than one with
+    less of it; at_least_zero, fractional, fields that may be 0, or no whole numbers.
     """
 
     family: ClassVar[str]
