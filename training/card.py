@@ -45,7 +45,7 @@ COLUMNS = {
     "bound_mape": "bound",
     "roofline2_mape": "2-parameter",
 }
-PLAIN = ["bound_mape", "share_mape", "roofline2_mape"]  # the second: none in ledgers up to base-5
+PLAIN = ["bound_mape", "share_mape", "roofline2_mape"]
 CLASSES_SAY = (
     "By class of card, mean over the GPUs of a class that have 30 rows or more. Class held out: no GPU of the class "
     "was in training; generation held out: others of the class may have been. Beside them the best of the plain "

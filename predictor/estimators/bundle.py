@@ -66,8 +66,7 @@ ESTIMATOR_TYPES = {
 }
 FILE_TYPES = {"file": str, "sha256": str}
 BOOSTERS = ("transfer", "reference")
-# Whose weights an entry has, in this order; bundles up to base-5 have none of the last.
-VIEWS = ("transfer", "reference", "core", "line", "bound")
+VIEWS = ("transfer", "reference", "core", "line", "bound")  # whose weights an entry has, in this order
 SIZES = 3  # of calls, for each of which it has them (predictor.estimators.mixture, which is heavier)
 
 
@@ -301,9 +300,7 @@ def _is_pair(value: Any) -> bool:
 
 
 def _are_weights(value: Any) -> bool:
-    counts = (len(VIEWS), len(VIEWS) - 1)
-    known = isinstance(value, list) and len(value) == SIZES
-    return known and all(any(_are_numbers(one, count) for count in counts) for one in value)
+    return isinstance(value, list) and len(value) == SIZES and all(_are_numbers(one, len(VIEWS)) for one in value)
 
 
 def _are_numbers(value: Any, count: int) -> bool:

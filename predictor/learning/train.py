@@ -179,8 +179,7 @@ def reclass(tables: Sequence[Path], folder: Path, progress: Callable[[str], None
             lines += ledger_lines(ended, CLASS_OUT, name)
         progress(f"{name}: {len(scored)} rows of classes held out")
     old = pd.read_csv(opened.path / LEDGER, keep_default_na=False, low_memory=False)
-    columns = list(lines[0]) if lines else list(old)  # a ledger of base-5 has no share_mape
-    ledger = pd.concat([old[old["protocol"] != CLASS_OUT], *lines], ignore_index=True)[columns]
+    ledger = pd.concat([old[old["protocol"] != CLASS_OUT], *lines], ignore_index=True)
     digest = _write_csv(ledger, opened.path / LEDGER)
     write_manifest({**opened.manifest, **digest, "estimators": entries}, opened.path)
     return load_bundle(opened.path)
