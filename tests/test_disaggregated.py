@@ -283,3 +283,5 @@ def test_workers_joined_through_the_host_are_slower():
     assert host.ttft_s.value > peer.ttft_s.value
     with pytest.raises(InvalidRequest, match="link"):
         plan("Llama-3.1-8B", "L40S", link="rope", **asked)
+    with pytest.raises(InvalidRequest, match="no link of its own"):
+        plan("Llama-3.1-8B", "H100", decode_gpu="L40S", link="nvlink", **asked)

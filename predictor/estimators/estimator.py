@@ -103,11 +103,13 @@ class Estimator:
         return logs
 
     def _unmeasured(self, op: Op, gpu: Gpu, setting: Setting, kin: Sequence[tuple[str, ...]]) -> Array:
-        """Log-latency by the first of `kin` that knows a call, else by the mix of all views."""
+        """Log-latency by the first of `kin` that knows a call, else the first that ran its kernels otherwise, else by
+        the mix of all views."""
         here = self._views_here(op, gpu, features(op, gpu, setting))
         logs = np.full(len(op), np.nan)
         for names in kin:
             logs = np.where(np.isnan(logs), self._referred(names, op, setting, _between_siblings, here), logs)
+        for names in kin:
             if np.isnan(logs).any():
                 logs = np.where(np.isnan(logs), self._stood_in(names, op, setting, here), logs)
         left = np.flatnonzero(np.isnan(logs))

@@ -74,6 +74,8 @@ def units(op: Op, gpu: Gpu) -> frozenset[str]:
 
 def is_unstated(op: Op, gpu: Gpu) -> np.ndarray[Any, Any]:
     """Whether nobody states the rate of each call: derived, or of what is converted. (n_calls,) booleans."""
+    if not np.any(op.flops()):
+        return np.zeros(len(op), dtype=bool)
     stated = gpu.peak_flop_per_s.keys() - gpu.derived_dtypes
     return rate_of_units(op, gpu, lambda unit: float(unit not in stated)) > 0
 

@@ -24,7 +24,7 @@ from typing import Any
 from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.hardware.gpu import Gpu, resolve_gpu
-from predictor.hardware.interconnect import NODE_LINK_BYTES_PER_S
+from predictor.hardware.interconnect import NODE_LINK_BYTES_PER_S, check_link
 from predictor.hardware.prices import usd_per_hour
 from predictor.latency.report import Interval, OpLine
 from predictor.latency.serving.load import kv_capacity
@@ -147,6 +147,8 @@ def plan(
     least = min(device.pcie_bytes_per_s or NODE_LINK_BYTES_PER_S for device, _ in gpus)
     link = link_bytes_per_s or min(NODE_LINK_BYTES_PER_S, least)
     transfers = [_cache_bytes(side) / link for side in sides]
+    for device, _ in gpus:
+        check_link(sides[0].link, device)
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     workers = (
         _prefill_worker(sides[0], gpus[0][0], opened, transfers[0]),
