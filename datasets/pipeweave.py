@@ -23,17 +23,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from predictor.measurements.readers import Unread, folder, read_columns, run_reader, stack
+from predictor.measurements.readers import Unread, folder, read_columns, run_reader, stack, thinned_sizes
 from predictor.units import MS, US
 
 URL = "https://github.com/zksainx/pipeweave"
 GPUS = {"A100": "A100-SXM-80GB", "H100": "H100-SXM-80GB", "H800": "H800-SXM-80GB"}  # others are called as here
 THROUGH_HOST = ("RTX",)  # begin of the name of cards without a link of their own
 SWITCHLESS = ("H100",)
-STEPS = 32  # sizes kept of a doubling
 WAITS_BELOW = 2**20  # bytes up to which an all-reduce over NVLink times the launches
 
 
@@ -57,8 +55,7 @@ def read_collective(path: Path, unread: Unread) -> pd.DataFrame:
         rows = unread.keep(rows, rows["num_workers"] > 2, "a pair of a board without a switch")
     if kind == "all_reduce" and not name.startswith(THROUGH_HOST):
         rows = unread.keep(rows, rows["size"] >= WAITS_BELOW, "an all-reduce that waits for launches")
-    rows = rows.sort_values(["num_workers", "size"]).assign(step=np.floor(np.log2(rows["size"]) * STEPS))
-    rows = unread.keep(rows, ~rows.duplicated(["num_workers", "step"]), "a size next to another")
+    rows = thinned_sizes(rows, unread)
     rows = rows.rename(columns={"num_workers": "n_gpus", "size": "message_bytes"})
     return unread.positive(rows.assign(latency_s=rows[time] * MS)).assign(
         family="collective",

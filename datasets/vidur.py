@@ -31,15 +31,21 @@ import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from predictor.measurements.readers import Unread, folder, median_of_repeats, read_columns, run_reader, stack
+from predictor.measurements.readers import (
+    Unread,
+    folder,
+    median_of_repeats,
+    read_columns,
+    run_reader,
+    stack,
+    thinned_sizes,
+)
 from predictor.units import MS
 
 URL = "https://github.com/microsoft/vidur"
 WAITS_BELOW = {"gpu": 2**22, "pcie": 2**18, "host": 2**18}  # link → bytes up to which an all-reduce times the launches
-STEPS = 32  # sizes kept of a doubling
 CONFIG = (
     "n_head",
     "n_kv_head",
@@ -161,8 +167,7 @@ def read_network(path: Path, unread: Unread) -> pd.DataFrame:
     rows = rows.assign(link=(rows["num_workers"] <= node.joined).map({True: "gpu", False: node.beyond}))
     waits = (kind == "all_reduce") & (rows["size"] < rows["link"].map(WAITS_BELOW))
     rows = unread.keep(rows, ~waits, "an all-reduce that waits for launches")
-    rows = rows.sort_values(["num_workers", "size"]).assign(step=np.floor(np.log2(rows["size"]) * STEPS))
-    rows = unread.keep(rows, ~rows.duplicated(["num_workers", "step"]), "a size next to another")
+    rows = thinned_sizes(rows, unread)
     rows = rows.assign(
         family="collective",
         kind=kind,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,22 +137,25 @@ class Estimator:
         """Mean of what GPUs say that are no kin: of those that ran a call's kernel, the nearest or else any, and where
         there are none of those near ones that ran another kernel instead."""
         near, logs = tiers(gpu, self.references)[2], np.full(len(op), np.nan)
-        asked, tries = kernels_of(op.family, groups(op, gpu, setting), len(op)), [(near, False)]
+        tries: list[tuple[tuple[str, ...], NDArray[Any] | None]] = [(near, None)]
         if names_kernels(op.family):
-            tries = [(near, True), (outsiders(gpu, self.references), True), *tries]
+            asked = kernels_of(op.family, groups(op, gpu, setting), len(op))
+            tries = [(near, asked), (outsiders(gpu, self.references), asked), *tries]
         for names, alike in tries:
             left = np.flatnonzero(np.isnan(logs))
             if not left.size:
                 break
             calls = (op.take(left), setting.take(left), Views(*(view[left] for view in here)))
-            kernels = asked[left] if alike else None
+            kernels = None if alike is None else alike[left]
             logs[left] = _mean_of_known((self._told_by(name, *calls, kernels) for name in names), len(left))
         return logs
 
     def _told_by(self, name: str, op: Op, setting: Setting, here: Views, kernels: Text | None) -> Array:
-        """What a GPU that is no kin says of calls, of those alone that run one of `kernels` there, each (n_calls,)."""
-        logs, there = np.full(len(op), np.nan), kernels_of(op.family, groups(op, get_gpu(name), setting), len(op))
-        rows = np.arange(len(op)) if kernels is None else np.flatnonzero(there == kernels)
+        """What a GPU that is no kin says of calls, or of those alone that run theirs of `kernels` there, (n_calls,)."""
+        logs, rows = np.full(len(op), np.nan), np.arange(len(op))
+        if kernels is not None:
+            there = kernels_of(op.family, groups(op, get_gpu(name), setting), len(op))
+            rows = np.flatnonzero(there == kernels)
         if rows.size:
             views = Views(*(view[rows] for view in here))
             logs[rows] = self._referred_to(name, op.take(rows), setting.take(rows), _by_transfer, views)

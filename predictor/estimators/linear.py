@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,8 +28,7 @@ def fit_line(dtypes: NDArray[np.object_], bound_s: Array, latency_s: Array) -> L
         line = LinearRegression(fit_intercept=False, positive=True).fit(terms / scale, np.ones(len(terms)))
         return float(line.coef_[0] / scale[0]), float(line.coef_[1] / scale[1])
 
-    every = {str(dtype): coefficients(dtypes == dtype) for dtype in np.unique(dtypes.astype(str))}
-    return {"": coefficients(np.ones(len(dtypes), dtype=bool)), **every}
+    return _by_dtype(dtypes, coefficients)
 
 
 def fit_share(dtypes: NDArray[np.object_], bound_s: Array, latency_s: Array) -> Line:
@@ -39,8 +38,13 @@ def fit_share(dtypes: NDArray[np.object_], bound_s: Array, latency_s: Array) -> 
         share = bound_s[keep] / latency_s[keep]
         return 0.0, float(share.sum() / (share**2).sum())
 
-    every = {str(dtype): slope(dtypes == dtype) for dtype in np.unique(dtypes.astype(str))}
-    return {"": slope(np.ones(len(dtypes), dtype=bool)), **every}
+    return _by_dtype(dtypes, slope)
+
+
+def _by_dtype(dtypes: NDArray[np.object_], fitted: Callable[[NDArray[np.bool_]], tuple[float, float]]) -> Line:
+    """What is fitted on the rows of all dtypes, and of each. fitted: mask of rows → c0, c1."""
+    every = {str(dtype): fitted(dtypes == dtype) for dtype in np.unique(dtypes.astype(str))}
+    return {"": fitted(np.ones(len(dtypes), dtype=bool)), **every}
 
 
 def line_s(line: Line, dtypes: NDArray[np.object_], bound_s: Array) -> Array:

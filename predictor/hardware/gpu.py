@@ -225,6 +225,8 @@ def resolve_gpu(name: str) -> tuple[Gpu, str]:
     if "=" in name:
         return _changed(name), ""
     known = _catalogue()
+    if exact := known.gpus.get(name):
+        return exact, ""
     whole, profile = name, ""
     if normalise(name) not in known.names and (sliced := re.fullmatch(r"(.*?)(?:\s+MIG\s+|:)\s*(.*?)\s*", name)):
         whole, profile = sliced.groups()

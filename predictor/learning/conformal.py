@@ -74,10 +74,9 @@ def calibrate(
     """
     if scored.empty:
         return UNKNOWN, scored.assign(low_s=[], high_s=[])
-    pieces = [rows for _, rows in scored.groupby(by)]
-    others = [
-        _offsets(scored[scored[by] != rows[by].iloc[0]] if len(pieces) > 1 else rows, level, by) for rows in pieces
-    ]
+    parts = dict(list(scored.groupby(by)))
+    pieces = list(parts.values())
+    others = [_offsets(scored[scored[by] != name] if len(parts) > 1 else scored, level, by) for name in parts]
     stretch, rows = _best_stretch(pieces, others, level, each, STRETCHES, WIDTH_COSTS if each else 0.0)
     return _stretched(_offsets(scored, level, by), stretch), rows
 
@@ -87,9 +86,9 @@ def calibrate_far(scored: pd.DataFrame, level: float) -> tuple[Offsets, pd.DataF
     if scored.empty:
         return UNKNOWN, scored.assign(low_s=[], high_s=[])
     classed = scored.assign(generation=scored["card_class"])  # each class counts the same
-    pieces = [rows for _, rows in classed.groupby("card_class")]
-    others = [_far_offsets(classed[classed["card_class"] != rows["card_class"].iloc[0]], level) for rows in pieces]
-    stretch, rows = _best_stretch(pieces, others, level, "card_class", FAR_STRETCHES)
+    parts = dict(list(classed.groupby("card_class")))
+    others = [_far_offsets(classed[classed["card_class"] != name], level) for name in parts]
+    stretch, rows = _best_stretch(list(parts.values()), others, level, "card_class", FAR_STRETCHES)
     return _stretched(_far_offsets(classed, level), stretch), rows.assign(generation=scored["generation"])
 
 

@@ -284,8 +284,9 @@ def _fold(
     rows: TrainingSet, tested: NDArray[np.bool_], known: NDArray[np.bool_], recipe: Recipe
 ) -> tuple[Estimator, TrainingSet, pd.DataFrame, Line]:
     """The parts of a Fold: an estimator of the known rows, and of the asked rows what its views say."""
-    learned, test = rows.take(known), rows.take(tested)
-    estimator = fit(learned, _of_a_fold(recipe))
+    learned, test, smaller = rows.take(known), rows.take(tested), _of_a_fold(recipe)
+    learned = learned.take(balanced_rows(learned.who, smaller.rows_per_estimator, smaller.seed))
+    estimator = fit(learned, smaller)
     values, size = np.full((len(test.who), len(Views._fields)), np.nan), np.empty(len(test.who))
     for own, gpu, op, setting in test.by_gpu():
         values[own], size[own] = np.stack(estimator.views(op, gpu, setting), axis=1), call_size(op)
@@ -295,8 +296,7 @@ def _fold(
     views[list(Views._fields)] = values
     kinds = {name: memory_kind(get_gpu(name)) for name in set(test.gpus.tolist())}
     views["memory"] = views["gpu"].map(kinds)
-    drawn = balanced_rows(learned.who, _of_a_fold(recipe).rows_per_estimator, recipe.seed)
-    share = fit_share(learned.who["dtype"].to_numpy()[drawn], learned.bound_s[drawn], learned.latency_s[drawn])
+    share = fit_share(learned.who["dtype"].to_numpy(), learned.bound_s, learned.latency_s)
     return estimator, test, views, share
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +22,7 @@ from predictor.errors import InvalidTable, PredictorError, UnknownGpu
 from predictor.hardware.gpu import get_gpu
 from predictor.measurements.schema import ARROW_SCHEMA, COLUMNS, conform, write_table
 
+SIZES_OF_A_DOUBLING = 32  # of messages that are kept
 LFS_POINTER = b"version https://git-lfs"
 
 
@@ -136,6 +138,14 @@ def median_of_repeats(frame: pd.DataFrame) -> pd.DataFrame:
     keys = [name for name in frame.columns if name != "latency_s" and frame[name].notna().any()]
     middle = frame.groupby(keys, observed=True, dropna=False, sort=False)["latency_s"].median()
     return conform(middle.reset_index())
+
+
+def thinned_sizes(frame: pd.DataFrame, unread: Unread) -> pd.DataFrame:
+    """Collectives (num_workers, size in bytes) in order, the first of each 32nd of a doubling."""
+    rows = frame.sort_values(["num_workers", "size"]).assign(
+        step=np.floor(np.log2(frame["size"]) * SIZES_OF_A_DOUBLING)
+    )
+    return unread.keep(rows, ~rows.duplicated(["num_workers", "step"]), "a size next to another")
 
 
 def summary(table: pd.DataFrame) -> str:

@@ -123,9 +123,7 @@ def names_kernels(family: str) -> bool:
 
 
 def kernels_of(family: str, groups: Text, calls: int) -> NDArray[Any]:
-    """The kernel part of each group, (n_calls,) names; "" in families whose groups tell none."""
-    if not names_kernels(family):
-        return text_column("", calls)
+    """The kernel part of each group, (n_calls,) names, of a family that names kernels."""
     at, names = PARTS[family].index("kernel"), text_column(groups, calls).tolist()
     table = {name: name.split("|")[at] for name in set(names)}
     return np.array([table[name] for name in names], dtype=object)

@@ -53,10 +53,10 @@ def collective_terms(op: Collective, gpu: Gpu, setting: Setting) -> Terms:
     calls = len(op)
     message, gpus = column(op.message_bytes, calls), column(op.n_gpus, calls)
     rate = link_bytes_per_s(op, gpu)
-    share = np.array([BUS_SHARE[link] for link in text_column(op.link, calls).tolist()])
-    own = np.asarray(text_column(op.link, calls) == "gpu", dtype=bool)
-    reduces = np.asarray(text_column(op.kind, calls) == "all_reduce", dtype=bool)
-    sends = np.asarray(text_column(op.kind, calls) == "send_recv", dtype=bool)
+    links, kinds = text_column(op.link, calls), text_column(op.kind, calls)
+    share = np.array([BUS_SHARE[link] for link in links.tolist()])
+    own = np.asarray(links == "gpu", dtype=bool)
+    reduces, sends = (np.asarray(kinds == kind, dtype=bool) for kind in ("all_reduce", "send_recv"))
     sent = np.where(sends, 1.0, np.where(reduces, 2.0, 1.0) * (gpus - 1) / gpus) * message
     path = sent / rate / share
     if capability(gpu.compute_capability).switch_adds:

@@ -60,7 +60,7 @@ def gemm_terms(op: Gemm, gpu: Gpu, setting: Setting) -> Terms:
     # Benchmarks go through copies of the weights: on L40S they are found in L2 up to 0.22 of its size, where bf16 calls
     # fall from its rate to that of the memory; from 0.8 of it on all come at 0.8 of the memory's rate.
     warm = column(np.asarray(setting.timing == "warm", dtype=np.float64), calls)
-    memory = np.where(warm > 0, repeated_memory_time(moved, gpu), repeated_memory_time(moved, gpu, 0.22))
+    memory = repeated_memory_time(moved, gpu, np.where(warm > 0, 1.0, 0.22))
     powered = column(op.flops(), calls) / powered_flop_per_s(op, gpu)
     times = {
         "flop_s": column(op.flops(), calls) / peak_flop_per_s(op, gpu),

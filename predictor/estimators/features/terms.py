@@ -132,7 +132,7 @@ def memory_time(moved: Array, gpu: Gpu, cache_share: float) -> Array:
 THRASH = 4.0
 
 
-def repeated_memory_time(moved: Array, gpu: Gpu, cache_share: float = 1.0) -> Array:
+def repeated_memory_time(moved: Array, gpu: Gpu, cache_share: Array | float = 1.0) -> Array:
     """Seconds to move bytes that earlier calls moved too: all on chip while they fit into cache_share of the last-level
     cache, soon none once they do not."""
     kept = cache_share * gpu.llc_bytes
