@@ -13,10 +13,10 @@ from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import load_bundle
 from predictor.hardware.gpu import get_gpu
 from predictor.hardware.interconnect import NODE_LINK_BYTES_PER_S
+from predictor.latency.serving.clients import Load
 from predictor.latency.serving.disaggregated import Plan, plan
 from predictor.latency.serving.load import serve
 from predictor.latency.serving.rate_matching import Goal, Matched, match
-from predictor.latency.serving.scheduler import Load
 from predictor.latency.serving.step_times import Chunk, StepTimes
 from predictor.latency.serving.workers import DecodeWorker, PrefillWorker
 from predictor.workloads import Workload, get_model

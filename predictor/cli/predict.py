@@ -190,7 +190,9 @@ def _load(report: Report) -> str:
     request = report.request
     if request is None or request.scheduling == "static":
         return f"batch {report.workload.batch}"
-    return f"{request.request_rate:g} requests/s" if request.request_rate else f"{request.batch} clients"
+    if request.clients:
+        return f"{request.clients} clients"
+    return f"{request.request_rate:g} requests/s" if request.request_rate else "a trace of requests"
 
 
 def _lengths(workload: Workload) -> str:

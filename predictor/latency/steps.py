@@ -42,7 +42,7 @@ from predictor.hardware.interconnect import (
     within_node,
 )
 from predictor.hardware.roofline import rate_notes
-from predictor.hardware.siblings import card_class
+from predictor.hardware.siblings import card_class, tiers
 from predictor.latency.report import Interval, OpLine, doubted
 from predictor.ops import Collective, Op
 from predictor.ops.base import concatenated, stack, text_column
@@ -386,6 +386,8 @@ def doubts_of(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> tuple[str, l
     told = sorted({line.estimator for line in lines if line.basis == CALIBRATED})
     left = sorted({line.estimator for line in lines if line.basis == UNSEEN})
     unseen = [_unseen(gpu.name, near, told, left)] if left else []
+    if left and not told and (siblings := tiers(gpu, bundle.calibrated)[1]):
+        unseen.append(f"what the calibration knows of {', '.join(siblings)}, its siblings, is applied in part.")
     if far := [name for name in left if bundle.kinship(name, gpu) == "far"]:
         unseen.append(_far(card_class(gpu), far))
     rates = rate_notes((line.op for line in lines), gpu)

@@ -29,7 +29,8 @@ from predictor.workloads.requested import served_workload
 from predictor.workloads.workload import phases
 
 ASKED = (
-    *("model", "gpu", "n_gpus", "engine", "scheduling", "batch", "request_rate", "input_len", "output_len"),
+    *("model", "gpu", "n_gpus", "engine", "scheduling", "batch", "concurrency", "request_rate"),
+    *("input_len", "output_len", "length_spread"),
     *("dtype", "kv_dtype", "tp", "pp", "dp", "ep", "attention_dp"),
     *("prefix_cache_hit_rate", "draft_tokens", "acceptance"),
 )
@@ -47,7 +48,7 @@ _REQUEST = {column.name: column for column in columns()}
 COLUMNS: Mapping[str, tuple[str, str]] = {
     **{
         name: (
-            TEXT if not isinstance(_REQUEST[name].default, int | float) else "number",
+            TEXT if _REQUEST[name].metadata["kind"] is str else "number",
             _REQUEST[name].metadata["help"],
         )
         for name in ASKED

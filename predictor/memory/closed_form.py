@@ -63,23 +63,23 @@ KINDS = (
 )
 
 
-def memory(workload: Workload, gpu: Gpu) -> Memory:
-    """Memory of a run on one of its tp GPUs.
+def memory(workload: Workload, gpu: Gpu, cached_tokens: float | None = None) -> Memory:
+    """Memory of a run on one of its tp GPUs. cached_tokens: in the cache there at its fullest; None: all of the batch.
 
     >>> from predictor.hardware.gpu import get_gpu
     >>> from predictor.workloads import get_model
     >>> memory(Workload(model=get_model("Llama-3.1-8B")), get_gpu("H100-SXM-80GB")).kv_cache_bytes_per_token
     131072.0
     """
-    kinds, form = closed_form(workload)
+    kinds, form = closed_form(workload, cached_tokens)
     return Memory(**kinds, kv_cache_bytes_per_token=kv_cache_bytes_per_token(workload), **doubted(form, gpu))
 
 
-def closed_form(workload: Workload) -> tuple[dict[str, float], ClosedForm]:
+def closed_form(workload: Workload, cached_tokens: float | None = None) -> tuple[dict[str, float], ClosedForm]:
     """Bytes by kind, and what the learned correction of PyTorch's allocations starts from."""
     kinds = {
         "weights_bytes": weights_bytes(workload),
-        "kv_cache_bytes": kv_cache_bytes(workload),
+        "kv_cache_bytes": kv_cache_bytes(workload, cached_tokens),
         "activations_bytes": activations_bytes(workload),
         "cuda_graphs_bytes": cuda_graphs_bytes(workload),
     }
@@ -124,12 +124,15 @@ def kv_cache_bytes_per_token(workload: Workload) -> float:
     return workload.model.cached(1, workload.layout) * float(weight_bytes(workload.cache_dtype))
 
 
-def kv_cache_bytes(workload: Workload) -> float:
+def kv_cache_bytes(workload: Workload, cached_tokens: float | None = None) -> float:
     """Cache of all sequences at their full length on one GPU, in whole blocks; a sliding-window layer keeps its window
     only. An engine that gives every layer the same cache keeps all of it and needs more. Transformers keeps a whole
     prompt until the first token follows (DynamicSlidingWindowLayer holds a view).
     """
-    per_sequence = sequence_bytes(workload, workload.input_len + workload.output_len)
+    length = workload.input_len + workload.output_len
+    per_sequence = sequence_bytes(workload, length)
+    if cached_tokens is not None:
+        return cached_tokens * per_sequence / length
     if workload.eager:
         per_sequence = greater(per_sequence, kv_cache_bytes_per_token(workload) * workload.input_len)
     return workload.local_batch * per_sequence
@@ -184,10 +187,14 @@ def _tokens(workload: Workload) -> int:
 
 def cuda_graphs_bytes(workload: Workload) -> float:
     """Captured decode steps of all batch sizes."""
-    engine = get_engine(workload.engine)
-    if not (workload.generates and engine.graphs):
+    if not (workload.generates and workload.captures):
         return 0.0
-    return engine.graph_batches * GRAPH_NODE_BYTES * sum(call.count for call in workload.launched()) / workload.pp
+    return (
+        get_engine(workload.engine).graph_batches
+        * GRAPH_NODE_BYTES
+        * sum(call.count for call in workload.launched())
+        / workload.pp
+    )
 
 
 def runtime_bytes(gpus: int) -> float:
@@ -200,8 +207,8 @@ def cache_room(workload: Workload, gpu: Gpu, engine: Engine | None = None) -> fl
 
     At start it makes room for its largest step, whatever is asked of it later (vLLM: profile_run).
     """
-    engine = engine or get_engine(workload.engine)
-    largest = _pass_bytes(workload, MAX_BATCHED_TOKENS, engine.max_sequences)
+    engine = engine or workload.engine_on(gpu)
+    largest = _pass_bytes(workload, engine.max_batched_tokens, engine.max_sequences)
     activations = (largest if engine.joins else activations_bytes(workload)) + cuda_graphs_bytes(workload)
     weights = weights_bytes(workload)
     runtime, whole = runtime_bytes(workload.layout.n_gpus // workload.dp), float(gpu.mem_bytes)

@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from predictor.elementwise import chosen, greater
 from predictor.errors import InvalidRequest
 from predictor.hardware.architectures import generation as facts_of_generation
 from predictor.shipped import facts
+from predictor.units import GIB
 from predictor.workloads.engine_tables import ABOUT, tables
+
+if TYPE_CHECKING:
+    from predictor.hardware.gpu import Gpu
+
+
+class Settings(NamedTuple):
+    """What a user sets of an engine, as in predictor.workloads.request.Request; 0, "" and None leave it its own."""
+
+    engine_version: str = ""
+    max_num_seqs: int = 0
+    max_num_batched_tokens: int = 0
+    gpu_memory_utilization: float = 0.0
+    max_model_len: int = 0
+    enforce_eager: bool | None = None
+    enable_chunked_prefill: bool | None = None
+    async_scheduling: bool | None = None
+    batch_wait_timeout_iters: int = 0
+
+
+UNSET = Settings()
+# Setting → field of an Engine that takes its value.
+FIELDS = {
+    "max_num_seqs": "max_sequences",
+    "max_num_batched_tokens": "max_batched_tokens",
+    "gpu_memory_utilization": "memory_share",
+    "enable_chunked_prefill": "chunked",
+    "async_scheduling": "overlapped",
+    "batch_wait_timeout_iters": "batch_wait_steps",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +55,8 @@ class Engine:
     eager: runs the operators of Transformers one by one, and takes prompts whole. versions: which ones, of an engine
         that has a successor. called: names by which clients of benchmarks call it.
     linear_s: number format → host seconds that each linear layer takes beside its launch.
+    until: the version from which its successor, the engine of the same tables, replaces it. before: version → what is
+        otherwise in those before it. below_gib: GiB of a GPU's memory → what is otherwise on smaller ones.
     batch_wait_steps: a step with room left postpones prompts up to so many times while others decode, until
         batch_wait_share of max_batched_tokens are asked for (batch_wait_timeout_iters of TensorRT-LLM; off).
     """
@@ -54,6 +87,9 @@ class Engine:
     share_of: str = "all"
     block_tokens: int = 1
     graph_batches: int = 0
+    until: str = ""
+    before: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    below_gib: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def step_s_of(self, gpu_s: Any, sequences: Any) -> Any:
         """Seconds of a step: the host prepares the next one meanwhile, or before it."""
@@ -71,6 +107,23 @@ class Engine:
         """
         captured = self.graphs and (not self.graph_len or length <= self.graph_len)
         return self.prompt_s(gpu_s, chosen(captured, 0.0, launches), sequences)
+
+    def on(self, gpu: Gpu, settings: Settings = UNSET) -> Engine:
+        """The engine as it starts on a GPU: its defaults there, on the host that such GPUs came with, and what a user
+        sets."""
+        engine = self
+        for version in sorted(self.before, key=version_of, reverse=True):
+            if settings.engine_version and version_of(settings.engine_version) < version_of(version):
+                engine = replace(engine, **self.before[version])
+        if smaller := [gib for gib in self.below_gib if gpu.mem_bytes < float(gib) * GIB]:
+            engine = replace(engine, **self.below_gib[min(smaller, key=float)])
+        own = {FIELDS[name]: value for name, value in settings._asdict().items() if name in FIELDS}
+        changes: dict[str, Any] = {
+            name: value for name, value in own.items() if value not in (0, None) or value is False
+        }
+        if settings.enforce_eager:
+            changes["graphs"] = False
+        return replace(engine, **changes).beside(gpu.generation)
 
     def beside(self, generation: str) -> Engine:
         """The engine on the hosts that GPUs of a generation came with."""
@@ -109,6 +162,31 @@ def get_engine(name: str) -> Engine:
     if name not in engines():
         raise InvalidRequest(f'engine is "{name}"; serving knows {", ".join(engines())}. Choose one of them.')
     return engines()[name]
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    """The numbers of a version that order it; raises InvalidRequest for a text without any.
+
+    >>> version_of("v0.5.1.post1"), version_of("0.12") < version_of("0.6.3")
+    ((0, 5, 1), False)
+    """
+    numbers = re.match(r"\s*v?(\d+(?:\.\d+)*)", text)
+    if not numbers:
+        raise InvalidRequest(f'engine_version is "{text}"; it must be numbers such as 0.12.1.')
+    return tuple(int(number) for number in numbers[1].split("."))
+
+
+def engine_of_version(name: str, version: str) -> str:
+    """The engine that ran as `name` in a version.
+
+    >>> engine_of_version("vllm", "0.6.3"), engine_of_version("vllm", "0.12"), engine_of_version("vllm", "")
+    ('vllm-v0', 'vllm', 'vllm')
+    """
+    if not version:
+        return name
+    earlier = [old for old in engines().values() if old.tables == name and old.until]
+    named = [old for old in earlier if version_of(version) < version_of(old.until)]
+    return min(named, key=lambda old: version_of(old.until)).name if named else name
 
 
 def get_server(name: str) -> Engine:

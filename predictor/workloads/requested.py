@@ -7,6 +7,7 @@ from dataclasses import replace
 from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import NODE_GPUS, stated_network
+from predictor.workloads.engines import Settings, engine_of_version
 from predictor.workloads.models import Model
 from predictor.workloads.passes.calls import Layout
 from predictor.workloads.passes.training import TrainingSetting
@@ -26,11 +27,16 @@ def as_run_on(workload: Workload, gpu: Gpu) -> Workload:
 
 def served_workload(request: Request, model: Model, gpu: Gpu) -> tuple[Workload, str]:
     """What the request runs on the GPU, and what to say of it; weights of a file have the size of that file."""
-    names = ("batch", "input_len", "output_len", "dtype", "kv_dtype", "kv_block", "engine", "link", "node_link")
+    names = ("input_len", "output_len", "dtype", "kv_dtype", "kv_block", "link", "node_link")
     file = request.weights or (request.model if request.model.endswith(".gguf") else "")
     stored = stored_weights(file).total_bytes if file else 0.0
     stated = Workload(
-        model=model, stored_bytes=stored, **{name: getattr(request, name) for name in (*names, *Layout._fields)}
+        model=model,
+        stored_bytes=stored,
+        batch=request.clients or request.batch,
+        engine=engine_of_version(request.engine, request.engine_version),
+        settings=Settings(**{name: getattr(request, name) for name in Settings._fields}),
+        **{name: getattr(request, name) for name in (*names, *Layout._fields)},
     )
     return in_16_bits_of(as_run_on(stated, gpu), gpu, chosen=bool(request.dtype))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -17,10 +17,13 @@ from predictor.ops.dtypes import out_bytes
 from predictor.values import LARGEST, show, whole_number
 from predictor.workloads.architectures.single_pass import SinglePass
 from predictor.workloads.engine_tables import SERVES, engine_names
-from predictor.workloads.engines import get_engine
+from predictor.workloads.engines import UNSET, Engine, Settings, get_engine
 from predictor.workloads.models import Model
 from predictor.workloads.passes.calls import WIDE_DTYPES, Layout, OpCall, Phase, Step
 from predictor.workloads.passes.eager import transformers_ops
+
+if TYPE_CHECKING:
+    from predictor.hardware.gpu import Gpu
 
 ENGINES = engine_names()
 HALVES = ("bf16", "fp16")
@@ -61,6 +64,7 @@ class Workload:
     stored_bytes: of the weights' files, all together; 0: counted from the shapes. kv_block: tokens of a block of the
         cache; 0: the engine's.
     link, node_link: what joins the GPUs of a node, and nodes, as in predictor.workloads.request.Request.
+    settings: what is set of the engine.
     """
 
     model: Model
@@ -81,6 +85,7 @@ class Workload:
     half: str = "bf16"
     link: str = ""
     node_link: str = ""
+    settings: Settings = UNSET
 
     def __post_init__(self) -> None:
         """Checks every setting, the model last."""
@@ -144,6 +149,15 @@ class Workload:
     def eager(self) -> bool:
         """Whether the engine runs the operators of Transformers one by one."""
         return get_engine(self.engine).eager
+
+    def engine_on(self, gpu: Gpu) -> Engine:
+        """The engine as it is set, on a GPU."""
+        return get_engine(self.engine).on(gpu, self.settings)
+
+    @property
+    def captures(self) -> bool:
+        """Whether the engine captures decode steps in CUDA graphs."""
+        return get_engine(self.engine).graphs and not self.settings.enforce_eager
 
     @property
     def generates(self) -> bool:
