@@ -19,7 +19,7 @@ from predictor.latency.static_batch import Times, composed, static_times
 from predictor.latency.steps import Steps, basis_of, doubts_of, limiter_of, op_lines
 from predictor.latency.training import TrainingReport, training_step
 from predictor.memory.capacity import Room, TrainingRoom, room, training_room
-from predictor.memory.closed_form import memory
+from predictor.memory.closed_form import Memory, memory
 from predictor.memory.training import training_memory
 from predictor.workloads.architectures.convnet import ConvNet
 from predictor.workloads.architectures.decoder import Decoder
@@ -70,6 +70,8 @@ def predict(
     prefix_cache_hit_rate: float = 0.0,
     draft_tokens: int = 0,
     acceptance: float = 0.0,
+    draft_model: str = "",
+    beam_width: int = 1,
     engine_version: str = "",
     max_num_seqs: int = 0,
     max_num_batched_tokens: int = 0,
@@ -243,10 +245,10 @@ def serving_report(task: ServingTask, lines: list[list[OpLine]], bundle: Bundle)
     if resolved.request.scheduling == "continuous":
         from predictor.latency.serving.load import serve
 
-        served = serve(workload, resolved.gpu, bundle, load_of(resolved), warmup=resolved.request.warmup)
+        load = load_of(resolved)
+        served = serve(workload, resolved.gpu, bundle, load, warmup=resolved.request.warmup)
         times, note_of_load = Times(*(getattr(served, name) for name in Times._fields)), served.notes
-        at_once = replace(workload, batch=max(round(served.batch), 1))
-        more = {"served": served, "memory": memory(at_once, resolved.gpu, served.peak_tokens)}
+        more = {"served": served, "memory": _memory_of_load(workload, resolved.gpu, load, served)}
     else:
         times, note_of_load = static_times(workload, resolved.gpu, bundle, lines), ()
     return composed(
@@ -260,6 +262,14 @@ def serving_report(task: ServingTask, lines: list[list[OpLine]], bundle: Bundle)
         request=resolved.request,
         **more,
     )
+
+
+def _memory_of_load(workload: Workload, gpu: Gpu, load: Load, served: Serving) -> Memory:
+    """Memory at the fullest of a load. The engine fills its cache and no more, so that it runs out of memory only where
+    it has no room for the longest request when it starts."""
+    at_once = replace(workload, batch=max(round(served.batch), 1))
+    share = replace(gpu, mem_bytes=gpu.mem_bytes * workload.engine_on(gpu).memory_share)
+    return replace(memory(at_once, gpu, served.peak_tokens), p_oom=memory(at_once, share, load.longest).p_oom)
 
 
 def _sized(model: Model, image_size: int) -> Model:

@@ -21,10 +21,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.latency.report import Interval
 from predictor.latency.serving.clients import Load
+from predictor.latency.serving.drafting import drafted
 from predictor.latency.serving.scheduler import Served, check_cache, simulate
 from predictor.latency.serving.step_times import ENDS, StepTimes, step_times
 from predictor.latency.serving.sustained import Sustained, sustained
@@ -87,9 +89,13 @@ def serve(
     warmup: requests that do not count; None: as above.
     """
     engine = engine or served_by(workload, gpu)
+    room_for(workload, gpu, load, engine)  # before what takes time
     sequences = min(engine.max_sequences, load.concurrency or engine.max_sequences)
     times = step_times(workload, gpu, bundle, engine.max_batched_tokens, sequences)
-    return continuous(times, load, engine, kv_capacity(workload, gpu, load, engine), groups_of(workload), warmup)
+    if draft := workload.drafting:
+        beside = step_times(draft, gpu, bundle, engine.max_batched_tokens, sequences)
+        times = StepTimes(*drafted(times, beside, load.draft_tokens))
+    return continuous(times, load, engine, room_for(workload, gpu, load, engine), groups_of(workload), warmup)
 
 
 def served_by(workload: Workload, gpu: Gpu) -> Engine:
@@ -103,10 +109,27 @@ def groups_of(workload: Workload) -> int:
     return workload.dp * workload.attention_dp * workload.pp
 
 
+def room_for(workload: Workload, gpu: Gpu, load: Load, engine: Engine) -> float:
+    """As kv_capacity; raises InvalidRequest where the engine cannot start, or a request can never be served."""
+    tokens = kv_capacity(workload, gpu, load, engine)
+    if tokens < engine.block_tokens:
+        gpus = f"{workload.layout.n_gpus // workload.dp} × {gpu.name}"
+        raise InvalidRequest(
+            f"{workload.engine} does not start on {gpus}: weights and its first pass leave no room for a cache in the "
+            f"{engine.memory_share:.0%} of the memory that it takes. Raise tp, choose a narrower dtype, or raise "
+            "gpu_memory_utilization."
+        )
+    check_cache(load, tokens)
+    return tokens
+
+
 def kv_capacity(workload: Workload, gpu: Gpu, load: Load, engine: Engine | None = None) -> float:
     """Tokens of the KV cache of one group: what the engine's share of the memory has room for."""
     length = load.longest
-    per_token = workload.model.cached(length, workload.layout) * float(weight_bytes(workload.cache_dtype)) / length
+    cached = workload.model.cached(length, workload.layout)
+    if draft := workload.drafting:
+        cached += draft.model.cached(length, workload.layout)
+    per_token = cached * float(weight_bytes(workload.cache_dtype)) / length
     return cache_room(workload, gpu, engine) / per_token / workload.pp if per_token else math.inf
 
 

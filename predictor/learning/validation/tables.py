@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from predictor.errors import InvalidRequest
-from predictor.learning.validation import cards, finetune, llm_foundry, memory, neusight, optimum, qwen, serving, trtllm
+from predictor.learning.validation import (
+    cards,
+    disaggregated,
+    finetune,
+    llm_foundry,
+    memory,
+    neusight,
+    optimum,
+    qwen,
+    serving,
+    trtllm,
+)
 from predictor.learning.validation.replay import Table
 
 TABLES: tuple[Table, ...] = (
     cards.TABLE,
+    disaggregated.TABLE,
     finetune.TABLE,
     llm_foundry.TABLE,
     memory.TABLE,
