@@ -16,7 +16,7 @@ from predictor.errors import InvalidRequest
 from predictor.latency.report import Interval
 from predictor.latency.serving.load import interval_of
 from predictor.latency.serving.step_times import ENDS
-from predictor.latency.serving.workers import DecodeWorker, PrefillWorker
+from predictor.latency.serving.workers import DecodeLoads, DecodeWorker, PrefillWorker
 from predictor.values import whole_number
 
 MAX_PREFILL_LOAD = 0.9  # at 1 the queue has no end; aiconfigurator degrades its prefill pools to 0.9 too
@@ -29,7 +29,8 @@ class Goal:
     """What the pools have or must do; 0 is not given.
 
     prefill_workers and decode_workers, or n_gpus to split, or request_rate (requests per second) to size them for.
-    concurrency: clients of given workers, each sending its next request when the last is answered.
+    concurrency: clients, each sending its next request when the last is answered; alone the fewest workers that have
+    room for all and whose prefill pool is not the slower one.
     max_ttft_s, max_tpot_s: means over requests. max_prefill_load: share of what prefill workers can take.
     """
 
@@ -57,7 +58,7 @@ class Goal:
                 f"concurrency is {self.concurrency}; clients that wait set the rate and the times themselves. Drop "
                 "request_rate, max_ttft_s and max_tpot_s."
             )
-        if not (self.n_gpus or self.request_rate or (self.prefill_workers and self.decode_workers)):
+        if not (self.n_gpus or self.request_rate or self.concurrency or (self.prefill_workers and self.decode_workers)):
             raise InvalidRequest(
                 "the size of the pools is not given; give prefill_workers and decode_workers, n_gpus, or request_rate."
             )
@@ -103,7 +104,10 @@ def match(prefill: PrefillWorker, decode: DecodeWorker, transfer_s: float, goal:
             "Raise max_tpot_s or the tp of decode workers."
         )
     per_worker = load * takes, loads.first(allowed).most
-    workers = _split(goal, per_worker, (prefill.n_gpus, decode.n_gpus))
+    if goal.concurrency and not goal.n_gpus:
+        workers = _for_clients(goal, takes, loads, decode.output_len - 1)
+    else:
+        workers = _split(goal, per_worker, (prefill.n_gpus, decode.n_gpus))
     pools = workers[0] * per_worker[0], workers[1] * per_worker[1]
     if goal.request_rate > min(pools) * (1 + SAME):
         raise InvalidRequest(
@@ -141,6 +145,14 @@ def match(prefill: PrefillWorker, decode: DecodeWorker, transfer_s: float, goal:
         decode_requests_per_s=pools[1],
         limiter=_limiter(rates.value, pools, workers, (prefill, decode), load),
     )
+
+
+def _for_clients(goal: Goal, takes: float, loads: DecodeLoads, following: int) -> tuple[int, int]:
+    """Prefill and decode workers for clients; takes: requests per second of a prefill worker."""
+    decodes = goal.decode_workers or math.ceil(goal.concurrency / float(loads.sequences[-1]))
+    tpot_s = float(np.interp(goal.concurrency / decodes, loads.sequences, loads.tpot_s))
+    rate = min(goal.concurrency / (following * tpot_s), decodes * loads.most)
+    return goal.prefill_workers or max(math.ceil(rate / takes * (1 - SAME)), 1), decodes
 
 
 FULL = 0.97  # of what the slower pool can do, above which the wait of clients is what their number leaves; judged

@@ -1,8 +1,9 @@
 """Disaggregated servers of SGLang and TensorRT-LLM on H200 and B200, as `predictor disaggregated` is asked for them.
 
 Source: aiconfigurator's silicon_sample (Apache-2.0), rows of InferenceX whose mode is "disagg" in
-`serving/silicon_sample_more.csv` of the truth folder: DeepSeek-R1 and V3, mean TTFT and TPOT at a concurrency. Workers
-and their layouts are stated; whether multi-token prediction ran is not. Repeats count once, with their median.
+`serving/silicon_sample_more.csv` of the truth folder: DeepSeek-R1 and V3, mean TTFT and TPOT at a concurrency. Layouts
+of workers are stated, their number in a tenth of the rows, else it is found; whether multi-token prediction ran is not
+told. Repeats count once, with their median.
 Nothing is fitted on them.
 """
 
@@ -43,7 +44,7 @@ def replay(root: Path, bundle: Bundle) -> Replay:
 def configurations(root: Path) -> list[dict[str, Any]]:
     """One row per configuration: workers, layouts and load, ttft_s, tpot_s and repeats."""
     table = pd.read_csv(root / FILE)
-    stated = [f"{pool}_{column}" for pool in POOLS for column in ("num_workers", *LAYOUT.values())]
+    stated = [f"{pool}_{column}" for pool in POOLS for column in LAYOUT.values()]
     table = table[table["mode"] == "disagg"].dropna(subset=["concurrency", *stated])
     tidy = pd.DataFrame(
         {
@@ -54,7 +55,7 @@ def configurations(root: Path) -> list[dict[str, Any]]:
             "input_len": table["isl"],
             "output_len": table["osl"],
             "concurrency": table["concurrency"].astype(int),
-            **{f"{pool}_workers": table[f"{pool}_num_workers"].astype(int) for pool in POOLS},
+            **{f"{pool}_workers": table[f"{pool}_num_workers"].fillna(0).astype(int) for pool in POOLS},
             **{
                 f"{pool}_{name}": table[f"{pool}_{column}"].astype(int)
                 for pool in POOLS
