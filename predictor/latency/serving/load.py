@@ -24,7 +24,7 @@ from predictor.latency.report import Interval
 from predictor.latency.serving.scheduler import Load, Served, simulate
 from predictor.latency.serving.step_times import StepTimes, step_times
 from predictor.memory.closed_form import cache_room
-from predictor.ops.dtypes import weight_bytes
+from predictor.ops.dtypes import Array, weight_bytes
 from predictor.workloads.engines import Engine, get_server
 from predictor.workloads.workload import Workload
 
@@ -54,8 +54,7 @@ def serve(workload: Workload, gpu: Gpu, bundle: Bundle, load: Load, engine: Engi
     Replicas (dp), attention groups and pipeline stages each hold a share of the requests and keep step.
     """
     engine = engine or get_server(workload.engine).beside(gpu.generation)
-    sequences = min(engine.max_sequences, load.concurrency or load.requests)
-    times = step_times(workload, gpu, bundle, engine.max_batched_tokens, sequences)
+    times = step_times(workload, gpu, bundle, engine.max_batched_tokens, engine.max_sequences)
     groups = workload.dp * workload.attention_dp * workload.pp
     return continuous(times, load, engine, kv_capacity(workload, gpu, load, engine), groups)
 
@@ -107,7 +106,7 @@ def _statistics(run: Served, groups: int) -> list[float]:
     ttft, e2e = run.first_s - run.submitted_s, run.finished_s - run.submitted_s
     longer = run.output_len > 1
     tpot = (run.finished_s - run.first_s)[longer] / (run.output_len[longer] - 1) if longer.any() else np.zeros(1)
-    spans = [figure for times in (ttft, tpot) for figure in (times.mean(), *np.percentile(times, (50, 99)))]
+    spans = [figure for times in (ttft, tpot) for figure in (times.mean(), *_percentiles(times))]
     seconds = max(float(run.finished_s.max() - run.submitted_s.min()), 1e-12)
     return [
         *map(float, spans),
@@ -115,3 +114,9 @@ def _statistics(run: Served, groups: int) -> list[float]:
         groups * run.output_len.sum() / seconds,
         groups * len(ttft) / seconds,
     ]
+
+
+def _percentiles(times: Array) -> Array:
+    """The 50th and the 99th, linear between two times as np.percentile has them, which takes ten times as long."""
+    places = np.array([0.50, 0.99]) * (len(times) - 1)
+    return np.asarray(np.interp(places, np.arange(len(times)), np.sort(times)))
