@@ -28,7 +28,7 @@ from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.models import Model, get_model
 from predictor.workloads.request import Request, check_names, clients_note
 from predictor.workloads.requested import kept_setting, served_workload, training_setting
-from predictor.workloads.workload import Workload, phases
+from predictor.workloads.workload import Workload, phases, prompt_and_middle_phases
 
 if TYPE_CHECKING:
     from predictor.latency.serving.clients import Load
@@ -235,7 +235,8 @@ class ServingTask(NamedTuple):
 
 def serving_task(resolved: Resolved, workload: Workload, note: str = "") -> ServingTask:
     """What a request, or a column of requests, runs. note: what to say of the workload."""
-    return ServingTask(resolved, workload, note, Steps(phases(workload), resolved.gpu, workload.engine, workload.links))
+    shown = prompt_and_middle_phases if resolved.request.scheduling == "continuous" else phases
+    return ServingTask(resolved, workload, note, Steps(shown(workload), resolved.gpu, workload.engine, workload.links))
 
 
 def serving_report(task: ServingTask, lines: list[list[OpLine]], bundle: Bundle) -> Report:

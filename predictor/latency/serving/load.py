@@ -90,10 +90,9 @@ def serve(
     """
     engine = engine or served_by(workload, gpu)
     room_for(workload, gpu, load, engine)  # before what takes time
-    sequences = min(engine.max_sequences, load.concurrency or engine.max_sequences)
-    times = step_times(workload, gpu, bundle, engine.max_batched_tokens, sequences)
+    times = step_times(workload, gpu, bundle, engine.max_batched_tokens, engine.max_sequences)
     if draft := workload.drafting:
-        beside = step_times(draft, gpu, bundle, engine.max_batched_tokens, sequences)
+        beside = step_times(draft, gpu, bundle, engine.max_batched_tokens, engine.max_sequences)
         times = StepTimes(*drafted(times, beside, load.draft_tokens))
     return continuous(times, load, engine, room_for(workload, gpu, load, engine), groups_of(workload), warmup)
 
@@ -250,8 +249,14 @@ def _statistics(run: Served, count: Count, rate: float | None, groups: int) -> l
     for times, valid in ((ttft, np.ones_like(longer)), (tpot, longer)):
         counted, settled = (times[first:][valid[first:]] for first in count)
         counted, settled = (part if part.size else np.zeros(1) for part in (counted, settled))
-        spans += [float(counted.mean()), *map(float, np.percentile(settled, (50, 99)))]
+        spans += [float(counted.mean()), *map(float, _percentiles(settled))]
     first, own = count.mean_from, run.output_len[count.mean_from :]
     seconds = max(float(run.finished_s.max() - run.submitted_s[first:].min()), 1e-12)
     answered = groups * (rate or len(own) / seconds)
     return [*spans, float(e2e[first:].mean()), answered * float(own.mean()), answered, run.host_s]
+
+
+def _percentiles(times: Array) -> Array:
+    """The 50th and the 99th, linear between two times as np.percentile has them, which takes ten times as long."""
+    places = np.array([0.50, 0.99]) * (len(times) - 1)
+    return np.asarray(np.interp(places, np.arange(len(times)), np.sort(times)))
