@@ -31,7 +31,6 @@ class Settings(NamedTuple):
     enforce_eager: bool | None = None
     enable_chunked_prefill: bool | None = None
     async_scheduling: bool | None = None
-    api_server_count: int | None = None
     batch_wait_timeout_iters: int = 0
 
 
@@ -55,7 +54,6 @@ class Engine:
         join a running batch. tables: the engine whose operator tables show what it runs, "": its own.
     eager: runs the operators of Transformers one by one, and takes prompts whole. versions: which ones, of an engine
         that has a successor. called: names by which clients of benchmarks call it.
-    token_s: host seconds of the front end for each token that it streams; it runs beside the engine, api_servers of it.
     linear_s: number format → host seconds that each linear layer takes beside its launch.
     until: the version from which its successor, the engine of the same tables, replaces it. before: version → what is
         otherwise in those before it. below_gib: GiB of a GPU's memory → what is otherwise on smaller ones.
@@ -74,8 +72,6 @@ class Engine:
     sequence_s: float
     launch_s: float
     request_s: float
-    token_s: float = 0.0
-    api_servers: int = 1
     source: str = ""
     versions: str = ""
     called: tuple[str, ...] = ()
@@ -98,8 +94,7 @@ class Engine:
     def step_s_of(self, gpu_s: Any, sequences: Any) -> Any:
         """Seconds of a step: the host prepares the next one meanwhile, or before it."""
         host_s = self.step_s + self.sequence_s * sequences
-        step_s = greater(gpu_s, host_s) if self.overlapped else gpu_s + host_s
-        return greater(step_s, self.token_s * sequences / self.api_servers)
+        return greater(gpu_s, host_s) if self.overlapped else gpu_s + host_s
 
     def prompt_s(self, gpu_s: Any, launches: Any, sequences: Any) -> Any:
         """Seconds of a step with prompts, whose operators the host launches one by one."""
@@ -128,8 +123,6 @@ class Engine:
         }
         if settings.enforce_eager:
             changes["graphs"] = False
-        if (servers := settings.api_server_count) is not None:
-            changes |= {"api_servers": servers} if servers else {"token_s": 0.0, "request_s": 0.0}
         return replace(engine, **changes).beside(gpu.generation)
 
     def beside(self, generation: str) -> Engine:
@@ -138,7 +131,7 @@ class Engine:
 
     def times(self, share: float) -> Engine:
         """The same scheduler where the host takes `share` times as long."""
-        names = ("step_s", "sequence_s", "launch_s", "request_s", "token_s")
+        names = ("step_s", "sequence_s", "launch_s", "request_s")
         linear_s = {dtype: share * seconds for dtype, seconds in self.linear_s.items()}
         return replace(self, linear_s=linear_s, **{name: share * getattr(self, name) for name in names})
 

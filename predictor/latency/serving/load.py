@@ -100,9 +100,7 @@ def serve(
 def served_by(workload: Workload, gpu: Gpu) -> Engine:
     """The engine of a workload, which takes requests as they come; InvalidRequest where it does not."""
     get_server(workload.engine)
-    engine = workload.engine_on(gpu)
-    ranks = workload.attention_dp * workload.pp  # which one front end serves
-    return replace(engine, token_s=ranks * engine.token_s)
+    return workload.engine_on(gpu)
 
 
 def groups_of(workload: Workload) -> int:

@@ -80,7 +80,7 @@ class _Run:
         "answered", "arriving", "began", "busy", "chunk", "decode_steps", "done", "engine", "finished", "first",
         "front", "gain", "held", "host_s", "kv", "kv_tokens", "launched_s", "left", "load", "now", "outputs",
         "overlapped", "peak", "postponed", "preempted", "prompts", "reserved", "running", "seen_s", "sent",
-        "sequence_s", "started", "steps", "submitted", "tick", "token_s", "waited_s", "waiting", "wide",
+        "sequence_s", "started", "steps", "submitted", "tick", "waited_s", "waiting", "wide",
     )  # fmt: skip
 
     def __init__(self, load: Load, steps: StepTime, engine: Engine, kv_tokens: float) -> None:
@@ -93,7 +93,6 @@ class _Run:
         self.submitted, self.first, self.finished = ([0.0] * load.requests for _ in range(3))
         self.began = [0] * load.requests
         self.host_s, self.sequence_s, self.overlapped = engine.step_s, engine.sequence_s, engine.overlapped
-        self.token_s = engine.token_s / engine.api_servers
         self.launched_s = engine.launch_s * steps.launches
         self.chunk = Chunk(0, 0)
         self.arriving: deque[tuple[float, int]] = deque()
@@ -213,9 +212,10 @@ class _Run:
 
     def step_s_of(self, gpu_s: float, sequences: int) -> float:
         """As of the engine, for plain numbers."""
-        host_s, front_s = self.host_s + self.sequence_s * sequences, self.token_s * sequences
-        step_s = (gpu_s if gpu_s > host_s else host_s) if self.overlapped else gpu_s + host_s
-        return step_s if step_s > front_s else front_s
+        host_s = self.host_s + self.sequence_s * sequences
+        if not self.overlapped:
+            return gpu_s + host_s
+        return gpu_s if gpu_s > host_s else host_s
 
     def advance(self, step_s: float, steps: int, decoding: int) -> None:
         """`steps` equal steps pass, in which `decoding` requests gain tokens."""
