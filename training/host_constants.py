@@ -135,7 +135,7 @@ def fit_intervals(truth: Path, bundle: Bundle) -> None:
     experts = rows["model"].map(lambda name: bool(get_model(name).experts))
     own = [log_errors(get_model(name)) for name in rows["model"]]
     known = np.where(rows["metric"] == "ttft_s", [each.ttft for each in own], [each.other for each in own])
-    score = np.log(rows["measured"] / rows["predicted"])
+    score = pd.Series(np.log(rows["measured"] / rows["predicted"]))
     end = np.where(score > 0, np.log(rows["high"] / rows["predicted"]), np.log(rows["predicted"] / rows["low"]))
     told = rows.assign(
         kind=np.where(experts, "experts", "dense"),
@@ -144,7 +144,8 @@ def fit_intervals(truth: Path, bundle: Bundle) -> None:
         ops=np.sqrt(np.maximum(end**2 - known**2, 0.0)),
     )
     for (kind, metric), part in told.groupby(["kind", "metric"]):
-        chosen = min(np.arange(0.0, 2.0, 0.01), key=lambda error, part=part: abs(_covered(part, error).mean() - LEVEL))
+        tried = np.arange(0.0, 2.0, 0.01)
+        chosen = float(tried[np.argmin([abs(float(_covered(part, own).mean()) - LEVEL) for own in tried])])
         print(f"{kind} {metric}: {chosen:.2f}, by group")
         print(_covered(part, chosen).round(2).to_string())
 

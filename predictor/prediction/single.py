@@ -77,6 +77,7 @@ def predict(
     max_num_batched_tokens: int = 0,
     gpu_memory_utilization: float = 0.0,
     max_model_len: int = 0,
+    max_seq_len_to_capture: int = 0,
     enforce_eager: bool | None = None,
     enable_chunked_prefill: bool | None = None,
     async_scheduling: bool | None = None,

@@ -155,6 +155,7 @@ class Request:
     max_num_batched_tokens: int = _column(0, "Tokens of a step at most; by default the engine's.", least=0)
     gpu_memory_utilization: float = _column(0.0, "Share of the GPU's memory for the engine; 0: its own.", least=0)
     max_model_len: int = _column(0, "Tokens of a sequence at most; by default the model's.", least=0)
+    max_seq_len_to_capture: int = _column(0, "Tokens up to which CUDA graphs run; by default the engine's.", least=0)
     enforce_eager: bool | None = _column(None, "No CUDA graphs.", kind=bool)
     enable_chunked_prefill: bool | None = _column(None, "Prompts may be split over steps.", kind=bool)
     async_scheduling: bool | None = _column(None, "The host prepares a step while the GPU runs another.", kind=bool)
