@@ -41,11 +41,12 @@ from predictor.hardware.interconnect import (
     up_to,
     within_node,
 )
+from predictor.hardware.power import free_flop_per_s, powered_flop_per_s
 from predictor.hardware.roofline import rate_notes
 from predictor.hardware.siblings import card_class, tiers
 from predictor.latency.report import Interval, OpLine, doubted
 from predictor.ops import Collective, Op
-from predictor.ops.base import concatenated, stack, text_column
+from predictor.ops.base import column, concatenated, stack, text_column
 from predictor.workloads.engine_tables import SERVES, operators_of
 from predictor.workloads.engines import engines, get_engine
 from predictor.workloads.passes.calls import OpCall, Phase
@@ -54,6 +55,8 @@ from predictor.workloads.passes.calls import OpCall, Phase
 HOST_TIMED = frozenset({("gemm", "fp32"), ("conv", "fp32")})
 
 
+# Of graphs on other GPUs and networks than those that chose their share (predictor/learning/validation/graphs.py).
+GRAPH_ENDS = (1.0, 0.55, 1.8)
 LAUNCH_S = 1e-5  # of a collective: the shortest take 4 to 12 us on all measured GPUs
 
 
@@ -94,10 +97,25 @@ Estimate = Callable[[Op, Steps, Bundle], OpPrediction]
 
 
 def _estimate(op: Op, steps: Steps, bundle: Bundle) -> OpPrediction:
+    if share := operators_of(steps.engine).graph_share:
+        return _in_graph(op, steps.gpu, share, bundle)
     if {(op.family, dtype) for dtype in _dtypes(op)} & HOST_TIMED:
         return predict_streamed(op, steps.gpu, bundle)
     predicted = predict_op(op, steps.gpu, Setting(engine=measured_as(steps.engine, op)), bundle)
     return _less_quantising(predicted, op, steps, bundle) if _quantises_before(op, steps.engine) else predicted
+
+
+def _in_graph(op: Op, gpu: Gpu, share: float, bundle: Bundle) -> OpPrediction:
+    """An operator of a whole graph: at a share of the rate of its units, or what power leaves of it; what lies between
+    two operators stays in the cache, to which a graph's batches can be cut, and weights come from memory."""
+    bound, flops = bounds(op, gpu, bundle), column(op.flops(), len(op))
+    computed_s = flops / np.minimum(share * free_flop_per_s(op, gpu), powered_flop_per_s(op, gpu))
+    streamed_s = column(op.stored_bytes(), len(op)) / gpu.mem_bytes_per_s
+    alone_s = np.maximum(computed_s, streamed_s)
+    latency, low, high = (alone_s * end for end in GRAPH_ENDS)
+    return bound._replace(
+        latency_s=latency, low_s=low, high_s=high, bound_s=np.minimum(bound.bound_s, low), basis=BOUND_ONLY
+    )
 
 
 def _quantises_before(op: Op, engine: str) -> bool:
