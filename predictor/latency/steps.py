@@ -46,7 +46,7 @@ from predictor.hardware.siblings import card_class, tiers
 from predictor.latency.report import Interval, OpLine, doubted
 from predictor.ops import Collective, Op
 from predictor.ops.base import concatenated, stack, text_column
-from predictor.workloads.engine_tables import SERVES, operators_of
+from predictor.workloads.engine_tables import COLLECTIVES, SERVES, operators_of
 from predictor.workloads.engines import engines
 from predictor.workloads.passes.calls import OpCall, Phase
 
@@ -96,7 +96,7 @@ Estimate = Callable[[Op, Steps, Bundle], OpPrediction]
 def _estimate(op: Op, steps: Steps, bundle: Bundle) -> OpPrediction:
     if {(op.family, dtype) for dtype in _dtypes(op)} & HOST_TIMED:
         return predict_streamed(op, steps.gpu, bundle)
-    return predict_op(op, steps.gpu, Setting(engine=measured_as(steps.engine, op)), bundle)
+    return predict_op(op, steps.gpu, Setting(engine=measured_as(steps.engine, op, steps.gpu.vendor)), bundle)
 
 
 def _bounds(op: Op, steps: Steps, bundle: Bundle) -> OpPrediction:
@@ -234,8 +234,11 @@ def _lines(
     return lines
 
 
-def measured_as(engine: str, op: Op) -> str:
-    """The engine whose tables show what `engine` runs; those of SERVES stand in where its own do not."""
+def measured_as(engine: str, op: Op, vendor: str) -> str:
+    """The engine or library whose tables show what `engine` runs on GPUs of a vendor; those of SERVES stand in where
+    its own do not."""
+    if vendor in operators_of(engine).library.get(op.family, ()):
+        return COLLECTIVES
     if (known := engines().get(engine)) and known.tables:
         engine = known.tables
     dtypes = operators_of(engine).stood_in.get(op.family)
