@@ -87,7 +87,7 @@ def request_of(row: dict[str, Any]) -> dict[str, Any]:
 def queued(request: dict[str, Any]) -> dict[str, Any]:
     """The same prompts as clients that each send one, all at once."""
     clients = request["batch"]
-    load = {"concurrency": clients, "num_prompts": clients, "length_spread": 0.0}
+    load = {"concurrency": clients, "num_prompts": clients, "length_spread": 0.0, "offline": True}
     return {name: value for name, value in request.items() if name != "batch"} | load
 
 

@@ -128,7 +128,7 @@ def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
         request["link"] = "pcie"
     if row["scenario"] == "Server":
         return request | {"request_rate": float(row["target_qps"])}
-    return request | {"concurrency": QUEUED, "num_prompts": QUEUED}
+    return request | {"concurrency": QUEUED, "num_prompts": QUEUED, "offline": True}
 
 
 def _engine(software: str) -> dict[str, str]:

@@ -62,7 +62,7 @@ def request_of(row: dict[str, Any]) -> dict[str, Any]:
     if row["table"] == LATENCY:
         return request | {"batch": int(row["Batch Size"])}
     prompts = int(row["Num Prompts"])
-    load = {"concurrency": prompts, "num_prompts": prompts, "length_spread": 0.0}
+    load = {"concurrency": prompts, "num_prompts": prompts, "length_spread": 0.0, "offline": True}
     return request | load | {"max_num_seqs": int(row["Max Num Seqs"])}
 
 

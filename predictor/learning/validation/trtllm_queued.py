@@ -3,7 +3,7 @@
 Sources: NVIDIA/TensorRT-LLM docs/source/performance/perf-overview.md (Apache-2.0), files of the folder `trtllm` of the
 truth. 1.0: trtllm-bench throughput with the PyTorch engine, B200 in FP4 and H100 in FP8, 1,000 to 30,000 requests.
 0.10 and 0.11: gptManagerBenchmark of the C++ engine, 2,000 requests at an infinite rate, A100 to GH200. All requests
-queued is as many clients as requests. Cache in fp8 where the layers are in fp8 or FP4.
+queued is as many clients as requests, and no server stands between. Cache in fp8 where the layers are in fp8 or FP4.
 
 Experts of 1.0 ran with shares and attention groups that are not told; taken: each GPU attends to requests of its own
 and has an equal share of the experts, which alone agrees with B200 (up to 124,000 tokens/s of eight).
@@ -101,6 +101,7 @@ def request_of(row: dict[str, Any]) -> dict[str, Any]:
         "length_spread": 0.0,
         "concurrency": prompts,
         "num_prompts": prompts,
+        "offline": True,
     }
     if row["table"] == OLD:
         request |= OLD_SETTINGS[row["setting"].partition("infinite rate, ")[2].partition(",")[0]]
