@@ -128,7 +128,7 @@ class Engine:
             changes["graphs"] = False
         if settings.offline:
             changes |= {"request_s": 0.0, **engine.offline}
-        return replace(engine, **changes).beside(gpu.generation)
+        return replace(engine, **changes).beside(gpu.generation).times(gpu.host_share)
 
     def beside(self, generation: str) -> Engine:
         """The engine on the hosts that GPUs of a generation came with."""

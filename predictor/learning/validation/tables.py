@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 from predictor.errors import InvalidRequest
-from predictor.learning.validation import cards, finetune, llm_foundry, memory, neusight, optimum, qwen, serving, trtllm
+from predictor.learning.validation import (
+    alcf,
+    cards,
+    finetune,
+    inferencex,
+    llm_foundry,
+    memory,
+    mlperf,
+    neusight,
+    optimum,
+    qwen,
+    rocm_vllm,
+    serving,
+    trtllm,
+    trtllm_queued,
+)
 from predictor.learning.validation.replay import Table
 
 TABLES: tuple[Table, ...] = (
+    alcf.TABLE,
     cards.TABLE,
     finetune.TABLE,
+    inferencex.TABLE,
     llm_foundry.TABLE,
     memory.TABLE,
+    mlperf.TABLE,
     neusight.TABLE,
     optimum.TABLE,
     qwen.TABLE,
+    rocm_vllm.TABLE,
     serving.TABLE,
     trtllm.TABLE,
+    trtllm_queued.TABLE,
 )
 
 
