@@ -1,4 +1,4 @@
-"""Replays of published serving tables: invented rows in their layouts, and, where they are at hand, errors on themselves."""
+"""Replays of published serving tables: invented rows in their layouts, and errors on themselves where they are at hand."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ IN_FLIGHT = """model,gpu,precision,tp,input_len,output_len,tokens_per_s,trtllm_v
 LLaMA v3 8B,L40S,FP8,1,128.0,128.0,8000,0.10.0,"a, infinite rate, kv frac 0.9, rest"
 LLaMA v2 70B,L40S,FP8,4,128.0,128.0,1500,0.11.0,"a, infinite rate, kv frac 0.99, rest"
 """
-LOGS = """division,submitter,system,model,scenario,gpu,gpus_per_node,nodes,software,tokens_per_s,completed_samples_per_s,\
-target_qps,ttft_mean_ms,ttft_p99_ms,tpot_mean_ms,tpot_p99_ms
+LOGS = """division,submitter,system,model,scenario,gpu,gpus_per_node,nodes,software,tokens_per_s,\
+completed_samples_per_s,target_qps,ttft_mean_ms,ttft_p99_ms,tpot_mean_ms,tpot_p99_ms
 closed,A,one,llama2-70b-99,Offline,NVIDIA H200-SXM-141GB,1,1,"TensorRT 10.2.0, CUDA 12.4",4000,,13,,,,
 closed,A,one,llama2-70b-99.9,Offline,NVIDIA H200-SXM-141GB,1,1,"TensorRT 10.2.0, CUDA 12.4",4000,,13,,,,
 closed,A,two,llama2-70b-99,Server,NVIDIA H100-SXM-80GB,8,1,"TensorRT 10.2.0, CUDA 12.4",,40,40,200,400,100,150

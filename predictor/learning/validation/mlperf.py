@@ -5,7 +5,8 @@ the truth folder: Llama-2-70B on systems of GPUs. Offline: all samples are queue
 random at target_qps, of which each must keep 2 s to the first token and 200 ms per later one. Runs that two rounds of
 accuracy share count once. What the logs do not say, and is taken:
 
-Lengths: OpenOrca, 295 prompt tokens on average (the answers' mean is in the logs: 292). They vary from a few to 1,024 tokens; taken as even from none to twice the mean.
+Lengths: OpenOrca, 295 prompt tokens on average (the answers' mean is in the logs: 292). They vary from a few to 1,024
+    tokens; taken as even from none to twice the mean.
 Formats: fp8, on Blackwell NVFP4, with an fp8 cache; NVIDIA's accuracy allows both. Cards of Ada with vLLM also fp8.
 Layout: each replica as few GPUs as leave a quarter of their memory to the cache, replicas on all others.
 Engine: "TensorRT 10" is TensorRT-LLM 0.11 or 0.12, "TensorRT 9" 0.9.
@@ -13,7 +14,7 @@ Engine: "TensorRT 10" is TensorRT-LLM 0.11 or 0.12, "TensorRT 9" 0.9.
 Engines' settings: AMD ran up to 768 sequences at once instead of vLLM's 256. Cards in slots reach each other over PCIe.
 
 Server runs at 0.9 to 0.97 of what a system can do, where the time of a later token says little: with 850 sequences at
-155 ms a replica of two H100 answers 18.8 requests/s, with 440 at 82 ms 18.4. An error of 2 % in the rate is one of half in it.
+155 ms a replica of two H100 answers 18.8 requests/s, with 440 at 82 ms 18.4. Two per cent of the rate are half of it.
 
 Left out, with a count: GPT-J, whose beam search of width 4 no request says; Mixtral, whose prompts' mean is not in the
 logs (with that of OpenOrca its rate is 1.6 times too high); the open division; what is no GPU of the catalogue.
