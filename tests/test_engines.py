@@ -169,7 +169,7 @@ def test_a_whole_graph_has_no_elementwise_kernels_and_narrow_formats_pay() -> No
     )
     assert graph.e2e_s.value < 0.6 * wide.e2e_s.value and wide.e2e_s.value < eager.e2e_s.value
     assert {line.op.family for line in graph.ops} == {"conv", "gemm"} and graph.host_s.value == 0.0
-    assert graph.e2e_s.low < 0.8 * graph.e2e_s.value and graph.basis == "bound-only"
+    assert graph.e2e_s.low < 0.95 * graph.e2e_s.value and graph.basis == "bound-only"
     more = predict("ResNet-50", "L40S", engine="tensorrt", dtype="int8", batch=256)
     assert more.e2e_s.value > graph.e2e_s.value
     with pytest.raises(InvalidRequest, match="continuous scheduling needs"):

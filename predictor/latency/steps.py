@@ -47,7 +47,7 @@ from predictor.hardware.siblings import card_class, tiers
 from predictor.latency.report import Interval, OpLine, doubted
 from predictor.ops import Collective, Op
 from predictor.ops.base import column, concatenated, stack, text_column
-from predictor.workloads.engine_tables import SERVES, operators_of
+from predictor.workloads.engine_tables import COLLECTIVES, SERVES, operators_of
 from predictor.workloads.engines import engines, get_engine
 from predictor.workloads.passes.calls import OpCall, Phase
 
@@ -101,7 +101,7 @@ def _estimate(op: Op, steps: Steps, bundle: Bundle) -> OpPrediction:
         return _in_graph(op, steps.gpu, share, bundle)
     if {(op.family, dtype) for dtype in _dtypes(op)} & HOST_TIMED:
         return predict_streamed(op, steps.gpu, bundle)
-    predicted = predict_op(op, steps.gpu, Setting(engine=measured_as(steps.engine, op)), bundle)
+    predicted = predict_op(op, steps.gpu, Setting(engine=measured_as(steps.engine, op, steps.gpu.vendor)), bundle)
     return _less_quantising(predicted, op, steps, bundle) if _quantises_before(op, steps.engine) else predicted
 
 
@@ -114,7 +114,7 @@ def _in_graph(op: Op, gpu: Gpu, share: float, bundle: Bundle) -> OpPrediction:
     alone_s = np.maximum(computed_s, streamed_s)
     latency, low, high = (alone_s * end for end in GRAPH_ENDS)
     return bound._replace(
-        latency_s=latency, low_s=low, high_s=high, bound_s=np.minimum(bound.bound_s, low), basis=BOUND_ONLY
+        latency_s=latency, low_s=low, high_s=high, bound_s=np.minimum(bound.bound_s, low), basis=BOUND_ONLY, beyond={}
     )
 
 
@@ -127,7 +127,7 @@ def _quantises_before(op: Op, engine: str) -> bool:
 def _less_quantising(predicted: OpPrediction, op: Op, steps: Steps, bundle: Bundle) -> OpPrediction:
     """Without the kernel that quantises the input: what the smallest product takes longer than one in 16 bits."""
     half = "bf16" if "bf16" in steps.gpu.peak_flop_per_s else "fp16"
-    setting = Setting(engine=measured_as(steps.engine, op))
+    setting = Setting(engine=measured_as(steps.engine, op, steps.gpu.vendor))
     smallest = [op.smallest(), replace(op.smallest(), dtype=half)]  # type: ignore[call-arg]  # products have one
     narrow, wide = (float(np.ravel(predict_op(one, steps.gpu, setting, bundle).latency_s)[0]) for one in smallest)
     value = np.maximum(predicted.latency_s - max(narrow - wide, 0.0), predicted.bound_s)
@@ -272,8 +272,11 @@ def _lines(
     return lines
 
 
-def measured_as(engine: str, op: Op) -> str:
-    """The engine whose tables show what `engine` runs; those of SERVES stand in where its own do not."""
+def measured_as(engine: str, op: Op, vendor: str) -> str:
+    """The engine or library whose tables show what `engine` runs on GPUs of a vendor; those of SERVES stand in where
+    its own do not."""
+    if vendor in operators_of(engine).library.get(op.family, ()):
+        return COLLECTIVES
     if (known := engines().get(engine)) and known.tables:
         engine = known.tables
     dtypes = operators_of(engine).stood_in.get(op.family)

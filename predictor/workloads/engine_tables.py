@@ -14,6 +14,7 @@ from predictor.errors import InvalidSpec
 from predictor.shipped import facts, read_catalogue
 
 SERVES, TRAINS = "vllm", "torch"  # what runs a request that names no engine
+COLLECTIVES = "nccl"  # the library whose tables show what engines call that have no all-reduce of their own
 OTHERS = "others"
 ABOUT = {"source", "operators"}  # keys of a library, which serves nothing
 
@@ -31,6 +32,7 @@ class Operators:
         of their own; 0: operators run one by one, as the estimators have them.
     latent_fp8: compute capabilities on which it has a kernel of latent decode for an fp8 cache and 128 heads only.
     stood_in: family → number formats for which the tables of SERVES show better what it runs; () all.
+    library: family → vendors on whose GPUs it calls the library's kernels (NCCL, RCCL) and has none of its own.
     bytes_per_sm_cycle: kind of a pointwise op → what its kernel takes where memory is no limit.
     widens_latent: generations on which every decode step widens a whole fp8 latent cache.
     packs_scales: packs the scales of fp8_block in every call, where a generation wants that.
@@ -47,6 +49,7 @@ class Operators:
     measured: tuple[str, ...] = ()
     kernels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     stood_in: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    library: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     bytes_per_sm_cycle: Mapping[str, float] = field(default_factory=dict)
     fuses_quantising: tuple[str, ...] = ()
     graph_share: float = 0.0
