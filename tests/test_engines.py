@@ -81,6 +81,8 @@ def test_settings_change_the_answer_as_they_must() -> None:
     assert small.served and base.served and small.served.peak_tokens < base.served.peak_tokens
     eager = predict(**ASKED, enforce_eager=True)
     assert eager.tpot_s.value >= predict(**ASKED).tpot_s.value and eager.memory.cuda_graphs_bytes == 0.0
+    slow = predict(**ASKED, **load, enforce_eager=True)
+    assert slow.tpot_s.value > base.tpot_s.value and slow.host_s.value > base.host_s.value
 
 
 def test_flags_are_read_as_tables_write_them() -> None:

@@ -44,7 +44,7 @@ from predictor.hardware.interconnect import (
 from predictor.hardware.power import free_flop_per_s, powered_flop_per_s
 from predictor.hardware.roofline import rate_notes
 from predictor.hardware.siblings import card_class, tiers
-from predictor.latency.report import Interval, OpLine, doubted
+from predictor.latency.report import SOFTWARE_DOUBT, Interval, OpLine, doubted
 from predictor.ops import Collective, Op
 from predictor.ops.base import column, concatenated, stack, text_column
 from predictor.workloads.engine_tables import COLLECTIVES, SERVES, operators_of
@@ -374,10 +374,10 @@ def bound_of(lines: Sequence[OpLine], gpu: Gpu) -> Any:
     return greater(added(line.bound_s for line in lines), (moved - gpu.llc_bytes) / gpu.mem_bytes_per_s)
 
 
-def step(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> Interval:
+def step(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle, doubt: float = SOFTWARE_DOUBT) -> Interval:
     """A step of an engine: the sum of its ops, with the doubt that the software around them adds."""
     ops = total(lines, gpu, bundle)
-    return doubted(ops.value, ops, bound_of(lines, gpu))
+    return doubted(ops.value, ops, bound_of(lines, gpu), doubt)
 
 
 def mean_over(points: Sequence[Any], values: Sequence[Any]) -> Any:
