@@ -19,7 +19,7 @@ from predictor.workloads.architectures.single_pass import SinglePass
 from predictor.workloads.engine_tables import SERVES, engine_names, operators_of
 from predictor.workloads.engines import UNSET, Engine, Settings, get_engine
 from predictor.workloads.models import Model
-from predictor.workloads.passes.calls import WIDE_DTYPES, Layout, OpCall, Phase, Step
+from predictor.workloads.passes.calls import WIDE_DTYPES, Fused, Layout, OpCall, Phase, Step
 from predictor.workloads.passes.eager import transformers_ops
 
 if TYPE_CHECKING:
@@ -248,7 +248,15 @@ class Workload:
             self.ep,
             self.expert_dtype,
             prompt_len=self.input_len,
+            fused=self._fused(phase),
         )
+
+    def _fused(self, phase: str) -> Fused:
+        """What the engine fuses in steps of a phase."""
+        own = operators_of(self.engine)
+        if phase == "prefill" or not self.captures:
+            return Fused(own.rotates, own.routes)
+        return Fused(own.rotates, own.routes, own.normed_sums, own.shared_beside, own.norms_beside)
 
     def launched(self) -> tuple[OpCall, ...]:
         """Operators that the host issues for a forward pass, of any size."""
