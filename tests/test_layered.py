@@ -19,7 +19,7 @@ from predictor.workloads import Workload, get_model, models
 from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.architectures.mixers import LatentAttention
 from predictor.workloads.configs.dense import decoder_from_config
-from predictor.workloads.engines import Settings
+from predictor.workloads.engines import Settings, get_engine
 
 H200 = get_gpu("H200-SXM-141GB")
 SPARSE = [model for model in models().values() if isinstance(model, LayeredDecoder)]
@@ -306,6 +306,17 @@ def test_tables_of_other_engines_stand_in_where_they_hold_the_kernels_that_run()
     assert [whose(engine, "B200", "mxfp4_mxfp8") for engine in ("trtllm", "vllm")] == ["sglang", "sglang"]
     assert [whose("trtllm", "H200", dtype) for dtype in ("mxfp4_wo", "fp8_block")] == ["vllm", "trtllm"]
     assert whose("trtllm", "RTX PRO 6000", "nvfp4") == "trtllm"
+
+
+def test_the_host_issues_more_calls_for_experts_and_latent_attention_than_for_other_operators() -> None:
+    alone = get_engine("trtllm").on(H200).launch_s
+    launched = {name: run(name, engine="trtllm").engine_on(H200).launch_s for name in ("DeepSeek-V3", "gpt-oss-120b")}
+    assert (
+        launched["DeepSeek-V3"]
+        > launched["gpt-oss-120b"]
+        > alone
+        == pytest.approx(run("Llama-3.1-8B", engine="trtllm").engine_on(H200).launch_s)
+    )
 
 
 def test_openai_kernels_multiply_experts_in_mxfp4_on_hopper() -> None:

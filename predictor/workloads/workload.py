@@ -178,8 +178,9 @@ class Workload:
         return get_engine(self.engine).eager
 
     def engine_on(self, gpu: Gpu) -> Engine:
-        """The engine as it is set, on a GPU."""
-        return get_engine(self.engine).on(gpu, self.settings)
+        """The engine as it is set, on a GPU, with the calls that it issues for an operator of this model."""
+        engine = get_engine(self.engine).on(gpu, self.settings)
+        return engine.issuing(self.launched()) if engine.issued else engine
 
     @property
     def captures(self) -> bool:
