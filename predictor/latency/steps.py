@@ -43,7 +43,7 @@ from predictor.hardware.interconnect import (
 )
 from predictor.hardware.power import free_flop_per_s, powered_flop_per_s
 from predictor.hardware.roofline import rate_notes
-from predictor.hardware.siblings import card_class, tiers
+from predictor.hardware.siblings import architecture, card_class, tiers
 from predictor.latency.report import SOFTWARE_DOUBT, Interval, OpLine, doubted
 from predictor.ops import Collective, Op
 from predictor.ops.base import column, concatenated, stack, text_column
@@ -101,7 +101,7 @@ def _estimate(op: Op, steps: Steps, bundle: Bundle) -> OpPrediction:
         return _in_graph(op, steps.gpu, share, bundle)
     if {(op.family, dtype) for dtype in _dtypes(op)} & HOST_TIMED:
         return predict_streamed(op, steps.gpu, bundle)
-    predicted = predict_op(op, steps.gpu, Setting(engine=measured_as(steps.engine, op, steps.gpu.vendor)), bundle)
+    predicted = predict_op(op, steps.gpu, Setting(engine=measured_as(steps.engine, op, steps.gpu)), bundle)
     return _less_quantising(predicted, op, steps, bundle) if _quantises_before(op, steps.engine) else predicted
 
 
@@ -127,7 +127,7 @@ def _quantises_before(op: Op, engine: str) -> bool:
 def _less_quantising(predicted: OpPrediction, op: Op, steps: Steps, bundle: Bundle) -> OpPrediction:
     """Without the kernel that quantises the input: what the smallest product takes longer than one in 16 bits."""
     half = "bf16" if "bf16" in steps.gpu.peak_flop_per_s else "fp16"
-    setting = Setting(engine=measured_as(steps.engine, op, steps.gpu.vendor))
+    setting = Setting(engine=measured_as(steps.engine, op, steps.gpu))
     smallest = [op.smallest(), replace(op.smallest(), dtype=half)]  # type: ignore[call-arg]  # products have one
     narrow, wide = (float(np.ravel(predict_op(one, steps.gpu, setting, bundle).latency_s)[0]) for one in smallest)
     value = np.maximum(predicted.latency_s - max(narrow - wide, 0.0), predicted.bound_s)
@@ -272,15 +272,20 @@ def _lines(
     return lines
 
 
-def measured_as(engine: str, op: Op, vendor: str) -> str:
-    """The engine or library whose tables show what `engine` runs on GPUs of a vendor; those of SERVES stand in where
-    its own do not."""
-    if vendor in operators_of(engine).library.get(op.family, ()):
+def measured_as(engine: str, op: Op, gpu: Gpu) -> str:
+    """The engine or library whose tables show what `engine` runs on a GPU; those of another stand in where its own do
+    not."""
+    if gpu.vendor in operators_of(engine).library.get(op.family, ()):
         return COLLECTIVES
     if (known := engines().get(engine)) and known.tables:
         engine = known.tables
-    dtypes = operators_of(engine).stood_in.get(op.family)
-    if dtypes is None or (dtypes and _dtypes(op).isdisjoint(dtypes)):
+    own, formats = operators_of(engine), _dtypes(op)
+    for here in (architecture(gpu), gpu.generation):
+        for dtype, other in own.stood_in_on.get(here, {}).get(op.family, {}).items():
+            if dtype in formats:
+                return other
+    dtypes = own.stood_in.get(op.family)
+    if dtypes is None or (dtypes and formats.isdisjoint(dtypes)):
         return engine
     return SERVES
 

@@ -118,7 +118,7 @@ def _candidates(
     for line in lines:
         if not bundle.has(line.estimator):
             continue
-        of_set = grouped.setdefault((line.estimator, measured_as(engine, line.op, gpu.vendor)), {})
+        of_set = grouped.setdefault((line.estimator, measured_as(engine, line.op, gpu)), {})
         for factor in TOKENS:
             op = _scaled(line.op, factor)
             of_set[op] = of_set.get(op, 0.0) + (spent[id(line)] / total if op == line.op else 0.0)
