@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings, strategies as st
 from predictor.errors import InvalidRequest, InvalidSpec
 from predictor.estimators.features import Setting, groups
 from predictor.hardware.gpu import get_gpu
-from predictor.latency.steps import measured_as
+from predictor.latency.as_run import measured_as
 from predictor.memory.closed_form import memory
 from predictor.ops import Attention, Collective, Gemm, Moe
 from predictor.workloads import Workload, get_model, models

@@ -20,8 +20,8 @@ from predictor.estimators.correction.kernel import NOISE, covariance, start
 from predictor.estimators.features import Setting
 from predictor.estimators.operators import predict_op
 from predictor.hardware.gpu import Gpu
+from predictor.latency.as_run import measured_as
 from predictor.latency.report import OpLine, Report
-from predictor.latency.steps import measured_as
 from predictor.measurements.schema import COLUMNS, unmeasured
 from predictor.ops import Op
 from predictor.ops.base import TEXT_FIELDS, column, stack
