@@ -179,8 +179,12 @@ class Workload:
 
     def engine_on(self, gpu: Gpu) -> Engine:
         """The engine as it is set, on a GPU, with the calls that it issues for an operator of this model."""
-        engine = get_engine(self.engine).on(gpu, self.settings)
-        return engine.issuing(self.launched()) if engine.issued else engine
+        return self.as_set(get_engine(self.engine), gpu)
+
+    def as_set(self, engine: Engine, gpu: Gpu) -> Engine:
+        """An engine in place of the workload's, as that is on a GPU."""
+        started = engine.on(gpu, self.settings)
+        return started.issuing(self.launched()) if started.issued else started
 
     @property
     def captures(self) -> bool:
