@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from predictor.estimators.bundle import Bundle
 from predictor.latency.report import Interval, OpLine, Report
-from predictor.latency.static_batch import filled, with_host
+from predictor.latency.static_batch import staged, with_host
 from predictor.latency.steps import step
 from predictor.latency.training import TrainingReport
 from predictor.workloads.engines import get_engine
@@ -64,7 +64,7 @@ def _of_serving(report: Report, bundle: Bundle) -> Iterator[Other]:
     decode = [line for line in report.ops if line.phase == "decode"]
     engine = get_engine(workload.engine).beside(report.gpu.generation)
     alone = step(prefill, report.gpu, bundle)
-    through = filled(alone, workload.pp)
+    through = staged(alone, workload, report.gpu)
     middle = step(decode, report.gpu, bundle) if decode else Interval(0.0, 0.0, 0.0)
     ttft, tpot = with_host(workload, engine, through, middle)
     request = Interval(*(engine.request_s for _ in range(3)))

@@ -15,6 +15,7 @@ from predictor.hardware.prices import usd_per_hour
 from predictor.latency.report import Interval, OpLine, Report
 from predictor.latency.steps import basis_of, bound_lines, doubts_of, limiter_of, mean_over, op_lines, step
 from predictor.memory.closed_form import memory
+from predictor.workloads.engine_tables import rates_of
 from predictor.workloads.engines import Engine, get_engine
 from predictor.workloads.workload import Workload, decode_lengths, phases
 
@@ -47,7 +48,8 @@ def static_times(
 ) -> Times:
     """The times of a batch whose sequences start together; lines: of the workload's `phases`."""
     prefill, *decodes = lines
-    ttft, tpots = filled(step(prefill, gpu, bundle), workload.pp), [step(lines, gpu, bundle) for lines in decodes]
+    ttft = staged(step(prefill, gpu, bundle), workload, gpu)
+    tpots = [step(lines, gpu, bundle) for lines in decodes]
     tpot = Interval(*(mean_over(decode_lengths(workload), [t[i] for t in tpots]) for i in range(3)))
     ttft, tpot = with_host(workload, engine or get_engine(workload.engine).beside(gpu.generation), ttft, tpot)
     if not workload.generates:
@@ -109,6 +111,28 @@ def with_host(workload: Workload, engine: Engine, ttft: Interval, tpot: Interval
     )
 
 
+def staged(prompt: Interval, workload: Workload, gpu: Gpu) -> Interval:
+    """Time of a prompt through all stages of layers, `prompt` being that of the part of the batch that is in one."""
+    rates = rates_of(workload.engine, gpu.vendor)
+    if rates is None or not workload.pass_tokens:
+        return filled(prompt, workload.pp)
+    passes = -(-workload.local_batch * workload.input_len // workload.pass_tokens)
+    return walked(prompt, workload.pp, passes, rates.overlap)
+
+
 def filled(part: Interval, stages: int) -> Interval:
     """Time until the last of `stages` parts of a batch has passed as many stages, one taking `part` alone."""
     return Interval(*(end * (2 * stages - 1) / stages for end in part))
+
+
+def walked(prompt: Interval, stages: int, passes: Any, overlap: float) -> Interval:
+    """Time of a batch that walks through all stages in `prompt`, where its passes may be in several at once.
+
+    A stage takes its share of a pass, and all passes are through after passes + stages - 1 such shares (llama.cpp pull
+    request 6017, March 2024). overlap: how much of that shows.
+
+    >>> walked(Interval(8.0, 8.0, 8.0), 4, 1, 0.8).value, walked(Interval(8.0, 8.0, 8.0), 4, 4, 1.0).value
+    (8.0, 3.5)
+    """
+    apart = overlap * (1 - (passes + stages - 1) / (passes * stages))
+    return Interval(*(end * (1 - apart) for end in prompt))

@@ -19,6 +19,7 @@ from predictor.estimators.bundle import Bundle
 from predictor.estimators.extrapolation import nearest
 from predictor.estimators.features import Setting
 from predictor.estimators.intervals import sum_of
+from predictor.estimators.rates import BY_RATES, predict_by_rates
 from predictor.estimators.operators import (
     ALONE,
     BOUND_ONLY,
@@ -46,7 +47,7 @@ from predictor.hardware.siblings import card_class
 from predictor.latency.report import Interval, OpLine, doubted
 from predictor.ops import Collective, Op
 from predictor.ops.base import concatenated, stack, text_column
-from predictor.workloads.engine_tables import SERVES, operators_of
+from predictor.workloads.engine_tables import SERVES, operators_of, rates_of
 from predictor.workloads.engines import engines
 from predictor.workloads.passes.calls import OpCall, Phase
 
@@ -94,13 +95,16 @@ Estimate = Callable[[Op, Steps, Bundle], OpPrediction]
 
 
 def _estimate(op: Op, steps: Steps, bundle: Bundle) -> OpPrediction:
+    if rates := rates_of(steps.engine, steps.gpu.vendor):
+        return predict_by_rates(op, steps.gpu, rates)
     if {(op.family, dtype) for dtype in _dtypes(op)} & HOST_TIMED:
         return predict_streamed(op, steps.gpu, bundle)
     return predict_op(op, steps.gpu, Setting(engine=measured_as(steps.engine, op)), bundle)
 
 
 def _bounds(op: Op, steps: Steps, bundle: Bundle) -> OpPrediction:
-    return bounds(op, steps.gpu, bundle)
+    known = bounds(op, steps.gpu, bundle)
+    return known._replace(basis=BY_RATES) if rates_of(steps.engine, steps.gpu.vendor) else known
 
 
 def op_lines_of_many(
@@ -259,7 +263,7 @@ def _line(phase: str, call: OpCall, predicted: _Predicted, rows: Any) -> OpLine:
     return OpLine(
         phase,
         name,
-        op.estimator,
+        predicted.basis if predicted.basis == BY_RATES else op.estimator,
         op,
         count,
         Interval(predicted.value[rows] * count, predicted.low[rows] * count, predicted.high[rows] * count),
@@ -334,8 +338,10 @@ def bound_of(lines: Sequence[OpLine], gpu: Gpu) -> Any:
 
 
 def step(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> Interval:
-    """A step of an engine: the sum of its ops, with the doubt that the software around them adds."""
+    """A step of an engine: the sum of its ops, with the doubt that the software around them adds where ops were timed."""
     ops = total(lines, gpu, bundle)
+    if all(line.basis == BY_RATES for line in lines):  # of whole runs, the software among them
+        return ops
     return doubted(ops.value, ops, bound_of(lines, gpu))
 
 
@@ -377,7 +383,7 @@ def basis_of(bases: Sequence[str]) -> str:
 
 def weakest(bases: Sequence[str]) -> str:
     """The weakest basis of what an estimator answered for; bound-only where none did."""
-    return next((basis for basis in (UNSEEN, CALIBRATED, SEEN) if basis in bases), BOUND_ONLY)
+    return next((basis for basis in (UNSEEN, CALIBRATED, SEEN, BY_RATES) if basis in bases), BOUND_ONLY)
 
 
 def doubts_of(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> tuple[str, list[str]]:

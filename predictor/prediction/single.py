@@ -26,7 +26,7 @@ from predictor.workloads.architectures.encoder import VisionEncoder
 from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.models import Model, get_model
 from predictor.workloads.request import Request, check_names
-from predictor.workloads.requested import kept_setting, served_workload, training_setting
+from predictor.workloads.requested import kept_setting, served_workload, training_setting, with_engine
 from predictor.workloads.workload import Workload, phases
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def predict(
     dtype: str = "",
     kv_dtype: str = "",
     kv_block: int = 0,
+    ubatch: int = 0,
     tp: int = 0,
     pp: int = 1,
     dp: int = 1,
@@ -162,7 +163,8 @@ def resolve(request: Request, model: Model | None = None, gpu: Gpu | None = None
     check_link(request.link, device)
     doubts = [] if device.name in catalogue() or device.partition else lint(device)
     network = _sized(model or get_model(request.model), request.image_size)
-    notes = tuple(text for text in (note, *doubts, link_note(request.link, device), *network.notes) if text)
+    request, chosen = with_engine(request, network, device)
+    notes = tuple(text for text in (note, *doubts, link_note(request.link, device), *network.notes, chosen) if text)
     return Resolved(request, network, device, notes, request.usd_per_hour or usd_per_hour(device))
 
 

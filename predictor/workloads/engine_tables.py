@@ -13,7 +13,8 @@ from typing import Any
 from predictor.errors import InvalidSpec
 from predictor.shipped import facts, read_catalogue
 
-SERVES, TRAINS = "vllm", "torch"  # what runs a request that names no engine
+# What runs a request that names no engine; LOCAL where the GPU is Apple's or the weights are a GGUF.
+SERVES, TRAINS, LOCAL = "vllm", "torch", "llama.cpp"
 OTHERS = "others"
 ABOUT = {"source", "operators"}  # keys of a library, which serves nothing
 
@@ -38,6 +39,8 @@ class Operators:
     sixteen_splits: its Triton decode shares a sequence among 16 thread blocks, others among 8.
     flashinfer_passes_on: compute capabilities on which its FlashInfer backend runs the kernels of TensorRT-LLM.
     groups_decode: native decode with a thread block per KV head, or per query head where no grouped kernel fits.
+    backends: vendor of the GPU → one of `rates`, `others` for all others. rates: backend → Rates, of an engine whose
+        kernels nobody timed one by one.
     """
 
     measured: tuple[str, ...] = ()
@@ -55,6 +58,43 @@ class Operators:
     sixteen_splits: bool = False
     flashinfer_passes_on: tuple[str, ...] = ()
     groups_decode: bool = False
+    backends: Mapping[str, str] = field(default_factory=dict)
+    rates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """What the kernels of an engine reach with one backend, where whole runs were timed and no kernels alone.
+
+    call_s: seconds of each operator beside its work: launches, and what runs between them. hop_s: of handing a batch to
+        the next GPU.
+    bandwidth: share of the memory bandwidth that streams reach. bytes_per_sm_cycle: number format → weights that an SM
+        takes in a product of few tokens, `others` for all others. cache_bytes_per_sm_cycle: of the KV cache.
+    product, quantised_product: share of the fp16 rate, accumulated in fp16, that products of many tokens reach.
+    widens: quantised weights are written in 16 bits first. score_passes: over the scores of prompts, in fp32.
+    overlap: share of the prompt's passes that stages of layers run side by side.
+    timed: the GPUs of those runs. doubt, prompt_doubt: the 80 % interval of steps with few tokens and with many, as a
+        share, on a GPU that was timed (`timed`) and on another one (`others`).
+    """
+
+    call_s: float
+    hop_s: float
+    bandwidth: float
+    bytes_per_sm_cycle: Mapping[str, float]
+    cache_bytes_per_sm_cycle: float
+    product: float
+    quantised_product: float
+    widens: bool
+    score_passes: float
+    overlap: float
+    doubt: Mapping[str, float]
+    prompt_doubt: Mapping[str, float]
+    timed: tuple[str, ...] = ()
+
+    def doubts(self, gpu: str) -> tuple[float, float]:
+        """doubt and prompt_doubt of a GPU."""
+        kind = "timed" if gpu in self.timed else OTHERS
+        return self.doubt[kind], self.prompt_doubt[kind]
 
 
 @lru_cache(maxsize=1)
@@ -88,6 +128,16 @@ def operators_of(engine: str) -> Operators:
         if OTHERS not in kernels:
             raise InvalidSpec(f"kernels.{estimator} in [{engine}.operators] lacks {OTHERS}; add it.")
     return made
+
+
+@cache
+def rates_of(engine: str, vendor: str) -> Rates | None:
+    """The rates of an engine on GPUs of a vendor; None of one whose kernels were timed."""
+    operators = operators_of(engine)
+    if not operators.rates:
+        return None
+    backend = operators.backends.get(vendor, operators.backends[OTHERS])
+    return facts(Rates, operators.rates[backend], f"[{engine}.operators.rates.{backend}]")
 
 
 @cache

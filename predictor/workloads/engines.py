@@ -26,6 +26,8 @@ class Engine:
     linear_s: number format → host seconds that each linear layer takes beside its launch.
     batch_wait_steps: a step with room left postpones prompts up to so many times while others decode, until
         batch_wait_share of max_batched_tokens are asked for (batch_wait_timeout_iters of TensorRT-LLM; off).
+    ubatch: most tokens of a forward pass of an engine on ggml, whose stages of layers (pp) one batch walks through one
+        after another, the passes of a prompt side by side; 0: no such engine.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Engine:
     share_of: str = "all"
     block_tokens: int = 1
     graph_batches: int = 0
+    ubatch: int = 0
 
     def step_s_of(self, gpu_s: Any, sequences: Any) -> Any:
         """Seconds of a step: the host prepares the next one meanwhile, or before it."""

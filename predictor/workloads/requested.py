@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import NODE_GPUS, stated_network
+from predictor.ops.dtypes import GGUF
+from predictor.workloads.architectures.decoder import Decoder
+from predictor.workloads.architectures.layered import LayeredDecoder
+from predictor.workloads.engine_tables import LOCAL, SERVES
 from predictor.workloads.models import Model
 from predictor.workloads.passes.calls import Layout
 from predictor.workloads.passes.training import TrainingSetting
 from predictor.workloads.request import Request
 from predictor.workloads.weights.files import stored_weights
+from predictor.workloads.weights.gguf import read_gguf
+from predictor.workloads.weights.mixtures import stored_types
 from predictor.workloads.workload import Workload
+
+APPLE = "Apple"  # vendor
 
 
 def as_run_on(workload: Workload, gpu: Gpu) -> Workload:
@@ -24,14 +33,40 @@ def as_run_on(workload: Workload, gpu: Gpu) -> Workload:
     return replace(workload, expert_dtype=run_on) if run_on else workload
 
 
+def with_engine(request: Request, model: Model, gpu: Gpu) -> tuple[Request, str]:
+    """The request with the engine that runs it where it names none, and what to say of that choice.
+
+    llama.cpp where nothing else runs: on Apple's GPUs, and for weights or a cache in the formats of GGUF.
+    """
+    if request.engine:
+        return request, ""
+    gguf = {request.dtype or model.linear_dtype, request.kv_dtype} & GGUF or _file(request).endswith(".gguf")
+    apple = gpu.vendor == APPLE and isinstance(model, Decoder | LayeredDecoder)
+    if not (gguf or apple):
+        return replace(request, engine=SERVES), ""
+    why = "weights are a GGUF" if gguf else f"{gpu.name} is Apple's"
+    return replace(request, engine=LOCAL), f"{why}: engine {LOCAL} is taken."
+
+
+def _file(request: Request) -> str:
+    """The file of the weights, "" where none is given."""
+    return request.weights or (request.model if request.model.endswith(".gguf") else "")
+
+
 def served_workload(request: Request, model: Model, gpu: Gpu) -> tuple[Workload, str]:
     """What the request runs on the GPU, and what to say of it; weights of a file have the size of that file."""
-    names = ("batch", "input_len", "output_len", "dtype", "kv_dtype", "kv_block", "engine", "link", "node_link")
-    file = request.weights or (request.model if request.model.endswith(".gguf") else "")
-    stored = stored_weights(file).total_bytes if file else 0.0
+    request, _ = with_engine(request, model, gpu)
+    names = ("batch", "input_len", "output_len", "dtype", "kv_dtype", "kv_block", "ubatch", "engine", "link")
+    file = _file(request)
     stated = Workload(
-        model=model, stored_bytes=stored, **{name: getattr(request, name) for name in (*names, *Layout._fields)}
+        model=model,
+        stored_bytes=stored_weights(file).total_bytes if file else 0.0,
+        stored_types=stored_types(read_gguf(Path(file)).tensors) if file.endswith(".gguf") else (),
+        **{name: getattr(request, name) for name in (*names, "node_link", *Layout._fields)},
     )
+    if stated.pass_tokens and stated.act_dtype == "bf16":  # ggml calculates in fp16 beside its blocks
+        plain = "fp16" if stated.dtype == "bf16" else stated.dtype
+        return replace(stated, dtype=plain, half="fp16"), ""
     return in_16_bits_of(as_run_on(stated, gpu), gpu, chosen=bool(request.dtype))
 
 

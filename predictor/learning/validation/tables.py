@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from predictor.errors import InvalidRequest
-from predictor.learning.validation import cards, finetune, llm_foundry, memory, neusight, optimum, qwen, serving, trtllm
+from predictor.learning.validation import (
+    cards,
+    finetune,
+    llamacpp,
+    llm_foundry,
+    memory,
+    neusight,
+    optimum,
+    qwen,
+    serving,
+    trtllm,
+)
 from predictor.learning.validation.replay import Table
 
 TABLES: tuple[Table, ...] = (
     cards.TABLE,
     finetune.TABLE,
+    llamacpp.TABLE,
     llm_foundry.TABLE,
     memory.TABLE,
     neusight.TABLE,

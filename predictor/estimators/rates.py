@@ -1,0 +1,104 @@
+"""Operators of an engine whose kernels nobody timed one by one: from what they move and calculate, and the rates that
+whole runs show (`Rates` of predictor.workloads.engine_tables).
+
+A product of few tokens streams its weights, as fast as memory delivers or the SMs unpack them; one of many tokens runs
+at a share of the fp16 rate, after quantised weights were widened where the backend does that. Attention is not fused:
+its scores pass through memory in fp32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from predictor.estimators.operators import OpPrediction
+from predictor.hardware.gpu import Gpu
+from predictor.hardware.power import limiter
+from predictor.hardware.roofline import link_bytes_per_s, roofline, unit_rate
+from predictor.ops import Attention, Collective, Gemm, Moe, Op
+from predictor.ops.base import column, text_column
+from predictor.ops.dtypes import GGUF, Array, weight_bytes
+from predictor.workloads.engine_tables import OTHERS, Rates
+
+BY_RATES = "engine-rates"  # basis of such a prediction
+FEW_TOKENS = 8  # MMVQ_MAX_BATCH_SIZE (ggml-cuda/mmvq.cuh): up to so many a product streams vectors
+TILE_TOKENS = 64  # of a product: fewer take as long
+FP32_BYTES, HALF_BYTES = 4.0, 2.0
+
+
+def predict_by_rates(op: Op, gpu: Gpu, rates: Rates) -> OpPrediction:
+    """Latency of every call of `op` on `gpu`; no less than its bound."""
+    bound = roofline(op, gpu)
+    least, calls = bound.latency_s, len(op)
+    latency = np.maximum(column(seconds(op, gpu, rates), calls) + column(_call_s(op, rates), calls), least)
+    few, many = rates.doubts(gpu.name)
+    doubt = np.where(_is_prompt(op), many, few)
+    low = np.maximum(latency / (1 + doubt), least)
+    return OpPrediction(latency, low, latency * (1 + doubt), least, limiter(op, gpu, bound), BY_RATES)
+
+
+def seconds(op: Op, gpu: Gpu, rates: Rates) -> Any:
+    """What the calls take beside their launches."""
+    if isinstance(op, Collective):
+        return op.link_bytes() / link_bytes_per_s(op, gpu)
+    if isinstance(op, Attention):
+        return _attention_s(op, gpu, rates)
+    if isinstance(op, Gemm):
+        return _product_s(op.m, op.stored_bytes(), op.flops(), text_column(op.dtype, len(op)), gpu, rates)
+    if isinstance(op, Moe):
+        weights = op.experts_touched() * op.matrices * op.hidden * op.inter / op.tp * weight_bytes(op.dtype)
+        rows = op.routed_tokens() / op.experts_touched()
+        return _product_s(rows, weights, op.flops(), text_column(op.dtype, len(op)), gpu, rates)
+    return op.bytes_moved() * FP32_BYTES / HALF_BYTES / _stream_bytes_per_s(gpu, rates)
+
+
+def _call_s(op: Op, rates: Rates) -> Any:
+    return rates.hop_s if isinstance(op, Collective) else rates.call_s
+
+
+def _is_prompt(op: Op) -> Any:
+    """Whether each call is of many tokens."""
+    if isinstance(op, Attention):
+        return op.phase == "prefill"
+    tokens = {"gemm": "m", "moe": "tokens", "pointwise": "rows"}.get(op.family)
+    return np.asarray(getattr(op, tokens) if tokens else 1.0) > FEW_TOKENS
+
+
+def _stream_bytes_per_s(gpu: Gpu, rates: Rates) -> float:
+    return rates.bandwidth * gpu.mem_bytes_per_s
+
+
+def _sm_cycles_per_s(gpu: Gpu) -> float:
+    return gpu.sms * gpu.boost_clock_hz
+
+
+def _product_s(rows: Any, weights: Any, flops: Any, dtypes: Any, gpu: Gpu, rates: Rates) -> Array:
+    """Of products of `rows` tokens each with so many bytes of weights."""
+    quantised = np.isin(dtypes, list(GGUF))
+    unpacked = {name: rates.bytes_per_sm_cycle.get(name, rates.bytes_per_sm_cycle[OTHERS]) for name in set(dtypes)}
+    per_cycle = np.array([unpacked[name] for name in dtypes])
+    streamed = weights / np.minimum(_stream_bytes_per_s(gpu, rates), per_cycle * _sm_cycles_per_s(gpu))
+    share = np.where(quantised, rates.quantised_product, rates.product)
+    whole = flops * np.maximum(TILE_TOKENS / rows, 1.0) / (share * _fp16_flop_per_s(gpu))
+    many = np.maximum(whole, weights / _stream_bytes_per_s(gpu, rates))
+    if rates.widens:
+        elements = weights / np.asarray(weight_bytes(dtypes))
+        many = many + np.where(quantised, weights + elements * HALF_BYTES, 0.0) / _stream_bytes_per_s(gpu, rates)
+    return np.asarray(np.where(np.asarray(rows) <= FEW_TOKENS, streamed, many))
+
+
+def _fp16_flop_per_s(gpu: Gpu) -> float:
+    """The rate of fp16 accumulated in fp16, as cuBLAS is asked for (GGML_CUDA_F16, ggml-cuda.cu: CUBLAS_COMPUTE_16F)."""
+    return max(gpu.fp16_accumulate_flop_per_s, unit_rate(gpu, "fp16") if gpu.runs("fp16") else gpu.peak("fp32"))
+
+
+def _attention_s(op: Attention, gpu: Gpu, rates: Rates) -> Any:
+    """Decode reads the cache; a prompt's scores pass through memory, the masked ones too."""
+    if op.phase == "decode":
+        cached = 2.0 * op.batch * op.keys_read() * op.kv_heads * op.head_dim * weight_bytes(op.kv_dtype)
+        taken = rates.cache_bytes_per_sm_cycle * _sm_cycles_per_s(gpu)
+        return cached / min(_stream_bytes_per_s(gpu, rates), taken)
+    pairs = op.batch * op.heads * op.q_len * op.keys_read()
+    products = 4.0 * pairs * op.head_dim / (rates.product * _fp16_flop_per_s(gpu))
+    return products + rates.score_passes * pairs * FP32_BYTES / _stream_bytes_per_s(gpu, rates)
