@@ -211,8 +211,13 @@ def test_attention_keeps_the_format_of_the_activations(dtype: str, kv_dtype: str
             {"batch": 2**22},
             "batch * (input_len + output_len) is 4831838208; it must be at most 2**31. Lower batch.",
         ),
-        ({"engine": "llama.cpp"}, 'engine is "llama.cpp"; it must be one of vllm, vllm-v0, sglang, trtllm, torch.'),
-        ({"kv_dtype": "int4_wo"}, 'kv_dtype is "int4_wo"; it must be one of fp32, fp16, bf16, fp8, int8, nvfp4.'),
+        ({"engine": "tgi"}, 'engine is "tgi"; it must be one of vllm, vllm-v0, sglang, trtllm, torch, llama.cpp.'),
+        (
+            {"kv_dtype": "int4_wo"},
+            'kv_dtype is "int4_wo"; it must be one of fp32, fp16, bf16, fp8, int8, nvfp4, q8_0, q4_0.',
+        ),
+        ({"kv_dtype": "q8_0"}, "kv_dtype is q8_0; vllm has none such. Set engine to llama.cpp."),
+        ({"ubatch": 512}, "ubatch is 512; vllm has none. Set engine to llama.cpp."),
         ({"model": "llama"}, 'model is "llama"; it must be a model: get_model("Llama-3.1-8B").'),
     ],
 )

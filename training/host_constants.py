@@ -4,9 +4,10 @@
     .venv/bin/python training/host_constants.py qwen [--truth ../shared/truth] [--bundle NAME]
     .venv/bin/python training/host_constants.py llamacpp [--truth ../shared/truth] [--without GPU]
 
-On published figures. serving: vLLM, SGLang and TensorRT-LLM under load; qwen: Transformers and vLLM before 0.8 at batch 1; llamacpp: rates by
-backend, with the spread of their errors. One constant after the other takes the value of least error on the half that
-predictor/learning/validation names (`fitted`), in two rounds. --without leaves a GPU out and tells its errors.
+On published figures. serving: vLLM, SGLang and TensorRT-LLM under load; qwen: Transformers and vLLM before 0.8 at
+batch 1; llamacpp: rates by backend, with the spread of their errors, every GPU as much as any. One constant after the
+other takes the value of least error on the half that predictor/learning/validation names (`fitted`), in two rounds.
+--without leaves a GPU out and tells its errors.
 """
 
 from __future__ import annotations

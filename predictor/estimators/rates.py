@@ -31,11 +31,16 @@ def predict_by_rates(op: Op, gpu: Gpu, rates: Rates) -> OpPrediction:
     """Latency of every call of `op` on `gpu`; no less than its bound."""
     bound = roofline(op, gpu)
     least, calls = bound.latency_s, len(op)
-    latency = np.maximum(column(seconds(op, gpu, rates), calls) + column(_call_s(op, rates), calls), least)
+    work, launch = column(seconds(op, gpu, rates), calls), _call_s(op, rates)
+    latency = np.maximum(work + launch, least)
     few, many = rates.doubts(gpu.name)
-    doubt = np.where(_is_prompt(op), many, few)
+    prompt = np.broadcast_to(_is_prompt(op), (calls,))
+    doubt = np.where(prompt, many, few)
     low = np.maximum(latency / (1 + doubt), least)
-    return OpPrediction(latency, low, latency * (1 + doubt), least, limiter(op, gpu, bound), BY_RATES)
+    # Weights that the cache might hold between two calls come from memory: a step passes all others in between.
+    limits = np.where(prompt | (bound.link_s > 0), limiter(op, gpu, bound), "memory")
+    limits = np.where(launch > work, "launch", limits)
+    return OpPrediction(latency, low, latency * (1 + doubt), least, limits, BY_RATES)
 
 
 def seconds(op: Op, gpu: Gpu, rates: Rates) -> Any:
@@ -89,7 +94,7 @@ def _product_s(rows: Any, weights: Any, flops: Any, dtypes: Any, gpu: Gpu, rates
 
 
 def _fp16_flop_per_s(gpu: Gpu) -> float:
-    """The rate of fp16 accumulated in fp16, as cuBLAS is asked for (GGML_CUDA_F16, ggml-cuda.cu: CUBLAS_COMPUTE_16F)."""
+    """The rate of fp16 accumulated in fp16, which cuBLAS is asked for (ggml-cuda.cu: CUBLAS_COMPUTE_16F)."""
     return max(gpu.fp16_accumulate_flop_per_s, unit_rate(gpu, "fp16") if gpu.runs("fp16") else gpu.peak("fp32"))
 
 

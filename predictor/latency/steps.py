@@ -19,7 +19,6 @@ from predictor.estimators.bundle import Bundle
 from predictor.estimators.extrapolation import nearest
 from predictor.estimators.features import Setting
 from predictor.estimators.intervals import sum_of
-from predictor.estimators.rates import BY_RATES, predict_by_rates
 from predictor.estimators.operators import (
     ALONE,
     BOUND_ONLY,
@@ -31,6 +30,7 @@ from predictor.estimators.operators import (
     predict_op,
     predict_streamed,
 )
+from predictor.estimators.rates import BY_RATES, predict_by_rates
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import (
     UNSTATED,
@@ -338,7 +338,7 @@ def bound_of(lines: Sequence[OpLine], gpu: Gpu) -> Any:
 
 
 def step(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> Interval:
-    """A step of an engine: the sum of its ops, with the doubt that the software around them adds where ops were timed."""
+    """A step of an engine: the sum of its ops, with the doubt that software around them adds where ops were timed."""
     ops = total(lines, gpu, bundle)
     if all(line.basis == BY_RATES for line in lines):  # of whole runs, the software among them
         return ops
@@ -365,6 +365,8 @@ def limiter_of(lines: Sequence[OpLine]) -> Any:
     shares: dict[str, Any] = {}
     for line in lines:
         value, far = line.latency_s.value, line.latency_s.value >= 4 * line.bound_s
+        if line.basis == BY_RATES:  # says so itself
+            far = far & False
         if line.estimator == Collective.family:
             far = far & (line.bound_s < line.count * LAUNCH_S)
         for name in {line.limiter: 0} if isinstance(line.limiter, str) else dict.fromkeys(line.limiter.tolist()):

@@ -28,7 +28,8 @@ MAX_BATCHED_TOKENS = 8192
 # CUDA context, cuBLAS and kernel images of one process: memory in use less memory reserved by PyTorch is 1.47 GB in the
 # median of 83 runs of optimum-benchmark on A100-SXM4-80GB; vLLM pull request 10511 logs 1.79 GiB on an 80 GB H100.
 CONTEXT_BYTES = 1.47e9
-# Of a process of ggml, without PyTorch: at most so much, since Llama 3 70B in 16 bits ran on six RTX 3090 (XiongjieDai).
+# Of a process of ggml, without PyTorch: at most so much, since Llama 3 70B in 16 bits ran on six RTX 3090
+# (XiongjieDai/GPU-Benchmarks-on-LLM-Inference).
 GGML_CONTEXT_BYTES = 0.6e9
 # NCCL_BUFFSIZE is 4 MiB (NCCL user guide); up to 32 channels, ring and tree. That vLLM log shows 1.8 GiB more at tp=2.
 NCCL_BYTES = 32 * 2 * 4 * MIB
@@ -139,7 +140,8 @@ def _gguf_bytes(workload: Workload, model: Decoder, types: Mapping[str, Blocks])
     if not (here or model.tied_embeddings):
         tables += table * _bytes_of(embedding, workload)
     others = model.embedding_parameters(workload.tp) - table * (1 if model.tied_embeddings else 2)
-    return layers / stages + tables + others * 2.0 + model.vector_parameters(workload.tp) / stages * FP32_BYTES
+    vectors = model.vector_parameters(workload.tp) / stages * FP32_BYTES
+    return float(layers / stages + tables + others * 2.0 + vectors)
 
 
 def _bytes_of(blocks: Blocks, workload: Workload) -> float:
@@ -195,7 +197,8 @@ def _graph_bytes(workload: Workload) -> float:
     context = workload.local_batch * (workload.input_len + workload.output_len)
     heads = getattr(model, "heads", 0) / workload.tp
     widest = greater(heads * context, float(model.vocab))
-    return tokens * (widest + 3 * model.hidden) * FP32_BYTES
+    bytes_: float = tokens * (widest + 3 * model.hidden) * FP32_BYTES
+    return bytes_
 
 
 def _pass_bytes(workload: Workload, tokens: int, sequences: int) -> float:

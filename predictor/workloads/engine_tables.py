@@ -140,6 +140,15 @@ def rates_of(engine: str, vendor: str) -> Rates | None:
     return facts(Rates, operators.rates[backend], f"[{engine}.operators.rates.{backend}]")
 
 
+def rates_note(engine: str, gpu: str, vendor: str) -> str:
+    """What to say of rates on a GPU on which nobody timed the engine; "" where somebody did, or kernels were timed."""
+    rates = rates_of(engine, vendor)
+    if rates is None or gpu in rates.timed:
+        return ""
+    others = f"as those of {', '.join(rates.timed)}" if rates.timed else "judged, as no GPU of its kind was timed"
+    return f"{engine} was not timed on {gpu}; its rates are {others}."
+
+
 @cache
 def picked_kernel(estimator: str, engine: str, gpu_generation: str, capability: str = "") -> str:
     """The kernel that an engine picks by itself on GPUs of a generation and compute capability.
@@ -162,7 +171,7 @@ def listed_names(joining: bool = False) -> str:
     joining: only those whose requests join a running batch.
 
     >>> listed_names()
-    'vllm, vllm-v0 (before 0.8), sglang, trtllm or torch'
+    'vllm, vllm-v0 (before 0.8), sglang, trtllm, torch or llama.cpp (May 2024)'
     """
     named = [name for name in engine_names() if not joining or tables()[name].get("joins", True)]
     *names, last = map(_with_versions, named)

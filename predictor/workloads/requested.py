@@ -11,7 +11,7 @@ from predictor.hardware.interconnect import NODE_GPUS, stated_network
 from predictor.ops.dtypes import GGUF
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.layered import LayeredDecoder
-from predictor.workloads.engine_tables import LOCAL, SERVES
+from predictor.workloads.engine_tables import LOCAL, SERVES, rates_note
 from predictor.workloads.models import Model
 from predictor.workloads.passes.calls import Layout
 from predictor.workloads.passes.training import TrainingSetting
@@ -19,7 +19,7 @@ from predictor.workloads.request import Request
 from predictor.workloads.weights.files import stored_weights
 from predictor.workloads.weights.gguf import read_gguf
 from predictor.workloads.weights.mixtures import stored_types
-from predictor.workloads.workload import Workload
+from predictor.workloads.workload import GGML_DTYPES, Workload
 
 APPLE = "Apple"  # vendor
 
@@ -40,11 +40,12 @@ def with_engine(request: Request, model: Model, gpu: Gpu) -> tuple[Request, str]
     """
     if request.engine:
         return request, ""
-    gguf = {request.dtype or model.linear_dtype, request.kv_dtype} & GGUF or _file(request).endswith(".gguf")
-    apple = gpu.vendor == APPLE and isinstance(model, Decoder | LayeredDecoder)
-    if not (gguf or apple):
+    dtype = request.dtype or getattr(model, "linear_dtype", "")
+    gguf = {dtype, request.kv_dtype} & GGUF or _file(request).endswith(".gguf")
+    apple = gpu.vendor == APPLE and {dtype, request.kv_dtype} <= {"", *GGML_DTYPES}
+    if not isinstance(model, Decoder | LayeredDecoder) or not (gguf or apple):
         return replace(request, engine=SERVES), ""
-    why = "weights are a GGUF" if gguf else f"{gpu.name} is Apple's"
+    why = "weights or cache are in a format of GGUF" if gguf else f"{gpu.name} is Apple's"
     return replace(request, engine=LOCAL), f"{why}: engine {LOCAL} is taken."
 
 
@@ -66,7 +67,9 @@ def served_workload(request: Request, model: Model, gpu: Gpu) -> tuple[Workload,
     )
     if stated.pass_tokens and stated.act_dtype == "bf16":  # ggml calculates in fp16 beside its blocks
         plain = "fp16" if stated.dtype == "bf16" else stated.dtype
-        return replace(stated, dtype=plain, half="fp16"), ""
+        stated = replace(stated, dtype=plain, half="fp16")
+    if stated.pass_tokens:
+        return stated, rates_note(stated.engine, gpu.name, gpu.vendor)
     return in_16_bits_of(as_run_on(stated, gpu), gpu, chosen=bool(request.dtype))
 
 

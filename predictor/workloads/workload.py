@@ -18,15 +18,17 @@ from predictor.values import LARGEST, show, whole_number
 from predictor.workloads.architectures.single_pass import SinglePass
 from predictor.workloads.engine_tables import LOCAL, SERVES, engine_names
 from predictor.workloads.engines import get_engine
+from predictor.workloads.ggml import ggml_ops
 from predictor.workloads.models import Model
 from predictor.workloads.passes.calls import WIDE_DTYPES, Layout, OpCall, Phase, Step
 from predictor.workloads.passes.eager import transformers_ops
-from predictor.workloads.passes.ggml import ggml_ops
 from predictor.workloads.weights.mixtures import Types, dealt_out
 
 ENGINES = engine_names()
 HALVES = ("bf16", "fp16")
 KV_DTYPES = ("fp32", "fp16", "bf16", "fp8", "int8", "nvfp4", "q8_0", "q4_0")
+
+GGML_DTYPES = frozenset({"fp32", "fp16", "bf16"})  # that llama.cpp has beside those of GGUF
 
 
 SIZES = ("batch", "input_len", "output_len")
@@ -112,13 +114,16 @@ class Workload:
         self._check_layout()
 
     def _check_engine(self) -> None:
-        """Passes and caches of llama.cpp need an engine that has them."""
+        """Passes and caches of llama.cpp need an engine that has them, which has few other formats."""
         if self.pass_tokens:
+            for name, known in (("dtype", GGML_DTYPES | GGUF), ("kv_dtype", GGML_DTYPES | {"", "q8_0", "q4_0"})):
+                if (value := getattr(self, name)) not in known:
+                    raise InvalidRequest(f"{name} is {value}; {self.engine} has none such. Use q8_0 or fp16.")
             return
         if self.ubatch:
             raise InvalidRequest(f"ubatch is {self.ubatch}; {self.engine} has none. Set engine to {LOCAL}.")
         if self.kv_dtype in GGUF:
-            raise InvalidRequest(f"kv_dtype is {self.kv_dtype}; {self.engine} has no such cache. Set engine to {LOCAL}.")
+            raise InvalidRequest(f"kv_dtype is {self.kv_dtype}; {self.engine} has none such. Set engine to {LOCAL}.")
 
     def _check_lengths(self) -> None:
         lengths, most = self.input_len + (self.output_len if self.generates else 0), self.model.max_len
@@ -243,14 +248,17 @@ class Workload:
         """Operators that the host issues for a forward pass, of any size."""
         return _launched(self.model, self.step("prefill", 1, 1)._replace(batch=1, prompt_len=1))
 
-    def _ops(self, step: Step) -> tuple[OpCall, ...]:
+    def forward_ops(self, step: Step) -> tuple[OpCall, ...]:
+        """The ops of a pass as a serving engine fuses them, or as llama.cpp has them apart."""
         calls = self.model.forward_ops(step)
+        return ggml_ops(calls, self.model, step, self.block_types, self.pass_tokens) if self.pass_tokens else calls
+
+    def _ops(self, step: Step) -> tuple[OpCall, ...]:
+        calls = self.forward_ops(step)
         if self.half != "bf16":
             calls = tuple(call._replace(op=_in_16_bits(call.op, self.half)) for call in calls)
         if self.eager:
             calls = transformers_ops(calls)
-        if self.pass_tokens:
-            calls = ggml_ops(calls, self.model, step, self.block_types, self.pass_tokens)
         if self.pp == 1:
             return calls
         message_bytes = step.tokens * self.model.hidden * float(out_bytes(step.act_dtype))

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from predictor.errors import PredictorError
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import get_gpu
 from predictor.latency.report import Interval

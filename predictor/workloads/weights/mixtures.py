@@ -51,11 +51,11 @@ RULES: Mapping[str, Mapping[str, tuple[tuple[Rule, str], ...]]] = {
         "attn_output": ((_all, "q4_k"),),
         "ffn_down": ((_first(16), "q5_k"), (_all, "q4_k")),
     },
-    "q3_k_l": {name: ((_all, "q5_k"),) for name in ("attn_v", "attn_output", "ffn_down")},
+    "q3_k_l": dict.fromkeys(("attn_v", "attn_output", "ffn_down"), ((_all, "q5_k"),)),
     "iq4_xs": {"attn_v": ((_all, "q5_k"),), "ffn_down": ((_first(8), "q5_k"),)},
     "q4_k_s": {"attn_v": ((_few(4), "q5_k"),), "ffn_down": ((_first(8), "q5_k"),)},
-    "q4_k_m": {name: ((_some, "q6_k"),) for name in ("attn_v", "ffn_down")},
-    "q5_k_m": {name: ((_some, "q6_k"),) for name in ("attn_v", "ffn_down")},
+    "q4_k_m": dict.fromkeys(("attn_v", "ffn_down"), ((_some, "q6_k"),)),
+    "q5_k_m": dict.fromkeys(("attn_v", "ffn_down"), ((_some, "q6_k"),)),
 }
 FOUR_BITS = ("q3_k", "q4_k")
 
@@ -114,4 +114,3 @@ def _dtype(name: str) -> str:
 
 def _counted(picked: Iterable[str]) -> Blocks:
     return tuple((dtype, float(count)) for dtype, count in sorted(Counter(picked).items()))
-

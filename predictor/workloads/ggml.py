@@ -76,4 +76,3 @@ def _chunked(call: OpCall, step: Step, ubatch: int, passes: int) -> OpCall:
     if isinstance(op, Pointwise):
         return OpCall(call.name, replace(op, rows=-(-op.rows // passes)), call.count * passes)
     return call
-
