@@ -8,7 +8,7 @@ its scores pass through memory in fp32.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,6 @@ from predictor.workloads.engine_tables import OTHERS, Rates
 
 BY_RATES = "engine-rates"  # basis of such a prediction
 FEW_TOKENS = 8  # MMVQ_MAX_BATCH_SIZE (ggml-cuda/mmvq.cuh): up to so many a product streams vectors
-TILE_TOKENS = 64  # of a product: fewer take as long
 FP32_BYTES, HALF_BYTES = 4.0, 2.0
 
 
@@ -33,14 +32,25 @@ def predict_by_rates(op: Op, gpu: Gpu, rates: Rates) -> OpPrediction:
     least, calls = bound.latency_s, len(op)
     work, launch = column(seconds(op, gpu, rates), calls), _call_s(op, rates)
     latency = np.maximum(work + launch, least)
-    few, many = rates.doubts(gpu.name)
-    prompt = np.broadcast_to(_is_prompt(op), (calls,))
-    doubt = np.where(prompt, many, few)
+    doubts, prompt = rates.doubts_on(gpu.name), np.broadcast_to(_is_prompt(op), (calls,))
+    few = np.where(_is_unpacked(op, gpu, rates), doubts["unpacked"], doubts["streamed"])
+    doubt = np.where(prompt, doubts["prompt"], few)
     low = np.maximum(latency / (1 + doubt), least)
     # Weights that the cache might hold between two calls come from memory: a step passes all others in between.
     limits = np.where(prompt | (bound.link_s > 0), limiter(op, gpu, bound), "memory")
     limits = np.where(launch > work, "launch", limits)
     return OpPrediction(latency, low, latency * (1 + doubt), least, limits, BY_RATES)
+
+
+class Product(NamedTuple):
+    """`count` products of rows × columns each, of so many bytes of weights in all; each (n_calls,) or a number."""
+
+    rows: Any
+    columns: Any
+    count: Any
+    weights: Any
+    flops: Any
+    dtypes: Any
 
 
 def seconds(op: Op, gpu: Gpu, rates: Rates) -> Any:
@@ -50,11 +60,14 @@ def seconds(op: Op, gpu: Gpu, rates: Rates) -> Any:
     if isinstance(op, Attention):
         return _attention_s(op, gpu, rates)
     if isinstance(op, Gemm):
-        return _product_s(op.m, op.stored_bytes(), op.flops(), text_column(op.dtype, len(op)), gpu, rates)
+        product = Product(op.m, op.n, op.batch, op.stored_bytes(), op.flops(), text_column(op.dtype, len(op)))
+        return _product_s(product, gpu, rates)
     if isinstance(op, Moe):
         weights = op.experts_touched() * op.matrices * op.hidden * op.inter / op.tp * weight_bytes(op.dtype)
-        rows = op.routed_tokens() / op.experts_touched()
-        return _product_s(rows, weights, op.flops(), text_column(op.dtype, len(op)), gpu, rates)
+        experts = op.experts_touched()
+        dtypes = text_column(op.dtype, len(op))
+        product = Product(op.routed_tokens() / experts, op.inter / op.tp, experts, weights, op.flops(), dtypes)
+        return _product_s(product, gpu, rates)
     return op.bytes_moved() * FP32_BYTES / HALF_BYTES / _stream_bytes_per_s(gpu, rates)
 
 
@@ -78,19 +91,42 @@ def _sm_cycles_per_s(gpu: Gpu) -> float:
     return gpu.sms * gpu.boost_clock_hz
 
 
-def _product_s(rows: Any, weights: Any, flops: Any, dtypes: Any, gpu: Gpu, rates: Rates) -> Array:
-    """Of products of `rows` tokens each with so many bytes of weights."""
+def _unpacked_bytes_per_s(dtypes: Any, gpu: Gpu, rates: Rates) -> Array:
+    """Bytes of weights that all SMs take in products of few tokens."""
+    known = {name: rates.bytes_per_sm_cycle.get(name, rates.bytes_per_sm_cycle[OTHERS]) for name in set(dtypes)}
+    return np.array([known[name] for name in dtypes]) * _sm_cycles_per_s(gpu)
+
+
+def _is_unpacked(op: Op, gpu: Gpu, rates: Rates) -> Any:
+    """Whether the SMs, and not memory, limit each product of few tokens."""
+    if not isinstance(op, Gemm | Moe):
+        return False
+    return _unpacked_bytes_per_s(text_column(op.dtype, len(op)), gpu, rates) < _stream_bytes_per_s(gpu, rates)
+
+
+def _product_s(product: Product, gpu: Gpu, rates: Rates) -> Array:
+    """Of products of few tokens or of many."""
+    rows, _, _, weights, flops, dtypes = product
     quantised = np.isin(dtypes, list(GGUF))
-    unpacked = {name: rates.bytes_per_sm_cycle.get(name, rates.bytes_per_sm_cycle[OTHERS]) for name in set(dtypes)}
-    per_cycle = np.array([unpacked[name] for name in dtypes])
-    streamed = weights / np.minimum(_stream_bytes_per_s(gpu, rates), per_cycle * _sm_cycles_per_s(gpu))
+    streamed = weights / np.minimum(_stream_bytes_per_s(gpu, rates), _unpacked_bytes_per_s(dtypes, gpu, rates))
     share = np.where(quantised, rates.quantised_product, rates.product)
-    whole = flops * np.maximum(TILE_TOKENS / rows, 1.0) / (share * _fp16_flop_per_s(gpu))
+    whole = flops / (share * _fp16_flop_per_s(gpu) * _filled_share(product, gpu, rates))
     many = np.maximum(whole, weights / _stream_bytes_per_s(gpu, rates))
     if rates.widens:
         elements = weights / np.asarray(weight_bytes(dtypes))
         many = many + np.where(quantised, weights + elements * HALF_BYTES, 0.0) / _stream_bytes_per_s(gpu, rates)
     return np.asarray(np.where(np.asarray(rows) <= FEW_TOKENS, streamed, many))
+
+
+def _filled_share(product: Product, gpu: Gpu, rates: Rates) -> Any:
+    """Share of the tiles of whole waves that a product fills: its SMs take a tile each, and the last wave is part-empty.
+
+    Tiles of few rows are half as long.
+    """
+    side = np.where(np.asarray(product.rows) <= rates.tile / 2, rates.tile / 2, rates.tile)
+    tiles = product.count * np.ceil(product.rows / side) * np.ceil(product.columns / side)
+    waves = np.ceil(tiles / gpu.sms)
+    return product.count * product.rows * product.columns / (waves * gpu.sms * side**2)
 
 
 def _fp16_flop_per_s(gpu: Gpu) -> float:

@@ -70,11 +70,13 @@ class Rates:
         the next GPU.
     bandwidth: share of the memory bandwidth that streams reach. bytes_per_sm_cycle: number format → weights that an SM
         takes in a product of few tokens, `others` for all others. cache_bytes_per_sm_cycle: of the KV cache.
-    product, quantised_product: share of the fp16 rate, accumulated in fp16, that products of many tokens reach.
+    product, quantised_product: share of the fp16 rate, accumulated in fp16, that products of many tokens reach where
+        all SMs have a tile. tile: rows and columns of such a tile.
     widens: quantised weights are written in 16 bits first. score_passes: over the scores of prompts, in fp32.
     overlap: share of the prompt's passes that stages of layers run side by side.
-    timed: the GPUs of those runs. doubt, prompt_doubt: the 80 % interval of steps with few tokens and with many, as a
-        share, on a GPU that was timed (`timed`) and on another one (`others`).
+    timed: the GPUs of those runs. doubts: the 80 % interval on one of them, as a share: of products of few tokens whose
+        weights memory limits ("streamed") or the SMs ("unpacked"), and of operators of many ("prompt"). doubts_elsewhere:
+        on another GPU.
     """
 
     call_s: float
@@ -84,17 +86,17 @@ class Rates:
     cache_bytes_per_sm_cycle: float
     product: float
     quantised_product: float
+    tile: float
     widens: bool
     score_passes: float
     overlap: float
-    doubt: Mapping[str, float]
-    prompt_doubt: Mapping[str, float]
+    doubts: Mapping[str, float]
+    doubts_elsewhere: Mapping[str, float]
     timed: tuple[str, ...] = ()
 
-    def doubts(self, gpu: str) -> tuple[float, float]:
-        """doubt and prompt_doubt of a GPU."""
-        kind = "timed" if gpu in self.timed else OTHERS
-        return self.doubt[kind], self.prompt_doubt[kind]
+    def doubts_on(self, gpu: str) -> Mapping[str, float]:
+        """The doubts on a GPU by its name."""
+        return self.doubts if gpu in self.timed else self.doubts_elsewhere
 
 
 @lru_cache(maxsize=1)
