@@ -119,7 +119,7 @@ def _product_s(product: Product, gpu: Gpu, rates: Rates) -> Array:
 
 
 def _filled_share(product: Product, gpu: Gpu, rates: Rates) -> Any:
-    """Share of the tiles of whole waves that a product fills: its SMs take a tile each, and the last wave is part-empty.
+    """Share of the tiles of whole waves that a product fills: SMs take a tile each, and the last wave is part-empty.
 
     Tiles of few rows are half as long.
     """

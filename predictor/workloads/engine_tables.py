@@ -75,8 +75,8 @@ class Rates:
     widens: quantised weights are written in 16 bits first. score_passes: over the scores of prompts, in fp32.
     overlap: share of the prompt's passes that stages of layers run side by side.
     timed: the GPUs of those runs. doubts: the 80 % interval on one of them, as a share: of products of few tokens whose
-        weights memory limits ("streamed") or the SMs ("unpacked"), and of operators of many ("prompt"). doubts_elsewhere:
-        on another GPU.
+        weights memory limits ("streamed") or the SMs ("unpacked"), and of operators of many ("prompt").
+        doubts_elsewhere: on another GPU.
     """
 
     call_s: float

@@ -172,6 +172,14 @@ class Request:
             )
         object.__setattr__(self, "n_gpus", product)
 
+    def run_by(self, engine: str) -> Request:
+        """The same request with its engine; all else was checked."""
+        settled = object.__new__(Request)
+        for column in columns():
+            object.__setattr__(settled, column.name, getattr(self, column.name))
+        object.__setattr__(settled, "engine", engine)
+        return settled
+
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Request:
         """The request of a row; columns that are not a request's are left alone, empty cells take the default.

@@ -44,9 +44,9 @@ def with_engine(request: Request, model: Model, gpu: Gpu) -> tuple[Request, str]
     gguf = {dtype, request.kv_dtype} & GGUF or _file(request).endswith(".gguf")
     apple = gpu.vendor == APPLE and {dtype, request.kv_dtype} <= {"", *GGML_DTYPES}
     if not isinstance(model, Decoder | LayeredDecoder) or not (gguf or apple):
-        return replace(request, engine=SERVES), ""
+        return request.run_by(SERVES), ""
     why = "weights or cache are in a format of GGUF" if gguf else f"{gpu.name} is Apple's"
-    return replace(request, engine=LOCAL), f"{why}: engine {LOCAL} is taken."
+    return request.run_by(LOCAL), f"{why}: engine {LOCAL} is taken."
 
 
 def _file(request: Request) -> str:
