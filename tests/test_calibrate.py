@@ -421,3 +421,20 @@ def test_a_calibration_of_some_operators_says_which_it_does_not_know(base: Bundl
         "the calibration of L4 knows gemm; attention_decode, pointwise are those of a GPU that was not measured. "
         "Measure them too."
     )
+
+
+def test_siblings_that_nobody_measured_learn_from_it_and_measured_ones_do_not(base: Bundle, tmp_path: Path) -> None:
+    told, sibling, seen = "H200-SXM-141GB", "GH200", "H100-SXM-80GB"
+    frame = toy_table((told,), seed=4).query("family == 'gemm'")
+    write_table(frame.assign(latency_s=frame["latency_s"] * LAW).head(60), tmp_path / "own.parquet")
+    made, _ = calibrate(tmp_path / "own.parquet", base, tmp_path / "bundle")
+    op = Gemm(m=np.array([1024.0, 2048.0]), n=4096.0, k=4096.0)
+
+    def slower(gpu: str) -> Any:
+        answers = [predict_op(op, get_gpu(gpu), None, bundle).latency_s for bundle in (made, base)]
+        return answers[0] / answers[1]
+
+    assert (slower(told) > 1.2).all() and (slower(sibling) > 1.05).all() and (slower(sibling) < slower(told)).all()
+    assert seen in base.manifest["gpus"] and (slower(seen) == 1.0).all() and (slower("L40S") == 1.0).all()
+    report = predict("Llama-3.1-8B", sibling, bundle=made)
+    assert any(told in note and "siblings" in note for note in report.notes) and report.basis == "unseen-gpu"

@@ -12,9 +12,11 @@ from hypothesis import given, settings, strategies as st
 from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import load_bundle
 from predictor.hardware.gpu import get_gpu
-from predictor.latency.serving.load import at_once, continuous, kv_capacity, serve, static
-from predictor.latency.serving.scheduler import Load, Served, simulate
+from predictor.latency.serving.clients import Load
+from predictor.latency.serving.load import Serving, continuous, kv_capacity, serve, settled_from
+from predictor.latency.serving.scheduler import Served, simulate
 from predictor.latency.serving.step_times import Chunk, StepTimes, step_times
+from predictor.latency.serving.sustained import sustained
 from predictor.latency.steps import op_lines, total
 from predictor.workloads import Workload, get_model
 from predictor.workloads.engines import Engine, engines, get_engine, get_server
@@ -40,6 +42,7 @@ class Straight:
 
 
 STEP = Straight()
+TIMES = StepTimes(STEP, STEP, STEP)  # type: ignore[arg-type]  # of another kind of table
 FREE = get_engine("vllm").without_host()
 names = st.sampled_from(ENGINES)
 lengths = st.integers(1, 3000)
@@ -54,14 +57,20 @@ def e2e(served: Served) -> float:
     return float((served.finished_s - served.submitted_s).mean())
 
 
-@given(name=names, prompt=lengths, output=st.integers(1, 300), count=clients, shortest=st.sampled_from([0.5, 1.0]))
+def static(batch: int, prompt: int, output: int, engine: Engine) -> Serving:
+    """A batch that starts together, prompts before outputs, and nobody comes after."""
+    alone = replace(engine, prefill_first=True, reserved=0.0, max_sequences=batch)
+    return continuous(TIMES, Load(input_len=prompt, output_len=output, concurrency=batch, requests=batch), alone)
+
+
+@given(name=names, prompt=lengths, output=st.integers(1, 300), count=clients, spread=st.sampled_from([0.0, 0.5]))
 @settings(max_examples=60, deadline=None)
 def test_every_request_is_answered_once_and_in_order(
-    name: str, prompt: int, output: int, count: int, shortest: float
+    name: str, prompt: int, output: int, count: int, spread: float
 ) -> None:
-    load = Load(input_len=prompt, output_len=output, concurrency=count, requests=3 * count, shortest=shortest)
+    load = Load(input_len=prompt, output_len=output, concurrency=count, requests=3 * count, spread=spread)
     served = run(load, name)
-    assert served.output_len.tolist() == load.lengths()[1]
+    assert served.output_len.tolist() == load.lengths()[2]
     assert (served.first_s > served.submitted_s).all()
     assert (served.finished_s >= served.first_s).all()
     assert served.batch <= count
@@ -70,7 +79,7 @@ def test_every_request_is_answered_once_and_in_order(
 @given(name=names, prompt=lengths, output=st.integers(2, 300), count=clients)
 @settings(max_examples=40, deadline=None)
 def test_the_same_load_gives_the_same_answer(name: str, prompt: int, output: int, count: int) -> None:
-    load = Load(input_len=prompt, output_len=output, concurrency=count, shortest=0.8)
+    load = Load(input_len=prompt, output_len=output, concurrency=count, spread=0.2)
     one, two = run(load, name), run(load, name)
     np.testing.assert_array_equal(one.finished_s, two.finished_s)
 
@@ -99,8 +108,7 @@ def test_longer_outputs_never_shorten_a_wave(name: str, prompt: int, outputs: li
 @given(prompts=st.lists(st.integers(1, 20_000), min_size=2, max_size=4), batch=clients)
 @settings(max_examples=40, deadline=None)
 def test_longer_prompts_never_shorten_a_static_batch(prompts: list[int], batch: int) -> None:
-    times = StepTimes(STEP, STEP, STEP)  # type: ignore[arg-type]
-    firsts = [static(times, batch, n, 8, FREE).ttft_s.value for n in sorted(prompts)]
+    firsts = [static(batch, n, 8, FREE).ttft_s.value for n in sorted(prompts)]
     assert all(later >= earlier * (1 - 1e-9) for earlier, later in itertools.pairwise(firsts))
 
 
@@ -108,7 +116,7 @@ def test_longer_prompts_never_shorten_a_static_batch(prompts: list[int], batch: 
 @settings(max_examples=40, deadline=None)
 def test_static_equals_its_closed_form(name: str, prompt: int, output: int, batch: int) -> None:
     engine = replace(get_engine(name).without_host(), max_batched_tokens=prompt * batch)
-    found = static(StepTimes(STEP, STEP, STEP), batch, prompt, output, engine)  # type: ignore[arg-type]
+    found = static(batch, prompt, output, engine)
     prefill = STEP.mixed_s([Chunk(prompt, 0)] * batch, 0, 0.0)
     decode = sum(STEP.decode_s(batch, prompt + i) for i in range(output - 1))
     assert found.ttft_s.value == pytest.approx(prefill)
@@ -180,23 +188,85 @@ def test_drafts_that_are_always_right_divide_the_steps() -> None:
 
 def test_prompts_that_go_first_stop_the_decoding() -> None:
     """SGLang's running requests wait while prompts are computed; vLLM's go on in the same steps."""
-    load = Load(input_len=2000, output_len=50, concurrency=8, shortest=0.5)
+    load = Load(input_len=2000, output_len=50, concurrency=8, spread=0.5)
     engines_ = [replace(FREE, prefill_first=first) for first in (False, True)]
     first = [float((s.first_s - s.submitted_s).mean()) for s in (run(load, engine) for engine in engines_)]
     assert first[1] != first[0]
 
 
 def test_replicas_share_the_load_and_add_up() -> None:
-    times = StepTimes(STEP, STEP, STEP)  # type: ignore[arg-type]
-    one = continuous(times, Load(input_len=500, output_len=50, concurrency=4), FREE)
-    four = continuous(times, Load(input_len=500, output_len=50, concurrency=16), FREE, groups=4)
+    one = continuous(TIMES, Load(input_len=500, output_len=50, concurrency=4), FREE)
+    four = continuous(TIMES, Load(input_len=500, output_len=50, concurrency=16), FREE, groups=4)
     assert four.ttft_s == one.ttft_s
     assert four.tokens_per_s.value == pytest.approx(4 * one.tokens_per_s.value)
     assert four.batch == pytest.approx(4 * one.batch)
 
 
-def test_a_static_batch_needs_no_front_end() -> None:
-    assert at_once(get_engine("sglang"), 8).request_s == 0.0
+@pytest.mark.parametrize("name", ["vllm", "sglang", "trtllm"])
+@given(prompt=st.integers(50, 4000), output=st.integers(2, 1500), room=st.integers(20_000, 400_000))
+@settings(max_examples=15, deadline=None)
+def test_what_is_sustained_is_what_an_endless_queue_is_served(name: str, prompt: int, output: int, room: int) -> None:
+    """Within a fifth; a third where the cache is full and requests lose their places."""
+    engine = get_engine(name)
+    load = Load(input_len=prompt, output_len=output, rate=1e6, spread=0.2)
+    held = sustained(load, STEP, engine, room)
+    served = run(replace(load, requests=int(max(6 * held.sequences, 300))), engine, room)
+    ends = np.sort(served.finished_s)
+    early, late = int(0.4 * len(ends)), int(0.8 * len(ends))
+    rate = (late - early) / (ends[late] - ends[early])
+    assert held.requests_per_s == pytest.approx(rate, rel=0.35 if served.preempted else 0.2)
+
+
+@given(name=st.sampled_from(["vllm", "sglang", "trtllm"]), share=st.floats(0.2, 0.7), output=st.integers(2, 400))
+@settings(max_examples=15, deadline=None)
+def test_a_rate_below_what_is_sustained_settles_and_one_above_says_so(name: str, share: float, output: int) -> None:
+    engine = get_engine(name)
+    load = Load(input_len=500, output_len=output, rate=1.0)
+    most = sustained(load, STEP, engine, 100_000).requests_per_s
+    calm = continuous(TIMES, replace(load, rate=share * most), engine, 100_000)
+    flooded = continuous(TIMES, replace(load, rate=3 * most), engine, 100_000)
+    assert not calm.saturated and calm.requests_per_s.value == pytest.approx(share * most)
+    assert flooded.saturated and flooded.requests_per_s.value == pytest.approx(most)
+    assert any("queues grow without end" in note for note in flooded.notes) and not calm.notes
+    assert calm.ttft_s.value <= flooded.ttft_s.value and calm.ttft_p50_s.value <= calm.ttft_p99_s.value
+
+
+def test_clients_beyond_the_room_wait_and_that_is_said() -> None:
+    engine = replace(FREE, max_sequences=4)
+    few, many = (continuous(TIMES, Load(input_len=100, output_len=50, concurrency=n), engine) for n in (4, 16))
+    assert not few.saturated and many.saturated and "of 16 clients 4 find room" in many.notes[0]
+    assert many.ttft_s.value > 2 * few.ttft_s.value
+
+
+def test_percentiles_of_clients_are_those_after_the_first_wave_unless_all_are_asked_for() -> None:
+    load = Load(input_len=3000, output_len=100, concurrency=32)
+    settled, whole = (continuous(TIMES, load, FREE, warmup=warmup) for warmup in (None, 0))
+    assert settled.ttft_s == whole.ttft_s and settled.ttft_p99_s.value < whole.ttft_p99_s.value
+    late = continuous(TIMES, load, FREE, warmup=32)
+    assert late.ttft_s.value < whole.ttft_s.value and late.ttft_p99_s == settled.ttft_p99_s
+
+
+def test_the_settled_part_of_a_series_begins_after_its_start() -> None:
+    noise = np.random.default_rng(1).normal(0, 0.1, 1000)
+    start = np.concatenate([np.linspace(-5, 0, 200), np.zeros(800)])
+    assert 150 <= settled_from(noise + start) <= 300
+    assert settled_from(noise) <= 250 and settled_from(noise[:50]) == 0
+
+
+def test_a_session_computes_only_what_is_new_in_it() -> None:
+    load = Load(input_len=100, output_len=50, concurrency=4, turns=3, shared=1000, requests=12)
+    prompts, cached, outputs = load.lengths()
+    assert [prompt - known for prompt, known in zip(prompts, cached, strict=True)] == [100] * 12
+    assert sorted(set(cached)) == [1000, 1150, 1300] and set(outputs) == {50}
+    assert load.longest == 1000 + 3 * 150
+
+
+def test_the_host_is_counted_where_the_gpu_waits_for_it() -> None:
+    slow = replace(FREE, step_s=0.005, sequence_s=0.0, overlapped=False)
+    load = Load(input_len=100, output_len=11, concurrency=1, requests=1)
+    served = run(load, slow)
+    assert served.host_s == pytest.approx(11 * 0.005)
+    assert run(load, FREE).host_s == 0.0 and run(load, replace(slow, overlapped=True)).host_s == 0.0
 
 
 @pytest.mark.parametrize(
@@ -219,13 +289,13 @@ def test_impossible_loads_name_the_value_and_the_rule(wrong: dict[str, float], s
 def test_a_request_beyond_the_cache_names_the_cure() -> None:
     with pytest.raises(InvalidRequest, match=r"the KV cache holds 99 tokens\. Raise tp") as caught:
         run(Load(input_len=90, output_len=10, concurrency=1), kv_tokens=99)
-    assert str(caught.value).startswith("input_len + output_len is 100;")
+    assert str(caught.value).startswith("the longest request has 100 tokens;")
 
 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("tgi", "serving knows vllm, sglang, trtllm, vllm-v0, torch"),
+        ("tgi", "serving knows vllm, sglang, trtllm, trtllm-cpp, vllm-v0, torch"),
         ("torch", "continuous scheduling needs vllm, sglang, trtllm"),
     ],
 )

@@ -148,8 +148,8 @@ def test_an_unknown_table_is_an_error_that_names_those_known() -> None:
     with pytest.raises(InvalidRequest) as error:
         chosen("nothing")
     assert str(error.value) == (
-        'only is "nothing"; it must be one of cards, finetune, llamacpp, llm_foundry, memory, neusight, optimum, '
-        "qwen, serving, trtllm."
+        'only is "nothing"; it must be one of cards, disaggregated, finetune, llamacpp, llm_foundry, memory, '
+        "neusight, optimum, qwen, serving, trtllm."
     )
 
 

@@ -10,7 +10,6 @@ from predictor.latency.report import Interval, OpLine, Report
 from predictor.latency.static_batch import staged, with_host
 from predictor.latency.steps import step
 from predictor.latency.training import TrainingReport
-from predictor.workloads.engines import get_engine
 
 NOTHING = 1e-9  # a share of a time below which there is no line
 
@@ -62,13 +61,13 @@ def _of_serving(report: Report, bundle: Bundle) -> Iterator[Other]:
     workload = report.workload
     prefill = [line for line in report.ops if line.phase == "prefill"]
     decode = [line for line in report.ops if line.phase == "decode"]
-    engine = get_engine(workload.engine).beside(report.gpu.generation)
+    engine = workload.engine_on(report.gpu)
     alone = step(prefill, report.gpu, bundle)
     through = staged(alone, workload, report.gpu)
     middle = step(decode, report.gpu, bundle) if decode else Interval(0.0, 0.0, 0.0)
     ttft, tpot = with_host(workload, engine, through, middle)
     request = Interval(*(engine.request_s for _ in range(3)))
-    other = "load" if report.percentiles else "length"
+    other = "load" if report.served else "length"
     yield from _between("prefill", ("bytes", _sum(prefill), alone), ("pipeline fill", alone, through))
     yield from _between(
         "prefill", ("host", _plus(through, request), ttft), ("request", through, _plus(through, request))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from predictor.elementwise import greater, hypot, lesser
 from predictor.hardware.gpu import Gpu
@@ -13,6 +13,9 @@ from predictor.memory.closed_form import Memory
 from predictor.ops import Op
 from predictor.workloads.request import Request
 from predictor.workloads.workload import Workload
+
+if TYPE_CHECKING:
+    from predictor.latency.serving.load import Serving
 
 
 class Interval(NamedTuple):
@@ -76,8 +79,9 @@ class OpLine(NamedTuple):
 class Report:
     """The answer for one workload on one kind of GPU.
 
-    percentiles: of continuous serving, such as ttft_p99_s; the latencies are then means over requests. Of a network
-    that answers in one pass, TTFT and E2E are its time, tokens those of the input; there is no TPOT.
+    served: what was simulated of a load, over whose requests the latencies are then means. host_s: of a request, in
+    which the GPU waits for the host. Of a network that answers in one pass, TTFT and E2E are its time, tokens those of
+    the input; there is no TPOT.
     """
 
     workload: Workload
@@ -86,6 +90,7 @@ class Report:
     tpot_s: Interval
     e2e_s: Interval
     tokens_per_s: Interval
+    host_s: Interval
     memory: Memory
     limiter: str
     basis: str
@@ -96,7 +101,7 @@ class Report:
     ops: tuple[OpLine, ...]
     price_usd: float | None = None
     request: Request | None = None
-    percentiles: Mapping[str, Interval] = field(default_factory=dict)
+    served: Serving | None = None
 
     @property
     def n_gpus(self) -> int:
@@ -119,7 +124,7 @@ class Report:
             "gpu": self.gpu.name,
             "n_gpus": self.n_gpus,
             "engine": workload.engine,
-            "batch": workload.batch,
+            "batch": self.request.batch if self.served and self.request else workload.batch,
             "input_len": workload.input_len,
             "output_len": workload.output_len if workload.generates else None,
             "dtype": workload.dtype,
@@ -127,14 +132,18 @@ class Report:
             "kv_dtype": workload.cache_dtype,
             **workload.layout._asdict(),
         }
-        times = {name: getattr(self, name) for name in ("ttft_s", "tpot_s", "e2e_s", "tokens_per_s")}
+        times = {name: getattr(self, name) for name in ("ttft_s", "tpot_s", "e2e_s", "tokens_per_s", "host_s")}
         if not workload.generates:
             times["tpot_s"] = Interval(None, None, None)  # type: ignore[arg-type]  # an empty cell
-        for name, interval in (times | dict(self.percentiles)).items():
+        if self.served:
+            more = {name: getattr(self.served, name) for name in self.served._fields if name not in times}
+            times |= {name: value for name, value in more.items() if isinstance(value, Interval)}
+        times["tokens_per_s_per_gpu"] = Interval(*(end / self.n_gpus for end in self.tokens_per_s))
+        for name, interval in times.items():
             row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+        row["saturated"] = self.served.saturated if self.served else None
         row |= {"step_s": None, "step_s_low": None, "step_s_high": None, "mfu": None}
         row["inputs_per_s"] = workload.batch / self.e2e_s.value if not workload.generates else None
-        row["tokens_per_s_per_gpu"] = self.tokens_per_s.value / self.n_gpus
         row |= self.memory.row()
         row |= {
             "usd_per_mtok": self.usd_per_mtok,

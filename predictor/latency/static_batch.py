@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from predictor.elementwise import chosen
+from predictor.elementwise import chosen, greater, lesser
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.prices import usd_per_hour
@@ -16,19 +16,23 @@ from predictor.latency.report import Interval, OpLine, Report
 from predictor.latency.steps import basis_of, bound_lines, doubts_of, limiter_of, mean_over, op_lines, step
 from predictor.memory.closed_form import memory
 from predictor.workloads.engine_tables import rates_of
-from predictor.workloads.engines import Engine, get_engine
+from predictor.workloads.engines import Engine
 from predictor.workloads.workload import Workload, decode_lengths, phases
 
 HOST_DOUBT = 0.25  # share by which the host times of another server may differ
 
 
 class Times(NamedTuple):
-    """Seconds and tokens per second of a batch, over all GPUs: numbers, or columns of (n_requests,)."""
+    """Seconds and tokens per second of a batch, over all GPUs: numbers, or columns of (n_requests,).
+
+    host_s: seconds of e2e_s in which the GPU waits for the host.
+    """
 
     ttft_s: Interval
     tpot_s: Interval
     e2e_s: Interval
     tokens_per_s: Interval
+    host_s: Interval
 
 
 def report(
@@ -51,12 +55,16 @@ def static_times(
     ttft = staged(step(prefill, gpu, bundle), workload, gpu)
     tpots = [step(lines, gpu, bundle) for lines in decodes]
     tpot = Interval(*(mean_over(decode_lengths(workload), [t[i] for t in tpots]) for i in range(3)))
-    ttft, tpot = with_host(workload, engine or get_engine(workload.engine).beside(gpu.generation), ttft, tpot)
+    device = (ttft, tpot)
+    ttft, tpot = with_host(workload, engine or workload.engine_on(gpu), ttft, tpot)
     if not workload.generates:
-        tpot = Interval(0.0, 0.0, 0.0)
-    e2e = Interval(*(ttft[i] + (workload.output_len - 1) * tpot[i] for i in range(3)))
+        device, tpot = (device[0], Interval(0.0, 0.0, 0.0)), Interval(0.0, 0.0, 0.0)
+    following = workload.output_len - 1
+    waits = [ttft[i] - device[0][i] + following * (tpot[i] - device[1][i]) for i in range(3)]
+    host = Interval(waits[0], lesser(waits[0], lesser(*waits[1:])), greater(waits[0], greater(*waits[1:])))
+    e2e = Interval(*(ttft[i] + following * tpot[i] for i in range(3)))
     tokens = workload.batch * (workload.output_len if workload.generates else workload.input_len)
-    return Times(ttft, tpot, e2e, Interval(tokens / e2e.value, tokens / e2e.high, tokens / e2e.low))
+    return Times(ttft, tpot, e2e, Interval(tokens / e2e.value, tokens / e2e.high, tokens / e2e.low), host)
 
 
 def composed(
@@ -75,14 +83,18 @@ def composed(
         workload=workload,
         gpu=gpu,
         **times._asdict(),
-        memory=memory(workload, gpu),
         limiter=limiter,
         basis=basis_of([line.basis for line in prefill + middle]),
         nearest_gpu=near,
         bundle=bundle.id,
         level=bundle.level,
         ops=tuple(prefill + middle),
-        **{"price_usd": usd_per_hour(gpu), **more, "notes": (*more.get("notes", ()), *doubts)},
+        **{
+            "price_usd": usd_per_hour(gpu),
+            "memory": more.get("memory") or memory(workload, gpu),
+            **more,
+            "notes": (*more.get("notes", ()), *doubts),
+        },
     )
 
 
@@ -115,14 +127,19 @@ def staged(prompt: Interval, workload: Workload, gpu: Gpu) -> Interval:
     """Time of a prompt through all stages of layers, `prompt` being that of the part of the batch that is in one."""
     rates = rates_of(workload.engine, gpu.vendor)
     if rates is None or not workload.pass_tokens:
-        return filled(prompt, workload.pp)
+        return filled(prompt, workload)
     passes = -(-workload.local_batch * workload.input_len // workload.pass_tokens)
     return walked(prompt, workload.pp, passes, rates.overlap)
 
 
-def filled(part: Interval, stages: int) -> Interval:
-    """Time until the last of `stages` parts of a batch has passed as many stages, one taking `part` alone."""
-    return Interval(*(end * (2 * stages - 1) / stages for end in part))
+def filled(part: Interval, workload: Workload) -> Interval:
+    """Time until the last part of a batch has passed all stages, one taking `part` alone.
+
+    A batch has as many parts as there are stages, or sequences: one prompt alone takes one pass.
+    """
+    stages = workload.pp
+    parts = lesser(stages, workload.local_batch)
+    return Interval(*(end * (stages + parts - 1) / stages for end in part))
 
 
 def walked(prompt: Interval, stages: int, passes: Any, overlap: float) -> Interval:

@@ -43,12 +43,12 @@ from predictor.hardware.interconnect import (
     within_node,
 )
 from predictor.hardware.roofline import rate_notes
-from predictor.hardware.siblings import card_class
+from predictor.hardware.siblings import card_class, tiers
 from predictor.latency.report import Interval, OpLine, doubted
 from predictor.ops import Collective, Op
 from predictor.ops.base import concatenated, stack, text_column
 from predictor.workloads.engine_tables import SERVES, operators_of, rates_of
-from predictor.workloads.engines import engines
+from predictor.workloads.engines import engines, get_engine
 from predictor.workloads.passes.calls import OpCall, Phase
 
 # fp32 products were measured by PyTorch from the host only (NeuSight): each with the launch that a stream hides.
@@ -99,7 +99,27 @@ def _estimate(op: Op, steps: Steps, bundle: Bundle) -> OpPrediction:
         return predict_by_rates(op, steps.gpu, rates)
     if {(op.family, dtype) for dtype in _dtypes(op)} & HOST_TIMED:
         return predict_streamed(op, steps.gpu, bundle)
-    return predict_op(op, steps.gpu, Setting(engine=measured_as(steps.engine, op)), bundle)
+    predicted = predict_op(op, steps.gpu, Setting(engine=measured_as(steps.engine, op)), bundle)
+    return _less_quantising(predicted, op, steps, bundle) if _quantises_before(op, steps.engine) else predicted
+
+
+def _quantises_before(op: Op, engine: str) -> bool:
+    """Whether the kernels before a product write its input quantised."""
+    tables = get_engine(engine).tables or engine if engine in engines() else engine
+    return op.family == "gemm" and not _dtypes(op).isdisjoint(operators_of(tables).fuses_quantising)
+
+
+def _less_quantising(predicted: OpPrediction, op: Op, steps: Steps, bundle: Bundle) -> OpPrediction:
+    """Without the kernel that quantises the input: what the smallest product takes longer than one in 16 bits."""
+    half = "bf16" if "bf16" in steps.gpu.peak_flop_per_s else "fp16"
+    setting = Setting(engine=measured_as(steps.engine, op))
+    smallest = [op.smallest(), replace(op.smallest(), dtype=half)]  # type: ignore[call-arg]  # products have one
+    narrow, wide = (float(np.ravel(predict_op(one, steps.gpu, setting, bundle).latency_s)[0]) for one in smallest)
+    value = np.maximum(predicted.latency_s - max(narrow - wide, 0.0), predicted.bound_s)
+    low, high = (
+        np.maximum(value * end / predicted.latency_s, predicted.bound_s) for end in (predicted.low_s, predicted.high_s)
+    )
+    return predicted._replace(latency_s=value, low_s=low, high_s=high)
 
 
 def _bounds(op: Op, steps: Steps, bundle: Bundle) -> OpPrediction:
@@ -394,6 +414,8 @@ def doubts_of(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> tuple[str, l
     told = sorted({line.estimator for line in lines if line.basis == CALIBRATED})
     left = sorted({line.estimator for line in lines if line.basis == UNSEEN})
     unseen = [_unseen(gpu.name, near, told, left)] if left else []
+    if left and not told and (siblings := tiers(gpu, bundle.calibrated)[1]):
+        unseen.append(f"what the calibration knows of {', '.join(siblings)}, its siblings, is applied in part.")
     if far := [name for name in left if bundle.kinship(name, gpu) == "far"]:
         unseen.append(_far(card_class(gpu), far))
     rates = rate_notes((line.op for line in lines), gpu)

@@ -68,23 +68,23 @@ KINDS = (
 )
 
 
-def memory(workload: Workload, gpu: Gpu) -> Memory:
-    """Memory of a run on one of its tp GPUs.
+def memory(workload: Workload, gpu: Gpu, cached_tokens: float | None = None) -> Memory:
+    """Memory of a run on one of its tp GPUs. cached_tokens: in the cache there at its fullest; None: all of the batch.
 
     >>> from predictor.hardware.gpu import get_gpu
     >>> from predictor.workloads import get_model
     >>> memory(Workload(model=get_model("Llama-3.1-8B")), get_gpu("H100-SXM-80GB")).kv_cache_bytes_per_token
     131072.0
     """
-    kinds, form = closed_form(workload)
+    kinds, form = closed_form(workload, cached_tokens)
     return Memory(**kinds, kv_cache_bytes_per_token=kv_cache_bytes_per_token(workload), **doubted(form, gpu))
 
 
-def closed_form(workload: Workload) -> tuple[dict[str, float], ClosedForm]:
+def closed_form(workload: Workload, cached_tokens: float | None = None) -> tuple[dict[str, float], ClosedForm]:
     """Bytes by kind, and what the learned correction of PyTorch's allocations starts from."""
     kinds = {
         "weights_bytes": weights_bytes(workload),
-        "kv_cache_bytes": kv_cache_bytes(workload),
+        "kv_cache_bytes": kv_cache_bytes(workload, cached_tokens),
         "activations_bytes": activations_bytes(workload),
         "cuda_graphs_bytes": cuda_graphs_bytes(workload),
     }
@@ -103,11 +103,13 @@ def weights_bytes(workload: Workload) -> float:
     Files of known size are dealt out as the counted weights are. In Transformers FP8 models whose head is the embedding
     hold it twice (Qwen3's published peaks).
     """
-    counted = _counted_bytes(workload)
+    counted, draft = _counted_bytes(workload), workload.drafting
+    beside = _counted_bytes(draft) if draft else 0.0
     if not workload.stored_bytes:
-        return counted
+        return counted + beside
     alone = dict.fromkeys(Layout._fields, 1)
-    return workload.stored_bytes * counted / _counted_bytes(replace(workload, **alone))  # type: ignore[arg-type]
+    shares = counted / _counted_bytes(replace(workload, **alone))  # type: ignore[arg-type]
+    return workload.stored_bytes * shares + beside
 
 
 def _counted_bytes(workload: Workload) -> float:
@@ -154,16 +156,25 @@ def _quantised(workload: Workload) -> bool:
 
 
 def kv_cache_bytes_per_token(workload: Workload) -> float:
-    """What one token of one sequence adds in all layers, on one GPU."""
-    return workload.model.cached(1, workload.layout) * float(weight_bytes(workload.cache_dtype))
+    """What one token of one sequence adds in all layers, on one GPU, and in those of a draft."""
+    cached = workload.model.cached(1, workload.layout)
+    if draft := workload.drafting:
+        cached += draft.model.cached(1, workload.layout)
+    return cached * float(weight_bytes(workload.cache_dtype))
 
 
-def kv_cache_bytes(workload: Workload) -> float:
+def kv_cache_bytes(workload: Workload, cached_tokens: float | None = None) -> float:
     """Cache of all sequences at their full length on one GPU, in whole blocks; a sliding-window layer keeps its window
     only. An engine that gives every layer the same cache keeps all of it and needs more. Transformers keeps a whole
     prompt until the first token follows (DynamicSlidingWindowLayer holds a view).
     """
-    per_sequence = sequence_bytes(workload, workload.input_len + workload.output_len)
+    length = workload.input_len + workload.output_len
+    per_sequence = sequence_bytes(workload, length)
+    if workload.beam_width > 1:  # beams share the prompt
+        own = per_sequence - sequence_bytes(workload, workload.input_len)
+        per_sequence += (workload.beam_width - 1) * own
+    if cached_tokens is not None:
+        return cached_tokens * per_sequence / length
     if workload.eager:
         per_sequence = greater(per_sequence, kv_cache_bytes_per_token(workload) * workload.input_len)
     return workload.local_batch * per_sequence
@@ -174,6 +185,8 @@ def sequence_bytes(workload: Workload, length: int) -> float:
     block = workload.kv_block or get_engine(workload.engine).block_tokens
     whole = -(-length // block) * block
     cached = workload.model.cached(whole, workload.layout) * float(weight_bytes(workload.cache_dtype))
+    if draft := workload.drafting:
+        cached += sequence_bytes(draft, length)
     return cached + workload.model.state_bytes(workload.layout)
 
 
@@ -232,10 +245,14 @@ def _tokens(workload: Workload) -> int:
 
 def cuda_graphs_bytes(workload: Workload) -> float:
     """Captured decode steps of all batch sizes."""
-    engine = get_engine(workload.engine)
-    if not (workload.generates and engine.graphs):
+    if not (workload.generates and workload.captures):
         return 0.0
-    return engine.graph_batches * GRAPH_NODE_BYTES * sum(call.count for call in workload.launched()) / workload.pp
+    return (
+        get_engine(workload.engine).graph_batches
+        * GRAPH_NODE_BYTES
+        * sum(call.count for call in workload.launched())
+        / workload.pp
+    )
 
 
 def runtime_bytes(gpus: int) -> float:
@@ -253,8 +270,8 @@ def cache_room(workload: Workload, gpu: Gpu, engine: Engine | None = None) -> fl
 
     At start it makes room for its largest step, whatever is asked of it later (vLLM: profile_run).
     """
-    engine = engine or get_engine(workload.engine)
-    largest = _pass_bytes(workload, MAX_BATCHED_TOKENS, engine.max_sequences)
+    engine = engine or workload.engine_on(gpu)
+    largest = _pass_bytes(workload, engine.max_batched_tokens, engine.max_sequences)
     whole_step = engine.joins and not workload.pass_tokens
     activations = (largest if whole_step else activations_bytes(workload)) + cuda_graphs_bytes(workload)
     weights = weights_bytes(workload)

@@ -13,7 +13,6 @@ from predictor.latency import static_batch, training
 from predictor.memory.closed_form import Memory, memory
 from predictor.memory.training import TrainingMemory, training_memory
 from predictor.prediction.single import Resolved, load_of
-from predictor.workloads.engines import get_server
 from predictor.workloads.request import Request
 from predictor.workloads.requested import kept_setting, served_workload, training_setting
 
@@ -50,21 +49,19 @@ def footprint(resolved: Resolved, bundle: Bundle) -> Footprint:
 
 
 def _serving(resolved: Resolved, bundle: Bundle) -> Footprint:
-    request, _, gpu, notes, _ = resolved
+    request, _, gpu, notes, *_ = resolved
     workload, note = served_workload(request, resolved.model, gpu)
     doubts = _unless_unknown(static_batch.doubts, workload, gpu, bundle)
     if request.scheduling == "continuous":
-        from predictor.latency.serving.load import kv_capacity
-        from predictor.latency.serving.scheduler import check_cache
+        from predictor.latency.serving.load import room_for, served_by
 
-        load, engine = load_of(resolved), get_server(workload.engine).beside(gpu.generation)
-        check_cache(load, kv_capacity(workload, gpu, load, engine))
+        room_for(workload, gpu, load_of(resolved), served_by(workload, gpu))
     notes = (*notes, *([note] if note else []), *doubts)
     return Footprint(request, workload.model.name, gpu, workload.layout.n_gpus, memory(workload, gpu), notes)
 
 
 def _training(resolved: Resolved, bundle: Bundle) -> Footprint:
-    request, model, gpu, notes, _ = resolved
+    request, model, gpu, notes, *_ = resolved
     setting = training_setting(request, model)
     doubts = _unless_unknown(training.doubts, model, gpu, setting, bundle)
     need = training_memory(model, gpu, kept_setting(request, setting))

@@ -17,7 +17,7 @@ from predictor.latency.training import TrainingReport
 from predictor.measurements.columns import cells_of
 from predictor.prediction.single import Resolved, ServingTask, resolve, serving_report, serving_task, training_report
 from predictor.values import one_line
-from predictor.workloads.request import BETWEEN_NOTES, BOTH, FLAG, RESULTS, TEXTS, Request, columns, is_empty
+from predictor.workloads.request import BETWEEN_NOTES, BOTH, FLAGS, RESULTS, TEXTS, Request, columns, is_empty
 from predictor.workloads.requested import served_workload
 from predictor.workloads.workload import SIZES, Workload
 
@@ -178,7 +178,7 @@ def answer_table(table: pa.Table, bundle: Bundle) -> pa.Table:
 def with_results(table: pa.Table, results: Mapping[str, Sequence[Any]]) -> pa.Table:
     """The table with these results after its own columns."""
     for name in RESULTS:
-        kind = pa.string() if name in TEXTS else pa.bool_() if name == FLAG else pa.float64()
+        kind = pa.string() if name in TEXTS else pa.bool_() if name in FLAGS else pa.float64()
         column = pa.array(results[name], pa.int64() if name == BOTH else kind)
         if name in table.column_names:
             table = table.set_column(table.column_names.index(name), name, _filled(table[name], column))

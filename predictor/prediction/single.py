@@ -19,19 +19,21 @@ from predictor.latency.static_batch import Times, composed, static_times
 from predictor.latency.steps import Steps, basis_of, doubts_of, limiter_of, op_lines
 from predictor.latency.training import TrainingReport, training_step
 from predictor.memory.capacity import Room, TrainingRoom, room, training_room
+from predictor.memory.closed_form import Memory, memory
 from predictor.memory.training import training_memory
 from predictor.workloads.architectures.convnet import ConvNet
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.encoder import VisionEncoder
 from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.models import Model, get_model
-from predictor.workloads.request import Request, check_names
+from predictor.workloads.request import Request, check_names, clients_note
 from predictor.workloads.requested import kept_setting, served_workload, training_setting, with_engine
 from predictor.workloads.workload import Workload, phases
 
 if TYPE_CHECKING:
+    from predictor.latency.serving.clients import Load
     from predictor.latency.serving.load import Serving
-    from predictor.latency.serving.scheduler import Load
+    from predictor.latency.serving.traces import Trace
 
 
 def predict(
@@ -43,9 +45,16 @@ def predict(
     engine: str = "",
     scheduling: str = "",
     batch: int = 1,
+    concurrency: int = 0,
     request_rate: float = 0.0,
+    trace: str = "",
     input_len: int = 1024,
     output_len: int = 128,
+    length_spread: float | None = None,
+    num_prompts: int = 0,
+    warmup: int | None = None,
+    turns: int = 1,
+    shared_prefix_len: int = 0,
     image_size: int = 0,
     weights: str = "",
     dtype: str = "",
@@ -62,6 +71,18 @@ def predict(
     prefix_cache_hit_rate: float = 0.0,
     draft_tokens: int = 0,
     acceptance: float = 0.0,
+    draft_model: str = "",
+    beam_width: int = 1,
+    engine_version: str = "",
+    max_num_seqs: int = 0,
+    max_num_batched_tokens: int = 0,
+    gpu_memory_utilization: float = 0.0,
+    max_model_len: int = 0,
+    enforce_eager: bool | None = None,
+    enable_chunked_prefill: bool | None = None,
+    async_scheduling: bool | None = None,
+    api_server_count: int | None = None,
+    batch_wait_timeout_iters: int = 0,
     usd_per_hour: float = 0.0,
     **others: Any,
 ) -> Report:
@@ -145,13 +166,17 @@ def _answer(
 
 
 class Resolved(NamedTuple):
-    """A request whose names were looked up. notes: what to say of the GPU and the model. price_usd: of a GPU's hour."""
+    """A request whose names were looked up. notes: what to say of the GPU and the model. price_usd: of a GPU's hour.
+
+    trace: of the requests that clients send, whose means are then the request's lengths.
+    """
 
     request: Request
     model: Model
     gpu: Gpu
     notes: tuple[str, ...]
     price_usd: float | None
+    trace: Trace | None = None
 
 
 def resolve(request: Request, model: Model | None = None, gpu: Gpu | None = None) -> Resolved:
@@ -164,8 +189,16 @@ def resolve(request: Request, model: Model | None = None, gpu: Gpu | None = None
     doubts = [] if device.name in catalogue() or device.partition else lint(device)
     network = _sized(model or get_model(request.model), request.image_size)
     request, chosen = with_engine(request, network, device)
-    notes = tuple(text for text in (note, *doubts, link_note(request.link, device), *network.notes, chosen) if text)
-    return Resolved(request, network, device, notes, request.usd_per_hour or usd_per_hour(device))
+    told = (note, *doubts, link_note(request.link, device), *network.notes, clients_note(request), chosen)
+    trace, price_usd = None, request.usd_per_hour or usd_per_hour(device)
+    if request.trace:
+        from predictor.latency.serving.traces import read_trace
+
+        trace = read_trace(request.trace)
+        prompt, output = trace.mean_len
+        request = replace(request, input_len=prompt, output_len=output)
+        told = (*told, trace.note)
+    return Resolved(request, network, device, tuple(text for text in told if text), price_usd, trace)
 
 
 def answer(
@@ -211,25 +244,35 @@ def serving_report(task: ServingTask, lines: list[list[OpLine]], bundle: Bundle)
     """The report of a task whose steps have these lines."""
     resolved, workload, note, _ = task
     times: Times | Serving
+    more: dict[str, Any] = {}
     if resolved.request.scheduling == "continuous":
-        from predictor.latency.serving.load import Serving, serve
+        from predictor.latency.serving.load import serve
 
-        served = serve(workload, resolved.gpu, bundle, load_of(resolved))
-        times = Times(*(getattr(served, name) for name in Times._fields))
-        percentiles = {name: getattr(served, name) for name in Serving._fields[:-1] if name not in Times._fields}
+        load = load_of(resolved)
+        served = serve(workload, resolved.gpu, bundle, load, warmup=resolved.request.warmup)
+        times, note_of_load = Times(*(getattr(served, name) for name in Times._fields)), served.notes
+        more = {"served": served, "memory": _memory_of_load(workload, resolved.gpu, load, served)}
     else:
-        times, percentiles = static_times(workload, resolved.gpu, bundle, lines), {}
+        times, note_of_load = static_times(workload, resolved.gpu, bundle, lines), ()
     return composed(
         workload,
         resolved.gpu,
         bundle,
         lines,
         times,
-        notes=tuple(text for text in (*resolved.notes, note) if text),
+        notes=tuple(text for text in (*resolved.notes, note, *note_of_load) if text),
         price_usd=resolved.price_usd,
         request=resolved.request,
-        percentiles=percentiles,
+        **more,
     )
+
+
+def _memory_of_load(workload: Workload, gpu: Gpu, load: Load, served: Serving) -> Memory:
+    """Memory at the fullest of a load. The engine fills its cache and no more, so that it runs out of memory only where
+    it has no room for the longest request when it starts."""
+    at_once = replace(workload, batch=max(round(served.batch), 1))
+    share = replace(gpu, mem_bytes=gpu.mem_bytes * workload.engine_on(gpu).memory_share)
+    return replace(memory(at_once, gpu, served.peak_tokens), p_oom=memory(at_once, share, load.longest).p_oom)
 
 
 def _sized(model: Model, image_size: int) -> Model:
@@ -243,16 +286,24 @@ def _sized(model: Model, image_size: int) -> Model:
 
 def load_of(resolved: Resolved) -> Load:
     """What clients send under continuous scheduling; raises InvalidRequest for a model that is no decoder."""
-    from predictor.latency.serving.scheduler import Load
+    from predictor.latency.serving.clients import Load
 
     request = resolved.request
     if not isinstance(resolved.model, Decoder | LayeredDecoder):
         raise InvalidRequest(f"scheduling is continuous; {resolved.model.name} is no decoder. Set it to static.")
+    trace = resolved.trace
+    if trace and (request.concurrency or request.request_rate):  # which say when, whatever the file says
+        trace = trace._replace(arrivals_s=None)
     return Load(
         input_len=request.input_len,
         output_len=request.output_len,
         rate=request.request_rate,
-        concurrency=0 if request.request_rate else request.batch,
+        concurrency=request.clients,
+        requests=request.num_prompts,
+        spread=request.length_spread or 0.0,
+        turns=request.turns,
+        shared=request.shared_prefix_len,
+        trace=trace,
         prefix_cache_hit_rate=request.prefix_cache_hit_rate,
         draft_tokens=request.draft_tokens,
         acceptance=request.acceptance,

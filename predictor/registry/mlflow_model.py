@@ -18,7 +18,7 @@ from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.estimators.store import CHAMPION
 from predictor.prediction.frames import predict_frame
-from predictor.workloads.request import FLAG, RESULTS, TEXTS, columns
+from predictor.workloads.request import FLAGS, RESULTS, TEXTS, columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +54,7 @@ class Model:
 def _cells(column: pd.Series[Any]) -> pd.Series[Any]:
     if column.name in TEXTS:
         return column.astype(object).where(column.notna(), "")
-    if column.name == FLAG:
+    if column.name in FLAGS:
         return column.eq(True)
     return column.astype(float) if column.notna().all() else column.astype(object).where(column.notna(), None)
 
@@ -155,10 +155,10 @@ def _signature(mlflow: Any) -> Any:
     """Requests in, answers out. A number is a double: an integer column with an empty cell is one to pandas."""
     spec, schema = mlflow.types.ColSpec, mlflow.types.Schema
     inputs = [
-        spec("double" if isinstance(column.default, int | float) else "string", column.name, column.default is MISSING)
+        spec("string" if column.metadata["kind"] is str else "double", column.name, column.default is MISSING)
         for column in columns()
     ]
-    outputs = [spec("string" if name in TEXTS else "boolean" if name == FLAG else "double", name) for name in RESULTS]
+    outputs = [spec("string" if name in TEXTS else "boolean" if name in FLAGS else "double", name) for name in RESULTS]
     return mlflow.models.ModelSignature(inputs=schema(inputs), outputs=schema(outputs))
 
 

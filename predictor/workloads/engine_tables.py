@@ -26,6 +26,8 @@ class Operators:
     measured: families that have tables of the engine, whose estimators tell it apart: a change asks for new bundles.
     kernels: estimator or family → generation or compute capability, which goes before it → kernel that the engine
         picks by itself; `others` for all others. A family that is not there takes the kernels of SERVES.
+    fuses_quantising: number formats whose inputs the kernels before a product write already quantised, while the tables
+        show a kernel of its own.
     latent_fp8: compute capabilities on which it has a kernel of latent decode for an fp8 cache and 128 heads only.
     stood_in: family → number formats for which the tables of SERVES show better what it runs; () all.
     bytes_per_sm_cycle: kind of a pointwise op → what its kernel takes where memory is no limit.
@@ -47,6 +49,7 @@ class Operators:
     kernels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     stood_in: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     bytes_per_sm_cycle: Mapping[str, float] = field(default_factory=dict)
+    fuses_quantising: tuple[str, ...] = ()
     latent_fp8: tuple[str, ...] = ()
     widens_latent: tuple[str, ...] = ()
     packs_scales: bool = False
@@ -172,8 +175,8 @@ def listed_names(joining: bool = False) -> str:
 
     joining: only those whose requests join a running batch.
 
-    >>> listed_names()
-    'vllm, vllm-v0 (before 0.8), sglang, trtllm, torch or llama.cpp (May 2024)'
+    >>> listed_names(joining=True).endswith("or llama.cpp (May 2024)")
+    True
     """
     named = [name for name in engine_names() if not joining or tables()[name].get("joins", True)]
     *names, last = map(_with_versions, named)

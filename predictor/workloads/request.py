@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from decimal import Decimal
 from functools import cache
 from numbers import Integral, Rational, Real
@@ -30,7 +30,26 @@ KERNELS = ("fused", "library", "eager")
 TARGETS = ("all", "qkv", "qv")
 OFFLOADS = ("none", "optimizer", "parameters")
 JOINED_BY = ("nvlink", "pcie", "host")
+FLAG_WORDS = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
 NUMBERS_OR_TEXTS = frozenset({"node_link"})  # columns of names that a number may stand in
+# How requests come, of which a request has one; with a trace of lengths alone the other says when.
+LOADS = ("concurrency", "request_rate", "trace")
+UNDER_LOAD = (
+    *(
+        "draft_tokens",
+        "draft_model",
+        "prefix_cache_hit_rate",
+        *LOADS,
+        "length_spread",
+        "num_prompts",
+        "warmup",
+        "turns",
+    ),
+    *("shared_prefix_len", "batch_wait_timeout_iters"),
+)
+SPREAD = (
+    0.2  # of lengths under load: random-range-ratio 0.8 of the benchmarks of vLLM and SGLang as InferenceX runs them
+)
 MISSING_CELLS = frozenset({"NAType", "NaTType"})  # types of pandas, which is not loaded for a request
 
 ENDS = ("", "_low", "_high")  # of a value and of the interval around it
@@ -40,8 +59,11 @@ RESULTS = (
     *(f"{name}{end}" for name in ("ttft_s", "tpot_s", "e2e_s", "step_s") for end in ENDS),
     *(f"{name}_{share}_s{end}" for name in ("ttft", "tpot") for share in ("p50", "p99") for end in ENDS),
     *(f"tokens_per_s{end}" for end in ENDS),
-    "tokens_per_s_per_gpu",
+    *(f"tokens_per_s_per_gpu{end}" for end in ENDS),
     *(f"requests_per_s{end}" for end in ENDS),
+    *(f"sustainable_rate{end}" for end in ENDS),
+    "saturated",
+    *(f"host_s{end}" for end in ENDS),
     "mfu",
     "memory_bytes",
     "memory_bytes_low",
@@ -58,33 +80,56 @@ RESULTS = (
     "error",
 )
 TEXTS = frozenset({"limiter", "basis", "nearest_gpu", "bundle", "notes", "error"})
-FLAG = "fits"
+FLAGS = frozenset({"fits", "saturated"})
 BETWEEN_NOTES = " | "  # notes are sentences, and commas and semicolons occur in them
 BOTH = "n_gpus"  # a column of a request and a result: a table's own keeps its place, and its empty cells are filled
 
 
-def _column(default: Any, text: str, choices: tuple[str, ...] = (), least: float = 1) -> Any:
-    return field(default=default, metadata={"help": text, "choices": choices, "least": least})
+def _column(default: Any, text: str, choices: tuple[str, ...] = (), least: float = 1, kind: type | None = None) -> Any:
+    """kind: of a column whose default is None, which stands for what follows from other columns or the engine."""
+    return field(
+        default=default,
+        metadata={"help": text, "choices": choices, "least": least, "kind": kind or type(default)},
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """A question: fields are the columns of a request table, checked on creation (InvalidRequest)."""
 
-    model: str = field(metadata={"help": "Model name, hub id, or path of a config.json.", "choices": (), "least": 1})
-    gpu: str = field(
-        metadata={"help": "GPU name, MIG slice (H100:3g.40gb) or a .toml file.", "choices": (), "least": 1}
-    )
+    model: str = _column(MISSING, "Model name, hub id, or path of a config.json.", kind=str)
+    gpu: str = _column(MISSING, "GPU name, MIG slice (H100:3g.40gb) or a .toml file.", kind=str)
     n_gpus: int = _column(0, "GPUs in all; by default tp * attention_dp * pp * dp. Alone it sets tp.", least=0)
     engine: str = _column(
         "", f"{listed_names()}; {SERVES} to serve ({LOCAL} on Apple and for GGUF) and {TRAINS} to train."
     )
     phase: str = _column("serve", "serve or train.", PHASES)
     scheduling: str = _column("", "static: all start together. continuous: as requests come.", SCHEDULINGS)
-    batch: int = _column(1, "Sequences that run together, over all replicas.")
-    request_rate: float = _column(0.0, "Requests per second; 0 keeps `batch` of them running.", least=0)
+    batch: int = _column(1, "Sequences of a static batch, over all replicas.")
+    concurrency: int = _column(0, "Clients that each send the next request when the last is answered.", least=0)
+    request_rate: float = _column(0.0, "Requests per second that arrive at random.", least=0)
+    trace: str = _column("", "File of arrivals and lengths, or of lengths alone (.csv, .parquet, .jsonl).")
     input_len: int = _column(1024, "Prompt tokens per sequence.")
     output_len: int = _column(128, "Generated tokens per sequence.")
+    length_spread: float | None = _column(
+        None,
+        "Lengths lie evenly between this share below the stated ones and them; by default 0.2 under load, 0 in a "
+        "static batch.",
+        least=0,
+        kind=float,
+    )
+    num_prompts: int = _column(
+        0, "Requests of the run under load; by default 10 per client, or until settled.", least=0
+    )
+    warmup: int | None = _column(
+        None,
+        "Requests at the start of the run that do not count; by default percentiles are of the settled part and, of "
+        "clients, means of the whole run.",
+        least=0,
+        kind=int,
+    )
+    turns: int = _column(1, "Requests of a chat session, each after all that came before in it, which is cached.")
+    shared_prefix_len: int = _column(0, "Tokens that all prompts begin with, besides input_len; cached.", least=0)
     image_size: int = _column(0, "Pixels of each side of an image; by default those trained on.", least=0)
     weights: str = _column("", "File or folder of the weights (.safetensors, its index, .gguf), for their exact size.")
     dtype: str = _column("", "Number format of the linear layers; by default that of the weights.")
@@ -106,6 +151,20 @@ class Request:
     prefix_cache_hit_rate: float = _column(0.0, "Share of each prompt that is cached already; continuous.", least=0)
     draft_tokens: int = _column(0, "Tokens that a draft model proposes per step; continuous.", least=0)
     acceptance: float = _column(0.0, "Probability that a proposed token is right.", least=0)
+    draft_model: str = _column("", 'Model that proposes them, or "mtp": a layer of the model itself; "": free.')
+    beam_width: int = _column(1, "Beams of each sequence in decoding; a static batch.")
+    engine_version: str = _column("", "Version of the engine, such as 0.12; by default the newest that is known.")
+    max_num_seqs: int = _column(0, "Sequences of a step at most; by default the engine's.", least=0)
+    max_num_batched_tokens: int = _column(0, "Tokens of a step at most; by default the engine's.", least=0)
+    gpu_memory_utilization: float = _column(0.0, "Share of the GPU's memory for the engine; 0: its own.", least=0)
+    max_model_len: int = _column(0, "Tokens of a sequence at most; by default the model's.", least=0)
+    enforce_eager: bool | None = _column(None, "No CUDA graphs.", kind=bool)
+    enable_chunked_prefill: bool | None = _column(None, "Prompts may be split over steps.", kind=bool)
+    async_scheduling: bool | None = _column(None, "The host prepares a step while the GPU runs another.", kind=bool)
+    api_server_count: int | None = _column(
+        None, "Processes that take requests and stream answers; 0: none, offline. By default 1.", least=0, kind=int
+    )
+    batch_wait_timeout_iters: int = _column(0, "Steps for which prompts wait for others (TensorRT-LLM).", least=0)
     usd_per_hour: float = _column(0.0, "Price of one GPU for an hour; 0 takes the catalogue's.", least=0)
     method: str = _column("full", "full, lora or qlora.", METHODS)
     optimizer: str = _column("adamw", ", ".join(OPTIMIZERS) + ".", OPTIMIZERS)
@@ -134,8 +193,8 @@ class Request:
         for name, most in (("zero_stage", 3), ("sequence_parallel", 1)):
             if (given := getattr(self, name)) > most:
                 raise InvalidRequest(f"{name} is {given}; it must be from 0 to {most}.")
-        for name in ("prefix_cache_hit_rate", "acceptance"):
-            if (share := getattr(self, name)) > 1:
+        for name in ("prefix_cache_hit_rate", "acceptance", "length_spread", "gpu_memory_utilization"):
+            if (share := getattr(self, name) or 0.0) > 1:
                 raise InvalidRequest(f"{name} is {share:g}; it must lie between 0 and 1.")
         if self.node_link:
             from predictor.hardware.interconnect import stated_network
@@ -143,22 +202,47 @@ class Request:
             stated_network(self.node_link)
         if not self.engine and self.phase == "train":
             object.__setattr__(self, "engine", TRAINS)
-        if not self.scheduling:
-            object.__setattr__(self, "scheduling", "continuous" if self.request_rate else "static")
-        self._check_static()
+        self._fill_load()
         self._fill_layout()
 
-    def _check_static(self) -> None:
-        """What only a scheduler under load knows cannot be asked of a static batch."""
-        if self.scheduling == "static" and (self.prefix_cache_hit_rate or self.draft_tokens):
-            name = "draft_tokens" if self.draft_tokens else "prefix_cache_hit_rate"
+    def _fill_load(self) -> None:
+        """How requests come, and the defaults that follow; what only a scheduler knows is no part of a static batch."""
+        loads = [name for name in LOADS if getattr(self, name)]
+        if not self.scheduling:
+            object.__setattr__(self, "scheduling", "continuous" if loads else "static")
+        if self.scheduling == "static":
+            defaults = {column.name: column.default for column in columns()}
+            if stated := [name for name in UNDER_LOAD if getattr(self, name) not in (defaults[name], None, 0)]:
+                raise InvalidRequest(
+                    f"{stated[0]} is {show(getattr(self, stated[0]))}; a static batch has none. Set scheduling to "
+                    "continuous."
+                )
+        elif self.beam_width > 1:
+            raise InvalidRequest(f"beam_width is {self.beam_width} under load; set scheduling to static, or 1 beam.")
+        elif len(loads) > 1 and "trace" not in loads:
             raise InvalidRequest(
-                f"{name} is {getattr(self, name):g}; a static batch has none. Set scheduling to continuous."
+                f"concurrency is {self.concurrency} and request_rate {self.request_rate:g}; clients that wait and "
+                "arrivals that do not are two loads. Give one of them."
             )
-        if self.request_rate and self.scheduling == "static":
-            raise InvalidRequest(
-                f"request_rate is {self.request_rate:g}; a static batch has none. Set scheduling to continuous."
-            )
+        if self.length_spread is None:
+            object.__setattr__(self, "length_spread", SPREAD if self.scheduling == "continuous" else 0.0)
+
+    def together(self) -> Request:
+        """The same requests as one static batch of as many as there are clients."""
+        none: dict[str, Any] = {column.name: column.default for column in columns() if column.name in UNDER_LOAD}
+        return replace(self, **{**none, "acceptance": 0.0, "scheduling": "static", "batch": self.sequences})
+
+    @property
+    def sequences(self) -> int:
+        """Sequences that are asked for at once: clients, or the batch."""
+        return self.clients or self.batch
+
+    @property
+    def clients(self) -> int:
+        """Clients that send requests one after the other; `batch` states them where nothing else states a load."""
+        if self.scheduling == "static" or self.request_rate:
+            return 0
+        return self.concurrency or (0 if self.trace else self.batch)
 
     def _fill_layout(self) -> None:
         others = self.pp * self.dp * self.attention_dp
@@ -206,6 +290,13 @@ def check_names(names: Mapping[str, Any]) -> None:
     for name in names:
         if name not in known:
             raise InvalidRequest(f"there is no setting {name}; {did_you_mean(name, known, 'see Request.')}")
+
+
+def clients_note(request: Request) -> str:
+    """What to say of a request under load whose clients `batch` states, as before 0.3.0; "" of all others."""
+    if request.scheduling == "static" or request.clients != request.batch or request.concurrency:
+        return ""
+    return f"batch {request.batch} under load is taken as concurrency {request.batch}, clients that wait for answers."
 
 
 def check_cell(name: str, value: Any) -> None:
@@ -273,10 +364,12 @@ def _plain(cell: Any) -> Any:
 
 
 def _checked(column: Field[Any], value: Any) -> Any:
-    name, default = column.name, column.default
+    name, default, kind = column.name, column.default, column.metadata["kind"]
     if default is MISSING:
         return _name(name, value)
-    if isinstance(default, str):
+    if kind is bool:
+        return _flag(name, value)
+    if kind is str:
         if name in NUMBERS_OR_TEXTS and isinstance(number := _plain(value), int | float) and type(number) is not bool:
             value = f"{number:g}"
         text = value.strip() if isinstance(value, str) else value
@@ -286,13 +379,22 @@ def _checked(column: Field[Any], value: Any) -> Any:
             raise InvalidRequest(f"{name} is {show(value)}; it must be {rule}.")
         return text
     value = _number(name, value) if isinstance(value, str) else _plain(value)
-    if isinstance(default, float):
+    if kind is float:
         return _rate(name, value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if type(value) is int and value == 0 and column.metadata["least"] == 0:
         return 0
     return whole_number(name, value)
+
+
+def _flag(name: str, value: Any) -> bool:
+    """Yes or no, as tables write it."""
+    plain = _plain(value)
+    word = str(int(plain)) if isinstance(plain, int | float) and plain in (0, 1) else str(plain).strip().casefold()
+    if word not in FLAG_WORDS:
+        raise InvalidRequest(f"{name} is {show(value)}; it must be true or false.")
+    return FLAG_WORDS[word]
 
 
 def _name(column: str, value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -17,12 +17,15 @@ from predictor.ops.dtypes import GGUF, out_bytes
 from predictor.values import LARGEST, show, whole_number
 from predictor.workloads.architectures.single_pass import SinglePass
 from predictor.workloads.engine_tables import LOCAL, SERVES, engine_names
-from predictor.workloads.engines import get_engine
+from predictor.workloads.engines import UNSET, Engine, Settings, get_engine
 from predictor.workloads.ggml import ggml_ops
 from predictor.workloads.models import Model
 from predictor.workloads.passes.calls import WIDE_DTYPES, Layout, OpCall, Phase, Step
 from predictor.workloads.passes.eager import transformers_ops
 from predictor.workloads.weights.mixtures import Types, dealt_out
+
+if TYPE_CHECKING:
+    from predictor.hardware.gpu import Gpu
 
 ENGINES = engine_names()
 HALVES = ("bf16", "fp16")
@@ -66,6 +69,8 @@ class Workload:
         matrices; (): as llama.cpp's quantize deals out dtype. kv_block: tokens of a block of the cache, ubatch: of a
         pass of llama.cpp; 0: the engine's.
     link, node_link: what joins the GPUs of a node, and nodes, as in predictor.workloads.request.Request.
+    settings: what is set of the engine. draft: a model beside it that proposes tokens. beam_width: beams of each
+        sequence in decoding.
     """
 
     model: Model
@@ -88,6 +93,9 @@ class Workload:
     half: str = "bf16"
     link: str = ""
     node_link: str = ""
+    settings: Settings = UNSET
+    draft: Model | None = None
+    beam_width: int = 1
 
     def __post_init__(self) -> None:
         """Checks every setting, the model last."""
@@ -126,17 +134,34 @@ class Workload:
             raise InvalidRequest(f"kv_dtype is {self.kv_dtype}; {self.engine} has none such. Set engine to {LOCAL}.")
 
     def _check_lengths(self) -> None:
-        lengths, most = self.input_len + (self.output_len if self.generates else 0), self.model.max_len
+        lengths = self.input_len + (self.output_len if self.generates else 0)
+        own = self.settings.max_model_len
+        whose = "max_model_len" if own else "max_position_embeddings"
+        most = own or self.model.max_len
         if (total := int(np.max(lengths))) > most:
             what = "input_len + output_len" if self.generates else "input_len"
+            taker, cure = self.model.name, "Shorten one of them"
+            if self.may_stretch and not own:
+                cure += ", or set max_model_len, as engines allow"
+            raise InvalidRequest(f"{what} is {total}; {taker} takes at most {most} tokens ({whose}). {cure}.")
+        if own > self.model.max_len and not self.may_stretch:
             raise InvalidRequest(
-                f"{what} is {total}; {self.model.name} takes at most {most} tokens "
-                "(max_position_embeddings). Shorten one of them."
+                f"max_model_len is {own}; {self.model.name} has a table of {self.model.max_len} positions. Lower it."
             )
         if (largest := int(np.max(self.batch * lengths))) > LARGEST:
             raise InvalidRequest(
                 f"batch * (input_len + output_len) is {largest}; it must be at most 2**31. Lower batch."
             )
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a sequence at most: as set, or the model's."""
+        return self.settings.max_model_len or self.model.max_len
+
+    @property
+    def may_stretch(self) -> bool:
+        """Whether engines run the model beyond its stated context: positions are turned, not looked up in a table."""
+        return self.generates and getattr(self.model, "positions", "rotary") != "learned"
 
     def _check_layout(self) -> None:
         group = self.tp * self.attention_dp
@@ -156,6 +181,13 @@ class Workload:
         return replace(alike[0], **sizes)
 
     @property
+    def drafting(self) -> Self | None:
+        """What proposes tokens beside it, in the formats it was published in."""
+        if self.draft is None:
+            return None
+        return replace(self, model=self.draft, draft=None, dtype="", expert_dtype="", stored_bytes=0.0)
+
+    @property
     def in_columns(self) -> bool:
         """Whether it may become part of a column."""
         return not self.eager and getattr(self.model, "in_columns", False)
@@ -164,6 +196,15 @@ class Workload:
     def eager(self) -> bool:
         """Whether the engine runs the operators of Transformers one by one."""
         return get_engine(self.engine).eager
+
+    def engine_on(self, gpu: Gpu) -> Engine:
+        """The engine as it is set, on a GPU."""
+        return get_engine(self.engine).on(gpu, self.settings)
+
+    @property
+    def captures(self) -> bool:
+        """Whether the engine captures decode steps in CUDA graphs."""
+        return get_engine(self.engine).graphs and not self.settings.enforce_eager
 
     @property
     def pass_tokens(self) -> int:
@@ -219,9 +260,9 @@ class Workload:
         length = _whole("kv_len", kv_len)
         if not self.generates:
             raise InvalidRequest(f"{self.model.name} generates no tokens; it has prefill_ops only.")
-        if np.any(length > self.model.max_len):
+        if np.any(length > self.longest):
             raise InvalidRequest(
-                f"kv_len is {np.max(length)}; {self.model.name} takes at most {self.model.max_len} tokens "
+                f"kv_len is {np.max(length)}; {self.model.name} takes at most {self.longest} tokens "
                 "(max_position_embeddings). Lower it."
             )
         return self._ops(self.step("decode", 1, length))
@@ -229,9 +270,10 @@ class Workload:
     def step(self, phase: str, q_len: int, kv_len: int) -> Step:
         """What one GPU does in a forward pass; with pp, each of pp parts of the batch is in another stage, or all of it
         walks through them."""
+        beams = self.beam_width if phase == "decode" else 1
         return Step(
             phase,
-            self.local_batch if self.pass_tokens else -(-self.local_batch // self.pp),
+            (self.local_batch if self.pass_tokens else -(-self.local_batch // self.pp)) * beams,
             q_len,
             kv_len,
             self.dtype,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import Field
 from inspect import Parameter, Signature, signature
 from typing import Annotated, Any
 
@@ -20,7 +21,7 @@ def add_command(app: Typer, name: str, function: Callable[..., Any], without: Co
             column.name,
             Parameter.KEYWORD_ONLY,
             default=column.default,
-            annotation=Annotated[type(column.default), Option(help=column.metadata["help"])],
+            annotation=Annotated[_kind(column), Option(help=column.metadata["help"])],
         )
         for column in columns()
         if column.name not in ("model", "gpu", *without)
@@ -34,3 +35,9 @@ def add_command(app: Typer, name: str, function: Callable[..., Any], without: Co
     command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     app.command(name)(command)
+
+
+def _kind(column: Field[Any]) -> Any:
+    """What an option takes; one that need not be given may be None."""
+    kind = column.metadata["kind"]
+    return kind | None if column.default is None else kind

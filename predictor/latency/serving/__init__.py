@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING
 from lazy_loader import attach
 
 if TYPE_CHECKING:
+    from predictor.latency.serving.clients import Load as Load
     from predictor.latency.serving.disaggregated import Plan as Plan, plan as plan
     from predictor.latency.serving.load import Serving as Serving, serve as serve
     from predictor.latency.serving.rate_matching import Goal as Goal, match as match
-    from predictor.latency.serving.scheduler import Load as Load, simulate as simulate
+    from predictor.latency.serving.scheduler import simulate as simulate
     from predictor.latency.serving.step_times import StepTimes as StepTimes
     from predictor.latency.serving.workers import DecodeWorker as DecodeWorker, PrefillWorker as PrefillWorker
 
@@ -31,7 +32,8 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     submod_attrs={
         "step_times": ["StepTimes"],
-        "scheduler": ["Load", "simulate"],
+        "clients": ["Load"],
+        "scheduler": ["simulate"],
         "load": ["serve", "Serving"],
         "workers": ["PrefillWorker", "DecodeWorker"],
         "rate_matching": ["Goal", "match"],

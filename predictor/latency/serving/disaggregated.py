@@ -27,9 +27,9 @@ from predictor.hardware.gpu import Gpu, resolve_gpu
 from predictor.hardware.interconnect import NODE_LINK_BYTES_PER_S, check_link
 from predictor.hardware.prices import usd_per_hour
 from predictor.latency.report import Interval, OpLine
+from predictor.latency.serving.clients import Load
 from predictor.latency.serving.load import kv_capacity
 from predictor.latency.serving.rate_matching import Goal, Matched, match
-from predictor.latency.serving.scheduler import Load
 from predictor.latency.serving.step_times import step_times
 from predictor.latency.serving.workers import DecodeWorker, PrefillWorker
 from predictor.latency.static_batch import prompt_and_middle
@@ -234,7 +234,7 @@ def _decode_worker(side: Workload, gpu: Gpu, bundle: Bundle, transfer_s: float) 
 
 
 def _engine(side: Workload, gpu: Gpu) -> Engine:
-    return get_server(side.engine).beside(gpu.generation)
+    return get_server(side.engine).on(gpu)
 
 
 def _room(pool: str, side: Workload, gpu: Gpu, needed: int) -> float:

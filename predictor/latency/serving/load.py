@@ -1,7 +1,9 @@
 """Serving: TTFT, TPOT and throughput of an engine under load, from predicted step times.
 
-`static` runs one batch that starts together; `continuous` simulates the engine's scheduler, with clients that wait for
-their answer (concurrency) or requests that arrive at random (rate).
+`continuous` simulates the engine's scheduler, with clients that wait for their answer (concurrency), requests that
+arrive at random (rate) or as a trace says. Of clients means are those of a whole run, as benchmarks tell them, and
+percentiles those of its settled part, after the first wave; of arrivals all are of the settled part, for which the run
+is as long as it must be. Where more arrives than can be served there is none, which `saturated` says.
 
 The simulation is what agrees with measurements. On the 402 configurations of dense models in
 predictor/learning/validation/serving.py that no constant was fitted on, its median (mean) error is 5 % (7 %) of TPOT
@@ -13,18 +15,23 @@ is part of it: 10 per client agree best; 5 give 27 % (33 %), 20 give 20 % (23 %)
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
+from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.latency.report import Interval
-from predictor.latency.serving.scheduler import Load, Served, simulate
-from predictor.latency.serving.step_times import StepTimes, step_times
+from predictor.latency.serving.clients import Load
+from predictor.latency.serving.drafting import drafted
+from predictor.latency.serving.scheduler import Served, check_cache, simulate
+from predictor.latency.serving.step_times import ENDS, StepTimes, step_times
+from predictor.latency.serving.sustained import Sustained, sustained
 from predictor.memory.closed_form import cache_room
-from predictor.ops.dtypes import weight_bytes
+from predictor.ops.dtypes import Array, weight_bytes
 from predictor.workloads.engines import Engine, get_server
 from predictor.workloads.workload import Workload
 
@@ -34,7 +41,12 @@ TTFT_LOG_ERROR, TPOT_LOG_ERROR = 0.28, 0.10
 
 
 class Serving(NamedTuple):
-    """Latency over all requests, seconds, and throughput of all replicas. batch: mean sequences per decode step."""
+    """Latency over all requests, seconds, and throughput of all replicas.
+
+    sustainable_rate: requests per second that the deployment holds. saturated: more arrive, or more clients ask than
+    find room. host_s: of the mean request, in which the GPU waits for the host. batch: mean sequences per decode step.
+    peak_tokens: of the KV cache of a group at its fullest.
+    """
 
     ttft_s: Interval
     ttft_p50_s: Interval
@@ -45,73 +57,201 @@ class Serving(NamedTuple):
     e2e_s: Interval
     tokens_per_s: Interval
     requests_per_s: Interval
+    host_s: Interval
+    sustainable_rate: Interval
+    saturated: bool
     batch: float
+    peak_tokens: float
+    notes: tuple[str, ...]
 
 
-def serve(workload: Workload, gpu: Gpu, bundle: Bundle, load: Load, engine: Engine | None = None) -> Serving:
+SIMULATED = Serving._fields[: Serving._fields.index("sustainable_rate")]
+
+
+class Count(NamedTuple):
+    """Requests of a run that count: for means those from `mean_from` on, for percentiles from `settled_from` on."""
+
+    mean_from: int
+    settled_from: int
+
+
+def serve(
+    workload: Workload,
+    gpu: Gpu,
+    bundle: Bundle,
+    load: Load,
+    engine: Engine | None = None,
+    warmup: int | None = None,
+) -> Serving:
     """Step times, KV capacity and simulation in one; the workload's own batch and lengths do not matter.
 
     Replicas (dp), attention groups and pipeline stages each hold a share of the requests and keep step.
+    warmup: requests that do not count; None: as above.
     """
-    engine = engine or get_server(workload.engine).beside(gpu.generation)
-    sequences = min(engine.max_sequences, load.concurrency or load.requests)
+    engine = engine or served_by(workload, gpu)
+    room_for(workload, gpu, load, engine)  # before what takes time
+    sequences = min(engine.max_sequences, load.concurrency or engine.max_sequences)
     times = step_times(workload, gpu, bundle, engine.max_batched_tokens, sequences)
-    groups = workload.dp * workload.attention_dp * workload.pp
-    return continuous(times, load, engine, kv_capacity(workload, gpu, load, engine), groups)
+    if draft := workload.drafting:
+        beside = step_times(draft, gpu, bundle, engine.max_batched_tokens, sequences)
+        times = StepTimes(*drafted(times, beside, load.draft_tokens))
+    return continuous(times, load, engine, room_for(workload, gpu, load, engine), groups_of(workload), warmup)
+
+
+def served_by(workload: Workload, gpu: Gpu) -> Engine:
+    """The engine of a workload, which takes requests as they come; InvalidRequest where it does not."""
+    get_server(workload.engine)
+    engine = workload.engine_on(gpu)
+    ranks = workload.attention_dp * workload.pp  # which one front end serves
+    return replace(engine, token_s=ranks * engine.token_s)
+
+
+def groups_of(workload: Workload) -> int:
+    """Groups of GPUs that each take a share of the requests."""
+    return workload.dp * workload.attention_dp * workload.pp
+
+
+def room_for(workload: Workload, gpu: Gpu, load: Load, engine: Engine) -> float:
+    """As kv_capacity; raises InvalidRequest where the engine cannot start, or a request can never be served."""
+    tokens = kv_capacity(workload, gpu, load, engine)
+    if tokens < engine.block_tokens:
+        gpus = f"{workload.layout.n_gpus // workload.dp} × {gpu.name}"
+        raise InvalidRequest(
+            f"{workload.engine} does not start on {gpus}: weights and its first pass leave no room for a cache in the "
+            f"{engine.memory_share:.0%} of the memory that it takes. Raise tp, choose a narrower dtype, or raise "
+            "gpu_memory_utilization."
+        )
+    check_cache(load, tokens)
+    return tokens
 
 
 def kv_capacity(workload: Workload, gpu: Gpu, load: Load, engine: Engine | None = None) -> float:
     """Tokens of the KV cache of one group: what the engine's share of the memory has room for."""
-    length = load.input_len + load.output_len
-    per_token = workload.model.cached(length, workload.layout) * float(weight_bytes(workload.cache_dtype)) / length
+    length = load.longest
+    cached = workload.model.cached(length, workload.layout)
+    if draft := workload.drafting:
+        cached += draft.model.cached(length, workload.layout)
+    per_token = cached * float(weight_bytes(workload.cache_dtype)) / length
     return cache_room(workload, gpu, engine) / per_token / workload.pp if per_token else math.inf
 
 
-def static(times: StepTimes, batch: int, input_len: int, output_len: int, engine: Engine) -> Serving:
-    """One batch that starts together: all prompts, in steps of max_batched_tokens, then all outputs."""
-    load = Load(input_len=input_len, output_len=output_len, concurrency=batch, requests=batch)
-    return continuous(times, load, at_once(engine, batch))
-
-
-def at_once(engine: Engine, batch: int) -> Engine:
-    """The engine as it runs a static batch: no front end, prompts before outputs, room for all."""
-    return replace(engine, prefill_first=True, request_s=0.0, reserved=0.0, max_sequences=batch)
-
-
-def continuous(times: StepTimes, load: Load, engine: Engine, kv_tokens: float = math.inf, groups: int = 1) -> Serving:
+def continuous(
+    times: StepTimes,
+    load: Load,
+    engine: Engine,
+    kv_tokens: float = math.inf,
+    groups: int = 1,
+    warmup: int | None = None,
+) -> Serving:
     """Simulates the load; kv_tokens: tokens that the KV cache of a group holds; groups: that share the load evenly."""
     part = replace(
         load,
         concurrency=-(-load.concurrency // groups),
         rate=load.rate / groups,
         requests=-(-load.requests // groups),
+        trace=load.trace and load.trace.part(groups),
     )
-    runs = [simulate(part, table, engine, kv_tokens) for table in (times.value, times.low, times.high)]
-    statistics = [_statistics(run, groups) for run in runs]
-    names = Serving._fields[:-1]
-    intervals = {name: interval_of(name, ends) for name, *ends in zip(names, *statistics, strict=True)}
-    return Serving(**intervals, batch=runs[0].batch * groups)
+    check_cache(part, kv_tokens)
+    held = [sustained(part, getattr(times, end), engine, kv_tokens) for end in ENDS]
+    offered = part.offered_rate
+    saturated = offered > held[0].requests_per_s or part.concurrency > held[0].sequences
+    if load.settles:
+        part = replace(part, requests=_enough(part, times, engine, kv_tokens, held[0] if saturated else None))
+    runs = [simulate(part, getattr(times, end), engine, kv_tokens) for end in ENDS]
+    count = _counted(part, runs[0], None if warmup is None else -(-warmup // groups))
+    rates = [min(offered, one.requests_per_s) or None for one in held]
+    statistics = [_statistics(run, count, rate, groups) for run, rate in zip(runs, rates, strict=True)]
+    intervals = {name: interval_of(name, ends) for name, *ends in zip(SIMULATED, *statistics, strict=True)}
+    rate = interval_of("sustainable_rate", [groups * one.requests_per_s for one in held])
+    return Serving(
+        **intervals,
+        sustainable_rate=rate,
+        saturated=bool(saturated),
+        batch=runs[0].batch * groups,
+        peak_tokens=runs[0].peak_tokens,
+        notes=tuple(_notes(load, offered * groups, held[0].sequences * groups, rate.value, runs[0], saturated)),
+    )
+
+
+ROOM_FOR_FLIGHTS = 12  # times as many requests as are under way at once make a run that settles; judged
+FILLINGS = 3  # of an engine that more is asked of than it can serve
+MOST_SETTLING = 20_000  # requests of a run
+MSER_BATCH, FEWEST_BATCHES = 5, 10
+
+
+def _enough(load: Load, times: StepTimes, engine: Engine, kv_tokens: float, full: Sustained | None) -> int:
+    """Requests of a run at a rate that is long beside the time of a request (Little: under way = rate × time).
+
+    full: of a load that is too much for the engine, which is then as full as it can be.
+    """
+    if full:
+        return int(min(max(load.requests, FILLINGS * full.sequences), MOST_SETTLING))
+    tried = simulate(load, times.value, engine, kv_tokens)
+    under_way = load.rate * float((tried.finished_s - tried.submitted_s).mean())
+    return int(min(max(load.requests, ROOM_FOR_FLIGHTS * under_way), MOST_SETTLING))
+
+
+def _counted(load: Load, run: Served, warmup: int | None) -> Count:
+    """Which requests count; at least one does."""
+    last = load.requests - 1
+    if warmup is not None:
+        return Count(min(warmup, last), min(warmup, last))
+    if load.concurrency:
+        return Count(0, min(load.concurrency, last) if load.requests > load.concurrency else 0)
+    begins = settled_from(run.finished_s - run.submitted_s)
+    return Count(begins, begins)
+
+
+def settled_from(values: Array) -> int:
+    """Index from which a series that starts from an empty system is settled, at most half of it: where the standard
+    error of the mean of what follows is least (MSER-5; White, An effective truncation heuristic, 1997)."""
+    batches = len(values) // MSER_BATCH
+    if batches < 2 * FEWEST_BATCHES:
+        return 0
+    means = values[: batches * MSER_BATCH].reshape(batches, MSER_BATCH).mean(axis=1)[::-1]
+    counts = np.arange(1, batches + 1)
+    squares = np.cumsum(means**2) - np.cumsum(means) ** 2 / counts
+    errors = (squares / counts**2)[::-1][: batches - max(FEWEST_BATCHES, batches // 2)]
+    return int(np.argmin(errors)) * MSER_BATCH
+
+
+def _notes(load: Load, offered: float, sequences: float, rate: float, run: Served, saturated: bool) -> Iterator[str]:
+    """What to say of a load that is more than can be served at once."""
+    if saturated and load.concurrency:
+        yield (
+            f"of {load.concurrency} clients {math.floor(sequences)} find room at once (KV cache and max_num_seqs); "
+            "the others wait, which is in TTFT."
+        )
+    elif saturated:
+        yield (
+            f"overloaded: {offered:.3g} requests/s arrive and {rate:.3g} can be served; queues grow without end, and "
+            f"TTFT is that of the first {len(run.first_s)}."
+        )
+    if run.preempted:
+        often = run.preempted / len(run.first_s)
+        yield f"requests lose their place in the KV cache {often:.2g} times on average and are computed again."
 
 
 def interval_of(name: str, ends: list[float]) -> Interval:
     """From the value and the runs at both ends of the step times."""
     value, own = ends[0], TTFT_LOG_ERROR if name.startswith("ttft") else TPOT_LOG_ERROR
     if value <= 0.0:  # one output token: nothing comes after the first
-        return Interval(0.0, 0.0, 0.0)
+        return Interval(0.0, 0.0, max(0.0, *ends))
     down, up = (math.hypot(math.log(end / value), own) for end in (max(min(ends), 1e-12), max(ends)))
     return Interval(value, value * math.exp(-down), value * math.exp(up))
 
 
-def _statistics(run: Served, groups: int) -> list[float]:
-    """The fields of Serving but `batch`, in order."""
+def _statistics(run: Served, count: Count, rate: float | None, groups: int) -> list[float]:
+    """The fields SIMULATED of Serving, in order. rate: requests per second of arrivals, which a long run answers."""
     ttft, e2e = run.first_s - run.submitted_s, run.finished_s - run.submitted_s
+    tpot = (run.finished_s - run.first_s) / np.maximum(run.output_len - 1, 1)
     longer = run.output_len > 1
-    tpot = (run.finished_s - run.first_s)[longer] / (run.output_len[longer] - 1) if longer.any() else np.zeros(1)
-    spans = [figure for times in (ttft, tpot) for figure in (times.mean(), *np.percentile(times, (50, 99)))]
-    seconds = max(float(run.finished_s.max() - run.submitted_s.min()), 1e-12)
-    return [
-        *map(float, spans),
-        float(e2e.mean()),
-        groups * run.output_len.sum() / seconds,
-        groups * len(ttft) / seconds,
-    ]
+    spans: list[float] = []
+    for times, valid in ((ttft, np.ones_like(longer)), (tpot, longer)):
+        counted, settled = (times[first:][valid[first:]] for first in count)
+        counted, settled = (part if part.size else np.zeros(1) for part in (counted, settled))
+        spans += [float(counted.mean()), *map(float, np.percentile(settled, (50, 99)))]
+    first, own = count.mean_from, run.output_len[count.mean_from :]
+    seconds = max(float(run.finished_s.max() - run.submitted_s[first:].min()), 1e-12)
+    answered = groups * (rate or len(own) / seconds)
+    return [*spans, float(e2e[first:].mean()), answered * float(own.mean()), answered, run.host_s]

@@ -1,4 +1,4 @@
-"""How an engine schedules requests: its settings, what clients send, and an event simulation of both.
+"""How an engine schedules what clients send: an event simulation.
 
 Rules of the schedulers: predictor/catalog/engines.toml. Steps between two events are jumped over at once, so a
 simulation takes milliseconds.
@@ -9,82 +9,32 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from predictor.errors import InvalidRequest
+from predictor.latency.serving.clients import Load
 from predictor.latency.serving.step_times import Chunk, StepTime
 from predictor.ops.dtypes import Array
-from predictor.values import whole_number
 from predictor.workloads.engines import Engine
-
-ROUNDS = 10  # requests per client: what InferenceX and most published runs send, the first wave counted
-OPEN_REQUESTS = 500  # requests of a run at a rate
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """What clients send; checked on creation (InvalidRequest).
-
-    input_len, output_len: tokens of the longest request. shortest: length of the shortest as a share of it; lengths lie
-    evenly between (random-range-ratio of vLLM's benchmark). concurrency: clients, each sending its next request when
-    the last is answered, all starting together; or rate: requests per second that arrive at random (Poisson).
-    requests: in all, 10 per client or 500. prefix_cache_hit_rate: share of each prompt that is cached already.
-    draft_tokens: tokens proposed per step and sequence, each right with probability `acceptance`, at no cost but that
-    of checking them. seed: of arrivals and lengths.
-    """
-
-    input_len: int
-    output_len: int
-    concurrency: int = 0
-    rate: float = 0.0
-    requests: int = 0
-    shortest: float = 1.0
-    prefix_cache_hit_rate: float = 0.0
-    draft_tokens: int = 0
-    acceptance: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Checks every field and sets the number of requests."""
-        for name in ("input_len", "output_len"):
-            whole_number(name, getattr(self, name))
-        for name in ("concurrency", "requests", "draft_tokens"):
-            if getattr(self, name):
-                whole_number(name, getattr(self, name))
-        for name in ("shortest", "prefix_cache_hit_rate", "acceptance"):
-            if not 0.0 <= (value := getattr(self, name)) <= 1.0:
-                raise InvalidRequest(f"{name} is {value:g}; it must lie between 0 and 1.")
-        if (self.concurrency > 0) == (self.rate > 0) or not 0.0 <= self.rate < math.inf:
-            raise InvalidRequest(
-                f"concurrency is {self.concurrency} and rate {self.rate:g}; give exactly one of them, above 0."
-            )
-        if not self.requests:
-            object.__setattr__(self, "requests", ROUNDS * self.concurrency or OPEN_REQUESTS)
-
-    @property
-    def tokens_per_step(self) -> float:
-        """Tokens that a sequence gains per step: 1 + a + a² + … (Leviathan et al., arXiv:2211.17192, eq. 1)."""
-        return sum(self.acceptance**i for i in range(self.draft_tokens + 1))
-
-    def lengths(self) -> tuple[list[int], list[int]]:
-        """Prompt and output tokens of every request."""
-        random = np.random.default_rng(self.seed)
-        ranges = [(max(1, int(most * self.shortest)), most + 1) for most in (self.input_len, self.output_len)]
-        prompts, outputs = (random.integers(*ends, self.requests).tolist() for ends in ranges)
-        return prompts, outputs
 
 
 class Served(NamedTuple):
-    """Per request, in order of submission: (requests,) arrays of seconds and tokens. batch: sequences per decode."""
+    """Per request, in order of submission: (requests,) arrays of seconds and tokens.
+
+    batch: sequences per decode step. host_s: seconds of a request, on average, in which the GPU waits for the host.
+    peak_tokens: of the KV cache at its fullest. preempted: requests that lost their place there.
+    """
 
     submitted_s: Array
     first_s: Array
     finished_s: Array
     output_len: Array
     batch: float
+    host_s: float
+    peak_tokens: float
+    preempted: int
 
 
 def simulate(load: Load, steps: StepTime, engine: Engine, kv_tokens: float = math.inf) -> Served:
@@ -101,15 +51,15 @@ def simulate(load: Load, steps: StepTime, engine: Engine, kv_tokens: float = mat
             run.idle()
         run.answer()
     columns = [np.array(column) for column in (run.submitted, run.first, run.finished, run.outputs)]
-    return Served(columns[0], columns[1], columns[2], columns[3], run.busy / max(run.tick, 1))
+    batch, host_s = run.busy / max(run.tick, 1), run.host_s / load.requests + engine.request_s
+    return Served(columns[0], columns[1], columns[2], columns[3], batch, host_s, run.peak, run.preempted)
 
 
 def check_cache(load: Load, kv_tokens: float) -> None:
     """Raises InvalidRequest where the KV cache cannot hold the longest request."""
-    longest = load.input_len + load.output_len
-    if longest > kv_tokens:
+    if load.longest > kv_tokens:
         raise InvalidRequest(
-            f"input_len + output_len is {longest}; the KV cache holds {int(kv_tokens)} tokens. "
+            f"the longest request has {load.longest} tokens; the KV cache holds {int(kv_tokens)} tokens. "
             "Raise tp, choose a narrower kv_dtype, or shorten one of them."
         )
 
@@ -124,16 +74,16 @@ class _Run:
 
     __slots__ = (
         "answered", "arriving", "began", "busy", "decode_steps", "done", "engine", "finished", "first", "front",
-        "gain", "held", "kv", "kv_tokens", "left", "load", "now", "outputs", "postponed", "prompts", "reserved",
-        "running", "seen_s", "sent", "started", "steps", "submitted", "tick", "waiting", "wide",
+        "gain", "held", "host_s", "kv", "kv_tokens", "left", "load", "now", "outputs", "peak", "postponed",
+        "preempted", "prompts", "reserved", "running", "seen_s", "sent", "started", "steps", "submitted", "tick",
+        "waiting", "wide",
     )  # fmt: skip
 
     def __init__(self, load: Load, steps: StepTime, engine: Engine, kv_tokens: float) -> None:
         self.load, self.steps, self.engine, self.kv_tokens = load, steps, engine, kv_tokens
-        self.prompts, self.outputs = load.lengths()
+        self.prompts, self.done, self.outputs = load.lengths()
         self.wide, self.gain = load.draft_tokens + 1, load.tokens_per_step
         self.decode_steps = [math.ceil((tokens - 1) / self.gain) for tokens in self.outputs]
-        self.done = [min(round(load.prefix_cache_hit_rate * n), n - 1) for n in self.prompts]
         self.left = [n - done for n, done in zip(self.prompts, self.done, strict=True)]
         self.submitted, self.first, self.finished = ([0.0] * load.requests for _ in range(3))
         self.began = [0] * load.requests
@@ -141,13 +91,9 @@ class _Run:
         self.waiting: deque[int] = deque()
         self.started: list[int] = []
         self.running: list[tuple[int, int]] = []
-        self.now = self.seen_s = self.front = self.kv = self.held = self.reserved = 0.0
-        self.tick = self.answered = self.busy = self.postponed = self.sent = 0
-        times = [0.0] * min(load.concurrency, load.requests)
-        if load.rate:
-            gaps = np.random.default_rng(load.seed).exponential(1.0 / load.rate, load.requests)
-            times = np.cumsum(gaps).tolist()
-        for time_s in times:
+        self.now = self.seen_s = self.front = self.kv = self.held = self.reserved = self.host_s = self.peak = 0.0
+        self.tick = self.answered = self.busy = self.postponed = self.sent = self.preempted = 0
+        for time_s in load.arrivals():
             self.send(time_s)
 
     def send(self, time_s: float) -> None:
@@ -241,12 +187,14 @@ class _Run:
         """`steps` equal steps pass, in which `decoding` requests gain tokens."""
         step_s = self.engine.step_s_of(gpu_s, sequences)
         self.now += steps * step_s
+        self.host_s += steps * (step_s - gpu_s) * sequences
         self.seen_s = self.now - step_s * self.engine.overlapped
         if decoding:
             self.tick += steps
             self.busy += steps * decoding
             self.kv += steps * decoding * self.gain
             self.reserved -= self.engine.reserved * steps * decoding * self.gain
+        self.peak = max(self.peak, self.kv + self.held)
 
     def preempt(self) -> None:
         """The cache is full: the request that started last gives its room up and is computed again."""
@@ -256,6 +204,7 @@ class _Run:
         request = entry[1]
         passed = self.tick - self.began[request]
         self.kv -= self.done[request] + passed * self.gain
+        self.preempted += 1
         self.decode_steps[request] -= passed
         self.left[request] = self.done[request] + round(passed * self.gain)
         self.done[request] = 0

@@ -105,9 +105,9 @@ class StepTable:
 class StepTimes:
     """Step times of a workload on a GPU, and the low and high ends of their interval."""
 
-    value: StepTable
-    low: StepTable
-    high: StepTable
+    value: StepTime
+    low: StepTime
+    high: StepTime
 
 
 def step_times(workload: Workload, gpu: Gpu, bundle: Bundle, max_tokens: int, max_sequences: int) -> StepTimes:

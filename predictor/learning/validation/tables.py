@@ -5,6 +5,7 @@ from __future__ import annotations
 from predictor.errors import InvalidRequest
 from predictor.learning.validation import (
     cards,
+    disaggregated,
     finetune,
     llamacpp,
     llm_foundry,
@@ -19,6 +20,7 @@ from predictor.learning.validation.replay import Table
 
 TABLES: tuple[Table, ...] = (
     cards.TABLE,
+    disaggregated.TABLE,
     finetune.TABLE,
     llamacpp.TABLE,
     llm_foundry.TABLE,

@@ -16,15 +16,8 @@ from typing import Any
 
 import pandas as pd
 
-from predictor.errors import PredictorError
 from predictor.estimators.bundle import Bundle
-from predictor.hardware.gpu import get_gpu
-from predictor.latency.serving.load import static
-from predictor.latency.serving.step_times import StepTimes, step_times
-from predictor.learning.validation.replay import Figure, Replay, Table, private_setting, records
-from predictor.workloads.engines import get_engine
-from predictor.workloads.models import get_model
-from predictor.workloads.workload import Workload
+from predictor.learning.validation.replay import Figure, Replay, Table, answers, interval, records
 
 FILE = "trtllm/peak_throughput_v0.5_to_v0.9.csv"
 GPUS = {"A100": "A100-SXM-80GB", "H100": "H100-SXM-80GB", "H200": "H200-SXM-141GB", "L40S": "L40S"}
@@ -36,18 +29,17 @@ MODELS = {
     "Mixtral 8x7B": "Mixtral-8x7B-v0.1",
 }
 SHAPE = ["gpu", "model", "batch", "tp", "input_len", "output_len"]
-LARGEST_STEP, LARGEST_BATCH = 8192, 2048  # beyond them time goes with the number of tokens
-PRIVATE = private_setting("C++ session without host time", "one batch in steps of the scheduler")
+OLDEST = "0.5"  # of rows that state no version
 
 
 def replay(root: Path, bundle: Bundle) -> Replay:
     """A figure per configuration: tokens_per_s of all GPUs."""
-    figures, skipped, tables = [], Counter[str](), dict[tuple[Any, ...], StepTimes]()
-    for row in configurations(root):
-        try:
-            figures.append(_figure(row, bundle, tables))
-        except PredictorError as error:
-            skipped[str(error)] += 1
+    figures, skipped, rows = [], Counter[str](), configurations(root)
+    for row, answer in zip(rows, answers([request_of(row) for row in rows], bundle), strict=True):
+        if answer["error"]:
+            skipped[answer["error"]] += 1
+        else:
+            figures.append(_figure(row, answer))
     return Replay(figures, skipped)
 
 
@@ -61,29 +53,34 @@ def configurations(root: Path) -> list[dict[str, Any]]:
     return records(table[table["date"] == newest].drop_duplicates([*SHAPE, "precision"]).dropna(subset=SHAPE))
 
 
-def _figure(row: dict[str, Any], bundle: Bundle, tables: dict[tuple[Any, ...], StepTimes]) -> Figure:
-    sizes = {name: int(row[name]) for name in SHAPE[2:]}
+def request_of(row: dict[str, Any]) -> dict[str, Any]:
+    """The row of a request table."""
     dtype = row["precision"].lower()
-    model, gpu = get_model(MODELS.get(row["model"], row["model"])), get_gpu(GPUS[row["gpu"]])
-    kv_dtype = "fp8" if dtype == "fp8" else ""
-    key = (model.name, gpu.name, dtype, sizes["tp"])
-    if key not in tables:
-        workload = Workload(model=model, dtype=dtype, kv_dtype=kv_dtype, tp=sizes["tp"], engine="trtllm")
-        tables[key] = step_times(workload, gpu, bundle, LARGEST_STEP, LARGEST_BATCH)
-    # A C++ loop without Python, streaming or front end: the host costs nothing.
-    engine = get_engine("trtllm").without_host()
-    batch = static(tables[key], sizes["batch"], sizes["input_len"], sizes["output_len"], engine)
+    return {
+        "model": MODELS.get(row["model"], row["model"]),
+        "gpu": GPUS[row["gpu"]],
+        "engine": "trtllm",
+        "engine_version": row["trtllm_version"] if isinstance(row["trtllm_version"], str) else OLDEST,
+        "dtype": dtype,
+        "kv_dtype": "fp8" if dtype == "fp8" else "",
+        **{name: int(row[name]) for name in SHAPE[2:]},
+    }
+
+
+def _figure(row: dict[str, Any], answer: dict[str, Any]) -> Figure:
+    request = request_of(row)
     return Figure(
         table=FILE,
-        gpu=gpu.name,
+        gpu=request["gpu"],
         model=row["model"],
         engine="trtllm",
         metric="tokens_per_s",
         measured=row["measured"],
-        predicted=batch.tokens_per_s,
+        predicted=interval(answer, "tokens_per_s"),
         fitted=False,
-        private_setting=PRIVATE,
-        settings={"dtype": dtype, **sizes, "version": row["trtllm_version"], "date": row["date"]},
+        request=request,
+        settings={name: request[name] for name in ("dtype", *SHAPE[2:])}
+        | {"version": row["trtllm_version"], "date": row["date"]},
     )
 
 

@@ -29,7 +29,7 @@ from predictor.workloads.request import check_cell, check_names, columns
 SWITCHES = ("skip_unfit", "skip_invalid")
 KEYS = (*SWITCHES, "request", "together", "skip")
 N_GPUS = ("tp", "pp", "dp", "attention_dp")  # their product is n_gpus where a spec does not set it
-TEXTS = frozenset(column.name for column in columns() if column.type == "str")
+TEXTS = frozenset(column.name for column in columns() if column.metadata["kind"] is str)
 BLOCK = 65_536  # combinations that are looked at together
 
 
