@@ -99,6 +99,12 @@ def test_more_gpus_of_layers_generate_no_faster_but_take_prompts_side_by_side() 
     assert walked(Interval(1.0, 1.0, 1.0), 1, 7, 1.0).value == 1.0
 
 
+def test_rows_are_shared_at_the_price_of_messages() -> None:
+    layers, rows = (predict("Llama-3.1-70B", "RTX 3090", dtype="q4_k_m", **{split: 2}) for split in ("pp", "tp"))
+    assert layers.tpot_s.value / 2 < rows.tpot_s.value < layers.tpot_s.value
+    assert rows.basis == "engine-rates" and rows.memory.fits
+
+
 @pytest.mark.parametrize(
     ("asked", "engine"),
     [

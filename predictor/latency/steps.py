@@ -96,11 +96,28 @@ Estimate = Callable[[Op, Steps, Bundle], OpPrediction]
 
 def _estimate(op: Op, steps: Steps, bundle: Bundle) -> OpPrediction:
     if rates := rates_of(steps.engine, steps.gpu.vendor):
-        return predict_by_rates(op, steps.gpu, rates)
+        by_rates = predict_by_rates(op, steps.gpu, rates)
+        return _hop_or_message(by_rates, op, steps, bundle) if isinstance(op, Collective) else by_rates
     if {(op.family, dtype) for dtype in _dtypes(op)} & HOST_TIMED:
         return predict_streamed(op, steps.gpu, bundle)
     predicted = predict_op(op, steps.gpu, Setting(engine=measured_as(steps.engine, op)), bundle)
     return _less_quantising(predicted, op, steps, bundle) if _quantises_before(op, steps.engine) else predicted
+
+
+def _hop_or_message(hop: OpPrediction, op: Collective, steps: Steps, bundle: Bundle) -> OpPrediction:
+    """What rates say of a batch that goes on to the next GPU.
+
+    Messages among GPUs that share layers, which nobody timed, lie between those of other engines and such a hop, with
+    an interval over both.
+    """
+    known = predict_op(op, steps.gpu, Setting(engine=SERVES), bundle)
+    hops = text_column(op.kind, len(op)) == "send_recv"
+    between = np.sqrt(known.latency_s * np.maximum(hop.latency_s, known.latency_s))
+    return hop._replace(
+        latency_s=np.where(hops, hop.latency_s, between),
+        low_s=np.where(hops, hop.low_s, known.low_s),
+        high_s=np.where(hops, hop.high_s, np.maximum(hop.high_s, known.high_s)),
+    )
 
 
 def _quantises_before(op: Op, engine: str) -> bool:
