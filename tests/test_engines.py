@@ -67,8 +67,8 @@ def test_what_is_set_is_what_runs(name: str) -> None:
     on = get_engine(name).on(get_gpu("H100-SXM-80GB"), own)
     assert (on.max_sequences, on.max_batched_tokens, on.memory_share, on.batch_wait_steps) == (7, 512, 0.5, 3)
     assert not on.graphs and not on.chunked and not on.overlapped
-    offline = get_engine(name).on(get_gpu("H100-SXM-80GB"), Settings(api_server_count=0))
-    assert offline.token_s == offline.request_s == 0.0
+    offline = get_engine(name).on(get_gpu("H100-SXM-80GB"), Settings(offline=True))
+    assert offline.request_s == 0.0 and offline.sequence_s <= get_engine(name).sequence_s
 
 
 def test_settings_change_the_answer_as_they_must() -> None:

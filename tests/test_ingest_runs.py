@@ -106,7 +106,8 @@ def test_a_rate_that_is_held_is_the_load_and_else_the_limit(tmp_path: Path):
     [
         (
             {"max_concurrency": None},
-            "all requests at once: neither a rate nor a limit on concurrency; add --set concurrency=N if N ran together",
+            "all requests at once: neither a rate nor a limit on concurrency; add --set concurrency=N if N ran "
+            "together",
         ),
         ({"completed": 0}, "no request was answered with tokens"),
         (

@@ -76,7 +76,7 @@ WRONG: tuple[tuple[dict[str, Any], str], ...] = (
     ),
     (
         {"engine": "tgi"},
-        'rejected: engine is "tgi"; it must be one of vllm, vllm-v0, sglang, trtllm, trtllm-cpp, torch, llama.cpp.',
+        'rejected: engine is "tgi"; it must be one of vllm, vllm-v0, ',
     ),
     ({"batch": 0.5}, "rejected: batch is 0.5; it must be a whole number from 1 to 2**31."),
     ({"dtype": "iq2_xs", "engine": "llama.cpp"}, 'rejected: dtype is "iq2_xs"; it must be one of fp32, '),

@@ -28,7 +28,7 @@ from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.models import Model, get_model
 from predictor.workloads.request import Request, check_names, clients_note
 from predictor.workloads.requested import kept_setting, served_workload, training_setting, with_engine
-from predictor.workloads.workload import Workload, phases
+from predictor.workloads.workload import Workload, phases, prompt_and_middle_phases
 
 if TYPE_CHECKING:
     from predictor.latency.serving.clients import Load
@@ -78,10 +78,10 @@ def predict(
     max_num_batched_tokens: int = 0,
     gpu_memory_utilization: float = 0.0,
     max_model_len: int = 0,
+    max_seq_len_to_capture: int = 0,
     enforce_eager: bool | None = None,
     enable_chunked_prefill: bool | None = None,
     async_scheduling: bool | None = None,
-    api_server_count: int | None = None,
     batch_wait_timeout_iters: int = 0,
     usd_per_hour: float = 0.0,
     **others: Any,
@@ -237,7 +237,8 @@ class ServingTask(NamedTuple):
 
 def serving_task(resolved: Resolved, workload: Workload, note: str = "") -> ServingTask:
     """What a request, or a column of requests, runs. note: what to say of the workload."""
-    return ServingTask(resolved, workload, note, Steps(phases(workload), resolved.gpu, workload.engine, workload.links))
+    shown = prompt_and_middle_phases if resolved.request.scheduling == "continuous" else phases
+    return ServingTask(resolved, workload, note, Steps(shown(workload), resolved.gpu, workload.engine, workload.links))
 
 
 def serving_report(task: ServingTask, lines: list[list[OpLine]], bundle: Bundle) -> Report:

@@ -28,10 +28,10 @@ class Settings(NamedTuple):
     max_num_batched_tokens: int = 0
     gpu_memory_utilization: float = 0.0
     max_model_len: int = 0
+    max_seq_len_to_capture: int = 0
     enforce_eager: bool | None = None
     enable_chunked_prefill: bool | None = None
     async_scheduling: bool | None = None
-    api_server_count: int | None = None
     batch_wait_timeout_iters: int = 0
 
 
@@ -41,6 +41,7 @@ FIELDS = {
     "max_num_seqs": "max_sequences",
     "max_num_batched_tokens": "max_batched_tokens",
     "gpu_memory_utilization": "memory_share",
+    "max_seq_len_to_capture": "graph_len",
     "enable_chunked_prefill": "chunked",
     "async_scheduling": "overlapped",
     "batch_wait_timeout_iters": "batch_wait_steps",
@@ -55,7 +56,6 @@ class Engine:
         join a running batch. tables: the engine whose operator tables show what it runs, "": its own.
     eager: runs the operators of Transformers one by one, and takes prompts whole. versions: which ones, of an engine
         that has a successor. called: names by which clients of benchmarks call it.
-    token_s: host seconds of the front end for each token that it streams; it runs beside the engine, api_servers of it.
     linear_s: number format → host seconds that each linear layer takes beside its launch.
     until: the version from which its successor, the engine of the same tables, replaces it. before: version → what is
         otherwise in those before it. below_gib: GiB of a GPU's memory → what is otherwise on smaller ones.
@@ -76,8 +76,6 @@ class Engine:
     sequence_s: float
     launch_s: float
     request_s: float
-    token_s: float = 0.0
-    api_servers: int = 1
     source: str = ""
     versions: str = ""
     called: tuple[str, ...] = ()
@@ -101,8 +99,7 @@ class Engine:
     def step_s_of(self, gpu_s: Any, sequences: Any) -> Any:
         """Seconds of a step: the host prepares the next one meanwhile, or before it."""
         host_s = self.step_s + self.sequence_s * sequences
-        step_s = greater(gpu_s, host_s) if self.overlapped else gpu_s + host_s
-        return greater(step_s, self.token_s * sequences / self.api_servers)
+        return greater(gpu_s, host_s) if self.overlapped else gpu_s + host_s
 
     def prompt_s(self, gpu_s: Any, launches: Any, sequences: Any) -> Any:
         """Seconds of a step with prompts, whose operators the host launches one by one."""
@@ -131,8 +128,6 @@ class Engine:
         }
         if settings.enforce_eager:
             changes["graphs"] = False
-        if (servers := settings.api_server_count) is not None:
-            changes |= {"api_servers": servers} if servers else {"token_s": 0.0, "request_s": 0.0}
         return replace(engine, **changes).beside(gpu.generation)
 
     def beside(self, generation: str) -> Engine:
@@ -141,7 +136,7 @@ class Engine:
 
     def times(self, share: float) -> Engine:
         """The same scheduler where the host takes `share` times as long."""
-        names = ("step_s", "sequence_s", "launch_s", "request_s", "token_s")
+        names = ("step_s", "sequence_s", "launch_s", "request_s")
         linear_s = {dtype: share * seconds for dtype, seconds in self.linear_s.items()}
         return replace(self, linear_s=linear_s, **{name: share * getattr(self, name) for name in names})
 

@@ -158,12 +158,10 @@ class Request:
     max_num_batched_tokens: int = _column(0, "Tokens of a step at most; by default the engine's.", least=0)
     gpu_memory_utilization: float = _column(0.0, "Share of the GPU's memory for the engine; 0: its own.", least=0)
     max_model_len: int = _column(0, "Tokens of a sequence at most; by default the model's.", least=0)
+    max_seq_len_to_capture: int = _column(0, "Tokens up to which CUDA graphs run; by default the engine's.", least=0)
     enforce_eager: bool | None = _column(None, "No CUDA graphs.", kind=bool)
     enable_chunked_prefill: bool | None = _column(None, "Prompts may be split over steps.", kind=bool)
     async_scheduling: bool | None = _column(None, "The host prepares a step while the GPU runs another.", kind=bool)
-    api_server_count: int | None = _column(
-        None, "Processes that take requests and stream answers; 0: none, offline. By default 1.", least=0, kind=int
-    )
     batch_wait_timeout_iters: int = _column(0, "Steps for which prompts wait for others (TensorRT-LLM).", least=0)
     usd_per_hour: float = _column(0.0, "Price of one GPU for an hour; 0 takes the catalogue's.", least=0)
     method: str = _column("full", "full, lora or qlora.", METHODS)

@@ -317,6 +317,13 @@ def phases(workload: Workload) -> list[Phase]:
     return [("prefill", workload.prefill_ops()), *decodes]
 
 
+def prompt_and_middle_phases(workload: Workload) -> list[Phase]:
+    """Of `phases` the prompt and the decode step half-way, which is all that a report shows of a simulated load."""
+    lengths = decode_lengths(workload)
+    decodes = [("decode", workload.decode_ops(lengths[len(lengths) // 2]))] if lengths else []
+    return [("prefill", workload.prefill_ops()), *decodes]
+
+
 def decode_lengths(workload: Workload) -> list[Any]:
     """Cached lengths at which a decode step is predicted, rising; some are equal where few tokens come out."""
     if not workload.generates:

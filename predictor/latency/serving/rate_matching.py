@@ -14,7 +14,7 @@ import numpy as np
 
 from predictor.errors import InvalidRequest
 from predictor.latency.report import Interval
-from predictor.latency.serving.load import interval_of
+from predictor.latency.serving.load import DENSE, LogErrors, interval_of
 from predictor.latency.serving.step_times import ENDS
 from predictor.latency.serving.workers import DecodeLoads, DecodeWorker, PrefillWorker
 from predictor.values import whole_number
@@ -88,8 +88,10 @@ class Matched:
     limiter: str
 
 
-def match(prefill: PrefillWorker, decode: DecodeWorker, transfer_s: float, goal: Goal) -> Matched:
-    """The pools that meet the goal, and what they do.
+def match(
+    prefill: PrefillWorker, decode: DecodeWorker, transfer_s: float, goal: Goal, errors: LogErrors = DENSE
+) -> Matched:
+    """The pools that meet the goal, and what they do. errors: of the intervals.
 
     Of a budget of GPUs the split with the most tokens per second is taken; of those the one with the fewest GPUs. For a
     request_rate alone, the fewest workers. The ends of intervals are the same pools with step times at their ends.
@@ -129,13 +131,13 @@ def match(prefill: PrefillWorker, decode: DecodeWorker, transfer_s: float, goal:
         ttfts.append(prefill.ttft_s(rate / workers[0], end) + transfer_s)
         tpots.append(float(batches.tpot_s[batches.least(rate / workers[1])]))
     e2es = [ttft + (decode.output_len - 1) * tpot for ttft, tpot in zip(ttfts, tpots, strict=True)]
-    rates = Interval(*(min(end, wanted) for end in interval_of("requests_per_s", sustained)))
+    rates = Interval(*(min(end, wanted) for end in interval_of("requests_per_s", sustained, errors)))
     return Matched(
         prefill_workers=workers[0],
         decode_workers=workers[1],
-        ttft_s=interval_of("ttft_s", ttfts),
-        tpot_s=interval_of("tpot_s", tpots),
-        e2e_s=interval_of("e2e_s", e2es),
+        ttft_s=interval_of("ttft_s", ttfts, errors),
+        tpot_s=interval_of("tpot_s", tpots, errors),
+        e2e_s=interval_of("e2e_s", e2es, errors),
         requests_per_s=rates,
         tokens_per_s=Interval(*(decode.output_len * end for end in rates)),
         transfer_s=transfer_s,

@@ -2,8 +2,8 @@
 
 Source: aiconfigurator's silicon_sample (Apache-2.0), rows of InferenceX whose mode is "disagg" in
 `serving/silicon_sample_more.csv` of the truth folder: DeepSeek-R1 and V3, mean TTFT and TPOT at a concurrency. Layouts
-of workers are stated, their number in a tenth of the rows, else it is found; whether multi-token prediction ran is not
-told. Repeats count once, with their median.
+of workers are stated, their number in a tenth of the rows, and all others are left out; whether multi-token prediction
+ran is not told. Repeats count once, with their median.
 Nothing is fitted on them.
 """
 
@@ -32,6 +32,9 @@ def replay(root: Path, bundle: Bundle) -> Replay:
     """Two figures per configuration, ttft_s and tpot_s."""
     figures, skipped = list[Figure](), Counter[str]()
     for row in configurations(root):
+        if not row["prefill_workers"] or not row["decode_workers"]:
+            skipped["the number of workers is not told"] += row["repeats"]
+            continue
         try:
             found = plan(bundle=bundle, **asked(row))
         except PredictorError as error:
