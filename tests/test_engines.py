@@ -160,3 +160,17 @@ def test_scaled_rotations_reach_further_and_beyond_is_said() -> None:
         predict(**ASKED, input_len=longest)
     told = predict(**ASKED, input_len=longest, max_model_len=2 * longest)
     assert any(f"was made for {longest} tokens" in note for note in told.notes)
+
+
+def test_a_whole_graph_has_no_elementwise_kernels_and_narrow_formats_pay() -> None:
+    graph, wide, eager = (
+        predict("ResNet-50", "L40S", engine=engine, dtype=dtype, batch=128)
+        for engine, dtype in (("tensorrt", "int8"), ("tensorrt", "fp16"), ("torch", "fp16"))
+    )
+    assert graph.e2e_s.value < 0.6 * wide.e2e_s.value and wide.e2e_s.value < eager.e2e_s.value
+    assert {line.op.family for line in graph.ops} == {"conv", "gemm"} and graph.host_s.value == 0.0
+    assert graph.e2e_s.low < 0.95 * graph.e2e_s.value and graph.basis == "bound-only"
+    more = predict("ResNet-50", "L40S", engine="tensorrt", dtype="int8", batch=256)
+    assert more.e2e_s.value > graph.e2e_s.value
+    with pytest.raises(InvalidRequest, match="continuous scheduling needs"):
+        predict("Llama-3.1-8B", "L40S", engine="tensorrt", concurrency=4)

@@ -12,22 +12,45 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from predictor.estimators.operators import OpPrediction
+from predictor.estimators.bundle import Bundle
+from predictor.estimators.features import Setting
+from predictor.estimators.operators import OpPrediction, predict_op
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.power import limiter
 from predictor.hardware.roofline import link_bytes_per_s, roofline, unit_rate
 from predictor.ops import Attention, Collective, Gemm, Moe, Op
 from predictor.ops.base import column, text_column
 from predictor.ops.dtypes import GGUF, Array, weight_bytes
-from predictor.workloads.engine_tables import OTHERS, Rates
+from predictor.workloads.engine_tables import OTHERS, SERVES, Rates
 
 BY_RATES = "engine-rates"  # basis of such a prediction
 FEW_TOKENS = 8  # MMVQ_MAX_BATCH_SIZE (ggml-cuda/mmvq.cuh): up to so many a product streams vectors
 FP32_BYTES, HALF_BYTES = 4.0, 2.0
 
 
-def predict_by_rates(op: Op, gpu: Gpu, rates: Rates) -> OpPrediction:
+def predict_by_rates(op: Op, gpu: Gpu, rates: Rates, bundle: Bundle) -> OpPrediction:
     """Latency of every call of `op` on `gpu`; no less than its bound."""
+    by_rates = _by_rates(op, gpu, rates)
+    return _hop_or_message(by_rates, op, gpu, bundle) if isinstance(op, Collective) else by_rates
+
+
+def _hop_or_message(hop: OpPrediction, op: Collective, gpu: Gpu, bundle: Bundle) -> OpPrediction:
+    """What rates say of a batch that goes on to the next GPU.
+
+    Messages among GPUs that share layers, which nobody timed, lie between those of other engines and such a hop, with
+    an interval over both.
+    """
+    known = predict_op(op, gpu, Setting(engine=SERVES), bundle)
+    hops = text_column(op.kind, len(op)) == "send_recv"
+    between = np.sqrt(known.latency_s * np.maximum(hop.latency_s, known.latency_s))
+    return hop._replace(
+        latency_s=np.where(hops, hop.latency_s, between),
+        low_s=np.where(hops, hop.low_s, known.low_s),
+        high_s=np.where(hops, hop.high_s, np.maximum(hop.high_s, known.high_s)),
+    )
+
+
+def _by_rates(op: Op, gpu: Gpu, rates: Rates) -> OpPrediction:
     bound = roofline(op, gpu)
     least, calls = bound.latency_s, len(op)
     work, launch = column(seconds(op, gpu, rates), calls), _call_s(op, rates)

@@ -70,6 +70,7 @@ class Gpu:
     unified_memory, unified_share: memory shared with the CPU, and how much of mem_gib the system lends the GPU by
         default: 2/3 of Apple's up to 36 GB and 3/4 above (recommendedMaxWorkingSetSize), half on Strix Halo (GTT of
         amdgpu). To lend more (iogpu.wired_limit_mb, amdgpu.gttsize) change it: "Apple-M4-Max, unified_share=0.9".
+    host_share: host times of its servers over those of others of its generation.
     l2_bytes, llc_bytes: L2 and the last cache on chip, which is L2 unless there is another (256 MiB on an MI300X).
     link_bytes_per_s: between GPUs of one node, per direction, all links together; the PCIe rate where there is no link.
     pcie_bytes_per_s: per direction. pcie_generation, pcie_lanes: 0 unknown or none.
@@ -109,6 +110,7 @@ class Gpu:
     fp16_accumulate_flop_per_s: float = 0.0
     unified_memory: bool = False
     unified_share: float = 1.0
+    host_share: float = 1.0
     pcie_generation: int = 0
     pcie_lanes: int = 0
     peer_to_peer: bool = False
@@ -367,6 +369,7 @@ def _gpu(spec: Mapping[str, Any]) -> Gpu:
         fp16_accumulate_flop_per_s=float(spec.get("fp16_accumulate_tflops", 0) * TFLOP),
         unified_memory=spec.get("unified_memory", False),
         unified_share=float(spec.get("unified_share", 1.0)),
+        host_share=float(spec.get("host_share", 1.0)),
         pcie_generation=spec.get("pcie_generation", 0),
         pcie_lanes=spec.get("pcie_lanes", 0),
         peer_to_peer=spec.get("peer_to_peer", False),

@@ -16,7 +16,7 @@ COUNTS = ("release_year", "sms")
 COUNTS_OR_ZERO = ("pcie_generation", "pcie_lanes")
 POSITIVE = (
     *("tensor_clock_mhz", "boost_clock_mhz", "max_clock_mhz", "mem_gib", "mem_gb", "mem_usable_mib"),
-    *("mem_bandwidth_gb_per_s", "unified_share"),
+    *("mem_bandwidth_gb_per_s", "unified_share", "host_share"),
 )
 OR_ZERO = (
     *("l2_mib", "llc_mib", "smem_kib_per_sm", "link_gb_per_s", "pcie_gb_per_s", "tdp_w", "fp16_accumulate_tflops"),
@@ -25,7 +25,8 @@ OR_ZERO = (
 CLAIMS = ("unified_memory", "peer_to_peer")
 SEGMENTS = ("data-centre", "workstation", "consumer", "laptop", "embedded", "integrated")
 OPTIONAL = {
-    *("compute_capability", "llc_mib", "link_gb_per_s", "max_clock_mhz", "unified_share", "fp16_accumulate_tflops"),
+    *("compute_capability", "llc_mib", "link_gb_per_s", "max_clock_mhz", "unified_share", "host_share"),
+    "fp16_accumulate_tflops",
     *COUNTS_OR_ZERO,
 }
 # One key of each group is required; a spec that gives one hides those of its base.

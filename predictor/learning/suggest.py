@@ -124,7 +124,7 @@ def _candidates(
     for line in lines:
         if not bundle.has(line.estimator):
             continue
-        of_set = grouped.setdefault((line.estimator, measured_as(engine, line.op)), {})
+        of_set = grouped.setdefault((line.estimator, measured_as(engine, line.op, gpu.vendor)), {})
         for factor in TOKENS:
             op = _scaled(line.op, factor)
             of_set[op] = of_set.get(op, 0.0) + (spent[id(line)] / total if op == line.op else 0.0)

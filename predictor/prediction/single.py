@@ -82,6 +82,7 @@ def predict(
     enforce_eager: bool | None = None,
     enable_chunked_prefill: bool | None = None,
     async_scheduling: bool | None = None,
+    offline: bool = False,
     batch_wait_timeout_iters: int = 0,
     usd_per_hour: float = 0.0,
     **others: Any,

@@ -15,6 +15,7 @@ from predictor.shipped import facts, read_catalogue
 
 # What runs a request that names no engine; LOCAL where the GPU is Apple's or the weights are a GGUF.
 SERVES, TRAINS, LOCAL = "vllm", "torch", "llama.cpp"
+COLLECTIVES = "nccl"  # the library whose tables show what engines call that have no all-reduce of their own
 OTHERS = "others"
 ABOUT = {"source", "operators"}  # keys of a library, which serves nothing
 
@@ -28,8 +29,11 @@ class Operators:
         picks by itself; `others` for all others. A family that is not there takes the kernels of SERVES.
     fuses_quantising: number formats whose inputs the kernels before a product write already quantised, while the tables
         show a kernel of its own.
+    graph_share: of the bound that a whole graph of fused kernels reaches, whose elementwise operators are no kernels
+        of their own; 0: operators run one by one, as the estimators have them.
     latent_fp8: compute capabilities on which it has a kernel of latent decode for an fp8 cache and 128 heads only.
     stood_in: family → number formats for which the tables of SERVES show better what it runs; () all.
+    library: family → vendors on whose GPUs it calls the library's kernels (NCCL, RCCL) and has none of its own.
     bytes_per_sm_cycle: kind of a pointwise op → what its kernel takes where memory is no limit.
     widens_latent: generations on which every decode step widens a whole fp8 latent cache.
     packs_scales: packs the scales of fp8_block in every call, where a generation wants that.
@@ -48,8 +52,10 @@ class Operators:
     measured: tuple[str, ...] = ()
     kernels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     stood_in: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    library: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     bytes_per_sm_cycle: Mapping[str, float] = field(default_factory=dict)
     fuses_quantising: tuple[str, ...] = ()
+    graph_share: float = 0.0
     latent_fp8: tuple[str, ...] = ()
     widens_latent: tuple[str, ...] = ()
     packs_scales: bool = False

@@ -32,6 +32,7 @@ class Settings(NamedTuple):
     enforce_eager: bool | None = None
     enable_chunked_prefill: bool | None = None
     async_scheduling: bool | None = None
+    offline: bool = False
     batch_wait_timeout_iters: int = 0
 
 
@@ -56,6 +57,7 @@ class Engine:
         join a running batch. tables: the engine whose operator tables show what it runs, "": its own.
     eager: runs the operators of Transformers one by one, and takes prompts whole. versions: which ones, of an engine
         that has a successor. called: names by which clients of benchmarks call it.
+    offline: what is otherwise where no server streams tokens to clients.
     linear_s: number format → host seconds that each linear layer takes beside its launch.
     until: the version from which its successor, the engine of the same tables, replaces it. before: version → what is
         otherwise in those before it. below_gib: GiB of a GPU's memory → what is otherwise on smaller ones.
@@ -89,6 +91,7 @@ class Engine:
     batch_wait_share: float = 0.9
     memory_share: float = 1.0
     share_of: str = "all"
+    offline: Mapping[str, float] = field(default_factory=dict)
     block_tokens: int = 1
     graph_batches: int = 0
     ubatch: int = 0
@@ -128,7 +131,9 @@ class Engine:
         }
         if settings.enforce_eager:
             changes["graphs"] = False
-        return replace(engine, **changes).beside(gpu.generation)
+        if settings.offline:
+            changes |= {"request_s": 0.0, **engine.offline}
+        return replace(engine, **changes).beside(gpu.generation).times(gpu.host_share)
 
     def beside(self, generation: str) -> Engine:
         """The engine on the hosts that GPUs of a generation came with."""

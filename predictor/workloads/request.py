@@ -162,6 +162,7 @@ class Request:
     enforce_eager: bool | None = _column(None, "No CUDA graphs.", kind=bool)
     enable_chunked_prefill: bool | None = _column(None, "Prompts may be split over steps.", kind=bool)
     async_scheduling: bool | None = _column(None, "The host prepares a step while the GPU runs another.", kind=bool)
+    offline: bool = _column(False, "No server: the program that asks runs the engine itself.", kind=bool)
     batch_wait_timeout_iters: int = _column(0, "Steps for which prompts wait for others (TensorRT-LLM).", least=0)
     usd_per_hour: float = _column(0.0, "Price of one GPU for an hour; 0 takes the catalogue's.", least=0)
     method: str = _column("full", "full, lora or qlora.", METHODS)

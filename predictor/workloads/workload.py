@@ -16,7 +16,7 @@ from predictor.ops import DTYPES, Collective, Op
 from predictor.ops.dtypes import GGUF, out_bytes
 from predictor.values import LARGEST, show, whole_number
 from predictor.workloads.architectures.single_pass import SinglePass
-from predictor.workloads.engine_tables import LOCAL, SERVES, engine_names
+from predictor.workloads.engine_tables import LOCAL, SERVES, engine_names, operators_of
 from predictor.workloads.engines import UNSET, Engine, Settings, get_engine
 from predictor.workloads.ggml import ggml_ops
 from predictor.workloads.models import Model
@@ -301,6 +301,8 @@ class Workload:
             calls = tuple(call._replace(op=_in_16_bits(call.op, self.half)) for call in calls)
         if self.eager:
             calls = transformers_ops(calls)
+        if operators_of(self.engine).graph_share:
+            calls = tuple(call for call in calls if call.op.family != "pointwise")
         if self.pp == 1:
             return calls
         message_bytes = step.tokens * self.model.hidden * float(out_bytes(step.act_dtype))

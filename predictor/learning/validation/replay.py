@@ -114,6 +114,11 @@ def rate(count: float, seconds: Interval) -> Interval:
     return Interval(count / seconds.value, count / seconds.high, count / seconds.low)
 
 
+def scaled(part: Interval, share: float) -> Interval:
+    """The interval of so many times a number."""
+    return Interval(*(end * share for end in part))
+
+
 def ratio_errors(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """Errors of predictions by group, as shares.
 

@@ -4,32 +4,44 @@ from __future__ import annotations
 
 from predictor.errors import InvalidRequest
 from predictor.learning.validation import (
+    alcf,
     cards,
     disaggregated,
     finetune,
+    graphs,
+    inferencex,
     llamacpp,
     llm_foundry,
     memory,
+    mlperf,
     neusight,
     optimum,
     qwen,
+    rocm_vllm,
     serving,
     trtllm,
+    trtllm_queued,
 )
 from predictor.learning.validation.replay import Table
 
 TABLES: tuple[Table, ...] = (
+    alcf.TABLE,
     cards.TABLE,
     disaggregated.TABLE,
     finetune.TABLE,
+    graphs.TABLE,
+    inferencex.TABLE,
     llamacpp.TABLE,
     llm_foundry.TABLE,
     memory.TABLE,
+    mlperf.TABLE,
     neusight.TABLE,
     optimum.TABLE,
     qwen.TABLE,
+    rocm_vllm.TABLE,
     serving.TABLE,
     trtllm.TABLE,
+    trtllm_queued.TABLE,
 )
 
 

@@ -63,6 +63,7 @@ def request_of(row: dict[str, Any]) -> dict[str, Any]:
         "engine_version": row["trtllm_version"] if isinstance(row["trtllm_version"], str) else OLDEST,
         "dtype": dtype,
         "kv_dtype": "fp8" if dtype == "fp8" else "",
+        "link": "pcie" if row["gpu"] == "L40S" and row["tp"] > 1 else "",
         **{name: int(row[name]) for name in SHAPE[2:]},
     }
 
