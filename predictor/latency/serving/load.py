@@ -46,7 +46,7 @@ class LogErrors(NamedTuple):
     other: float
 
 
-DENSE, EXPERTS = LogErrors(0.25, 0.10), LogErrors(0.50, 0.30)
+DENSE, EXPERTS = LogErrors(0.25, 0.08), LogErrors(0.60, 0.24)
 
 
 def log_errors(model: Model) -> LogErrors:

@@ -3,8 +3,8 @@
 Source: aiconfigurator's silicon_sample (Apache-2.0), files of the folder `serving` of the truth: mean TTFT and TPOT at
 a concurrency. Repeats of a configuration count once, with their median. How the runs were set up:
 
-InferenceX dumps. Its scripts (benchmarks/70b_*.sh, gptoss_*.sh, dsr1_*.sh) say: lengths uniform from 80 % to 100 % of the
-    stated ones, 10 requests per client, no warm-up, fp8 KV cache (16 bits for DeepSeek in SGLang and gpt-oss in
+InferenceX dumps. Its scripts (benchmarks/70b_*.sh, gptoss_*.sh, dsr1_*.sh) say: lengths uniform from 80 % to 100 % of
+    the stated ones, 10 requests per client, no warm-up, fp8 KV cache (16 bits for DeepSeek in SGLang and gpt-oss in
     TensorRT-LLM on H200), vLLM with asynchronous scheduling; NVFP4 of DeepSeek and MiniMax as NVIDIA published it;
     TensorRT-LLM with max_num_tokens 16,384 (20,000 for gpt-oss, and for DeepSeek 8,192 or clients and prompt), and for
     Llama at 1,024/1,024 on fewer than 8 GPUs batch_wait_timeout_iters 20, which delays first tokens by 20 decode steps;
@@ -18,7 +18,8 @@ NVIDIA's own rows (vendor-internal). aiconfigurator's generator (rule_plugin/ben
 Left out, with a count: rows without a concurrency, whose load is unknown (their TTFT is below one prefill), the nine of
 gpt-oss at concurrency 512 on H100, whose TPOT is that of 4 to 64 sequences while first tokens wait 20 to 460 s, layouts
 of more GPUs than a node has or whose experts lie on other GPUs than attention does (mislabelled in the source), and
-disaggregated ones; and SGLang's NVFP4 on B200, whose first tokens take 2 to 12 s at any load: kernels compiled in between.
+disaggregated ones; and SGLang's NVFP4 on B200, whose first tokens take 2 to 12 s at any load, as of kernels that are
+compiled in between.
 `fitted` rows chose the host constants of predictor/catalog/engines.toml: half of the configurations.
 """
 
@@ -128,13 +129,17 @@ def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
     name = NVFP4.get(row["model"], row["model"]) if row["dtype"] == "nvfp4" else row["model"]
     model = get_model(name)
     names = ("gpu", "engine", "tp", "ep", "attention_dp", "input_len", "output_len", "concurrency")
-    return {"model": name} | {name: row[name] for name in names} | {
-        "dtype": "" if model.expert_dtype or model.linear_dtype else row["dtype"],
-        "kv_dtype": "" if row["dtype"] == "bf16" or _wide_cache(row) else "fp8",
-        "engine_version": row["version"] if row["version"][:1].isdigit() else "",
-        "length_spread": 0.0 if row["vendor"] else 0.2,
-        **_set_up(row),
-    }
+    return (
+        {"model": name}
+        | {name: row[name] for name in names}
+        | {
+            "dtype": "" if model.expert_dtype or model.linear_dtype else row["dtype"],
+            "kv_dtype": "" if row["dtype"] == "bf16" or _wide_cache(row) else "fp8",
+            "engine_version": row["version"] if row["version"][:1].isdigit() else "",
+            "length_spread": 0.0 if row["vendor"] else 0.2,
+            **_set_up(row),
+        }
+    )
 
 
 def _wide_cache(row: Mapping[str, Any]) -> bool:
