@@ -1,4 +1,4 @@
-"""Replays of published serving tables: invented rows in their layouts, and errors on themselves where they are at hand."""
+"""Replays of published serving tables: invented rows in their layouts, and errors on themselves where at hand."""
 
 from __future__ import annotations
 
