@@ -3,10 +3,13 @@
     .venv/bin/python benchmarks/batch.py [--rows 10000 100000]
     .venv/bin/python benchmarks/batch.py --ops [--rows 2000000 10000000]
     .venv/bin/python benchmarks/batch.py --slow [--rows 120]
+    .venv/bin/python benchmarks/batch.py --loads [--rows 480]
 
 Llama-3.1-8B on 20 GPUs, no two requests equal. The share of the estimators is that of the time in XGBoost's trees and
 the features they see, measured in one process. Each job is one run of `predictor batch`. --ops: tables of operators.py.
---slow: rows that are answered one by one, as one part and in the parts that a job cuts them into.
+--slow: rows that are answered one by one, as one part and in the parts that a job cuts them into. --loads: simulated
+loads on two processes; of "alike" all on two GPUs, and of "planner" five on each of GPU, tp and dtype; those that
+no GPU can run do not count.
 Memory is the most that all processes of a job held at one moment, shared pages once (PSS).
 """
 
@@ -15,15 +18,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import itertools
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import psutil
 import pyarrow as pa
@@ -43,16 +48,19 @@ GPUS = (
 MILLION = 1_000_000
 SHAPELESS = 100_000
 SMALL_PARTS = ("--rows-per-part", "25000")
+TWO = ("--jobs", "2")
+FIRST = 84  # loads that are a part for each of two processes
 SECONDS_BETWEEN_LOOKS = 0.25
 
 
 class Cost(NamedTuple):
-    """What a job took, start-up included. busiest_s: processor time of the process that had most to do, which others
-    on the machine change less than seconds."""
+    """What a job took, start-up included. busiest_s, spent_s: processor time of the process that had most to do, and
+    of all, which others on the machine change less than seconds."""
 
     seconds: float
     peak_gib: float
     busiest_s: float
+    spent_s: float
 
 
 def requests(numbers: range) -> pd.DataFrame:
@@ -84,9 +92,10 @@ def job(tables: Iterable[pd.DataFrame], folder: Path, *options: str) -> Cost:
         peak = max(peak, _held(running.pid))
         spent |= _spent(running.pid)
         time.sleep(SECONDS_BETWEEN_LOOKS)
-    if running.returncode:
+    if running.returncode not in (0, 1):
         raise SystemExit(f"the job ended with status {running.returncode}")
-    return Cost(time.perf_counter() - began, peak / 2**30, max(spent.values(), default=0.0))
+    seconds, each = time.perf_counter() - began, spent.values()
+    return Cost(seconds, peak / 2**30, max(each, default=0.0), sum(each))
 
 
 def _spent(pid: int) -> dict[int, float]:
@@ -195,6 +204,45 @@ def of_slow_rows(counts: list[int], folder: Path) -> None:
             )
 
 
+LOADS: Sequence[Mapping[str, Any]] = (
+    {"batch": 4, "input_len": 1024, "output_len": 256},
+    {"batch": 16, "input_len": 1024, "output_len": 256},
+    {"batch": 64, "input_len": 1024, "output_len": 256},
+    {"batch": 128, "input_len": 4000, "output_len": 500},
+    {"request_rate": 2.0, "input_len": 2000, "output_len": 200},
+)
+
+
+def loads(kind: str, count: int) -> pd.DataFrame:
+    """So many loads, of a planner at most 1200."""
+    shared = {"model": "Llama-3.1-8B", "scheduling": "continuous"}
+    if kind == "planner":
+        settings = itertools.product(GPUS, (1, 2, 4), ("bf16", "fp8", "int8", "int4_wo"), LOADS)
+        rows = [{**shared, "gpu": gpu, "tp": tp, "dtype": dtype, **load} for gpu, tp, dtype, load in settings]
+        return pd.DataFrame(rows[:count])
+    draw = np.random.default_rng(0)
+    lengths = {"input_len": 2 ** draw.uniform(5, 13, count), "output_len": 2 ** draw.uniform(4, 10, count)}
+    table = pd.DataFrame(lengths).astype(int).assign(**shared, gpu=np.resize(["H100", "MI300X"], count))
+    table["batch"] = (2 ** draw.uniform(0, 8, count)).astype(int)
+    table["request_rate"] = np.where(np.arange(count) % 4, np.nan, np.exp(draw.uniform(-2, 2, count)))
+    return table.assign(batch=table["batch"].where(table["request_rate"].isna()))
+
+
+def of_loads(counts: list[int], folder: Path) -> None:
+    """Prints how many loads are simulated in a second."""
+    start_up = job([loads("alike", FIRST)], folder, *TWO)
+    print(f"{FIRST} loads: {start_up.seconds:.1f} s, {start_up.spent_s:.1f} s of processors")
+    for kind, count in itertools.product(("alike", "planner"), counts):
+        cost = job([loads(kind, count)], folder, *TWO)
+        parts = (pd.read_parquet(part, columns=["error"]) for part in (folder / "out").glob("*.parquet"))
+        answered = sum(int(part["error"].isna().sum()) for part in parts)
+        spent_ms = 1e3 * (cost.spent_s - start_up.spent_s) / (answered - FIRST)
+        rates = (
+            f"{answered / cost.seconds:.0f} a second; {spent_ms:.1f} ms of a processor each beyond the first {FIRST}"
+        )
+        print(f"{answered:>10,} loads, {kind}: {rates}, {cost.peak_gib:.2f} GiB", flush=True)
+
+
 def _tell(count: int, kind: str, cost: Cost, start_up: float) -> None:
     rates = f"{count / cost.seconds:,.0f} a second, without start-up {count / (cost.seconds - start_up):,.0f}"
     print(f"{count:>10,} operators, {kind}: {rates}, {cost.peak_gib:.2f} GiB", flush=True)
@@ -206,9 +254,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+")
     parser.add_argument("--ops", action="store_true")
     parser.add_argument("--slow", action="store_true")
+    parser.add_argument("--loads", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        if options.slow:
+        if options.loads:
+            of_loads(options.rows or [480], Path(scratch))
+        elif options.slow:
             of_slow_rows(options.rows or [120], Path(scratch))
         elif options.ops:
             of_operators(options.rows or [2_000_000, 10_000_000], Path(scratch))

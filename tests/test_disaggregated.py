@@ -285,3 +285,23 @@ def test_workers_joined_through_the_host_are_slower():
         plan("Llama-3.1-8B", "L40S", link="rope", **asked)
     with pytest.raises(InvalidRequest, match="no link of its own"):
         plan("Llama-3.1-8B", "H100", decode_gpu="L40S", link="nvlink", **asked)
+
+
+@given(clients=st.integers(1, 400))
+@settings(max_examples=15, deadline=None)
+def test_clients_that_wait_are_all_under_way(clients: int) -> None:
+    """Little: clients are the rate times the time of a request."""
+    found = matched(Goal(prefill_workers=2, decode_workers=2, concurrency=clients))
+    under_way = found.requests_per_s.value * found.e2e_s.value
+    assert under_way == pytest.approx(clients, rel=0.1) or found.requests_per_s.value == pytest.approx(
+        min(found.prefill_requests_per_s / 0.9, found.decode_requests_per_s), rel=0.15
+    )
+
+
+def test_more_clients_take_longer_and_workers_for_them_are_found() -> None:
+    few, many = (matched(Goal(prefill_workers=1, decode_workers=1, concurrency=n)) for n in (4, 64))
+    assert few.e2e_s.value <= many.e2e_s.value and few.requests_per_s.value <= many.requests_per_s.value
+    found = matched(Goal(concurrency=64))
+    assert found.prefill_workers >= 1 and found.decode_workers >= 1
+    with pytest.raises(InvalidRequest, match="clients that wait set the rate"):
+        Goal(concurrency=4, request_rate=1.0)

@@ -81,7 +81,8 @@ def test_a_host_that_the_gpu_waits_for_is_a_part() -> None:
     names = {part.name for part in explained(report_of(engine="torch"), load_bundle())}
     assert "host" in names
     assert "request" in {part.name for part in explained(report_of(), load_bundle())}
-    assert "pipeline fill" in {part.name for part in explained(report_of(pp=2), load_bundle())}
+    assert "pipeline fill" in {part.name for part in explained(report_of(pp=2, batch=4), load_bundle())}
+    assert "pipeline fill" not in {part.name for part in explained(report_of(pp=2), load_bundle())}
 
 
 def test_tables_and_json_add_up_to_what_they_say(capsys: pytest.CaptureFixture[str]) -> None:

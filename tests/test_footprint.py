@@ -32,7 +32,6 @@ def told(tell: Callable[..., Any], request: Request) -> Any:
         ("Llama-3.1-8B", {}),
         ("Llama-3.1-70B", {"tp": 16, "batch": 4096, "input_len": 100_000}),
         ("DeepSeek-V3", {"attention_dp": 8, "ep": 8}),
-        ("gpt-oss-20b", {"scheduling": "continuous", "batch": 8}),
         ("Qwen3-8B", {"engine": "torch", "dtype": "fp32"}),
         ("bert-large-uncased", {"input_len": 512}),
         ("ResNet-50", {"image_size": 512}),
@@ -43,6 +42,16 @@ def told(tell: Callable[..., Any], request: Request) -> Any:
 def test_a_footprint_is_that_of_the_answer(model: str, settings: dict[str, Any], gpu: str) -> None:
     request = Request(model=model, gpu=gpu, **settings)
     assert told(footprint, request) == told(answer, request)
+
+
+@pytest.mark.parametrize("load", [{"concurrency": 8}, {"scheduling": "continuous", "batch": 64}])
+def test_of_a_load_it_is_what_the_answer_needs_at_most(load: dict[str, Any]) -> None:
+    """The answer has the peak of its simulation, for which times are needed."""
+    request = Request(model="gpt-oss-20b", gpu="A30", **load)
+    bundle = load_bundle()
+    whole, peak = (ask(resolve(request), bundle).memory for ask in (footprint, answer))
+    assert 0 < peak.kv_cache_bytes <= whole.kv_cache_bytes and peak.weights_bytes == whole.weights_bytes
+    assert peak.total_bytes <= whole.total_bytes
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_serving_benchmarks_of_all_tools_state_one_run(tmp_path: Path):
         for n, result in enumerate([SERVE, SGLANG, AIPERF])
     )
     told = [
-        "batch",
+        "concurrency",
         "input_len",
         "output_len",
         "scheduling",
@@ -98,7 +98,7 @@ def test_a_rate_that_is_held_is_the_load_and_else_the_limit(tmp_path: Path):
     for served, expected in ((7.9, [8.0, False]), (4.0, [float("nan"), True])):
         result = SERVE | {"request_rate": 8.0, "request_throughput": served}
         run = read_one(write(tmp_path, "v.json", result), columns={"gpu": "H100"})[0].iloc[0]
-        assert [run["request_rate"], run["batch"] == 16] == pytest.approx(expected, nan_ok=True)
+        assert [run["request_rate"], run["concurrency"] == 16] == pytest.approx(expected, nan_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,8 @@ def test_a_rate_that_is_held_is_the_load_and_else_the_limit(tmp_path: Path):
     [
         (
             {"max_concurrency": None},
-            "all requests at once: neither a rate nor a limit on concurrency; add --set batch=N if N ran together",
+            "all requests at once: neither a rate nor a limit on concurrency; add --set concurrency=N if N ran "
+            "together",
         ),
         ({"completed": 0}, "no request was answered with tokens"),
         (

@@ -227,10 +227,17 @@ def parts(tmp_path: Path) -> Iterator[Any]:
 
 def test_slow_rows_become_several_parts_however_many_work(parts: Any, tmp_path: Path) -> None:
     """Of any number of processes, so that a job may go on elsewhere; with rows per part they are as asked."""
-    table = pd.DataFrame({"model": "Qwen2.5-0.5B", "gpu": "H100", "scheduling": "continuous", "batch": range(1, 21)})
-    assert parts(table, "one", n_jobs=1) == parts(table, "two", n_jobs=2) == [9, 8, 3]
-    assert parts(table, "asked", n_jobs=1, rows_per_part=20) == [20]
+    table = pd.DataFrame({"model": "Qwen2.5-0.5B", "gpu": "H100", "scheduling": "continuous", "batch": range(1, 51)})
+    assert parts(table, "one", n_jobs=1) == parts(table, "two", n_jobs=2) == [42, 8]
+    assert parts(table, "asked", n_jobs=1, rows_per_part=50) == [50]
     two, asked = (list(map(pd.read_parquet, sorted((tmp_path / name).glob("*.parquet")))) for name in ("two", "asked"))
     pd.testing.assert_frame_equal(pd.concat(two, ignore_index=True), asked[0])
-    assert run(str(tmp_path / "one.parquet"), tmp_path / "one", n_jobs=1).kept == 3
-    assert parts(table.assign(scheduling="static"), "fast", n_jobs=1) == [20]
+    assert run(str(tmp_path / "one.parquet"), tmp_path / "one", n_jobs=1).kept == 2
+    assert parts(table.assign(scheduling="static"), "fast", n_jobs=1) == [50]
+
+
+def test_a_part_ends_where_another_gpu_begins_if_that_is_near() -> None:
+    table = slow(scheduling=["continuous"] * 100)
+    gpus = [*["H100"] * 45, *["A100"] * 10, *["L4"] * 45]
+    sizes = [piece.num_rows for piece in cut(table.set_column(1, "gpu", pa.array(gpus)))]
+    assert sizes == [45, 42, 13] and [piece.num_rows for piece in cut(table)] == [42, 42, 16]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -15,7 +14,7 @@ from predictor.ops import DTYPES
 from predictor.workloads import Workload, get_model, models
 from predictor.workloads.models import Model
 
-H100: Any = SimpleNamespace(mem_bytes=85.5e9)
+H100 = get_gpu("H100-SXM-80GB")
 LLAMA_8B = get_model("Llama-3.1-8B")
 SMALL = settings(max_examples=60, deadline=None)
 
@@ -106,8 +105,8 @@ def test_the_total_is_the_sum_and_fits_up_to_the_last_byte() -> None:
     workload = Workload(model=LLAMA_8B, tp=2)
     found = memory(workload, H100)
     assert found.total_bytes == pytest.approx(sum(getattr(found, kind) for kind in KINDS))
-    assert memory(workload, SimpleNamespace(mem_bytes=found.total_bytes)).fits  # type: ignore[arg-type]
-    assert not memory(workload, SimpleNamespace(mem_bytes=found.total_bytes - 1)).fits  # type: ignore[arg-type]
+    assert memory(workload, replace(H100, mem_bytes=found.total_bytes)).fits
+    assert not memory(workload, replace(H100, mem_bytes=found.total_bytes - 1)).fits
 
 
 def test_transformers_takes_a_long_prompt_whole() -> None:

@@ -21,7 +21,7 @@ import pytest
 from predictor import predict_frame
 from predictor.cli import main
 from predictor.registry import mlflow_model
-from predictor.workloads.request import RESULTS, TEXTS, columns
+from predictor.workloads.request import FLAGS, RESULTS, TEXTS, columns
 
 mlflow = pytest.importorskip("mlflow", reason="pip install 'gpu-predictor[train]'")
 REQUESTS = pd.DataFrame(
@@ -52,7 +52,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def expected() -> list[dict[str, Any]]:
     """Answers with the empty cells of Model.predict."""
     found = predict_frame(REQUESTS)[list(RESULTS)].to_dict("records")
-    none = {**dict.fromkeys(RESULTS), **dict.fromkeys(TEXTS, ""), "fits": False}
+    none = {**dict.fromkeys(RESULTS), **dict.fromkeys(TEXTS, ""), **dict.fromkeys(FLAGS, False)}
     return [{name: none[name] if pd.isna(cell) else cell for name, cell in row.items()} for row in found]
 
 

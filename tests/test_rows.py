@@ -8,6 +8,7 @@ import pytest
 
 from predictor.errors import InvalidRequest, PredictorError
 from predictor.estimators.bundle import load_bundle
+from predictor.latency.serving import step_times
 from predictor.ops.base import names_of
 from predictor.prediction.rows import FEWEST_ALIKE, answer_columns, answer_row, answer_rows
 from predictor.workloads.models import Model, models
@@ -105,6 +106,20 @@ def test_training_and_continuous_rows_are_answered_between_others() -> None:
     found = answer_columns([shared | kind for kind in kinds * 2], load_bundle())
     assert [cell is None for cell in found["step_s"]] == [True, False, True] * 2
     assert found["ttft_s"][2] == found["ttft_s"][5] != found["ttft_s"][0]
+
+
+def test_loads_are_the_single_answers_to_the_bit() -> None:
+    bundle, loads = (
+        load_bundle(),
+        [{"batch": 3}, {"batch": 40, "input_len": 5000}, {"request_rate": 1.5, "batch": None}],
+    )
+    shared = {"model": "Qwen3-8B", "scheduling": "continuous", "output_len": 30}
+    rows = [shared | {"gpu": gpu, "tp": tp} | load for gpu in ("L4", "H100", "T4") for tp in (1, 2) for load in loads]
+    together = list(answer_rows([*rows, {"model": "flan-t5-xl", "gpu": "L4", "scheduling": "continuous"}], bundle))
+    assert "is no decoder" in together.pop()["error"]
+    for row, answer in zip(rows[::-1], together[::-1], strict=True):
+        step_times._kept.clear()
+        assert answer_row(row, bundle) == answer
 
 
 def test_a_table_that_has_a_result_already_is_refused() -> None:

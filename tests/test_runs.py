@@ -75,7 +75,10 @@ WRONG: tuple[tuple[dict[str, Any], str], ...] = (
         {"model": "Llama-3.1-70B"},
         "rejected: the weights take 141 GB a GPU, which has 86 GB; check model, dtype and tp",
     ),
-    ({"engine": "tgi"}, 'rejected: engine is "tgi"; it must be one of vllm, vllm-v0, sglang, trtllm, torch.'),
+    (
+        {"engine": "tgi"},
+        'rejected: engine is "tgi"; it must be one of vllm, vllm-v0, sglang, trtllm, trtllm-cpp, torch.',
+    ),
     ({"batch": 0.5}, "rejected: batch is 0.5; it must be a whole number from 1 to 2**31."),
     ({"dtype": "iq2_xs", "engine": "llama.cpp"}, 'rejected: dtype is "iq2_xs"; it must be one of fp32, '),
     ({"gpu": "H1000"}, 'rejected: no GPU called "H1000"; did you mean '),

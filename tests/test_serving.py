@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from predictor.errors import InvalidRequest
+from predictor.errors import InvalidRequest, UnsupportedDtype
 from predictor.estimators.bundle import load_bundle
 from predictor.hardware.gpu import get_gpu
+from predictor.latency.serving import step_times as step_times_module
 from predictor.latency.serving.clients import Load
 from predictor.latency.serving.load import Serving, continuous, kv_capacity, serve, settled_from
 from predictor.latency.serving.scheduler import Served, simulate
-from predictor.latency.serving.step_times import Chunk, StepTimes, step_times
+from predictor.latency.serving.step_times import ENDS, Asked, Chunk, StepTimes, step_times, step_times_of_many
 from predictor.latency.serving.sustained import sustained
 from predictor.latency.steps import op_lines, total
 from predictor.workloads import Workload, get_model
@@ -364,6 +365,51 @@ def test_a_step_never_gets_shorter_with_more_work(
     for times in ladders:
         assert (np.diff(times) >= -1e-9).all()
     assert predicted.low.decode_s(8, 1000) <= table.decode_s(8, 1000) <= predicted.high.decode_s(8, 1000)
+
+
+def test_step_times_of_many_are_those_of_each_alone_and_are_remembered() -> None:
+    bundle, most = load_bundle(), {"max_tokens": 2048, "max_sequences": 64}
+    many = [
+        Asked(Workload(model=get_model(model), tp=tp), get_gpu(gpu), **most)
+        for model, gpu, tp in itertools.product(("Qwen3-8B", "gpt-oss-20b"), ("L4", "MI300X"), (1, 2))
+    ]
+    unable = Asked(Workload(model=get_model("Qwen3-8B"), dtype="fp8"), get_gpu("A100"), **most)
+    *together, error = step_times_of_many([*many, unable], bundle)
+    assert isinstance(error, UnsupportedDtype)
+    others = [replace(asked.workload, batch=7, input_len=99, output_len=3) for asked in many]
+    for asked, other, times in zip(many, others, together, strict=True):
+        assert step_times(other, asked.gpu, bundle, **most) is times
+    for asked, other, times in zip(many, others, together, strict=True):
+        step_times_module._kept.clear()
+        alone = step_times(other, asked.gpu, bundle, **most)
+        assert alone is not times
+        for end in ENDS:
+            one, two = getattr(times, end), getattr(alone, end)
+            assert one.decode_s(5, 700.0, 2) == two.decode_s(5, 700.0, 2)
+            assert one.mixed_s([Chunk(90, 300), Chunk(8, 0)], 3, 50.0) == two.mixed_s(
+                [Chunk(90, 300), Chunk(8, 0)], 3, 50.0
+            )
+
+
+def test_only_the_last_step_times_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_times_module, "MOST_KEPT", 2)
+    workload, bundle = Workload(model=get_model("Qwen2.5-0.5B")), load_bundle()
+    for sequences in (8, 16, 32):
+        step_times(workload, get_gpu("H100"), bundle, 256, sequences)
+    assert [key[4] for key in step_times_module._kept] == [16, 32]
+
+
+def test_the_output_head_of_drafts_is_that_of_as_many_sequences() -> None:
+    """With a grid up to the clients only, 14 clients with five drafts each took 47 % too long there."""
+    workload, gpu, bundle = Workload(model=get_model("Llama-3.1-8B"), tp=2), get_gpu("L40S"), load_bundle()
+    engine = get_engine("vllm")
+    table = step_times(workload, gpu, bundle, engine.max_batched_tokens, engine.max_sequences).value
+    step = workload.step("decode", 1, 1)._replace(batch=84)
+    calls = [
+        call for call in workload.model.forward_ops(step) if call.name == "lm_head" or call.name.startswith("logits")
+    ]
+    seconds = total(op_lines([("decode", calls)], gpu, "vllm", bundle)[0], gpu, bundle).value
+    assert table.head[84] == pytest.approx(seconds, rel=0.04)
 
 
 def test_a_model_is_served_from_its_name_to_its_tokens_per_second() -> None:

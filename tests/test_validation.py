@@ -148,8 +148,8 @@ def test_an_unknown_table_is_an_error_that_names_those_known() -> None:
     with pytest.raises(InvalidRequest) as error:
         chosen("nothing")
     assert str(error.value) == (
-        'only is "nothing"; it must be one of alcf, cards, finetune, inferencex, llm_foundry, memory, mlperf, '
-        "neusight, optimum, qwen, rocm_vllm, serving, trtllm, trtllm_queued."
+        'only is "nothing"; it must be one of alcf, cards, disaggregated, finetune, graphs, inferencex, '
+        "llm_foundry, memory, mlperf, neusight, optimum, qwen, rocm_vllm, serving, trtllm, trtllm_queued."
     )
 
 

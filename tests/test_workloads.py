@@ -205,13 +205,16 @@ def test_attention_keeps_the_format_of_the_activations(dtype: str, kv_dtype: str
         (
             {"input_len": 131072},
             "input_len + output_len is 131200; Llama-3.1-8B takes at most 131072 tokens (max_position_embeddings). "
-            "Shorten one of them.",
+            "Shorten one of them, or set max_model_len, as engines allow.",
         ),
         (
             {"batch": 2**22},
             "batch * (input_len + output_len) is 4831838208; it must be at most 2**31. Lower batch.",
         ),
-        ({"engine": "llama.cpp"}, 'engine is "llama.cpp"; it must be one of vllm, vllm-v0, sglang, trtllm, torch.'),
+        (
+            {"engine": "llama.cpp"},
+            'engine is "llama.cpp"; it must be one of vllm, vllm-v0, sglang, trtllm, trtllm-cpp, torch.',
+        ),
         ({"kv_dtype": "int4_wo"}, 'kv_dtype is "int4_wo"; it must be one of fp32, fp16, bf16, fp8, int8, nvfp4.'),
         ({"model": "llama"}, 'model is "llama"; it must be a model: get_model("Llama-3.1-8B").'),
     ],

@@ -2,9 +2,12 @@
 
     .venv/bin/python training/host_constants.py serving [--truth ../shared/truth] [--bundle NAME]
     .venv/bin/python training/host_constants.py qwen [--truth ../shared/truth] [--bundle NAME]
+    .venv/bin/python training/host_constants.py intervals [--truth ../shared/truth] [--bundle NAME]
 
 serving: vLLM, SGLang and TensorRT-LLM under load; qwen: Transformers and vLLM before 0.8 at batch 1. One constant after
 the other takes the value of least error on the half that predictor/learning/validation names (`fitted`), in two rounds.
+intervals: what makes intervals under load hold 80 %, of models with experts and without (predictor/latency/serving/
+load.py): the mean over groups of model, GPU, engine, version and format, and what is then covered of each group.
 """
 
 from __future__ import annotations
@@ -12,16 +15,30 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import pandas as pd
+
+from predictor.errors import PredictorError
 from predictor.estimators.bundle import Bundle, load_bundle
+from predictor.hardware.gpu import Gpu
 from predictor.latency.report import Interval
+from predictor.latency.serving.clients import Load
+from predictor.latency.serving.load import groups_of, log_errors, room_for, served_by
+from predictor.latency.serving.scheduler import simulate
+from predictor.latency.serving.step_times import StepTime, step_times
 from predictor.latency.static_batch import report, with_host
 from predictor.learning.validation import qwen, serving
+from predictor.prediction.single import load_of, resolve
 from predictor.workloads.engines import get_engine
+from predictor.workloads.models import get_model
+from predictor.workloads.request import Request
+from predictor.workloads.requested import served_workload
+from predictor.workloads.workload import Workload
 
 Grid = Mapping[str, Sequence[float]]  # constant → values that are tried
 
@@ -45,6 +62,8 @@ QWEN_GRIDS: Mapping[str, Grid] = {
 }
 WORST = 0.7  # log error at which a figure is an outlier, so that none decides
 WORST_TTFT, TTFT_WEIGHT = 1.0, 0.4
+GROUP = ["model", "gpu", "engine", "version", "dtype"]
+LEVEL = 0.8
 
 
 def least(
@@ -59,24 +78,81 @@ def least(
     return best
 
 
+class Case(NamedTuple):
+    """A configuration and what its simulation needs; steps: of the GPU alone."""
+
+    row: Mapping[str, Any]
+    gpu: Gpu
+    workload: Workload
+    load: Load
+    room: float
+    steps: StepTime
+
+
 def fit_serving(truth: Path, bundle: Bundle) -> None:
     """Prints the constants of each engine that serves under load."""
     rows = [row for row in serving.configurations(truth)[0] if serving.fitted(row)]
-    simulator = serving.Simulator(bundle)
-    for engine in sorted({row["engine"] for row in rows}):
-        part = [row for row in rows if row["engine"] == engine]
+    cases = list(_cases(rows, bundle))
+    for engine in sorted({case.workload.engine for case in cases}):
+        part = [case for case in cases if case.workload.engine == engine]
 
-        def loss(_: str, constants: Mapping[str, float], part: Sequence[dict[str, Any]] = part) -> float:
-            return sum(_serving_loss(row, simulator, constants) for row in part) / len(part)
+        def loss(_: str, constants: Mapping[str, float], part: Sequence[Case] = part) -> float:
+            return sum(_serving_loss(case, constants) for case in part) / len(part)
 
         print(engine, least(SERVING_GRID, SERVING_START, loss))
 
 
-def _serving_loss(row: dict[str, Any], simulator: serving.Simulator, constants: Mapping[str, float]) -> float:
+def _cases(rows: Sequence[Mapping[str, Any]], bundle: Bundle) -> Iterator[Case]:
+    for row in rows:
+        resolved = resolve(Request.of(serving.request_of(row)))
+        workload, _ = served_workload(resolved.request, resolved.model, resolved.gpu)
+        try:
+            engine, load = served_by(workload, resolved.gpu), load_of(resolved)
+            room = room_for(workload, resolved.gpu, load, engine)
+        except PredictorError:  # an engine that does not start
+            continue
+        times = step_times(workload, resolved.gpu, bundle, engine.max_batched_tokens, engine.max_sequences)
+        yield Case(row, resolved.gpu, workload, load, room, times.value)
+
+
+def _serving_loss(case: Case, constants: Mapping[str, float]) -> float:
     """Absolute log error of TPOT and a share of TTFT's."""
-    times = simulator.serving(row, **constants)
-    tpot, ttft = (abs(math.log(getattr(times, name).value / row[name])) for name in ("tpot_s", "ttft_s"))
+    workload, load, groups = case.workload, case.load, groups_of(case.workload)
+    changed: dict[str, Any] = dict(constants)
+    engine = replace(get_engine(workload.engine), **changed).on(case.gpu, workload.settings)
+    part = replace(load, concurrency=-(-load.concurrency // groups), requests=-(-load.requests // groups))
+    served = simulate(part, case.steps, engine, case.room)
+    longer = served.output_len > 1
+    tpot_s = ((served.finished_s - served.first_s)[longer] / (served.output_len[longer] - 1)).mean()
+    told = {"ttft_s": float((served.first_s - served.submitted_s).mean()), "tpot_s": float(tpot_s)}
+    ttft, tpot = (abs(math.log(told[name] / case.row[name])) for name in ("ttft_s", "tpot_s"))
     return min(tpot, WORST) + TTFT_WEIGHT * min(ttft, WORST_TTFT)
+
+
+def fit_intervals(truth: Path, bundle: Bundle) -> None:
+    """Prints log errors by kind of model and metric, and the share of each group that they cover."""
+    rows = serving.replay(truth, bundle).frame()
+    experts = rows["model"].map(lambda name: bool(get_model(name).experts))
+    own = [log_errors(get_model(name)) for name in rows["model"]]
+    known = np.where(rows["metric"] == "ttft_s", [each.ttft for each in own], [each.other for each in own])
+    score = pd.Series(np.log(rows["measured"] / rows["predicted"]))
+    end = np.where(score > 0, np.log(rows["high"] / rows["predicted"]), np.log(rows["predicted"] / rows["low"]))
+    told = rows.assign(
+        kind=np.where(experts, "experts", "dense"),
+        group=rows[GROUP].astype(str).agg(" ".join, axis=1),
+        score=score.abs(),
+        ops=np.sqrt(np.maximum(end**2 - known**2, 0.0)),
+    )
+    for (kind, metric), part in told.groupby(["kind", "metric"]):
+        tried = np.arange(0.0, 2.0, 0.01)
+        chosen = float(tried[np.argmin([abs(float(_covered(part, own).mean()) - LEVEL) for own in tried])])
+        print(f"{kind} {metric}: {chosen:.2f}, by group")
+        print(_covered(part, chosen).round(2).to_string())
+
+
+def _covered(rows: pd.DataFrame, own: float) -> pd.Series:
+    """Share of the rows of each group that is inside, with such an error beside that of the ops."""
+    return (rows["score"] <= np.hypot(rows["ops"], own)).groupby(rows["group"]).mean()
 
 
 def fit_qwen(truth: Path, bundle: Bundle) -> None:
@@ -117,11 +193,11 @@ def _qwen_loss(run: qwen.Generation, ttft: Interval, tpot: Interval, constants: 
 def main() -> None:
     """Prints the constants of least error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("serving", "qwen"))
+    parser.add_argument("table", choices=("serving", "qwen", "intervals"))
     parser.add_argument("--truth", type=Path, default=Path(os.environ.get("PREDICTOR_TRUTH", "../shared/truth")))
     parser.add_argument("--bundle", default="")
     options = parser.parse_args()
-    fit = {"serving": fit_serving, "qwen": fit_qwen}[options.table]
+    fit = {"serving": fit_serving, "qwen": fit_qwen, "intervals": fit_intervals}[options.table]
     fit(options.truth, load_bundle(options.bundle))
 
 

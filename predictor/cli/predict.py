@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from predictor.hardware.gpu import Gpu
     from predictor.latency.explain import Other
     from predictor.latency.report import OpLine, Report
+    from predictor.latency.serving.load import Serving
     from predictor.latency.training import TrainingReport
     from predictor.workloads import Workload
 
@@ -96,6 +97,9 @@ def _show_answers(pairs: Sequence[Pair], answers: Sequence[Pair | Refusal], bund
     if earlier := [uncalibrated for _, uncalibrated in pairs if uncalibrated]:
         print("without the calibration:")
         _show_reports(earlier)
+    for report in reports:
+        if served := getattr(report, "served", None):
+            say(_of_load(report.gpu.name, served))
     say(f"Bundle {bundle.id}; in brackets the interval at the {bundle.level:.0%} level.")
     show_notes(note for report in reports for note in report.notes)
     if any(not report.memory.fits for report in reports):
@@ -193,6 +197,16 @@ def _load(report: Report) -> str:
     if request.clients:
         return f"{request.clients} clients"
     return f"{request.request_rate:g} requests/s" if request.request_rate else "a trace of requests"
+
+
+def _of_load(gpu: str, served: Serving) -> str:
+    """What a load shows beside its means."""
+    rate, low, high = served.sustainable_rate
+    full = "; more are asked of it" if served.saturated else ""
+    return (
+        f"{gpu}: p99 of TTFT {duration(served.ttft_p99_s.value)}, of TPOT {duration(served.tpot_p99_s.value)}; "
+        f"it holds {digits(rate)} requests/s ({digits(low)}–{digits(high)}){full}."
+    )
 
 
 def _lengths(workload: Workload) -> str:

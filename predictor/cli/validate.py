@@ -43,6 +43,9 @@ def validate(
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     only: Annotated[str, Option(metavar="TABLE", help="One table, such as memory; by default all.")] = "",
     out: Annotated[Path | None, Option(metavar="FILE", help="Write every replayed row as CSV.")] = None,
+    requests: Annotated[
+        Path | None, Option(metavar="FILE", help="Write what was asked as a CSV that `predictor batch` takes.")
+    ] = None,
 ) -> None:
     """Replay whole models that others measured, latency and memory, and show the errors.
 
@@ -55,6 +58,8 @@ def validate(
     from predictor.learning.validation.tables import chosen
 
     tables, opened = chosen(only), load_bundle(bundle)
+    if requests and requests.suffix.lower() != ".csv":
+        raise InvalidRequest(f"requests is {requests}; it must end in .csv.")
     replays = [_replay(table, {"truth": truth, "sources": sources}[table.root], opened) for table in tables]
     frames = [replay.frame() for replay in replays if replay and replay.figures]
     if not frames:
@@ -62,10 +67,27 @@ def validate(
     rows = pd.concat(frames, ignore_index=True)
     if out:
         rows.to_csv(out, index=False)
+    if requests:
+        _asked([replay for replay in replays if replay]).to_csv(requests, index=False)
     scored = rows[~rows["fitted"].astype(bool)]
     for (name, metric), part in scored.groupby(["table", "metric"], sort=True):
         _show_cells(f"{metric} of {name}", part)
     _show_tables(scored, len(rows))
+
+
+def _asked(replays: Sequence[Replay]) -> pd.DataFrame:
+    """The rows of a request table that were answered, each with what was measured of it; others are no such rows."""
+    import pandas as pd
+
+    from predictor.workloads.request import columns
+
+    known = {column.name for column in columns()}
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for figure in (figure for replay in replays for figure in replay.figures):
+        if figure.request and known.issuperset(figure.request):
+            own = rows.setdefault((figure.table, str(figure.request)), {"table": figure.table, **figure.request})
+            own |= {f"measured_{figure.metric}": figure.measured, "fitted": figure.fitted}
+    return pd.DataFrame(list(rows.values()))
 
 
 def _replay(table: Table, root: Path, bundle: Bundle) -> Replay | None:

@@ -78,6 +78,7 @@ class Bundle:
     manifest: Mapping[str, Any]
     _estimators: dict[str, Estimator] = field(default_factory=dict, repr=False)
     _uncorrected: dict[str, Estimator] = field(default_factory=dict, repr=False)
+    _kinships: dict[tuple[str, Gpu], str] = field(default_factory=dict, repr=False, init=False, compare=False)
 
     @property
     def id(self) -> str:
@@ -197,6 +198,11 @@ class Bundle:
     def kinship(self, estimator: str, gpu: Gpu) -> str:
         """How well an estimator knows a GPU: "seen" where its rows trained it, "sibling" where those of its
         architecture did, "unseen" where those of other GPUs of its class did, else "far"."""
+        if (estimator, gpu) not in self._kinships:
+            self._kinships[estimator, gpu] = self._kinship(estimator, gpu)
+        return self._kinships[estimator, gpu]
+
+    def _kinship(self, estimator: str, gpu: Gpu) -> str:
         measured = self.entry(estimator)["references"]
         own, siblings, _ = tiers(gpu, measured)
         if own or siblings:

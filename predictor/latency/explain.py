@@ -63,7 +63,7 @@ def _of_serving(report: Report, bundle: Bundle) -> Iterator[Other]:
     decode = [line for line in report.ops if line.phase == "decode"]
     engine = workload.engine_on(report.gpu)
     alone = step(prefill, report.gpu, bundle)
-    through = filled(alone, workload.pp)
+    through = filled(alone, workload)
     middle = step(decode, report.gpu, bundle) if decode else Interval(0.0, 0.0, 0.0)
     ttft, tpot = with_host(workload, engine, through, middle)
     request = Interval(*(engine.request_s for _ in range(3)))

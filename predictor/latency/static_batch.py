@@ -51,7 +51,7 @@ def static_times(
 ) -> Times:
     """The times of a batch whose sequences start together; lines: of the workload's `phases`."""
     prefill, *decodes = lines
-    ttft, tpots = filled(step(prefill, gpu, bundle), workload.pp), [step(lines, gpu, bundle) for lines in decodes]
+    ttft, tpots = filled(step(prefill, gpu, bundle), workload), [step(lines, gpu, bundle) for lines in decodes]
     tpot = Interval(*(mean_over(decode_lengths(workload), [t[i] for t in tpots]) for i in range(3)))
     device = (ttft, tpot)
     ttft, tpot = with_host(workload, engine or workload.engine_on(gpu), ttft, tpot)
@@ -121,6 +121,11 @@ def with_host(workload: Workload, engine: Engine, ttft: Interval, tpot: Interval
     )
 
 
-def filled(part: Interval, stages: int) -> Interval:
-    """Time until the last of `stages` parts of a batch has passed as many stages, one taking `part` alone."""
-    return Interval(*(end * (2 * stages - 1) / stages for end in part))
+def filled(part: Interval, workload: Workload) -> Interval:
+    """Time until the last part of a batch has passed all stages, one taking `part` alone.
+
+    A batch has as many parts as there are stages, or sequences: one prompt alone takes one pass.
+    """
+    stages = workload.pp
+    parts = lesser(stages, workload.local_batch)
+    return Interval(*(end * (stages + parts - 1) / stages for end in part))

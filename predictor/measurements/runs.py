@@ -152,7 +152,7 @@ def bounds(request: Request) -> Bounds:
     if engine in MEASURED_ONLY:
         engine, int8 = BOUND_ENGINE, gpu.peak_flop_per_s.get("int8", 0.0)
         gpu = replace(gpu, peak_flop_per_s={name: max(rate, int8) for name, rate in gpu.peak_flop_per_s.items()})
-    bounded = replace(request, engine=engine)
+    bounded = replace(request.together(), engine=engine)
     if request.scheduling == "continuous":
         fresh = max(round(request.input_len * (1 - request.prefix_cache_hit_rate)), 1)
         bounded = replace(bounded, batch=request.dp * request.attention_dp, input_len=fresh)
@@ -185,7 +185,7 @@ def _impossible(told: Mapping[str, float], request: Request, least: Bounds) -> s
         if told.get(name, np.inf) < BOUND_SLACK * bound:
             cure = "; were prompts cached, set prefix_cache_hit_rate" if name != "measured_tpot_s" else ""
             return f"{name} is faster than the roofline bound of the step; check model, dtype, tp and unit{cure}"
-    most = request.batch * request.output_len / whole_s if whole_s and not request.request_rate else np.inf
+    most = request.sequences * request.output_len / whole_s if whole_s and not request.request_rate else np.inf
     if told.get("measured_tokens_per_s", 0.0) * BOUND_SLACK > most:
         return "measured_tokens_per_s is above what batch and the roofline bound allow; check batch and lengths"
     return ""
@@ -206,7 +206,7 @@ def _doubtful(told: Mapping[str, float], request: Request, least: Bounds) -> tup
     if rate and request.request_rate and rate > CONTRADICTION * request.request_rate * request.output_len:
         return FLAGGED, "measured_tokens_per_s is above request_rate · output_len; check both"
     if rate and whole_s and not request.request_rate:
-        ratio = rate * whole_s / (request.batch * request.output_len)
+        ratio = rate * whole_s / (request.sequences * request.output_len)
         if not 1 / THROUGHPUT_CONTRADICTION < ratio < CONTRADICTION:
             return FLAGGED, "measured_tokens_per_s contradicts batch · output_len / E2E; check batch and lengths"
     return ACCEPTED, ""
@@ -218,5 +218,4 @@ def _slow_s(request: Request, least: Bounds) -> dict[str, float]:
         return {"measured_tpot_s": least.tpot_s, "measured_ttft_s": least.ttft_s}
     if request.request_rate:  # which batch it leads to is not known
         return {}
-    together = replace(request, scheduling="static", prefix_cache_hit_rate=0.0, draft_tokens=0, acceptance=0.0)
-    return {"measured_tpot_s": bounds(together).tpot_s}
+    return {"measured_tpot_s": bounds(request.together()).tpot_s}

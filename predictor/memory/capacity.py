@@ -64,7 +64,7 @@ def room(workload: Workload, gpu: Gpu) -> Room:
         groups = workload.dp * workload.attention_dp
         sequence = sequence_bytes(workload, length)
         requests = int(whole // sequence) * groups if sequence else None
-        most = workload.model.max_len - workload.output_len
+        most = workload.longest - workload.output_len
         prompt = largest(lambda size: fits(input_len=size), most)
         context = prompt + workload.output_len if prompt else None
     tp = fewest(lambda gpus: fits(tp=gpus))

@@ -98,11 +98,13 @@ def weights_bytes(workload: Workload) -> float:
     Files of known size are dealt out as the counted weights are. In Transformers FP8 models whose head is the embedding
     hold it twice (Qwen3's published peaks).
     """
-    counted = _counted_bytes(workload)
+    counted, draft = _counted_bytes(workload), workload.drafting
+    beside = _counted_bytes(draft) if draft else 0.0
     if not workload.stored_bytes:
-        return counted
+        return counted + beside
     alone = dict.fromkeys(Layout._fields, 1)
-    return workload.stored_bytes * counted / _counted_bytes(replace(workload, **alone))  # type: ignore[arg-type]
+    shares = counted / _counted_bytes(replace(workload, **alone))  # type: ignore[arg-type]
+    return workload.stored_bytes * shares + beside
 
 
 def _counted_bytes(workload: Workload) -> float:
@@ -120,8 +122,11 @@ def _quantised(workload: Workload) -> bool:
 
 
 def kv_cache_bytes_per_token(workload: Workload) -> float:
-    """What one token of one sequence adds in all layers, on one GPU."""
-    return workload.model.cached(1, workload.layout) * float(weight_bytes(workload.cache_dtype))
+    """What one token of one sequence adds in all layers, on one GPU, and in those of a draft."""
+    cached = workload.model.cached(1, workload.layout)
+    if draft := workload.drafting:
+        cached += draft.model.cached(1, workload.layout)
+    return cached * float(weight_bytes(workload.cache_dtype))
 
 
 def kv_cache_bytes(workload: Workload, cached_tokens: float | None = None) -> float:
@@ -131,6 +136,9 @@ def kv_cache_bytes(workload: Workload, cached_tokens: float | None = None) -> fl
     """
     length = workload.input_len + workload.output_len
     per_sequence = sequence_bytes(workload, length)
+    if workload.beam_width > 1:  # beams share the prompt
+        own = per_sequence - sequence_bytes(workload, workload.input_len)
+        per_sequence += (workload.beam_width - 1) * own
     if cached_tokens is not None:
         return cached_tokens * per_sequence / length
     if workload.eager:
@@ -143,6 +151,8 @@ def sequence_bytes(workload: Workload, length: int) -> float:
     block = workload.kv_block or get_engine(workload.engine).block_tokens
     whole = -(-length // block) * block
     cached = workload.model.cached(whole, workload.layout) * float(weight_bytes(workload.cache_dtype))
+    if draft := workload.drafting:
+        cached += sequence_bytes(draft, length)
     return cached + workload.model.state_bytes(workload.layout)
 
 

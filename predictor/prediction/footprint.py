@@ -53,11 +53,9 @@ def _serving(resolved: Resolved, bundle: Bundle) -> Footprint:
     workload, note = served_workload(request, resolved.model, gpu)
     doubts = _unless_unknown(static_batch.doubts, workload, gpu, bundle)
     if request.scheduling == "continuous":
-        from predictor.latency.serving.load import kv_capacity, served_by
-        from predictor.latency.serving.scheduler import check_cache
+        from predictor.latency.serving.load import room_for, served_by
 
-        load = load_of(resolved)
-        check_cache(load, kv_capacity(workload, gpu, load, served_by(workload, gpu)))
+        room_for(workload, gpu, load_of(resolved), served_by(workload, gpu))
     notes = (*notes, *([note] if note else []), *doubts)
     return Footprint(request, workload.model.name, gpu, workload.layout.n_gpus, memory(workload, gpu), notes)
 

@@ -25,6 +25,7 @@ Cells = dict[str, np.ndarray[Any, Any]]  # result → (n_rows,) values, None whe
 
 ROWS = 5000  # requests that are answered together: a second of work, some MB of memory
 FEWEST_ALIKE = 4  # requests that are worth a column
+LOADS = 64  # simulated rows whose step times are predicted together
 ALIKE = tuple(name for name in Workload.__dataclass_fields__ if name not in (*SIZES, "model"))
 
 
@@ -93,7 +94,7 @@ def _units(to_serve: Sequence[_Row]) -> list[list[_Row]]:
     alike: dict[tuple[Any, ...], list[_Row]] = {}
     for row in to_serve:
         workload, resolved = row.workload, row.resolved
-        apart = (row.number,) if resolved.request.scheduling == "continuous" or not workload.in_columns else ()
+        apart = (row.number,) if _is_load(resolved) or not workload.in_columns else ()
         settings = (getattr(workload, name) for name in ALIKE)
         key = (id(workload.model), id(resolved.gpu), resolved.price_usd, *settings, *apart)
         alike.setdefault(key, []).append(row)
@@ -118,9 +119,24 @@ def _answers(units: Sequence[Sequence[_Row]], bundle: Bundle) -> Iterator[Report
     """The report of each unit, or the error that it ends with; all their operators are predicted together."""
     tasks = [_attempt(_task, members) for members in units]
     lines = iter(op_lines_of_many([task.steps for task in tasks if isinstance(task, ServingTask)], bundle))
-    for task in tasks:
+    for number, task in enumerate(tasks):
+        if number % LOADS == 0:
+            _foresee(tasks[number : number + LOADS], bundle)
         predicted = next(lines) if isinstance(task, ServingTask) else task
         yield predicted if isinstance(predicted, PredictorError) else _attempt(serving_report, task, predicted, bundle)
+
+
+def _foresee(tasks: Sequence[ServingTask | PredictorError], bundle: Bundle) -> None:
+    """Predict the step times of all loads together; each finds its own when it is simulated."""
+    loads = [task for task in tasks if isinstance(task, ServingTask) and _is_load(task.resolved)]
+    if len(loads) > 1:
+        from predictor.latency.serving.step_times import foresee
+
+        foresee([(task.workload, task.resolved.gpu) for task in loads], bundle)
+
+
+def _is_load(resolved: Resolved) -> bool:
+    return resolved.request.scheduling == "continuous"
 
 
 def _task(members: Sequence[_Row]) -> ServingTask:

@@ -19,7 +19,7 @@ from predictor.latency.static_batch import Times, composed, static_times
 from predictor.latency.steps import Steps, basis_of, doubts_of, limiter_of, op_lines
 from predictor.latency.training import TrainingReport, training_step
 from predictor.memory.capacity import Room, TrainingRoom, room, training_room
-from predictor.memory.closed_form import memory
+from predictor.memory.closed_form import Memory, memory
 from predictor.memory.training import training_memory
 from predictor.workloads.architectures.convnet import ConvNet
 from predictor.workloads.architectures.decoder import Decoder
@@ -28,7 +28,7 @@ from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.models import Model, get_model
 from predictor.workloads.request import Request, check_names, clients_note
 from predictor.workloads.requested import kept_setting, served_workload, training_setting
-from predictor.workloads.workload import Workload, phases
+from predictor.workloads.workload import Workload, phases, prompt_and_middle_phases
 
 if TYPE_CHECKING:
     from predictor.latency.serving.clients import Load
@@ -70,11 +70,14 @@ def predict(
     prefix_cache_hit_rate: float = 0.0,
     draft_tokens: int = 0,
     acceptance: float = 0.0,
+    draft_model: str = "",
+    beam_width: int = 1,
     engine_version: str = "",
     max_num_seqs: int = 0,
     max_num_batched_tokens: int = 0,
     gpu_memory_utilization: float = 0.0,
     max_model_len: int = 0,
+    max_seq_len_to_capture: int = 0,
     enforce_eager: bool | None = None,
     enable_chunked_prefill: bool | None = None,
     async_scheduling: bool | None = None,
@@ -233,7 +236,8 @@ class ServingTask(NamedTuple):
 
 def serving_task(resolved: Resolved, workload: Workload, note: str = "") -> ServingTask:
     """What a request, or a column of requests, runs. note: what to say of the workload."""
-    return ServingTask(resolved, workload, note, Steps(phases(workload), resolved.gpu, workload.engine, workload.links))
+    shown = prompt_and_middle_phases if resolved.request.scheduling == "continuous" else phases
+    return ServingTask(resolved, workload, note, Steps(shown(workload), resolved.gpu, workload.engine, workload.links))
 
 
 def serving_report(task: ServingTask, lines: list[list[OpLine]], bundle: Bundle) -> Report:
@@ -244,10 +248,10 @@ def serving_report(task: ServingTask, lines: list[list[OpLine]], bundle: Bundle)
     if resolved.request.scheduling == "continuous":
         from predictor.latency.serving.load import serve
 
-        served = serve(workload, resolved.gpu, bundle, load_of(resolved), warmup=resolved.request.warmup)
+        load = load_of(resolved)
+        served = serve(workload, resolved.gpu, bundle, load, warmup=resolved.request.warmup)
         times, note_of_load = Times(*(getattr(served, name) for name in Times._fields)), served.notes
-        at_once = replace(workload, batch=max(round(served.batch), 1))
-        more = {"served": served, "memory": memory(at_once, resolved.gpu, served.peak_tokens)}
+        more = {"served": served, "memory": _memory_of_load(workload, resolved.gpu, load, served)}
     else:
         times, note_of_load = static_times(workload, resolved.gpu, bundle, lines), ()
     return composed(
@@ -261,6 +265,14 @@ def serving_report(task: ServingTask, lines: list[list[OpLine]], bundle: Bundle)
         request=resolved.request,
         **more,
     )
+
+
+def _memory_of_load(workload: Workload, gpu: Gpu, load: Load, served: Serving) -> Memory:
+    """Memory at the fullest of a load. The engine fills its cache and no more, so that it runs out of memory only where
+    it has no room for the longest request when it starts."""
+    at_once = replace(workload, batch=max(round(served.batch), 1))
+    share = replace(gpu, mem_bytes=gpu.mem_bytes * workload.engine_on(gpu).memory_share)
+    return replace(memory(at_once, gpu, served.peak_tokens), p_oom=memory(at_once, share, load.longest).p_oom)
 
 
 def _sized(model: Model, image_size: int) -> Model:

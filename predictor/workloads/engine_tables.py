@@ -26,6 +26,10 @@ class Operators:
     measured: families that have tables of the engine, whose estimators tell it apart: a change asks for new bundles.
     kernels: estimator or family → generation or compute capability, which goes before it → kernel that the engine
         picks by itself; `others` for all others. A family that is not there takes the kernels of SERVES.
+    fuses_quantising: number formats whose inputs the kernels before a product write already quantised, while the tables
+        show a kernel of its own.
+    graph_share: of the bound that a whole graph of fused kernels reaches, whose elementwise operators are no kernels
+        of their own; 0: operators run one by one, as the estimators have them.
     latent_fp8: compute capabilities on which it has a kernel of latent decode for an fp8 cache and 128 heads only.
     stood_in: family → number formats for which the tables of SERVES show better what it runs; () all.
     library: family → vendors on whose GPUs it calls the library's kernels (NCCL, RCCL) and has none of its own.
@@ -47,6 +51,8 @@ class Operators:
     stood_in: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     library: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     bytes_per_sm_cycle: Mapping[str, float] = field(default_factory=dict)
+    fuses_quantising: tuple[str, ...] = ()
+    graph_share: float = 0.0
     latent_fp8: tuple[str, ...] = ()
     widens_latent: tuple[str, ...] = ()
     packs_scales: bool = False

@@ -28,6 +28,7 @@ class Settings(NamedTuple):
     max_num_batched_tokens: int = 0
     gpu_memory_utilization: float = 0.0
     max_model_len: int = 0
+    max_seq_len_to_capture: int = 0
     enforce_eager: bool | None = None
     enable_chunked_prefill: bool | None = None
     async_scheduling: bool | None = None
@@ -41,6 +42,7 @@ FIELDS = {
     "max_num_seqs": "max_sequences",
     "max_num_batched_tokens": "max_batched_tokens",
     "gpu_memory_utilization": "memory_share",
+    "max_seq_len_to_capture": "graph_len",
     "enable_chunked_prefill": "chunked",
     "async_scheduling": "overlapped",
     "batch_wait_timeout_iters": "batch_wait_steps",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from decimal import Decimal
 from functools import cache
 from numbers import Integral, Rational, Real
@@ -35,7 +35,16 @@ NUMBERS_OR_TEXTS = frozenset({"node_link"})  # columns of names that a number ma
 # How requests come, of which a request has one; with a trace of lengths alone the other says when.
 LOADS = ("concurrency", "request_rate", "trace")
 UNDER_LOAD = (
-    *("draft_tokens", "prefix_cache_hit_rate", *LOADS, "length_spread", "num_prompts", "warmup", "turns"),
+    *(
+        "draft_tokens",
+        "draft_model",
+        "prefix_cache_hit_rate",
+        *LOADS,
+        "length_spread",
+        "num_prompts",
+        "warmup",
+        "turns",
+    ),
     *("shared_prefix_len", "batch_wait_timeout_iters"),
 )
 SPREAD = (
@@ -139,11 +148,14 @@ class Request:
     prefix_cache_hit_rate: float = _column(0.0, "Share of each prompt that is cached already; continuous.", least=0)
     draft_tokens: int = _column(0, "Tokens that a draft model proposes per step; continuous.", least=0)
     acceptance: float = _column(0.0, "Probability that a proposed token is right.", least=0)
+    draft_model: str = _column("", 'Model that proposes them, or "mtp": a layer of the model itself; "": free.')
+    beam_width: int = _column(1, "Beams of each sequence in decoding; a static batch.")
     engine_version: str = _column("", "Version of the engine, such as 0.12; by default the newest that is known.")
     max_num_seqs: int = _column(0, "Sequences of a step at most; by default the engine's.", least=0)
     max_num_batched_tokens: int = _column(0, "Tokens of a step at most; by default the engine's.", least=0)
     gpu_memory_utilization: float = _column(0.0, "Share of the GPU's memory for the engine; 0: its own.", least=0)
     max_model_len: int = _column(0, "Tokens of a sequence at most; by default the model's.", least=0)
+    max_seq_len_to_capture: int = _column(0, "Tokens up to which CUDA graphs run; by default the engine's.", least=0)
     enforce_eager: bool | None = _column(None, "No CUDA graphs.", kind=bool)
     enable_chunked_prefill: bool | None = _column(None, "Prompts may be split over steps.", kind=bool)
     async_scheduling: bool | None = _column(None, "The host prepares a step while the GPU runs another.", kind=bool)
@@ -201,6 +213,8 @@ class Request:
                     f"{stated[0]} is {show(getattr(self, stated[0]))}; a static batch has none. Set scheduling to "
                     "continuous."
                 )
+        elif self.beam_width > 1:
+            raise InvalidRequest(f"beam_width is {self.beam_width} under load; set scheduling to static, or 1 beam.")
         elif len(loads) > 1 and "trace" not in loads:
             raise InvalidRequest(
                 f"concurrency is {self.concurrency} and request_rate {self.request_rate:g}; clients that wait and "
@@ -208,6 +222,16 @@ class Request:
             )
         if self.length_spread is None:
             object.__setattr__(self, "length_spread", SPREAD if self.scheduling == "continuous" else 0.0)
+
+    def together(self) -> Request:
+        """The same requests as one static batch of as many as there are clients."""
+        none: dict[str, Any] = {column.name: column.default for column in columns() if column.name in UNDER_LOAD}
+        return replace(self, **{**none, "acceptance": 0.0, "scheduling": "static", "batch": self.sequences})
+
+    @property
+    def sequences(self) -> int:
+        """Sequences that are asked for at once: clients, or the batch."""
+        return self.clients or self.batch
 
     @property
     def clients(self) -> int:

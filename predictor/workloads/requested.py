@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+from predictor.errors import InvalidRequest
 from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import NODE_GPUS, stated_network
+from predictor.workloads.architectures.decoder import Decoder
+from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.engines import Settings, engine_of_version
-from predictor.workloads.models import Model
+from predictor.workloads.models import Model, get_model
 from predictor.workloads.passes.calls import Layout
 from predictor.workloads.passes.training import TrainingSetting
 from predictor.workloads.request import Request
 from predictor.workloads.weights.files import stored_weights
 from predictor.workloads.workload import Workload
+
+OWN_LAYER = "mtp"  # as a draft: multi-token prediction
 
 
 def as_run_on(workload: Workload, gpu: Gpu) -> Workload:
@@ -35,10 +41,38 @@ def served_workload(request: Request, model: Model, gpu: Gpu) -> tuple[Workload,
         stored_bytes=stored,
         batch=request.clients or request.batch,
         engine=engine_of_version(request.engine, request.engine_version),
+        draft=draft_of(request, model) if request.draft_model else None,
+        beam_width=request.beam_width,
         settings=Settings(**{name: getattr(request, name) for name in Settings._fields}),
         **{name: getattr(request, name) for name in (*names, *Layout._fields)},
     )
-    return in_16_bits_of(as_run_on(stated, gpu), gpu, chosen=bool(request.dtype))
+    workload, note = in_16_bits_of(as_run_on(stated, gpu), gpu, chosen=bool(request.dtype))
+    if workload.longest > model.max_len:
+        beyond = f"{model.name} was made for {model.max_len} tokens; max_model_len is {request.max_model_len}."
+        note = f"{beyond} {note}".rstrip()
+    return workload, note
+
+
+def draft_of(request: Request, model: Model) -> Model:
+    """The model that proposes tokens: a layer of the model itself, as for multi-token prediction, or another one."""
+    if not request.draft_tokens:
+        raise InvalidRequest(f'draft_model is "{request.draft_model}" and draft_tokens 0; say how many it proposes.')
+    if request.draft_model == OWN_LAYER:
+        return one_layer_of(model)
+    draft = get_model(request.draft_model)
+    if getattr(draft, "vocab", 0) < getattr(model, "vocab", 0) / 2:
+        raise InvalidRequest(f"draft_model {draft.name} has another vocabulary than {model.name}. Choose its kin.")
+    return draft
+
+
+def one_layer_of(model: Model) -> Model:
+    """The last layer of a decoder with its embedding and head."""
+    changes: dict[str, Any] = {"name": f"{model.name}, one layer"}
+    if isinstance(model, LayeredDecoder):
+        return replace(model, layers_of=(replace(model.layers_of[-1], count=1),), **changes)
+    if isinstance(model, Decoder):
+        return replace(model, layers=1, window_layers=min(model.window_layers, 1), **changes)
+    raise InvalidRequest(f"draft_model is {OWN_LAYER}; {model.name} is no decoder. Leave it out.")
 
 
 def in_16_bits_of(workload: Workload, gpu: Gpu, *, chosen: bool) -> tuple[Workload, str]:

@@ -16,7 +16,7 @@ from predictor.ops import DTYPES, Collective, Op
 from predictor.ops.dtypes import out_bytes
 from predictor.values import LARGEST, show, whole_number
 from predictor.workloads.architectures.single_pass import SinglePass
-from predictor.workloads.engine_tables import SERVES, engine_names
+from predictor.workloads.engine_tables import SERVES, engine_names, operators_of
 from predictor.workloads.engines import UNSET, Engine, Settings, get_engine
 from predictor.workloads.models import Model
 from predictor.workloads.passes.calls import WIDE_DTYPES, Layout, OpCall, Phase, Step
@@ -64,7 +64,8 @@ class Workload:
     stored_bytes: of the weights' files, all together; 0: counted from the shapes. kv_block: tokens of a block of the
         cache; 0: the engine's.
     link, node_link: what joins the GPUs of a node, and nodes, as in predictor.workloads.request.Request.
-    settings: what is set of the engine.
+    settings: what is set of the engine. draft: a model beside it that proposes tokens. beam_width: beams of each
+        sequence in decoding.
     """
 
     model: Model
@@ -86,6 +87,8 @@ class Workload:
     link: str = ""
     node_link: str = ""
     settings: Settings = UNSET
+    draft: Model | None = None
+    beam_width: int = 1
 
     def __post_init__(self) -> None:
         """Checks every setting, the model last."""
@@ -111,17 +114,34 @@ class Workload:
         self._check_layout()
 
     def _check_lengths(self) -> None:
-        lengths, most = self.input_len + (self.output_len if self.generates else 0), self.model.max_len
+        lengths = self.input_len + (self.output_len if self.generates else 0)
+        own = self.settings.max_model_len
+        whose = "max_model_len" if own else "max_position_embeddings"
+        most = own or self.model.max_len
         if (total := int(np.max(lengths))) > most:
             what = "input_len + output_len" if self.generates else "input_len"
+            taker, cure = self.model.name, "Shorten one of them"
+            if self.may_stretch and not own:
+                cure += ", or set max_model_len, as engines allow"
+            raise InvalidRequest(f"{what} is {total}; {taker} takes at most {most} tokens ({whose}). {cure}.")
+        if own > self.model.max_len and not self.may_stretch:
             raise InvalidRequest(
-                f"{what} is {total}; {self.model.name} takes at most {most} tokens "
-                "(max_position_embeddings). Shorten one of them."
+                f"max_model_len is {own}; {self.model.name} has a table of {self.model.max_len} positions. Lower it."
             )
         if (largest := int(np.max(self.batch * lengths))) > LARGEST:
             raise InvalidRequest(
                 f"batch * (input_len + output_len) is {largest}; it must be at most 2**31. Lower batch."
             )
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a sequence at most: as set, or the model's."""
+        return self.settings.max_model_len or self.model.max_len
+
+    @property
+    def may_stretch(self) -> bool:
+        """Whether engines run the model beyond its stated context: positions are turned, not looked up in a table."""
+        return self.generates and getattr(self.model, "positions", "rotary") != "learned"
 
     def _check_layout(self) -> None:
         group = self.tp * self.attention_dp
@@ -139,6 +159,13 @@ class Workload:
         """
         sizes: dict[str, Any] = {name: np.array([getattr(workload, name) for workload in alike]) for name in SIZES}
         return replace(alike[0], **sizes)
+
+    @property
+    def drafting(self) -> Self | None:
+        """What proposes tokens beside it, in the formats it was published in."""
+        if self.draft is None:
+            return None
+        return replace(self, model=self.draft, draft=None, dtype="", expert_dtype="", stored_bytes=0.0)
 
     @property
     def in_columns(self) -> bool:
@@ -198,18 +225,19 @@ class Workload:
         length = _whole("kv_len", kv_len)
         if not self.generates:
             raise InvalidRequest(f"{self.model.name} generates no tokens; it has prefill_ops only.")
-        if np.any(length > self.model.max_len):
+        if np.any(length > self.longest):
             raise InvalidRequest(
-                f"kv_len is {np.max(length)}; {self.model.name} takes at most {self.model.max_len} tokens "
+                f"kv_len is {np.max(length)}; {self.model.name} takes at most {self.longest} tokens "
                 "(max_position_embeddings). Lower it."
             )
         return self._ops(self.step("decode", 1, length))
 
     def step(self, phase: str, q_len: int, kv_len: int) -> Step:
         """What one GPU does in a forward pass; with pp, each of pp parts of the batch is in another stage."""
+        beams = self.beam_width if phase == "decode" else 1
         return Step(
             phase,
-            -(-self.local_batch // self.pp),
+            -(-self.local_batch // self.pp) * beams,
             q_len,
             kv_len,
             self.dtype,
@@ -232,6 +260,8 @@ class Workload:
             calls = tuple(call._replace(op=_in_16_bits(call.op, self.half)) for call in calls)
         if self.eager:
             calls = transformers_ops(calls)
+        if operators_of(self.engine).graph_share:
+            calls = tuple(call for call in calls if call.op.family != "pointwise")
         if self.pp == 1:
             return calls
         message_bytes = step.tokens * self.model.hidden * float(out_bytes(step.act_dtype))
@@ -245,6 +275,13 @@ DECODE_POINTS = 5  # cached lengths at which a decode step is predicted; between
 def phases(workload: Workload) -> list[Phase]:
     """The steps that a report is made of: the prompt, and decode steps at a few lengths."""
     decodes = [("decode", workload.decode_ops(length)) for length in decode_lengths(workload)]
+    return [("prefill", workload.prefill_ops()), *decodes]
+
+
+def prompt_and_middle_phases(workload: Workload) -> list[Phase]:
+    """Of `phases` the prompt and the decode step half-way, which is all that a report shows of a simulated load."""
+    lengths = decode_lengths(workload)
+    decodes = [("decode", workload.decode_ops(lengths[len(lengths) // 2]))] if lengths else []
     return [("prefill", workload.prefill_ops()), *decodes]
 
 

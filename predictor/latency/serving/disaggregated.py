@@ -28,7 +28,7 @@ from predictor.hardware.interconnect import NODE_LINK_BYTES_PER_S, check_link
 from predictor.hardware.prices import usd_per_hour
 from predictor.latency.report import Interval, OpLine
 from predictor.latency.serving.clients import Load
-from predictor.latency.serving.load import kv_capacity
+from predictor.latency.serving.load import kv_capacity, log_errors
 from predictor.latency.serving.rate_matching import Goal, Matched, match
 from predictor.latency.serving.step_times import step_times
 from predictor.latency.serving.workers import DecodeWorker, PrefillWorker
@@ -154,7 +154,7 @@ def plan(
         _prefill_worker(sides[0], gpus[0][0], opened, transfers[0]),
         _decode_worker(sides[1], gpus[1][0], opened, transfers[1]),
     )
-    matched = match(*workers, max(transfers), goal)
+    matched = match(*workers, max(transfers), goal, log_errors(network))
     shown = [_shown(side, device, opened) for side, (device, _) in zip(sides, gpus, strict=True)]
     doubts = [
         doubt for lines, (device, _) in zip(shown, gpus, strict=True) for doubt in doubts_of(lines, device, opened)[1]

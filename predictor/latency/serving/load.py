@@ -21,21 +21,37 @@ from typing import NamedTuple
 
 import numpy as np
 
+from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.latency.report import Interval
 from predictor.latency.serving.clients import Load
+from predictor.latency.serving.drafting import drafted
 from predictor.latency.serving.scheduler import Served, check_cache, simulate
 from predictor.latency.serving.step_times import ENDS, StepTimes, step_times
 from predictor.latency.serving.sustained import Sustained, sustained
 from predictor.memory.closed_form import cache_room
 from predictor.ops.dtypes import Array, weight_bytes
 from predictor.workloads.engines import Engine, get_server
+from predictor.workloads.models import Model
 from predictor.workloads.workload import Workload
 
-# What the ops do not know of: arrivals, versions, flags. Standard log errors that, added to the intervals of the ops in
-# quadrature, make them hold 80 % of the measurements in the fitted half of predictor/learning/validation/serving.py.
-TTFT_LOG_ERROR, TPOT_LOG_ERROR = 0.28, 0.10
+
+class LogErrors(NamedTuple):
+    """What the ops do not know of, such as versions, flags and arrivals: log errors of TTFT and of all else that, added
+    to the intervals of the ops in quadrature, make them hold 80 % of measurements, as the mean over groups of model,
+    GPU, engine and version; by training/host_constants.py intervals."""
+
+    ttft: float
+    other: float
+
+
+DENSE, EXPERTS = LogErrors(0.25, 0.10), LogErrors(0.50, 0.30)
+
+
+def log_errors(model: Model) -> LogErrors:
+    """Those of a kind of model: which experts run, and by which kernels, differs more between engines and versions."""
+    return EXPERTS if model.experts else DENSE
 
 
 class Serving(NamedTuple):
@@ -87,9 +103,12 @@ def serve(
     warmup: requests that do not count; None: as above.
     """
     engine = engine or served_by(workload, gpu)
-    sequences = min(engine.max_sequences, load.concurrency or engine.max_sequences)
-    times = step_times(workload, gpu, bundle, engine.max_batched_tokens, sequences)
-    return continuous(times, load, engine, kv_capacity(workload, gpu, load, engine), groups_of(workload), warmup)
+    room = room_for(workload, gpu, load, engine)
+    times = step_times(workload, gpu, bundle, engine.max_batched_tokens, engine.max_sequences)
+    if draft := workload.drafting:
+        beside = step_times(draft, gpu, bundle, engine.max_batched_tokens, engine.max_sequences)
+        times = StepTimes(*drafted(times, beside, load.draft_tokens))
+    return continuous(times, load, engine, room, groups_of(workload), warmup, log_errors(workload.model))
 
 
 def served_by(workload: Workload, gpu: Gpu) -> Engine:
@@ -103,10 +122,27 @@ def groups_of(workload: Workload) -> int:
     return workload.dp * workload.attention_dp * workload.pp
 
 
+def room_for(workload: Workload, gpu: Gpu, load: Load, engine: Engine) -> float:
+    """As kv_capacity; raises InvalidRequest where the engine cannot start, or a request can never be served."""
+    tokens = kv_capacity(workload, gpu, load, engine)
+    if tokens < engine.block_tokens:
+        gpus = f"{workload.layout.n_gpus // workload.dp} × {gpu.name}"
+        raise InvalidRequest(
+            f"{workload.engine} does not start on {gpus}: weights and its first pass leave no room for a cache in the "
+            f"{engine.memory_share:.0%} of the memory that it takes. Raise tp, choose a narrower dtype, or raise "
+            "gpu_memory_utilization."
+        )
+    check_cache(load, tokens)
+    return tokens
+
+
 def kv_capacity(workload: Workload, gpu: Gpu, load: Load, engine: Engine | None = None) -> float:
     """Tokens of the KV cache of one group: what the engine's share of the memory has room for."""
     length = load.longest
-    per_token = workload.model.cached(length, workload.layout) * float(weight_bytes(workload.cache_dtype)) / length
+    cached = workload.model.cached(length, workload.layout)
+    if draft := workload.drafting:
+        cached += draft.model.cached(length, workload.layout)
+    per_token = cached * float(weight_bytes(workload.cache_dtype)) / length
     return cache_room(workload, gpu, engine) / per_token / workload.pp if per_token else math.inf
 
 
@@ -117,6 +153,7 @@ def continuous(
     kv_tokens: float = math.inf,
     groups: int = 1,
     warmup: int | None = None,
+    errors: LogErrors = DENSE,
 ) -> Serving:
     """Simulates the load; kv_tokens: tokens that the KV cache of a group holds; groups: that share the load evenly."""
     part = replace(
@@ -136,8 +173,8 @@ def continuous(
     count = _counted(part, runs[0], None if warmup is None else -(-warmup // groups))
     rates = [min(offered, one.requests_per_s) or None for one in held]
     statistics = [_statistics(run, count, rate, groups) for run, rate in zip(runs, rates, strict=True)]
-    intervals = {name: interval_of(name, ends) for name, *ends in zip(SIMULATED, *statistics, strict=True)}
-    rate = interval_of("sustainable_rate", [groups * one.requests_per_s for one in held])
+    intervals = {name: interval_of(name, ends, errors) for name, *ends in zip(SIMULATED, *statistics, strict=True)}
+    rate = interval_of("sustainable_rate", [groups * one.requests_per_s for one in held], errors)
     return Serving(
         **intervals,
         sustainable_rate=rate,
@@ -207,9 +244,9 @@ def _notes(load: Load, offered: float, sequences: float, rate: float, run: Serve
         yield f"requests lose their place in the KV cache {often:.2g} times on average and are computed again."
 
 
-def interval_of(name: str, ends: list[float]) -> Interval:
+def interval_of(name: str, ends: list[float], errors: LogErrors) -> Interval:
     """From the value and the runs at both ends of the step times."""
-    value, own = ends[0], TTFT_LOG_ERROR if name.startswith("ttft") else TPOT_LOG_ERROR
+    value, own = ends[0], errors.ttft if name.startswith("ttft") else errors.other
     if value <= 0.0:  # one output token: nothing comes after the first
         return Interval(0.0, 0.0, max(0.0, *ends))
     down, up = (math.hypot(math.log(end / value), own) for end in (max(min(ends), 1e-12), max(ends)))
@@ -225,8 +262,14 @@ def _statistics(run: Served, count: Count, rate: float | None, groups: int) -> l
     for times, valid in ((ttft, np.ones_like(longer)), (tpot, longer)):
         counted, settled = (times[first:][valid[first:]] for first in count)
         counted, settled = (part if part.size else np.zeros(1) for part in (counted, settled))
-        spans += [float(counted.mean()), *map(float, np.percentile(settled, (50, 99)))]
+        spans += [float(counted.mean()), *map(float, _percentiles(settled))]
     first, own = count.mean_from, run.output_len[count.mean_from :]
     seconds = max(float(run.finished_s.max() - run.submitted_s[first:].min()), 1e-12)
     answered = groups * (rate or len(own) / seconds)
     return [*spans, float(e2e[first:].mean()), answered * float(own.mean()), answered, run.host_s]
+
+
+def _percentiles(times: Array) -> Array:
+    """The 50th and the 99th, linear between two times as np.percentile has them, which takes ten times as long."""
+    places = np.array([0.50, 0.99]) * (len(times) - 1)
+    return np.asarray(np.interp(places, np.arange(len(times)), np.sort(times)))

@@ -10,11 +10,13 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from predictor.errors import InvalidRequest
 from predictor.latency.report import Interval
-from predictor.latency.serving.load import interval_of
+from predictor.latency.serving.load import DENSE, LogErrors, interval_of
 from predictor.latency.serving.step_times import ENDS
-from predictor.latency.serving.workers import DecodeWorker, PrefillWorker
+from predictor.latency.serving.workers import DecodeLoads, DecodeWorker, PrefillWorker
 from predictor.values import whole_number
 
 MAX_PREFILL_LOAD = 0.9  # at 1 the queue has no end; aiconfigurator degrades its prefill pools to 0.9 too
@@ -27,6 +29,8 @@ class Goal:
     """What the pools have or must do; 0 is not given.
 
     prefill_workers and decode_workers, or n_gpus to split, or request_rate (requests per second) to size them for.
+    concurrency: clients, each sending its next request when the last is answered; alone the fewest workers that have
+    room for all and whose prefill pool is not the slower one.
     max_ttft_s, max_tpot_s: means over requests. max_prefill_load: share of what prefill workers can take.
     """
 
@@ -34,13 +38,14 @@ class Goal:
     decode_workers: int = 0
     n_gpus: int = 0
     request_rate: float = 0.0
+    concurrency: int = 0
     max_ttft_s: float = 0.0
     max_tpot_s: float = 0.0
     max_prefill_load: float = MAX_PREFILL_LOAD
 
     def __post_init__(self) -> None:
         """Checks every number."""
-        for name in ("prefill_workers", "decode_workers", "n_gpus"):
+        for name in ("prefill_workers", "decode_workers", "n_gpus", "concurrency"):
             if getattr(self, name) != 0:
                 whole_number(name, getattr(self, name))
         for name in ("request_rate", "max_ttft_s", "max_tpot_s"):
@@ -48,7 +53,12 @@ class Goal:
                 raise InvalidRequest(f"{name} is {value:g}; it must be at least 0.")
         if not 0 < self.max_prefill_load < 1:
             raise InvalidRequest(f"max_prefill_load is {self.max_prefill_load:g}; it must lie between 0 and 1.")
-        if not (self.n_gpus or self.request_rate or (self.prefill_workers and self.decode_workers)):
+        if self.concurrency and (self.request_rate or self.max_ttft_s or self.max_tpot_s):
+            raise InvalidRequest(
+                f"concurrency is {self.concurrency}; clients that wait set the rate and the times themselves. Drop "
+                "request_rate, max_ttft_s and max_tpot_s."
+            )
+        if not (self.n_gpus or self.request_rate or self.concurrency or (self.prefill_workers and self.decode_workers)):
             raise InvalidRequest(
                 "the size of the pools is not given; give prefill_workers and decode_workers, n_gpus, or request_rate."
             )
@@ -78,8 +88,10 @@ class Matched:
     limiter: str
 
 
-def match(prefill: PrefillWorker, decode: DecodeWorker, transfer_s: float, goal: Goal) -> Matched:
-    """The pools that meet the goal, and what they do.
+def match(
+    prefill: PrefillWorker, decode: DecodeWorker, transfer_s: float, goal: Goal, errors: LogErrors = DENSE
+) -> Matched:
+    """The pools that meet the goal, and what they do. errors: of the intervals.
 
     Of a budget of GPUs the split with the most tokens per second is taken; of those the one with the fewest GPUs. For a
     request_rate alone, the fewest workers. The ends of intervals are the same pools with step times at their ends.
@@ -94,7 +106,10 @@ def match(prefill: PrefillWorker, decode: DecodeWorker, transfer_s: float, goal:
             "Raise max_tpot_s or the tp of decode workers."
         )
     per_worker = load * takes, loads.first(allowed).most
-    workers = _split(goal, per_worker, (prefill.n_gpus, decode.n_gpus))
+    if goal.concurrency and not goal.n_gpus:
+        workers = _for_clients(goal, takes, loads, decode.output_len - 1)
+    else:
+        workers = _split(goal, per_worker, (prefill.n_gpus, decode.n_gpus))
     pools = workers[0] * per_worker[0], workers[1] * per_worker[1]
     if goal.request_rate > min(pools) * (1 + SAME):
         raise InvalidRequest(
@@ -104,20 +119,25 @@ def match(prefill: PrefillWorker, decode: DecodeWorker, transfer_s: float, goal:
         )
     wanted = float(goal.request_rate or math.inf)
     sustained, ttfts, tpots = [], [], []
-    for end in ENDS:
+    for end in ENDS if goal.concurrency else ():
+        rate, ttft, tpot = _closed(prefill, decode, workers, transfer_s, goal.concurrency, end)
+        sustained.append(rate)
+        ttfts.append(ttft)
+        tpots.append(tpot)
+    for end in () if goal.concurrency else ENDS:
         batches, most = decode.loads(end).first(allowed), load * prefill.requests_per_s(end)
         sustained.append(min(workers[0] * most, workers[1] * batches.most))
         rate = min(wanted, sustained[-1])
         ttfts.append(prefill.ttft_s(rate / workers[0], end) + transfer_s)
         tpots.append(float(batches.tpot_s[batches.least(rate / workers[1])]))
     e2es = [ttft + (decode.output_len - 1) * tpot for ttft, tpot in zip(ttfts, tpots, strict=True)]
-    rates = Interval(*(min(end, wanted) for end in interval_of("requests_per_s", sustained)))
+    rates = Interval(*(min(end, wanted) for end in interval_of("requests_per_s", sustained, errors)))
     return Matched(
         prefill_workers=workers[0],
         decode_workers=workers[1],
-        ttft_s=interval_of("ttft_s", ttfts),
-        tpot_s=interval_of("tpot_s", tpots),
-        e2e_s=interval_of("e2e_s", e2es),
+        ttft_s=interval_of("ttft_s", ttfts, errors),
+        tpot_s=interval_of("tpot_s", tpots, errors),
+        e2e_s=interval_of("e2e_s", e2es, errors),
         requests_per_s=rates,
         tokens_per_s=Interval(*(decode.output_len * end for end in rates)),
         transfer_s=transfer_s,
@@ -127,6 +147,45 @@ def match(prefill: PrefillWorker, decode: DecodeWorker, transfer_s: float, goal:
         decode_requests_per_s=pools[1],
         limiter=_limiter(rates.value, pools, workers, (prefill, decode), load),
     )
+
+
+def _for_clients(goal: Goal, takes: float, loads: DecodeLoads, following: int) -> tuple[int, int]:
+    """Prefill and decode workers for clients; takes: requests per second of a prefill worker."""
+    decodes = goal.decode_workers or math.ceil(goal.concurrency / float(loads.sequences[-1]))
+    tpot_s = float(np.interp(goal.concurrency / decodes, loads.sequences, loads.tpot_s))
+    rate = min(goal.concurrency / (following * tpot_s), decodes * loads.most)
+    return goal.prefill_workers or max(math.ceil(rate / takes * (1 - SAME)), 1), decodes
+
+
+FULL = 0.97  # of what the slower pool can do, above which the wait of clients is what their number leaves; judged
+HALVINGS = 10
+
+
+def _closed(
+    prefill: PrefillWorker, decode: DecodeWorker, workers: tuple[int, int], transfer_s: float, clients: int, end: str
+) -> tuple[float, float, float]:
+    """Requests per second, TTFT and TPOT where `clients` wait for their answers: as many as are under way at that rate
+    (Little). One that arrives waits for the others, not for itself (arrival theorem)."""
+    loads, following = decode.loads(end), decode.output_len - 1
+    most = min(workers[0] * prefill.requests_per_s(end), workers[1] * loads.most)
+    others = (clients - 1) / clients
+    alone_s = prefill.ttft_s(1e-6 * most / workers[0], end)
+
+    def times(rate: float) -> tuple[float, float]:
+        wait_s = others * max(prefill.ttft_s(rate / workers[0], end) - alone_s, 0.0)
+        tpot_s = float(np.interp(rate / workers[1], loads.requests_per_s, loads.tpot_s))
+        return alone_s + wait_s + transfer_s, tpot_s
+
+    low, high = 0.0, FULL * most
+    ttft_s, tpot_s = times(high)
+    if high * (ttft_s + following * tpot_s) <= clients:
+        return most, max(ttft_s, clients / most - following * tpot_s), tpot_s
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        ttft_s, tpot_s = times(middle)
+        low, high = (low, middle) if middle * (ttft_s + following * tpot_s) > clients else (middle, high)
+    ttft_s, tpot_s = times((low + high) / 2)
+    return clients / (ttft_s + following * tpot_s), ttft_s, tpot_s
 
 
 def _prefill_load(prefill: PrefillWorker, takes: float, transfer_s: float, goal: Goal) -> float:

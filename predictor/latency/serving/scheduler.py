@@ -6,9 +6,10 @@ simulation takes milliseconds.
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections import deque
+from collections.abc import Sequence
+from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 import numpy as np
@@ -41,17 +42,20 @@ def simulate(load: Load, steps: StepTime, engine: Engine, kv_tokens: float = mat
     """What happens to every request; the same load gives the same answer."""
     check_cache(load, kv_tokens)
     run = _Run(load, steps, engine, kv_tokens)
+    arriving, waiting, running = run.arriving, run.waiting, run.running
     while run.answered < load.requests:
-        run.receive()
-        if chunks := run.schedule():
+        if arriving and arriving[0][0] <= run.seen_s:
+            run.receive()
+        if (waiting or run.started) and (chunks := run.schedule()):
             run.prefill(chunks)
-        elif run.running:
+        elif running:
             run.decode()
         else:
             run.idle()
-        run.answer()
+        if running and running[0][0] <= run.tick:
+            run.answer()
     columns = [np.array(column) for column in (run.submitted, run.first, run.finished, run.outputs)]
-    batch, host_s = run.busy / max(run.tick, 1), run.host_s / load.requests + engine.request_s
+    batch, host_s = run.busy / max(run.tick, 1), run.waited_s / load.requests + engine.request_s
     return Served(columns[0], columns[1], columns[2], columns[3], batch, host_s, run.peak, run.preempted)
 
 
@@ -73,67 +77,81 @@ class _Run:
     """
 
     __slots__ = (
-        "answered", "arriving", "began", "busy", "decode_steps", "done", "engine", "finished", "first", "front",
-        "gain", "held", "host_s", "kv", "kv_tokens", "left", "load", "now", "outputs", "peak", "postponed",
-        "preempted", "prompts", "reserved", "running", "seen_s", "sent", "started", "steps", "submitted", "tick",
-        "waiting", "wide",
+        "answered", "arriving", "began", "busy", "chunk", "decode_steps", "done", "engine", "finished", "first",
+        "front", "gain", "held", "host_s", "kv", "kv_tokens", "launched_s", "left", "load", "now", "outputs",
+        "overlapped", "peak", "postponed", "preempted", "prompts", "reserved", "running", "seen_s", "sent",
+        "sequence_s", "started", "steps", "submitted", "tick", "waited_s", "waiting", "wide",
     )  # fmt: skip
 
     def __init__(self, load: Load, steps: StepTime, engine: Engine, kv_tokens: float) -> None:
         self.load, self.steps, self.engine, self.kv_tokens = load, steps, engine, kv_tokens
         self.prompts, self.done, self.outputs = load.lengths()
         self.wide, self.gain = load.draft_tokens + 1, load.tokens_per_step
-        self.decode_steps = [math.ceil((tokens - 1) / self.gain) for tokens in self.outputs]
-        self.left = [n - done for n, done in zip(self.prompts, self.done, strict=True)]
+        outputs = np.array(self.outputs)
+        self.decode_steps: list[int] = np.ceil((outputs - 1) / self.gain).astype(int).tolist()
+        self.left: list[int] = (np.array(self.prompts) - np.array(self.done)).tolist()
         self.submitted, self.first, self.finished = ([0.0] * load.requests for _ in range(3))
         self.began = [0] * load.requests
+        self.host_s, self.sequence_s, self.overlapped = engine.step_s, engine.sequence_s, engine.overlapped
+        self.launched_s = engine.launch_s * steps.launches
+        self.chunk = Chunk(0, 0)
         self.arriving: deque[tuple[float, int]] = deque()
         self.waiting: deque[int] = deque()
         self.started: list[int] = []
         self.running: list[tuple[int, int]] = []
-        self.now = self.seen_s = self.front = self.kv = self.held = self.reserved = self.host_s = self.peak = 0.0
+        self.now = self.seen_s = self.front = self.kv = self.held = self.reserved = self.waited_s = self.peak = 0.0
         self.tick = self.answered = self.busy = self.postponed = self.sent = self.preempted = 0
-        for time_s in load.arrivals():
-            self.send(time_s)
+        self.send(load.arrivals())
 
-    def send(self, time_s: float) -> None:
-        """A client sends the next request; the front end takes one after the other."""
-        self.front = max(self.front, time_s) + self.engine.request_s
-        self.submitted[self.sent] = time_s
-        self.arriving.append((self.front, self.sent))
-        self.sent += 1
+    def send(self, times: Sequence[float]) -> None:
+        """Clients send the next requests; the front end takes one after the other."""
+        front, sent, request_s = self.front, self.sent, self.engine.request_s
+        for time_s in times:
+            front = (front if front > time_s else time_s) + request_s
+            self.submitted[sent] = time_s
+            self.arriving.append((front, sent))
+            sent += 1
+        self.front, self.sent = front, sent
 
     def receive(self) -> None:
         """Requests that the scheduler sees: one that plans ahead misses what came during the last step."""
-        while self.arriving and self.arriving[0][0] <= self.seen_s:
-            self.waiting.append(self.arriving.popleft()[1])
+        arriving, seen_s = self.arriving, self.seen_s
+        while arriving and arriving[0][0] <= seen_s:
+            self.waiting.append(arriving.popleft()[1])
 
     def schedule(self) -> list[tuple[int, Chunk]]:
         """Prompt chunks of the next step, by request; none where it only decodes."""
-        decoding, engine = len(self.running), self.engine
-        if not self.waiting and not self.started:
-            return []
+        waiting, started, engine = self.waiting, self.started, self.engine
+        decoding, left, done = len(self.running), self.left, self.done
         room = engine.max_batched_tokens - (0 if engine.prefill_first else decoding * self.wide)
         chunks: list[tuple[int, Chunk]] = []
-        for request in self.started:
+        for request in started:
             if room > 0:
-                chunks.append((request, Chunk(min(self.left[request], room), self.done[request])))
+                chunks.append((request, Chunk(min(left[request], room), done[request])))
                 room -= chunks[-1][1].new
-        while self.waiting and room > 0 and decoding + len(self.started) < engine.max_sequences:
-            request = self.waiting[0]
-            new = self.left[request]
+        slots, chunk, outputs = engine.max_sequences - decoding - len(started), self.chunk, self.outputs
+        held, reserved, tokens = self.held, self.reserved, self.kv_tokens
+        step = (decoding + len(started)) * self.gain
+        while waiting and room > 0 and slots > 0:
+            request = waiting[0]
+            new, past = left[request], done[request]
             if new > room and chunks and not engine.chunked:
                 break
-            prompt, output = new + self.done[request], engine.reserved * self.outputs[request]
-            taken = self.kv + self.held + self.reserved
-            step = (decoding + len(self.started) + 1) * self.gain  # or one would be preempted at once, and again
-            if taken + prompt + max(output, step) > self.kv_tokens and taken > 0:
+            prompt, output = new + past, engine.reserved * outputs[request]
+            taken, step = self.kv + held + reserved, step + self.gain  # or one would be preempted at once, and again
+            if taken + prompt + (output if output > step else step) > tokens and taken > 0:
                 break
-            self.started.append(self.waiting.popleft())
-            self.held += prompt
-            self.reserved += output
-            chunks.append((request, Chunk(min(new, room), self.done[request])))
-            room -= chunks[-1][1].new
+            started.append(waiting.popleft())
+            held += prompt
+            reserved += output
+            if new > room:
+                new = room
+            if new != chunk[0] or past != chunk[1]:  # most are as the one before
+                chunk = Chunk(new, past)
+            chunks.append((request, chunk))
+            room -= new
+            slots -= 1
+        self.held, self.reserved, self.chunk = held, reserved, chunk
         filled = engine.max_batched_tokens - room
         if chunks and decoding and filled < engine.batch_wait_share * engine.max_batched_tokens:
             self.postponed += 1
@@ -147,29 +165,36 @@ class _Run:
         active = 0 if self.engine.prefill_first else len(self.running)
         cached = self.kv / active if active else 0.0
         gpu_s = self.steps.mixed_s([chunk for _, chunk in chunks], active, cached, self.wide)
-        gpu_s = max(gpu_s, self.engine.launch_s * self.steps.launches)
-        self.advance(gpu_s, active + len(chunks), 1, active)
-        for request, chunk in chunks:
-            self.left[request] -= chunk.new
-            self.done[request] += chunk.new
-            if not self.left[request]:
-                self.start(request)
+        step_s = self.step_s_of(max(gpu_s, self.launched_s), active + len(chunks))
+        self.waited_s += (step_s - gpu_s) * (active + len(chunks))
+        self.advance(step_s, 1, active)
+        left, done = self.left, self.done
+        for request, (new, _) in chunks:
+            left[request] -= new
+            done[request] += new
+        self.start([request for request, _ in chunks if not left[request]])
 
-    def start(self, request: int) -> None:
-        """The whole prompt is cached: the first token is out, the rest follow."""
-        self.started.remove(request)
-        self.held -= self.done[request]
-        self.kv += self.done[request]
-        self.first[request] = self.first[request] or self.now
-        self.began[request] = self.tick
-        heapq.heappush(self.running, (self.tick + self.decode_steps[request], request))
+    def start(self, requests: list[int]) -> None:
+        """The whole prompt of each is cached: the first token is out, the rest follow."""
+        now, tick, done, first, cached = self.now, self.tick, self.done, self.first, 0
+        running, began, decode_steps = self.running, self.began, self.decode_steps
+        for request in requests:
+            cached += done[request]
+            if not first[request]:
+                first[request] = now
+            began[request] = tick
+            heappush(running, (tick + decode_steps[request], request))
+        self.held -= cached
+        self.kv += cached
+        self.started = [request for request in self.started if self.left[request]]
 
     def decode(self) -> None:
         """Decode steps up to the next event: an answer, an arrival, prompts that were postponed, or a full cache."""
-        decoding = len(self.running)
+        running, engine = self.running, self.engine
+        decoding = len(running)
         grown = decoding * self.gain
-        steps = self.running[0][0] - self.tick
-        if self.engine.reserved < 1.0 and self.kv + self.held + grown * steps > self.kv_tokens:
+        steps = running[0][0] - self.tick
+        if engine.reserved < 1.0 and self.kv + self.held + grown * steps > self.kv_tokens:
             steps = int((self.kv_tokens - self.kv - self.held) / grown)
             if steps < 1 and decoding > 1:
                 self.preempt()
@@ -178,29 +203,38 @@ class _Run:
         if self.postponed:
             steps = 1
         gpu_s = self.steps.decode_s(decoding, (self.kv + grown * 0.5 * (steps - 1)) / decoding, self.wide)
+        step_s = self.step_s_of(gpu_s, decoding)
         if self.arriving and steps > 1:
-            ahead = math.ceil((self.arriving[0][0] - self.now) / self.engine.step_s_of(gpu_s, decoding))
-            steps = max(1, min(steps, ahead + self.engine.overlapped))
-        self.advance(gpu_s, decoding, steps, decoding)
+            ahead = math.ceil((self.arriving[0][0] - self.now) / step_s)
+            steps = max(1, min(steps, ahead + engine.overlapped))
+        self.waited_s += steps * (step_s - gpu_s) * decoding
+        self.advance(step_s, steps, decoding)
 
-    def advance(self, gpu_s: float, sequences: int, steps: int, decoding: int) -> None:
+    def step_s_of(self, gpu_s: float, sequences: int) -> float:
+        """As of the engine, for plain numbers."""
+        host_s = self.host_s + self.sequence_s * sequences
+        if not self.overlapped:
+            return gpu_s + host_s
+        return gpu_s if gpu_s > host_s else host_s
+
+    def advance(self, step_s: float, steps: int, decoding: int) -> None:
         """`steps` equal steps pass, in which `decoding` requests gain tokens."""
-        step_s = self.engine.step_s_of(gpu_s, sequences)
-        self.now += steps * step_s
-        self.host_s += steps * (step_s - gpu_s) * sequences
-        self.seen_s = self.now - step_s * self.engine.overlapped
+        self.now = now = self.now + steps * step_s
+        self.seen_s = now - step_s * self.engine.overlapped
         if decoding:
             self.tick += steps
-            self.busy += steps * decoding
-            self.kv += steps * decoding * self.gain
-            self.reserved -= self.engine.reserved * steps * decoding * self.gain
-        self.peak = max(self.peak, self.kv + self.held)
+            decoded = steps * decoding
+            self.busy += decoded
+            self.kv += decoded * self.gain
+            self.reserved -= self.engine.reserved * decoded * self.gain
+        if self.kv + self.held > self.peak:
+            self.peak = self.kv + self.held
 
     def preempt(self) -> None:
         """The cache is full: the request that started last gives its room up and is computed again."""
         entry = max(self.running, key=lambda each: (self.began[each[1]], each[1]))
         self.running.remove(entry)
-        heapq.heapify(self.running)
+        heapify(self.running)
         request = entry[1]
         passed = self.tick - self.began[request]
         self.kv -= self.done[request] + passed * self.gain
@@ -216,12 +250,15 @@ class _Run:
 
     def answer(self) -> None:
         """Finished requests leave, and their clients send the next ones."""
-        while self.running and self.running[0][0] <= self.tick:
-            request = heapq.heappop(self.running)[1]
-            gained = (self.tick - self.began[request]) * self.gain
-            self.kv -= self.done[request] + gained
-            self.reserved -= self.engine.reserved * (self.outputs[request] - gained)
-            self.finished[request] = self.now
-            self.answered += 1
-            if self.sent < self.load.requests:
-                self.send(self.now)
+        running, tick, now, gain, answered = self.running, self.tick, self.now, self.gain, 0
+        kv, reserved, share = self.kv, self.reserved, self.engine.reserved
+        while running and running[0][0] <= tick:
+            request = heappop(running)[1]
+            gained = (tick - self.began[request]) * gain
+            kv -= self.done[request] + gained
+            reserved -= share * (self.outputs[request] - gained)
+            self.finished[request] = now
+            answered += 1
+        self.kv, self.reserved = kv, reserved
+        self.answered += answered
+        self.send([now] * min(answered, self.load.requests - self.sent))

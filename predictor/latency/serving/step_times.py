@@ -10,25 +10,36 @@ seen by comparing op lists, so a model of any architecture is split alike.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from predictor.errors import PredictorError
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
-from predictor.latency.steps import op_lines, total
+from predictor.latency.report import OpLine
+from predictor.latency.steps import Steps, op_lines_of_many, total
 from predictor.ops.dtypes import Array
-from predictor.workloads.passes.calls import OpCall
+from predictor.workloads.architectures.decoder import Decoder
+from predictor.workloads.architectures.layered import LayeredDecoder
+from predictor.workloads.passes.calls import OpCall, Phase
 from predictor.workloads.workload import Workload
 
 ENDS = ("value", "low", "high")
 TOKENS_PER_OCTAVE = 2  # grid of the token-only ops: tile effects are coarser than this
 CACHED_OCTAVES = tuple(range(4, 21))  # cached tokens per sequence, 16 to 2**20
-PAST_OCTAVES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)  # log2((past + new) / new) of a chunk
+PAST_OCTAVES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0)  # log2((past + new) / new) of a chunk
 SHORTEST_CHUNK = 16  # tokens; shorter chunks cost as much attention as this one
+# What the step times of a workload depend on beside its model: replicas and stages compute the same steps.
+SETTINGS = (*("dtype", "kv_dtype", "tp", "ep", "attention_dp", "engine", "expert_dtype", "half", "link", "node_link"),)
+FIRST_CHUNK = math.log2(SHORTEST_CHUNK)
+MOST_KEPT = 64  # step times that are remembered, some 100 KiB each
+MOST_SEEN = 4096  # lengths of chunks that each end of them remembers
 
 
 class Chunk(NamedTuple):
@@ -52,108 +63,304 @@ class StepTime(Protocol):
         """Seconds of a step that also computes prompt chunks."""
 
 
+class _Curve(dict[int, float]):
+    """Seconds by count, each made when it is first asked for: log-log between the points of a grid, where they rise.
+
+    Nothing takes no time; beyond the last point time grows with the count.
+    """
+
+    __slots__ = ("at", "logs")
+
+    def __init__(self, at: NDArray[Any], seconds: Array) -> None:
+        super().__init__({0: 0.0})
+        self.at: list[int] = at.tolist()
+        self.logs: list[float] = np.log(np.maximum.accumulate(seconds)).tolist()
+
+    def __missing__(self, count: int) -> float:
+        if count >= self.at[-1]:
+            seconds = math.exp(self.logs[-1]) * count / self.at[-1]
+        else:
+            place, share = _between(self.at, count)
+            seconds = math.exp(_blend(self.logs[place], self.logs[place + 1], share))
+        self[count] = seconds
+        return seconds
+
+
+class _Rows(dict[int, list[float]]):
+    """Log seconds of attention, a list over CACHED_OCTAVES, by sequences that decode; made when first asked for."""
+
+    __slots__ = ("at", "logs", "most")
+
+    def __init__(self, at: NDArray[Any], seconds: Array, most: int) -> None:
+        """seconds: (counts of `at`, octaves). most: sequences of the largest step; more take longer in proportion."""
+        super().__init__()
+        self.at: list[int] = at.tolist()
+        rising = np.maximum.accumulate(np.maximum.accumulate(seconds, axis=1), axis=0)
+        self.logs: list[list[float]] = np.log(rising).tolist()
+        self.most = most
+
+    def __missing__(self, sequences: int) -> list[float]:
+        if sequences > self.most:
+            row = [seconds + math.log(sequences / self.most) for seconds in self[self.most]]
+        elif sequences >= self.at[-1]:
+            row = self.logs[-1]
+        else:
+            place, share = _between(self.at, sequences)
+            pairs = zip(self.logs[place], self.logs[place + 1], strict=True)
+            row = [_blend(low, high, share) for low, high in pairs]
+        self[sequences] = row
+        return row
+
+
 @dataclass(frozen=True, slots=True)
 class StepTable:
     """Seconds by cell at one end of the interval; a StepTime.
 
-    plain[phase][tokens]: ops of all tokens. head[sequences]: output head. decode[sequences][octave of cached tokens].
-    prefill: (octave of tokens in the step, octave of tokens per sequence, PAST_OCTAVES) log seconds.
+    plain[phase][tokens]: seconds of the ops of all tokens. head[sequences]: of the output head.
+    decode[sequences][octave of cached tokens]: log seconds of attention. prefill: the same by octave of tokens in the
+    step, octave of tokens per sequence, PAST_OCTAVES. seen: what was read from it at the octaves of tokens in the
+    step around one, by tokens of the sequence, tokens before them, and the lower of these octaves.
     """
 
-    plain: tuple[list[float], list[float]]
-    head: list[float]
-    decode: list[list[float]]
-    prefill: Array
+    plain: tuple[_Curve, _Curve]
+    head: _Curve
+    decode: _Rows
+    prefill: list[list[list[float]]]
     launches: float
-    seen: dict[tuple[int, int, int], float]
+    seen: dict[tuple[int, int, int], tuple[float, float]]
 
     def decode_s(self, sequences: int, cached: float, tokens: int = 1) -> float:
         """Decode only. Beyond the last column of the grid time grows with the count."""
         new = sequences * tokens
-        return _at(self.plain[1], new) + _at(self.head, new) + self._decode_attention(sequences, cached)
+        return self.plain[1][new] + self.head[new] + self._decode_attention(sequences, cached)
 
     def mixed_s(self, chunks: Sequence[Chunk], sequences: int, cached: float, tokens: int = 1) -> float:
         """All tokens together through the linear layers, attention apart."""
-        prompt = sum(chunk.new for chunk in chunks)
         new = sequences * tokens
-        attention = self._decode_attention(sequences, cached) if sequences else 0.0
-        attention += sum(chunk.new * self._prefill_attention(prompt, *chunk) for chunk in chunks) / prompt
-        return _at(self.plain[0], prompt + new) + _at(self.head, len(chunks) + new) + attention
+        prompt, attention = chunks[0][0], 0.0
+        if len(chunks) == 1:
+            attention = self._prefill_attention(prompt, *chunks[0])
+        else:
+            for chunk in chunks[1:]:
+                prompt += chunk[0]
+            seconds, before = 0.0, None
+            for chunk in chunks:
+                if chunk is not before:  # most are the one before
+                    seconds, before = chunk[0] * self._prefill_attention(prompt, *chunk), chunk
+                attention += seconds
+            attention /= prompt
+        if sequences:
+            attention += self._decode_attention(sequences, cached)
+        return self.plain[0][prompt + new] + self.head[len(chunks) + new] + attention
 
     def _decode_attention(self, sequences: int, cached: float) -> float:
-        row = self.decode[min(sequences, len(self.decode) - 1)]
-        octave = math.log2(max(cached, 1.0)) - CACHED_OCTAVES[0]
-        place = min(max(int(octave), 0), len(row) - 2)
-        share = max(octave - place, 0.0)
-        return float(row[place] * (row[place + 1] / row[place]) ** share) * max(1.0, sequences / (len(self.decode) - 1))
+        row = self.decode[sequences]
+        octave = math.log2(cached) - CACHED_OCTAVES[0] if cached > 1.0 else 0.0
+        if octave <= 0.0:
+            return math.exp(row[0])
+        place = min(int(octave), len(row) - 2)
+        return math.exp(_blend(row[place], row[place + 1], octave - place))
 
     def _prefill_attention(self, prompt: int, new: int, past: int) -> float:
         """Seconds of attention if all `prompt` tokens of the step were sequences of `new` tokens after `past`."""
-        key = (prompt, new, past)
-        if (per_token := self.seen.get(key)) is None:
-            new = max(new, SHORTEST_CHUNK)
-            places = (
-                math.log2(max(prompt, new) / SHORTEST_CHUNK),
-                math.log2(new / SHORTEST_CHUNK),
-                float(np.interp(math.log2((past + new) / new), PAST_OCTAVES, np.arange(len(PAST_OCTAVES)))),
-            )
-            per_token = self.seen[key] = math.exp(_interpolate(self.prefill, places))
-        return per_token
+        octave = max(math.log2(prompt) - FIRST_CHUNK, 0.0)
+        place = int(octave)
+        if (ends := self.seen.get((new, past, place))) is None:
+            ends = self._around(new, past, place)
+        low, high = ends
+        return math.exp(low + (high - low) * (octave - place))
+
+    def _around(self, new: int, past: int, place: int) -> tuple[float, float]:
+        """Log seconds at the octaves of tokens in the step around a place, equal ones beyond the edge of the grid."""
+        own, last = new if new > SHORTEST_CHUNK else SHORTEST_CHUNK, len(self.prefill) - 1
+        octave = math.log2(own) - FIRST_CHUNK
+        low, share = (int(octave), octave - int(octave)) if octave < last else (last, 0.0)
+        near, far, past_share = _past((past + own) / own) if past else (0, 0, 0.0)
+        ends = []
+        for step in self.prefill[place : place + 2] if place < last else self.prefill[last:]:
+            one = step[low]
+            end = one[near] + (one[far] - one[near]) * past_share
+            if share:
+                two = step[low + 1]
+                end += (two[near] + (two[far] - two[near]) * past_share - end) * share
+            ends.append(end)
+        if len(self.seen) >= MOST_SEEN:
+            self.seen.clear()
+        around = self.seen[new, past, place] = ends[0], ends[-1]
+        return around
 
 
 @dataclass(frozen=True, slots=True)
 class StepTimes:
     """Step times of a workload on a GPU, and the low and high ends of their interval."""
 
-    value: StepTable
-    low: StepTable
-    high: StepTable
+    value: StepTime
+    low: StepTime
+    high: StepTime
 
 
-def step_times(workload: Workload, gpu: Gpu, bundle: Bundle, max_tokens: int, max_sequences: int) -> StepTimes:
-    """Predicts every cell in one go; the workload's own batch and lengths do not matter.
+class Asked(NamedTuple):
+    """Whose step times are asked for; the workload's own batch and lengths do not matter.
 
     max_tokens: tokens of the largest step. max_sequences: of the largest decode step. Both are those of one replica.
     """
-    batches = _doublings(1, max_sequences)
-    tokens = np.unique(np.rint(2.0 ** np.arange(0, math.log2(max_tokens) + 0.51, 1 / TOKENS_PER_OCTAVE))).astype(int)
-    chunk_sizes = _doublings(SHORTEST_CHUNK, max(max_tokens, 2 * SHORTEST_CHUNK))
-    prefills = [(n, q, r) for n in chunk_sizes for q in chunk_sizes if q <= n for r in PAST_OCTAVES]
-    ops = _Split(workload)
-    launches = sum(call.count for call in ops.calls("prefill", 1, 64, 64))
-    heads = np.unique(np.concatenate([batches, [max_sequences + max_tokens // SHORTEST_CHUNK]]))
-    grid = np.array([(b, 1, 2**kv) for b in batches for kv in CACHED_OCTAVES]).T
-    cube_cells = np.array([(n // q, q, max(q, round(q * 2.0**r))) for n, q, r in prefills]).T
-    kinds = [
-        _Cells("prefill", ops.plain, (tokens,)),
-        _Cells("decode", ops.plain, (tokens,)),
-        _Cells("decode", ops.head, (heads,)),
-        _Cells("decode", ops.cached, tuple(grid)),
-        _Cells("prefill", ops.cached, tuple(cube_cells)),
-    ]
-    cells = _seconds(kinds, workload, gpu, bundle)
-    ends = []
-    for parts in zip(*cells, strict=True):
-        cube = np.full((len(chunk_sizes), len(chunk_sizes), len(PAST_OCTAVES)), np.nan)
-        place = {int(size): i for i, size in enumerate(chunk_sizes)}
-        for (n, q, r), seconds in zip(prefills, parts[4], strict=True):
-            cube[place[int(n)], place[int(q)], PAST_OCTAVES.index(r)] = seconds
-        for q in range(1, len(chunk_sizes)):  # fewer tokens than one sequence has: as that sequence
-            cube[:q, q] = cube[q, q]
-        rows = parts[3].reshape(len(batches), len(CACHED_OCTAVES))
-        every = np.arange(1, max_sequences + 1, dtype=np.int64)
-        decode = np.stack([_dense(batches, rising, every) for rising in np.maximum.accumulate(rows, axis=1).T], axis=1)
-        ends.append(
-            StepTable(
-                plain=(_counted(tokens, parts[0]), _counted(tokens, parts[1])),
-                head=_counted(heads, parts[2]),
-                decode=[decode[0].tolist(), *decode.tolist()],
-                prefill=np.log(np.maximum.accumulate(np.maximum.accumulate(cube, axis=2), axis=0)),
-                launches=launches,
-                seen={},
-            )
+
+    workload: Workload
+    gpu: Gpu
+    max_tokens: int
+    max_sequences: int
+
+    def key(self, bundle: Bundle) -> tuple[Any, ...]:
+        """Equal for those that have the same step times; of objects their identity."""
+        settings = (getattr(self.workload, name) for name in SETTINGS)
+        return (
+            id(bundle),
+            id(self.workload.model),
+            id(self.gpu),
+            self.max_tokens,
+            self.max_sequences,
+            self.workload.longest,
+            *settings,
         )
-    return StepTimes(*ends)
+
+
+class _Kept(NamedTuple):
+    """Step times, and the objects by whose identity they are known, which must live as long."""
+
+    times: StepTimes
+    owners: tuple[object, ...]
+
+
+_kept: dict[tuple[Any, ...], _Kept] = {}
+
+
+def step_times(workload: Workload, gpu: Gpu, bundle: Bundle, max_tokens: int, max_sequences: int) -> StepTimes:
+    """Predicts every cell in one go, once for all that differ in batch and lengths only; arguments as in Asked."""
+    asked = Asked(workload, gpu, max_tokens, max_sequences)
+    if (kept := _kept.get(asked.key(bundle))) is not None:
+        return kept.times
+    (times,) = step_times_of_many([asked], bundle)
+    if isinstance(times, PredictorError):
+        raise times
+    return times
+
+
+def foresee(many: Sequence[tuple[Workload, Gpu]], bundle: Bundle) -> None:
+    """Predict together what simulations of these workloads will ask `step_times` for; what cannot run is left out."""
+    asked = []
+    for workload, gpu in many:
+        engine = workload.engine_on(gpu)
+        if engine.joins and isinstance(workload.model, Decoder | LayeredDecoder):
+            asked.append(Asked(workload, gpu, engine.max_batched_tokens, engine.max_sequences))
+    step_times_of_many(asked, bundle)
+
+
+def step_times_of_many(many: Sequence[Asked], bundle: Bundle) -> list[StepTimes | PredictorError]:
+    """Step times of many, or why a GPU cannot run them; what is not known yet is predicted together, as columns.
+
+    The last MOST_KEPT are remembered for step_times.
+    """
+    keys = [asked.key(bundle) for asked in many]
+    new = {key: asked for key, asked in zip(keys, many, strict=True) if key not in _kept}
+    grids = [_Grid(asked) for asked in new.values()]
+    steps = [
+        Steps(grid.steps, asked.gpu, asked.workload.engine, asked.workload.links)
+        for grid, asked in zip(grids, new.values(), strict=True)
+    ]
+    made: dict[tuple[Any, ...], StepTimes | PredictorError] = {}
+    for key, grid, lines in zip(new, grids, op_lines_of_many(steps, bundle), strict=True):
+        made[key] = lines if isinstance(lines, PredictorError) else grid.times(lines, bundle)
+    answers = [made[key] if key in made else _kept[key].times for key in keys]
+    for key, times in made.items():
+        if isinstance(times, StepTimes):
+            _kept[key] = _Kept(times, (bundle, new[key].workload.model, new[key].gpu))
+    while len(_kept) > MOST_KEPT:
+        _kept.pop(next(iter(_kept)), None)
+    return answers
+
+
+class _Sizes(NamedTuple):
+    """Sizes of the steps that are predicted, (n,) each: tokens; sequences that need the output head; and of attention,
+    sequences that decode, chunks of prompts, and of both the cells: batch, q_len and kv_len."""
+
+    tokens: NDArray[np.int64]
+    heads: NDArray[np.int64]
+    batches: NDArray[np.int64]
+    chunks: NDArray[np.int64]
+    decode: tuple[NDArray[np.int64], ...]
+    prefill: tuple[NDArray[np.int64], ...]
+
+
+@lru_cache(maxsize=64)
+def _sizes(max_tokens: int, max_sequences: int, max_len: int) -> _Sizes:
+    """The sizes for an engine's largest steps and a model's longest sequence."""
+    half_octaves = np.arange(0, math.log2(max_tokens) + 0.51, 1 / TOKENS_PER_OCTAVE)
+    batches, chunks = _doublings(1, max_sequences), _doublings(SHORTEST_CHUNK, max(max_tokens, 2 * SHORTEST_CHUNK))
+    each, most = chunks.tolist(), 2 ** (math.ceil(math.log2(max_len)) + 1)  # past tokens that are ever read
+    prefill = [
+        (n // q, q, min(max(q, round(q * 2.0**r)), q + most))
+        for n in each
+        for q in each
+        if q <= n
+        for r in PAST_OCTAVES
+    ]
+    return _Sizes(
+        tokens=np.unique(np.rint(2.0**half_octaves)).astype(int),
+        heads=np.unique(np.concatenate([batches, [max_sequences + max_tokens // SHORTEST_CHUNK]])),
+        batches=batches,
+        chunks=chunks,
+        decode=tuple(np.array([(batch, 1, 2**kv) for batch in batches.tolist() for kv in CACHED_OCTAVES]).T),
+        prefill=tuple(np.array(prefill).T),
+    )
+
+
+class _Grid:
+    """The steps at which times of one of many are predicted, and the tables made of them."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked, ops = asked, _Split(asked.workload)
+        self.sizes = sizes = _sizes(asked.max_tokens, asked.max_sequences, asked.workload.longest)
+        self.launches = sum(call.count for call in ops.calls("prefill", 1, 64, 64))
+        self.kinds = [
+            _Cells("prefill", ops.plain, (sizes.tokens,)),
+            _Cells("decode", ops.plain, (sizes.tokens,)),
+            _Cells("decode", ops.head, (sizes.heads,)),
+            _Cells("decode", ops.cached, sizes.decode),
+            _Cells("prefill", ops.cached, sizes.prefill),
+        ]
+        self.by_kind = [kind.steps(asked.workload.in_columns) for kind in self.kinds]
+
+    @property
+    def steps(self) -> list[Phase]:
+        """All steps, one after the other."""
+        return [step for steps in self.by_kind for step in steps]
+
+    def times(self, lines: Sequence[Sequence[OpLine]], bundle: Bundle) -> StepTimes:
+        """What the lines of `steps` say."""
+        each, seconds = iter(lines), []
+        for kind, steps in zip(self.kinds, self.by_kind, strict=True):
+            totals = np.array([np.broadcast_arrays(*total(next(each), self.asked.gpu, bundle)) for _ in steps])
+            of_cells = np.moveaxis(totals, 0, -1) if totals.ndim == 2 else totals[0]
+            seconds.append(np.maximum(np.broadcast_to(of_cells, (3, len(kind.sizes[0]))), 1e-9))
+        return StepTimes(*(self._table(ends) for ends in zip(*seconds, strict=True)))
+
+    def _table(self, seconds: Sequence[Array]) -> StepTable:
+        """The table of one end of the interval; seconds: of each kind, (n_cells,)."""
+        sizes, count = self.sizes, len(self.sizes.chunks)
+        cube = np.full((count, count, len(PAST_OCTAVES)), np.nan)
+        steps, sequences = np.tril_indices(count)  # in the order of the cells
+        cube[steps, sequences] = seconds[4].reshape(-1, len(PAST_OCTAVES))
+        for q in range(1, count):  # fewer tokens than one sequence has: as that sequence
+            cube[:q, q] = cube[q, q]
+        rising = np.maximum.accumulate(np.maximum.accumulate(cube, axis=2), axis=0)
+        return StepTable(
+            plain=(_Curve(sizes.tokens, seconds[0]), _Curve(sizes.tokens, seconds[1])),
+            head=_Curve(sizes.heads, seconds[2]),
+            decode=_Rows(sizes.batches, seconds[3].reshape(len(sizes.batches), -1), self.asked.max_sequences),
+            prefill=np.log(rising).tolist(),
+            launches=self.launches,
+            seen={},
+        )
 
 
 class _Cells(NamedTuple):
@@ -163,26 +370,12 @@ class _Cells(NamedTuple):
     ops: Callable[..., list[OpCall]]
     sizes: tuple[NDArray[np.int64], ...]
 
-
-def _seconds(kinds: Sequence[_Cells], workload: Workload, gpu: Gpu, bundle: Bundle) -> list[Array]:
-    """Seconds of each kind of steps and their ends, each (3, n_cells); an architecture may lack a kind of op."""
-    if workload.in_columns:
-        steps = [[(kind.phase, kind.ops(kind.phase, *kind.sizes))] for kind in kinds]
-    else:
-        rows = [zip(*(size.tolist() for size in kind.sizes), strict=True) for kind in kinds]
-        steps = [
-            [(kind.phase, kind.ops(kind.phase, *cell)) for cell in cells]
-            for kind, cells in zip(kinds, rows, strict=True)
-        ]
-    lines = iter(
-        op_lines([step for of_kind in steps for step in of_kind], gpu, workload.engine, bundle, workload.links)
-    )
-    seconds = []
-    for kind, of_kind in zip(kinds, steps, strict=True):
-        totals = np.array([np.broadcast_arrays(*total(next(lines), gpu, bundle)) for _ in of_kind])
-        of_cells = np.moveaxis(totals, 0, -1) if totals.ndim == 2 else totals[0]
-        seconds.append(np.maximum(np.broadcast_to(of_cells, (3, len(kind.sizes[0]))), 1e-9))
-    return seconds
+    def steps(self, in_columns: bool) -> list[Phase]:
+        """All cells as one step of columns, or each for itself; an architecture may lack a kind of op."""
+        if in_columns:
+            return [(self.phase, self.ops(self.phase, *self.sizes))]
+        cells = zip(*(size.tolist() for size in self.sizes), strict=True)
+        return [(self.phase, self.ops(self.phase, *cell)) for cell in cells]
 
 
 class _Split:
@@ -226,27 +419,20 @@ def _doublings(first: int, last: int) -> NDArray[np.int64]:
     return first * 2 ** np.arange(0, math.ceil(math.log2(last / first)) + 1)
 
 
-def _dense(at: NDArray[Any], seconds: Array, every: NDArray[np.int64]) -> Array:
-    """log-log interpolation of rising seconds at whole numbers."""
-    return np.exp(np.interp(np.log(every), np.log(at), np.log(np.maximum.accumulate(seconds))))
+def _between(at: list[int], count: int) -> tuple[int, float]:
+    """The last point that is at most `count`, and the share of the way to the next, in logarithms."""
+    place = bisect_right(at, count) - 1
+    return place, math.log(count / at[place]) / math.log(at[place + 1] / at[place])
 
 
-def _counted(at: NDArray[Any], seconds: Array) -> list[float]:
-    """seconds by count; index 0 is 0 s."""
-    return [0.0, *_dense(at, seconds, np.arange(1, int(at[-1]) + 1, dtype=np.int64)).tolist()]
+def _blend(low: float, high: float, share: float) -> float:
+    return low + (high - low) * share
 
 
-def _at(column: list[float], count: int) -> float:
-    last = len(column) - 1
-    return column[count] if count <= last else column[last] * count / last
-
-
-def _interpolate(cube: Array, places: tuple[float, float, float]) -> float:
-    """Linear in each of three directions; beyond the grid as at its edge."""
-    part = cube
-    for place in places:
-        last = part.shape[0] - 1
-        low = min(max(int(place), 0), last)
-        share = min(max(place - low, 0.0), 1.0)
-        part = part[low] if low == last or share == 0.0 else part[low] * (1 - share) + part[low + 1] * share
-    return float(part)
+def _past(ratio: float) -> tuple[int, int, float]:
+    """The PAST_OCTAVES around a ratio of all tokens to the new ones, and the share of the way."""
+    octave, last = math.log2(ratio), len(PAST_OCTAVES) - 1
+    low = bisect_right(PAST_OCTAVES, octave) - 1
+    if low >= last:
+        return last, last, 0.0
+    return low, low + 1, (octave - PAST_OCTAVES[low]) / (PAST_OCTAVES[low + 1] - PAST_OCTAVES[low])

@@ -15,6 +15,8 @@ from predictor.latency.serving.clients import Load
 from predictor.latency.serving.step_times import Chunk, StepTime
 from predictor.workloads.engines import Engine
 
+COMPUTED_AGAIN = 0.25  # of an answer: what a full cache costs where nothing is reserved, by the simulation; judged
+
 
 class Sustained(NamedTuple):
     """requests_per_s of one group, with so many sequences at once."""
@@ -28,7 +30,7 @@ def sustained(load: Load, steps: StepTime, engine: Engine, kv_tokens: float = ma
     prompt, cached, output = load.mean_len
     new, gain = prompt - cached, load.tokens_per_step
     following = max(output - 1, 0) / gain  # decode steps of a request
-    held = prompt + output * (1 + engine.reserved) / 2
+    held = prompt + output * (1 + max(engine.reserved, COMPUTED_AGAIN)) / 2
     room = min(float(engine.max_sequences), kv_tokens / held)
     if not following:
         whole = max(min(engine.max_batched_tokens / new, room), 1.0)

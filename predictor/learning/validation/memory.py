@@ -22,12 +22,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import get_gpu
 from predictor.latency.report import Interval
 from predictor.learning.validation.finetune import A100, QWEN, TORCHTUNE, qwen_gpus, qwen_setting, torchtune_rows
 from predictor.learning.validation.optimum import FILE as OPTIMUM, MODELS as OPTIMUM_MODELS
-from predictor.learning.validation.qwen import DTYPES, FILE as GENERATION, beyond_context, lengthened
+from predictor.learning.validation.qwen import DTYPES, FILE as GENERATION
 from predictor.learning.validation.replay import Figure, Replay, Table, half, private_setting, records
 from predictor.memory import closed_form as memory, training as training_memory
 from predictor.memory.uncertainty import ClosedForm, doubted
@@ -108,6 +109,20 @@ def _need(form: ClosedForm) -> Mapping[str, float]:
     return {**need, "memory_bytes": need["total_bytes"], **ends}
 
 
+def lengthened(model: Model, tokens: int) -> Model:
+    """The model with room for so many tokens, as YaRN gives it; raises InvalidRequest for what is no decoder."""
+    if tokens <= model.max_len:
+        return model
+    if not isinstance(model, Decoder | LayeredDecoder):
+        raise InvalidRequest(f"tokens is {tokens}; {model.name} takes at most {model.max_len}. Shorten the sequence.")
+    return replace(model, max_len=tokens)
+
+
+def beyond_context(model: Model, tokens: int) -> str:
+    """The private setting of sequences longer than the model's context."""
+    return "context beyond the model's own (YaRN)" if tokens > model.max_len else ""
+
+
 def _generation(root: Path) -> Iterator[Peak]:
     table = pd.read_csv(root / GENERATION)
     for row in records(table[table["gpu_mem_gb"].notna() & (table["engine"] == "Transformers")]):
@@ -131,6 +146,8 @@ def _generation(root: Path) -> Iterator[Peak]:
             form = _as_before(workload, WIDE_LOGIT_BYTES + (MOVED_LOGIT_BYTES if row["n_gpus"] > 1 else 0.0))
             if isinstance(model, Decoder | LayeredDecoder) and model.tied_embeddings:
                 form = form._replace(peak=form.peak + 2.0 * model.vocab * model.hidden)
+        if tokens > model.max_len:
+            request["max_model_len"] = tokens
         yield Peak(
             table=GENERATION,
             model=row["model"],
@@ -139,7 +156,7 @@ def _generation(root: Path) -> Iterator[Peak]:
             measured=row["gpu_mem_gb"] * GIB,
             form=form,
             request=request,
-            private_setting=private_setting(beyond_context(model, tokens), old),
+            private_setting=old,
         )
 
 

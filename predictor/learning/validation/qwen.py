@@ -4,15 +4,14 @@ Source: the speed benchmarks of the Qwen 1.5 to Qwen 3 documentation (Apache-2.0
 folder: 2,048 generated tokens after 1 to 129,024 tokens of prompt. Speed is generated tokens over time; Qwen 3 counts
 the prompt too. Transformers spreads a model over several GPUs layer by layer (device_map), vLLM and SGLang by tp.
 
-Every row is a row of a request table. Two things a request cannot say: contexts beyond the model's own (YaRN), and that
-Qwen 2.5's speeds show no end of vLLM's CUDA graphs at 8,192 tokens.
+Every row is a row of a request table; max_model_len states contexts beyond the model's own (YaRN). Qwen 2.5's speeds
+show no end of vLLM's CUDA graphs at 8,192 tokens, so max_seq_len_to_capture holds all.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +21,6 @@ from predictor.errors import InvalidRequest, PredictorError
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu, get_gpu
 from predictor.latency.report import Interval
-from predictor.latency.static_batch import report
 from predictor.learning.validation.replay import (
     Figure,
     Replay,
@@ -30,14 +28,11 @@ from predictor.learning.validation.replay import (
     answers,
     half,
     interval,
-    private_setting,
     rate,
     records,
 )
-from predictor.workloads.architectures.decoder import Decoder
-from predictor.workloads.architectures.layered import LayeredDecoder
-from predictor.workloads.engines import Engine, get_engine
-from predictor.workloads.models import Model, get_model
+from predictor.workloads.engines import Engine
+from predictor.workloads.models import get_model
 from predictor.workloads.request import Request
 from predictor.workloads.requested import served_workload
 from predictor.workloads.workload import Workload
@@ -67,7 +62,6 @@ class Generation(NamedTuple):
     gpu: Gpu
     engine: Engine
     counted: float
-    private_setting: str
 
     @property
     def fitted(self) -> bool:
@@ -79,16 +73,12 @@ class Generation(NamedTuple):
 def replay(root: Path, bundle: Bundle) -> Replay:
     """A figure per published speed: tokens_per_s."""
     runs, skipped = generations(root)
-    public = [run for run in runs if not run.private_setting]
-    told = iter(answers([run.request for run in public], bundle))
     figures = []
-    for run in runs:
-        try:
-            e2e_s = _e2e_s(run, bundle) if run.private_setting else _answered_s(next(told))
-        except PredictorError as error:
-            skipped[str(error)[:90]] += 1
-            continue
-        figures.append(_figure(run, e2e_s))
+    for run, answer in zip(runs, answers([run.request for run in runs], bundle), strict=True):
+        if answer["error"]:
+            skipped[answer["error"][:90]] += 1
+        else:
+            figures.append(_figure(run, interval(answer, "e2e_s")))
     return Replay(figures, skipped)
 
 
@@ -108,8 +98,13 @@ def generations(root: Path) -> tuple[list[Generation], Counter[str]]:
 def generation_request(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a request table for a row of the published one; Transformers spreads layers over the GPUs."""
     engine, gpus = ENGINES[row["engine"]], int(row["n_gpus"])
+    name, tokens = f"Qwen/{row['model'].removesuffix('-Instruct').removesuffix('-Chat')}", int(row["input_len"])
+    tokens += int(row["output_len"])
+    graphs = row["family"] == "Qwen2.5" and engine == "vllm" and row["family"] in OLD
     return {
-        "model": f"Qwen/{row['model'].removesuffix('-Instruct').removesuffix('-Chat')}",
+        "model": name,
+        "max_model_len": tokens if tokens > get_model(name).max_len else 0,
+        "max_seq_len_to_capture": tokens if graphs else 0,
         "gpu": GPUS[row["gpu"]],
         "engine": "vllm-v0" if engine == "vllm" and row["family"] in OLD else engine,
         "input_len": int(row["input_len"]),
@@ -120,52 +115,20 @@ def generation_request(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def lengthened(model: Model, tokens: int) -> Model:
-    """The model with room for so many tokens, as YaRN gives it; raises InvalidRequest for what is no decoder."""
-    if tokens <= model.max_len:
-        return model
-    if not isinstance(model, Decoder | LayeredDecoder):
-        raise InvalidRequest(f"tokens is {tokens}; {model.name} takes at most {model.max_len}. Shorten the sequence.")
-    return replace(model, max_len=tokens)
-
-
-def beyond_context(model: Model, tokens: int) -> str:
-    """The private setting of sequences longer than the model's context."""
-    return "context beyond the model's own (YaRN)" if tokens > model.max_len else ""
-
-
 def _generation(row: dict[str, Any]) -> Generation:
     request = generation_request(row)
-    model, gpu, tokens = (
-        get_model(request["model"]),
-        get_gpu(request["gpu"]),
-        request["input_len"] + request["output_len"],
-    )
+    model, gpu = get_model(request["model"]), get_gpu(request["gpu"])
     if request["engine"] == "torch" and getattr(model, "experts", 0):
         raise InvalidRequest("Transformers runs experts one after the other, which is not modelled.")
-    engine = get_engine(request["engine"]).beside(gpu.generation)
-    longer_graphs = row["family"] == "Qwen2.5" and 0 < engine.graph_len < tokens
+    workload = served_workload(Request.of(request), model, gpu)[0]
     return Generation(
         row=row,
         request=request,
-        workload=served_workload(Request.of(request), lengthened(model, tokens), gpu)[0],
+        workload=workload,
         gpu=gpu,
-        engine=replace(engine, graph_len=0) if longer_graphs else engine,
+        engine=workload.engine_on(gpu),
         counted=float(row["output_len"] + (row["input_len"] if row["family"] == "Qwen3" else 0)),
-        private_setting=private_setting(
-            beyond_context(model, tokens), "CUDA graphs of any length" if longer_graphs else ""
-        ),
     )
-
-
-def _e2e_s(run: Generation, bundle: Bundle) -> Interval:
-    return report(run.workload, run.gpu, bundle, engine=run.engine).e2e_s
-
-
-def _answered_s(answer: Mapping[str, Any]) -> Interval:
-    if answer["error"]:
-        raise InvalidRequest(answer["error"])
-    return interval(answer, "e2e_s")
 
 
 def _figure(run: Generation, e2e_s: Interval) -> Figure:
@@ -178,8 +141,7 @@ def _figure(run: Generation, e2e_s: Interval) -> Figure:
         measured=run.row["speed_tokens_per_s"],
         predicted=rate(run.counted, e2e_s),
         fitted=run.fitted,
-        request={} if run.private_setting else run.request,
-        private_setting=run.private_setting,
+        request=run.request,
         settings={"family": run.row["family"], "dtype": run.workload.dtype, "input_len": run.workload.input_len},
     )
 

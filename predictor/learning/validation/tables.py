@@ -6,7 +6,9 @@ from predictor.errors import InvalidRequest
 from predictor.learning.validation import (
     alcf,
     cards,
+    disaggregated,
     finetune,
+    graphs,
     inferencex,
     llm_foundry,
     memory,
@@ -24,7 +26,9 @@ from predictor.learning.validation.replay import Table
 TABLES: tuple[Table, ...] = (
     alcf.TABLE,
     cards.TABLE,
+    disaggregated.TABLE,
     finetune.TABLE,
+    graphs.TABLE,
     inferencex.TABLE,
     llm_foundry.TABLE,
     memory.TABLE,

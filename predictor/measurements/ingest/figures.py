@@ -39,7 +39,7 @@ def load_of(given: Given, rate: Any, concurrency: Any, served_rate: Any) -> dict
 
     Where both a rate and a limit on concurrency were asked for, that is stated which set the load.
     """
-    if "batch" in given.columns or "request_rate" in given.columns:
+    if not {"batch", "concurrency", "request_rate"}.isdisjoint(given.columns):
         return {"scheduling": "continuous"}
     if rate == "trace":
         return "requests as a trace times them, which a request cannot say"
@@ -47,8 +47,8 @@ def load_of(given: Given, rate: Any, concurrency: Any, served_rate: Any) -> dict
     if rate_per_s and (not limit or served >= HELD_RATE * rate_per_s):
         return {"scheduling": "continuous", "request_rate": rate_per_s}
     if limit:
-        return {"scheduling": "continuous", "batch": int(limit)}
-    return "all requests at once: neither a rate nor a limit on concurrency; add --set batch=N if N ran together"
+        return {"scheduling": "continuous", "concurrency": int(limit)}
+    return "all requests at once: neither a rate nor a limit on concurrency; add --set concurrency=N if N ran together"
 
 
 def lengths_of(result: Mapping[str, Any]) -> dict[str, Any]:

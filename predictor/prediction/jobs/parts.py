@@ -13,22 +13,44 @@ import pyarrow as pa
 from predictor.measurements.columns import Cells, Rows
 
 PART_MS = 500  # of rows that are answered one by one: some parts for each core, and starting one costs less by far
+ALIKE = ("model", "gpu", "tp", "engine")
 # What such a row takes on one core, in the mean over models: a simulation, a training step, a model of Transformers. A
 # row that is answered in a column takes 0.2 ms, and ROWS of them are a part.
-ROW_MS: Mapping[str, int] = {"continuous": 60, "train": 10, "torch": 6}
+ROW_MS: Mapping[str, int] = {"continuous": 12, "train": 10, "torch": 6}
 
 
 def cut(table: pa.Table) -> Iterator[pa.Table]:
     """The table in pieces that take about PART_MS, or whole where no row is slow.
 
-    >>> [piece.num_rows for piece in cut(pa.table({"scheduling": ["continuous"] * 12}))]
-    [9, 3]
+    A piece goes on, by half as much at most, to where rows of another model, GPU or degree begin: the step times that
+    simulated loads share are predicted once in each.
+
+    >>> [piece.num_rows for piece in cut(pa.table({"scheduling": ["continuous"] * 50}))]
+    [42, 8]
     """
-    cost = row_ms(table)
-    part = (np.cumsum(cost) - cost) // PART_MS
-    starts = np.flatnonzero(np.diff(part, prepend=-1))
-    for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), table.num_rows], strict=True):
+    done = np.concatenate([[0], np.cumsum(row_ms(table))])
+    changes, start = _changes(table), 0
+    while start < table.num_rows:
+        stop = _first(done, done[start] + PART_MS)
+        most = _first(done, done[start] + PART_MS * 3 // 2)
+        after = changes[(changes >= stop) & (changes <= most)]
+        stop = min(int(after[0]) if after.size else stop, table.num_rows)
         yield table.slice(start, stop - start)
+        start = stop
+
+
+def _first(done: Rows, ms: int) -> int:
+    """The first row before which so many milliseconds of work lie, or as many as there are rows."""
+    return min(int(np.searchsorted(done, ms)), len(done) - 1)
+
+
+def _changes(table: pa.Table) -> Rows:
+    """Rows that differ from the one before in what step times depend on most."""
+    cells, differs = Cells(table), np.zeros(max(table.num_rows - 1, 0), dtype=bool)
+    for name in ALIKE:
+        codes, _ = cells.text(name)
+        differs |= np.diff(codes) != 0
+    return np.flatnonzero(differs) + 1
 
 
 def row_ms(table: pa.Table) -> Rows:

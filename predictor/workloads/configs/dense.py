@@ -155,7 +155,7 @@ class _Reader(Fields):
     def decoder(self, name: str, origin: str) -> Decoder:
         family = self.family
         hidden, heads = self.size("hidden_size"), self.size("num_attention_heads")
-        layers, max_len = self.size("num_hidden_layers"), self.size("max_position_embeddings")
+        layers, max_len = self.size("num_hidden_layers"), self.longest()
         head_dim = self.size("head_dim", none_is=self._even_share(hidden, heads))
         window, window_layers = self.window(layers, max_len)
         return Decoder(

@@ -20,6 +20,8 @@ ACTIVATION_OF: Mapping[str, str] = {
     "relu": "relu",
     "relu2": "relu2",
 }
+STRETCHED = frozenset({"yarn", "linear", "dynamic", "ntk"})  # scalings whose configs state the length trained on
+MOST_STRETCHED = 1024
 DTYPE_OF: Mapping[str, str] = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
@@ -51,6 +53,26 @@ class Fields:
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 2**31:
             raise InvalidSpec(f"{key} in config.json is {show(value)}; it must be a whole number from 1 to 2**31.")
         return value
+
+    def longest(self) -> int:
+        """Tokens of a sequence at most: max_position_embeddings, or what rope scaling makes of the length trained on.
+
+        As vLLM derives it (vllm/config/model.py): scalings whose configs already state the longer context are left.
+        """
+        stated = self.size("max_position_embeddings")
+        scaling = self.config.get("rope_scaling") or self.config.get("rope_parameters")
+        if not isinstance(scaling, Mapping):
+            return stated
+        kind, factor = scaling.get("rope_type", scaling.get("type")), scaling.get("factor")
+        if kind not in STRETCHED or isinstance(factor, bool) or not isinstance(factor, int | float):
+            return stated
+        if not 1 <= factor <= MOST_STRETCHED:
+            raise InvalidSpec(
+                f"factor of rope_scaling in config.json is {show(factor)}; it must lie between 1 and {MOST_STRETCHED}."
+            )
+        original = scaling.get("original_max_position_embeddings") if kind == "yarn" else None
+        trained = original if isinstance(original, int) and not isinstance(original, bool) and original > 0 else stated
+        return max(stated, min(int(trained * factor), 2**31))
 
     def flag(self, key: str) -> bool:
         """True or false."""

@@ -39,7 +39,7 @@ def layered_from_config(config: Mapping[str, Any], name: str, origin: str) -> La
         name=name,
         hidden=fields.size("hidden_size"),
         vocab=fields.size("vocab_size"),
-        max_len=fields.size("max_position_embeddings"),
+        max_len=fields.longest(),
         layers_of=layers,
         norms=family.norms,
         tied_embeddings=fields.flag("tie_word_embeddings"),

@@ -1,0 +1,176 @@
+"""Engines as they start: defaults by version and GPU, settings by the engines' own names, drafts and beams."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from predictor.errors import InvalidRequest
+from predictor.estimators.bundle import load_bundle
+from predictor.hardware.gpu import get_gpu
+from predictor.memory.closed_form import kv_cache_bytes, weights_bytes
+from predictor.prediction.rows import answer_rows
+from predictor.prediction.single import predict, resolve
+from predictor.workloads.engines import Settings, engine_of_version, engines, get_engine, version_of
+from predictor.workloads.request import Request
+from predictor.workloads.requested import served_workload
+
+ASKED: dict[str, Any] = {"model": "Llama-3.1-8B", "gpu": "H100-SXM-80GB"}
+
+
+def workload_of(**settings: Any) -> Any:
+    resolved = resolve(Request(**ASKED | settings))
+    return served_workload(resolved.request, resolved.model, resolved.gpu)[0]
+
+
+@pytest.mark.parametrize(
+    ("engine", "gpu", "tokens", "sequences"),
+    [
+        ("vllm", "H100-SXM-80GB", 8192, 1024),
+        ("vllm", "RTX 4090", 2048, 256),
+        ("vllm", "A100-SXM4-40GB", 2048, 256),
+        ("sglang", "L40S", 4096, 1024),
+        ("sglang", "RTX 4090", 2048, 1024),
+        ("trtllm", "RTX 4090", 8192, 2048),
+    ],
+)
+def test_defaults_follow_the_memory_of_the_gpu(engine: str, gpu: str, tokens: int, sequences: int) -> None:
+    on = get_engine(engine).on(get_gpu(gpu))
+    assert (on.max_batched_tokens, on.max_sequences) == (tokens, sequences)
+
+
+def test_defaults_follow_the_version() -> None:
+    gpu = get_gpu("H100-SXM-80GB")
+    old, new, unsaid = (get_engine("vllm").on(gpu, Settings(version)) for version in ("0.12.0", "0.15.1", ""))
+    assert not old.overlapped and new.overlapped and unsaid == new
+    assert get_engine("vllm").on(gpu, Settings("0.12.0", async_scheduling=True)).overlapped
+    assert workload_of(engine="vllm", engine_version="0.6.3").engine == "vllm-v0"
+    assert workload_of(engine="trtllm", engine_version="0.11").engine == "trtllm-cpp"
+    assert version_of("0.5.1.post1") < version_of("0.5.9") < version_of("0.12")
+    with pytest.raises(InvalidRequest, match='engine_version is "newest"'):
+        engine_of_version("vllm", "newest")
+
+
+@pytest.mark.parametrize("name", [name for name, engine in engines().items() if engine.joins])
+def test_what_is_set_is_what_runs(name: str) -> None:
+    own = Settings(
+        max_num_seqs=7,
+        max_num_batched_tokens=512,
+        gpu_memory_utilization=0.5,
+        enforce_eager=True,
+        enable_chunked_prefill=False,
+        async_scheduling=False,
+        batch_wait_timeout_iters=3,
+    )
+    on = get_engine(name).on(get_gpu("H100-SXM-80GB"), own)
+    assert (on.max_sequences, on.max_batched_tokens, on.memory_share, on.batch_wait_steps) == (7, 512, 0.5, 3)
+    assert not on.graphs and not on.chunked and not on.overlapped
+    offline = get_engine(name).on(get_gpu("H100-SXM-80GB"), Settings(offline=True))
+    assert offline.request_s == 0.0 and offline.sequence_s <= get_engine(name).sequence_s
+
+
+def test_settings_change_the_answer_as_they_must() -> None:
+    load = {"concurrency": 64, "output_len": 256}
+    base = predict(**ASKED, **load)
+    few = predict(**ASKED, **load, max_num_seqs=8)
+    assert few.served and few.served.saturated and few.ttft_s.value > 5 * base.ttft_s.value
+    assert few.tpot_s.value < base.tpot_s.value and few.served.batch <= 8
+    small = predict(**ASKED, **load, gpu_memory_utilization=0.25)
+    assert small.served and base.served and small.served.peak_tokens < base.served.peak_tokens
+    eager = predict(**ASKED, enforce_eager=True)
+    assert eager.tpot_s.value >= predict(**ASKED).tpot_s.value and eager.memory.cuda_graphs_bytes == 0.0
+
+
+def test_flags_are_read_as_tables_write_them() -> None:
+    for cell, means in ((True, True), ("false", False), (1, True), (0.0, False), ("Yes", True)):
+        assert Request.of({**ASKED, "enforce_eager": cell}).enforce_eager is means
+    assert Request.of({**ASKED, "enforce_eager": None}).enforce_eager is None
+    with pytest.raises(InvalidRequest, match='enforce_eager is "maybe"; it must be true or false'):
+        Request(**ASKED, enforce_eager="maybe")  # type: ignore[arg-type]
+
+
+def test_clients_are_stated_by_either_column_and_one_of_them_with_a_note() -> None:
+    rows = [{**ASKED, "concurrency": 16}, {**ASKED, "scheduling": "continuous", "batch": 16}]
+    one, two = answer_rows(rows, load_bundle())
+    assert one["ttft_s"] == two["ttft_s"] and one["tokens_per_s"] == two["tokens_per_s"]
+    assert "taken as concurrency 16" in two["notes"] and "taken as" not in (one["notes"] or "")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"concurrency": 4, "scheduling": "static"}, "concurrency is 4; a static batch has none"),
+        ({"length_spread": 0.5}, "length_spread is 0.5; a static batch has none"),
+        ({"concurrency": 4, "length_spread": 1.5}, "length_spread is 1.5; it must lie between 0 and 1"),
+        ({"concurrency": 4, "beam_width": 2}, "beam_width is 2 under load"),
+        ({"turns": 3}, "turns is 3; a static batch has none"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        Request(**ASKED, **wrong)
+
+
+def test_three_ways_of_not_fitting_have_three_names() -> None:
+    with pytest.raises(InvalidRequest, match="vllm does not start on 1 × H100"):
+        predict("Llama-3.1-70B", "H100-SXM-80GB", concurrency=4)
+    with pytest.raises(InvalidRequest, match="the longest request has"):
+        predict("Llama-3.1-70B", "H100-SXM-80GB", dtype="fp8", concurrency=1, input_len=60_000, max_num_seqs=8)
+    waiting = predict("Llama-3.1-8B", "L4", dtype="fp8", concurrency=200, input_len=4000)
+    assert waiting.served and waiting.served.saturated and waiting.memory.p_oom < 0.01
+
+
+def test_a_draft_takes_time_and_memory_of_its_own() -> None:
+    load: dict[str, Any] = {"concurrency": 8, "draft_tokens": 3, "acceptance": 0.7, "tp": 4, "dtype": "fp8"}
+    free, layer, model = (
+        predict("Llama-3.1-70B", "H100-SXM-80GB", **load, draft_model=draft) for draft in ("", "mtp", "Llama-3.2-1B")
+    )
+    assert free.tpot_s.value < layer.tpot_s.value and free.tpot_s.value < model.tpot_s.value
+    assert (
+        free.memory.weights_bytes < layer.memory.weights_bytes
+        and free.memory.weights_bytes < model.memory.weights_bytes
+    )
+    with pytest.raises(InvalidRequest, match="say how many it proposes"):
+        predict("Llama-3.1-70B", "H100-SXM-80GB", tp=4, concurrency=8, draft_model="mtp")
+
+
+@given(beams=st.integers(2, 8), batch=st.integers(1, 16))
+@settings(max_examples=10, deadline=None)
+def test_beams_share_a_prompt_and_decode_apart(beams: int, batch: int) -> None:
+    one, many = (workload_of(batch=batch, beam_width=width) for width in (1, beams))
+    assert many.step("decode", 1, 100).batch == beams * one.step("decode", 1, 100).batch
+    assert many.step("prefill", 100, 100).batch == one.step("prefill", 100, 100).batch
+    assert kv_cache_bytes(one) < kv_cache_bytes(many) < beams * kv_cache_bytes(one)
+    assert weights_bytes(one) == weights_bytes(many)
+
+
+def test_a_prompt_through_stages_takes_about_one_pass() -> None:
+    alone, staged = (predict(**ASKED, pp=pp, input_len=4096) for pp in (1, 2))
+    assert staged.ttft_s.value < 1.2 * alone.ttft_s.value
+    filled = predict(**ASKED, pp=2, input_len=4096, batch=8)
+    assert filled.ttft_s.value > 0.7 * predict(**ASKED, input_len=4096, batch=4).ttft_s.value * 1.5
+
+
+def test_scaled_rotations_reach_further_and_beyond_is_said() -> None:
+    base = predict(**ASKED)
+    longest = base.workload.model.max_len
+    with pytest.raises(InvalidRequest, match="or set max_model_len"):
+        predict(**ASKED, input_len=longest)
+    told = predict(**ASKED, input_len=longest, max_model_len=2 * longest)
+    assert any(f"was made for {longest} tokens" in note for note in told.notes)
+
+
+def test_a_whole_graph_has_no_elementwise_kernels_and_narrow_formats_pay() -> None:
+    graph, wide, eager = (
+        predict("ResNet-50", "L40S", engine=engine, dtype=dtype, batch=128)
+        for engine, dtype in (("tensorrt", "int8"), ("tensorrt", "fp16"), ("torch", "fp16"))
+    )
+    assert graph.e2e_s.value < 0.6 * wide.e2e_s.value and wide.e2e_s.value < eager.e2e_s.value
+    assert {line.op.family for line in graph.ops} == {"conv", "gemm"} and graph.host_s.value == 0.0
+    assert graph.e2e_s.low < 0.8 * graph.e2e_s.value and graph.basis == "bound-only"
+    more = predict("ResNet-50", "L40S", engine="tensorrt", dtype="int8", batch=256)
+    assert more.e2e_s.value > graph.e2e_s.value
+    with pytest.raises(InvalidRequest, match="continuous scheduling needs"):
+        predict("Llama-3.1-8B", "L40S", engine="tensorrt", concurrency=4)
