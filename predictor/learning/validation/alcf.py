@@ -11,7 +11,8 @@ MI250: two GPUs in the sense of the catalogue, dies that programs see apart. Lla
     more than two dies have, so tensor parallelism was over all dies.
 Batches whose KV cache finds no room wait in part: those are asked for as clients that all send one request at once.
 
-Left out, with a count: llama.cpp, which runs one sequence at a time here; repeats.
+Left out, with a count: llama.cpp, which runs one sequence at a time here; repeats; what is longer than a model takes,
+which ended at once (0.01 s).
 """
 
 from __future__ import annotations
@@ -23,7 +24,16 @@ from typing import Any
 import pandas as pd
 
 from predictor.estimators.bundle import Bundle
-from predictor.learning.validation.replay import Figure, Replay, Table, answers, half, interval, rate, records
+from predictor.learning.validation.replay import (
+    Figure,
+    Replay,
+    Table,
+    answers,
+    half,
+    interval,
+    rate,
+    records,
+)
 
 FILE = "alcf/all_results.csv"
 GPUS = {
