@@ -11,7 +11,7 @@ from predictor.hardware import architectures as module
 from predictor.hardware.architectures import Capability, Generation, architectures, capability, generation
 from predictor.hardware.gpu import catalogue
 from predictor.hardware.spec import COMPUTE_DTYPES
-from predictor.ops import FAMILIES
+from predictor.ops import DTYPES, FAMILIES
 from predictor.shipped import facts
 from predictor.workloads import engine_tables
 from predictor.workloads.engine_tables import (
@@ -98,6 +98,12 @@ def test_every_engine_names_what_the_package_has():
         assert {key for picks in kernels.kernels.values() for key in picks} <= {OTHERS, *GENERATIONS, *capabilities}
         assert set(kernels.widens_latent) <= set(GENERATIONS)
         assert {*kernels.latent_fp8, *kernels.flashinfer_passes_on, *kernels.fused_experts} <= capabilities
+        assert set(kernels.ogs_experts) <= set(GENERATIONS)
+        assert set(kernels.normed_sums) <= {"plain", "experts"}
+        assert set(kernels.stood_in_on) <= {*GENERATIONS, *capabilities}
+        for here in kernels.stood_in_on.values():
+            for family, others in here.items():
+                assert set(others) <= set(DTYPES) and set(others.values()) <= set(measured_engines(family))
 
 
 def test_a_choice_of_kernels_needs_one_for_all_other_generations(monkeypatch):

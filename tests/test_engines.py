@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import load_bundle
 from predictor.hardware.gpu import get_gpu
-from predictor.latency.steps import measured_as
+from predictor.latency.as_run import measured_as
 from predictor.memory.closed_form import kv_cache_bytes, weights_bytes
 from predictor.ops import Collective, Gemm
 from predictor.prediction.rows import answer_rows
@@ -67,18 +67,19 @@ def test_hosts_of_grace_take_twice_as_long() -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "vendor", "tables"),
+    ("engine", "gpu", "tables"),
     [
-        ("vllm", "NVIDIA", "vllm"),
-        ("vllm", "AMD", "nccl"),
-        ("vllm-v0", "AMD", "nccl"),
-        ("trtllm-cpp", "NVIDIA", "nccl"),
-        ("trtllm", "NVIDIA", "trtllm"),
+        ("vllm", "H100", "vllm"),
+        ("vllm", "MI300X", "nccl"),
+        ("vllm-v0", "MI300X", "nccl"),
+        ("trtllm-cpp", "H100", "nccl"),
+        ("trtllm", "H100", "trtllm"),
     ],
 )
-def test_engines_without_an_all_reduce_call_the_library(engine: str, vendor: str, tables: str) -> None:
-    assert measured_as(engine, Collective(kind="all_reduce", message_bytes=8192, n_gpus=8), vendor) == tables
-    assert measured_as(engine, Gemm(m=8, n=64, k=64, dtype="bf16"), vendor) != "nccl"
+def test_engines_without_an_all_reduce_call_the_library(engine: str, gpu: str, tables: str) -> None:
+    asked = Collective(kind="all_reduce", message_bytes=8192, n_gpus=8), Gemm(m=8, n=64, k=64, dtype="bf16")
+    told = [measured_as(engine, op, get_gpu(gpu)) for op in asked]
+    assert told[0] == tables and told[1] != "nccl"
 
 
 @pytest.mark.parametrize("name", [name for name, engine in engines().items() if engine.joins])
@@ -109,6 +110,8 @@ def test_settings_change_the_answer_as_they_must() -> None:
     assert small.served and base.served and small.served.peak_tokens < base.served.peak_tokens
     eager = predict(**ASKED, enforce_eager=True)
     assert eager.tpot_s.value >= predict(**ASKED).tpot_s.value and eager.memory.cuda_graphs_bytes == 0.0
+    slow = predict(**ASKED, **load, enforce_eager=True)
+    assert slow.tpot_s.value > base.tpot_s.value and slow.host_s.value > base.host_s.value
 
 
 def test_flags_are_read_as_tables_write_them() -> None:
@@ -197,7 +200,7 @@ def test_a_whole_graph_has_no_elementwise_kernels_and_narrow_formats_pay() -> No
     )
     assert graph.e2e_s.value < 0.6 * wide.e2e_s.value and wide.e2e_s.value < eager.e2e_s.value
     assert {line.op.family for line in graph.ops} == {"conv", "gemm"} and graph.host_s.value == 0.0
-    assert graph.e2e_s.low < 0.8 * graph.e2e_s.value and graph.basis == "bound-only"
+    assert graph.e2e_s.low < 0.95 * graph.e2e_s.value and graph.basis == "bound-only"
     more = predict("ResNet-50", "L40S", engine="tensorrt", dtype="int8", batch=256)
     assert more.e2e_s.value > graph.e2e_s.value
     with pytest.raises(InvalidRequest, match="continuous scheduling needs"):

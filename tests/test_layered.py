@@ -10,13 +10,16 @@ import pytest
 from hypothesis import assume, given, settings, strategies as st
 
 from predictor.errors import InvalidRequest, InvalidSpec
+from predictor.estimators.features import Setting, groups
 from predictor.hardware.gpu import get_gpu
+from predictor.latency.as_run import measured_as
 from predictor.memory.closed_form import memory
 from predictor.ops import Attention, Collective, Gemm, Moe
 from predictor.workloads import Workload, get_model, models
 from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.architectures.mixers import LatentAttention
 from predictor.workloads.configs.dense import decoder_from_config
+from predictor.workloads.engines import Settings, get_engine
 
 H200 = get_gpu("H200-SXM-141GB")
 SPARSE = [model for model in models().values() if isinstance(model, LayeredDecoder)]
@@ -247,3 +250,76 @@ def test_tokens_go_to_their_experts_where_those_are_fewer_than_the_gpus(attentio
     assert isinstance(dispatch, Collective) and dispatch.kind == kind
     copies = 8 if kind == "all_to_all" else 2 * attention_dp  # fp8 to 8 experts, or 16 bits to all GPUs
     assert dispatch.message_bytes == pytest.approx(16 * 32 / attention_dp * 7168 * copies, rel=0.04)  # and scales
+
+
+def names(workload: Workload, phase: str = "decode") -> dict[str, float]:
+    """Names and counts of the calls of one step."""
+    calls = workload.prefill_ops() if phase == "prefill" else workload.decode_ops(600)
+    return {call.name: call.count for call in calls}
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+def test_captured_steps_run_shared_experts_beside_the_routed_ones(engine: str) -> None:
+    workload = run("DeepSeek-V3", engine=engine, tp=8, batch=4)
+    experts = next(call.op for call in workload.decode_ops(600) if isinstance(call.op, Moe))
+    assert (experts.experts, experts.topk) == (257, 9)
+    assert not any(name.startswith("shared_") for name in names(workload))
+    for other in (names(workload, "prefill"), names(run("DeepSeek-V3", engine="vllm-v0", tp=8))):
+        assert {"shared_gate_up_proj", "shared_down_proj", "shared_add"} <= set(other)
+    eager = run("DeepSeek-V3", engine=engine, tp=8, settings=Settings(enforce_eager=True))
+    assert "shared_add" in names(eager)
+
+
+def test_an_engine_has_no_call_for_what_its_kernels_do_beside_their_own_op() -> None:
+    fused = {"rope", "routing"}
+    for model in ("gpt-oss-120b", "DeepSeek-V3"):
+        for phase in ("prefill", "decode"):
+            assert fused.isdisjoint(names(run(model, engine="trtllm"), phase)), (model, phase)
+            assert fused <= set(names(run(model, engine="vllm"), phase)), (model, phase)
+    assert "kv_norm" in names(run("DeepSeek-V3", engine="vllm"))
+    assert "kv_norm" not in names(run("DeepSeek-V3", engine="sglang"))
+
+
+@pytest.mark.parametrize(
+    ("name", "engine", "fuses"),
+    [
+        ("Llama-3.1-70B", "trtllm", True),
+        ("Qwen3-32B", "trtllm", False),  # its file has no fused all-reduce
+        ("gpt-oss-120b", "trtllm", True),
+        ("gpt-oss-120b", "sglang", True),
+        ("Llama-3.1-70B", "sglang", False),
+        ("gpt-oss-120b", "vllm", False),
+    ],
+)
+def test_norms_are_part_of_the_all_reduces_of_captured_steps(name: str, engine: str, fuses: bool) -> None:
+    shared = run(name, engine=engine, tp=8)
+    assert ("add_rms_norm" not in names(shared)) == fuses
+    assert "add_rms_norm" in names(shared, "prefill") and "add_rms_norm" in names(run(name, engine=engine))
+
+
+def test_tables_of_other_engines_stand_in_where_they_hold_the_kernels_that_run() -> None:
+    def whose(engine: str, gpu: str, dtype: str) -> str:
+        op = Moe(tokens=4, hidden=2880, inter=2880, experts=128, topk=4, dtype=dtype)
+        return measured_as(engine, op, get_gpu(gpu))
+
+    assert [whose("trtllm", "B200", dtype) for dtype in ("nvfp4", "fp8_block", "bf16")] == ["vllm", "vllm", "trtllm"]
+    assert [whose(engine, "B200", "mxfp4_mxfp8") for engine in ("trtllm", "vllm")] == ["sglang", "sglang"]
+    assert [whose("trtllm", "H200", dtype) for dtype in ("mxfp4_wo", "fp8_block")] == ["vllm", "trtllm"]
+    assert whose("trtllm", "RTX PRO 6000", "nvfp4") == "trtllm"
+
+
+def test_the_host_issues_more_calls_for_experts_and_latent_attention_than_for_other_operators() -> None:
+    alone = get_engine("trtllm").on(H200).launch_s
+    launched = {name: run(name, engine="trtllm").engine_on(H200).launch_s for name in ("DeepSeek-V3", "gpt-oss-120b")}
+    assert (
+        launched["DeepSeek-V3"]
+        > launched["gpt-oss-120b"]
+        > alone
+        == pytest.approx(run("Llama-3.1-8B", engine="trtllm").engine_on(H200).launch_s)
+    )
+
+
+def test_openai_kernels_multiply_experts_in_mxfp4_on_hopper() -> None:
+    for dtype, kernel in (("mxfp4_wo", "ogs"), ("bf16", "triton")):
+        op = Moe(tokens=4, hidden=2880, inter=2880, experts=128, topk=4, dtype=dtype)
+        assert groups(op, H200, Setting(engine="vllm")) == f"device|{kernel}|vllm|{dtype}"

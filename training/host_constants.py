@@ -43,8 +43,8 @@ from predictor.workloads.workload import Workload
 Grid = Mapping[str, Sequence[float]]  # constant → values that are tried
 
 SERVING_GRID: Grid = {
-    "launch_s": (0.0, 3e-5, 4.5e-5, 6e-5, 7.5e-5, 9e-5, 1.2e-4),
-    "sequence_s": (0.0, 2e-5, 3.5e-5, 5e-5, 7e-5, 9e-5),
+    "launch_s": (1.5e-5, 3e-5, 4.5e-5, 6e-5, 7.5e-5, 9e-5, 1.2e-4),
+    "sequence_s": (0.0, 1e-5, 2e-5, 3.5e-5, 5e-5, 7e-5, 9e-5),
     "step_s": (0.0, 4e-4, 7e-4, 1e-3, 1.5e-3, 2e-3, 3e-3),
 }
 SERVING_START = {"launch_s": 6e-5, "sequence_s": 5e-5, "step_s": 7e-4}
@@ -119,7 +119,7 @@ def _serving_loss(case: Case, constants: Mapping[str, float]) -> float:
     """Absolute log error of TPOT and a share of TTFT's."""
     workload, load, groups = case.workload, case.load, groups_of(case.workload)
     changed: dict[str, Any] = dict(constants)
-    engine = replace(get_engine(workload.engine), **changed).on(case.gpu, workload.settings)
+    engine = workload.as_set(replace(get_engine(workload.engine), **changed), case.gpu)
     part = replace(load, concurrency=-(-load.concurrency // groups), requests=-(-load.requests // groups))
     served = simulate(part, case.steps, engine, case.room)
     longer = served.output_len > 1

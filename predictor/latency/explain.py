@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from predictor.estimators.bundle import Bundle
 from predictor.latency.report import Interval, OpLine, Report
-from predictor.latency.static_batch import filled, with_host
+from predictor.latency.static_batch import doubt_of, filled, with_host
 from predictor.latency.steps import step
 from predictor.latency.training import TrainingReport
 
@@ -62,9 +62,10 @@ def _of_serving(report: Report, bundle: Bundle) -> Iterator[Other]:
     prefill = [line for line in report.ops if line.phase == "prefill"]
     decode = [line for line in report.ops if line.phase == "decode"]
     engine = workload.engine_on(report.gpu)
-    alone = step(prefill, report.gpu, bundle)
+    doubt = doubt_of(workload)
+    alone = step(prefill, report.gpu, bundle, doubt)
     through = filled(alone, workload)
-    middle = step(decode, report.gpu, bundle) if decode else Interval(0.0, 0.0, 0.0)
+    middle = step(decode, report.gpu, bundle, doubt) if decode else Interval(0.0, 0.0, 0.0)
     ttft, tpot = with_host(workload, engine, through, middle)
     request = Interval(*(engine.request_s for _ in range(3)))
     other = "load" if report.served else "length"

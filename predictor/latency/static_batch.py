@@ -12,10 +12,10 @@ from predictor.elementwise import chosen, greater, lesser
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.prices import usd_per_hour
-from predictor.latency.report import Interval, OpLine, Report
+from predictor.latency.report import EXPERTS_DOUBT, SERVER_DOUBT, SOFTWARE_DOUBT, Interval, OpLine, Report
 from predictor.latency.steps import basis_of, bound_lines, doubts_of, limiter_of, mean_over, op_lines, step
 from predictor.memory.closed_form import memory
-from predictor.workloads.engines import Engine
+from predictor.workloads.engines import Engine, get_engine
 from predictor.workloads.workload import Workload, decode_lengths, phases
 
 HOST_DOUBT = 0.25  # share by which the host times of another server may differ
@@ -51,7 +51,9 @@ def static_times(
 ) -> Times:
     """The times of a batch whose sequences start together; lines: of the workload's `phases`."""
     prefill, *decodes = lines
-    ttft, tpots = filled(step(prefill, gpu, bundle), workload), [step(lines, gpu, bundle) for lines in decodes]
+    doubt = doubt_of(workload)
+    ttft = filled(step(prefill, gpu, bundle, doubt), workload)
+    tpots = [step(lines, gpu, bundle, doubt) for lines in decodes]
     tpot = Interval(*(mean_over(decode_lengths(workload), [t[i] for t in tpots]) for i in range(3)))
     device = (ttft, tpot)
     ttft, tpot = with_host(workload, engine or workload.engine_on(gpu), ttft, tpot)
@@ -119,6 +121,13 @@ def with_host(workload: Workload, engine: Engine, ttft: Interval, tpot: Interval
         Interval(*(h.prompt_s(end, issued, batch) + h.request_s for h, end in zip(hosts, ttft, strict=True))),
         Interval(*(h.decode_s(end, issued, batch, longest) for h, end in zip(hosts, tpot, strict=True))),
     )
+
+
+def doubt_of(workload: Workload) -> float:
+    """What the software around its ops adds to the interval of a step."""
+    if not get_engine(workload.engine).joins or not workload.generates:
+        return SOFTWARE_DOUBT
+    return EXPERTS_DOUBT if workload.model.experts else SERVER_DOUBT
 
 
 def filled(part: Interval, workload: Workload) -> Interval:

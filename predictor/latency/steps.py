@@ -17,18 +17,14 @@ from predictor.elementwise import added, chosen, greater, lesser, root
 from predictor.errors import PredictorError
 from predictor.estimators.bundle import Bundle
 from predictor.estimators.extrapolation import nearest
-from predictor.estimators.features import Setting
 from predictor.estimators.intervals import sum_of
 from predictor.estimators.operators import (
-    ALONE,
     BOUND_ONLY,
     CALIBRATED,
     SEEN,
     UNSEEN,
     OpPrediction,
     bounds,
-    predict_op,
-    predict_streamed,
 )
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import (
@@ -41,22 +37,14 @@ from predictor.hardware.interconnect import (
     up_to,
     within_node,
 )
-from predictor.hardware.power import free_flop_per_s, powered_flop_per_s
 from predictor.hardware.roofline import rate_notes
 from predictor.hardware.siblings import card_class, tiers
-from predictor.latency.report import Interval, OpLine, doubted
+from predictor.latency.as_run import predict_as_run
+from predictor.latency.report import SOFTWARE_DOUBT, Interval, OpLine, doubted
 from predictor.ops import Collective, Op
-from predictor.ops.base import column, concatenated, stack, text_column
-from predictor.workloads.engine_tables import COLLECTIVES, SERVES, operators_of
-from predictor.workloads.engines import engines, get_engine
+from predictor.ops.base import concatenated, stack
 from predictor.workloads.passes.calls import OpCall, Phase
 
-# fp32 products were measured by PyTorch from the host only (NeuSight): each with the launch that a stream hides.
-HOST_TIMED = frozenset({("gemm", "fp32"), ("conv", "fp32")})
-
-
-# Of graphs on other GPUs and networks than those that chose their share (predictor/learning/validation/graphs.py).
-GRAPH_ENDS = (1.0, 0.55, 1.8)
 LAUNCH_S = 1e-5  # of a collective: the shortest take 4 to 12 us on all measured GPUs
 
 
@@ -97,44 +85,7 @@ Estimate = Callable[[Op, Steps, Bundle], OpPrediction]
 
 
 def _estimate(op: Op, steps: Steps, bundle: Bundle) -> OpPrediction:
-    if share := operators_of(steps.engine).graph_share:
-        return _in_graph(op, steps.gpu, share, bundle)
-    if {(op.family, dtype) for dtype in _dtypes(op)} & HOST_TIMED:
-        return predict_streamed(op, steps.gpu, bundle)
-    predicted = predict_op(op, steps.gpu, Setting(engine=measured_as(steps.engine, op, steps.gpu.vendor)), bundle)
-    return _less_quantising(predicted, op, steps, bundle) if _quantises_before(op, steps.engine) else predicted
-
-
-def _in_graph(op: Op, gpu: Gpu, share: float, bundle: Bundle) -> OpPrediction:
-    """An operator of a whole graph: at a share of the rate of its units, or what power leaves of it; what lies between
-    two operators stays in the cache, to which a graph's batches can be cut, and weights come from memory."""
-    bound, flops = bounds(op, gpu, bundle), column(op.flops(), len(op))
-    computed_s = flops / np.minimum(share * free_flop_per_s(op, gpu), powered_flop_per_s(op, gpu))
-    streamed_s = column(op.stored_bytes(), len(op)) / gpu.mem_bytes_per_s
-    alone_s = np.maximum(computed_s, streamed_s)
-    latency, low, high = (alone_s * end for end in GRAPH_ENDS)
-    return bound._replace(
-        latency_s=latency, low_s=low, high_s=high, bound_s=np.minimum(bound.bound_s, low), basis=BOUND_ONLY
-    )
-
-
-def _quantises_before(op: Op, engine: str) -> bool:
-    """Whether the kernels before a product write its input quantised."""
-    tables = get_engine(engine).tables or engine if engine in engines() else engine
-    return op.family == "gemm" and not _dtypes(op).isdisjoint(operators_of(tables).fuses_quantising)
-
-
-def _less_quantising(predicted: OpPrediction, op: Op, steps: Steps, bundle: Bundle) -> OpPrediction:
-    """Without the kernel that quantises the input: what the smallest product takes longer than one in 16 bits."""
-    half = "bf16" if "bf16" in steps.gpu.peak_flop_per_s else "fp16"
-    setting = Setting(engine=measured_as(steps.engine, op, steps.gpu.vendor))
-    smallest = [op.smallest(), replace(op.smallest(), dtype=half)]  # type: ignore[call-arg]  # products have one
-    narrow, wide = (float(np.ravel(predict_op(one, steps.gpu, setting, bundle).latency_s)[0]) for one in smallest)
-    value = np.maximum(predicted.latency_s - max(narrow - wide, 0.0), predicted.bound_s)
-    low, high = (
-        np.maximum(value * end / predicted.latency_s, predicted.bound_s) for end in (predicted.low_s, predicted.high_s)
-    )
-    return predicted._replace(latency_s=value, low_s=low, high_s=high)
+    return predict_as_run(op, steps.gpu, steps.engine, bundle)
 
 
 def _bounds(op: Op, steps: Steps, bundle: Bundle) -> OpPrediction:
@@ -272,28 +223,6 @@ def _lines(
     return lines
 
 
-def measured_as(engine: str, op: Op, vendor: str) -> str:
-    """The engine or library whose tables show what `engine` runs on GPUs of a vendor; those of SERVES stand in where
-    its own do not."""
-    if vendor in operators_of(engine).library.get(op.family, ()):
-        return COLLECTIVES
-    if (known := engines().get(engine)) and known.tables:
-        engine = known.tables
-    dtypes = operators_of(engine).stood_in.get(op.family)
-    if dtypes is None or (dtypes and _dtypes(op).isdisjoint(dtypes)):
-        return engine
-    return SERVES
-
-
-def asked_engine(family: str, dtype: str) -> str:
-    """The engine whose calls a request asks for that names none."""
-    return str(ALONE.engine) if (family, dtype) in HOST_TIMED else SERVES
-
-
-def _dtypes(op: Op) -> set[str]:
-    return set(text_column(getattr(op, "dtype", ""), len(op)).tolist())
-
-
 def _line(phase: str, call: OpCall, predicted: _Predicted, rows: Any) -> OpLine:
     """A call, or a column of them, times the number of such calls."""
     name, op, count = call
@@ -374,10 +303,10 @@ def bound_of(lines: Sequence[OpLine], gpu: Gpu) -> Any:
     return greater(added(line.bound_s for line in lines), (moved - gpu.llc_bytes) / gpu.mem_bytes_per_s)
 
 
-def step(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> Interval:
+def step(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle, doubt: float = SOFTWARE_DOUBT) -> Interval:
     """A step of an engine: the sum of its ops, with the doubt that the software around them adds."""
     ops = total(lines, gpu, bundle)
-    return doubted(ops.value, ops, bound_of(lines, gpu))
+    return doubted(ops.value, ops, bound_of(lines, gpu), doubt)
 
 
 def mean_over(points: Sequence[Any], values: Sequence[Any]) -> Any:

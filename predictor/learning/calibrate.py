@@ -36,7 +36,7 @@ from predictor.estimators.corrected import ends_of, priors_of
 from predictor.estimators.samples import TrainingSet, training_sets
 from predictor.files import needs_folder, sha256_of
 from predictor.hardware.gpu import get_gpu
-from predictor.latency.steps import asked_engine
+from predictor.latency.as_run import asked_engine
 from predictor.learning.sampling import drawn_per_cell
 from predictor.measurements.checks import ACCEPTED, check, usable
 from predictor.measurements.schema import groups, op_of, parse_table, read_table, write_table

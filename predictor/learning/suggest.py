@@ -20,8 +20,8 @@ from predictor.estimators.correction.kernel import NOISE, covariance, start
 from predictor.estimators.features import Setting
 from predictor.estimators.operators import predict_op
 from predictor.hardware.gpu import Gpu
+from predictor.latency.as_run import measured_as
 from predictor.latency.report import OpLine, Report
-from predictor.latency.steps import measured_as
 from predictor.measurements.schema import COLUMNS, unmeasured
 from predictor.ops import Op
 from predictor.ops.base import TEXT_FIELDS, column, stack
@@ -118,7 +118,7 @@ def _candidates(
     for line in lines:
         if not bundle.has(line.estimator):
             continue
-        of_set = grouped.setdefault((line.estimator, measured_as(engine, line.op, gpu.vendor)), {})
+        of_set = grouped.setdefault((line.estimator, measured_as(engine, line.op, gpu)), {})
         for factor in TOKENS:
             op = _scaled(line.op, factor)
             of_set[op] = of_set.get(op, 0.0) + (spent[id(line)] / total if op == line.op else 0.0)

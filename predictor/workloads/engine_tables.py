@@ -33,6 +33,8 @@ class Operators:
     latent_fp8: compute capabilities on which it has a kernel of latent decode for an fp8 cache and 128 heads only.
     stood_in: family → number formats for which the tables of SERVES show better what it runs; () all.
     library: family → vendors on whose GPUs it calls the library's kernels (NCCL, RCCL) and has none of its own.
+    stood_in_on: generation or compute capability → family → number format → engine whose tables show better what it
+        runs there.
     bytes_per_sm_cycle: kind of a pointwise op → what its kernel takes where memory is no limit.
     widens_latent: generations on which every decode step widens a whole fp8 latent cache.
     packs_scales: packs the scales of fp8_block in every call, where a generation wants that.
@@ -44,12 +46,20 @@ class Operators:
     sixteen_splits: its Triton decode shares a sequence among 16 thread blocks, others among 8.
     flashinfer_passes_on: compute capabilities on which its FlashInfer backend runs the kernels of TensorRT-LLM.
     groups_decode: native decode with a thread block per KV head, or per query head where no grouped kernel fits.
+    ogs_experts: generations on which OpenAI's Triton kernels multiply its experts in MXFP4.
+    rotates: its attention turns queries and keys, and its tables of attention hold that.
+    routes: its experts are picked in the call that its tables of experts hold.
+    normed_sums: models of which the kernel of an all-reduce also adds the residual and normalises: with "experts", and
+        "plain" ones, which are dense and have no biases or norms of queries and keys (Llama).
+    shared_beside: captured steps run shared experts beside the routed ones, on a stream of their own.
+    norms_beside: captured steps normalise the latent beside the queries.
     """
 
     measured: tuple[str, ...] = ()
     kernels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     stood_in: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     library: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    stood_in_on: Mapping[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
     bytes_per_sm_cycle: Mapping[str, float] = field(default_factory=dict)
     fuses_quantising: tuple[str, ...] = ()
     graph_share: float = 0.0
@@ -64,6 +74,12 @@ class Operators:
     sixteen_splits: bool = False
     flashinfer_passes_on: tuple[str, ...] = ()
     groups_decode: bool = False
+    ogs_experts: tuple[str, ...] = ()
+    rotates: bool = False
+    routes: bool = False
+    normed_sums: tuple[str, ...] = ()
+    shared_beside: bool = False
+    norms_beside: bool = False
 
 
 @lru_cache(maxsize=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from predictor.workloads.engine_tables import ABOUT, tables
 
 if TYPE_CHECKING:
     from predictor.hardware.gpu import Gpu
+    from predictor.workloads.passes.calls import OpCall
 
 
 class Settings(NamedTuple):
@@ -58,6 +59,7 @@ class Engine:
     eager: runs the operators of Transformers one by one, and takes prompts whole. versions: which ones, of an engine
         that has a successor. called: names by which clients of benchmarks call it.
     offline: what is otherwise where no server streams tokens to clients.
+    issued: operator family → calls that the host issues in a step with prompts for one operator of the list; else one.
     linear_s: number format → host seconds that each linear layer takes beside its launch.
     until: the version from which its successor, the engine of the same tables, replaces it. before: version → what is
         otherwise in those before it. below_gib: GiB of a GPU's memory → what is otherwise on smaller ones.
@@ -84,6 +86,7 @@ class Engine:
     graph_len: int = 0
     tables: str = ""
     linear_s: Mapping[str, float] = field(default_factory=dict)
+    issued: Mapping[str, float] = field(default_factory=dict)
     joins: bool = True
     batch_wait_steps: int = 0
     batch_wait_share: float = 0.9
@@ -141,6 +144,12 @@ class Engine:
         names = ("step_s", "sequence_s", "launch_s", "request_s")
         linear_s = {dtype: share * seconds for dtype, seconds in self.linear_s.items()}
         return replace(self, linear_s=linear_s, **{name: share * getattr(self, name) for name in names})
+
+    def issuing(self, calls: Sequence[OpCall]) -> Engine:
+        """The same scheduler whose launch_s is the mean over the operators of a step, some of which are many calls."""
+        listed = sum(call.count for call in calls)
+        issued = sum(call.count * self.issued.get(call.op.family, 1.0) for call in calls)
+        return replace(self, launch_s=self.launch_s * issued / listed)
 
     def without_host(self) -> Engine:
         """The same scheduler where the host costs nothing, such as a C++ loop."""

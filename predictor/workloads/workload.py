@@ -19,7 +19,7 @@ from predictor.workloads.architectures.single_pass import SinglePass
 from predictor.workloads.engine_tables import SERVES, engine_names, operators_of
 from predictor.workloads.engines import UNSET, Engine, Settings, get_engine
 from predictor.workloads.models import Model
-from predictor.workloads.passes.calls import WIDE_DTYPES, Layout, OpCall, Phase, Step
+from predictor.workloads.passes.calls import WIDE_DTYPES, Fused, Layout, OpCall, Phase, Step
 from predictor.workloads.passes.eager import transformers_ops
 
 if TYPE_CHECKING:
@@ -178,8 +178,13 @@ class Workload:
         return get_engine(self.engine).eager
 
     def engine_on(self, gpu: Gpu) -> Engine:
-        """The engine as it is set, on a GPU."""
-        return get_engine(self.engine).on(gpu, self.settings)
+        """The engine as it is set, on a GPU, with the calls that it issues for an operator of this model."""
+        return self.as_set(get_engine(self.engine), gpu)
+
+    def as_set(self, engine: Engine, gpu: Gpu) -> Engine:
+        """An engine in place of the workload's, as that is on a GPU."""
+        started = engine.on(gpu, self.settings)
+        return started.issuing(self.launched()) if started.issued else started
 
     @property
     def captures(self) -> bool:
@@ -248,7 +253,15 @@ class Workload:
             self.ep,
             self.expert_dtype,
             prompt_len=self.input_len,
+            fused=self._fused(phase),
         )
+
+    def _fused(self, phase: str) -> Fused:
+        """What the engine fuses in steps of a phase."""
+        own = operators_of(self.engine)
+        if phase == "prefill" or not self.captures:
+            return Fused(own.rotates, own.routes)
+        return Fused(own.rotates, own.routes, own.normed_sums, own.shared_beside, own.norms_beside)
 
     def launched(self) -> tuple[OpCall, ...]:
         """Operators that the host issues for a forward pass, of any size."""

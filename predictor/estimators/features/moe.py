@@ -60,8 +60,16 @@ TILES = ((16, 128), (32, 128), (64, 128), (128, 128), (128, 256))
 
 
 def _kernels(op: Moe, gpu: Gpu, setting: Setting) -> Text:
-    """Canonical kernels; FlashInfer's of CUTLASS are TensorRT-LLM's, but for Hopper nobody tuned them."""
+    """Canonical kernels; FlashInfer's of CUTLASS are TensorRT-LLM's, but for Hopper nobody tuned them.
+
+    Where none is named, experts in MXFP4 may have other kernels than others.
+    """
     kernels = kernel_family(setting, gpu, KERNEL_OF, op.estimator, len(op))
+    here = generation(gpu.generation).kernels_as or gpu.generation
+    openai = of_engines(setting.engine, lambda own: here in own.ogs_experts)
+    if np.any(openai):
+        unnamed = np.asarray(setting.kernel) == ""
+        kernels = renamed(kernels, openai & unnamed & (np.asarray(op.dtype) == "mxfp4_wo"), "ogs")
     untuned = generation(gpu.generation).untuned_experts
     return renamed(kernels, kernels == "flashinfer", "untuned" if untuned else "native")
 

@@ -15,6 +15,8 @@ from predictor.values import whole_number
 
 ROUNDS = 10  # requests per client: what InferenceX and most published runs send, the first wave counted
 OPEN_REQUESTS = 500  # requests of a run at a rate
+MOST_REQUESTS = 100_000  # of a simulation; a second for some ten thousand of them
+FEWEST_ROUNDS, MANY_REQUESTS = 2, 50_000  # of so many clients that ten requests of each would be more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +66,14 @@ class Load:
             )
         object.__setattr__(self, "stated", bool(self.requests))
         if not self.requests:
-            usual = ROUNDS * self.concurrency or OPEN_REQUESTS
+            rounds = max(min(ROUNDS, MANY_REQUESTS // max(self.concurrency, 1)), FEWEST_ROUNDS)
+            usual = rounds * self.concurrency or OPEN_REQUESTS
             object.__setattr__(self, "requests", len(self.trace.input_len) if self.trace else usual)
+        if self.requests > MOST_REQUESTS:
+            raise InvalidRequest(
+                f"the run has {self.requests} requests; it must have at most {MOST_REQUESTS}. Lower concurrency or "
+                "num_prompts."
+            )
 
     @property
     def tokens_per_step(self) -> float:

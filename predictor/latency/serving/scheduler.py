@@ -78,7 +78,8 @@ class _Run:
 
     __slots__ = (
         "answered", "arriving", "began", "busy", "chunk", "decode_steps", "done", "engine", "finished", "first",
-        "front", "gain", "held", "host_s", "kv", "kv_tokens", "launched_s", "left", "load", "now", "outputs",
+        "front", "gain", "graph_len",
+        "held", "host_s", "kv", "kv_tokens", "launched_s", "left", "load", "now", "outputs",
         "overlapped", "peak", "postponed", "preempted", "prompts", "reserved", "running", "seen_s", "sent",
         "sequence_s", "started", "steps", "submitted", "tick", "waited_s", "waiting", "wide",
     )  # fmt: skip
@@ -94,6 +95,7 @@ class _Run:
         self.began = [0] * load.requests
         self.host_s, self.sequence_s, self.overlapped = engine.step_s, engine.sequence_s, engine.overlapped
         self.launched_s = engine.launch_s * steps.launches
+        self.graph_len = (engine.graph_len or math.inf) if engine.graphs else 0.0
         self.chunk = Chunk(0, 0)
         self.arriving: deque[tuple[float, int]] = deque()
         self.waiting: deque[int] = deque()
@@ -202,8 +204,9 @@ class _Run:
             steps = max(steps, 1)
         if self.postponed:
             steps = 1
-        gpu_s = self.steps.decode_s(decoding, (self.kv + grown * 0.5 * (steps - 1)) / decoding, self.wide)
-        step_s = self.step_s_of(gpu_s, decoding)
+        cached = (self.kv + grown * 0.5 * (steps - 1)) / decoding
+        gpu_s = self.steps.decode_s(decoding, cached, self.wide)
+        step_s = self.step_s_of(gpu_s if cached <= self.graph_len else max(gpu_s, self.launched_s), decoding)
         if self.arriving and steps > 1:
             ahead = math.ceil((self.arriving[0][0] - self.now) / step_s)
             steps = max(1, min(steps, ahead + engine.overlapped))

@@ -332,11 +332,15 @@ def embedding_calls(model: Decoder, step: Step) -> list[OpCall]:
 def norm_calls(model: Decoder, step: Step) -> list[OpCall]:
     """Norms over the model width; an RMS norm that follows a residual addition takes it in, others leave it apart.
 
-    A norm before the addition cannot take it in, nor does one that waits for two side by side.
+    A norm before the addition cannot take it in, nor does one that waits for two side by side. Behind an all-reduce
+    both may be part of it.
     """
     adds, norms = 2 * model.layers, model.layers * model.norms_per_layer + model.has_final_norm
     fused = model.norm == "rms_norm" and model.norm_order != "post" and not model.parallel_norms
     counts = {"add_rms_norm": adds, "rms_norm": norms - adds} if fused else {"add": adds, model.norm: norms}
+    plain = model.norm_order == "pre" and not (model.qk_norm or model.qkv_bias)
+    if fused and plain and step.sums_are_normed("plain"):
+        counts["add_rms_norm"] = 0
     rows, cols, dtype = step.tokens, model.hidden, step.act_dtype
     return [OpCall(kind, pointwise(kind, rows, cols, dtype), float(count)) for kind, count in counts.items() if count]
 
@@ -388,7 +392,7 @@ def attention_calls(model: Decoder, step: Step, part: Shard) -> list[OpCall]:
     turned = (part.heads + part.kv_heads) * (model.rotary_dim or model.head_dim)
     rotary_layers = {"rotary": model.layers, "rotary_in_windows": model.window_layers}.get(model.positions, 0)
     calls = []
-    if rotary_layers:
+    if rotary_layers and not step.fused.rotates:
         calls.append(OpCall("rope", pointwise("rope", step.tokens, turned, step.act_dtype), float(rotary_layers)))
     kinds = (
         ("attention", model.layers - model.window_layers, 0),

@@ -93,17 +93,20 @@ class Experts:
         return self.topk * (self.matrices * self.inter // tp)
 
     def calls(self, hidden: int, step: Step) -> list[OpCall]:
-        """Router, the experts over the tokens of all GPUs that share them, the shared part over a GPU's own."""
-        calls = [
-            OpCall("router", Gemm(m=step.tokens, n=self.experts, k=hidden, dtype=step.act_dtype), 1.0),
-            point("routing", "softmax", step.tokens, self.experts, step),
-        ]
+        """Router, the experts over the tokens of all GPUs that share them, the shared part over a GPU's own.
+
+        A shared part that runs beside the experts takes what as many more of them would that every token visits.
+        """
+        calls = [OpCall("router", Gemm(m=step.tokens, n=self.experts, k=hidden, dtype=step.act_dtype), 1.0)]
+        if not step.fused.routes:
+            calls.append(point("routing", "softmax", step.tokens, self.experts, step))
+        beside = -(-self.shared_inter // self.inter) if step.fused.shared_beside and not self.latent else 0
         experts = Moe(
             tokens=step.tokens * step.attention_dp,
             hidden=self.latent or hidden,
             inter=self.inter,
-            experts=self.experts,
-            topk=self.topk,
+            experts=self.experts + beside,
+            topk=self.topk + beside,
             tp=step.expert_tp,
             ep=step.ep,
             skew=step.skew,
@@ -115,7 +118,7 @@ class Experts:
         calls.append(OpCall("experts", experts, 1.0))
         if self.latent:
             calls += linear("latent_up_proj", step, hidden, self.latent)
-        if self.shared_inter:
+        if self.shared_inter and not beside:
             calls += self.shared().calls(hidden, step, "shared_")
             calls.append(point("shared_add", "add", step.tokens, hidden, step))
         return calls

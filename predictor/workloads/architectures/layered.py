@@ -152,7 +152,7 @@ class LayeredDecoder:
         for layer in self.layers_of:
             sublayers = len(layer.parts)
             norm = point("add_rms_norm", "add_rms_norm", step.tokens, self.hidden, step)
-            of_layer = [norm._replace(count=float(sublayers))]
+            of_layer = [] if self._sums_are_normed(step) else [norm._replace(count=float(sublayers))]
             for part in layer.parts:
                 apart = part is layer.feed_forward and not self.has_experts
                 of_layer += part.calls(
@@ -174,6 +174,10 @@ class LayeredDecoder:
             key = (call.name, merged_key(call.op))
             merged[key] = call._replace(count=merged[key].count + call.count) if key in merged else call
         return tuple(merged.values())
+
+    def _sums_are_normed(self, step: Step) -> bool:
+        """Whether the all-reduce behind each sublayer also adds the residual and normalises for the next one."""
+        return self.norms == 2 and self.has_experts and step.sums_are_normed("experts")
 
     def _collectives(self, layer: Layer, step: Step) -> list[OpCall]:
         """All-reduce after mixer and feed-forward; with attention-dp tokens are gathered for the experts, or sent to

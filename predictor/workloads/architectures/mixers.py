@@ -116,7 +116,8 @@ class GroupedAttention:
             dtype=step.act_dtype,
             kv_dtype=step.kv_dtype,
         )
-        calls += [point("rope", "rope", step.tokens, turned, step)]
+        if not step.fused.rotates:
+            calls.append(point("rope", "rope", step.tokens, turned, step))
         calls += [OpCall("window_attention" if self.window else "attention", attention, 1.0)]
         if self.head_gate:
             calls += linear("gate_proj", step, heads, hidden)
@@ -186,10 +187,12 @@ class LatentAttention:
         calls = linear("qkv_a_proj", step, down, hidden)
         if self.q_rank:
             calls.append(point("q_norm", "rms_norm", tokens, self.q_rank, step))
-        calls.append(point("kv_norm", "rms_norm", tokens, self.kv_rank, step))
+        if not (self.q_rank and step.fused.norms_beside):
+            calls.append(point("kv_norm", "rms_norm", tokens, self.kv_rank, step))
         if self.q_rank:
             calls += linear("q_b_proj", step, heads * (self.nope_dim + self.rope_dim), self.q_rank)
-        calls.append(point("rope", "rope", tokens, (heads + 1) * self.rope_dim, step))
+        if not step.fused.rotates:
+            calls.append(point("rope", "rope", tokens, (heads + 1) * self.rope_dim, step))
         if self.index_heads:
             calls += self._index_calls(hidden, step)
         kv_len = lesser(step.kv_len, self.index_topk) if self.index_topk and step.phase == "decode" else step.kv_len

@@ -49,12 +49,25 @@ class Layout(NamedTuple):
 TYPICAL_SKEW = 1.01
 
 
+class Fused(NamedTuple):
+    """Ops of a step for which an engine has no call of its own; fields as in predictor.workloads.engine_tables.
+
+    Those of a second stream and of all-reduces are only of steps that are captured in a CUDA graph.
+    """
+
+    rotates: bool = False
+    routes: bool = False
+    normed_sums: tuple[str, ...] = ()
+    shared_beside: bool = False
+    norms_beside: bool = False
+
+
 class Step(NamedTuple):
     """One forward pass: `batch` sequences of q_len new tokens over kv_len cached ones (the new included), on one GPU.
 
     dtype: of the linear layers; act_dtype: of what passes between them; kv_dtype: of the cache; expert_dtype: of the
     experts, "" for dtype. The rest as in Layout; skew: of expert popularity. prompt_len: tokens of kv_len that were
-    the prompt, which an encoder-decoder keeps apart; 0: not known.
+    the prompt, which an encoder-decoder keeps apart; 0: not known. fused: what the engine fuses.
     """
 
     phase: str
@@ -70,6 +83,7 @@ class Step(NamedTuple):
     expert_dtype: str = ""
     skew: float = TYPICAL_SKEW
     prompt_len: int = 0
+    fused: Fused = Fused()
 
     @property
     def expert_tp(self) -> int:
@@ -80,6 +94,10 @@ class Step(NamedTuple):
     def tokens(self) -> int:
         """New tokens over all sequences."""
         return self.batch * self.q_len
+
+    def sums_are_normed(self, models: str) -> bool:
+        """Whether the all-reduces of such models also add the residual and normalise."""
+        return self.tp > 1 and self.attention_dp == 1 and models in self.fused.normed_sums
 
 
 class WithoutExperts:
