@@ -48,7 +48,7 @@ RESULTS = {
     "usd_per_mtok": "price of a million tokens, US dollars; empty where the GPU's price is not known",
     "n_gpus": "GPUs in all; a table that has the column keeps it where it is, filled in where a cell is empty",
     "limiter": "what most of the time is limited by: compute, memory, link, launch …",
-    "basis": "whether the GPU was measured: seen-gpu, calibrated-gpu, unseen-gpu, bound-only",
+    "basis": "whether the GPU was measured: seen-gpu, calibrated-gpu, unseen-gpu, engine-rates, bound-only",
     "nearest_gpu": "the measured GPU that is nearest",
     "bundle": "the estimators that answered",
     "notes": "what to know about the answer, sentences between ` | `; empty where there is nothing",

@@ -257,7 +257,7 @@ def test_many_are_predicted_as_one_is() -> None:
 @pytest.mark.parametrize("gpu", ["T4", "V100", "RTX 2080 Ti", "P40", "Apple M1"])
 @pytest.mark.parametrize("dtype", ["q4_k_m", "int4_wo", "int8_wo", "nf4"])
 def test_narrow_weights_run_with_fp16_activations_without_bf16(gpu: str, dtype: str) -> None:
-    report = predict("Llama-3.1-8B", gpu, dtype=dtype)
+    report = predict("Llama-3.1-8B", gpu, dtype=dtype, engine="vllm")
     assert (report.workload.dtype, report.workload.act_dtype, report.workload.cache_dtype) == (dtype, "fp16", "fp16")
     assert f"{report.gpu.name} has no bf16; activations are in fp16." in report.notes
     ran = {getattr(line.op, "dtype", "") for line in report.ops}

@@ -12,6 +12,7 @@ from predictor.errors import InvalidRequest, InvalidSpec, PredictorError, Unsupp
 from predictor.ops import DTYPES, Attention, Gemm
 from predictor.workloads import Decoder, OpCall, Workload, get_model, models
 from predictor.workloads.architectures.convnet import CONVOLVED, ConvNet
+from predictor.workloads.engine_tables import engine_names
 from predictor.workloads.models import Model
 
 LLAMA = get_model("Llama-3.1-8B")
@@ -211,11 +212,13 @@ def test_attention_keeps_the_format_of_the_activations(dtype: str, kv_dtype: str
             {"batch": 2**22},
             "batch * (input_len + output_len) is 4831838208; it must be at most 2**31. Lower batch.",
         ),
+        ({"engine": "tgi"}, f'engine is "tgi"; it must be one of {", ".join(engine_names())}.'),
         (
-            {"engine": "llama.cpp"},
-            'engine is "llama.cpp"; it must be one of vllm, vllm-v0, sglang, trtllm, trtllm-cpp, torch.',
+            {"kv_dtype": "int4_wo"},
+            'kv_dtype is "int4_wo"; it must be one of fp32, fp16, bf16, fp8, int8, nvfp4, q8_0, q4_0.',
         ),
-        ({"kv_dtype": "int4_wo"}, 'kv_dtype is "int4_wo"; it must be one of fp32, fp16, bf16, fp8, int8, nvfp4.'),
+        ({"kv_dtype": "q8_0"}, "kv_dtype is q8_0; vllm has none such. Set engine to llama.cpp."),
+        ({"ubatch": 512}, "ubatch is 512; vllm has none. Set engine to llama.cpp."),
         ({"model": "llama"}, 'model is "llama"; it must be a model: get_model("Llama-3.1-8B").'),
     ],
 )

@@ -1,11 +1,14 @@
-"""Fits what the hosts of engines cost, constants of predictor/catalog/engines.toml, on published figures.
+"""Fits what the hosts of engines cost and what llama.cpp's kernels reach, constants of predictor/catalog/engines.toml.
 
     .venv/bin/python training/host_constants.py serving [--truth ../shared/truth] [--bundle NAME]
     .venv/bin/python training/host_constants.py qwen [--truth ../shared/truth] [--bundle NAME]
     .venv/bin/python training/host_constants.py intervals [--truth ../shared/truth] [--bundle NAME]
+    .venv/bin/python training/host_constants.py llamacpp [--truth ../shared/truth] [--without GPU]
 
-serving: vLLM, SGLang and TensorRT-LLM under load; qwen: Transformers and vLLM before 0.8 at batch 1. One constant after
-the other takes the value of least error on the half that predictor/learning/validation names (`fitted`), in two rounds.
+On published figures. serving: vLLM, SGLang and TensorRT-LLM under load; qwen: Transformers and vLLM before 0.8 at
+batch 1; llamacpp: rates by backend, with the spread of their errors, every GPU as much as any. One constant after the
+other takes the value of least error on the half that predictor/learning/validation names (`fitted`), in two rounds.
+--without leaves a GPU out and tells its errors.
 intervals: what makes intervals under load hold 80 %, of models with experts and without (predictor/latency/serving/
 load.py): the mean over groups of model, GPU, engine, version and format, and what is then covered of each group.
 """
@@ -25,15 +28,16 @@ import pandas as pd
 
 from predictor.errors import PredictorError
 from predictor.estimators.bundle import Bundle, load_bundle
-from predictor.hardware.gpu import Gpu
+from predictor.hardware.gpu import Gpu, get_gpu
 from predictor.latency.report import Interval
 from predictor.latency.serving.clients import Load
 from predictor.latency.serving.load import groups_of, log_errors, room_for, served_by
 from predictor.latency.serving.scheduler import simulate
 from predictor.latency.serving.step_times import StepTime, step_times
 from predictor.latency.static_batch import report, with_host
-from predictor.learning.validation import qwen, serving
+from predictor.learning.validation import llamacpp, qwen, replay, serving
 from predictor.prediction.single import load_of, resolve
+from predictor.workloads import engine_tables
 from predictor.workloads.engines import get_engine
 from predictor.workloads.models import get_model
 from predictor.workloads.request import Request
@@ -60,6 +64,39 @@ QWEN_GRIDS: Mapping[str, Grid] = {
         "launch_s": (1.5e-5, 2.0e-5, 2.5e-5, 3.0e-5),
     },
 }
+# By backend, rates of llama.cpp; dots lead into tables.
+RATES_GRIDS: Mapping[str, Grid] = {
+    "cuda": {
+        "bandwidth": (0.84, 0.87, 0.9, 0.93, 0.96),
+        "call_s": (5e-6, 6e-6, 7e-6, 8e-6, 9e-6, 1e-5),
+        "bytes_per_sm_cycle.others": (6.0, 6.5, 7.0, 7.5, 8.0, 9.0),
+        "bytes_per_sm_cycle.fp16": (5.0, 5.5, 6.0, 6.5, 7.0, 7.5),
+        "cache_bytes_per_sm_cycle": (1.0, 1.2, 1.4, 1.7, 2.0, 2.4),
+        "hop_s": (5e-5, 1e-4, 1.5e-4, 2e-4, 3e-4, 4e-4, 6e-4),
+        "product": (0.46, 0.5, 0.55, 0.6, 0.66, 0.72, 0.8),
+        "quantised_product": (0.46, 0.5, 0.55, 0.6, 0.66, 0.72, 0.8),
+        "score_passes": (2.0, 3.0, 4.0, 5.0, 6.0, 8.0),
+        "overlap": (0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+    },
+    "metal": {
+        "bandwidth": (0.8, 0.85, 0.9, 0.95),
+        "call_s": (4e-6, 7e-6, 1e-5, 1.3e-5, 1.6e-5, 2e-5),
+        "bytes_per_sm_cycle.others": (3.8, 4.2, 4.6, 5.0, 5.5, 6.0),
+        "bytes_per_sm_cycle.fp16": (6.0, 7.0, 8.0, 9.0),
+        "cache_bytes_per_sm_cycle": (0.7, 1.0, 1.3, 1.7, 2.2),
+        "product": (0.65, 0.7, 0.75, 0.8, 0.85),
+        "quantised_product": (0.5, 0.55, 0.6, 0.65, 0.7, 0.75),
+        "score_passes": (6.0, 8.0, 10.0, 12.0, 14.0, 18.0, 22.0),
+    },
+    "rocm": {
+        "call_s": (7e-6, 1e-5, 1.3e-5, 1.6e-5, 2e-5),
+        "bytes_per_sm_cycle.others": (2.4, 2.6, 2.8, 3.0, 3.3),
+        "cache_bytes_per_sm_cycle": (0.3, 0.45, 0.7, 1.0, 1.4),
+        "hop_s": (5e-5, 1e-4, 2e-4, 3e-4, 4e-4, 6e-4),
+        "overlap": (0.3, 0.5, 0.7, 0.85, 1.0),
+    },
+}
+SHARE = 0.8  # of errors that an interval holds
 WORST = 0.7  # log error at which a figure is an outlier, so that none decides
 WORST_TTFT, TTFT_WEIGHT = 1.0, 0.4
 GROUP = ["model", "gpu", "engine", "version", "dtype"]
@@ -190,13 +227,92 @@ def _qwen_loss(run: qwen.Generation, ttft: Interval, tpot: Interval, constants: 
     return min(abs(math.log(predicted / (run.counted / run.row["speed_tokens_per_s"]))), WORST)
 
 
+def fit_llamacpp(truth: Path, bundle: Bundle, without: str = "") -> None:
+    """Prints the rates of each backend, the doubt of prompts and of all else, and errors of a GPU that was left out.
+
+    without: a GPU; then all rows of the others count.
+    """
+    rows = [row for row in llamacpp.speeds(truth) if row.request["gpu"] != without and (without or row.fitted)]
+    left_out = [row for row in llamacpp.speeds(truth) if row.request["gpu"] == without]
+    for backend, grid in RATES_GRIDS.items():
+        part = [row for row in rows if _backend(row) == backend]
+        if without and not any(_backend(row) == backend for row in left_out):
+            continue
+
+        def loss(
+            _: str, rates: Mapping[str, float], backend: str = backend, part: list[llamacpp.Speed] = part
+        ) -> float:
+            _set_rates(backend, rates)
+            errors = np.abs(_log_errors(part, bundle)).clip(max=WORST)
+            cells = pd.Series(errors).groupby([f"{row.phase} {row.request['gpu']}" for row in part])
+            return float(cells.mean().mean())
+
+        best = least(grid, _rates_now(backend, grid), loss)
+        _set_rates(backend, best)
+        _print_errors(f"{backend}, fitted", part, bundle)
+        print(backend, best)
+    if left_out:
+        _print_errors(f"{without}, left out", left_out, bundle)
+
+
+def _backend(row: llamacpp.Speed) -> str:
+    backends = engine_tables.operators_of(llamacpp.ENGINE).backends
+    return backends.get(get_gpu(row.request["gpu"]).vendor, backends[engine_tables.OTHERS])
+
+
+def _tables_of(backend: str) -> dict[str, Any]:
+    """The rates that the package has in memory."""
+    return engine_tables.tables()[llamacpp.ENGINE]["operators"]["rates"][backend]  # type: ignore[no-any-return]
+
+
+def _rates_now(backend: str, names: Mapping[str, Any]) -> dict[str, float]:
+    own = _tables_of(backend)
+    return {
+        name: own[table].get(key, own[table]["others"]) if key else own[table]
+        for name in names
+        for table, _, key in [name.partition(".")]
+    }
+
+
+def _set_rates(backend: str, rates: Mapping[str, float]) -> None:
+    for name, value in rates.items():
+        table, _, key = name.partition(".")
+        if key:
+            _tables_of(backend)[table][key] = value
+        else:
+            _tables_of(backend)[table] = value
+    engine_tables.operators_of.cache_clear()
+    engine_tables.rates_of.cache_clear()
+
+
+def _log_errors(rows: Sequence[llamacpp.Speed], bundle: Bundle) -> Any:
+    """Log of predicted over measured speed of each row."""
+    told = replay.answers([row.request for row in rows], bundle)
+    return np.log([llamacpp.predicted(*pair).value / pair[0].measured for pair in zip(rows, told, strict=True)])
+
+
+def _print_errors(title: str, rows: Sequence[llamacpp.Speed], bundle: Bundle) -> None:
+    """Median, mean and the share of errors that hold SHARE of them, by table and phase."""
+    frame = pd.DataFrame({"phase": [row.table + " " + row.phase for row in rows], "error": _log_errors(rows, bundle)})
+    for phase, errors in frame.groupby("phase")["error"]:
+        sizes = np.expm1(errors.abs())
+        print(
+            f"{title}: {phase}: {len(errors)} rows, median {sizes.median():.3f}, mean {sizes.mean():.3f}, "
+            f"signed {errors.median():+.3f}, {SHARE:.0%} within {sizes.quantile(SHARE):.3f}"
+        )
+
+
 def main() -> None:
     """Prints the constants of least error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("serving", "qwen", "intervals"))
+    parser.add_argument("table", choices=("serving", "qwen", "intervals", "llamacpp"))
     parser.add_argument("--truth", type=Path, default=Path(os.environ.get("PREDICTOR_TRUTH", "../shared/truth")))
     parser.add_argument("--bundle", default="")
+    parser.add_argument("--without", default="", help="GPU that no rate of llama.cpp may see")
     options = parser.parse_args()
+    if options.table == "llamacpp":
+        fit_llamacpp(options.truth, load_bundle(options.bundle), options.without)
+        return
     fit = {"serving": fit_serving, "qwen": fit_qwen, "intervals": fit_intervals}[options.table]
     fit(options.truth, load_bundle(options.bundle))
 

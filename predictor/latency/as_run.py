@@ -9,12 +9,13 @@ import numpy as np
 from predictor.estimators.bundle import Bundle
 from predictor.estimators.features import Setting
 from predictor.estimators.operators import ALONE, BOUND_ONLY, OpPrediction, bounds, predict_op, predict_streamed
+from predictor.estimators.rates import predict_by_rates
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.power import free_flop_per_s, powered_flop_per_s
 from predictor.hardware.siblings import architecture
 from predictor.ops import Op
 from predictor.ops.base import column, text_column
-from predictor.workloads.engine_tables import COLLECTIVES, SERVES, operators_of
+from predictor.workloads.engine_tables import COLLECTIVES, SERVES, operators_of, rates_of
 from predictor.workloads.engines import engines, get_engine
 
 # fp32 products were measured by PyTorch from the host only (NeuSight): each with the launch that a stream hides.
@@ -27,6 +28,8 @@ GRAPH_ENDS = (1.0, 0.55, 1.8)
 
 def predict_as_run(op: Op, gpu: Gpu, engine: str, bundle: Bundle) -> OpPrediction:
     """The calls of `op` as an engine runs them on a GPU; see predictor.estimators.operators.predict_op."""
+    if rates := rates_of(engine, gpu.vendor):
+        return predict_by_rates(op, gpu, rates, bundle)
     if share := operators_of(engine).graph_share:
         return _in_graph(op, gpu, share, bundle)
     if {(op.family, dtype) for dtype in _dtypes(op)} & HOST_TIMED:

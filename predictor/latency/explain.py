@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from predictor.estimators.bundle import Bundle
 from predictor.latency.report import Interval, OpLine, Report
-from predictor.latency.static_batch import doubt_of, filled, with_host
+from predictor.latency.static_batch import doubt_of, staged, with_host
 from predictor.latency.steps import step
 from predictor.latency.training import TrainingReport
 
@@ -64,7 +64,7 @@ def _of_serving(report: Report, bundle: Bundle) -> Iterator[Other]:
     engine = workload.engine_on(report.gpu)
     doubt = doubt_of(workload)
     alone = step(prefill, report.gpu, bundle, doubt)
-    through = filled(alone, workload)
+    through = staged(alone, workload, report.gpu)
     middle = step(decode, report.gpu, bundle, doubt) if decode else Interval(0.0, 0.0, 0.0)
     ttft, tpot = with_host(workload, engine, through, middle)
     request = Interval(*(engine.request_s for _ in range(3)))

@@ -15,6 +15,7 @@ from predictor.hardware.prices import usd_per_hour
 from predictor.latency.report import EXPERTS_DOUBT, SERVER_DOUBT, SOFTWARE_DOUBT, Interval, OpLine, Report
 from predictor.latency.steps import basis_of, bound_lines, doubts_of, limiter_of, mean_over, op_lines, step
 from predictor.memory.closed_form import memory
+from predictor.workloads.engine_tables import rates_of
 from predictor.workloads.engines import Engine, get_engine
 from predictor.workloads.workload import Workload, decode_lengths, phases
 
@@ -52,7 +53,7 @@ def static_times(
     """The times of a batch whose sequences start together; lines: of the workload's `phases`."""
     prefill, *decodes = lines
     doubt = doubt_of(workload)
-    ttft = filled(step(prefill, gpu, bundle, doubt), workload)
+    ttft = staged(step(prefill, gpu, bundle, doubt), workload, gpu)
     tpots = [step(lines, gpu, bundle, doubt) for lines in decodes]
     tpot = Interval(*(mean_over(decode_lengths(workload), [t[i] for t in tpots]) for i in range(3)))
     device = (ttft, tpot)
@@ -130,6 +131,15 @@ def doubt_of(workload: Workload) -> float:
     return EXPERTS_DOUBT if workload.model.experts else SERVER_DOUBT
 
 
+def staged(prompt: Interval, workload: Workload, gpu: Gpu) -> Interval:
+    """Time of a prompt through all stages of layers, `prompt` being that of the part of the batch that is in one."""
+    rates = rates_of(workload.engine, gpu.vendor)
+    if rates is None or not workload.pass_tokens:
+        return filled(prompt, workload)
+    passes = -(-workload.local_batch * workload.input_len // workload.pass_tokens)
+    return walked(prompt, workload.pp, passes, rates.overlap)
+
+
 def filled(part: Interval, workload: Workload) -> Interval:
     """Time until the last part of a batch has passed all stages, one taking `part` alone.
 
@@ -138,3 +148,16 @@ def filled(part: Interval, workload: Workload) -> Interval:
     stages = workload.pp
     parts = lesser(stages, workload.local_batch)
     return Interval(*(end * (stages + parts - 1) / stages for end in part))
+
+
+def walked(prompt: Interval, stages: int, passes: Any, overlap: float) -> Interval:
+    """Time of a batch that walks through all stages in `prompt`, where its passes may be in several at once.
+
+    A stage takes its share of a pass, and all passes are through after passes + stages - 1 such shares (llama.cpp pull
+    request 6017, March 2024). overlap: how much of that shows.
+
+    >>> walked(Interval(8.0, 8.0, 8.0), 4, 1, 0.8).value, walked(Interval(8.0, 8.0, 8.0), 4, 4, 1.0).value
+    (8.0, 3.5)
+    """
+    apart = overlap * (1 - (passes + stages - 1) / (passes * stages))
+    return Interval(*(end * (1 - apart) for end in prompt))

@@ -26,6 +26,7 @@ from predictor.estimators.operators import (
     OpPrediction,
     bounds,
 )
+from predictor.estimators.rates import BY_RATES
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import (
     UNSTATED,
@@ -43,6 +44,7 @@ from predictor.latency.as_run import predict_as_run
 from predictor.latency.report import SOFTWARE_DOUBT, Interval, OpLine, doubted
 from predictor.ops import Collective, Op
 from predictor.ops.base import concatenated, stack
+from predictor.workloads.engine_tables import rates_of
 from predictor.workloads.passes.calls import OpCall, Phase
 
 LAUNCH_S = 1e-5  # of a collective: the shortest take 4 to 12 us on all measured GPUs
@@ -89,7 +91,8 @@ def _estimate(op: Op, steps: Steps, bundle: Bundle) -> OpPrediction:
 
 
 def _bounds(op: Op, steps: Steps, bundle: Bundle) -> OpPrediction:
-    return bounds(op, steps.gpu, bundle)
+    known = bounds(op, steps.gpu, bundle)
+    return known._replace(basis=BY_RATES) if rates_of(steps.engine, steps.gpu.vendor) else known
 
 
 def op_lines_of_many(
@@ -229,7 +232,7 @@ def _line(phase: str, call: OpCall, predicted: _Predicted, rows: Any) -> OpLine:
     return OpLine(
         phase,
         name,
-        op.estimator,
+        predicted.basis if predicted.basis == BY_RATES else op.estimator,
         op,
         count,
         Interval(predicted.value[rows] * count, predicted.low[rows] * count, predicted.high[rows] * count),
@@ -304,8 +307,10 @@ def bound_of(lines: Sequence[OpLine], gpu: Gpu) -> Any:
 
 
 def step(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle, doubt: float = SOFTWARE_DOUBT) -> Interval:
-    """A step of an engine: the sum of its ops, with the doubt that the software around them adds."""
+    """A step of an engine: the sum of its ops, with the doubt that software around them adds where ops were timed."""
     ops = total(lines, gpu, bundle)
+    if all(line.basis == BY_RATES for line in lines):  # of whole runs, the software among them
+        return ops
     return doubted(ops.value, ops, bound_of(lines, gpu), doubt)
 
 
@@ -329,6 +334,8 @@ def limiter_of(lines: Sequence[OpLine]) -> Any:
     shares: dict[str, Any] = {}
     for line in lines:
         value, far = line.latency_s.value, line.latency_s.value >= 4 * line.bound_s
+        if line.basis == BY_RATES:  # says so itself
+            far = far & False
         if line.estimator == Collective.family:
             far = far & (line.bound_s < line.count * LAUNCH_S)
         for name in {line.limiter: 0} if isinstance(line.limiter, str) else dict.fromkeys(line.limiter.tolist()):
@@ -347,7 +354,7 @@ def basis_of(bases: Sequence[str]) -> str:
 
 def weakest(bases: Sequence[str]) -> str:
     """The weakest basis of what an estimator answered for; bound-only where none did."""
-    return next((basis for basis in (UNSEEN, CALIBRATED, SEEN) if basis in bases), BOUND_ONLY)
+    return next((basis for basis in (UNSEEN, CALIBRATED, SEEN, BY_RATES) if basis in bases), BOUND_ONLY)
 
 
 def doubts_of(lines: Sequence[OpLine], gpu: Gpu, bundle: Bundle) -> tuple[str, list[str]]:

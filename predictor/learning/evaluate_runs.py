@@ -12,7 +12,7 @@ from predictor.errors import InvalidTable
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import get_gpu
 from predictor.measurements.checks import usable
-from predictor.measurements.runs import ASKED, MEASURED, MEASURED_ONLY, check, read_runs
+from predictor.measurements.runs import ASKED, MEASURED, check, read_runs
 from predictor.prediction.frames import predict_frame
 from predictor.workloads.models import get_model
 
@@ -28,13 +28,7 @@ def run_errors(table: Path | str, bundle: Bundle) -> tuple[pd.DataFrame, Counter
     if kept.empty:
         raise InvalidTable(f"{table} has no usable run; `predictor check {table}` says why.")
     answers = predict_frame(kept[list(ASKED)].reset_index(drop=True), bundle)
-    unpredicted = Counter(
-        f'engine is "{engine}", which is not predicted; to compare with another, ingest with --set engine=torch'
-        if engine in MEASURED_ONLY
-        else str(error)
-        for error, engine in zip(answers["error"], kept["engine"], strict=True)
-        if pd.notna(error)
-    )
+    unpredicted = Counter(str(error) for error in answers["error"] if pd.notna(error))
     kept = kept.reset_index(drop=True).assign(
         model=[get_model(name).name for name in kept["model"]], gpu=[get_gpu(name).name for name in kept["gpu"]]
     )

@@ -71,7 +71,13 @@ def suggest(request: Request, bundle: Bundle, budget: int = 50) -> pd.DataFrame:
     if budget < 1:
         raise InvalidRequest(f"budget is {budget}; give the number of shapes to measure, at least 1.")
     report = answer(request, bundle)
-    sets = _candidates(report.ops, _weights(report, request), report.gpu, request.engine, bundle)
+    sets = _candidates(
+        report.ops,
+        _weights(report, request),
+        report.gpu,
+        report.request.engine if report.request else request.engine,
+        bundle,
+    )
     whole = sum(candidates.variance() for candidates in sets)
     if not sets or whole <= 0:
         raise InvalidRequest(f"{request.model} has no operator that bundle {bundle.id} learns from measurements.")

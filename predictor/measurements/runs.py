@@ -22,10 +22,11 @@ from predictor.hardware.roofline import roofline
 from predictor.measurements.checks import ACCEPTED, BOUND_SLACK, FLAGGED, REJECTED, UNIT_RATIO, judged, repeats
 from predictor.measurements.schema import TEXT, numbers, read_frame
 from predictor.memory.closed_form import weights_bytes
+from predictor.workloads.engine_tables import LOCAL
 from predictor.workloads.models import get_model
 from predictor.workloads.passes.calls import OpCall
 from predictor.workloads.request import Request, columns
-from predictor.workloads.requested import served_workload
+from predictor.workloads.requested import served_workload, with_engine
 from predictor.workloads.workload import phases
 
 ASKED = (
@@ -57,7 +58,6 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     **ABOUT,
 }
 NUMBER_COLUMNS = tuple(name for name, (unit, _) in COLUMNS.items() if unit != TEXT)
-MEASURED_ONLY = ("llama.cpp",)  # engines whose runs can be checked, but not predicted
 BOUND_ENGINE = "vllm"  # whose fused ops move the fewest bytes
 CONTRADICTION = 1.5  # between figures of one run, which are means and medians of different sets of requests
 THROUGHPUT_CONTRADICTION = 2.0  # ramps up and down are in a throughput
@@ -143,13 +143,13 @@ def _verdict(row: Mapping[str, Any]) -> tuple[str, str]:
 @lru_cache(maxsize=4096)
 def bounds(request: Request) -> Bounds:
     """The least time of a run: of a static batch that of its steps; under load, where the scheduler sets the batch,
-    that of one sequence alone, whose decode steps read the weights once each. Engines of MEASURED_ONLY are taken as
-    BOUND_ENGINE with arithmetic in int8, which llama.cpp does with quantised weights (ggml/src/ggml-cuda/mmq.cuh).
+    that of one sequence alone, whose decode steps read the weights once each. llama.cpp is taken as BOUND_ENGINE with
+    arithmetic in int8, which it does with quantised weights (ggml/src/ggml-cuda/mmq.cuh).
     Raises PredictorError where the request cannot be run at all.
     """
     model, gpu = get_model(request.model), get_gpu(request.gpu)
-    engine = request.engine
-    if engine in MEASURED_ONLY:
+    engine = with_engine(request, model, gpu)[0].engine
+    if engine == LOCAL:
         engine, int8 = BOUND_ENGINE, gpu.peak_flop_per_s.get("int8", 0.0)
         gpu = replace(gpu, peak_flop_per_s={name: max(rate, int8) for name, rate in gpu.peak_flop_per_s.items()})
     bounded = replace(request.together(), engine=engine)

@@ -5,6 +5,7 @@ Sources of the constants stand beside them; the terms are those of vLLM's start-
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from predictor.workloads import Workload
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.engines import Engine, get_engine
 from predictor.workloads.passes.calls import Layout
+from predictor.workloads.weights.mixtures import EMBEDDING, HEAD, Blocks, matrices
 
 if TYPE_CHECKING:
     from predictor.hardware.gpu import Gpu
@@ -26,6 +28,9 @@ MAX_BATCHED_TOKENS = 8192
 # CUDA context, cuBLAS and kernel images of one process: memory in use less memory reserved by PyTorch is 1.47 GB in the
 # median of 83 runs of optimum-benchmark on A100-SXM4-80GB; vLLM pull request 10511 logs 1.79 GiB on an 80 GB H100.
 CONTEXT_BYTES = 1.47e9
+# Of a process of ggml, without PyTorch: at most so much, since Llama 3 70B in 16 bits ran on six RTX 3090
+# (XiongjieDai/GPU-Benchmarks-on-LLM-Inference).
+GGML_CONTEXT_BYTES = 0.6e9
 # NCCL_BUFFSIZE is 4 MiB (NCCL user guide); up to 32 channels, ring and tree. That vLLM log shows 1.8 GiB more at tp=2.
 NCCL_BYTES = 32 * 2 * 4 * MIB
 # vLLM's own all-reduce: 8 MiB of data and 8 MiB of rank addresses (custom_all_reduce.py).
@@ -84,7 +89,7 @@ def closed_form(workload: Workload, cached_tokens: float | None = None) -> tuple
         "cuda_graphs_bytes": cuda_graphs_bytes(workload),
     }
     dynamic = added(kinds.values()) - kinds["weights_bytes"]
-    runtime = runtime_bytes(workload.layout.n_gpus // workload.dp)
+    runtime = _runtime_bytes(workload)
     peak = added(kinds.values())
     if not workload.eager:
         return kinds, ClosedForm("serving", peak, dynamic, runtime, None)
@@ -109,12 +114,41 @@ def weights_bytes(workload: Workload) -> float:
 
 def _counted_bytes(workload: Workload) -> float:
     model = workload.model
+    types = workload.block_types
+    if isinstance(model, Decoder) and (types or workload.pass_tokens):
+        return _gguf_bytes(workload, model, dict(types))
     linear, experts, plain = model.elements(workload.layout)
     if workload.eager and getattr(model, "tied_embeddings", False) and workload.dtype.startswith("fp8"):
         plain += model.vocab * model.hidden
     expert_bytes = float(weight_bytes(workload.expert_dtype or workload.dtype))
     matrices = linear * float(weight_bytes(workload.dtype)) + experts * expert_bytes
     return matrices + plain * float(out_bytes(workload.act_dtype))
+
+
+def _gguf_bytes(workload: Workload, model: Decoder, types: Mapping[str, Blocks]) -> float:
+    """Matrices in the blocks that they have in a GGUF, norms and biases in fp32 (llama-quantize leaves them so).
+
+    llama.cpp keeps the embedding in the host's memory and the head on the last GPU of its stages; a tied one on both.
+    """
+    part, stages = model.shard(workload.tp), workload.pp
+    table, here = part.vocab * model.embedding_width, bool(workload.pass_tokens)
+    layers = added(
+        elements * count * float(weight_bytes(dtype))
+        for name, elements in matrices(model, workload.tp).items()
+        for dtype, count in types.get(name) or ((workload.dtype, float(model.layers)),)
+    )
+    head, embedding = (types.get(name) or types.get(EMBEDDING, ()) for name in (HEAD, EMBEDDING))
+    tables = table * _bytes_of(head, workload) / (stages if here else 1)
+    if not (here or model.tied_embeddings):
+        tables += table * _bytes_of(embedding, workload)
+    others = model.embedding_parameters(workload.tp) - table * (1 if model.tied_embeddings else 2)
+    vectors = model.vector_parameters(workload.tp) / stages * FP32_BYTES
+    return float(layers / stages + tables + others * 2.0 + vectors)
+
+
+def _bytes_of(blocks: Blocks, workload: Workload) -> float:
+    """Bytes of an element of a matrix that has one type of blocks."""
+    return float(weight_bytes(blocks[0][0] if blocks else workload.dtype))
 
 
 def _quantised(workload: Workload) -> bool:
@@ -163,7 +197,21 @@ def activations_bytes(workload: Workload) -> float:
     every sequence: 16 bits as computed, 32 as sampled. PyTorch's attention in fp32 does not share key/value heads: with
     grouped ones it holds the scores twice (aten, sdp_utils.cpp).
     """
+    if workload.pass_tokens:
+        return _graph_bytes(workload)
     return _pass_bytes(workload, _tokens(workload), workload.local_batch) + _scores(workload)
+
+
+def _graph_bytes(workload: Workload) -> float:
+    """The largest graph of llama.cpp: fp32 scores of one layer over the whole context, or logits of all tokens of a
+    pass, beside hidden state, residual and norm (560 MiB for Llama 3 8B at 8192 tokens, of which 512 are scores).
+    """
+    model, tokens = workload.model, workload.pass_tokens
+    context = workload.local_batch * (workload.input_len + workload.output_len)
+    heads = getattr(model, "heads", 0) / workload.tp
+    widest = greater(heads * context, float(model.vocab))
+    bytes_: float = tokens * (widest + 3 * model.hidden) * FP32_BYTES
+    return bytes_
 
 
 def _pass_bytes(workload: Workload, tokens: int, sequences: int) -> float:
@@ -212,6 +260,11 @@ def runtime_bytes(gpus: int) -> float:
     return CONTEXT_BYTES + (NCCL_BYTES + ALL_REDUCE_BYTES if gpus > 1 else 0.0)
 
 
+def _runtime_bytes(workload: Workload) -> float:
+    """Of a workload's engine; GPUs that ggml deals layers out to have no buffers of a library."""
+    return GGML_CONTEXT_BYTES if workload.pass_tokens else runtime_bytes(workload.layout.n_gpus // workload.dp)
+
+
 def cache_room(workload: Workload, gpu: Gpu, engine: Engine | None = None) -> float:
     """Bytes of one GPU that the engine gives to the KV cache: its share of the memory less what all else takes.
 
@@ -219,9 +272,10 @@ def cache_room(workload: Workload, gpu: Gpu, engine: Engine | None = None) -> fl
     """
     engine = engine or workload.engine_on(gpu)
     largest = _pass_bytes(workload, engine.max_batched_tokens, engine.max_sequences)
-    activations = (largest if engine.joins else activations_bytes(workload)) + cuda_graphs_bytes(workload)
+    whole_step = engine.joins and not workload.pass_tokens
+    activations = (largest if whole_step else activations_bytes(workload)) + cuda_graphs_bytes(workload)
     weights = weights_bytes(workload)
-    runtime, whole = runtime_bytes(workload.layout.n_gpus // workload.dp), float(gpu.mem_bytes)
+    runtime, whole = _runtime_bytes(workload), float(gpu.mem_bytes)
     free = whole - weights - activations - runtime
     rooms = {
         "all": engine.memory_share * whole - weights - activations - runtime,

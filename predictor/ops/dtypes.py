@@ -44,23 +44,35 @@ DTYPES: Mapping[str, Dtype] = {
     "nf4": Dtype(4 + 8 / 64 + 32 / (64 * 256), 16, ("bf16", "fp16")),
     "mxfp4_mxfp8": Dtype(4 + 8 / 32, 8 + 8 / 32, ("fp8",)),
 }
-# GGUF: bits per weight of a whole Llama-3.1-8B file, mixtures of blocks included (llama.cpp, tools/quantize/README.md).
-GGUF_BITS = {
-    "q2_k": 3.1593,
-    "q3_k_s": 3.6429,
-    "q3_k_m": 4.0047,
-    "q3_k_l": 4.2979,
-    "iq4_xs": 4.4597,
-    "q4_0": 4.6621,
-    "q4_k_s": 4.6672,
-    "q4_k_m": 4.8944,
-    "q5_0": 5.5704,
-    "q5_k_s": 5.5704,
-    "q5_k_m": 5.7036,
-    "q6_k": 6.5633,
-    "q8_0": 8.5008,
+# GGUF: bits of an element of each type of blocks, scales included (ggml/src/ggml-common.h of llama.cpp), as listed in
+# predictor.workloads.weights.gguf; q4_0 and q8_0 are those of a KV cache too.
+BLOCKS = {
+    "iq4_xs": 4.25,
+    "q2_k_s": 2.625,
+    "q3_k": 3.4375,
+    "q4_0": 4.5,
+    "q4_1": 5.0,
+    "q4_k": 4.5,
+    "q5_0": 5.5,
+    "q5_1": 6.0,
+    "q5_k": 5.5,
+    "q6_k": 6.5625,
+    "q8_0": 8.5,
 }
-DTYPES = {**DTYPES, **{name: Dtype(bits, 16, ("fp16", "bf16")) for name, bits in GGUF_BITS.items()}}
+# Mixtures of them, which predictor.workloads.weights.mixtures deals out to the matrices: bits of an element of the
+# layers of Llama-3.1-8B, where nothing else is known.
+MIXED = {
+    "q2_k": 2.9423,
+    "q3_k_s": 3.4375,
+    "q3_k_m": 3.8438,
+    "q3_k_l": 4.1911,
+    "q4_k_s": 4.5361,
+    "q4_k_m": 4.7975,
+    "q5_k_s": 5.5,
+    "q5_k_m": 5.6532,
+}
+GGUF = frozenset({*BLOCKS, *MIXED})
+DTYPES = {**DTYPES, **{name: Dtype(bits, 16, ("fp16", "bf16")) for name, bits in (BLOCKS | MIXED).items()}}
 
 
 def dtype_facts(name: str) -> Dtype:

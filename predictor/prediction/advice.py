@@ -8,14 +8,17 @@ from typing import Any, NamedTuple
 
 from predictor.errors import PredictorError
 from predictor.estimators.bundle import Bundle
+from predictor.hardware.gpu import Gpu
 from predictor.latency.report import Report
 from predictor.latency.training import TrainingReport
 from predictor.memory.capacity import Room, TrainingRoom, has_room
 from predictor.memory.uncertainty import Need
+from predictor.ops.dtypes import weight_bytes
 from predictor.prediction.single import Resolved, answer, room_of
 from predictor.workloads.engine_tables import SERVES
 from predictor.workloads.engines import get_engine
 from predictor.workloads.requested import served_workload
+from predictor.workloads.workload import Workload
 
 GPUS = frozenset({"tp", "dp"})  # columns that ask for more of them
 SHORTEST = 128  # tokens to which a prompt or a training sequence is cut at most
@@ -110,12 +113,7 @@ def _serving(resolved: Resolved) -> Iterator[tuple[str, dict[str, Any]]]:
     if not isinstance(room, Room):
         return
     workload = served_workload(request, resolved.model, gpu)[0]
-    if "fp8" in gpu.peak_flop_per_s and workload.dtype in ("bf16", "fp16", "fp32"):
-        yield "weights in fp8", {"dtype": "fp8"}
-    if workload.dtype not in ("int4_wo", "nf4", "nvfp4", "mxfp4"):
-        yield "weights in 4 bits", {"dtype": "int4_wo"}
-    if workload.generates and workload.cache_dtype != "fp8":
-        yield "KV cache in fp8", {"kv_dtype": "fp8"}
+    yield from _of_gguf(workload) if workload.pass_tokens else _of_servers(workload, gpu)
     if room.max_batch and room.max_batch < request.batch:
         yield f"batch {room.max_batch}", {"batch": room.max_batch}
     prompt = (room.max_context_len or 0) - request.output_len
@@ -125,6 +123,25 @@ def _serving(resolved: Resolved) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "vLLM, which takes prompts in chunks", {"engine": SERVES}
     if room.min_tp and room.min_tp > request.tp:
         yield f"{room.min_tp} GPUs share each layer", {"tp": room.min_tp}
+
+
+def _of_servers(workload: Workload, gpu: Gpu) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What serving engines have for weights and caches of fewer bits."""
+    if "fp8" in gpu.peak_flop_per_s and workload.dtype in ("bf16", "fp16", "fp32"):
+        yield "weights in fp8", {"dtype": "fp8"}
+    if workload.dtype not in ("int4_wo", "nf4", "nvfp4", "mxfp4"):
+        yield "weights in 4 bits", {"dtype": "int4_wo"}
+    if workload.generates and workload.cache_dtype != "fp8":
+        yield "KV cache in fp8", {"kv_dtype": "fp8"}
+
+
+def _of_gguf(workload: Workload) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What llama.cpp has for weights and caches of fewer bits."""
+    for dtype in ("q8_0", "q4_k_m"):
+        if weight_bytes(dtype) < weight_bytes(workload.dtype):
+            yield f"weights in {dtype}", {"dtype": dtype}
+    if workload.cache_dtype not in ("q8_0", "q4_0"):
+        yield "KV cache in q8_0", {"kv_dtype": "q8_0"}
 
 
 def _training(resolved: Resolved) -> Iterator[tuple[str, dict[str, Any]]]:

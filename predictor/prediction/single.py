@@ -27,7 +27,7 @@ from predictor.workloads.architectures.encoder import VisionEncoder
 from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.models import Model, get_model
 from predictor.workloads.request import Request, check_names, clients_note
-from predictor.workloads.requested import kept_setting, served_workload, training_setting
+from predictor.workloads.requested import kept_setting, served_workload, training_setting, with_engine
 from predictor.workloads.workload import Workload, phases, prompt_and_middle_phases
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def predict(
     dtype: str = "",
     kv_dtype: str = "",
     kv_block: int = 0,
+    ubatch: int = 0,
     tp: int = 0,
     pp: int = 1,
     dp: int = 1,
@@ -188,7 +189,8 @@ def resolve(request: Request, model: Model | None = None, gpu: Gpu | None = None
     check_link(request.link, device)
     doubts = [] if device.name in catalogue() or device.partition else lint(device)
     network = _sized(model or get_model(request.model), request.image_size)
-    told = (note, *doubts, link_note(request.link, device), *network.notes, clients_note(request))
+    request, chosen = with_engine(request, network, device)
+    told = (note, *doubts, link_note(request.link, device), *network.notes, clients_note(request), chosen)
     trace, price_usd = None, request.usd_per_hour or usd_per_hour(device)
     if request.trace:
         from predictor.latency.serving.traces import read_trace

@@ -13,7 +13,8 @@ from typing import Any
 from predictor.errors import InvalidSpec
 from predictor.shipped import facts, read_catalogue
 
-SERVES, TRAINS = "vllm", "torch"  # what runs a request that names no engine
+# What runs a request that names no engine; LOCAL where the GPU is Apple's or the weights are a GGUF.
+SERVES, TRAINS, LOCAL = "vllm", "torch", "llama.cpp"
 COLLECTIVES = "nccl"  # the library whose tables show what engines call that have no all-reduce of their own
 OTHERS = "others"
 ABOUT = {"source", "operators"}  # keys of a library, which serves nothing
@@ -53,6 +54,8 @@ class Operators:
         "plain" ones, which are dense and have no biases or norms of queries and keys (Llama).
     shared_beside: captured steps run shared experts beside the routed ones, on a stream of their own.
     norms_beside: captured steps normalise the latent beside the queries.
+    backends: vendor of the GPU → one of `rates`, `others` for all others. rates: backend → Rates, of an engine whose
+        kernels nobody timed one by one.
     """
 
     measured: tuple[str, ...] = ()
@@ -80,6 +83,45 @@ class Operators:
     normed_sums: tuple[str, ...] = ()
     shared_beside: bool = False
     norms_beside: bool = False
+    backends: Mapping[str, str] = field(default_factory=dict)
+    rates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """What the kernels of an engine reach with one backend, where whole runs were timed and no kernels alone.
+
+    call_s: seconds of each operator beside its work: launches, and what runs between them. hop_s: of handing a batch to
+        the next GPU.
+    bandwidth: share of the memory bandwidth that streams reach. bytes_per_sm_cycle: number format → weights that an SM
+        takes in a product of few tokens, `others` for all others. cache_bytes_per_sm_cycle: of the KV cache.
+    product, quantised_product: share of the fp16 rate, accumulated in fp16, that products of many tokens reach where
+        all SMs have a tile. tile: rows and columns of such a tile.
+    widens: quantised weights are written in 16 bits first. score_passes: over the scores of prompts, in fp32.
+    overlap: share of the prompt's passes that stages of layers run side by side.
+    timed: the GPUs of those runs. doubts: the 80 % interval on one of them, as a share: of products of few tokens whose
+        weights memory limits ("streamed") or the SMs ("unpacked"), and of operators of many ("prompt").
+        doubts_elsewhere: on another GPU.
+    """
+
+    call_s: float
+    hop_s: float
+    bandwidth: float
+    bytes_per_sm_cycle: Mapping[str, float]
+    cache_bytes_per_sm_cycle: float
+    product: float
+    quantised_product: float
+    tile: float
+    widens: bool
+    score_passes: float
+    overlap: float
+    doubts: Mapping[str, float]
+    doubts_elsewhere: Mapping[str, float]
+    timed: tuple[str, ...] = ()
+
+    def doubts_on(self, gpu: str) -> Mapping[str, float]:
+        """The doubts on a GPU by its name."""
+        return self.doubts if gpu in self.timed else self.doubts_elsewhere
 
 
 @lru_cache(maxsize=1)
@@ -116,6 +158,25 @@ def operators_of(engine: str) -> Operators:
 
 
 @cache
+def rates_of(engine: str, vendor: str) -> Rates | None:
+    """The rates of an engine on GPUs of a vendor; None of one whose kernels were timed."""
+    operators = operators_of(engine)
+    if not operators.rates:
+        return None
+    backend = operators.backends.get(vendor, operators.backends[OTHERS])
+    return facts(Rates, operators.rates[backend], f"[{engine}.operators.rates.{backend}]")
+
+
+def rates_note(engine: str, gpu: str, vendor: str) -> str:
+    """What to say of rates on a GPU on which nobody timed the engine; "" where somebody did, or kernels were timed."""
+    rates = rates_of(engine, vendor)
+    if rates is None or gpu in rates.timed:
+        return ""
+    others = f"as those of {', '.join(rates.timed)}" if rates.timed else "judged, as no GPU of its kind was timed"
+    return f"{engine} was not timed on {gpu}; its rates are {others}."
+
+
+@cache
 def picked_kernel(estimator: str, engine: str, gpu_generation: str, capability: str = "") -> str:
     """The kernel that an engine picks by itself on GPUs of a generation and compute capability.
 
@@ -136,8 +197,8 @@ def listed_names(joining: bool = False) -> str:
 
     joining: only those whose requests join a running batch.
 
-    >>> listed_names()
-    'vllm, vllm-v0 (before 0.8), sglang, trtllm or torch'
+    >>> listed_names(joining=True).endswith("or llama.cpp (May 2024)")
+    True
     """
     named = [name for name in engine_names() if not joining or tables()[name].get("joins", True)]
     *names, last = map(_with_versions, named)

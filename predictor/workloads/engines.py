@@ -65,6 +65,8 @@ class Engine:
         otherwise in those before it. below_gib: GiB of a GPU's memory → what is otherwise on smaller ones.
     batch_wait_steps: a step with room left postpones prompts up to so many times while others decode, until
         batch_wait_share of max_batched_tokens are asked for (batch_wait_timeout_iters of TensorRT-LLM; off).
+    ubatch: most tokens of a forward pass of an engine on ggml, whose stages of layers (pp) one batch walks through one
+        after another, the passes of a prompt side by side; 0: no such engine.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Engine:
     offline: Mapping[str, float] = field(default_factory=dict)
     block_tokens: int = 1
     graph_batches: int = 0
+    ubatch: int = 0
     until: str = ""
     before: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     below_gib: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from typing import Any
 
 from predictor.errors import InvalidRequest
 from predictor.values import did_you_mean, show, whole_number
-from predictor.workloads.engine_tables import SERVES, TRAINS, listed_names
+from predictor.workloads.engine_tables import LOCAL, SERVES, TRAINS, listed_names
 
 PHASES = ("serve", "train")
 SCHEDULINGS = ("static", "continuous")
@@ -100,7 +100,9 @@ class Request:
     model: str = _column(MISSING, "Model name, hub id, or path of a config.json.", kind=str)
     gpu: str = _column(MISSING, "GPU name, MIG slice (H100:3g.40gb) or a .toml file.", kind=str)
     n_gpus: int = _column(0, "GPUs in all; by default tp * attention_dp * pp * dp. Alone it sets tp.", least=0)
-    engine: str = _column("", f"{listed_names()}; {SERVES} to serve and {TRAINS} to train.")
+    engine: str = _column(
+        "", f"{listed_names()}; {SERVES} to serve ({LOCAL} on Apple and for GGUF) and {TRAINS} to train."
+    )
     phase: str = _column("serve", "serve or train.", PHASES)
     scheduling: str = _column("", "static: all start together. continuous: as requests come.", SCHEDULINGS)
     batch: int = _column(1, "Sequences of a static batch, over all replicas.")
@@ -133,6 +135,7 @@ class Request:
     dtype: str = _column("", "Number format of the linear layers; by default that of the weights.")
     kv_dtype: str = _column("", "Number format of the KV cache; by default that of activations.")
     kv_block: int = _column(0, "Tokens of a block of the KV cache; by default the engine's.", least=0)
+    ubatch: int = _column(0, f"Tokens of a prompt that {LOCAL} takes at once; by default 512.", least=0)
     tp: int = _column(0, "GPUs that share each layer; by default 1.", least=0)
     pp: int = _column(1, "Stages of layers.")
     dp: int = _column(1, "Replicas of the whole model.")
@@ -196,8 +199,8 @@ class Request:
             from predictor.hardware.interconnect import stated_network
 
             stated_network(self.node_link)
-        if not self.engine:
-            object.__setattr__(self, "engine", TRAINS if self.phase == "train" else SERVES)
+        if not self.engine and self.phase == "train":
+            object.__setattr__(self, "engine", TRAINS)
         self._fill_load()
         self._fill_layout()
 
@@ -251,6 +254,14 @@ class Request:
                 f"n_gpus is {self.n_gpus}; tp * attention_dp * pp * dp is {product}. Make them equal or drop one."
             )
         object.__setattr__(self, "n_gpus", product)
+
+    def run_by(self, engine: str) -> Request:
+        """The same request with its engine; all else was checked."""
+        settled = object.__new__(Request)
+        for column in columns():
+            object.__setattr__(settled, column.name, getattr(self, column.name))
+        object.__setattr__(settled, "engine", engine)
+        return settled
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Request:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from predictor.errors import InvalidRequest
 from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import NODE_GPUS, stated_network
+from predictor.ops.dtypes import GGUF
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.layered import LayeredDecoder
+from predictor.workloads.engine_tables import LOCAL, SERVES, rates_note
 from predictor.workloads.engines import Settings, engine_of_version
 from predictor.workloads.models import Model, get_model
 from predictor.workloads.passes.calls import Layout
 from predictor.workloads.passes.training import TrainingSetting
 from predictor.workloads.request import Request
 from predictor.workloads.weights.files import stored_weights
-from predictor.workloads.workload import Workload
+from predictor.workloads.weights.gguf import read_gguf
+from predictor.workloads.weights.mixtures import stored_types
+from predictor.workloads.workload import GGML_DTYPES, Workload
+
+APPLE = "Apple"  # vendor
 
 OWN_LAYER = "mtp"  # as a draft: multi-token prediction
 
@@ -31,14 +38,36 @@ def as_run_on(workload: Workload, gpu: Gpu) -> Workload:
     return replace(workload, expert_dtype=run_on) if run_on else workload
 
 
+def with_engine(request: Request, model: Model, gpu: Gpu) -> tuple[Request, str]:
+    """The request with the engine that runs it where it names none, and what to say of that choice.
+
+    llama.cpp where nothing else runs: on Apple's GPUs, and for weights or a cache in the formats of GGUF.
+    """
+    if request.engine:
+        return request, ""
+    dtype = request.dtype or getattr(model, "linear_dtype", "")
+    gguf = {dtype, request.kv_dtype} & GGUF or _file(request).endswith(".gguf")
+    apple = gpu.vendor == APPLE and {dtype, request.kv_dtype} <= {"", *GGML_DTYPES}
+    if not isinstance(model, Decoder | LayeredDecoder) or not (gguf or apple):
+        return request.run_by(SERVES), ""
+    why = "weights or cache are in a format of GGUF" if gguf else f"{gpu.name} is Apple's"
+    return request.run_by(LOCAL), f"{why}: engine {LOCAL} is taken."
+
+
+def _file(request: Request) -> str:
+    """The file of the weights, "" where none is given."""
+    return request.weights or (request.model if request.model.endswith(".gguf") else "")
+
+
 def served_workload(request: Request, model: Model, gpu: Gpu) -> tuple[Workload, str]:
     """What the request runs on the GPU, and what to say of it; weights of a file have the size of that file."""
-    names = ("input_len", "output_len", "dtype", "kv_dtype", "kv_block", "link", "node_link")
-    file = request.weights or (request.model if request.model.endswith(".gguf") else "")
-    stored = stored_weights(file).total_bytes if file else 0.0
+    request, _ = with_engine(request, model, gpu)
+    names = ("input_len", "output_len", "dtype", "kv_dtype", "kv_block", "ubatch", "link", "node_link")
+    file = _file(request)
     stated = Workload(
         model=model,
-        stored_bytes=stored,
+        stored_bytes=stored_weights(file).total_bytes if file else 0.0,
+        stored_types=stored_types(read_gguf(Path(file)).tensors) if file.endswith(".gguf") else (),
         batch=request.clients or request.batch,
         engine=engine_of_version(request.engine, request.engine_version),
         draft=draft_of(request, model) if request.draft_model else None,
@@ -46,11 +75,21 @@ def served_workload(request: Request, model: Model, gpu: Gpu) -> tuple[Workload,
         settings=Settings(**{name: getattr(request, name) for name in Settings._fields}),
         **{name: getattr(request, name) for name in (*names, *Layout._fields)},
     )
-    workload, note = in_16_bits_of(as_run_on(stated, gpu), gpu, chosen=bool(request.dtype))
+    if stated.pass_tokens:
+        workload, note = _in_ggml(stated), rates_note(stated.engine, gpu.name, gpu.vendor)
+    else:
+        workload, note = in_16_bits_of(as_run_on(stated, gpu), gpu, chosen=bool(request.dtype))
     if workload.longest > model.max_len:
         beyond = f"{model.name} was made for {model.max_len} tokens; max_model_len is {request.max_model_len}."
         note = f"{beyond} {note}".rstrip()
     return workload, note
+
+
+def _in_ggml(workload: Workload) -> Workload:
+    """The workload in fp16 beside its blocks, as ggml calculates."""
+    if workload.act_dtype != "bf16":
+        return workload
+    return replace(workload, dtype="fp16" if workload.dtype == "bf16" else workload.dtype, half="fp16")
 
 
 def draft_of(request: Request, model: Model) -> Model:

@@ -13,21 +13,25 @@ from predictor.elementwise import greater
 from predictor.errors import InvalidRequest
 from predictor.hardware.interconnect import LINKS, Links, stated_network
 from predictor.ops import DTYPES, Collective, Op
-from predictor.ops.dtypes import out_bytes
+from predictor.ops.dtypes import GGUF, out_bytes
 from predictor.values import LARGEST, show, whole_number
 from predictor.workloads.architectures.single_pass import SinglePass
-from predictor.workloads.engine_tables import SERVES, engine_names, operators_of
+from predictor.workloads.engine_tables import LOCAL, SERVES, engine_names, operators_of
 from predictor.workloads.engines import UNSET, Engine, Settings, get_engine
+from predictor.workloads.ggml import ggml_ops
 from predictor.workloads.models import Model
 from predictor.workloads.passes.calls import WIDE_DTYPES, Fused, Layout, OpCall, Phase, Step
 from predictor.workloads.passes.eager import transformers_ops
+from predictor.workloads.weights.mixtures import Types, dealt_out
 
 if TYPE_CHECKING:
     from predictor.hardware.gpu import Gpu
 
 ENGINES = engine_names()
 HALVES = ("bf16", "fp16")
-KV_DTYPES = ("fp32", "fp16", "bf16", "fp8", "int8", "nvfp4")
+KV_DTYPES = ("fp32", "fp16", "bf16", "fp8", "int8", "nvfp4", "q8_0", "q4_0")
+
+GGML_DTYPES = frozenset({"fp32", "fp16", "bf16"})  # that llama.cpp has beside those of GGUF
 
 
 SIZES = ("batch", "input_len", "output_len")
@@ -61,8 +65,9 @@ class Workload:
     tp, pp, dp, ep, attention_dp: as in Layout. engine: what runs it; serving engines get the same fused ops, and
         the estimators tell them apart; eager ones ("torch") get those of Transformers.
     half: 16-bit format of activations where the weights have fewer bits: "bf16", or "fp16" on GPUs without it.
-    stored_bytes: of the weights' files, all together; 0: counted from the shapes. kv_block: tokens of a block of the
-        cache; 0: the engine's.
+    stored_bytes: of the weights' files, all together; 0: counted from the shapes. stored_types: of a GGUF file's
+        matrices; (): as llama.cpp's quantize deals out dtype. kv_block: tokens of a block of the cache, ubatch: of a
+        pass of llama.cpp; 0: the engine's.
     link, node_link: what joins the GPUs of a node, and nodes, as in predictor.workloads.request.Request.
     settings: what is set of the engine. draft: a model beside it that proposes tokens. beam_width: beams of each
         sequence in decoding.
@@ -82,7 +87,9 @@ class Workload:
     engine: str = SERVES
     expert_dtype: str = ""
     stored_bytes: float = 0.0
+    stored_types: Types = ()
     kv_block: int = 0
+    ubatch: int = 0
     half: str = "bf16"
     link: str = ""
     node_link: str = ""
@@ -110,8 +117,21 @@ class Workload:
                 listed = ", ".join(choice for choice in known if choice)
                 raise InvalidRequest(f"{name} is {show(value)}; it must be one of {listed}.")
         stated_network(self.node_link)
+        self._check_engine()
         self._check_lengths()
         self._check_layout()
+
+    def _check_engine(self) -> None:
+        """Passes and caches of llama.cpp need an engine that has them, which has few other formats."""
+        if self.pass_tokens:
+            for name, known in (("dtype", GGML_DTYPES | GGUF), ("kv_dtype", GGML_DTYPES | {"", "q8_0", "q4_0"})):
+                if (value := getattr(self, name)) not in known:
+                    raise InvalidRequest(f"{name} is {value}; {self.engine} has none such. Use q8_0 or fp16.")
+            return
+        if self.ubatch:
+            raise InvalidRequest(f"ubatch is {self.ubatch}; {self.engine} has none. Set engine to {LOCAL}.")
+        if self.kv_dtype in GGUF:
+            raise InvalidRequest(f"kv_dtype is {self.kv_dtype}; {self.engine} has none such. Set engine to {LOCAL}.")
 
     def _check_lengths(self) -> None:
         lengths = self.input_len + (self.output_len if self.generates else 0)
@@ -192,6 +212,21 @@ class Workload:
         return get_engine(self.engine).graphs and not self.settings.enforce_eager
 
     @property
+    def pass_tokens(self) -> int:
+        """Most tokens of a forward pass of an engine on ggml; 0 of another engine."""
+        own = get_engine(self.engine).ubatch
+        return (self.ubatch or own) if own else 0
+
+    @property
+    def block_types(self) -> Types:
+        """The types of blocks of the model's matrices; () where the weights are in no format of GGUF."""
+        if self.dtype not in GGUF:
+            return ()
+        model = self.model
+        group = int(getattr(model, "heads", 1)) // int(getattr(model, "kv_heads", 1))
+        return self.stored_types or dealt_out(self.dtype, int(getattr(model, "layers", 1)), group)
+
+    @property
     def generates(self) -> bool:
         """Whether tokens come out one by one; else one pass over the input is all."""
         return not isinstance(self.model, SinglePass)
@@ -238,11 +273,12 @@ class Workload:
         return self._ops(self.step("decode", 1, length))
 
     def step(self, phase: str, q_len: int, kv_len: int) -> Step:
-        """What one GPU does in a forward pass; with pp, each of pp parts of the batch is in another stage."""
+        """What one GPU does in a forward pass; with pp, each of pp parts of the batch is in another stage, or all of it
+        walks through them."""
         beams = self.beam_width if phase == "decode" else 1
         return Step(
             phase,
-            -(-self.local_batch // self.pp) * beams,
+            (self.local_batch if self.pass_tokens else -(-self.local_batch // self.pp)) * beams,
             q_len,
             kv_len,
             self.dtype,
@@ -267,8 +303,13 @@ class Workload:
         """Operators that the host issues for a forward pass, of any size."""
         return _launched(self.model, self.step("prefill", 1, 1)._replace(batch=1, prompt_len=1))
 
-    def _ops(self, step: Step) -> tuple[OpCall, ...]:
+    def forward_ops(self, step: Step) -> tuple[OpCall, ...]:
+        """The ops of a pass as a serving engine fuses them, or as llama.cpp has them apart."""
         calls = self.model.forward_ops(step)
+        return ggml_ops(calls, self.model, step, self.block_types, self.pass_tokens) if self.pass_tokens else calls
+
+    def _ops(self, step: Step) -> tuple[OpCall, ...]:
+        calls = self.forward_ops(step)
         if self.half != "bf16":
             calls = tuple(call._replace(op=_in_16_bits(call.op, self.half)) for call in calls)
         if self.eager:

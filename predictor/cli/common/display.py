@@ -22,6 +22,7 @@ BASES = {
     "seen-gpu": "seen GPU",
     "calibrated-gpu": "calibrated GPU",
     "unseen-gpu": "unseen GPU",
+    "engine-rates": "rates of the engine",
     "bound-only": "bound only",
 }
 LIMITERS = {"launch": "launch floor"}

@@ -390,7 +390,7 @@ class _Split:
 
     def calls(self, phase: str, batch: Any, q_len: Any, kv_len: Any) -> tuple[OpCall, ...]:
         step = self._workload.step(phase, q_len, kv_len)._replace(batch=batch)
-        return tuple(self._workload.model.forward_ops(step))
+        return tuple(self._workload.forward_ops(step))
 
     def _changed(self, phase: str, one: tuple[int, int, int], two: tuple[int, int, int]) -> set[str]:
         first, second = (self.calls(phase, *shape) for shape in (one, two))

@@ -7,7 +7,7 @@ batch    1
 model    model_filename without its format, where the catalogue has it; else --set model=
 dtype    the end of model_type: "Q4_K - Medium" is q4_k_m
 GPU      gpu_info; several alike share layers (pp) or rows (tp), by split_mode
-engine   llama.cpp, which is not predicted: its runs are checked, and compared only under --set engine= of another one
+engine   llama.cpp, whose rates are those of May 2024: newer builds are faster
 not read prompts behind n_depth tokens, models of which the CPU holds a part
 """
 
