@@ -69,6 +69,7 @@ IN_SLOTS = ("H100-PCIe-80GB", "L40S", "RTX-4090")
 FULL = 0.75  # of the memory at most for weights
 QUEUED = 24_576  # samples that a run queues at least: those of OpenOrca, and the rule of the benchmark
 SECONDS = 600  # that a Server run takes at least, all of which counts
+LONGEST = 100_000  # requests of a run that is answered
 METRICS = {"ttft_s": "ttft_mean_ms", "ttft_p99_s": "ttft_p99_ms", "tpot_s": "tpot_mean_ms", "tpot_p99_s": "tpot_p99_ms"}
 
 
@@ -130,7 +131,7 @@ def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
         request["link"] = "pcie"
     if row["scenario"] == "Server":
         rate = float(row["target_qps"])
-        return request | {"request_rate": rate, "num_prompts": round(SECONDS * rate), "warmup": 0}
+        return request | {"request_rate": rate, "num_prompts": min(round(SECONDS * rate), LONGEST), "warmup": 0}
     return request | {"concurrency": QUEUED, "num_prompts": QUEUED, "offline": True}
 
 
