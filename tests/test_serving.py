@@ -204,7 +204,7 @@ def test_replicas_share_the_load_and_add_up() -> None:
 
 
 @pytest.mark.parametrize("name", ["vllm", "sglang", "trtllm"])
-@given(prompt=st.integers(50, 4000), output=st.integers(2, 1500), room=st.integers(20_000, 400_000))
+@given(prompt=st.integers(50, 4000), output=st.integers(16, 1500), room=st.integers(20_000, 400_000))
 @settings(max_examples=15, deadline=None)
 def test_what_is_sustained_is_what_an_endless_queue_is_served(name: str, prompt: int, output: int, room: int) -> None:
     """Within a fifth; a third where the cache is full and requests lose their places."""
@@ -296,7 +296,7 @@ def test_a_request_beyond_the_cache_names_the_cure() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("tgi", "serving knows vllm, sglang, trtllm, trtllm-cpp, vllm-v0, torch"),
+        ("tgi", "serving knows vllm, sglang, trtllm, trtllm-cpp, vllm-v0, tensorrt, torch, llama.cpp"),
         ("torch", "continuous scheduling needs vllm, sglang, trtllm"),
     ],
 )

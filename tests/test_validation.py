@@ -75,11 +75,12 @@ def test_every_table_has_a_name_of_its_own() -> None:
     assert sorted(names) == sorted(files) and len({table.title for table in TABLES}) == len(names)
 
 
-@pytest.mark.parametrize("table", ["qwen", "finetune"])
-def test_a_figure_has_a_request_or_a_private_setting(table: str, truth: Path) -> None:
-    rows = rows_of(table, truth)
+def test_a_figure_has_a_request_or_a_private_setting(truth: Path) -> None:
+    rows = rows_of("finetune", truth)
     assert ((rows["request"] != "") ^ (rows["private_setting"] != "")).all()
     assert (rows["request"] != "").any() and (rows["private_setting"] != "").any()
+    speeds = rows_of("qwen", truth)
+    assert (speeds["request"] != "").all() and (speeds["private_setting"] == "").all()
 
 
 def test_what_a_request_says_is_what_any_user_gets(truth: Path) -> None:
@@ -87,7 +88,7 @@ def test_what_a_request_says_is_what_any_user_gets(truth: Path) -> None:
     public = rows_of("qwen", truth).query("request != ''")
     for row in public.to_dict("records"):
         answer = answer_row(json.loads(row["request"]), load_bundle())
-        counted = 8192.0 if row["family"] == "Qwen3" else 2048.0
+        counted = 2048.0 + (row["input_len"] if row["family"] == "Qwen3" else 0.0)
         told = [counted / answer[name] for name in ("e2e_s", "e2e_s_high", "e2e_s_low")]
         assert told == [row["predicted"], row["low"], row["high"]]
 
@@ -100,12 +101,24 @@ def test_training_steps_are_requests_too(truth: Path) -> None:
     assert "GPTQ weights" in rows.loc[("Qwen-7B", "Q-LoRA"), "private_setting"]
 
 
-def test_longer_contexts_and_graphs_are_named(truth: Path) -> None:
+def test_longer_contexts_and_graphs_are_asked_for(truth: Path) -> None:
     rows = rows_of("qwen", truth)
-    settings = rows.set_index(["engine", "input_len"])["private_setting"].to_dict()
-    assert settings["vllm-v0", 6144] == settings["sglang", 6144] == ""
-    assert settings["vllm-v0", 14336] == "CUDA graphs of any length"
-    assert settings["sglang", 63488] == "context beyond the model's own (YaRN)"
+    asked = {key: json.loads(text) for key, text in rows.set_index(["engine", "input_len"])["request"].items()}
+    assert asked["sglang", 6144]["max_model_len"] == asked["sglang", 6144]["max_seq_len_to_capture"] == 0
+    assert asked["vllm-v0", 14336]["max_seq_len_to_capture"] == 14336 + 2048
+    assert asked["sglang", 63488]["max_model_len"] == 63488 + 2048
+
+
+def test_what_was_asked_is_a_table_that_anybody_can_ask(truth: Path, tmp_path: Path) -> None:
+    asked, answered = tmp_path / "asked.csv", tmp_path / "answered.csv"
+    command = ["validate", "--only", "qwen", "--truth", str(truth), "--sources", str(truth)]
+    assert main([*command, "--out", str(tmp_path / "rows.csv"), "--requests", str(asked)]) == 0
+    assert main(["batch", str(asked), "--out", str(answered), "--quiet"]) == 0
+    rows, told = pd.read_csv(tmp_path / "rows.csv"), pd.read_csv(answered)
+    counted = 2048.0 + np.where(rows["family"] == "Qwen3", rows["input_len"], 0.0)
+    np.testing.assert_allclose(counted / told["e2e_s"], rows["predicted"], rtol=1e-9)
+    assert (told["measured_tokens_per_s"] == rows["measured"]).all()
+    assert main([*command, "--requests", str(tmp_path / "asked.xlsx")]) == 2
 
 
 def test_errors_by_group() -> None:

@@ -382,10 +382,10 @@ def _checked(column: Field[Any], value: Any) -> Any:
         return _rate(name, value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if type(value) is int and value <= 0 and column.metadata["least"] == 0:
-        if value:
-            raise InvalidRequest(f"{name} is {value}; it must be at least 0.")
+    if type(value) is int and value == 0 and column.metadata["least"] == 0:
         return 0
+    if default is None and type(value) is int and value < 0:
+        raise InvalidRequest(f"{name} is {show(value)}; it must be at least 0.")
     return whole_number(name, value)
 
 

@@ -3,10 +3,12 @@
 Source: aiconfigurator's silicon_sample (Apache-2.0), files of the folder `serving` of the truth: mean TTFT and TPOT at
 a concurrency. Repeats of a configuration count once, with their median. How the runs were set up:
 
-InferenceX dumps. Its scripts (benchmarks/70b_*.sh, gptoss_*.sh) say: lengths uniform from 80 % to 100 % of the stated
-    ones, 10 requests per client, no warm-up, fp8 KV cache, vLLM with asynchronous scheduling; TensorRT-LLM with
-    max_num_tokens 16,384 (20,000 for gpt-oss), and for Llama at 1,024/1,024 on fewer than 8 GPUs
-    batch_wait_timeout_iters 20, which delays first tokens by 20 decode steps.
+InferenceX dumps. Its scripts (benchmarks/70b_*.sh, gptoss_*.sh, dsr1_*.sh) say: lengths uniform from 80 % to 100 % of the
+    stated ones, 10 requests per client, no warm-up, fp8 KV cache (16 bits for DeepSeek in SGLang and gpt-oss in
+    TensorRT-LLM on H200), vLLM with asynchronous scheduling; NVFP4 of DeepSeek and MiniMax as NVIDIA published it;
+    TensorRT-LLM with max_num_tokens 16,384 (20,000 for gpt-oss, and for DeepSeek 8,192 or clients and prompt), and for
+    Llama at 1,024/1,024 on fewer than 8 GPUs batch_wait_timeout_iters 20, which delays first tokens by 20 decode steps;
+    SGLang with DeepSeek in chunks of 32,768 tokens in fp8 and 16,384 in NVFP4.
 NVIDIA's own rows (vendor-internal). aiconfigurator's generator (rule_plugin/benchmark) says: equal lengths,
     max_num_tokens is concurrency + input length + 1,500 for vLLM and TensorRT-LLM, CUDA graphs for every batch size.
     TTFT grows by 1/20 of concurrency × prefill time, as with 10 requests per client. vLLM 0.12 schedules
@@ -16,7 +18,7 @@ NVIDIA's own rows (vendor-internal). aiconfigurator's generator (rule_plugin/ben
 Left out, with a count: rows without a concurrency, whose load is unknown (their TTFT is below one prefill), the nine of
 gpt-oss at concurrency 512 on H100, whose TPOT is that of 4 to 64 sequences while first tokens wait 20 to 460 s, layouts
 of more GPUs than a node has or whose experts lie on other GPUs than attention does (mislabelled in the source), and
-disaggregated ones.
+disaggregated ones; and SGLang's NVFP4 on B200, whose first tokens take 2 to 12 s at any load: kernels compiled in between.
 `fitted` rows chose the host constants of predictor/catalog/engines.toml: half of the configurations.
 """
 
@@ -37,6 +39,10 @@ from predictor.workloads.models import get_model
 FILES = ("serving/silicon_sample_visible.csv", "serving/silicon_sample_more.csv")
 GPUS = {"h100_sxm": "H100-SXM-80GB", "h200_sxm": "H200-SXM-141GB", "b200_sxm": "B200-SXM-180GB"}
 KEY = ["model", "gpu", "engine", "dtype", "tp", "attention_dp", "ep", "input_len", "output_len"]
+NVFP4 = {
+    "deepseek-ai/DeepSeek-V3": "nvidia/DeepSeek-V3.1-NVFP4",
+    "MiniMaxAI/MiniMax-M2.5": "nvidia/MiniMax-M2.5-NVFP4",
+}
 METRICS = ("ttft_s", "tpot_s")
 NODE = 8  # GPUs
 
@@ -106,6 +112,8 @@ def _left_out(table: pd.DataFrame, tidy: pd.DataFrame) -> Iterator[tuple[str, pd
     together = tidy["tp"] * tidy["attention_dp"]
     yield "more GPUs than a node has: mislabelled", together > NODE
     experts = pd.Series([bool(get_model(str(name)).experts) for name in tidy["model"]], index=tidy.index)
+    compiled = (tidy["engine"] == "sglang") & (tidy["dtype"] == "nvfp4")
+    yield "SGLang's first tokens in NVFP4 on B200 take seconds at any load", compiled
     stated = table["moe_tp_size"].notna() & table["moe_ep_size"].notna()
     yield "experts on other GPUs than attention: mislabelled", stated & experts & (tidy["moe_gpus"] != together)
 
@@ -117,16 +125,23 @@ def fitted(row: Mapping[str, Any]) -> bool:
 
 def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a request table; a model whose weights were published in narrow formats keeps them."""
-    model = get_model(row["model"])
-    published = model.expert_dtype or (model.linear_dtype and row["dtype"] != "nvfp4")
-    names = ("model", "gpu", "engine", "tp", "ep", "attention_dp", "input_len", "output_len", "concurrency")
-    return {name: row[name] for name in names} | {
-        "dtype": "" if published else row["dtype"],
-        "kv_dtype": "" if row["dtype"] == "bf16" else "fp8",
+    name = NVFP4.get(row["model"], row["model"]) if row["dtype"] == "nvfp4" else row["model"]
+    model = get_model(name)
+    names = ("gpu", "engine", "tp", "ep", "attention_dp", "input_len", "output_len", "concurrency")
+    return {"model": name} | {name: row[name] for name in names} | {
+        "dtype": "" if model.expert_dtype or model.linear_dtype else row["dtype"],
+        "kv_dtype": "" if row["dtype"] == "bf16" or _wide_cache(row) else "fp8",
         "engine_version": row["version"] if row["version"][:1].isdigit() else "",
         "length_spread": 0.0 if row["vendor"] else 0.2,
         **_set_up(row),
     }
+
+
+def _wide_cache(row: Mapping[str, Any]) -> bool:
+    """Whether the KV cache is in 16 bits although weights are narrow."""
+    engine, model = row["engine"], row["model"]
+    wide = (engine == "sglang" and "DeepSeek" in model) or (engine == "trtllm" and "gpt-oss" in model)
+    return wide and row["gpu"] == GPUS["h200_sxm"]
 
 
 def _set_up(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,6 +153,10 @@ def _set_up(row: Mapping[str, Any]) -> dict[str, Any]:
             settings["max_num_batched_tokens"] = clients + row["input_len"] + 1500
         if "Llama-3.1-8B" in row["model"]:
             settings["max_num_seqs"] = clients - 1
+    elif "DeepSeek" in row["model"]:
+        needed = (clients + row["input_len"] + 127) // 64 * 64
+        chunk = 16_384 if row["dtype"] == "nvfp4" else 32_768 if row["tp"] == NODE else 8192
+        settings["max_num_batched_tokens"] = max(8192, needed) if row["engine"] == "trtllm" else chunk
     elif row["engine"] == "trtllm":
         settings["max_num_batched_tokens"] = 16_384 if llama else 20_000
         if llama and fewer_gpus and row["input_len"] == row["output_len"] == 1024:
