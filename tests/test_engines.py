@@ -10,7 +10,9 @@ from hypothesis import given, settings, strategies as st
 from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import load_bundle
 from predictor.hardware.gpu import get_gpu
+from predictor.latency.as_run import measured_as
 from predictor.memory.closed_form import kv_cache_bytes, weights_bytes
+from predictor.ops import Collective, Gemm
 from predictor.prediction.rows import answer_rows
 from predictor.prediction.single import predict, resolve
 from predictor.workloads.engines import Settings, engine_of_version, engines, get_engine, version_of
@@ -51,6 +53,33 @@ def test_defaults_follow_the_version() -> None:
     assert version_of("0.5.1.post1") < version_of("0.5.9") < version_of("0.12")
     with pytest.raises(InvalidRequest, match='engine_version is "newest"'):
         engine_of_version("vllm", "newest")
+
+
+def test_without_a_server_nothing_is_streamed() -> None:
+    served, alone = (get_engine("trtllm").on(get_gpu("H100-SXM-80GB"), Settings(offline=way)) for way in (False, True))
+    assert alone.request_s == 0.0 < served.request_s and alone.sequence_s < served.sequence_s
+    assert alone.step_s == served.step_s
+
+
+def test_hosts_of_grace_take_twice_as_long() -> None:
+    grace, other = (get_engine("vllm-v0").on(get_gpu(gpu)) for gpu in ("GH200-96GB", "H100-SXM-80GB"))
+    assert (grace.step_s, grace.sequence_s) == (2 * other.step_s, 2 * other.sequence_s)
+
+
+@pytest.mark.parametrize(
+    ("engine", "gpu", "tables"),
+    [
+        ("vllm", "H100", "vllm"),
+        ("vllm", "MI300X", "nccl"),
+        ("vllm-v0", "MI300X", "nccl"),
+        ("trtllm-cpp", "H100", "nccl"),
+        ("trtllm", "H100", "trtllm"),
+    ],
+)
+def test_engines_without_an_all_reduce_call_the_library(engine: str, gpu: str, tables: str) -> None:
+    asked = Collective(kind="all_reduce", message_bytes=8192, n_gpus=8), Gemm(m=8, n=64, k=64, dtype="bf16")
+    told = [measured_as(engine, op, get_gpu(gpu)) for op in asked]
+    assert told[0] == tables and told[1] != "nccl"
 
 
 @pytest.mark.parametrize("name", [name for name, engine in engines().items() if engine.joins])

@@ -5,12 +5,14 @@ folder: A100 of Polaris (SXM, 40 GB), GH200 with 96 GB, MI250 and Gaudi2 in 16 b
 long as the answers. What the table does not say, and what is taken:
 
 Versions: vLLM 0.6 (autumn of 2024) and TensorRT-LLM 0.12, both the engines before their rewriting.
+DeepSpeed: no engine of the catalogue; vLLM 0.6 stands in for DeepSpeed-MII on A100 and for DeepSpeed on Gaudi2, whose
+    rows keep their own name.
 MI250: two GPUs in the sense of the catalogue, dies that programs see apart. Llama-2-70B ran on "2", whose weights need
     more than two dies have, so tensor parallelism was over all dies.
 Batches whose KV cache finds no room wait in part: those are asked for as clients that all send one request at once.
 
-Left out, with a count: llama.cpp, which runs one sequence at a time here; DeepSpeed and DeepSpeed-MII, which no engine
-of the catalogue stands for; repeats.
+Left out, with a count: llama.cpp, which runs one sequence at a time here; repeats; what is longer than a model takes,
+which ended at once (0.04 s at batch 1).
 """
 
 from __future__ import annotations
@@ -22,7 +24,16 @@ from typing import Any
 import pandas as pd
 
 from predictor.estimators.bundle import Bundle
-from predictor.learning.validation.replay import Figure, Replay, Table, answers, half, interval, rate, records
+from predictor.learning.validation.replay import (
+    Figure,
+    Replay,
+    Table,
+    answers,
+    half,
+    interval,
+    rate,
+    records,
+)
 
 FILE = "alcf/all_results.csv"
 GPUS = {
@@ -32,7 +43,12 @@ GPUS = {
     "Habana Gaudi2": "Gaudi2",
 }
 DIES = {"MI250-GCD": 2}  # of a GPU as the table counts them
-ENGINES = {"vLLM": ("vllm", "0.6"), "TensorRT-LLM": ("trtllm", "0.12")}
+ENGINES = {
+    "vLLM": ("vllm", "0.6"),
+    "TensorRT-LLM": ("trtllm", "0.12"),
+    "Deepspeed": ("vllm", "0.6"),
+    "Deepspeed-MII": ("vllm", "0.6"),
+}
 SHAPE = ["gpu_raw", "engine", "model", "n_gpus", "batch", "input_len", "output_len"]
 
 
@@ -100,7 +116,7 @@ def _figure(row: dict[str, Any], request: dict[str, Any], answer: dict[str, Any]
         table=FILE,
         gpu=request["gpu"],
         model=row["model"],
-        engine=request["engine"],
+        engine=request["engine"] if "Deepspeed" not in row["engine"] else row["engine"].lower(),
         metric="e2e_s",
         measured=row["e2e_latency_s"],
         predicted=predicted,
@@ -110,4 +126,4 @@ def _figure(row: dict[str, Any], request: dict[str, Any], answer: dict[str, Any]
     )
 
 
-TABLE = Table("alcf", "offline batches of 2024, A100, GH200 and MI250", "truth", replay)
+TABLE = Table("alcf", "offline batches of 2024, A100, GH200, MI250 and Gaudi2", "truth", replay)

@@ -3,14 +3,14 @@
 Source: results of InferenceX's experiment on the position of tokens (SemiAnalysisAI/InferenceX,
 experimental/token_position_decode_slo, Apache-2.0), `inferencex_token_position/serving.csv` of the truth folder:
 medians and 99th percentiles of whole runs, 10 requests per client, of equal lengths (as the total tokens say), the
-first wave counted. Its serve_*.sh say: "tp8", "tep8" and "dep8", who attends to what and where the experts are; vLLM of
-February 2026 (taken as 0.15) with its defaults; GLM-5 drafts one token. Formats are those published: GLM-5 and MiniMax in
-fp8 by blocks, Qwen3.5 in bf16.
+first wave counted. Its serve_*.sh say: "tp8", "tep8" and "dep8", who attends to what and where the experts are; vLLM
+of February 2026 (taken as 0.15) with its defaults; GLM-5 drafts one token. Formats are those published: GLM-5 and
+MiniMax in fp8 by blocks, Qwen3.5 in bf16.
 
 Qwen3.5's first tokens at four clients take 4.3 s after 2,048 prompt tokens and after 4,096: something else than the
-prompt takes them, maybe kernels compiled anew for every shape. MiniMax's medians at long prompts (first token after nine
-tenths of the answer, later ones without a prompt between) are those of prompts that all go before outputs, which vLLM's
-scheduler does not do.
+prompt takes them, maybe kernels compiled anew for every shape. MiniMax's medians at long prompts (first token after
+nine tenths of the answer, later ones without a prompt between) are those of prompts that all go before outputs, which
+vLLM's scheduler does not do.
 """
 
 from __future__ import annotations

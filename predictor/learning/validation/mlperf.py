@@ -16,8 +16,8 @@ Engines' settings: AMD ran up to 768 sequences at once instead of vLLM's 256. Ca
 Server runs at 0.9 to 0.97 of what a system can do, where the time of a later token says little: with 850 sequences at
 155 ms a replica of two H100 answers 18.8 requests/s, with 440 at 82 ms 18.4. Two per cent of the rate are half of it.
 
-Left out, with a count: GPT-J, whose beam search of width 4 no request says; Mixtral, whose prompts' mean is not in the
-logs (with that of OpenOrca its rate is 1.6 times too high); the open division; what is no GPU of the catalogue.
+Left out, with a count: GPT-J, of which each answer is searched with four beams; Mixtral, whose prompts' mean is not in
+the logs (with that of OpenOrca its rate is 1.6 times too high); the open division; what is no GPU of the catalogue.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Data(NamedTuple):
 
 DATA = {"llama2-70b": Data("Llama-2-70b-hf", 295, 292)}
 LEFT_OUT = {
-    "gptj": "GPT-J searches with four beams",
+    "gptj": "GPT-J: four beams under load",
     "mixtral-8x7b": "Mixtral: the mean prompt of its three data sets is not told",
 }
 # What the systems call their GPUs → name of the catalogue.
@@ -68,6 +68,8 @@ GPUS = {
 IN_SLOTS = ("H100-PCIe-80GB", "L40S", "RTX-4090")
 FULL = 0.75  # of the memory at most for weights
 QUEUED = 24_576  # samples that a run queues at least: those of OpenOrca, and the rule of the benchmark
+SECONDS = 600  # that a Server run takes at least, all of which counts
+LONGEST = 100_000  # requests of a run that is answered
 METRICS = {"ttft_s": "ttft_mean_ms", "ttft_p99_s": "ttft_p99_ms", "tpot_s": "tpot_mean_ms", "tpot_p99_s": "tpot_p99_ms"}
 
 
@@ -128,7 +130,8 @@ def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
     if tp > 1 and gpu.name in IN_SLOTS:
         request["link"] = "pcie"
     if row["scenario"] == "Server":
-        return request | {"request_rate": float(row["target_qps"])}
+        rate = float(row["target_qps"])
+        return request | {"request_rate": rate, "num_prompts": min(round(SECONDS * rate), LONGEST), "warmup": 0}
     return request | {"concurrency": QUEUED, "num_prompts": QUEUED, "offline": True}
 
 

@@ -11,9 +11,11 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
+from predictor.errors import PredictorError
 from predictor.estimators.bundle import Bundle
 from predictor.latency.report import Interval
 from predictor.prediction.rows import answer_rows
+from predictor.workloads.models import get_model
 
 SEPARATOR = "; "  # of private settings
 
@@ -112,6 +114,15 @@ def interval(answer: Mapping[str, Any], name: str) -> Interval:
 def rate(count: float, seconds: Interval) -> Interval:
     """So many per second."""
     return Interval(count / seconds.value, count / seconds.high, count / seconds.low)
+
+
+def stated_length(model: str, tokens: int) -> dict[str, int]:
+    """max_model_len of a request whose sequences are longer than the model was made for, as engines allow."""
+    try:
+        most = get_model(model).max_len
+    except PredictorError:  # what is wrong with its name, the answer says
+        return {}
+    return {"max_model_len": tokens} if tokens > most else {}
 
 
 def scaled(part: Interval, share: float) -> Interval:

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from predictor.estimators.bundle import Bundle
-from predictor.learning.validation.replay import Figure, Replay, Table, answers, interval, records
+from predictor.learning.validation.replay import Figure, Replay, Table, answers, interval, records, stated_length
 
 FILE = "trtllm/peak_throughput_v0.5_to_v0.9.csv"
 GPUS = {"A100": "A100-SXM-80GB", "H100": "H100-SXM-80GB", "H200": "H200-SXM-141GB", "L40S": "L40S"}
@@ -63,6 +63,7 @@ def request_of(row: dict[str, Any]) -> dict[str, Any]:
         "engine_version": row["trtllm_version"] if isinstance(row["trtllm_version"], str) else OLDEST,
         "dtype": dtype,
         "kv_dtype": "fp8" if dtype == "fp8" else "",
+        **stated_length(MODELS.get(row["model"], row["model"]), int(row["input_len"] + row["output_len"])),
         "link": "pcie" if row["gpu"] == "L40S" and row["tp"] > 1 else "",
         **{name: int(row[name]) for name in SHAPE[2:]},
     }

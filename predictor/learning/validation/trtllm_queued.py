@@ -12,8 +12,7 @@ Memory: of what weights leave, 0.9 in 1.0 (0.90 to 0.95 in the text), in 0.10 an
 Requests: a run of 30,000 is answered at the rate of its middle; of more than five times as many as run at once, five
 times as many are asked for.
 
-Known: 0.10 and 0.11 ran 70B in 16 bits at 0.6 of what is predicted, whatever the version, GPU and lengths; GPT-J and
-Falcon beyond 2,048 tokens have no request, since that is their limit.
+Known: 0.10 and 0.11 ran 70B in 16 bits at 0.6 of what is predicted, whatever the version, GPU and lengths.
 """
 
 from __future__ import annotations
@@ -25,7 +24,16 @@ from typing import Any
 import pandas as pd
 
 from predictor.estimators.bundle import Bundle
-from predictor.learning.validation.replay import Figure, Replay, Table, answers, half, interval, records
+from predictor.learning.validation.replay import (
+    Figure,
+    Replay,
+    Table,
+    answers,
+    half,
+    interval,
+    records,
+    stated_length,
+)
 from predictor.workloads.models import get_model
 
 NEW, OLD = "trtllm/throughput_v1.0.csv", "trtllm/ifb_throughput_v0.10_v0.11.csv"
@@ -99,6 +107,7 @@ def request_of(row: dict[str, Any]) -> dict[str, Any]:
         "dtype": dtype,
         "kv_dtype": "" if dtype == "fp16" else "fp8",
         **_layout(row, model),
+        **stated_length(model, int(row["input_len"] + row["output_len"])),
         "input_len": int(row["input_len"]),
         "output_len": int(row["output_len"]),
         "length_spread": 0.0,
