@@ -170,7 +170,7 @@ def fit_intervals(truth: Path, bundle: Bundle) -> None:
     """Prints log errors by kind of model and metric, and the share of each group that they cover."""
     rows = serving.replay(truth, bundle).frame()
     experts = rows["model"].map(lambda name: bool(get_model(name).experts))
-    own = [log_errors(get_model(name)) for name in rows["model"]]
+    own = [log_errors(get_model(model), engine) for model, engine in zip(rows["model"], rows["engine"], strict=True)]
     known = np.where(rows["metric"] == "ttft_s", [each.ttft for each in own], [each.other for each in own])
     score = pd.Series(np.log(rows["measured"] / rows["predicted"]))
     end = np.where(score > 0, np.log(rows["high"] / rows["predicted"]), np.log(rows["predicted"] / rows["low"]))

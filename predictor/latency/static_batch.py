@@ -12,7 +12,7 @@ from predictor.elementwise import chosen, greater, lesser
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.prices import usd_per_hour
-from predictor.latency.report import EXPERTS_DOUBT, SERVER_DOUBT, SOFTWARE_DOUBT, Interval, OpLine, Report
+from predictor.latency.report import EXPERTS_DOUBT, OLDER_DOUBT, SERVER_DOUBT, SOFTWARE_DOUBT, Interval, OpLine, Report
 from predictor.latency.steps import basis_of, bound_lines, doubts_of, limiter_of, mean_over, op_lines, step
 from predictor.memory.closed_form import memory
 from predictor.workloads.engine_tables import rates_of
@@ -126,9 +126,12 @@ def with_host(workload: Workload, engine: Engine, ttft: Interval, tpot: Interval
 
 def doubt_of(workload: Workload) -> float:
     """What the software around its ops adds to the interval of a step."""
-    if not get_engine(workload.engine).joins or not workload.generates:
+    engine = get_engine(workload.engine)
+    if not engine.joins or not workload.generates:
         return SOFTWARE_DOUBT
-    return EXPERTS_DOUBT if workload.model.experts else SERVER_DOUBT
+    if workload.model.experts:
+        return EXPERTS_DOUBT
+    return OLDER_DOUBT if engine.until else SERVER_DOUBT
 
 
 def staged(prompt: Interval, workload: Workload, gpu: Gpu) -> Interval:

@@ -154,7 +154,7 @@ def plan(
         _prefill_worker(sides[0], gpus[0][0], opened, transfers[0]),
         _decode_worker(sides[1], gpus[1][0], opened, transfers[1]),
     )
-    matched = match(*workers, max(transfers), goal, log_errors(network))
+    matched = match(*workers, max(transfers), goal, log_errors(network, sides[0].engine))
     shown = [_shown(side, device, opened) for side, (device, _) in zip(sides, gpus, strict=True)]
     doubts = [
         doubt for lines, (device, _) in zip(shown, gpus, strict=True) for doubt in doubts_of(lines, device, opened)[1]

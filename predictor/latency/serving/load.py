@@ -32,7 +32,7 @@ from predictor.latency.serving.step_times import ENDS, StepTimes, step_times
 from predictor.latency.serving.sustained import Sustained, sustained
 from predictor.memory.closed_form import cache_room
 from predictor.ops.dtypes import Array, weight_bytes
-from predictor.workloads.engines import Engine, get_server
+from predictor.workloads.engines import Engine, get_engine, get_server
 from predictor.workloads.models import Model
 from predictor.workloads.workload import Workload
 
@@ -46,12 +46,15 @@ class LogErrors(NamedTuple):
     other: float
 
 
-DENSE, EXPERTS = LogErrors(0.25, 0.08), LogErrors(0.60, 0.24)
+DENSE, EXPERTS, OLDER = LogErrors(0.25, 0.08), LogErrors(0.60, 0.24), LogErrors(0.40, 0.20)
 
 
-def log_errors(model: Model) -> LogErrors:
-    """Those of a kind of model: which experts run, and by which kernels, differs more between engines and versions."""
-    return EXPERTS if model.experts else DENSE
+def log_errors(model: Model, engine: str) -> LogErrors:
+    """Those of a model in an engine: which experts run, and by which kernels, differs more between versions, and engines
+    that were replaced had other kernels than were measured."""
+    if model.experts:
+        return EXPERTS
+    return OLDER if get_engine(engine).until else DENSE
 
 
 class Serving(NamedTuple):
@@ -108,7 +111,9 @@ def serve(
     if draft := workload.drafting:
         beside = step_times(draft, gpu, bundle, engine.max_batched_tokens, engine.max_sequences)
         times = StepTimes(*drafted(times, beside, load.draft_tokens))
-    return continuous(times, load, engine, room, groups_of(workload), warmup, log_errors(workload.model))
+    return continuous(
+        times, load, engine, room, groups_of(workload), warmup, log_errors(workload.model, workload.engine)
+    )
 
 
 def served_by(workload: Workload, gpu: Gpu) -> Engine:
