@@ -50,7 +50,7 @@ DENSE, EXPERTS, OLDER = LogErrors(0.25, 0.08), LogErrors(0.60, 0.24), LogErrors(
 
 
 def log_errors(model: Model, engine: str) -> LogErrors:
-    """Those of a model in an engine: which experts run, and by which kernels, differs more between versions, and engines
+    """Those of a model in an engine: which experts run, and by which kernels, differs more between versions; engines
     that were replaced had other kernels than were measured."""
     if model.experts:
         return EXPERTS
