@@ -11,6 +11,9 @@ MI250: two GPUs in the sense of the catalogue, dies that programs see apart. Lla
     more than two dies have, so tensor parallelism was over all dies.
 Batches whose KV cache finds no room wait in part: those are asked for as clients that all send one request at once.
 
+Known: MI250 took 1.5 times as long as predicted, 0.1 to 0.25 ms a layer more at any batch (weights stream at 0.65 of
+1.6 TB/s, RCCL between dies); TensorRT-LLM on A100 reads the cache of grouped queries more slowly than 0.11 elsewhere.
+
 Left out, with a count: llama.cpp, which runs one sequence at a time here; repeats; what is longer than a model takes,
 which ended at once (0.04 s at batch 1).
 """
