@@ -4,7 +4,9 @@ import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
@@ -305,3 +307,22 @@ def test_more_clients_take_longer_and_workers_for_them_are_found() -> None:
     assert found.prefill_workers >= 1 and found.decode_workers >= 1
     with pytest.raises(InvalidRequest, match="clients that wait set the rate"):
         Goal(concurrency=4, request_rate=1.0)
+
+
+def test_a_table_of_pools_is_answered_row_by_row(tmp_path: Path) -> None:
+    rows = [
+        {"id": 1, "model": "Llama-3.1-8B", "gpu": "H100-SXM-80GB", "concurrency": 32, "decode_workers": 1},
+        {"id": 2, "model": "Llama-3.1-8B", "gpu": "H100-SXM-80GB", "n_gpus": 4, "prefill_tp": 2, "output_len": 256},
+        {"id": 3, "model": "Llama-3.1-8B", "gpu": "H1000", "n_gpus": 4},
+        {"id": 4, "model": "Llama-3.1-8B", "gpu": "H100-SXM-80GB", "n_gpus": "four"},
+        {"id": 5, "model": "Llama-3.1-8B", "gpu": "H100-SXM-80GB"},
+    ]
+    asked, answered = tmp_path / "pools.csv", tmp_path / "answers.csv"
+    pd.DataFrame(rows).to_csv(asked, index=False)
+    assert main(["batch", str(asked), "--pools", "--out", str(answered), "--quiet", "--jobs", "1"]) == 1
+    told = pd.read_csv(answered)
+    assert told["id"].tolist() == [1, 2, 3, 4, 5] and told["error"].notna().tolist() == [False, False, True, True, True]
+    alone = plan("Llama-3.1-8B", "H100-SXM-80GB", concurrency=32, decode_workers=1)
+    assert told["ttft_s"][0] == pytest.approx(alone.ttft_s.value) and told["prefill_workers"][0] >= 1
+    assert int(told["n_gpus"][1]) == 4 and told["tokens_per_s"][1] > 0
+    assert "H1000" in told["error"][2] and "n_gpus" in told["error"][3] and "size of the pools" in told["error"][4]

@@ -38,6 +38,9 @@ def batch(
     ops: Annotated[
         bool, Option("--ops", help="Rows are operator calls (predictor.measurements.schema), not requests.")
     ] = False,
+    pools: Annotated[
+        bool, Option("--pools", help="Rows are disaggregated servers; columns as options of `predictor disaggregated`.")
+    ] = False,
     rows_per_part: Annotated[
         int, Option(help="Rows that are predicted and written together; 0: 5,000 requests or 200,000 operators.")
     ] = 0,
@@ -47,7 +50,11 @@ def batch(
     quiet: Annotated[bool, Option("--quiet", help="No progress, no summary.")] = False,
 ) -> None:
     """Answer every row of a table; the columns are those of `predictor predict`. Started again, it goes on."""
-    from predictor.prediction.jobs.batch import OPERATORS, REQUESTS
+    from predictor.errors import InvalidRequest
+    from predictor.prediction.jobs.batch import OPERATORS, POOLS, REQUESTS
+
+    if ops and pools:
+        raise InvalidRequest("--ops and --pools are two kinds of rows; give one of them.")
 
     run_shown(
         source,
@@ -57,7 +64,7 @@ def batch(
         strict=strict,
         n_jobs=jobs,
         rows_per_part=rows_per_part,
-        kind=OPERATORS if ops else REQUESTS,
+        kind=OPERATORS if ops else POOLS if pools else REQUESTS,
         backend=backend,
         scheduler=scheduler,
         address=address,

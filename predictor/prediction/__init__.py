@@ -9,6 +9,7 @@ answer_row        a row with the columns of the answer
 answer_columns    of many rows at once
 predict_frame     a frame of requests with its answers
 answer_ops        a table of operator calls with theirs
+answer_pools      a table of disaggregated servers with theirs
 Fix               a change that would make a run fit
 fixes             those that help
 """
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from predictor.prediction.advice import Fix as Fix, fixes as fixes
     from predictor.prediction.frames import predict_frame as predict_frame
     from predictor.prediction.op_tables import answer_ops as answer_ops
+    from predictor.prediction.pool_tables import answer_pools as answer_pools
     from predictor.prediction.rows import answer_columns as answer_columns, answer_row as answer_row
     from predictor.prediction.single import (
         Resolved as Resolved,
@@ -41,6 +43,7 @@ _names, __dir__, __all__ = attach(
         "rows": ["answer_row", "answer_columns"],
         "frames": ["predict_frame"],
         "op_tables": ["answer_ops"],
+        "pool_tables": ["answer_pools"],
         "advice": ["Fix", "fixes"],
     },
 )

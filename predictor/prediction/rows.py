@@ -197,13 +197,13 @@ def with_results(table: pa.Table, results: Mapping[str, Sequence[Any]]) -> pa.Ta
         kind = pa.string() if name in TEXTS else pa.bool_() if name in FLAGS else pa.float64()
         column = pa.array(results[name], pa.int64() if name == BOTH else kind)
         if name in table.column_names:
-            table = table.set_column(table.column_names.index(name), name, _filled(table[name], column))
+            table = table.set_column(table.column_names.index(name), name, filled(table[name], column))
         else:
             table = table.append_column(name, column)
     return table
 
 
-def _filled(own: pa.ChunkedArray, answers: pa.Array) -> pa.ChunkedArray | pa.Array:
+def filled(own: pa.ChunkedArray, answers: pa.Array) -> pa.ChunkedArray | pa.Array:
     """A column of the table, its empty cells filled in; it keeps its type but where all of it is empty."""
     if pa.types.is_null(own.type):
         return answers

@@ -18,9 +18,9 @@ import pandas as pd
 
 from predictor.errors import PredictorError
 from predictor.estimators.bundle import Bundle
-from predictor.latency.serving.disaggregated import Plan, plan
+from predictor.latency.serving.disaggregated import Plan
 from predictor.learning.validation.replay import Figure, Replay, Table, records
-from predictor.workloads.passes.calls import Layout
+from predictor.prediction.pool_tables import planned
 
 FILE = "serving/silicon_sample_more.csv"
 GPUS = {"h100_sxm": "H100-SXM-80GB", "h200_sxm": "H200-SXM-141GB", "b200_sxm": "B200-SXM-180GB"}
@@ -36,7 +36,7 @@ def replay(root: Path, bundle: Bundle) -> Replay:
             skipped["the number of workers is not told"] += row["repeats"]
             continue
         try:
-            found = plan(bundle=bundle, **asked(row))
+            found = planned(asked(row), bundle)
         except PredictorError as error:
             skipped[str(error)] += 1
             continue
@@ -74,21 +74,18 @@ def configurations(root: Path) -> list[dict[str, Any]]:
 
 
 def asked(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `plan`, options of `predictor disaggregated`; DeepSeek's weights are published in fp8_block."""
-    names = ("model", "gpu", "engine", "input_len", "output_len", "concurrency", "prefill_workers", "decode_workers")
-    layouts = {pool: Layout(**{name: row[f"{pool}_{name}"] for name in LAYOUT}) for pool in POOLS}
-    return (
-        {name: row[name] for name in names}
-        | layouts
-        | {
-            "dtype": "nvfp4" if row["dtype"] == "nvfp4" else "",
-            "kv_dtype": "fp8",
-        }
+    """The row of a table of pools; DeepSeek's weights are published in fp8_block."""
+    names = (
+        *("model", "gpu", "engine", "input_len", "output_len", "concurrency", "prefill_workers", "decode_workers"),
+        *(f"{pool}_{name}" for pool in POOLS for name in LAYOUT),
     )
+    return {name: row[name] for name in names} | {
+        "dtype": "nvfp4" if row["dtype"] == "nvfp4" else "",
+        "kv_dtype": "fp8",
+    }
 
 
 def _figures(row: Mapping[str, Any], found: Plan) -> Iterator[Figure]:
-    told = {name: value._asdict() if isinstance(value, Layout) else value for name, value in asked(row).items()}
     for metric in ("ttft_s", "tpot_s"):
         yield Figure(
             table=f"{FILE}, disaggregated",
@@ -99,7 +96,7 @@ def _figures(row: Mapping[str, Any], found: Plan) -> Iterator[Figure]:
             measured=row[metric],
             predicted=getattr(found, metric),
             fitted=False,
-            request=told,
+            request=asked(row),
             settings={name: row[name] for name in ("dtype", "input_len", "output_len", "concurrency", "repeats")},
         )
 

@@ -43,6 +43,7 @@ from predictor.prediction.jobs.storage import (
 )
 from predictor.prediction.jobs.sweep import Grid
 from predictor.prediction.op_tables import OP_COLUMNS, OP_RESULTS, OP_ROWS, answer_ops
+from predictor.prediction.pool_tables import POOL_COLUMNS, POOL_RESULTS, POOL_ROWS, answer_pools
 from predictor.prediction.rows import ROWS, answer_table
 from predictor.workloads.request import BOTH, RESULTS, columns, misspelt_note
 
@@ -65,12 +66,13 @@ class Kind(NamedTuple):
     results: tuple[str, ...]
 
 
-REQUESTS, OPERATORS = "requests", "operators"
+REQUESTS, OPERATORS, POOLS = "requests", "operators", "pools"
 KINDS: Mapping[str, Kind] = {
     REQUESTS: Kind(
         answer_table, ROWS, cut, tuple(c.name for c in columns()), tuple(name for name in RESULTS if name != BOTH)
     ),
     OPERATORS: Kind(answer_ops, OP_ROWS, _whole, OP_COLUMNS, OP_RESULTS),
+    POOLS: Kind(answer_pools, POOL_ROWS, _whole, POOL_COLUMNS, POOL_RESULTS),
 }
 
 
