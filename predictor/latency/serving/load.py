@@ -47,11 +47,14 @@ class LogErrors(NamedTuple):
 
 
 DENSE, EXPERTS, OLDER = LogErrors(0.25, 0.08), LogErrors(0.60, 0.24), LogErrors(0.40, 0.20)
+UNMEASURED = LogErrors(1.5, 0.9)  # of models with layers that nobody timed; judged
 
 
 def log_errors(model: Model, engine: str) -> LogErrors:
     """Those of a model in an engine: which experts run, and by which kernels, differs more between versions; engines
     that were replaced had other kernels than were measured."""
+    if model.notes:
+        return UNMEASURED
     if model.experts:
         return EXPERTS
     return OLDER if get_engine(engine).until else DENSE
