@@ -260,7 +260,7 @@ def test_a_manifest_has_the_sha256_of_stored_corrections_and_a_changed_one_is_re
         ({"0.group": np.arange(40)}, "has no valid group, which must be str_ of shape (40,)"),
         ({"0.error": None}, "has no valid place"),
         ({"gpus": np.array(["B200"])}, "has a correction of B200, and the manifest no prior or ends"),
-        ({"0.error": np.array([print])}, "is no zip of NumPy arrays (Object arrays cannot be loaded"),
+        ({"0.error": np.array([len])}, "is no zip of NumPy arrays (Object arrays cannot be loaded"),
     ],
 )
 def test_arrays_that_make_no_correction_are_refused(
