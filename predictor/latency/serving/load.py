@@ -182,10 +182,12 @@ def continuous(
     rates = [min(offered, one.requests_per_s) or None for one in held]
 
     def told(end: str) -> Array:
-        own = run if end == "value" else simulate(part, getattr(times, end), engine, kv_tokens)
-        return _statistics(own, count, rates[ENDS.index(end)], groups)
+        half = _half(part) if warmup is None else part
+        own = simulate(half, getattr(times, end), engine, kv_tokens)
+        shorter = _counted(half, own, None if warmup is None else -(-warmup // groups))
+        return _statistics(own, shorter, rates[ENDS.index(end)], groups, part)
 
-    value, high = told("value"), told("high")
+    value, high = _statistics(run, count, rates[0], groups, part), told("high")
     even = bool((np.abs(np.log(np.maximum(high, TINY) / np.maximum(value, TINY))) < UNEVEN).all())
     low = value**2 / np.maximum(high, TINY) if even else told("low")
     statistics = [value, low, high]
@@ -206,6 +208,7 @@ FILLINGS = 3  # of an engine that more is asked of than it can serve
 MOST_SETTLING = 20_000  # requests of a run
 # Nats by which slower steps may change a figure for faster ones to change it by as much; else these are simulated too.
 UNEVEN, TINY = 0.4, 1e-12
+FEWEST_ROUNDS, FEWEST_ARRIVALS = 4, 200  # of runs for the ends of intervals
 MSER_BATCH, FEWEST_BATCHES = 5, 10
 
 
@@ -219,6 +222,12 @@ def _enough(load: Load, times: StepTimes, engine: Engine, kv_tokens: float, full
     tried = simulate(load, times.value, engine, kv_tokens)
     under_way = load.rate * float((tried.finished_s - tried.submitted_s).mean())
     return int(min(max(load.requests, ROOM_FOR_FLIGHTS * under_way), MOST_SETTLING))
+
+
+def _half(load: Load) -> Load:
+    """A load of half as many requests, for the ends of intervals, where enough remain."""
+    enough = FEWEST_ROUNDS * load.concurrency or FEWEST_ARRIVALS
+    return replace(load, requests=load.requests // 2) if load.requests // 2 >= enough and not load.trace else load
 
 
 def _counted(load: Load, run: Served, warmup: int | None) -> Count:
@@ -272,21 +281,44 @@ def interval_of(name: str, ends: Sequence[float], errors: LogErrors) -> Interval
     return Interval(value, value * math.exp(-down), value * math.exp(up))
 
 
-def _statistics(run: Served, count: Count, rate: float | None, groups: int) -> Array:
+def _statistics(run: Served, count: Count, rate: float | None, groups: int, meant: Load) -> Array:
     """The fields SIMULATED of Serving, in order, (n_fields,). rate: requests per second of arrivals, which a long run
-    answers; None of clients."""
+    answers; None of clients. meant: the load, of which the run may be shorter: between its first and its last wave.
+    """
     ttft, e2e = run.first_s - run.submitted_s, run.finished_s - run.submitted_s
     tpot = (run.finished_s - run.first_s) / np.maximum(run.output_len - 1, 1)
-    longer = run.output_len > 1
+    longer, weights = run.output_len > 1, _weights(len(ttft), meant)
     spans: list[float] = []
     for times, valid in ((ttft, np.ones_like(longer)), (tpot, longer)):
-        counted, settled = (times[first:][valid[first:]] for first in count)
-        counted, settled = (part if part.size else np.zeros(1) for part in (counted, settled))
-        spans += [float(counted.mean()), *map(float, _percentiles(settled))]
-    first, own = count.mean_from, run.output_len[count.mean_from :]
-    seconds = max(float(run.finished_s.max() - run.submitted_s[first:].min()), 1e-12)
-    answered = groups * (rate or len(own) / seconds)
-    return np.array([*spans, float(e2e[first:].mean()), answered * float(own.mean()), answered, run.host_s])
+        weighed = np.where(valid, weights, 0.0)[count.mean_from :]
+        mean = float(np.average(times[count.mean_from :], weights=weighed)) if weighed.any() else 0.0
+        settled = times[count.settled_from :][valid[count.settled_from :]]
+        spans += [mean, *map(float, _percentiles(settled if settled.size else np.zeros(1)))]
+    own = weights[count.mean_from :]
+    seconds = run.finished_s.max() - run.submitted_s[count.mean_from :].min() + _left_out_s(run, meant)
+    answered = groups * (rate or own.sum() / max(float(seconds), TINY))
+    tokens = float(np.average(run.output_len[count.mean_from :], weights=own))
+    return np.array(
+        [*spans, float(np.average(e2e[count.mean_from :], weights=own)), answered * tokens, answered, run.host_s]
+    )
+
+
+def _weights(requests: int, meant: Load) -> Array:
+    """How many requests of the load each one of a shorter run stands for; those of the first and last wave one."""
+    weights, wave = np.ones(requests), meant.concurrency
+    if wave and requests < meant.requests:
+        weights[wave:-wave] = (meant.requests - 2 * wave) / (requests - 2 * wave)
+    return weights
+
+
+def _left_out_s(run: Served, meant: Load) -> float:
+    """Seconds that the requests which a shorter run leaves out would take, answered as those in its middle."""
+    requests, wave = len(run.first_s), meant.concurrency
+    if not wave or requests >= meant.requests:
+        return 0.0
+    ends = np.sort(run.finished_s)
+    each_s = (ends[-wave - 1] - ends[wave - 1]) / (requests - 2 * wave)
+    return float((meant.requests - requests) * each_s)
 
 
 def _percentiles(times: Array) -> Array:
