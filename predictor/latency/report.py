@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from predictor.elementwise import greater, hypot, lesser
 from predictor.hardware.gpu import Gpu
@@ -13,9 +13,6 @@ from predictor.memory.closed_form import Memory
 from predictor.ops import Op
 from predictor.workloads.request import Request
 from predictor.workloads.workload import Workload
-
-if TYPE_CHECKING:
-    from predictor.latency.serving.load import Serving
 
 
 class Interval(NamedTuple):
@@ -77,6 +74,31 @@ class OpLine(NamedTuple):
         plain = {name: value for name, value in self._asdict().items() if name not in NOT_OF_A_ROW}
         ends = {f"latency_s{end}": value for end, value in zip(("", "_low", "_high"), self.latency_s, strict=True)}
         return plain | {"shape": self.shape} | ends
+
+
+class Serving(NamedTuple):
+    """Latency over all requests, seconds, and throughput of all replicas.
+
+    sustainable_rate: requests per second that the deployment holds. saturated: more arrive, or more clients ask than
+    find room. host_s: of the mean request, in which the GPU waits for the host. batch: mean sequences per decode step.
+    peak_tokens: of the KV cache of a group at its fullest.
+    """
+
+    ttft_s: Interval
+    ttft_p50_s: Interval
+    ttft_p99_s: Interval
+    tpot_s: Interval
+    tpot_p50_s: Interval
+    tpot_p99_s: Interval
+    e2e_s: Interval
+    tokens_per_s: Interval
+    requests_per_s: Interval
+    host_s: Interval
+    sustainable_rate: Interval
+    saturated: bool
+    batch: float
+    peak_tokens: float
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

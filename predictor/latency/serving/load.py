@@ -24,7 +24,7 @@ import numpy as np
 from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
-from predictor.latency.report import Interval
+from predictor.latency.report import Interval, Serving as Serving
 from predictor.latency.serving.clients import Load
 from predictor.latency.serving.drafting import drafted
 from predictor.latency.serving.scheduler import Served, check_cache, simulate
@@ -58,31 +58,6 @@ def log_errors(model: Model, engine: str) -> LogErrors:
     if model.experts:
         return EXPERTS
     return OLDER if get_engine(engine).until else DENSE
-
-
-class Serving(NamedTuple):
-    """Latency over all requests, seconds, and throughput of all replicas.
-
-    sustainable_rate: requests per second that the deployment holds. saturated: more arrive, or more clients ask than
-    find room. host_s: of the mean request, in which the GPU waits for the host. batch: mean sequences per decode step.
-    peak_tokens: of the KV cache of a group at its fullest.
-    """
-
-    ttft_s: Interval
-    ttft_p50_s: Interval
-    ttft_p99_s: Interval
-    tpot_s: Interval
-    tpot_p50_s: Interval
-    tpot_p99_s: Interval
-    e2e_s: Interval
-    tokens_per_s: Interval
-    requests_per_s: Interval
-    host_s: Interval
-    sustainable_rate: Interval
-    saturated: bool
-    batch: float
-    peak_tokens: float
-    notes: tuple[str, ...]
 
 
 SIMULATED = Serving._fields[: Serving._fields.index("sustainable_rate")]
