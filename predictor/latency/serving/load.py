@@ -149,21 +149,25 @@ def continuous(
     check_cache(part, kv_tokens)
     held = [sustained(part, getattr(times, end), engine, kv_tokens) for end in ENDS]
     offered = part.offered_rate
-    saturated = offered > held[0].requests_per_s or part.concurrency > held[0].sequences
+    full = [offered > one.requests_per_s or part.concurrency > one.sequences for one in held]
+    saturated = full[0]
     if load.settles:
-        part = replace(part, requests=_enough(part, times, engine, kv_tokens, held[0] if saturated else None))
+        part = replace(part, requests=_enough(part, times, engine, kv_tokens, held[0]))
     run = simulate(part, times.value, engine, kv_tokens)
-    count = _counted(part, run, None if warmup is None else -(-warmup // groups))
+    left_out = None if warmup is None else -(-warmup // groups)
+    count = _counted(part, run, left_out, full[0])
     rates = [min(offered, one.requests_per_s) or None for one in held]
 
     def told(end: str) -> Array:
         half = _half(part) if warmup is None else part
         own = simulate(half, getattr(times, end), engine, kv_tokens)
-        shorter = _counted(half, own, None if warmup is None else -(-warmup // groups))
-        return _statistics(own, shorter, rates[ENDS.index(end)], groups, part)
+        place = ENDS.index(end)
+        return _statistics(own, _counted(half, own, left_out, full[place]), rates[place], groups, part)
 
     value, high = _statistics(run, count, rates[0], groups, part), told("high")
-    even = bool((np.abs(np.log(np.maximum(high, TINY) / np.maximum(value, TINY))) < UNEVEN).all())
+    even = len(set(full)) == 1 and bool(
+        (np.abs(np.log(np.maximum(high, TINY) / np.maximum(value, TINY))) < UNEVEN).all()
+    )
     low = value**2 / np.maximum(high, TINY) if even else told("low")
     statistics = [value, low, high]
     intervals = {name: interval_of(name, ends, errors) for name, *ends in zip(SIMULATED, *statistics, strict=True)}
@@ -179,6 +183,7 @@ def continuous(
 
 
 ROOM_FOR_FLIGHTS = 12  # times as many requests as are under way at once make a run that settles; judged
+MOST_CROWDED = 4.0
 FILLINGS = 3  # of an engine that more is asked of than it can serve
 MOST_SETTLING = 20_000  # requests of a run
 # Nats by which slower steps may change a figure for faster ones to change it by as much; else these are simulated too.
@@ -187,16 +192,18 @@ FEWEST_ROUNDS, FEWEST_ARRIVALS = 4, 200  # of runs for the ends of intervals
 MSER_BATCH, FEWEST_BATCHES = 5, 10
 
 
-def _enough(load: Load, times: StepTimes, engine: Engine, kv_tokens: float, full: Sustained | None) -> int:
+def _enough(load: Load, times: StepTimes, engine: Engine, kv_tokens: float, held: Sustained) -> int:
     """Requests of a run at a rate that is long beside the time of a request (Little: under way = rate × time).
 
-    full: of a load that is too much for the engine, which is then as full as it can be.
+    Of a load that is too much for the engine, enough to fill it.
     """
-    if full:
-        return int(min(max(load.requests, FILLINGS * full.sequences), MOST_SETTLING))
+    most = held.requests_per_s
+    if load.rate > most:
+        return int(min(max(load.requests, FILLINGS * held.sequences), MOST_SETTLING))
     tried = simulate(load, times.value, engine, kv_tokens)
     under_way = load.rate * float((tried.finished_s - tried.submitted_s).mean())
-    return int(min(max(load.requests, ROOM_FOR_FLIGHTS * under_way), MOST_SETTLING))
+    crowded = min(1 / max(1 - load.rate / most, 0.01), MOST_CROWDED)  # relaxation grows so towards saturation
+    return int(min(max(load.requests, ROOM_FOR_FLIGHTS * under_way * crowded), MOST_SETTLING))
 
 
 def _half(load: Load) -> Load:
@@ -205,14 +212,14 @@ def _half(load: Load) -> Load:
     return replace(load, requests=load.requests // 2) if load.requests // 2 >= enough and not load.trace else load
 
 
-def _counted(load: Load, run: Served, warmup: int | None) -> Count:
-    """Which requests count; at least one does."""
+def _counted(load: Load, run: Served, warmup: int | None, full: bool) -> Count:
+    """Which requests count; at least one does. full: more come than can be served, so that nothing settles."""
     last = load.requests - 1
     if warmup is not None:
         return Count(min(warmup, last), min(warmup, last))
     if load.concurrency:
         return Count(0, min(load.concurrency, last) if load.requests > load.concurrency else 0)
-    begins = settled_from(run.finished_s - run.submitted_s)
+    begins = 0 if full else settled_from(run.finished_s - run.submitted_s)
     return Count(begins, begins)
 
 
