@@ -60,6 +60,7 @@ class Engine:
         that has a successor. called: names by which clients of benchmarks call it.
     offline: what is otherwise where no server streams tokens to clients.
     issued: operator family → calls that the host issues in a step with prompts for one operator of the list; else one.
+    ranks_s: host seconds that a step takes more where several GPUs share the model, to which a driver sends it.
     linear_s: number format → host seconds that each linear layer takes beside its launch.
     until: the version from which its successor, the engine of the same tables, replaces it. before: version → what is
         otherwise in those before it. below_gib: GiB of a GPU's memory → what is otherwise on smaller ones.
@@ -80,6 +81,7 @@ class Engine:
     sequence_s: float
     launch_s: float
     request_s: float
+    ranks_s: float = 0.0
     source: str = ""
     versions: str = ""
     called: tuple[str, ...] = ()
@@ -144,7 +146,7 @@ class Engine:
 
     def times(self, share: float) -> Engine:
         """The same scheduler where the host takes `share` times as long."""
-        names = ("step_s", "sequence_s", "launch_s", "request_s")
+        names = ("step_s", "sequence_s", "launch_s", "request_s", "ranks_s")
         linear_s = {dtype: share * seconds for dtype, seconds in self.linear_s.items()}
         return replace(self, linear_s=linear_s, **{name: share * getattr(self, name) for name in names})
 
