@@ -273,7 +273,10 @@ def cache_room(workload: Workload, gpu: Gpu, engine: Engine | None = None) -> fl
     engine = engine or workload.engine_on(gpu)
     largest = _pass_bytes(workload, engine.max_batched_tokens, engine.max_sequences)
     whole_step = engine.joins and not workload.pass_tokens
-    activations = (largest if whole_step else activations_bytes(workload)) + cuda_graphs_bytes(workload)
+    at_once = replace(
+        workload, batch=lesser(workload.batch, engine.max_sequences * workload.dp * workload.attention_dp)
+    )
+    activations = (largest if whole_step else activations_bytes(at_once)) + cuda_graphs_bytes(workload)
     weights = weights_bytes(workload)
     runtime, whole = _runtime_bytes(workload), float(gpu.mem_bytes)
     free = whole - weights - activations - runtime

@@ -47,6 +47,7 @@ UNDER_LOAD = (
     ),
     *("shared_prefix_len", "batch_wait_timeout_iters"),
 )
+OF_NO_TRACE = ("turns", "shared_prefix_len")
 SPREAD = (
     0.2  # of lengths under load: random-range-ratio 0.8 of the benchmarks of vLLM and SGLang as InferenceX runs them
 )
@@ -216,6 +217,8 @@ class Request:
                     f"{stated[0]} is {show(getattr(self, stated[0]))}; a static batch has none. Set scheduling to "
                     "continuous."
                 )
+        elif self.trace and (own := [name for name in OF_NO_TRACE if getattr(self, name) not in (1, 0, None)]):
+            raise InvalidRequest(f"{own[0]} is {show(getattr(self, own[0]))}; a trace says its lengths. Leave it out.")
         elif self.beam_width > 1:
             raise InvalidRequest(f"beam_width is {self.beam_width} under load; set scheduling to static, or 1 beam.")
         elif len(loads) > 1 and "trace" not in loads:

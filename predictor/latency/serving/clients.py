@@ -60,6 +60,8 @@ class Load:
                 raise InvalidRequest(f"{name} is {value:g}; it must lie between 0 and 1.")
         timed = self.trace is not None and self.trace.arrivals_s is not None
         if (self.concurrency > 0) + (self.rate > 0) + timed != 1 or not 0.0 <= self.rate < math.inf:
+            if self.trace and not timed:
+                raise InvalidRequest("the trace says no arrivals; give concurrency or request_rate beside it.")
             raise InvalidRequest(
                 f"concurrency is {self.concurrency} and rate {self.rate:g}; give exactly one of them, above 0"
                 f"{', or neither with a trace of arrivals' if self.trace else ''}."
@@ -91,7 +93,8 @@ class Load:
         if self.concurrency or self.rate:
             return self.rate
         assert self.trace and self.trace.arrivals_s
-        return self.requests / max(self.trace.arrivals_s[self.requests - 1], 1e-9)
+        span_s = self.trace.arrivals_s[-1]
+        return len(self.trace.arrivals_s) / span_s if span_s > 0 else 0.0
 
     @property
     def longest(self) -> int:

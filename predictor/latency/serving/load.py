@@ -101,8 +101,8 @@ def served_by(workload: Workload, gpu: Gpu) -> Engine:
 
 
 def groups_of(workload: Workload) -> int:
-    """Groups of GPUs that each take a share of the requests."""
-    return workload.dp * workload.attention_dp * workload.pp
+    """Groups of GPUs that each take a share of the requests; of layers that a batch walks through there is one."""
+    return workload.dp * workload.attention_dp * (1 if workload.pass_tokens else workload.pp)
 
 
 def room_for(workload: Workload, gpu: Gpu, load: Load, engine: Engine) -> float:
@@ -115,6 +115,11 @@ def room_for(workload: Workload, gpu: Gpu, load: Load, engine: Engine) -> float:
             f"{engine.memory_share:.0%} of the memory that it takes. Raise tp, choose a narrower dtype, or raise "
             "gpu_memory_utilization."
         )
+    if load.longest > workload.longest:
+        raise InvalidRequest(
+            f"the longest request has {load.longest} tokens, with turns and shared prefix; {workload.model.name} takes "
+            f"at most {workload.longest}. Shorten it, or set max_model_len, as engines allow."
+        )
     check_cache(load, tokens)
     return tokens
 
@@ -126,7 +131,8 @@ def kv_capacity(workload: Workload, gpu: Gpu, load: Load, engine: Engine | None 
     if draft := workload.drafting:
         cached += draft.model.cached(length, workload.layout)
     per_token = cached * float(weight_bytes(workload.cache_dtype)) / length
-    return cache_room(workload, gpu, engine) / per_token / workload.pp if per_token else math.inf
+    stages = 1 if workload.pass_tokens else workload.pp
+    return cache_room(workload, gpu, engine) / per_token / stages if per_token else math.inf
 
 
 def continuous(
@@ -138,14 +144,22 @@ def continuous(
     warmup: int | None = None,
     errors: LogErrors = DENSE,
 ) -> Serving:
-    """Simulates the load; kv_tokens: tokens that the KV cache of a group holds; groups: that share the load evenly."""
-    part = replace(
-        load,
-        concurrency=-(-load.concurrency // groups),
-        rate=load.rate / groups,
-        requests=-(-load.requests // groups),
-        trace=load.trace and load.trace.part(groups),
-    )
+    """Simulates the load; kv_tokens: tokens that the KV cache of a group holds; groups: that share the load evenly, as
+    many of them as there are clients for."""
+    if warmup is not None and warmup >= load.requests:
+        raise InvalidRequest(f"warmup is {warmup}; it must be below the {load.requests} requests of the run.")
+    if load.concurrency:
+        each = -(-load.concurrency // groups)
+        share = load.concurrency / each  # of groups that have so many clients
+        part = replace(load, concurrency=each, requests=max(round(load.requests / share), each))
+    else:
+        share = float(groups)
+        part = replace(
+            load,
+            rate=load.rate / groups,
+            requests=-(-load.requests // groups),
+            trace=load.trace and load.trace.part(groups),
+        )
     check_cache(part, kv_tokens)
     held = [sustained(part, getattr(times, end), engine, kv_tokens) for end in ENDS]
     offered = part.offered_rate
@@ -154,17 +168,19 @@ def continuous(
     if load.settles:
         part = replace(part, requests=_enough(part, times, engine, kv_tokens, held[0]))
     run = simulate(part, times.value, engine, kv_tokens)
-    left_out = None if warmup is None else -(-warmup // groups)
-    count = _counted(part, run, left_out, full[0])
-    rates = [min(offered, one.requests_per_s) or None for one in held]
+    left_out = None if warmup is None else min(round(warmup / share), part.requests - 1)
+    if part.rate and not full[0] and (kept := _kept_up(run)) < KEPT_UP:  # less is held than the closed form says
+        held[0], full[0] = held[0]._replace(requests_per_s=kept * part.rate), True
+    saturated = full[0]
+    rates = [None if part.trace else min(offered, one.requests_per_s) or None for one in held]
 
     def told(end: str) -> Array:
         half = _half(part) if warmup is None else part
         own = simulate(half, getattr(times, end), engine, kv_tokens)
         place = ENDS.index(end)
-        return _statistics(own, _counted(half, own, left_out, full[place]), rates[place], groups, part)
+        return _statistics(own, _counted(half, own, left_out, full[place]), rates[place], share, part)
 
-    value, high = _statistics(run, count, rates[0], groups, part), told("high")
+    value, high = _statistics(run, _counted(part, run, left_out, full[0]), rates[0], share, part), told("high")
     even = len(set(full)) == 1 and bool(
         (np.abs(np.log(np.maximum(high, TINY) / np.maximum(value, TINY))) < UNEVEN).all()
     )
@@ -176,7 +192,7 @@ def continuous(
         **intervals,
         sustainable_rate=rate,
         saturated=bool(saturated),
-        batch=run.batch * groups,
+        batch=run.batch * share,
         peak_tokens=run.peak_tokens,
         notes=tuple(_notes(load, offered * groups, held[0].sequences * groups, rate.value, run, saturated)),
     )
@@ -184,7 +200,7 @@ def continuous(
 
 ROOM_FOR_FLIGHTS = 12  # times as many requests as are under way at once make a run that settles; judged
 MOST_CROWDED = 4.0
-FILLINGS = 3  # of an engine that more is asked of than it can serve
+KEPT_UP = 0.95  # of a rate; a run that answers less falls behind
 MOST_SETTLING = 20_000  # requests of a run
 # Nats by which slower steps may change a figure for faster ones to change it by as much; else these are simulated too.
 UNEVEN, TINY = 0.4, 1e-12
@@ -199,11 +215,22 @@ def _enough(load: Load, times: StepTimes, engine: Engine, kv_tokens: float, held
     """
     most = held.requests_per_s
     if load.rate > most:
-        return int(min(max(load.requests, FILLINGS * held.sequences), MOST_SETTLING))
+        return int(min(max(load.requests, ROOM_FOR_FLIGHTS * MOST_CROWDED * held.sequences), MOST_SETTLING))
     tried = simulate(load, times.value, engine, kv_tokens)
     under_way = load.rate * float((tried.finished_s - tried.submitted_s).mean())
     crowded = min(1 / max(1 - load.rate / most, 0.01), MOST_CROWDED)  # relaxation grows so towards saturation
     return int(min(max(load.requests, ROOM_FOR_FLIGHTS * under_way * crowded), MOST_SETTLING))
+
+
+def _kept_up(run: Served) -> float:
+    """Share of the later half of arrivals for which others are answered meanwhile; 1 where what waits has not grown by
+    half, or by no more than chance makes it (four standard deviations of a Poisson count)."""
+    half = len(run.submitted_s) // 2
+    begins, ends = run.submitted_s[half], run.submitted_s[-1]
+    before, after = (int((run.finished_s > at).sum() - (run.submitted_s > at).sum()) for at in (begins, ends))
+    arrived = len(run.submitted_s) - half
+    grown = after - before
+    return 1 - grown / arrived if grown > max(before / 2, 4 * math.sqrt(arrived)) else 1.0
 
 
 def _half(load: Load) -> Load:
@@ -263,7 +290,7 @@ def interval_of(name: str, ends: Sequence[float], errors: LogErrors) -> Interval
     return Interval(value, value * math.exp(-down), value * math.exp(up))
 
 
-def _statistics(run: Served, count: Count, rate: float | None, groups: int, meant: Load) -> Array:
+def _statistics(run: Served, count: Count, rate: float | None, groups: float, meant: Load) -> Array:
     """The fields SIMULATED of Serving, in order, (n_fields,). rate: requests per second of arrivals, which a long run
     answers; None of clients. meant: the load, of which the run may be shorter: between its first and its last wave.
     """

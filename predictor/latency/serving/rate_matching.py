@@ -21,6 +21,7 @@ from predictor.values import whole_number
 
 MAX_PREFILL_LOAD = 0.9  # at 1 the queue has no end; aiconfigurator degrades its prefill pools to 0.9 too
 LOAD_STEPS = 100  # of the search for the load that keeps a limit of TTFT
+MOST_WORKERS, MOST_RATE = 1_000_000, 1e9
 SAME = 1e-9  # rates that differ by no more than rounding
 
 
@@ -48,6 +49,10 @@ class Goal:
         for name in ("prefill_workers", "decode_workers", "n_gpus", "concurrency"):
             if getattr(self, name) != 0:
                 whole_number(name, getattr(self, name))
+            if (value := getattr(self, name)) > MOST_WORKERS:
+                raise InvalidRequest(f"{name} is {value}; it must be at most {MOST_WORKERS}.")
+        if self.request_rate > MOST_RATE:
+            raise InvalidRequest(f"request_rate is {self.request_rate:g}; it must be at most {MOST_RATE:g}.")
         for name in ("request_rate", "max_ttft_s", "max_tpot_s"):
             if not 0 <= (value := getattr(self, name)) < math.inf:
                 raise InvalidRequest(f"{name} is {value:g}; it must be at least 0.")

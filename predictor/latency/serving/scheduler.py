@@ -56,7 +56,7 @@ def simulate(load: Load, steps: StepTime, engine: Engine, kv_tokens: float = mat
             run.answer()
     columns = [np.array(column) for column in (run.submitted, run.first, run.finished, run.outputs)]
     batch, host_s = run.busy / max(run.tick, 1), run.waited_s / load.requests + engine.request_s
-    return Served(columns[0], columns[1], columns[2], columns[3], batch, host_s, run.peak, run.preempted)
+    return Served(columns[0], columns[1], columns[2], columns[3], batch, host_s, run.peak + load.shared, run.preempted)
 
 
 def check_cache(load: Load, kv_tokens: float) -> None:
@@ -81,11 +81,12 @@ class _Run:
         "front", "gain", "graph_len",
         "held", "host_s", "kv", "kv_tokens", "launched_s", "left", "load", "now", "outputs",
         "overlapped", "peak", "postponed", "preempted", "prompts", "reserved", "running", "seen_s", "sent",
-        "sequence_s", "started", "steps", "submitted", "tick", "waited_s", "waiting", "wide",
+        "sequence_s", "shared", "started", "steps", "submitted", "tick", "waited_s", "waiting", "wide",
     )  # fmt: skip
 
     def __init__(self, load: Load, steps: StepTime, engine: Engine, kv_tokens: float) -> None:
-        self.load, self.steps, self.engine, self.kv_tokens = load, steps, engine, kv_tokens
+        self.load, self.steps, self.engine, self.shared = load, steps, engine, load.shared
+        self.kv_tokens = kv_tokens - load.shared  # in the cache once, for all requests
         self.prompts, self.done, self.outputs = load.lengths()
         self.wide, self.gain = load.draft_tokens + 1, load.tokens_per_step
         outputs = np.array(self.outputs)
@@ -139,7 +140,7 @@ class _Run:
             new, past = left[request], done[request]
             if new > room and chunks and not engine.chunked:
                 break
-            prompt, output = new + past, engine.reserved * outputs[request]
+            prompt, output = new + past - self.shared, engine.reserved * outputs[request]
             taken, step = self.kv + held + reserved, step + self.gain  # or one would be preempted at once, and again
             if taken + prompt + (output if output > step else step) > tokens and taken > 0:
                 break
@@ -165,7 +166,7 @@ class _Run:
     def prefill(self, chunks: list[tuple[int, Chunk]]) -> None:
         """A step with prompts; the running requests decode in it, or wait where prompts go first."""
         active = 0 if self.engine.prefill_first else len(self.running)
-        cached = self.kv / active if active else 0.0
+        cached = self.kv / active + self.shared if active else 0.0
         gpu_s = self.steps.mixed_s([chunk for _, chunk in chunks], active, cached, self.wide)
         step_s = self.step_s_of(max(gpu_s, self.launched_s), active + len(chunks))
         self.waited_s += (step_s - gpu_s) * (active + len(chunks))
@@ -181,7 +182,7 @@ class _Run:
         now, tick, done, first, cached = self.now, self.tick, self.done, self.first, 0
         running, began, decode_steps = self.running, self.began, self.decode_steps
         for request in requests:
-            cached += done[request]
+            cached += done[request] - self.shared
             if not first[request]:
                 first[request] = now
             began[request] = tick
@@ -204,7 +205,7 @@ class _Run:
             steps = max(steps, 1)
         if self.postponed:
             steps = 1
-        cached = (self.kv + grown * 0.5 * (steps - 1)) / decoding
+        cached = (self.kv + grown * 0.5 * (steps - 1)) / decoding + self.shared
         gpu_s = self.steps.decode_s(decoding, cached, self.wide)
         step_s = self.step_s_of(gpu_s if cached <= self.graph_len else max(gpu_s, self.launched_s), decoding)
         if self.arriving and steps > 1:
@@ -240,11 +241,11 @@ class _Run:
         heapify(self.running)
         request = entry[1]
         passed = self.tick - self.began[request]
-        self.kv -= self.done[request] + passed * self.gain
+        self.kv -= self.done[request] - self.shared + passed * self.gain
         self.preempted += 1
         self.decode_steps[request] -= passed
-        self.left[request] = self.done[request] + round(passed * self.gain)
-        self.done[request] = 0
+        self.left[request] = self.done[request] - self.shared + round(passed * self.gain)
+        self.done[request] = self.shared
         self.waiting.appendleft(request)
 
     def idle(self) -> None:
@@ -258,7 +259,7 @@ class _Run:
         while running and running[0][0] <= tick:
             request = heappop(running)[1]
             gained = (tick - self.began[request]) * gain
-            kv -= self.done[request] + gained
+            kv -= self.done[request] - self.shared + gained
             reserved -= share * (self.outputs[request] - gained)
             self.finished[request] = now
             answered += 1

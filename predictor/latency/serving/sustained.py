@@ -30,7 +30,8 @@ def sustained(load: Load, steps: StepTime, engine: Engine, kv_tokens: float = ma
     prompt, cached, output = load.mean_len
     new, gain = prompt - cached, load.tokens_per_step
     following = max(output - 1, 0) / gain  # decode steps of a request
-    held = prompt + output * (1 + max(engine.reserved, COMPUTED_AGAIN)) / 2
+    kv_tokens -= load.shared  # which all requests have in common
+    held = prompt - load.shared + output * (1 + max(engine.reserved, COMPUTED_AGAIN)) / 2
     room = min(float(engine.max_sequences), kv_tokens / held)
     if not following:
         whole = max(min(engine.max_batched_tokens / new, room), 1.0)
@@ -43,7 +44,7 @@ def sustained(load: Load, steps: StepTime, engine: Engine, kv_tokens: float = ma
     # New tokens of a step, decoded and prompt, are at most max_batched_tokens.
     n = min(room, engine.max_batched_tokens / (load.draft_tokens + 1 + new / following))
     step_s = _prompt_step_s(steps, engine, n / following, new, cached, max(int(n), 1), prompt + output / 2, load)
-    return Sustained(n / following / step_s, room)
+    return Sustained(n / following / step_s, n)
 
 
 def _together(mean: float) -> float:

@@ -13,11 +13,14 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from predictor.errors import InvalidRequest
+from predictor.values import show
 
 ARRIVALS: Mapping[str, float] = {"arrival_s": 1.0, "arrived_at": 1.0, "arrival_time": 1.0, "timestamp": 1e-3}
 INPUTS = (
@@ -63,8 +66,11 @@ def read_trace(path: str) -> Trace:
     file = Path(path)
     try:
         known = file.stat()
-    except OSError as error:
-        raise InvalidRequest(f"trace is {path}, which cannot be read: {error.strerror}. Give a file.") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InvalidRequest(f"trace is {show(path)}, which cannot be read: {reason}. Give a file.") from None
+    if not S_ISREG(known.st_mode):
+        raise InvalidRequest(f"trace is {show(path)}, which is no file. Give one.")
     return _read(path, known.st_mtime_ns, known.st_size)
 
 
@@ -78,10 +84,12 @@ def _read(path: str, changed_ns: int, size: int) -> Trace:
         raise InvalidRequest(f"trace is {path} with {size:,} bytes; it must have at most {MOST_BYTES:,}. Shorten it.")
     try:
         table = READ[suffix](Path(path))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _trace(table, path)
+    except InvalidRequest:
+        raise
+    except (OSError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())[:80]
         raise InvalidRequest(f"trace is {path}, which is no {suffix[1:]} of requests: {reason}.") from None
-    return _trace(table, path)
 
 
 def _csv(path: Path) -> pd.DataFrame:
@@ -138,7 +146,8 @@ def _trace(table: pd.DataFrame, path: str) -> Trace:
     if arrivals:
         kept.sort(key=lambda place: arrivals[place])
     prompts, answers = ([column[place] for place in kept] for column in lengths)
-    notes = [f"{len(table) - len(kept):,} requests without tokens are left out"] if len(kept) < len(table) else []
+    notes = [f"the first {MOST_REQUESTS:,} requests are taken"] if len(table) >= MOST_REQUESTS else []
+    notes += [f"{len(table) - len(kept):,} requests without tokens are left out"] if len(kept) < len(table) else []
     if "counted" in columns:
         notes.append(f"tokens of its texts are counted as {CHARACTERS_PER_TOKEN} characters each")
     return Trace(
@@ -166,13 +175,16 @@ def _arrivals(columns: Mapping[str, pd.Series], path: str) -> list[float]:
         return []
     column = columns[name]
     if pd.api.types.is_numeric_dtype(column):
-        factor = 1.0 if name == "timestamp" and not _in_milliseconds(column) else ARRIVALS[name]
+        mooncake = HASHES in columns or "input_length" in columns
+        seconds_told = name == "timestamp" and not mooncake and not _in_milliseconds(column)
+        factor = 1.0 if seconds_told else ARRIVALS[name]
         seconds = column.astype(float) * factor
     else:
         times = pd.to_datetime(column, errors="coerce", utc=True, format="mixed")
         seconds = (times - times.min()).dt.total_seconds()
-    if seconds.isna().any():
-        raise InvalidRequest(f"trace is {path}; {name} of row {int(seconds.isna().argmax()) + 1} is no time.")
+    odd = ~np.isfinite(seconds.to_numpy(dtype=float))
+    if odd.any():
+        raise InvalidRequest(f"trace is {path}; {name} of row {int(odd.argmax()) + 1} is no time.")
     return [float(value) for value in seconds.tolist()]
 
 
