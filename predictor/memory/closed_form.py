@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from predictor.elementwise import added, greater, lesser
+from predictor.elementwise import added, chosen, greater, lesser
 from predictor.memory.uncertainty import ClosedForm, Need, doubted, shape_features, share, tokens_features
 from predictor.ops import Attention
 from predictor.ops.dtypes import act_bytes, out_bytes, weight_bytes
@@ -54,6 +54,12 @@ class Memory(Need):
     kv_cache_bytes_per_token: float
     activations_bytes: float
     cuda_graphs_bytes: float
+    starts: Any = True  # whether what a serving engine sets aside when it starts is expected to fit its share
+
+    @property
+    def fits(self) -> Any:
+        """Whether the engine starts and the expected need is no more than the GPU has."""
+        return (self.total_bytes <= self.capacity_bytes) & self.starts
 
 
 # The fields that add up to total_bytes.
@@ -77,7 +83,36 @@ def memory(workload: Workload, gpu: Gpu, cached_tokens: float | None = None) -> 
     131072.0
     """
     kinds, form = closed_form(workload, cached_tokens)
-    return Memory(**kinds, kv_cache_bytes_per_token=kv_cache_bytes_per_token(workload), **doubted(form, gpu))
+    told = doubted(form, gpu)
+    if workload.generates and get_engine(workload.engine).joins:
+        start = at_start(workload, gpu)
+        told["starts"] = start["total_bytes"] <= start["capacity_bytes"]
+        told["p_oom"] = chosen(told["starts"], told["p_oom"], greater(told["p_oom"], start["p_oom"]))
+    return Memory(**kinds, kv_cache_bytes_per_token=kv_cache_bytes_per_token(workload), **told)
+
+
+def at_start(workload: Workload, gpu: Gpu, cached_tokens: float | None = None) -> dict[str, Any]:
+    """The fields of Need of a serving engine when it starts: its share of the memory holds the weights, its largest
+    pass and so many cached tokens (one request's where none are named), whatever runs later."""
+    engine = workload.engine_on(gpu)
+    one = replace(workload, batch=workload.dp * workload.attention_dp)
+    kinds, form = closed_form(one, cached_tokens)
+    largest = 0.0 if workload.pass_tokens else _pass_bytes(workload, engine.max_batched_tokens, engine.max_sequences)
+    more = greater(largest - kinds["activations_bytes"], 0.0)
+    share = engine.memory_share if engine.share_of == "all" else 1.0
+    form = form._replace(peak=form.peak + more, dynamic=form.dynamic + more)
+    return doubted(form, replace(gpu, mem_bytes=gpu.mem_bytes * share))
+
+
+def start_note(workload: Workload, gpu: Gpu, found: Memory) -> str:
+    """What to say of an engine that does not start where the request itself would fit; "" otherwise and of columns."""
+    if found.starts is not False or found.total_bytes > found.capacity_bytes:
+        return ""
+    share = workload.engine_on(gpu).memory_share
+    return (
+        f"{workload.engine} does not start: weights and its first pass leave no room for a sequence in the {share:.0%} "
+        "of the memory that it takes. Raise tp, choose a narrower dtype, or raise gpu_memory_utilization."
+    )
 
 
 def closed_form(workload: Workload, cached_tokens: float | None = None) -> tuple[dict[str, float], ClosedForm]:

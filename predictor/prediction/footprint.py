@@ -10,7 +10,7 @@ from predictor.errors import UnknownRate
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.latency import static_batch, training
-from predictor.memory.closed_form import Memory, memory
+from predictor.memory.closed_form import Memory, memory, start_note
 from predictor.memory.training import TrainingMemory, training_memory
 from predictor.prediction.single import Resolved, load_of
 from predictor.workloads.request import Request
@@ -56,8 +56,9 @@ def _serving(resolved: Resolved, bundle: Bundle) -> Footprint:
         from predictor.latency.serving.load import room_for, served_by
 
         room_for(workload, gpu, load_of(resolved), served_by(workload, gpu))
-    notes = (*notes, *([note] if note else []), *doubts)
-    return Footprint(request, workload.model.name, gpu, workload.layout.n_gpus, memory(workload, gpu), notes)
+    need = memory(workload, gpu)
+    notes = (*notes, *(text for text in (note, start_note(workload, gpu, need)) if text), *doubts)
+    return Footprint(request, workload.model.name, gpu, workload.layout.n_gpus, need, notes)
 
 
 def _training(resolved: Resolved, bundle: Bundle) -> Footprint:
