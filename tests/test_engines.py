@@ -205,3 +205,12 @@ def test_a_whole_graph_has_no_elementwise_kernels_and_narrow_formats_pay() -> No
     assert more.e2e_s.value > graph.e2e_s.value
     with pytest.raises(InvalidRequest, match="continuous scheduling needs"):
         predict("Llama-3.1-8B", "L40S", engine="tensorrt", concurrency=4)
+
+
+def test_what_was_asked_before_changes_no_answer() -> None:
+    """Step times are remembered: a setting that changes steps tells them apart, such as the tokens of a pass."""
+    first, small, large = (
+        predict("Llama-3.1-8B", "RTX-4090", engine="llama.cpp", dtype="q4_k_m", concurrency=2, ubatch=ubatch).ttft_s
+        for ubatch in (0, 64, 2048)
+    )
+    assert small.value > first.value > large.value

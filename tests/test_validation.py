@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from predictor.cli import main
+from predictor.cli.validate import _write_asked
 from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import load_bundle
 from predictor.learning.validation import TABLES, ratio_errors
@@ -119,6 +120,26 @@ def test_what_was_asked_is_a_table_that_anybody_can_ask(truth: Path, tmp_path: P
     np.testing.assert_allclose(counted / told["e2e_s"], rows["predicted"], rtol=1e-9)
     assert (told["measured_tokens_per_s"] == rows["measured"]).all()
     assert main([*command, "--requests", str(tmp_path / "asked.xlsx")]) == 2
+
+
+def test_what_was_asked_of_pools_is_a_table_of_pools(tmp_path: Path) -> None:
+    class Asks(NamedTuple):
+        table: str
+        request: dict[str, object]
+        metric: str = "TTFT"
+        measured: float = 1.0
+        fitted: bool = False
+
+    class Told(NamedTuple):
+        figures: list[Asks]
+
+    row = {"model": "Llama-3.1-8B", "gpu": "H100", "concurrency": 8}
+    pools = Asks("pools", row | {"prefill_workers": 1, "decode_workers": 1})
+    _write_asked([Told([pools, Asks("loads", row)])], tmp_path / "asked.csv")  # type: ignore[list-item]
+    beside = pd.read_csv(tmp_path / "asked-pools.csv")
+    assert len(beside) == len(pd.read_csv(tmp_path / "asked.csv")) == 1 and beside["decode_workers"][0] == 1
+    _write_asked([Told([pools])], tmp_path / "other.csv")  # type: ignore[list-item]
+    assert not (tmp_path / "other.csv").exists()
 
 
 def test_errors_by_group() -> None:

@@ -107,10 +107,10 @@ def disaggregated(
     if json:
         show_json(pools.to_dict())
     else:
-        _show(pools)
+        _show(pools, concurrency)
 
 
-def _show(plan: Plan) -> None:
+def _show(plan: Plan, clients: int) -> None:
     workload = plan.prefill
     title = (
         f"{workload.model.name} · {workload.dtype}, KV cache {workload.cache_dtype} · {workload.input_len} tokens in, "
@@ -151,7 +151,8 @@ def _show(plan: Plan) -> None:
         "price": f"{plan.usd_per_mtok:.2f} USD per million tokens put out" if plan.usd_per_mtok else "unknown",
         "basis": BASES[plan.basis],
     }
-    show_sheet(facts, f"Means over requests that arrive at random, with the interval at the {plan.level:.0%} level")
+    come = f"of {clients} clients that wait for their answers" if clients else "that arrive at random"
+    show_sheet(facts, f"Means over requests {come}, with the interval at the {plan.level:.0%} level")
     show_notes(plan.notes)
 
 

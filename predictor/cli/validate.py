@@ -44,7 +44,8 @@ def validate(
     only: Annotated[str, Option(metavar="TABLE", help="One table, such as memory; by default all.")] = "",
     out: Annotated[Path | None, Option(metavar="FILE", help="Write every replayed row as CSV.")] = None,
     requests: Annotated[
-        Path | None, Option(metavar="FILE", help="Write what was asked as a CSV that `predictor batch` takes.")
+        Path | None,
+        Option(metavar="FILE", help="Write what was asked as a CSV for `predictor batch`, pools beside it."),
     ] = None,
 ) -> None:
     """Replay whole models that others measured, latency and memory, and show the errors.
@@ -68,26 +69,36 @@ def validate(
     if out:
         rows.to_csv(out, index=False)
     if requests:
-        _asked([replay for replay in replays if replay]).to_csv(requests, index=False)
+        _write_asked([replay for replay in replays if replay], requests)
     scored = rows[~rows["fitted"].astype(bool)]
     for (name, metric), part in scored.groupby(["table", "metric"], sort=True):
         _show_cells(f"{metric} of {name}", part)
     _show_tables(scored, len(rows))
 
 
-def _asked(replays: Sequence[Replay]) -> pd.DataFrame:
-    """The rows of a request table that were answered, each with what was measured of it; others are no such rows."""
+def _write_asked(replays: Sequence[Replay], out: Path) -> None:
+    """Write the rows of a request table that were answered, each with what was measured of it, and rows of pools, which
+    have other columns, beside it."""
     import pandas as pd
 
+    from predictor.prediction.pool_tables import POOL_COLUMNS
     from predictor.workloads.request import columns
 
-    known = {column.name for column in columns()}
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for figure in (figure for replay in replays for figure in replay.figures):
-        if figure.request and known.issuperset(figure.request):
-            own = rows.setdefault((figure.table, str(figure.request)), {"table": figure.table, **figure.request})
-            own |= {f"measured_{figure.metric}": figure.measured, "fitted": figure.fitted}
-    return pd.DataFrame(list(rows.values()))
+    beside = out.with_name(f"{out.stem}-pools{out.suffix}")
+    takes = {out: ("", {column.name for column in columns()}), beside: (" --pools", set(POOL_COLUMNS))}
+    rows: dict[Path, dict[tuple[str, str], dict[str, Any]]] = {path: {} for path in takes}
+    for figure in (figure for replay in replays for figure in replay.figures if figure.request):
+        path = next((path for path, (_, known) in takes.items() if known.issuperset(figure.request)), None)
+        if path is None:
+            continue
+        own = rows[path].setdefault((figure.table, str(figure.request)), {"table": figure.table, **figure.request})
+        own |= {f"measured_{figure.metric}": figure.measured, "fitted": figure.fitted}
+    for path, (option, _) in takes.items():
+        if rows[path]:
+            pd.DataFrame(list(rows[path].values())).to_csv(path, index=False)
+            print(f"{len(rows[path])} rows for `predictor batch{option}`: {path}")
+    if not any(rows.values()):
+        print(f"These tables ask no rows of a request table; {out} is not written.", file=sys.stderr)
 
 
 def _replay(table: Table, root: Path, bundle: Bundle) -> Replay | None:

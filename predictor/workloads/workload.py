@@ -204,6 +204,8 @@ class Workload:
     def as_set(self, engine: Engine, gpu: Gpu) -> Engine:
         """An engine in place of the workload's, as that is on a GPU."""
         started = engine.on(gpu, self.settings)
+        if self.ubatch > started.max_batched_tokens:
+            started = replace(started, max_batched_tokens=self.ubatch)
         if started.ranks_s and self.layout.n_gpus > self.dp:
             started = replace(started, step_s=started.step_s + started.ranks_s)
         return started.issuing(self.launched()) if started.issued else started
