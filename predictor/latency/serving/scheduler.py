@@ -7,9 +7,9 @@ simulation takes milliseconds.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Sequence
-from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 import numpy as np
@@ -71,15 +71,15 @@ def check_cache(load: Load, kv_tokens: float) -> None:
 class _Run:
     """State of a simulation: `now` seconds and `tick` decode steps after the start.
 
-    Requests go from arriving (sent, not yet with the scheduler) to waiting, started (partly prefilled) and running: a
-    heap of (tick of the last token, request). kv: tokens cached for running requests, held: for started ones,
-    reserved: for outputs to come.
+    Requests go from arriving (sent, not yet with the scheduler) to waiting, started (partly prefilled) and running:
+    (tick of the last token, request) in order, and latest: (tick of the first, request) in order. kv: tokens cached for
+    running requests, held: for started ones, reserved: for outputs to come.
     """
 
     __slots__ = (
         "answered", "arriving", "began", "busy", "chunk", "decode_steps", "done", "engine", "finished", "first",
         "front", "gain", "graph_len",
-        "held", "host_s", "kv", "kv_tokens", "launched_s", "left", "load", "now", "outputs",
+        "held", "host_s", "kv", "kv_tokens", "latest", "launched_s", "left", "load", "now", "outputs",
         "overlapped", "peak", "postponed", "preempted", "prompts", "reserved", "running", "seen_s", "sent",
         "sequence_s", "shared", "started", "steps", "submitted", "tick", "waited_s", "waiting", "wide",
     )  # fmt: skip
@@ -102,6 +102,7 @@ class _Run:
         self.waiting: deque[int] = deque()
         self.started: list[int] = []
         self.running: list[tuple[int, int]] = []
+        self.latest: list[tuple[int, int]] = []
         self.now = self.seen_s = self.front = self.kv = self.held = self.reserved = self.waited_s = self.peak = 0.0
         self.tick = self.answered = self.busy = self.postponed = self.sent = self.preempted = 0
         self.send(load.arrivals())
@@ -180,13 +181,14 @@ class _Run:
     def start(self, requests: list[int]) -> None:
         """The whole prompt of each is cached: the first token is out, the rest follow."""
         now, tick, done, first, cached = self.now, self.tick, self.done, self.first, 0
-        running, began, decode_steps = self.running, self.began, self.decode_steps
+        running, latest, began, decode_steps = self.running, self.latest, self.began, self.decode_steps
         for request in requests:
             cached += done[request] - self.shared
             if not first[request]:
                 first[request] = now
             began[request] = tick
-            heappush(running, (tick + decode_steps[request], request))
+            insort(running, (tick + decode_steps[request], request))
+            insort(latest, (tick, request))
         self.held -= cached
         self.kv += cached
         self.started = [request for request in self.started if self.left[request]]
@@ -236,11 +238,9 @@ class _Run:
 
     def preempt(self) -> None:
         """The cache is full: the request that started last gives its room up and is computed again."""
-        entry = max(self.running, key=lambda each: (self.began[each[1]], each[1]))
-        self.running.remove(entry)
-        heapify(self.running)
-        request = entry[1]
-        passed = self.tick - self.began[request]
+        began, request = self.latest.pop()
+        del self.running[bisect_left(self.running, (began + self.decode_steps[request], request))]
+        passed = self.tick - began
         self.kv -= self.done[request] - self.shared + passed * self.gain
         self.preempted += 1
         self.decode_steps[request] -= passed
@@ -254,15 +254,17 @@ class _Run:
 
     def answer(self) -> None:
         """Finished requests leave, and their clients send the next ones."""
-        running, tick, now, gain, answered = self.running, self.tick, self.now, self.gain, 0
+        running, latest, tick, now, gain = self.running, self.latest, self.tick, self.now, self.gain
         kv, reserved, share = self.kv, self.reserved, self.engine.reserved
-        while running and running[0][0] <= tick:
-            request = heappop(running)[1]
-            gained = (tick - self.began[request]) * gain
+        answered = bisect_right(running, (tick, self.load.requests))
+        for _, request in running[:answered]:
+            began = self.began[request]
+            del latest[bisect_left(latest, (began, request))]
+            gained = (tick - began) * gain
             kv -= self.done[request] - self.shared + gained
             reserved -= share * (self.outputs[request] - gained)
             self.finished[request] = now
-            answered += 1
+        del running[:answered]
         self.kv, self.reserved = kv, reserved
         self.answered += answered
         self.send([now] * min(answered, self.load.requests - self.sent))
