@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from predictor.cli import main
 from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import load_bundle
 from predictor.hardware.gpu import get_gpu
@@ -214,3 +215,10 @@ def test_what_was_asked_before_changes_no_answer() -> None:
         for ubatch in (0, 64, 2048)
     )
     assert small.value > first.value > large.value
+
+
+def test_the_header_says_what_is_set(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = "predict Llama-3.1-8B --gpu H100 --concurrency 4 --max-num-seqs 2 --enforce-eager --turns 2"
+    assert main(asked.split()) == 0
+    head = " ".join(capsys.readouterr().out.split("GPU ")[0].split())
+    assert head.endswith("vllm · max_num_seqs 2 · enforce_eager true · turns 2")

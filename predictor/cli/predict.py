@@ -25,7 +25,8 @@ from predictor.cli.common.display import (
     show_notes,
 )
 from predictor.cli.common.request_options import add_command
-from predictor.workloads.request import Request
+from predictor.workloads.engines import Settings
+from predictor.workloads.request import LOADS, UNDER_LOAD, Request, columns
 
 if TYPE_CHECKING:
     from predictor.estimators.bundle import Bundle
@@ -147,8 +148,8 @@ def _show_serving(reports: list[Report]) -> None:
             ]
             for report in reports
         ],
-        title=f"{workload.model.name} · {_dtypes(workload)} · {_load(reports[0])} · "
-        f"{_lengths(workload)} · {layout_text(workload.layout)} · {_links(workload)}{workload.engine}",
+        title=f"{workload.model.name} · {_dtypes(workload)} · {_load(reports[0])} · {_lengths(workload)} · "
+        f"{layout_text(workload.layout)} · {_links(workload)}{workload.engine}{_settings(reports[0])}",
     )
 
 
@@ -156,6 +157,17 @@ def _links(workload: Workload) -> str:
     """What is stated of what joins the GPUs."""
     stated = {"over": workload.link, "between nodes": workload.node_link}
     return "".join(f"{where} {link} · " for where, link in stated.items() if link)
+
+
+def _settings(report: Report) -> str:
+    """What is stated of the engine and of how requests share their tokens."""
+    if report.request is None:
+        return ""
+    known = {column.name: column.default for column in columns()}
+    names = (*Settings._fields, "ubatch", *(name for name in UNDER_LOAD if name not in (*LOADS, "length_spread")))
+    given = {name: getattr(report.request, name) for name in dict.fromkeys(names)}
+    stated = {name: f"{value}".lower() for name, value in given.items() if value != known[name]}
+    return "".join(f" · {name} {value}" for name, value in stated.items())
 
 
 def _show_training(reports: list[TrainingReport]) -> None:
