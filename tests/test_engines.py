@@ -222,3 +222,8 @@ def test_the_header_says_what_is_set(capsys: pytest.CaptureFixture[str]) -> None
     assert main(asked.split()) == 0
     head = " ".join(capsys.readouterr().out.split("GPU ")[0].split())
     assert head.endswith("vllm · max_num_seqs 2 · enforce_eager true · turns 2")
+
+
+def test_training_has_no_settings_of_servers() -> None:
+    with pytest.raises(InvalidRequest, match="max_num_seqs is 8; training has none. Leave it out."):
+        Request(model="Llama-3.1-8B", gpu="H100", phase="train", max_num_seqs=8)

@@ -47,6 +47,10 @@ UNDER_LOAD = (
     ),
     *("shared_prefix_len", "batch_wait_timeout_iters"),
 )
+OF_SERVERS = (
+    *("ubatch", "kv_block", "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization", "max_model_len"),
+    *("max_seq_len_to_capture", "enforce_eager", "enable_chunked_prefill", "async_scheduling", "beam_width"),
+)
 OF_NO_TRACE = ("turns", "shared_prefix_len")
 SPREAD = (
     0.2  # of lengths under load: random-range-ratio 0.8 of the benchmarks of vLLM and SGLang as InferenceX runs them
@@ -202,8 +206,15 @@ class Request:
             stated_network(self.node_link)
         if not self.engine and self.phase == "train":
             object.__setattr__(self, "engine", TRAINS)
+        if self.phase == "train":
+            self._check_training()
         self._fill_load()
         self._fill_layout()
+
+    def _check_training(self) -> None:
+        defaults = {column.name: column.default for column in columns()}
+        if stated := [name for name in OF_SERVERS if getattr(self, name) != defaults[name]]:
+            raise InvalidRequest(f"{stated[0]} is {show(getattr(self, stated[0]))}; training has none. Leave it out.")
 
     def _fill_load(self) -> None:
         """How requests come, and the defaults that follow; what only a scheduler knows is no part of a static batch."""
