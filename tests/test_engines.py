@@ -225,5 +225,5 @@ def test_the_header_says_what_is_set(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_training_has_no_settings_of_servers() -> None:
-    with pytest.raises(InvalidRequest, match="max_num_seqs is 8; training has none. Leave it out."):
+    with pytest.raises(InvalidRequest, match="max_num_seqs is 8; training has none"):
         Request(model="Llama-3.1-8B", gpu="H100", phase="train", max_num_seqs=8)
