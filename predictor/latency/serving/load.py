@@ -40,13 +40,19 @@ from predictor.workloads.workload import Workload
 class LogErrors(NamedTuple):
     """What the ops do not know of, such as versions, flags and arrivals: log errors of TTFT and of all else that, added
     to the intervals of the ops in quadrature, make them hold 80 % of measurements, as the mean over groups of model,
-    GPU, engine and version; by training/host_constants.py intervals."""
+    GPU, engine and version; by training/host_constants.py intervals. full: at least so much of all else where more is
+    asked than can be served, and of the rate that can."""
 
     ttft: float
     other: float
+    full: float = 0.0
+
+    def saturated(self) -> LogErrors:
+        """Those of a deployment that is full."""
+        return self._replace(other=max(self.other, self.full))
 
 
-DENSE, EXPERTS, OLDER = LogErrors(0.25, 0.08), LogErrors(0.60, 0.24), LogErrors(0.40, 0.20)
+DENSE, EXPERTS, OLDER = LogErrors(0.25, 0.08), LogErrors(0.60, 0.24, 0.40), LogErrors(0.40, 0.20)
 UNMEASURED = LogErrors(1.5, 0.9)  # of models with layers that nobody timed; judged
 
 
@@ -186,8 +192,9 @@ def continuous(
     )
     low = value**2 / np.maximum(high, TINY) if even else told("low")
     statistics = [value, low, high]
-    intervals = {name: interval_of(name, ends, errors) for name, *ends in zip(SIMULATED, *statistics, strict=True)}
-    rate = interval_of("sustainable_rate", [groups * one.requests_per_s for one in held], errors)
+    doubt = errors.saturated() if saturated else errors
+    intervals = {name: interval_of(name, ends, doubt) for name, *ends in zip(SIMULATED, *statistics, strict=True)}
+    rate = interval_of("sustainable_rate", [groups * one.requests_per_s for one in held], errors.saturated())
     return Serving(
         **intervals,
         sustainable_rate=rate,

@@ -17,7 +17,7 @@ from predictor.ops import Collective, Gemm
 from predictor.ops.base import merged_key
 from predictor.ops.dtypes import act_bytes, out_bytes
 from predictor.workloads.architectures.feed_forward import Experts, FeedForward
-from predictor.workloads.architectures.mixers import LinearAttention, point
+from predictor.workloads.architectures.mixers import LatentAttention, LinearAttention, point
 from predictor.workloads.architectures.sparse_mixers import BlockSparseAttention, CompressedAttention, Mixer
 from predictor.workloads.passes.calls import Layout, OpCall, Step
 
@@ -206,6 +206,7 @@ def unmeasured_notes(layers: tuple[Layer, ...]) -> tuple[str, ...]:
     mixers, notes = [layer.mixer for layer in layers], list[str]()
     if any(isinstance(mixer, LinearAttention) for mixer in mixers):
         notes.append("linear-attention layers are counted as projections and products with the state; not measured.")
-    if any(isinstance(mixer, BlockSparseAttention | CompressedAttention) for mixer in mixers):
+    indexed = any(isinstance(mixer, LatentAttention) and mixer.index_topk for mixer in mixers)
+    if indexed or any(isinstance(mixer, BlockSparseAttention | CompressedAttention) for mixer in mixers):
         notes.append("sparse attention is counted as dense attention over the keys that are read; not measured.")
     return tuple(notes)
