@@ -41,7 +41,7 @@ class LogErrors(NamedTuple):
     """What the ops do not know of, such as versions, flags and arrivals: log errors of TTFT and of all else that, added
     to the intervals of the ops in quadrature, make them hold 80 % of measurements, as the mean over groups of model,
     GPU, engine and version; by training/host_constants.py intervals. full: at least so much of all else where more is
-    asked than can be served, and of the rate that can."""
+    asked than can be served, and of the rate that can; judged."""
 
     ttft: float
     other: float
