@@ -100,7 +100,6 @@ SHARE = 0.8  # of errors that an interval holds
 WORST = 0.7  # log error at which a figure is an outlier, so that none decides
 WORST_TTFT, TTFT_WEIGHT = 1.0, 0.4
 GROUP = ["model", "gpu", "engine", "version", "dtype"]
-LEVEL = 0.8
 
 
 def least(
@@ -182,7 +181,7 @@ def fit_intervals(truth: Path, bundle: Bundle) -> None:
     )
     for (kind, metric), part in told.groupby(["kind", "metric"]):
         tried = np.arange(0.0, 2.0, 0.01)
-        chosen = float(tried[np.argmin([abs(float(_covered(part, own).mean()) - LEVEL) for own in tried])])
+        chosen = float(tried[np.argmin([abs(float(_covered(part, own).mean()) - SHARE) for own in tried])])
         print(f"{kind} {metric}: {chosen:.2f}, by group")
         print(_covered(part, chosen).round(2).to_string())
 

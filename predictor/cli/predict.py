@@ -26,7 +26,7 @@ from predictor.cli.common.display import (
 )
 from predictor.cli.common.request_options import add_command
 from predictor.workloads.engines import Settings
-from predictor.workloads.request import LOADS, UNDER_LOAD, Request, columns
+from predictor.workloads.request import LOADS, UNDER_LOAD, Request
 
 if TYPE_CHECKING:
     from predictor.estimators.bundle import Bundle
@@ -163,11 +163,8 @@ def _settings(report: Report) -> str:
     """What is stated of the engine and of how requests share their tokens."""
     if report.request is None:
         return ""
-    known = {column.name: column.default for column in columns()}
     names = (*Settings._fields, "ubatch", *(name for name in UNDER_LOAD if name not in (*LOADS, "length_spread")))
-    given = {name: getattr(report.request, name) for name in dict.fromkeys(names)}
-    stated = {name: f"{value}".lower() for name, value in given.items() if value != known[name]}
-    return "".join(f" · {name} {value}" for name, value in stated.items())
+    return "".join(f" · {name} {f'{value}'.lower()}" for name, value in report.request.stated(names).items())
 
 
 def _show_training(reports: list[TrainingReport]) -> None:

@@ -16,12 +16,10 @@ from predictor.hardware.siblings import architecture
 from predictor.ops import Op
 from predictor.ops.base import column, text_column
 from predictor.workloads.engine_tables import COLLECTIVES, SERVES, operators_of, rates_of
-from predictor.workloads.engines import engines, get_engine
+from predictor.workloads.engines import engines
 
 # fp32 products were measured by PyTorch from the host only (NeuSight): each with the launch that a stream hides.
 HOST_TIMED = frozenset({("gemm", "fp32"), ("conv", "fp32")})
-
-
 # Of graphs on other GPUs and networks than those that chose their share (predictor/learning/validation/graphs.py).
 GRAPH_ENDS = (1.0, 0.55, 1.8)
 
@@ -34,8 +32,9 @@ def predict_as_run(op: Op, gpu: Gpu, engine: str, bundle: Bundle) -> OpPredictio
         return _in_graph(op, gpu, share, bundle)
     if {(op.family, dtype) for dtype in _dtypes(op)} & HOST_TIMED:
         return predict_streamed(op, gpu, bundle)
-    predicted = predict_op(op, gpu, Setting(engine=measured_as(engine, op, gpu)), bundle)
-    return _less_quantising(predicted, op, gpu, engine, bundle) if _quantises_before(op, engine) else predicted
+    setting = Setting(engine=measured_as(engine, op, gpu))
+    predicted = predict_op(op, gpu, setting, bundle)
+    return _less_quantising(predicted, op, gpu, setting, bundle) if _quantises_before(op, engine) else predicted
 
 
 def _in_graph(op: Op, gpu: Gpu, share: float, bundle: Bundle) -> OpPrediction:
@@ -53,14 +52,12 @@ def _in_graph(op: Op, gpu: Gpu, share: float, bundle: Bundle) -> OpPrediction:
 
 def _quantises_before(op: Op, engine: str) -> bool:
     """Whether the kernels before a product write its input quantised."""
-    tables = get_engine(engine).tables or engine if engine in engines() else engine
-    return op.family == "gemm" and not _dtypes(op).isdisjoint(operators_of(tables).fuses_quantising)
+    return op.family == "gemm" and not _dtypes(op).isdisjoint(operators_of(_tables_of(engine)).fuses_quantising)
 
 
-def _less_quantising(predicted: OpPrediction, op: Op, gpu: Gpu, engine: str, bundle: Bundle) -> OpPrediction:
+def _less_quantising(predicted: OpPrediction, op: Op, gpu: Gpu, setting: Setting, bundle: Bundle) -> OpPrediction:
     """Without the kernel that quantises the input: what the smallest product takes longer than one in 16 bits."""
     half = "bf16" if "bf16" in gpu.peak_flop_per_s else "fp16"
-    setting = Setting(engine=measured_as(engine, op, gpu))
     smallest = [op.smallest(), replace(op.smallest(), dtype=half)]  # type: ignore[call-arg]  # products have one
     narrow, wide = (float(np.ravel(predict_op(one, gpu, setting, bundle).latency_s)[0]) for one in smallest)
     value = np.maximum(predicted.latency_s - max(narrow - wide, 0.0), predicted.bound_s)
@@ -75,8 +72,7 @@ def measured_as(engine: str, op: Op, gpu: Gpu) -> str:
     not."""
     if gpu.vendor in operators_of(engine).library.get(op.family, ()):
         return COLLECTIVES
-    if (known := engines().get(engine)) and known.tables:
-        engine = known.tables
+    engine = _tables_of(engine)
     own, formats = operators_of(engine), _dtypes(op)
     for here in (architecture(gpu), gpu.generation):
         for dtype, other in own.stood_in_on.get(here, {}).get(op.family, {}).items():
@@ -86,6 +82,12 @@ def measured_as(engine: str, op: Op, gpu: Gpu) -> str:
     if dtypes is None or (dtypes and formats.isdisjoint(dtypes)):
         return engine
     return SERVES
+
+
+def _tables_of(engine: str) -> str:
+    """The engine whose tables show the operators of this one: its own, or those that it names."""
+    known = engines().get(engine)
+    return known.tables or engine if known else engine
 
 
 def asked_engine(family: str, dtype: str) -> str:

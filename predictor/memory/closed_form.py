@@ -74,8 +74,11 @@ KINDS = (
 )
 
 
-def memory(workload: Workload, gpu: Gpu, cached_tokens: float | None = None) -> Memory:
+def memory(workload: Workload, gpu: Gpu, cached_tokens: float | None = None, longest: float | None = None) -> Memory:
     """Memory of a run on one of its tp GPUs. cached_tokens: in the cache there at its fullest; None: all of the batch.
+
+    longest: tokens of the longest request of a load. The engine fills its cache and no more, so that it runs out of
+    memory only where it has no room for that one when it starts.
 
     >>> from predictor.hardware.gpu import get_gpu
     >>> from predictor.workloads import get_model
@@ -85,13 +88,14 @@ def memory(workload: Workload, gpu: Gpu, cached_tokens: float | None = None) -> 
     kinds, form = closed_form(workload, cached_tokens)
     told = doubted(form, gpu)
     if workload.generates and get_engine(workload.engine).joins:
-        start = at_start(workload, gpu)
+        start = _at_start(workload, gpu, longest)
         told["starts"] = start["total_bytes"] <= start["capacity_bytes"]
-        told["p_oom"] = chosen(told["starts"], told["p_oom"], greater(told["p_oom"], start["p_oom"]))
+        risk = chosen(told["starts"], told["p_oom"], greater(told["p_oom"], start["p_oom"]))
+        told["p_oom"] = risk if longest is None else start["p_oom"]
     return Memory(**kinds, kv_cache_bytes_per_token=kv_cache_bytes_per_token(workload), **told)
 
 
-def at_start(workload: Workload, gpu: Gpu, cached_tokens: float | None = None) -> dict[str, Any]:
+def _at_start(workload: Workload, gpu: Gpu, cached_tokens: float | None) -> dict[str, Any]:
     """The fields of Need of a serving engine when it starts: its share of the memory holds the weights, its largest
     pass and so many cached tokens (one request's where none are named), whatever runs later."""
     engine = workload.engine_on(gpu)
@@ -190,12 +194,12 @@ def _quantised(workload: Workload) -> bool:
     return float(weight_bytes(workload.dtype)) < float(out_bytes(workload.act_dtype))
 
 
-def kv_cache_bytes_per_token(workload: Workload) -> float:
-    """What one token of one sequence adds in all layers, on one GPU, and in those of a draft."""
-    cached = workload.model.cached(1, workload.layout)
+def kv_cache_bytes_per_token(workload: Workload, length: int = 1) -> float:
+    """What a token of one sequence adds in all layers, on one GPU, and in those of a draft; the mean over so many."""
+    cached = workload.model.cached(length, workload.layout)
     if draft := workload.drafting:
-        cached += draft.model.cached(1, workload.layout)
-    return cached * float(weight_bytes(workload.cache_dtype))
+        cached += draft.model.cached(length, workload.layout)
+    return cached * float(weight_bytes(workload.cache_dtype)) / length
 
 
 def kv_cache_bytes(workload: Workload, cached_tokens: float | None = None) -> float:
@@ -306,12 +310,12 @@ def cache_room(workload: Workload, gpu: Gpu, engine: Engine | None = None) -> fl
     At start it makes room for its largest step, whatever is asked of it later (vLLM: profile_run).
     """
     engine = engine or workload.engine_on(gpu)
-    largest = _pass_bytes(workload, engine.max_batched_tokens, engine.max_sequences)
-    whole_step = engine.joins and not workload.pass_tokens
-    at_once = replace(
-        workload, batch=lesser(workload.batch, engine.max_sequences * workload.dp * workload.attention_dp)
-    )
-    activations = (largest if whole_step else activations_bytes(at_once)) + cuda_graphs_bytes(workload)
+    if engine.joins and not workload.pass_tokens:
+        activations = _pass_bytes(workload, engine.max_batched_tokens, engine.max_sequences)
+    else:
+        most = engine.max_sequences * workload.dp * workload.attention_dp
+        activations = activations_bytes(replace(workload, batch=lesser(workload.batch, most)))
+    activations += cuda_graphs_bytes(workload)
     weights = weights_bytes(workload)
     runtime, whole = _runtime_bytes(workload), float(gpu.mem_bytes)
     free = whole - weights - activations - runtime

@@ -19,7 +19,7 @@ from predictor.latency.static_batch import Times, composed, static_times
 from predictor.latency.steps import Steps, basis_of, doubts_of, limiter_of, op_lines
 from predictor.latency.training import TrainingReport, training_step
 from predictor.memory.capacity import Room, TrainingRoom, room, training_room
-from predictor.memory.closed_form import Memory, at_start, memory, start_note
+from predictor.memory.closed_form import memory, start_note
 from predictor.memory.training import training_memory
 from predictor.workloads.architectures.convnet import ConvNet
 from predictor.workloads.architectures.decoder import Decoder
@@ -253,7 +253,9 @@ def serving_report(task: ServingTask, lines: list[list[OpLine]], bundle: Bundle)
         load = load_of(resolved)
         served = serve(workload, resolved.gpu, bundle, load, warmup=resolved.request.warmup)
         times, note_of_load = Times(*(getattr(served, name) for name in Times._fields)), served.notes
-        need, more = _memory_of_load(workload, resolved.gpu, load, served), {"served": served}
+        at_once = replace(workload, batch=max(round(served.batch), 1))
+        need = memory(at_once, resolved.gpu, served.peak_tokens, load.longest)
+        more = {"served": served}
     else:
         times, note_of_load = static_times(workload, resolved.gpu, bundle, lines), ()
         need = memory(workload, resolved.gpu)
@@ -270,14 +272,6 @@ def serving_report(task: ServingTask, lines: list[list[OpLine]], bundle: Bundle)
         request=resolved.request,
         **more,
     )
-
-
-def _memory_of_load(workload: Workload, gpu: Gpu, load: Load, served: Serving) -> Memory:
-    """Memory at the fullest of a load. The engine fills its cache and no more, so that it runs out of memory only where
-    it has no room for the longest request when it starts."""
-    at_once = replace(workload, batch=max(round(served.batch), 1))
-    start = at_start(at_once, gpu, load.longest)
-    return replace(memory(at_once, gpu, served.peak_tokens), p_oom=float(start["p_oom"]))
 
 
 def _sized(model: Model, image_size: int) -> Model:

@@ -35,26 +35,15 @@ NUMBERS_OR_TEXTS = frozenset({"node_link"})  # columns of names that a number ma
 # How requests come, of which a request has one; with a trace of lengths alone the other says when.
 LOADS = ("concurrency", "request_rate", "trace")
 UNDER_LOAD = (
-    *(
-        "draft_tokens",
-        "draft_model",
-        "prefix_cache_hit_rate",
-        *LOADS,
-        "length_spread",
-        "num_prompts",
-        "warmup",
-        "turns",
-    ),
-    *("shared_prefix_len", "batch_wait_timeout_iters"),
+    *("draft_tokens", "draft_model", "prefix_cache_hit_rate", *LOADS, "length_spread", "num_prompts", "warmup"),
+    *("turns", "shared_prefix_len", "batch_wait_timeout_iters"),
 )
 OF_SERVERS = (
     *("ubatch", "kv_block", "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization", "max_model_len"),
     *("max_seq_len_to_capture", "enforce_eager", "enable_chunked_prefill", "async_scheduling", "beam_width"),
 )
 OF_NO_TRACE = ("turns", "shared_prefix_len")
-SPREAD = (
-    0.2  # of lengths under load: random-range-ratio 0.8 of the benchmarks of vLLM and SGLang as InferenceX runs them
-)
+SPREAD = 0.2  # of lengths under load: random-range-ratio 0.8 of vLLM's and SGLang's benchmarks as InferenceX runs them
 MISSING_CELLS = frozenset({"NAType", "NaTType"})  # types of pandas, which is not loaded for a request
 
 ENDS = ("", "_low", "_high")  # of a value and of the interval around it
@@ -212,9 +201,8 @@ class Request:
         self._fill_layout()
 
     def _check_training(self) -> None:
-        defaults = {column.name: column.default for column in columns()}
-        if stated := [name for name in OF_SERVERS if getattr(self, name) != defaults[name]]:
-            raise InvalidRequest(f"{stated[0]} is {show(getattr(self, stated[0]))}; training has none. Leave it out.")
+        for name, value in self.stated(OF_SERVERS).items():
+            raise InvalidRequest(f"{name} is {show(value)}; training has none. Leave it out.")
 
     def _fill_load(self) -> None:
         """How requests come, and the defaults that follow; what only a scheduler knows is no part of a static batch."""
@@ -222,12 +210,11 @@ class Request:
         if not self.scheduling:
             object.__setattr__(self, "scheduling", "continuous" if loads else "static")
         if self.scheduling == "static":
-            defaults = {column.name: column.default for column in columns()}
-            if stated := [name for name in UNDER_LOAD if getattr(self, name) not in (defaults[name], None, 0)]:
-                raise InvalidRequest(
-                    f"{stated[0]} is {show(getattr(self, stated[0]))}; a static batch has none. Set scheduling to "
-                    "continuous."
-                )
+            for name, value in self.stated(UNDER_LOAD).items():
+                if value:
+                    raise InvalidRequest(
+                        f"{name} is {show(value)}; a static batch has none. Set scheduling to continuous."
+                    )
         elif self.trace and (own := [name for name in OF_NO_TRACE if getattr(self, name) not in (1, 0, None)]):
             raise InvalidRequest(f"{own[0]} is {show(getattr(self, own[0]))}; a trace says its lengths. Leave it out.")
         elif self.beam_width > 1:
@@ -239,6 +226,11 @@ class Request:
             )
         if self.length_spread is None:
             object.__setattr__(self, "length_spread", SPREAD if self.scheduling == "continuous" else 0.0)
+
+    def stated(self, names: Iterable[str]) -> dict[str, Any]:
+        """Those of the columns that are not at their defaults, with what they say."""
+        defaults = {column.name: column.default for column in columns()}
+        return {name: value for name in names if (value := getattr(self, name)) != defaults[name]}
 
     def together(self) -> Request:
         """The same requests as one static batch of as many as there are clients."""

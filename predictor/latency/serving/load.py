@@ -30,8 +30,8 @@ from predictor.latency.serving.drafting import drafted
 from predictor.latency.serving.scheduler import Served, check_cache, simulate
 from predictor.latency.serving.step_times import ENDS, StepTimes, step_times
 from predictor.latency.serving.sustained import Sustained, sustained
-from predictor.memory.closed_form import cache_room
-from predictor.ops.dtypes import Array, weight_bytes
+from predictor.memory.closed_form import cache_room, kv_cache_bytes_per_token
+from predictor.ops.dtypes import Array
 from predictor.workloads.engines import Engine, get_engine, get_server
 from predictor.workloads.models import Model
 from predictor.workloads.workload import Workload
@@ -133,10 +133,7 @@ def room_for(workload: Workload, gpu: Gpu, load: Load, engine: Engine) -> float:
 def kv_capacity(workload: Workload, gpu: Gpu, load: Load, engine: Engine | None = None) -> float:
     """Tokens of the KV cache of one group: what the engine's share of the memory has room for."""
     length = load.longest
-    cached = workload.model.cached(length, workload.layout)
-    if draft := workload.drafting:
-        cached += draft.model.cached(length, workload.layout)
-    per_token = cached * float(weight_bytes(workload.cache_dtype)) / length
+    per_token = kv_cache_bytes_per_token(workload, length)
     stages = 1 if workload.pass_tokens else workload.pp
     return cache_room(workload, gpu, engine) / per_token / stages if per_token else math.inf
 
@@ -170,7 +167,6 @@ def continuous(
     held = [sustained(part, getattr(times, end), engine, kv_tokens) for end in ENDS]
     offered = part.offered_rate
     full = [offered > one.requests_per_s or part.concurrency > one.sequences for one in held]
-    saturated = full[0]
     if load.settles:
         part = replace(part, requests=_enough(part, times, engine, kv_tokens, held[0]))
     run = simulate(part, times.value, engine, kv_tokens)

@@ -22,6 +22,8 @@ from predictor.values import whole_number
 MAX_PREFILL_LOAD = 0.9  # at 1 the queue has no end; aiconfigurator degrades its prefill pools to 0.9 too
 LOAD_STEPS = 100  # of the search for the load that keeps a limit of TTFT
 MOST_WORKERS, MOST_RATE = 1_000_000, 1e9
+FULL = 0.97  # of what the slower pool can do, above which the wait of clients is what their number leaves; judged
+HALVINGS = 10  # of the rate of clients
 SAME = 1e-9  # rates that differ by no more than rounding
 
 
@@ -123,18 +125,18 @@ def match(
             "request_rate or loosen a limit."
         )
     wanted = float(goal.request_rate or math.inf)
-    sustained, ttfts, tpots = [], [], []
-    for end in ENDS if goal.concurrency else ():
-        rate, ttft, tpot = _closed(prefill, decode, workers, transfer_s, goal.concurrency, end)
-        sustained.append(rate)
-        ttfts.append(ttft)
-        tpots.append(tpot)
-    for end in () if goal.concurrency else ENDS:
+
+    def told(end: str) -> tuple[float, float, float]:
+        """Requests per second, TTFT and TPOT."""
+        if goal.concurrency:
+            return _closed(prefill, decode, workers, transfer_s, goal.concurrency, end)
         batches, most = decode.loads(end).first(allowed), load * prefill.requests_per_s(end)
-        sustained.append(min(workers[0] * most, workers[1] * batches.most))
-        rate = min(wanted, sustained[-1])
-        ttfts.append(prefill.ttft_s(rate / workers[0], end) + transfer_s)
-        tpots.append(float(batches.tpot_s[batches.least(rate / workers[1])]))
+        holds = min(workers[0] * most, workers[1] * batches.most)
+        rate = min(wanted, holds)
+        ttft_s = prefill.ttft_s(rate / workers[0], end) + transfer_s
+        return holds, ttft_s, float(batches.tpot_s[batches.least(rate / workers[1])])
+
+    sustained, ttfts, tpots = zip(*map(told, ENDS), strict=True)
     e2es = [ttft + (decode.output_len - 1) * tpot for ttft, tpot in zip(ttfts, tpots, strict=True)]
     rates = Interval(*(min(end, wanted) for end in interval_of("requests_per_s", sustained, errors)))
     return Matched(
@@ -160,10 +162,6 @@ def _for_clients(goal: Goal, takes: float, loads: DecodeLoads, following: int) -
     tpot_s = float(np.interp(goal.concurrency / decodes, loads.sequences, loads.tpot_s))
     rate = min(goal.concurrency / (following * tpot_s), decodes * loads.most)
     return goal.prefill_workers or max(math.ceil(rate / takes * (1 - SAME)), 1), decodes
-
-
-FULL = 0.97  # of what the slower pool can do, above which the wait of clients is what their number leaves; judged
-HALVINGS = 10
 
 
 def _closed(

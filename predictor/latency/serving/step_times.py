@@ -35,8 +35,11 @@ TOKENS_PER_OCTAVE = 2  # grid of the token-only ops: tile effects are coarser th
 CACHED_OCTAVES = tuple(range(4, 21))  # cached tokens per sequence, 16 to 2**20
 PAST_OCTAVES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0)  # log2((past + new) / new) of a chunk
 SHORTEST_CHUNK = 16  # tokens; shorter chunks cost as much attention as this one
-# Step times depend on all of a workload but these; the model is known by its identity.
-OF_NO_STEP = frozenset({"model", "batch", "input_len", "output_len", "dp", "stored_bytes", "draft", "beam_width"})
+# Step times depend on all of a workload but these; the model is known by its identity, and what is set of the engine by
+# Workload.longest and captures.
+OF_NO_STEP = frozenset(
+    {"model", "settings", "batch", "input_len", "output_len", "dp", "stored_bytes", "draft", "beam_width"}
+)
 SETTINGS = tuple(field.name for field in fields(Workload) if field.name not in OF_NO_STEP)
 FIRST_CHUNK = math.log2(SHORTEST_CHUNK)
 MOST_KEPT = 64  # step times that are remembered, some 100 KiB each
@@ -221,6 +224,7 @@ class Asked(NamedTuple):
             self.max_tokens,
             self.max_sequences,
             self.workload.longest,
+            self.workload.captures,
             *settings,
         )
 

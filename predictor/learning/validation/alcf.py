@@ -31,6 +31,7 @@ from predictor.learning.validation.replay import (
     Figure,
     Replay,
     Table,
+    all_at_once,
     answers,
     half,
     interval,
@@ -105,9 +106,8 @@ def request_of(row: dict[str, Any]) -> dict[str, Any]:
 
 def queued(request: dict[str, Any]) -> dict[str, Any]:
     """The same prompts as clients that each send one, all at once."""
-    clients = request["batch"]
-    load = {"concurrency": clients, "num_prompts": clients, "length_spread": 0.0, "offline": True}
-    return {name: value for name, value in request.items() if name != "batch"} | load
+    static = {name: value for name, value in request.items() if name != "batch"}
+    return static | all_at_once(request["batch"]) | {"length_spread": 0.0}
 
 
 def _figure(row: dict[str, Any], request: dict[str, Any], answer: dict[str, Any]) -> Figure:

@@ -9,8 +9,7 @@ system count once.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import pandas as pd
 
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import get_gpu
-from predictor.learning.validation.replay import Figure, Replay, Table, answers, half, interval, records
+from predictor.learning.validation.replay import Figure, Replay, Table, half, interval, rate, records, replayed
 
 FILE = "mlperf_inference/mlperf_inference_runs.csv"
 GPUS = {
@@ -36,13 +35,7 @@ BATCH, TOKENS = 512, 177
 
 def replay(root: Path, bundle: Bundle) -> Replay:
     """A figure per GPU and network: samples_per_s of one GPU."""
-    figures, skipped, rows = list[Figure](), Counter[str](), configurations(root)
-    for row, answer in zip(rows, answers([request_of(row) for row in rows], bundle), strict=True):
-        if answer["error"]:
-            skipped[answer["error"]] += 1
-        else:
-            figures.append(_figure(row, answer))
-    return Replay(figures, skipped)
+    return replayed(configurations(root), request_of, _figures, bundle)
 
 
 def configurations(root: Path) -> list[dict[str, Any]]:
@@ -62,17 +55,16 @@ def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
     return request | ({"input_len": TOKENS} if model.startswith("bert") else {})
 
 
-def _figure(row: Mapping[str, Any], answer: Mapping[str, Any]) -> Figure:
+def _figures(row: Mapping[str, Any], answer: Mapping[str, Any]) -> Iterator[Figure]:
     request = request_of(row)
-    e2e = interval(answer, "e2e_s")
-    return Figure(
+    yield Figure(
         table=FILE,
         gpu=request["gpu"],
         model=request["model"],
         engine="tensorrt",
         metric="samples_per_s",
         measured=row["measured"],
-        predicted=type(e2e)(BATCH / e2e.value, BATCH / e2e.high, BATCH / e2e.low),
+        predicted=rate(BATCH, interval(answer, "e2e_s")),
         fitted=half(row["gpu"], row["model"]),
         request=request,
         settings={"dtype": request["dtype"]},

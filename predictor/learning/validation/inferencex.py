@@ -15,7 +15,6 @@ vLLM's scheduler does not do.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from typing import Any
 import pandas as pd
 
 from predictor.estimators.bundle import Bundle
-from predictor.learning.validation.replay import Figure, Replay, Table, answers, half, interval, records
+from predictor.learning.validation.replay import Figure, Replay, Table, half, interval, records, replayed
 
 FILE = "inferencex_token_position/serving.csv"
 GPU = "H200-SXM-141GB"
@@ -41,15 +40,7 @@ METRICS = {
 
 def replay(root: Path, bundle: Bundle) -> Replay:
     """Per run medians and 99th percentiles of ttft_s and tpot_s, and e2e_s, whose mean stands for the median."""
-    rows = records(pd.read_csv(root / FILE))
-    figures: list[Figure] = []
-    skipped = Counter[str]()
-    for row, answer in zip(rows, answers([request_of(row) for row in rows], bundle), strict=True):
-        if answer["error"]:
-            skipped[answer["error"]] += 1
-        else:
-            figures += _figures(row, answer)
-    return Replay(figures, skipped)
+    return replayed(records(pd.read_csv(root / FILE)), request_of, _figures, bundle)
 
 
 def request_of(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ output after 8,192 tokens.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ import pandas as pd
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import get_gpu
 from predictor.latency.report import Interval
-from predictor.learning.validation.replay import Figure, Replay, Table, answers, half, interval, rate, records
+from predictor.learning.validation.replay import Figure, Replay, Table, half, interval, rate, records, replayed
 
 SPEEDS, OFFLINE = "xiongjiedai/llama_cpp.csv", "alcf/all_results.csv"
 ENGINE = "llama.cpp"
@@ -61,14 +61,7 @@ class Speed(NamedTuple):
 
 def replay(root: Path, bundle: Bundle) -> Replay:
     """A figure per published speed: tokens_per_s."""
-    rows, skipped = speeds(root), Counter[str]()
-    figures = []
-    for row, answer in zip(rows, answers([row.request for row in rows], bundle), strict=True):
-        if answer["error"]:
-            skipped[answer["error"][:90]] += 1
-            continue
-        figures.append(_figure(row, answer))
-    return Replay(figures, skipped)
+    return replayed(speeds(root), attrgetter("request"), _figures, bundle)
 
 
 def speeds(root: Path) -> list[Speed]:
@@ -102,9 +95,9 @@ def _gpus(published: str, count: float) -> dict[str, Any]:
     return {"engine": ENGINE, "gpu": name, "pp": int(count) * parts}
 
 
-def _figure(row: Speed, answer: Mapping[str, Any]) -> Figure:
+def _figures(row: Speed, answer: Mapping[str, Any]) -> Iterator[Figure]:
     asked = row.request
-    return Figure(
+    yield Figure(
         table=row.table,
         gpu=get_gpu(asked["gpu"]).name,
         model=asked["model"],

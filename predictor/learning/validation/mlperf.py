@@ -32,7 +32,7 @@ import pandas as pd
 
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu, get_gpu
-from predictor.learning.validation.replay import Figure, Replay, Table, answers, half, interval, records
+from predictor.learning.validation.replay import Figure, Replay, Table, all_at_once, half, interval, records, replayed
 from predictor.workloads.models import get_model
 
 FILE = "mlperf_inference/mlperf_inference_runs.csv"
@@ -76,13 +76,7 @@ METRICS = {"ttft_s": "ttft_mean_ms", "ttft_p99_s": "ttft_p99_ms", "tpot_s": "tpo
 def replay(root: Path, bundle: Bundle) -> Replay:
     """Offline tokens_per_s of all GPUs; of Server mean and 99th percentile of ttft_s and tpot_s."""
     rows, skipped = configurations(root)
-    figures: list[Figure] = []
-    for row, answer in zip(rows, answers([request_of(row) for row in rows], bundle), strict=True):
-        if answer["error"]:
-            skipped[answer["error"]] += 1
-        else:
-            figures += _figures(row, answer)
-    return Replay(figures, skipped)
+    return replayed(rows, request_of, _figures, bundle, skipped)
 
 
 def configurations(root: Path) -> tuple[list[dict[str, Any]], Counter[str]]:
@@ -132,7 +126,7 @@ def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
     if row["scenario"] == "Server":
         rate = float(row["target_qps"])
         return request | {"request_rate": rate, "num_prompts": min(round(SECONDS * rate), LONGEST), "warmup": 0}
-    return request | {"concurrency": QUEUED, "num_prompts": QUEUED, "offline": True}
+    return request | all_at_once(QUEUED)
 
 
 def _engine(software: str) -> dict[str, str]:

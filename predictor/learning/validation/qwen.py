@@ -11,7 +11,8 @@ show no end of vLLM's CUDA graphs at 8,192 tokens, so max_seq_len_to_capture hol
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,17 +21,7 @@ import pandas as pd
 from predictor.errors import InvalidRequest, PredictorError
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu, get_gpu
-from predictor.latency.report import Interval
-from predictor.learning.validation.replay import (
-    Figure,
-    Replay,
-    Table,
-    answers,
-    half,
-    interval,
-    rate,
-    records,
-)
+from predictor.learning.validation.replay import Figure, Replay, Table, half, interval, rate, records, replayed
 from predictor.workloads.engines import Engine
 from predictor.workloads.models import get_model
 from predictor.workloads.request import Request
@@ -73,13 +64,7 @@ class Generation(NamedTuple):
 def replay(root: Path, bundle: Bundle) -> Replay:
     """A figure per published speed: tokens_per_s."""
     runs, skipped = generations(root)
-    figures = []
-    for run, answer in zip(runs, answers([run.request for run in runs], bundle), strict=True):
-        if answer["error"]:
-            skipped[answer["error"][:90]] += 1
-        else:
-            figures.append(_figure(run, interval(answer, "e2e_s")))
-    return Replay(figures, skipped)
+    return replayed(runs, attrgetter("request"), _figures, bundle, skipped)
 
 
 def generations(root: Path) -> tuple[list[Generation], Counter[str]]:
@@ -100,7 +85,7 @@ def generation_request(row: Mapping[str, Any]) -> dict[str, Any]:
     engine, gpus = ENGINES[row["engine"]], int(row["n_gpus"])
     name, tokens = f"Qwen/{row['model'].removesuffix('-Instruct').removesuffix('-Chat')}", int(row["input_len"])
     tokens += int(row["output_len"])
-    graphs = row["family"] == "Qwen2.5" and engine == "vllm" and row["family"] in OLD
+    graphs = row["family"] == "Qwen2.5" and engine == "vllm"
     return {
         "model": name,
         "max_model_len": tokens if tokens > get_model(name).max_len else 0,
@@ -131,15 +116,15 @@ def _generation(row: dict[str, Any]) -> Generation:
     )
 
 
-def _figure(run: Generation, e2e_s: Interval) -> Figure:
-    return Figure(
+def _figures(run: Generation, answer: Mapping[str, Any]) -> Iterator[Figure]:
+    yield Figure(
         table=FILE,
         gpu=run.gpu.name,
         model=run.row["model"],
         engine=run.engine.name,
         metric="tokens_per_s",
         measured=run.row["speed_tokens_per_s"],
-        predicted=rate(run.counted, e2e_s),
+        predicted=rate(run.counted, interval(answer, "e2e_s")),
         fitted=run.fitted,
         request=run.request,
         settings={"family": run.row["family"], "dtype": run.workload.dtype, "input_len": run.workload.input_len},

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import pandas as pd
 
@@ -18,6 +19,7 @@ from predictor.prediction.rows import answer_rows
 from predictor.workloads.models import get_model
 
 SEPARATOR = "; "  # of private settings
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +106,28 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def answers(requests: Sequence[Mapping[str, Any]], bundle: Bundle) -> list[dict[str, Any]]:
     """What a user who writes these rows into a request table gets: results of each, `error` where there is none."""
     return list(answer_rows(requests, bundle))
+
+
+def replayed(
+    rows: Sequence[Row],
+    request_of: Callable[[Row], Mapping[str, Any]],
+    figures_of: Callable[[Row, Mapping[str, Any]], Iterable[Figure]],
+    bundle: Bundle,
+    skipped: Mapping[str, int] | None = None,
+) -> Replay:
+    """The figures of all rows that are answered, and how many are not, by error; skipped: rows left out before."""
+    figures, left_out = list[Figure](), Counter(skipped)
+    for row, answer in zip(rows, answers([request_of(row) for row in rows], bundle), strict=True):
+        if answer["error"]:
+            left_out[answer["error"]] += 1
+        else:
+            figures += figures_of(row, answer)
+    return Replay(figures, left_out)
+
+
+def all_at_once(prompts: int) -> dict[str, Any]:
+    """What a request says of so many prompts that are handed to the engine itself from the start."""
+    return {"concurrency": prompts, "num_prompts": prompts, "offline": True}
 
 
 def interval(answer: Mapping[str, Any], name: str) -> Interval:

@@ -13,14 +13,14 @@ Prompts and answers of 2,048 tokens each run at half of what the other three pai
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from predictor.estimators.bundle import Bundle
-from predictor.learning.validation.replay import Figure, Replay, Table, answers, interval, records, scaled
+from predictor.learning.validation.replay import Figure, Replay, Table, all_at_once, interval, records, replayed, scaled
 
 LATENCY, THROUGHPUT = "rocm_vllm/latency.csv", "rocm_vllm/throughput.csv"
 GPU = "MI300X"
@@ -31,14 +31,7 @@ SECONDS = {"MI300X Latency (ms)": 1e-3, "MI300X Latency (sec)": 1.0}
 
 def replay(root: Path, bundle: Bundle) -> Replay:
     """A figure per row: e2e_s of static batches, tokens_per_s, prompts counted, of many prompts at once."""
-    rows = configurations(root)
-    figures, skipped = [], Counter[str]()
-    for row, answer in zip(rows, answers([request_of(row) for row in rows], bundle), strict=True):
-        if answer["error"]:
-            skipped[answer["error"]] += 1
-        else:
-            figures.append(_figure(row, answer))
-    return Replay(figures, skipped)
+    return replayed(configurations(root), request_of, _figures, bundle)
 
 
 def configurations(root: Path) -> list[dict[str, Any]]:
@@ -49,7 +42,7 @@ def configurations(root: Path) -> list[dict[str, Any]]:
     return records(latency) + records(throughput)
 
 
-def request_of(row: dict[str, Any]) -> dict[str, Any]:
+def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a request table."""
     request = {
         "model": MODELS[row["Model"].partition(" (")[0]],
@@ -65,18 +58,17 @@ def request_of(row: dict[str, Any]) -> dict[str, Any]:
     if row["table"] == LATENCY:
         return request | {"batch": int(row["Batch Size"])}
     prompts = int(row["Num Prompts"])
-    load = {"concurrency": prompts, "num_prompts": prompts, "length_spread": 0.0, "offline": True}
-    return request | load | {"max_num_seqs": int(row["Max Num Seqs"])}
+    return request | all_at_once(prompts) | {"length_spread": 0.0, "max_num_seqs": int(row["Max Num Seqs"])}
 
 
-def _figure(row: dict[str, Any], answer: dict[str, Any]) -> Figure:
+def _figures(row: Mapping[str, Any], answer: Mapping[str, Any]) -> Iterator[Figure]:
     request, static = request_of(row), row["table"] == LATENCY
     if static:
         predicted = interval(answer, "e2e_s")
     else:  # the rate of answers times the tokens of both
         counted = (request["input_len"] + request["output_len"]) / request["output_len"]
         predicted = scaled(interval(answer, "tokens_per_s"), counted)
-    return Figure(
+    yield Figure(
         table=row["table"],
         gpu=GPU,
         model=request["model"],

@@ -34,7 +34,7 @@ import numpy as np
 import pandas as pd
 
 from predictor.estimators.bundle import Bundle
-from predictor.learning.validation.replay import Figure, Replay, Table, answers, half, interval, records
+from predictor.learning.validation.replay import Figure, Replay, Table, half, interval, records, replayed
 from predictor.workloads.models import get_model
 
 FILES = ("serving/silicon_sample_visible.csv", "serving/silicon_sample_more.csv")
@@ -51,13 +51,7 @@ NODE = 8  # GPUs
 def replay(root: Path, bundle: Bundle) -> Replay:
     """Two figures per configuration, ttft_s and tpot_s."""
     rows, skipped = configurations(root)
-    figures: list[Figure] = []
-    for row, answer in zip(rows, answers([request_of(row) for row in rows], bundle), strict=True):
-        if answer["error"]:
-            skipped[answer["error"]] += 1
-            continue
-        figures += _figures(row, answer)
-    return Replay(figures, skipped)
+    return replayed(rows, request_of, _figures, bundle, skipped)
 
 
 def configurations(root: Path) -> tuple[list[dict[str, Any]], Counter[str]]:

@@ -10,14 +10,14 @@ each GPU, model and pair of lengths the newest revision counts: kernels grew fas
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from predictor.estimators.bundle import Bundle
-from predictor.learning.validation.replay import Figure, Replay, Table, answers, interval, records, stated_length
+from predictor.learning.validation.replay import Figure, Replay, Table, interval, records, replayed, stated_length
 
 FILE = "trtllm/peak_throughput_v0.5_to_v0.9.csv"
 GPUS = {"A100": "A100-SXM-80GB", "H100": "H100-SXM-80GB", "H200": "H200-SXM-141GB", "L40S": "L40S"}
@@ -34,13 +34,7 @@ OLDEST = "0.5"  # of rows that state no version
 
 def replay(root: Path, bundle: Bundle) -> Replay:
     """A figure per configuration: tokens_per_s of all GPUs."""
-    figures, skipped, rows = [], Counter[str](), configurations(root)
-    for row, answer in zip(rows, answers([request_of(row) for row in rows], bundle), strict=True):
-        if answer["error"]:
-            skipped[answer["error"]] += 1
-        else:
-            figures.append(_figure(row, answer))
-    return Replay(figures, skipped)
+    return replayed(configurations(root), request_of, _figures, bundle)
 
 
 def configurations(root: Path) -> list[dict[str, Any]]:
@@ -53,7 +47,7 @@ def configurations(root: Path) -> list[dict[str, Any]]:
     return records(table[table["date"] == newest].drop_duplicates([*SHAPE, "precision"]).dropna(subset=SHAPE))
 
 
-def request_of(row: dict[str, Any]) -> dict[str, Any]:
+def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a request table."""
     dtype = row["precision"].lower()
     return {
@@ -69,9 +63,9 @@ def request_of(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _figure(row: dict[str, Any], answer: dict[str, Any]) -> Figure:
+def _figures(row: Mapping[str, Any], answer: Mapping[str, Any]) -> Iterator[Figure]:
     request = request_of(row)
-    return Figure(
+    yield Figure(
         table=FILE,
         gpu=request["gpu"],
         model=row["model"],

@@ -18,7 +18,7 @@ too high; in fp8 they agree better. 0.10 ran Llama-3-8B and Mixtral in fp8 at a 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,11 @@ from predictor.learning.validation.replay import (
     Figure,
     Replay,
     Table,
-    answers,
+    all_at_once,
     half,
     interval,
     records,
+    replayed,
     stated_length,
 )
 from predictor.workloads.models import get_model
@@ -79,14 +80,7 @@ ENOUGH = 5 * MAX_SEQUENCES  # requests of a run, whose middle sets its rate
 
 def replay(root: Path, bundle: Bundle) -> Replay:
     """A figure per row: tokens_per_s of all GPUs."""
-    rows = configurations(root)
-    figures, skipped = [], Counter[str]()
-    for row, answer in zip(rows, answers([request_of(row) for row in rows], bundle), strict=True):
-        if answer["error"]:
-            skipped[answer["error"]] += 1
-        else:
-            figures.append(_figure(row, answer))
-    return Replay(figures, skipped)
+    return replayed(configurations(root), request_of, _figures, bundle)
 
 
 def configurations(root: Path) -> list[dict[str, Any]]:
@@ -97,7 +91,7 @@ def configurations(root: Path) -> list[dict[str, Any]]:
     return records(new) + records(old)
 
 
-def request_of(row: dict[str, Any]) -> dict[str, Any]:
+def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a request table."""
     model, dtype, prompts = MODELS[row["model"]], DTYPES[row["precision"]], min(int(row["num_requests"]), ENOUGH)
     request = {
@@ -112,16 +106,14 @@ def request_of(row: dict[str, Any]) -> dict[str, Any]:
         "input_len": int(row["input_len"]),
         "output_len": int(row["output_len"]),
         "length_spread": 0.0,
-        "concurrency": prompts,
-        "num_prompts": prompts,
-        "offline": True,
+        **all_at_once(prompts),
     }
     if row["table"] == OLD:
         request |= OLD_SETTINGS[row["setting"].partition("infinite rate, ")[2].partition(",")[0]]
     return request
 
 
-def _layout(row: dict[str, Any], model: str) -> dict[str, Any]:
+def _layout(row: Mapping[str, Any], model: str) -> dict[str, Any]:
     """Which GPU does what; cards without a link of their own reach each other over PCIe."""
     gpus = int(row["tp"])
     if row["table"] == NEW and get_model(model).experts:
@@ -129,9 +121,9 @@ def _layout(row: dict[str, Any], model: str) -> dict[str, Any]:
     return {"tp": gpus, "link": "pcie" if row["gpu"] in PEERS else ""}
 
 
-def _figure(row: dict[str, Any], answer: dict[str, Any]) -> Figure:
+def _figures(row: Mapping[str, Any], answer: Mapping[str, Any]) -> Iterator[Figure]:
     request = request_of(row)
-    return Figure(
+    yield Figure(
         table=row["table"],
         gpu=request["gpu"],
         model=request["model"],
