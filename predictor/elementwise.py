@@ -34,6 +34,11 @@ def added(values: Iterable[Any]) -> Any:
     return total
 
 
+def whole(value: Any) -> Any:
+    """The whole part of what is not below 0; a plain number becomes an int."""
+    return np.floor(value) if _column(value) else int(value)
+
+
 def hypot(one: Any, two: Any) -> Any:
     """Root of the sum of two squares."""
     return _plain(np.hypot(one, two))

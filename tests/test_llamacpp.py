@@ -18,7 +18,7 @@ from predictor.hardware.gpu import get_gpu
 from predictor.latency.report import Interval
 from predictor.latency.static_batch import walked
 from predictor.learning.validation import llamacpp, ratio_errors
-from predictor.memory.closed_form import kv_cache_bytes_per_token, weights_bytes
+from predictor.memory.sizes import kv_cache_bytes_per_token, weights_bytes
 from predictor.ops import Attention
 from predictor.ops.dtypes import GGUF, MIXED, weight_bytes
 from predictor.prediction.rows import answer_row, answer_rows

@@ -9,9 +9,13 @@ from hypothesis import given, settings, strategies as st
 
 from predictor.errors import InvalidRequest
 from predictor.hardware.gpu import get_gpu
-from predictor.memory.closed_form import KINDS, cache_room, memory, sequence_bytes
+from predictor.memory.closed_form import KINDS, memory
+from predictor.memory.sizes import sequence_bytes
+from predictor.memory.start import cache_room, start
 from predictor.ops import DTYPES
+from predictor.units import GIB
 from predictor.workloads import Workload, get_model, models
+from predictor.workloads.engines import UNSET, Settings
 from predictor.workloads.models import Model
 
 H100 = get_gpu("H100-SXM-80GB")
@@ -44,10 +48,10 @@ def test_weights_match_the_log_of_vllm() -> None:
         assert found.weights_bytes / 2**30 == pytest.approx(gib, abs=0.01)
 
 
-def test_activations_match_the_log_of_vllm_within_half() -> None:
-    """The same log: 1.26 GiB peak for 8192 tokens in 256 sequences, top-k and top-p sampling included, ours greedy."""
-    workload = Workload(model=get_model("Meta-Llama-3-8B"), batch=256, input_len=32)
-    assert memory(workload, H100).activations_bytes / 2**30 == pytest.approx(1.26, rel=0.5)
+def test_the_profiled_pass_matches_the_log_of_vllm() -> None:
+    """The same log: a peak of 1.26 GiB for 8192 tokens in 256 sequences, whatever is asked later."""
+    workload = Workload(model=get_model("Meta-Llama-3-8B"), engine="vllm-v0", batch=2, input_len=32)
+    assert memory(workload, H100).activations_bytes / 2**30 == pytest.approx(1.26, rel=0.03)
 
 
 def test_embeddings_stay_in_16_bits() -> None:
@@ -66,7 +70,7 @@ def test_an_engine_that_leaves_no_room_for_its_cache_does_not_start() -> None:
     """vLLM leaves -1.4 GiB for the cache of 70B in FP8 on one H100; PyTorch takes what it needs and no share."""
     model = get_model("Llama-3.1-70B")
     served = memory(Workload(model=model, dtype="fp8"), H100)
-    assert served.total_bytes < served.capacity_bytes and not served.fits and served.p_oom > 0.5
+    assert served.total_bytes < H100.mem_bytes and not served.fits and served.p_oom > 0.5
     assert memory(Workload(model=model, dtype="fp8", engine="torch"), H100).fits
 
 
@@ -120,10 +124,10 @@ def test_the_total_is_the_sum_and_fits_up_to_the_last_byte() -> None:
 def test_transformers_takes_a_long_prompt_whole() -> None:
     model = get_model("Qwen2.5-7B")
     whole, chunked = (
-        memory(Workload(model=model, input_len=30_720, output_len=2048, engine=engine), H100)
-        for engine in ("torch", "vllm")
+        memory(Workload(model=model, input_len=tokens, output_len=2048, engine="torch"), H100)
+        for tokens in (30_720, 2_048)
     )
-    assert whole.activations_bytes > 3 * chunked.activations_bytes
+    assert whole.activations_bytes > 10 * chunked.activations_bytes
 
 
 def test_a_sequence_takes_whole_blocks_of_the_cache() -> None:
@@ -182,14 +186,68 @@ def test_transformers_never_needs_less_for_more_tokens(batch: int, length: int, 
 
 
 def test_engines_leave_room_for_the_cache_as_they_say() -> None:
-    """0.9 of the memory for all (vLLM), 0.88 for weights and cache (SGLang), 0.9 of what is free (TensorRT-LLM)."""
+    """0.92 of the memory for all (vLLM), 0.93 for weights and cache (SGLang), 0.9 of what is free (TensorRT-LLM)."""
+    share = {"sglang": Settings(gpu_memory_utilization=0.93)}
     rooms = {
-        engine: cache_room(Workload(model=LLAMA_8B, engine=engine), H100) for engine in ("vllm", "sglang", "trtllm")
+        engine: cache_room(Workload(model=LLAMA_8B, engine=engine, settings=share.get(engine, UNSET)), H100)
+        for engine in ("vllm", "sglang", "trtllm")
     }
     weights = memory(Workload(model=LLAMA_8B), H100).weights_bytes
-    assert rooms["sglang"] == pytest.approx(0.88 * H100.mem_bytes - weights)
-    assert rooms["vllm"] < 0.9 * H100.mem_bytes - weights
+    assert rooms["sglang"] == pytest.approx(0.93 * H100.mem_bytes - weights, rel=0.02)
+    assert rooms["vllm"] < 0.92 * H100.mem_bytes - weights
     assert 0.8 * (H100.mem_bytes - weights) < rooms["trtllm"] < 0.9 * (H100.mem_bytes - weights)
+
+
+def test_vllm_v1_leaves_what_it_logged_on_an_h100() -> None:
+    """llm-d-benchmark, empirical-vllm-memory-results.md: GiB for the cache, of four models at 0.9 of 79.18 GiB."""
+    for name, tp, dtype, gib in (
+        ("Llama-3.3-70B-Instruct", 2, "fp8", 32.0),
+        ("Qwen3-0.6B", 1, "bf16", 64.45),
+        ("Qwen3-32B", 1, "bf16", 4.45),
+        ("Qwen3-32B", 2, "bf16", 34.49),
+        ("Llama-3.3-70B-Instruct", 1, "fp8", -1.44),
+    ):
+        workload = Workload(model=get_model(name), tp=tp, dtype=dtype, settings=Settings(engine_version="0.11"))
+        assert start(workload, H100).room / GIB == pytest.approx(gib, abs=0.1)
+
+
+@given(
+    engine=st.sampled_from(["vllm", "vllm-v0", "sglang", "trtllm", "llama.cpp"]),
+    gpu=st.sampled_from(["H100-SXM-80GB", "RTX-4090", "L4", "MI300X", "A100-SXM-80GB"]),
+    share=st.floats(0.3, 0.99),
+    more=st.floats(1.0, 1.3),
+    sequences=st.integers(1, 1024),
+)
+@SMALL
+def test_the_cache_follows_the_share_the_card_and_the_sequences(
+    engine: str, gpu: str, share: float, more: float, sequences: int
+) -> None:
+    def room(part: float, size: float, count: int) -> float:
+        device, own = get_gpu(gpu), Settings(gpu_memory_utilization=part, max_num_seqs=count)
+        larger = replace(device, mem_bytes=device.mem_bytes * size)
+        return start(Workload(model=LLAMA_8B, engine=engine, settings=own), larger).room
+
+    here = room(share, 1.0, sequences)
+    assert room(min(share * more, 1.0), 1.0, sequences) >= here
+    assert room(share, 1.0, 2 * sequences) <= here
+    if room(share, more, sequences) < here:  # a larger card has larger defaults
+        assert get_gpu(gpu).mem_bytes * more >= 20 * GIB
+
+
+@given(tokens=st.integers(1, 4096), batch=st.integers(1, 300), share=st.floats(0.3, 0.95))
+@SMALL
+def test_tokens_requests_and_the_chance_to_run_out_agree(tokens: int, batch: int, share: float) -> None:
+    workload = Workload(
+        model=LLAMA_8B, batch=batch, input_len=tokens, output_len=16, settings=Settings(gpu_memory_utilization=share)
+    )
+    need = memory(workload, H100)
+    assert need.max_concurrent_requests_low <= need.max_concurrent_requests <= need.max_concurrent_requests_high
+    assert need.max_kv_tokens_low <= need.max_kv_tokens <= need.max_kv_tokens_high
+    assert need.fits == (batch <= need.max_concurrent_requests)
+    if batch <= need.max_concurrent_requests_low:
+        assert need.p_oom <= 0.101
+    if batch > need.max_concurrent_requests_high:
+        assert need.p_oom >= 0.899
 
 
 def test_a_block_of_the_cache_can_be_chosen() -> None:

@@ -11,7 +11,7 @@ from predictor.cli.common.comparison import Refusal, answers_of, end, show_refus
 from predictor.cli.common.display import digits, gigabytes, risk, say, show, show_json, show_notes
 from predictor.cli.common.request_options import add_command
 from predictor.errors import InvalidRequest
-from predictor.workloads.request import METHODS, Request
+from predictor.workloads.request import ENDS, METHODS, Request
 
 if TYPE_CHECKING:
     from predictor.estimators.bundle import Bundle
@@ -110,6 +110,14 @@ def _fixes(resolved: Resolved, bundle: Bundle) -> list[Fix]:
     return fixes(answer(resolved, bundle), resolved, bundle)
 
 
+def _room(rooms: dict[str, Any], name: str) -> str:
+    """A number that fits, with its interval where it has one."""
+    value, low, high = (rooms.get(f"{name}{end}") for end in ENDS)
+    if value is None:
+        return "–"
+    return f"{value:,}" if low is None else f"{value:,} ({low:,}–{high:,})"
+
+
 def _show(footprint: Footprint, rooms: dict[str, Any], helping: list[Fix]) -> None:
     need, per = footprint.memory, " on each" if footprint.n_gpus > 1 else ""
     gpus = footprint.gpu.name if footprint.n_gpus == 1 else f"{footprint.n_gpus} × {footprint.gpu.name}"
@@ -130,8 +138,9 @@ def _show(footprint: Footprint, rooms: dict[str, Any], helping: list[Fix]) -> No
         f"{gigabytes(need.capacity_bytes)} GB{per}; P(out of memory): {risk(need)}",
         "  ",
     )
-    for name, value in rooms.items():
-        print(f"  {ROOMS[name]:<32}  {'–' if value is None else f'{value:,}'}")
+    for name, text in ROOMS.items():
+        if name in rooms:
+            print(f"  {text:<32}  {_room(rooms, name)}")
     if helping:
         print()
         show(
@@ -142,7 +151,4 @@ def _show(footprint: Footprint, rooms: dict[str, Any], helping: list[Fix]) -> No
             ],
         )
         say("  Speed: tokens per second and GPU, over those of the run as asked.", "  ")
-    at_once = rooms.get("max_concurrent_requests")
-    if need.fits and at_once is not None and at_once < footprint.request.batch:
-        show_notes([f"with its default share of the memory the engine runs {at_once} of them at once; others wait."])
     show_notes(footprint.notes)

@@ -28,19 +28,16 @@ if TYPE_CHECKING:
         room as room,
         training_room as training_room,
     )
-    from predictor.memory.closed_form import (
-        Memory as Memory,
-        kv_cache_bytes as kv_cache_bytes,
-        memory as memory,
-        weights_bytes as weights_bytes,
-    )
+    from predictor.memory.closed_form import Memory as Memory, memory as memory
+    from predictor.memory.sizes import kv_cache_bytes as kv_cache_bytes, weights_bytes as weights_bytes
     from predictor.memory.training import TrainingMemory as TrainingMemory, training_memory as training_memory
     from predictor.memory.uncertainty import Need as Need
 
 _names, __dir__, __all__ = attach(
     __name__,
     submod_attrs={
-        "closed_form": ["Memory", "memory", "weights_bytes", "kv_cache_bytes"],
+        "closed_form": ["Memory", "memory"],
+        "sizes": ["weights_bytes", "kv_cache_bytes"],
         "training": ["TrainingMemory", "training_memory"],
         "uncertainty": ["Need"],
         "capacity": ["Room", "room", "TrainingRoom", "training_room"],

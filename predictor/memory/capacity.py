@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from predictor.errors import PredictorError
 from predictor.hardware.gpu import Gpu
-from predictor.memory.closed_form import cache_room, kv_cache_bytes_per_token, memory, sequence_bytes
+from predictor.memory.closed_form import memory
+from predictor.memory.start import CacheRoom, room_for_cache, start
 from predictor.memory.training import training_memory
 from predictor.memory.uncertainty import Need
 from predictor.workloads.passes.training import Trainable, TrainingSetting
@@ -24,13 +25,17 @@ MOST_BATCH, MOST_GPUS = 2**16, 1024
 class Room(NamedTuple):
     """Of serving. None where the model has no cache, or nothing that was tried has room.
 
-    max_kv_tokens: that the engine's cache holds, of all sequences on a GPU. max_concurrent_requests: of input_len +
-    output_len tokens each, over all replicas. max_context_len: tokens of each of `batch` sequences. max_batch: of
-    sequences as long as asked. min_n_gpus, min_tp: the fewest GPUs with room, sharing every layer.
+    max_kv_tokens, max_concurrent_requests: predictor.memory.start.CacheRoom. max_context_len: tokens of each of `batch`
+    sequences. max_batch: of sequences as long as asked. min_n_gpus, min_tp: the fewest GPUs with room, sharing every
+    layer.
     """
 
     max_kv_tokens: int | None
+    max_kv_tokens_low: int | None
+    max_kv_tokens_high: int | None
     max_concurrent_requests: int | None
+    max_concurrent_requests_low: int | None
+    max_concurrent_requests_high: int | None
     max_context_len: int | None
     max_batch: int | None
     min_n_gpus: int | None
@@ -57,20 +62,16 @@ def room(workload: Workload, gpu: Gpu) -> Room:
         return has_room(memory(replace(workload, **changes), gpu))
 
     length = workload.input_len + workload.output_len
-    tokens = requests = context = None
+    cache, context = CacheRoom(), None
     if workload.generates:
-        per_token, whole = kv_cache_bytes_per_token(workload), cache_room(workload, gpu)
-        tokens = int(whole // per_token) if per_token else None
-        groups = workload.dp * workload.attention_dp
-        sequence = sequence_bytes(workload, length)
-        requests = int(whole // sequence) * groups if sequence else None
+        cache = room_for_cache(workload, start(workload, gpu))
         most = workload.longest - workload.output_len
         prompt = largest(lambda size: fits(input_len=size), most)
         context = prompt + workload.output_len if prompt else None
     tp = fewest(lambda gpus: fits(tp=gpus))
     rest = workload.layout.n_gpus // workload.tp
     batch = largest(lambda size: fits(batch=size), min(MOST_BATCH, 2**31 // length))
-    return Room(tokens, requests, context, batch, tp * rest if tp else None, tp)
+    return Room(*cache, context, batch, tp * rest if tp else None, tp)
 
 
 def training_room(model: Trainable, gpu: Gpu, setting: TrainingSetting) -> TrainingRoom:

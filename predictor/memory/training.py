@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from predictor.hardware.gpu import Gpu
-from predictor.memory.closed_form import FP32_BYTES, runtime_bytes
+from predictor.memory.sizes import FP32_BYTES, runtime_bytes
 from predictor.memory.uncertainty import ClosedForm, Need, doubted, shape_features, share, tokens_features
 from predictor.ops import Attention, Gemm
 from predictor.workloads.passes.backward import training_forward

@@ -259,7 +259,7 @@ def serving_report(task: ServingTask, lines: list[list[OpLine]], bundle: Bundle)
     else:
         times, note_of_load = static_times(workload, resolved.gpu, bundle, lines), ()
         need = memory(workload, resolved.gpu)
-    start = start_note(workload, resolved.gpu, need)
+    start = start_note(workload, need)
     return composed(
         workload,
         resolved.gpu,

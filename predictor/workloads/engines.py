@@ -64,6 +64,11 @@ class Engine:
     linear_s: number format → host seconds that each linear layer takes beside its launch.
     until: the version from which its successor, the engine of the same tables, replaces it. before: version → what is
         otherwise in those before it. below_gib: GiB of a GPU's memory → what is otherwise on smaller ones.
+    on_generation: generation → what is otherwise on its GPUs.
+    start_gib: GiB that the process holds beside PyTorch's when it has started; ranks_gib: more where several GPUs share
+        the model (NCCL, all-reduce buffers). sampled_bytes: of each sequence and entry of the vocabulary while the pass
+        that is profiled at start samples. profiles_context: that pass has a whole context where it is at most so many
+        tokens. profiles_graphs: the share of the memory holds the CUDA graphs, too.
     batch_wait_steps: a step with room left postpones prompts up to so many times while others decode, until
         batch_wait_share of max_batched_tokens are asked for (batch_wait_timeout_iters of TensorRT-LLM; off).
     ubatch: most tokens of a forward pass of an engine on ggml, whose stages of layers (pp) one batch walks through one
@@ -103,6 +108,12 @@ class Engine:
     until: str = ""
     before: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     below_gib: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    on_generation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    start_gib: float = 0.0
+    ranks_gib: float = 0.0
+    sampled_bytes: float = 0.0
+    profiles_context: int = 0
+    profiles_graphs: bool = False
 
     def step_s_of(self, gpu_s: Any, sequences: Any) -> Any:
         """Seconds of a step: the host prepares the next one meanwhile, or before it."""
@@ -130,6 +141,7 @@ class Engine:
                 engine = replace(engine, **self.before[version])
         if smaller := [gib for gib in self.below_gib if gpu.mem_bytes < float(gib) * GIB]:
             engine = replace(engine, **self.below_gib[min(smaller, key=float)])
+        engine = replace(engine, **self.on_generation.get(gpu.generation, {}))
         own = {FIELDS[name]: value for name, value in settings._asdict().items() if name in FIELDS}
         changes: dict[str, Any] = {
             name: value for name, value in own.items() if value not in (0, None) or value is False

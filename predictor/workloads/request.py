@@ -64,6 +64,8 @@ RESULTS = (
     "memory_bytes_high",
     "p_oom",
     "fits",
+    *(f"max_kv_tokens{end}" for end in ENDS),
+    *(f"max_concurrent_requests{end}" for end in ENDS),
     "usd_per_mtok",
     "n_gpus",
     "limiter",

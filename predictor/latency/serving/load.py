@@ -30,7 +30,8 @@ from predictor.latency.serving.drafting import drafted
 from predictor.latency.serving.scheduler import Served, check_cache, simulate
 from predictor.latency.serving.step_times import ENDS, StepTimes, step_times
 from predictor.latency.serving.sustained import Sustained, sustained
-from predictor.memory.closed_form import cache_room, kv_cache_bytes_per_token
+from predictor.memory.sizes import kv_cache_bytes_per_token
+from predictor.memory.start import cache_room
 from predictor.ops.dtypes import Array
 from predictor.workloads.engines import Engine, get_engine, get_server
 from predictor.workloads.models import Model
@@ -117,8 +118,8 @@ def room_for(workload: Workload, gpu: Gpu, load: Load, engine: Engine) -> float:
     if tokens < engine.block_tokens:
         gpus = f"{workload.layout.n_gpus // workload.dp} × {gpu.name}"
         raise InvalidRequest(
-            f"{workload.engine} does not start on {gpus}: weights and its first pass leave no room for a cache in the "
-            f"{engine.memory_share:.0%} of the memory that it takes. Raise tp, choose a narrower dtype, or raise "
+            f"{workload.engine} does not start on {gpus}: weights and its first pass leave no room for a cache in its "
+            "share of the memory. Raise tp, choose a narrower dtype, lower max_num_seqs, or raise "
             "gpu_memory_utilization."
         )
     if load.longest > workload.longest:

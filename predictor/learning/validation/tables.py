@@ -19,6 +19,7 @@ from predictor.learning.validation import (
     qwen,
     rocm_vllm,
     serving,
+    startup,
     trtllm,
     trtllm_queued,
 )
@@ -39,6 +40,7 @@ TABLES: tuple[Table, ...] = (
     optimum.TABLE,
     qwen.TABLE,
     rocm_vllm.TABLE,
+    startup.TABLE,
     serving.TABLE,
     trtllm.TABLE,
     trtllm_queued.TABLE,
