@@ -12,6 +12,8 @@ from math import inf
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from predictor.elementwise import greater, hypot, lesser, whole
 from predictor.memory.sizes import (
     FP32_BYTES,
@@ -160,7 +162,7 @@ def room_for_cache(workload: Workload, started: Start) -> CacheRoom:
     """Tokens and requests of the workload's length in the room that an engine has when it has started."""
     length = workload.input_len + workload.output_len
     sequence, groups = sequence_bytes(workload, length), workload.dp * workload.attention_dp
-    if not kv_cache_bytes_per_token(workload, length):
+    if not np.any(kv_cache_bytes_per_token(workload, length)):
         return CacheRoom()
     rooms = (greater(started.room, 0.0), *(started.room_at((1 + sign * LEVEL) / 2) for sign in (-1, 1)))
     tokens = [whole(length * room / sequence) for room in rooms]
@@ -174,11 +176,15 @@ def one_request_bytes(workload: Workload, tokens: float | None = None) -> Any:
 
 
 def _profiled_bytes(workload: Workload, engine: Engine) -> Any:
-    """Peak of the pass that the engine runs at start: its layers, or sampling of all sequences beside hidden states."""
-    tokens = engine.max_batched_tokens
+    """Peak of the pass that the engine runs at start: its layers, or sampling of all sequences beside hidden states.
+
+    Layers that are not compiled (the engine before V1) hold what attention took and gave, too.
+    """
+    model, element = workload.model, float(out_bytes(workload.act_dtype))
+    tokens, eager = engine.max_batched_tokens, 0
     if engine.profiles_context:
         tokens = workload.longest if workload.longest <= engine.profiles_context else tokens
-    model, element = workload.model, float(out_bytes(workload.act_dtype))
+        eager = 2 * tokens * model.hidden * element
     vocab = float(getattr(model, "vocab", 0))
     sampled = engine.max_sequences * vocab * (engine.sampled_bytes or element + FP32_BYTES)
-    return greater(pass_bytes(workload, tokens, 0), tokens * model.hidden * element + sampled)
+    return greater(pass_bytes(workload, tokens, 0) + eager, tokens * model.hidden * element + sampled)

@@ -156,6 +156,8 @@ def _set_up(row: Mapping[str, Any]) -> dict[str, Any]:
         needed = (clients + row["input_len"] + 127) // 64 * 64
         chunk = 16_384 if row["dtype"] == "nvfp4" else 32_768 if row["tp"] == NODE else 8192
         settings["max_num_batched_tokens"] = max(8192, needed) if row["engine"] == "trtllm" else chunk
+        if row["engine"] == "sglang":
+            settings["gpu_memory_utilization"] = 0.82  # mem-fraction-static of InferenceX's scripts
     elif row["engine"] == "trtllm":
         settings["max_num_batched_tokens"] = 16_384 if llama else 20_000
         if llama and fewer_gpus and row["input_len"] == row["output_len"] == 1024:
