@@ -36,7 +36,7 @@ def added(values: Iterable[Any]) -> Any:
 
 def whole(value: Any) -> Any:
     """The whole part of what is not below 0; a plain number becomes an int."""
-    return np.floor(value) if _column(value) else int(value)
+    return np.floor(value).astype(np.int64) if _column(value) else int(value)
 
 
 def hypot(one: Any, two: Any) -> Any:

@@ -181,7 +181,7 @@ def _profiled_bytes(workload: Workload, engine: Engine) -> Any:
     Layers that are not compiled (the engine before V1) hold what attention took and gave, too.
     """
     model, element = workload.model, float(out_bytes(workload.act_dtype))
-    tokens, eager = engine.max_batched_tokens, 0
+    tokens, eager = engine.max_batched_tokens, 0.0
     if engine.profiles_context:
         tokens = workload.longest if workload.longest <= engine.profiles_context else tokens
         eager = 2 * tokens * model.hidden * element
