@@ -279,3 +279,20 @@ def test_impossible_architectures_are_refused(field: str, value: object) -> None
 
 def test_numpy_integers_are_whole_numbers() -> None:
     assert type(Workload(model=LLAMA, batch=np.int64(4)).batch) is int  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "tp", "ep", "columns"),
+    [
+        ("Qwen3-235B-A22B-FP8", "", 8, 1, 192),  # 1536 / 8
+        ("Qwen3-30B-A3B-FP8", "", 4, 1, 192),  # 768 / 4
+        ("Qwen2-72B", "int4_wo", 8, 1, 3696),  # 29568 / 8
+    ],
+)
+def test_engines_do_not_cut_blocks_of_weights(name: str, dtype: str, tp: int, ep: int, columns: int) -> None:
+    model = get_model(name)
+    with pytest.raises(InvalidRequest, match=f"leaves {columns} columns .* takes whole blocks of 128"):
+        Workload(model=model, dtype=dtype, tp=tp, ep=ep)
+    assert Workload(model=model, dtype=dtype, tp=tp, ep=ep, engine="trtllm").tp == tp
+    if model.experts:  # type: ignore[union-attr]
+        assert Workload(model=model, dtype=dtype, tp=tp, ep=tp).ep == tp

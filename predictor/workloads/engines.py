@@ -69,6 +69,7 @@ class Engine:
         the model (NCCL, all-reduce buffers). sampled_bytes: of each sequence and entry of the vocabulary while the pass
         that is profiled at start samples. profiles_context: that pass has a whole context where it is at most so many
         tokens. profiles_graphs: the share of the memory holds the CUDA graphs, too.
+    whole_blocks: GPUs that share a matrix get whole blocks of weights, those that have one scale.
     batch_wait_steps: a step with room left postpones prompts up to so many times while others decode, until
         batch_wait_share of max_batched_tokens are asked for (batch_wait_timeout_iters of TensorRT-LLM; off).
     ubatch: most tokens of a forward pass of an engine on ggml, whose stages of layers (pp) one batch walks through one
@@ -114,6 +115,7 @@ class Engine:
     sampled_bytes: float = 0.0
     profiles_context: int = 0
     profiles_graphs: bool = False
+    whole_blocks: bool = False
 
     def step_s_of(self, gpu_s: Any, sequences: Any) -> Any:
         """Seconds of a step: the host prepares the next one meanwhile, or before it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
@@ -170,6 +170,21 @@ class Workload:
                 f"ep is {self.ep}; it must divide tp * attention_dp, the {group} GPUs that share the experts."
             )
         self.model.check(self.layout)
+        if get_engine(self.engine).whole_blocks and hasattr(self.model, "columns_of"):
+            self._check_blocks(self.model.columns_of(self.layout))
+
+    def _check_blocks(self, columns_of: Mapping[str, tuple[int, ...]]) -> None:
+        """Engines refuse to cut a block of weights that has one scale."""
+        dtypes = {"linear": self.dtype, "experts": self.expert_dtype or self.dtype}
+        for kind, columns in columns_of.items():
+            block = DTYPES[dtypes[kind]].block
+            if cut := [count for count in columns if count % block]:
+                of = "each expert" if kind == "experts" and self.model.experts else "a feed-forward"
+                raise InvalidRequest(
+                    f"tp is {self.tp}, which leaves {cut[0]} columns of {of} of {self.model.name} on a GPU; "
+                    f"{self.engine} takes whole blocks of {block} in {dtypes[kind]}. Lower tp"
+                    f"{', or raise ep' if kind == 'experts' else ''}."
+                )
 
     @classmethod
     def column(cls, alike: Sequence[Self]) -> Self:
