@@ -14,7 +14,7 @@ from predictor.ops.dtypes import GGUF
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.engine_tables import LOCAL, SERVES, rates_note
-from predictor.workloads.engines import Settings, engine_of_version
+from predictor.workloads.engines import Settings, engine_of_version, version_note
 from predictor.workloads.models import Model, get_model
 from predictor.workloads.passes.calls import Layout
 from predictor.workloads.passes.training import TrainingSetting
@@ -82,7 +82,7 @@ def served_workload(request: Request, model: Model, gpu: Gpu) -> tuple[Workload,
     if workload.longest > model.max_len:
         beyond = f"{model.name} was made for {model.max_len} tokens; max_model_len is {request.max_model_len}."
         note = f"{beyond} {note}".rstrip()
-    return workload, note
+    return workload, f"{version_note(request.engine, request.engine_version)} {note}".strip()
 
 
 def _in_ggml(workload: Workload) -> Workload:

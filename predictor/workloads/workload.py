@@ -16,7 +16,7 @@ from predictor.ops import DTYPES, Collective, Op
 from predictor.ops.dtypes import GGUF, out_bytes
 from predictor.values import LARGEST, show, whole_number
 from predictor.workloads.architectures.single_pass import SinglePass
-from predictor.workloads.engine_tables import LOCAL, SERVES, engine_names, operators_of
+from predictor.workloads.engine_tables import LOCAL, SERVES, engine_names, having, named, operators_of
 from predictor.workloads.engines import UNSET, Engine, Settings, get_engine
 from predictor.workloads.ggml import ggml_ops
 from predictor.workloads.models import Model
@@ -122,14 +122,20 @@ class Workload:
         self._check_layout()
 
     def _check_engine(self) -> None:
-        """Passes and caches of llama.cpp need an engine that has them, which has few other formats."""
+        """What is set the engine must have, and llama.cpp has few formats but its own."""
+        own, beside = get_engine(self.engine).settings, {"ubatch": 0, "kv_block": 0, "beam_width": 1}
+        stated = {name: getattr(self, name) for name, unset in beside.items() if getattr(self, name) != unset}
+        for name, value in (stated | self.settings.stated()).items():
+            if name not in own:
+                raise InvalidRequest(
+                    f"{name} is {show(value)}; {named(self.engine)} has none. Set engine to {having(name)}, or leave "
+                    "it out."
+                )
         if self.pass_tokens:
             for name, known in (("dtype", GGML_DTYPES | GGUF), ("kv_dtype", GGML_DTYPES | {"", "q8_0", "q4_0"})):
                 if (value := getattr(self, name)) not in known:
                     raise InvalidRequest(f"{name} is {value}; {self.engine} has none such. Use q8_0 or fp16.")
             return
-        if self.ubatch:
-            raise InvalidRequest(f"ubatch is {self.ubatch}; {self.engine} has none. Set engine to {LOCAL}.")
         if self.kv_dtype in GGUF:
             raise InvalidRequest(f"kv_dtype is {self.kv_dtype}; {self.engine} has none such. Set engine to {LOCAL}.")
 
