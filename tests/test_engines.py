@@ -164,6 +164,27 @@ def test_three_ways_of_not_fitting_have_three_names() -> None:
     assert waiting.served and waiting.served.saturated and waiting.memory.p_oom < 0.01
 
 
+@pytest.mark.parametrize("engine", ["vllm", "llama.cpp"])
+def test_a_context_that_the_cache_cannot_hold_keeps_the_engine_from_starting(engine: str) -> None:
+    """As vLLM's "max seq len is larger than the maximum number of tokens that can be stored in KV cache"."""
+    asked: dict[str, Any] = {"model": "Llama-3.1-8B", "gpu": "RTX-4090", "engine": engine, "dtype": "fp16"}
+    static = predict(**asked, max_model_len=131_072)
+    assert not static.memory.fits and static.memory.p_oom > 0.9
+    (note,) = [note for note in static.notes if "does not start" in note]
+    with pytest.raises(InvalidRequest) as raised:
+        predict(**asked, concurrency=2, max_model_len=131_072)
+    assert str(raised.value) == note and f"{engine} does not start: max_model_len is 131072" in note
+    longest = int(note.split(" tokens")[0].split()[-1])
+    assert predict(**asked, concurrency=2, max_model_len=longest).served
+    assert predict(**asked, max_model_len=longest // 2).memory.fits
+    with pytest.raises(InvalidRequest, match=f"holds {longest} tokens"):
+        predict(**asked, concurrency=2, max_model_len=longest + 16)
+
+
+def test_a_server_that_lets_long_requests_wait_starts_with_any_context() -> None:
+    assert predict("Llama-3.1-8B", "RTX-4090", engine="sglang", max_model_len=131_072, concurrency=2).memory.fits
+
+
 def test_a_draft_takes_time_and_memory_of_its_own() -> None:
     load: dict[str, Any] = {"concurrency": 8, "draft_tokens": 3, "acceptance": 0.7, "tp": 4, "dtype": "fp8"}
     free, layer, model = (

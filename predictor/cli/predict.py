@@ -236,13 +236,20 @@ PHASES = {
     "communication": "communication that computing does not hide",
     "bubble": "waiting for other stages of the pipeline",
 }
+UNDER_LOAD_PHASES = {
+    "prefill": "the mean prompt and its wait (TTFT)",
+    "decode": "the mean decode step, of {batch:.0f} sequences (TPOT)",
+}
 
 
 def _show_parts(report: Report | TrainingReport, bundle: Bundle) -> None:
     """A table for each phase, whose lines add up to the time in its title."""
     from predictor.latency.explain import OTHERS, Other, explained
 
-    lines = explained(report, bundle)
+    lines, served = explained(report, bundle), getattr(report, "served", None)
+    titles = PHASES | (
+        {name: text.format(batch=served.batch) for name, text in UNDER_LOAD_PHASES.items()} if served else {}
+    )
     for phase in dict.fromkeys(line.phase for line in lines):
         of_phase = sorted((x for x in lines if x.phase == phase), key=lambda line: -line.latency_s.value)
         total = sum(line.latency_s.value for line in of_phase)
@@ -250,7 +257,7 @@ def _show_parts(report: Report | TrainingReport, bundle: Bundle) -> None:
             ["op", ">calls", ">time", ">share", ">bound", ">utilization", "limited by", "basis", "shape"],
             [_part_row(line, total) for line in of_phase],
             title=" · ".join(
-                (report.gpu.name, PHASES.get(phase, phase), duration(total), *_bandwidth(report.gpu, of_phase))
+                (report.gpu.name, titles.get(phase, phase), duration(total), *_bandwidth(report.gpu, of_phase))
             ),
         )
     for name in dict.fromkeys(line.name for line in lines if isinstance(line, Other)):

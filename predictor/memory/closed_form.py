@@ -5,6 +5,7 @@ Sources of the constants stand beside them; the terms are those of vLLM's start-
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -89,7 +90,7 @@ def memory(workload: Workload, gpu: Gpu, cached_tokens: float | None = None, lon
     told = doubted(form, gpu)
     if workload.generates and get_engine(workload.engine).joins:
         start = _at_start(workload, gpu, longest)
-        told["starts"] = start["total_bytes"] <= start["capacity_bytes"]
+        told["starts"] = (start["total_bytes"] <= start["capacity_bytes"]) & (not context_note(workload, gpu))
         risk = chosen(told["starts"], told["p_oom"], greater(told["p_oom"], start["p_oom"]))
         told["p_oom"] = risk if longest is None else start["p_oom"]
     return Memory(**kinds, kv_cache_bytes_per_token=kv_cache_bytes_per_token(workload), **told)
@@ -97,9 +98,12 @@ def memory(workload: Workload, gpu: Gpu, cached_tokens: float | None = None, lon
 
 def _at_start(workload: Workload, gpu: Gpu, cached_tokens: float | None) -> dict[str, Any]:
     """The fields of Need of a serving engine when it starts: its share of the memory holds the weights, its largest
-    pass and so many cached tokens (one request's where none are named), whatever runs later."""
+    pass and so many cached tokens (one request's where none are named, or a whole context that is set), whatever runs
+    later."""
     engine = workload.engine_on(gpu)
     one = replace(workload, batch=workload.dp * workload.attention_dp)
+    if engine.whole_context and workload.settings.max_model_len:
+        one, cached_tokens = _alone(workload, workload.settings.max_model_len), None
     kinds, form = closed_form(one, cached_tokens)
     largest = 0.0 if workload.pass_tokens else _pass_bytes(workload, engine.max_batched_tokens, engine.max_sequences)
     more = greater(largest - kinds["activations_bytes"], 0.0)
@@ -112,11 +116,41 @@ def start_note(workload: Workload, gpu: Gpu, found: Memory) -> str:
     """What to say of an engine that does not start where the request itself would fit; "" otherwise and of columns."""
     if found.starts is not False or found.total_bytes > found.capacity_bytes:
         return ""
+    if note := context_note(workload, gpu):
+        return note
     share = workload.engine_on(gpu).memory_share
     return (
         f"{workload.engine} does not start: weights and its first pass leave no room for a sequence in the {share:.0%} "
         "of the memory that it takes. Raise tp, choose a narrower dtype, or raise gpu_memory_utilization."
     )
+
+
+def context_note(workload: Workload, gpu: Gpu, engine: Engine | None = None) -> str:
+    """What to say of a max_model_len that the cache cannot hold, with which vLLM does not start; "" otherwise."""
+    engine, own = engine or workload.engine_on(gpu), workload.settings.max_model_len
+    longest = longest_context(workload, gpu, engine) if engine.whole_context and own else own
+    if longest >= own or not longest:  # without any room that is what is said
+        return ""
+    return (
+        f"{workload.engine} does not start: max_model_len is {own} and its KV cache holds {longest} tokens. Lower "
+        f"max_model_len to {longest} or less, raise tp, or choose a narrower kv_dtype."
+    )
+
+
+def longest_context(workload: Workload, gpu: Gpu, engine: Engine | None = None) -> int:
+    """Tokens of the longest sequence up to the max_model_len that is set which the engine's cache holds."""
+
+    def lacking(length: int) -> float:
+        return float(sequence_bytes(workload, length) - cache_room(_alone(workload, length), gpu, engine))
+
+    lengths = range(2, workload.settings.max_model_len + 1)
+    held = bisect_right(lengths, 0.0, key=lacking)
+    return lengths[held - 1] if held else 0
+
+
+def _alone(workload: Workload, length: int) -> Workload:
+    """One sequence of so many tokens on each GPU."""
+    return replace(workload, batch=workload.dp * workload.attention_dp, input_len=length - 1, output_len=1)
 
 
 def closed_form(workload: Workload, cached_tokens: float | None = None) -> tuple[dict[str, float], ClosedForm]:

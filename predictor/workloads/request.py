@@ -133,8 +133,8 @@ class Request:
     )
     warmup: int | None = _column(
         None,
-        "Requests at the start of the run that do not count; by default percentiles are of the settled part and, of "
-        "clients, means of the whole run.",
+        "Requests at the start of the run that do not count; by default none of clients, and of arrivals those before "
+        "the run has settled.",
         least=0,
         kind=int,
     )

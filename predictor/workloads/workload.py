@@ -266,9 +266,10 @@ class Workload:
         """Number format of the KV cache; a tf32 model stores 32 bits."""
         return self.kv_dtype or ("fp32" if self.act_dtype == "tf32" else self.act_dtype)
 
-    def prefill_ops(self) -> tuple[OpCall, ...]:
-        """One forward over batch × input_len tokens; the output head runs on the last token of each sequence."""
-        return self._ops(self.step("prefill", self.input_len, self.input_len))
+    def prefill_ops(self, cached: int = 0) -> tuple[OpCall, ...]:
+        """One forward over batch × input_len tokens, of which the first `cached` of each sequence are cached already;
+        the output head runs on the last token of each."""
+        return self._ops(self.step("prefill", self.input_len - cached, self.input_len))
 
     def decode_ops(self, kv_len: int) -> tuple[OpCall, ...]:
         """One step: a new token per sequence over kv_len cached tokens each, the new one included."""
