@@ -148,6 +148,7 @@ def test_clients_are_stated_by_either_column_and_one_of_them_with_a_note() -> No
         ({"concurrency": 4, "acceptance": 0.7}, "acceptance is 0.7 and draft_tokens 0; .* Set draft_tokens"),
         ({"concurrency": 4, "draft_tokens": 3}, "draft_tokens is 3 and acceptance is not stated; .* Set acceptance"),
         ({"acceptance": 0.7}, "acceptance is 0.7; a static batch has none"),
+        ({"enable_chunked_prefill": True}, "enable_chunked_prefill is True; a static batch has none"),
     ],
 )
 def test_what_does_not_go_together_is_refused(wrong: dict[str, Any], says: str) -> None:
@@ -345,8 +346,21 @@ def test_an_engine_takes_its_own_settings_and_refuses_those_of_others(name: str)
             'engine_version is "12abc"; it must be numbers such as 0.12.1.',
         ),
         (
+            {"engine": "llama.cpp", "dtype": "q8_0", "engine_version": "b3000"},
+            'engine_version is "b3000"; llama.cpp (May 2024) is known in one version only. Leave it out.',
+        ),
+        (
+            {"concurrency": 4, "max_num_seqs": 64, "max_num_batched_tokens": 8},
+            "max_num_seqs is 64 and max_num_batched_tokens 8; a step holds a token of each sequence. Raise "
+            "max_num_batched_tokens, or lower max_num_seqs.",
+        ),
+        (
+            {"concurrency": 4, "draft_tokens": 10_000, "acceptance": 0.9},
+            "draft_tokens is 10000; a step of vllm checks them all and takes at most 8192 tokens. Lower draft_tokens.",
+        ),
+        (
             {"engine": "torch", "engine_version": "2.5"},
-            "engine_version is 2.5; torch is known in one version only. Leave it out.",
+            'engine_version is "2.5"; torch is known in one version only. Leave it out.',
         ),
     ],
 )

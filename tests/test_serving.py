@@ -248,6 +248,15 @@ def test_a_rate_below_what_is_sustained_settles_and_one_above_says_so(name: str,
     assert calm.ttft_s.value <= flooded.ttft_s.value and calm.ttft_p50_s.value <= calm.ttft_p99_s.value
 
 
+def test_requests_that_never_meet_are_served_alone_at_any_rate() -> None:
+    alone = simulate(Load(input_len=500, output_len=50, concurrency=1, requests=1), STEP, FREE)
+    for rate in (1e-9, 1e-6):
+        found = continuous(TIMES, Load(input_len=500, output_len=50, rate=rate), FREE)
+        assert found.ttft_s.value == pytest.approx(float(alone.first_s[0]), rel=1e-4)
+        assert found.ttft_p99_s.value == pytest.approx(found.ttft_s.value, rel=1e-4)
+        assert found.requests_per_s.value == pytest.approx(rate) and not found.saturated
+
+
 def test_clients_beyond_the_room_wait_and_that_is_said() -> None:
     engine = replace(FREE, max_sequences=4)
     few, many = (continuous(TIMES, Load(input_len=100, output_len=50, concurrency=n), engine) for n in (4, 16))

@@ -163,7 +163,13 @@ def _settings(report: Report) -> str:
     """What is stated of the engine and of how requests share their tokens."""
     if report.request is None:
         return ""
-    names = (*Settings._fields, "ubatch", *(name for name in UNDER_LOAD if name not in (*LOADS, "length_spread")))
+    names = (
+        *Settings._fields,
+        "ubatch",
+        "kv_block",
+        "beam_width",
+        *(name for name in UNDER_LOAD if name not in (*LOADS, "length_spread")),
+    )
     return "".join(f" · {name} {f'{value}'.lower()}" for name, value in report.request.stated(names).items())
 
 

@@ -14,6 +14,7 @@ from predictor.errors import InvalidRequest
 from predictor.hardware.architectures import generation as facts_of_generation
 from predictor.shipped import facts
 from predictor.units import GIB
+from predictor.values import show
 from predictor.workloads.engine_tables import ABOUT, named, tables
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ def version_of(text: str) -> tuple[int, ...]:
     """
     numbers = re.fullmatch(r"v?(\d{1,6}(?:\.\d{1,6})*)(?:[.+_-].*|(?:a|b|rc|alpha|beta|post|dev)\d.*)?", text.strip())
     if not numbers:
-        raise InvalidRequest(f'engine_version is "{text}"; it must be numbers such as 0.12.1.')
+        raise InvalidRequest(f"engine_version is {show(text)}; it must be numbers such as 0.12.1.")
     return tuple(int(number) for number in numbers[1].split("."))
 
 
@@ -217,11 +218,13 @@ def engine_of_version(name: str, version: str) -> str:
     """
     if not version:
         return name
-    engine, number = get_engine(name), version_of(version)
+    engine = get_engine(name)
     if not (engine.newest or engine.until):
-        raise InvalidRequest(f"engine_version is {version}; {named(name)} is known in one version only. Leave it out.")
+        raise InvalidRequest(
+            f"engine_version is {show(version)}; {named(name)} is known in one version only. Leave it out."
+        )
     kin = sorted((old for old in engines().values() if old.tables == name and old.until), key=_until)
-    first = [*kin, engine][0].since
+    first, number = [*kin, engine][0].since, version_of(version)
     if number < version_of(first) or not _plausible(number, engine):
         known = f"{first} to {engine.newest}" if engine.newest else f"{first} to before {engine.until}"
         cure = " or leave it out for the newest" if engine.newest else ""

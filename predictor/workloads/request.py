@@ -45,7 +45,7 @@ UNDER_LOAD = (
         "num_prompts",
         "warmup",
     ),
-    *("turns", "shared_prefix_len", "batch_wait_timeout_iters"),
+    *("turns", "shared_prefix_len", "batch_wait_timeout_iters", "enable_chunked_prefill"),
 )
 # Columns that only training has, and those that both phases have; all others are of serving.
 OF_TRAINING = (
@@ -59,6 +59,7 @@ OF_BOTH = (
 )
 IN_TRAINING = {"batch": "micro_batch", "input_len": "seq_len"}  # what others are called there
 OF_NO_TRACE = ("turns", "shared_prefix_len")
+LEAST_RATE = 1e-9  # requests per second
 SPREAD = 0.2  # of lengths under load: random-range-ratio 0.8 of vLLM's and SGLang's benchmarks as InferenceX runs them
 MISSING_CELLS = frozenset({"NAType", "NaTType"})  # types of pandas, which is not loaded for a request
 
@@ -207,6 +208,11 @@ class Request:
         for name in ("prefix_cache_hit_rate", "acceptance", "length_spread", "gpu_memory_utilization"):
             if (share := getattr(self, name) or 0.0) > 1:
                 raise InvalidRequest(f"{name} is {share:g}; it must lie between 0 and 1.")
+        if 0 < self.request_rate < LEAST_RATE:
+            raise InvalidRequest(
+                f"request_rate is {self.request_rate:g}; it must be at least {LEAST_RATE:g}, a request in 32 years. "
+                "Raise it, or set a static batch of 1."
+            )
         if self.node_link:
             from predictor.hardware.interconnect import stated_network
 

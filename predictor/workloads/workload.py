@@ -131,6 +131,12 @@ class Workload:
                     f"{name} is {show(value)}; {named(self.engine)} has none. Set engine to {having(name)}, or leave "
                     "it out."
                 )
+        most, sequences = self.settings.max_num_batched_tokens, self.settings.max_num_seqs
+        if 0 < most < sequences:
+            raise InvalidRequest(
+                f"max_num_seqs is {sequences} and max_num_batched_tokens {most}; a step holds a token of each "
+                "sequence. Raise max_num_batched_tokens, or lower max_num_seqs."
+            )
         if self.pass_tokens:
             for name, known in (("dtype", GGML_DTYPES | GGUF), ("kv_dtype", GGML_DTYPES | {"", "q8_0", "q4_0"})):
                 if (value := getattr(self, name)) not in known:

@@ -107,7 +107,12 @@ def groups_of(workload: Workload) -> int:
 def room_for(workload: Workload, gpu: Gpu, load: Load, engine: Engine) -> float:
     """As kv_capacity; raises InvalidRequest where the engine cannot start, or a request can never be served."""
     tokens = kv_capacity(workload, gpu, load, engine)
-    if tokens < engine.block_tokens:
+    if load.draft_tokens >= engine.max_batched_tokens:
+        raise InvalidRequest(
+            f"draft_tokens is {load.draft_tokens}; a step of {workload.engine} checks them all and takes at most "
+            f"{engine.max_batched_tokens} tokens. Lower draft_tokens."
+        )
+    if tokens < (workload.kv_block or engine.block_tokens):
         gpus = f"{workload.layout.n_gpus // workload.dp} × {gpu.name}"
         raise InvalidRequest(
             f"{workload.engine} does not start on {gpus}: weights and its first pass leave no room for a cache in the "
@@ -262,8 +267,8 @@ def _notes(load: Load, offered: float, sequences: float, rate: float, run: Serve
     """What to say of a load that is more than can be served at once."""
     if saturated and load.concurrency:
         yield (
-            f"of {load.concurrency} clients {math.floor(sequences)} find room at once (KV cache and max_num_seqs); "
-            "the others wait, which is in TTFT."
+            f"of {load.concurrency} clients {max(math.floor(sequences), 1)} find room at once (KV cache, max_num_seqs, "
+            "max_num_batched_tokens); the others wait, which is in TTFT."
         )
     elif saturated:
         yield (
