@@ -22,6 +22,8 @@ import typer
 
 import predictor
 from predictor import cli
+from predictor.workloads.engine_tables import having
+from predictor.workloads.engines import engines
 
 HERE = Path(__file__).resolve().parent
 NOTE = "<!-- Written by docs/generate.py from the code; change the code, then run it again. -->"
@@ -62,6 +64,7 @@ OP_RESULTS = {
     "bundle": RESULTS["bundle"],
     "error": RESULTS["error"],
 }
+KINDS = {int: "whole number", float: "number", bool: "true or false", str: "text"}
 ENDS = {"_low": "low end of its interval", "_high": "high end of its interval"}
 
 

@@ -100,7 +100,7 @@ def _show_answers(pairs: Sequence[Pair], answers: Sequence[Pair | Refusal], bund
         _show_reports(earlier)
     for report in reports:
         if served := getattr(report, "served", None):
-            say(_of_load(report.gpu.name, served))
+            say(_of_load(report, served))
     say(f"Bundle {bundle.id}; in brackets the interval at the {bundle.level:.0%} level.")
     show_notes(note for report in reports for note in report.notes)
     if any(not report.memory.fits for report in reports):
@@ -214,12 +214,15 @@ def _load(report: Report) -> str:
     return f"{request.request_rate:g} requests/s" if request.request_rate else "a trace of requests"
 
 
-def _of_load(gpu: str, served: Serving) -> str:
+def _of_load(report: Report | TrainingReport, served: Serving) -> str:
     """What a load shows beside its means."""
+    request = report.request
+    waves = ", first wave counted" if request and request.clients and request.warmup is None else ""
     rate, low, high = served.sustainable_rate
     full = "; more are asked of it" if served.saturated else ""
     return (
-        f"{gpu}: p99 of TTFT {duration(served.ttft_p99_s.value)}, of TPOT {duration(served.tpot_p99_s.value)}; "
+        f"{report.gpu.name}: p99 of TTFT {duration(served.ttft_p99_s.value)}, of TPOT "
+        f"{duration(served.tpot_p99_s.value)}{waves}; "
         f"it holds {digits(rate)} requests/s ({digits(low)}–{digits(high)}){full}."
     )
 
