@@ -377,6 +377,12 @@ def test_a_version_that_may_come_is_taken_as_the_newest_with_a_note() -> None:
     assert not any("newer than" in note for note in newest.notes)
 
 
+def test_a_static_batch_says_which_limit_it_does_not_keep_to() -> None:
+    note = "a static batch takes its prompts in one pass; max_num_batched_tokens is of the memory at start alone."
+    assert note in predict(**ASKED, batch=8, max_num_batched_tokens=512).notes
+    assert note not in predict(**ASKED, max_num_batched_tokens=2048).notes
+
+
 @pytest.mark.parametrize("name", engines())
 def test_versions_of_an_engine_are_in_order(name: str) -> None:
     engine = get_engine(name)
