@@ -22,6 +22,8 @@ import typer
 
 import predictor
 from predictor import cli
+from predictor.workloads.engine_tables import having
+from predictor.workloads.engines import engines
 
 HERE = Path(__file__).resolve().parent
 NOTE = "<!-- Written by docs/generate.py from the code; change the code, then run it again. -->"
@@ -62,6 +64,7 @@ OP_RESULTS = {
     "bundle": RESULTS["bundle"],
     "error": RESULTS["error"],
 }
+KINDS = {int: "whole number", float: "number", bool: "true or false", str: "text"}
 ENDS = {"_low": "low end of its interval", "_high": "high end of its interval"}
 
 
@@ -168,8 +171,10 @@ def columns_page() -> str:
     """Columns of the four tables that the package reads and writes."""
     request = import_module(predictor.Request.__module__)
     asked = [
-        [f"`{c.name}`", _kind(c.default), _default(c.default), _cell(c.metadata["help"])] for c in request.columns()
+        [f"`{c.name}`", KINDS[c.metadata["kind"]], _default(c.default), _cell(c.metadata["help"])]
+        for c in request.columns()
     ]
+    settings = [c.name for c in request.columns() if any(c.name in engine.settings for engine in engines().values())]
     schema, runs, op_tables = (_module(name) for name in ("schema", "runs", "op_tables"))
     return _page(
         [
@@ -180,6 +185,8 @@ def columns_page() -> str:
             "One row of [a job](jobs.md), one call of `predict`, or the options of `predictor predict`, where `n_gpus` "
             "is spelled `--n-gpus`. An empty cell takes the default.",
             _table(["column", "kind", "default", "what it is"], asked),
+            "A setting that the engine of a request does not have is refused; these are some engines' alone.",
+            _table(["column", "engines that have it"], [[f"`{name}`", having(name)] for name in settings]),
             "## Answers",
             "What a job, `predict_frame` and `--json` add to a request. `x_low` and `x_high` are the ends of the "
             "interval of `x`, which the true value should lie in 80 times of 100. `--json` and `Report.to_dict()` "
@@ -217,10 +224,6 @@ def _explained(names: Iterable[str], known: dict[str, str]) -> list[list[str]]:
     return rows
 
 
-def _kind(default: Any) -> str:
-    return {int: "whole number", float: "number"}.get(type(default), "text")
-
-
 def _default(default: Any) -> str:
     return (
         "required"
@@ -228,7 +231,7 @@ def _default(default: Any) -> str:
         else f"`{default:g}`"
         if isinstance(default, float)
         else f"`{default}`"
-        if default != ""
+        if default not in ("", None)
         else ""
     )
 

@@ -212,7 +212,7 @@ def test_vllm_v1_leaves_what_it_logged_on_an_h100() -> None:
 
 
 @given(
-    engine=st.sampled_from(["vllm", "vllm-v0", "sglang", "trtllm", "llama.cpp"]),
+    engine=st.sampled_from(["vllm", "vllm-v0", "sglang", "trtllm"]),
     gpu=st.sampled_from(["H100-SXM-80GB", "RTX-4090", "L4", "MI300X", "A100-SXM-80GB"]),
     share=st.floats(0.3, 0.99),
     more=st.floats(1.0, 1.3),

@@ -218,7 +218,7 @@ def test_attention_keeps_the_format_of_the_activations(dtype: str, kv_dtype: str
             'kv_dtype is "int4_wo"; it must be one of fp32, fp16, bf16, fp8, int8, nvfp4, q8_0, q4_0.',
         ),
         ({"kv_dtype": "q8_0"}, "kv_dtype is q8_0; vllm has none such. Set engine to llama.cpp."),
-        ({"ubatch": 512}, "ubatch is 512; vllm has none. Set engine to llama.cpp."),
+        ({"ubatch": 512}, "ubatch is 512; vllm has none. Set engine to llama.cpp (May 2024), or leave it out."),
         ({"model": "llama"}, 'model is "llama"; it must be a model: get_model("Llama-3.1-8B").'),
     ],
 )

@@ -70,7 +70,7 @@ def predict(
     node_link: str = "",
     prefix_cache_hit_rate: float = 0.0,
     draft_tokens: int = 0,
-    acceptance: float = 0.0,
+    acceptance: float | None = None,
     draft_model: str = "",
     beam_width: int = 1,
     engine_version: str = "",
@@ -259,7 +259,7 @@ def serving_report(task: ServingTask, lines: list[list[OpLine]], bundle: Bundle)
     else:
         times, note_of_load = static_times(workload, resolved.gpu, bundle, lines), ()
         need = memory(workload, resolved.gpu)
-    start = start_note(workload, need)
+    start = start_note(workload, resolved.gpu, need)
     return composed(
         workload,
         resolved.gpu,
@@ -305,7 +305,7 @@ def load_of(resolved: Resolved) -> Load:
         trace=trace,
         prefix_cache_hit_rate=request.prefix_cache_hit_rate,
         draft_tokens=request.draft_tokens,
-        acceptance=request.acceptance,
+        acceptance=request.acceptance or 0.0,
     )
 
 

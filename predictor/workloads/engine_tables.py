@@ -5,7 +5,7 @@ How they schedule is in predictor.workloads.engines; this is light, since the co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import Any
@@ -200,11 +200,29 @@ def listed_names(joining: bool = False) -> str:
     >>> listed_names(joining=True).endswith("or llama.cpp (May 2024)")
     True
     """
-    named = [name for name in engine_names() if not joining or tables()[name].get("joins", True)]
-    *names, last = map(_with_versions, named)
-    return f"{', '.join(names)} or {last}"
+    return alternatives(name for name in engine_names() if not joining or tables()[name].get("joins", True))
 
 
-def _with_versions(name: str) -> str:
+def alternatives(engines: Iterable[str]) -> str:
+    """Engines in words, one or another.
+
+    >>> alternatives(["sglang", "vllm-v0"])
+    'sglang or vllm-v0 (before 0.8)'
+    """
+    *names, last = map(named, engines)
+    return f"{', '.join(names)} or {last}" if names else last
+
+
+def having(setting: str) -> str:
+    """The engines that have a setting, in words.
+
+    >>> having("ubatch")
+    'llama.cpp (May 2024)'
+    """
+    return alternatives(name for name in engine_names() if setting in tables()[name].get("settings", ()))
+
+
+def named(name: str) -> str:
+    """An engine; of one that has a successor with its versions."""
     versions = tables()[name].get("versions", "")
     return f"{name} ({versions})" if versions else name

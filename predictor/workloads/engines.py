@@ -14,7 +14,8 @@ from predictor.errors import InvalidRequest
 from predictor.hardware.architectures import generation as facts_of_generation
 from predictor.shipped import facts
 from predictor.units import GIB
-from predictor.workloads.engine_tables import ABOUT, tables
+from predictor.values import show
+from predictor.workloads.engine_tables import ABOUT, named, tables
 
 if TYPE_CHECKING:
     from predictor.hardware.gpu import Gpu
@@ -35,6 +36,11 @@ class Settings(NamedTuple):
     async_scheduling: bool | None = None
     offline: bool = False
     batch_wait_timeout_iters: int = 0
+
+    def stated(self) -> dict[str, Any]:
+        """Those that are set, but for the version."""
+        own = self._asdict().items()
+        return {name: value for name, value in own if name != "engine_version" and value != getattr(UNSET, name)}
 
 
 UNSET = Settings()
@@ -62,8 +68,11 @@ class Engine:
     issued: operator family → calls that the host issues in a step with prompts for one operator of the list; else one.
     ranks_s: host seconds that a step takes more where several GPUs share the model, to which a driver sends it.
     linear_s: number format → host seconds that each linear layer takes beside its launch.
+    since, newest: the versions that this is of, newer ones being taken as the newest; both "": only one is known.
     until: the version from which its successor, the engine of the same tables, replaces it. before: version → what is
-        otherwise in those before it. below_gib: GiB of a GPU's memory → what is otherwise on smaller ones.
+        otherwise in those before it. settings: columns of a request that it has, by whatever name of its own.
+    whole_context: it does not start where the cache cannot hold a sequence of max_model_len tokens. below_gib: GiB of a
+        GPU's memory → what is otherwise on smaller ones.
     on_generation: generation → what is otherwise on its GPUs.
     start_gib: GiB that the process holds beside PyTorch's when it has started; ranks_gib: more where several GPUs share
         the model (NCCL, all-reduce buffers). sampled_bytes: of each sequence and entry of the vocabulary while the pass
@@ -106,6 +115,10 @@ class Engine:
     block_tokens: int = 1
     graph_batches: int = 0
     ubatch: int = 0
+    settings: tuple[str, ...] = ()
+    whole_context: bool = False
+    since: str = ""
+    newest: str = ""
     until: str = ""
     before: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     below_gib: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -200,28 +213,62 @@ def get_engine(name: str) -> Engine:
 
 
 def version_of(text: str) -> tuple[int, ...]:
-    """The numbers of a version that order it; raises InvalidRequest for a text without any.
+    """The numbers of a version that order it; raises InvalidRequest for a text that is none.
 
-    >>> version_of("v0.5.1.post1"), version_of("0.12") < version_of("0.6.3")
-    ((0, 5, 1), False)
+    >>> version_of("v0.5.1.post1"), version_of("1.2.0rc6"), version_of("0.12") < version_of("0.6.3")
+    ((0, 5, 1), (1, 2, 0), False)
     """
-    numbers = re.match(r"\s*v?(\d+(?:\.\d+)*)", text)
+    numbers = re.fullmatch(r"v?(\d{1,6}(?:\.\d{1,6})*)(?:[.+_-].*|(?:a|b|rc|alpha|beta|post|dev)\d.*)?", text.strip())
     if not numbers:
-        raise InvalidRequest(f'engine_version is "{text}"; it must be numbers such as 0.12.1.')
+        raise InvalidRequest(f"engine_version is {show(text)}; it must be numbers such as 0.12.1.")
     return tuple(int(number) for number in numbers[1].split("."))
 
 
 def engine_of_version(name: str, version: str) -> str:
-    """The engine that ran as `name` in a version.
+    """The engine that ran as `name` in a version; raises InvalidRequest for one that is not known of it.
 
     >>> engine_of_version("vllm", "0.6.3"), engine_of_version("vllm", "0.12"), engine_of_version("vllm", "")
     ('vllm-v0', 'vllm', 'vllm')
     """
     if not version:
         return name
-    earlier = [old for old in engines().values() if old.tables == name and old.until]
-    named = [old for old in earlier if version_of(version) < version_of(old.until)]
-    return min(named, key=lambda old: version_of(old.until)).name if named else name
+    engine = get_engine(name)
+    if not (engine.newest or engine.until):
+        raise InvalidRequest(
+            f"engine_version is {show(version)}; {named(name)} is known in one version only. Leave it out."
+        )
+    kin = sorted((old for old in engines().values() if old.tables == name and old.until), key=_until)
+    first, number = [*kin, engine][0].since, version_of(version)
+    if number < version_of(first) or not _plausible(number, engine):
+        known = f"{first} to {engine.newest}" if engine.newest else f"{first} to before {engine.until}"
+        cure = " or leave it out for the newest" if engine.newest else ""
+        raise InvalidRequest(f"engine_version is {version}; of {name} {known} are known. Choose one of them{cure}.")
+    return next((old.name for old in kin if number < _until(old)), name)
+
+
+def _until(engine: Engine) -> tuple[int, ...]:
+    return version_of(engine.until)
+
+
+def _plausible(number: tuple[int, ...], engine: Engine) -> bool:
+    """Whether there may be such a version: of one that was replaced before that, else up to the next major one."""
+    if engine.until:
+        return number < _until(engine)
+    major = version_of(engine.newest)[0]
+    return number[0] <= major or (number[0] == major + 1 and not any(number[1:]))
+
+
+def version_note(name: str, version: str) -> str:
+    """What to say of a version that is newer than the newest that is known of an engine; "" of all others.
+
+    >>> version_note("vllm", "0.24.1"), version_note("sglang", "0.6")
+    ('', 'sglang 0.6 is newer than 0.5.14, the newest that is known, which is taken.')
+    """
+    newest = get_engine(name).newest
+    known = version_of(newest) if newest else ()
+    if not version or not newest or version_of(version)[: len(known)] <= known:
+        return ""
+    return f"{name} {version} is newer than {newest}, the newest that is known, which is taken."
 
 
 def get_server(name: str) -> Engine:

@@ -14,7 +14,7 @@ from predictor.ops.dtypes import GGUF
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.engine_tables import LOCAL, SERVES, rates_note
-from predictor.workloads.engines import Settings, engine_of_version
+from predictor.workloads.engines import Settings, engine_of_version, version_note
 from predictor.workloads.models import Model, get_model
 from predictor.workloads.passes.calls import Layout
 from predictor.workloads.passes.training import TrainingSetting
@@ -82,7 +82,15 @@ def served_workload(request: Request, model: Model, gpu: Gpu) -> tuple[Workload,
     if workload.longest > model.max_len:
         beyond = f"{model.name} was made for {model.max_len} tokens; max_model_len is {request.max_model_len}."
         note = f"{beyond} {note}".rstrip()
-    return workload, note
+    told = (version_note(request.engine, request.engine_version), _whole_prompts(request), note)
+    return workload, " ".join(text for text in told if text)
+
+
+def _whole_prompts(request: Request) -> str:
+    """What to say of a limit on the tokens of a step that a static batch does not keep to."""
+    if request.scheduling != "static" or not 0 < request.max_num_batched_tokens < request.batch * request.input_len:
+        return ""
+    return "a static batch takes its prompts in one pass; max_num_batched_tokens is of the memory at start alone."
 
 
 def _in_ggml(workload: Workload) -> Workload:
@@ -96,7 +104,7 @@ def draft_of(request: Request, model: Model) -> Model:
     """The model that proposes tokens: a layer of the model itself, as for multi-token prediction, or another one."""
     if not request.draft_tokens:
         raise InvalidRequest(f'draft_model is "{request.draft_model}" and draft_tokens 0; say how many it proposes.')
-    if request.draft_model == OWN_LAYER:
+    if request.draft_model.casefold() == OWN_LAYER:
         return one_layer_of(model)
     draft = get_model(request.draft_model)
     if getattr(draft, "vocab", 0) < getattr(model, "vocab", 0) / 2:

@@ -16,7 +16,7 @@ from predictor.ops import DTYPES, Collective, Op
 from predictor.ops.dtypes import GGUF, out_bytes
 from predictor.values import LARGEST, show, whole_number
 from predictor.workloads.architectures.single_pass import SinglePass
-from predictor.workloads.engine_tables import LOCAL, SERVES, engine_names, operators_of
+from predictor.workloads.engine_tables import LOCAL, SERVES, engine_names, having, named, operators_of
 from predictor.workloads.engines import UNSET, Engine, Settings, get_engine
 from predictor.workloads.ggml import ggml_ops
 from predictor.workloads.models import Model
@@ -122,14 +122,26 @@ class Workload:
         self._check_layout()
 
     def _check_engine(self) -> None:
-        """Passes and caches of llama.cpp need an engine that has them, which has few other formats."""
+        """What is set the engine must have, and llama.cpp has few formats but its own."""
+        own, beside = get_engine(self.engine).settings, {"ubatch": 0, "kv_block": 0, "beam_width": 1}
+        stated = {name: getattr(self, name) for name, unset in beside.items() if getattr(self, name) != unset}
+        for name, value in (stated | self.settings.stated()).items():
+            if name not in own:
+                raise InvalidRequest(
+                    f"{name} is {show(value)}; {named(self.engine)} has none. Set engine to {having(name)}, or leave "
+                    "it out."
+                )
+        most, sequences = self.settings.max_num_batched_tokens, self.settings.max_num_seqs
+        if 0 < most < sequences:
+            raise InvalidRequest(
+                f"max_num_seqs is {sequences} and max_num_batched_tokens {most}; a step holds a token of each "
+                "sequence. Raise max_num_batched_tokens, or lower max_num_seqs."
+            )
         if self.pass_tokens:
             for name, known in (("dtype", GGML_DTYPES | GGUF), ("kv_dtype", GGML_DTYPES | {"", "q8_0", "q4_0"})):
                 if (value := getattr(self, name)) not in known:
                     raise InvalidRequest(f"{name} is {value}; {self.engine} has none such. Use q8_0 or fp16.")
             return
-        if self.ubatch:
-            raise InvalidRequest(f"ubatch is {self.ubatch}; {self.engine} has none. Set engine to {LOCAL}.")
         if self.kv_dtype in GGUF:
             raise InvalidRequest(f"kv_dtype is {self.kv_dtype}; {self.engine} has none such. Set engine to {LOCAL}.")
 
@@ -176,8 +188,9 @@ class Workload:
     def _check_blocks(self, columns_of: Mapping[str, tuple[int, ...]]) -> None:
         """Engines refuse to cut a block of weights that has one scale."""
         dtypes = {"linear": self.dtype, "experts": self.expert_dtype or self.dtype}
+        shared = {"linear": self.tp, "experts": self.layout.expert_tp if self.model.experts else self.tp}
         for kind, columns in columns_of.items():
-            block = DTYPES[dtypes[kind]].block
+            block = DTYPES[dtypes[kind]].block if shared[kind] > 1 else 1
             if cut := [count for count in columns if count % block]:
                 of = "each expert" if kind == "experts" and self.model.experts else "a feed-forward"
                 raise InvalidRequest(
@@ -275,9 +288,10 @@ class Workload:
         """Number format of the KV cache; a tf32 model stores 32 bits."""
         return self.kv_dtype or ("fp32" if self.act_dtype == "tf32" else self.act_dtype)
 
-    def prefill_ops(self) -> tuple[OpCall, ...]:
-        """One forward over batch × input_len tokens; the output head runs on the last token of each sequence."""
-        return self._ops(self.step("prefill", self.input_len, self.input_len))
+    def prefill_ops(self, cached: int = 0) -> tuple[OpCall, ...]:
+        """One forward over batch × input_len tokens, of which the first `cached` of each sequence are cached already;
+        the output head runs on the last token of each."""
+        return self._ops(self.step("prefill", self.input_len - cached, self.input_len))
 
     def decode_ops(self, kv_len: int) -> tuple[OpCall, ...]:
         """One step: a new token per sequence over kv_len cached tokens each, the new one included."""

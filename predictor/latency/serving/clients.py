@@ -16,6 +16,7 @@ from predictor.values import whole_number
 ROUNDS = 10  # requests per client: what InferenceX and most published runs send, the first wave counted
 OPEN_REQUESTS = 500  # requests of a run at a rate
 MOST_REQUESTS = 100_000  # of a simulation; a second for some ten thousand of them
+SLOWEST_MET = 1e-6  # requests per second, below which no two meet; a clock that ran on would lose their milliseconds
 FEWEST_ROUNDS, MANY_REQUESTS = 2, 50_000  # of so many clients that ten requests of each would be more
 
 
@@ -150,6 +151,7 @@ class Load:
             return [0.0] * min(self.concurrency, self.requests)
         if self.rate:
             gaps = np.random.default_rng(self.seed).exponential(1.0, self.requests)
-            return list((np.cumsum(gaps) * self.requests / gaps.sum() / self.rate).tolist())  # at that rate exactly
+            clock = max(self.rate, SLOWEST_MET)
+            return list((np.cumsum(gaps) * self.requests / gaps.sum() / clock).tolist())  # at that rate exactly
         assert self.trace and self.trace.arrivals_s
         return list(self.trace.arrivals_s[: self.requests])

@@ -1,9 +1,9 @@
 """Serving: TTFT, TPOT and throughput of an engine under load, from predicted step times.
 
 `continuous` simulates the engine's scheduler, with clients that wait for their answer (concurrency), requests that
-arrive at random (rate) or as a trace says. Of clients means are those of a whole run, as benchmarks tell them, and
-percentiles those of its settled part, after the first wave; of arrivals all are of the settled part, for which the run
-is as long as it must be. Where more arrives than can be served there is none, which `saturated` says.
+arrive at random (rate) or as a trace says. Of clients means and percentiles are those of a whole run, as benchmarks
+tell them; of arrivals those of its settled part, for which the run is as long as it must be. Where more arrives than
+can be served there is none, which `saturated` says.
 
 The simulation is what agrees with measurements. On the 402 configurations of dense models in
 predictor/learning/validation/serving.py that no constant was fitted on, its median (mean) error is 5 % (7 %) of TPOT
@@ -31,7 +31,7 @@ from predictor.latency.serving.scheduler import Served, check_cache, simulate
 from predictor.latency.serving.step_times import ENDS, StepTimes, step_times
 from predictor.latency.serving.sustained import Sustained, sustained
 from predictor.memory.sizes import kv_cache_bytes_per_token
-from predictor.memory.start import cache_room
+from predictor.memory.start import cache_room, context_note
 from predictor.ops.dtypes import Array
 from predictor.workloads.engines import Engine, get_engine, get_server
 from predictor.workloads.models import Model
@@ -68,13 +68,6 @@ def log_errors(model: Model, engine: str) -> LogErrors:
 
 
 SIMULATED = Serving._fields[: Serving._fields.index("sustainable_rate")]
-
-
-class Count(NamedTuple):
-    """Requests of a run that count: for means those from `mean_from` on, for percentiles from `settled_from` on."""
-
-    mean_from: int
-    settled_from: int
 
 
 def serve(
@@ -115,13 +108,20 @@ def groups_of(workload: Workload) -> int:
 def room_for(workload: Workload, gpu: Gpu, load: Load, engine: Engine) -> float:
     """As kv_capacity; raises InvalidRequest where the engine cannot start, or a request can never be served."""
     tokens = kv_capacity(workload, gpu, load, engine)
-    if tokens < engine.block_tokens:
+    if load.draft_tokens >= engine.max_batched_tokens:
+        raise InvalidRequest(
+            f"draft_tokens is {load.draft_tokens}; a step of {workload.engine} checks them all and takes at most "
+            f"{engine.max_batched_tokens} tokens. Lower draft_tokens."
+        )
+    if tokens < (workload.kv_block or engine.block_tokens):
         gpus = f"{workload.layout.n_gpus // workload.dp} × {gpu.name}"
         raise InvalidRequest(
             f"{workload.engine} does not start on {gpus}: weights and its first pass leave no room for a cache in its "
             "share of the memory. Raise tp, choose a narrower dtype, lower max_num_seqs, or raise "
             "gpu_memory_utilization."
         )
+    if note := context_note(workload, gpu, engine):
+        raise InvalidRequest(note)
     if load.longest > workload.longest:
         raise InvalidRequest(
             f"the longest request has {load.longest} tokens, with turns and shared prefix; {workload.model.name} takes "
@@ -198,6 +198,7 @@ def continuous(
         saturated=bool(saturated),
         batch=run.batch * share,
         peak_tokens=run.peak_tokens,
+        mean_len=load.mean_len,
         notes=tuple(_notes(load, offered * groups, held[0].sequences * groups, rate.value, run, saturated)),
     )
 
@@ -243,15 +244,11 @@ def _half(load: Load) -> Load:
     return replace(load, requests=load.requests // 2) if load.requests // 2 >= enough and not load.trace else load
 
 
-def _counted(load: Load, run: Served, warmup: int | None, full: bool) -> Count:
-    """Which requests count; at least one does. full: more come than can be served, so that nothing settles."""
-    last = load.requests - 1
+def _counted(load: Load, run: Served, warmup: int | None, full: bool) -> int:
+    """The first request that counts; at least one does. full: more come than can be served, so that nothing settles."""
     if warmup is not None:
-        return Count(min(warmup, last), min(warmup, last))
-    if load.concurrency:
-        return Count(0, min(load.concurrency, last) if load.requests > load.concurrency else 0)
-    begins = 0 if full else settled_from(run.finished_s - run.submitted_s)
-    return Count(begins, begins)
+        return min(warmup, load.requests - 1)
+    return 0 if load.concurrency or full else settled_from(run.finished_s - run.submitted_s)
 
 
 def settled_from(values: Array) -> int:
@@ -271,14 +268,16 @@ def _notes(load: Load, offered: float, sequences: float, rate: float, run: Serve
     """What to say of a load that is more than can be served at once."""
     if saturated and load.concurrency:
         yield (
-            f"of {load.concurrency} clients {math.floor(sequences)} find room at once (KV cache and max_num_seqs); "
-            "the others wait, which is in TTFT."
+            f"of {load.concurrency} clients {max(math.floor(sequences), 1)} find room at once (KV cache, max_num_seqs, "
+            "max_num_batched_tokens); the others wait, which is in TTFT."
         )
     elif saturated:
         yield (
             f"overloaded: {offered:.3g} requests/s arrive and {rate:.3g} can be served; queues grow without end, and "
             f"TTFT is that of the first {len(run.first_s)}."
         )
+    if saturated and load.turns > 1:
+        yield "what was said before is taken to be cached still when a session has waited for its next turn."
     if run.preempted:
         often = run.preempted / len(run.first_s)
         yield f"requests lose their place in the KV cache {often:.2g} times on average and are computed again."
@@ -294,26 +293,23 @@ def interval_of(name: str, ends: Sequence[float], errors: LogErrors) -> Interval
     return Interval(value, value * math.exp(-down), value * math.exp(up))
 
 
-def _statistics(run: Served, count: Count, rate: float | None, groups: float, meant: Load) -> Array:
-    """The fields SIMULATED of Serving, in order, (n_fields,). rate: requests per second of arrivals, which a long run
-    answers; None of clients. meant: the load, of which the run may be shorter: between its first and its last wave.
+def _statistics(run: Served, first: int, rate: float | None, groups: float, meant: Load) -> Array:
+    """The fields SIMULATED of Serving, in order, (n_fields,). first: the request from which on they count. rate:
+    requests per second of arrivals, which a long run answers; None of clients. meant: the load, of which the run may be
+    shorter: between its first and its last wave.
     """
     ttft, e2e = run.first_s - run.submitted_s, run.finished_s - run.submitted_s
     tpot = (run.finished_s - run.first_s) / np.maximum(run.output_len - 1, 1)
     longer, weights = run.output_len > 1, _weights(len(ttft), meant)
-    spans: list[float] = []
+    own, spans = weights[first:], list[float]()
     for times, valid in ((ttft, np.ones_like(longer)), (tpot, longer)):
-        weighed = np.where(valid, weights, 0.0)[count.mean_from :]
-        mean = float(np.average(times[count.mean_from :], weights=weighed)) if weighed.any() else 0.0
-        settled = times[count.settled_from :][valid[count.settled_from :]]
-        spans += [mean, *map(float, _percentiles(settled if settled.size else np.zeros(1)))]
-    own = weights[count.mean_from :]
-    seconds = run.finished_s.max() - run.submitted_s[count.mean_from :].min() + _left_out_s(run, meant)
+        counted, weighed = times[first:][valid[first:]], own[valid[first:]]
+        mean = float(np.average(counted, weights=weighed)) if counted.size else 0.0
+        spans += [mean, *map(float, _percentiles(counted, weighed) if counted.size else np.zeros(2))]
+    seconds = run.finished_s.max() - run.submitted_s[first:].min() + _left_out_s(run, meant)
     answered = groups * (rate or own.sum() / max(float(seconds), TINY))
-    tokens = float(np.average(run.output_len[count.mean_from :], weights=own))
-    return np.array(
-        [*spans, float(np.average(e2e[count.mean_from :], weights=own)), answered * tokens, answered, run.host_s]
-    )
+    tokens = float(np.average(run.output_len[first:], weights=own))
+    return np.array([*spans, float(np.average(e2e[first:], weights=own)), answered * tokens, answered, run.host_s])
 
 
 def _weights(requests: int, meant: Load) -> Array:
@@ -334,7 +330,9 @@ def _left_out_s(run: Served, meant: Load) -> float:
     return float((meant.requests - requests) * each_s)
 
 
-def _percentiles(times: Array) -> Array:
-    """The 50th and the 99th, linear between two times as np.percentile has them, which takes ten times as long."""
-    places = np.array([0.50, 0.99]) * (len(times) - 1)
-    return np.asarray(np.interp(places, np.arange(len(times)), np.sort(times)))
+def _percentiles(times: Array, weights: Array) -> Array:
+    """The 50th and the 99th, linear between two times, each standing for so many; of equal weights those of
+    np.percentile, which takes ten times as long."""
+    order = np.argsort(times)
+    before = np.cumsum(weights[order]) - weights[order]
+    return np.asarray(np.interp(np.array([0.50, 0.99]) * before[-1], before, times[order]))
