@@ -36,11 +36,12 @@ NUMBERS_OR_TEXTS = frozenset({"node_link"})  # columns of names that a number ma
 LOADS = ("concurrency", "request_rate", "trace")
 UNDER_LOAD = (
     *("draft_tokens", "draft_model", "prefix_cache_hit_rate", *LOADS, "length_spread", "num_prompts", "warmup"),
-    *("turns", "shared_prefix_len", "batch_wait_timeout_iters"),
+    *("turns", "shared_prefix_len", "batch_wait_timeout_iters", "enable_two_batch_overlap"),
 )
 OF_SERVERS = (
     *("ubatch", "kv_block", "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization", "max_model_len"),
     *("max_seq_len_to_capture", "enforce_eager", "enable_chunked_prefill", "async_scheduling", "beam_width"),
+    *("api_server_count", "tokenizer_worker_num"),
 )
 OF_NO_TRACE = ("turns", "shared_prefix_len")
 SPREAD = 0.2  # of lengths under load: random-range-ratio 0.8 of vLLM's and SGLang's benchmarks as InferenceX runs them
@@ -146,7 +147,7 @@ class Request:
     draft_tokens: int = _column(0, "Tokens that a draft model proposes per step; continuous.", least=0)
     acceptance: float = _column(0.0, "Probability that a proposed token is right.", least=0)
     draft_model: str = _column("", 'Model that proposes them, or "mtp": a layer of the model itself; "": free.')
-    beam_width: int = _column(1, "Beams of each sequence in decoding; a static batch.")
+    beam_width: int = _column(1, "Beams of each request in decoding.")
     engine_version: str = _column("", "Version of the engine, such as 0.12; by default the newest that is known.")
     max_num_seqs: int = _column(0, "Sequences of a step at most; by default the engine's.", least=0)
     max_num_batched_tokens: int = _column(0, "Tokens of a step at most; by default the engine's.", least=0)
@@ -158,6 +159,15 @@ class Request:
     async_scheduling: bool | None = _column(None, "The host prepares a step while the GPU runs another.", kind=bool)
     offline: bool = _column(False, "No server: the program that asks runs the engine itself.", kind=bool)
     batch_wait_timeout_iters: int = _column(0, "Steps for which prompts wait for others (TensorRT-LLM).", least=0)
+    api_server_count: int = _column(
+        0, "Processes of vLLM's front end; by default one for each of the attention_dp groups.", least=0
+    )
+    tokenizer_worker_num: int = _column(
+        0, "Processes of SGLang's front end; by default one for each of the attention_dp groups.", least=0
+    )
+    enable_two_batch_overlap: bool = _column(
+        False, "Half of a batch computes while the other half is sent to experts (SGLang).", kind=bool
+    )
     usd_per_hour: float = _column(0.0, "Price of one GPU for an hour; 0 takes the catalogue's.", least=0)
     method: str = _column("full", "full, lora or qlora.", METHODS)
     optimizer: str = _column("adamw", ", ".join(OPTIMIZERS) + ".", OPTIMIZERS)
@@ -217,8 +227,11 @@ class Request:
                     )
         elif self.trace and (own := [name for name in OF_NO_TRACE if getattr(self, name) not in (1, 0, None)]):
             raise InvalidRequest(f"{own[0]} is {show(getattr(self, own[0]))}; a trace says its lengths. Leave it out.")
-        elif self.beam_width > 1:
-            raise InvalidRequest(f"beam_width is {self.beam_width} under load; set scheduling to static, or 1 beam.")
+        elif self.beam_width > 1 and self.draft_tokens:
+            raise InvalidRequest(
+                f"beam_width is {self.beam_width} and draft_tokens {self.draft_tokens}; engines search with beams or "
+                "let a draft propose. Leave one of them out."
+            )
         elif len(loads) > 1 and "trace" not in loads:
             raise InvalidRequest(
                 f"concurrency is {self.concurrency} and request_rate {self.request_rate:g}; clients that wait and "

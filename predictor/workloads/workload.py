@@ -17,7 +17,7 @@ from predictor.ops.dtypes import GGUF, out_bytes
 from predictor.values import LARGEST, show, whole_number
 from predictor.workloads.architectures.single_pass import SinglePass
 from predictor.workloads.engine_tables import LOCAL, SERVES, engine_names, operators_of
-from predictor.workloads.engines import UNSET, Engine, Settings, get_engine
+from predictor.workloads.engines import OF_SOME, UNSET, Engine, Settings, check_has, get_engine
 from predictor.workloads.ggml import ggml_ops
 from predictor.workloads.models import Model
 from predictor.workloads.passes.calls import WIDE_DTYPES, Fused, Layout, OpCall, Phase, Step
@@ -122,7 +122,14 @@ class Workload:
         self._check_layout()
 
     def _check_engine(self) -> None:
-        """Passes and caches of llama.cpp need an engine that has them, which has few other formats."""
+        """Passes and caches of llama.cpp need an engine that has them, which has few other formats; other settings need
+        one that has those."""
+        asked = {**self.settings._asdict(), "beam_width": self.beam_width if self.beam_width > 1 else 0}
+        for name in OF_SOME:
+            if asked[name]:
+                check_has(name, asked[name], self.engine, self.settings.engine_version)
+                if self.settings.offline and OF_SOME[name] == "processes_by":
+                    raise InvalidRequest(f"{name} is {asked[name]}; offline there is no server. Leave it out.")
         if self.pass_tokens:
             for name, known in (("dtype", GGML_DTYPES | GGUF), ("kv_dtype", GGML_DTYPES | {"", "q8_0", "q4_0"})):
                 if (value := getattr(self, name)) not in known:
@@ -170,6 +177,11 @@ class Workload:
                 f"ep is {self.ep}; it must divide tp * attention_dp, the {group} GPUs that share the experts."
             )
         self.model.check(self.layout)
+        if self.two_batches and not any(sent_to_experts(call) for call in self.launched()):
+            raise InvalidRequest(
+                "enable_two_batch_overlap is true; no tokens are sent to experts on other GPUs. Leave it out, or set "
+                "attention_dp and ep to more GPUs than a token has experts."
+            )
 
     @classmethod
     def column(cls, alike: Sequence[Self]) -> Self:
@@ -185,7 +197,10 @@ class Workload:
         """What proposes tokens beside it, in the formats it was published in."""
         if self.draft is None:
             return None
-        return replace(self, model=self.draft, draft=None, dtype="", expert_dtype="", stored_bytes=0.0)
+        settings = self.settings._replace(enable_two_batch_overlap=False)
+        return replace(
+            self, model=self.draft, draft=None, dtype="", expert_dtype="", stored_bytes=0.0, settings=settings
+        )
 
     @property
     def in_columns(self) -> bool:
@@ -208,12 +223,21 @@ class Workload:
             started = replace(started, max_batched_tokens=self.ubatch)
         if started.ranks_s and self.layout.n_gpus > self.dp:
             started = replace(started, step_s=started.step_s + started.ranks_s)
+        if count := self.settings.api_server_count or self.settings.tokenizer_worker_num:
+            started = started.fronted(count / self.attention_dp)
+        if self.beam_width > 1:
+            started = started.searching()
         return started.issuing(self.launched()) if started.issued else started
 
     @property
     def captures(self) -> bool:
         """Whether the engine captures decode steps in CUDA graphs."""
         return get_engine(self.engine).graphs and not self.settings.enforce_eager
+
+    @property
+    def two_batches(self) -> bool:
+        """Whether one half of a batch computes while the other is sent to experts."""
+        return self.settings.enable_two_batch_overlap
 
     @property
     def pass_tokens(self) -> int:
@@ -325,6 +349,11 @@ class Workload:
         message_bytes = step.tokens * self.model.hidden * float(out_bytes(step.act_dtype))
         send = Collective(kind="send_recv", message_bytes=message_bytes, n_gpus=2)
         return (*calls, OpCall("pipeline_send", send, self.pp - 1.0))
+
+
+def sent_to_experts(call: OpCall) -> bool:
+    """Whether the call sends tokens to the GPUs of their experts, or what those made of them back."""
+    return isinstance(call.op, Collective) and call.op.kind == "all_to_all"
 
 
 DECODE_POINTS = 5  # cached lengths at which a decode step is predicted; between them it is near linear

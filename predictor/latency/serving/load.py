@@ -121,6 +121,10 @@ def room_for(workload: Workload, gpu: Gpu, load: Load, engine: Engine) -> float:
             f"{engine.memory_share:.0%} of the memory that it takes. Raise tp, choose a narrower dtype, or raise "
             "gpu_memory_utilization."
         )
+    if engine.most_requests(load.beams) < 1:
+        raise InvalidRequest(
+            f"beam_width is {load.beams}; max_num_seqs is {engine.max_sequences}, and each beam takes one. Raise it."
+        )
     if load.longest > workload.longest:
         raise InvalidRequest(
             f"the longest request has {load.longest} tokens, with turns and shared prefix; {workload.model.name} takes "
