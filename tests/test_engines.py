@@ -136,7 +136,9 @@ def test_clients_are_stated_by_either_column_and_one_of_them_with_a_note() -> No
         ({"concurrency": 4, "scheduling": "static"}, "concurrency is 4; a static batch has none"),
         ({"length_spread": 0.5}, "length_spread is 0.5; a static batch has none"),
         ({"concurrency": 4, "length_spread": 1.5}, "length_spread is 1.5; it must lie between 0 and 1"),
-        ({"concurrency": 4, "beam_width": 2}, "beam_width is 2 under load"),
+        ({"concurrency": 4, "beam_width": 2, "draft_tokens": 3}, "beam_width is 2 and draft_tokens 3"),
+        ({"enable_two_batch_overlap": True}, "enable_two_batch_overlap is True; a static batch has none"),
+        ({"phase": "train", "api_server_count": 2}, "api_server_count is 2; training has none"),
         ({"turns": 3}, "turns is 3; a static batch has none"),
     ],
 )

@@ -14,7 +14,6 @@ from predictor.errors import InvalidRequest
 from predictor.hardware.architectures import generation as facts_of_generation
 from predictor.shipped import facts
 from predictor.units import GIB
-from predictor.values import show
 from predictor.workloads.engine_tables import ABOUT, tables
 
 if TYPE_CHECKING:
@@ -242,7 +241,7 @@ def check_has(setting: str, value: object, engine: str, version: str) -> None:
     having = [name for name, other in engines().items() if other.has(setting)]
     cure = "a newer version" if engine in having else " or ".join(having)
     raise InvalidRequest(
-        f"{setting} is {show(value)}; {f'{engine} {version}'.strip()} has none. Leave it out, or choose {cure}."
+        f"{setting} is {f'{value}'.lower()}; {f'{engine} {version}'.strip()} has none. Leave it out, or choose {cure}."
     )
 
 

@@ -74,8 +74,8 @@ class _Run:
 
     Requests go from arriving (sent, not yet with the scheduler) to waiting, started (partly prefilled) and running:
     (tick of the last token, request) in order, and latest: (tick of the first, request) in order. kv: tokens cached for
-    running requests, held: for started ones, reserved: for outputs to come. Of running requests each beam has `generated`
-    tokens of its own, all together; the prompt is common to them, also what is computed again.
+    running requests, held: for started ones, reserved: for outputs to come. generated: by one
+    beam of each running request; beams share its prompt, and what is computed again.
     """
 
     __slots__ = (
