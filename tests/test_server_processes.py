@@ -181,6 +181,8 @@ def test_one_beam_is_no_search_and_a_single_round_is_a_static_batch(engine: str)
     load: dict[str, Any] = SERVED | {"engine": engine, "concurrency": 8, "output_len": 64}
     plain, one, four = (predict(**load, **width) for width in ({}, {"beam_width": 1}, {"beam_width": 4}))
     assert plain.served == one.served and four.tpot_s.value > one.tpot_s.value
+    assert four.tpot_s.high / four.tpot_s.value > one.tpot_s.high / one.tpot_s.value  # nobody measured them
+    assert any("asks for each beam" in note for note in four.notes) == (engine == "vllm")
     assert four.memory.kv_cache_bytes > one.memory.kv_cache_bytes
     together = predict(
         "Llama-3.2-1B", "H100-SXM-80GB", engine=engine, batch=8, input_len=200, output_len=64, beam_width=4
