@@ -191,7 +191,7 @@ def columns_page() -> str:
             "What a job, `predict_frame` and `--json` add to a request. `x_low` and `x_high` are the ends of the "
             "interval of `x`, which the true value should lie in 80 times of 100. `--json` and `Report.to_dict()` "
             "have more, such as the kinds of memory; there `notes` is a list.",
-            _table(["column", "what it is"], _explained(request.RESULTS, RESULTS)),
+            _table(["column", "what it is"], _explained(results.RESULTS, RESULTS)),
             "## Operator calls",
             "A table of measured calls (`latency_s` is then required), or of calls to predict with `predictor batch "
             "--ops`. A family needs the shape columns that name it; the rest stay empty. An empty `engine`, "

@@ -17,7 +17,7 @@ from predictor.memory.closed_form import kv_cache_bytes, weights_bytes
 from predictor.ops import Collective, Gemm
 from predictor.prediction.rows import answer_rows
 from predictor.prediction.single import predict, resolve
-from predictor.workloads.engines import Settings, engine_of_version, engines, get_engine, version_of
+from predictor.workloads.engines import OF_SOME, Settings, engine_of_version, engines, get_engine, version_of
 from predictor.workloads.models import get_model
 from predictor.workloads.request import Request
 from predictor.workloads.requested import served_workload
@@ -139,7 +139,9 @@ def test_clients_are_stated_by_either_column_and_one_of_them_with_a_note() -> No
         ({"concurrency": 4, "scheduling": "static"}, "concurrency is 4; a static batch has none"),
         ({"length_spread": 0.5}, "length_spread is 0.5; a static batch has none"),
         ({"concurrency": 4, "length_spread": 1.5}, "length_spread is 1.5; it must lie between 0 and 1"),
-        ({"concurrency": 4, "beam_width": 2}, "beam_width is 2 under load"),
+        ({"concurrency": 4, "beam_width": 2, "draft_tokens": 3}, "beam_width is 2 and draft_tokens 3"),
+        ({"enable_two_batch_overlap": True}, "enable_two_batch_overlap is True; a static batch has none"),
+        ({"phase": "train", "api_server_count": 2}, "api_server_count is 2; training has none"),
         ({"turns": 3}, "turns is 3; a static batch has none"),
         ({"batch": 8, "concurrency": 4}, "batch is 8 beside concurrency 4; .* Leave batch out"),
         ({"batch": 8, "request_rate": 4}, "batch is 8 beside request_rate 4.0; .* Leave batch out"),
@@ -289,11 +291,13 @@ def test_a_request_of_either_phase_is_its_own_copy() -> None:
 @pytest.mark.parametrize("name", engines())
 def test_an_engine_takes_its_own_settings_and_refuses_those_of_others(name: str) -> None:
     """Each column of `settings` in catalog/engines.toml is one that a request and an engine know."""
-    values: dict[str, Any] = {"ubatch": 64, "kv_block": 16, "beam_width": 2, "gpu_memory_utilization": 0.8}
+    values: dict[str, Any] = {"ubatch": 64, "kv_block": 16, "gpu_memory_utilization": 0.8}
     flags = dict.fromkeys(("enforce_eager", "enable_chunked_prefill", "async_scheduling", "offline"), True)
-    for setting in (*Settings._fields[1:], "ubatch", "kv_block", "beam_width"):
+    for setting in {*Settings._fields[1:], "ubatch", "kv_block", "beam_width"} - set(
+        OF_SOME
+    ):  # which versions differ in
         value = (values | flags).get(setting, 2048)
-        own = {setting: value} if setting in ("ubatch", "kv_block", "beam_width") else {}
+        own = {setting: value} if setting in ("ubatch", "kv_block") else {}
         sets = {} if own else {"settings": Settings(**{setting: value})}
         dtype = "fp16" if name == "llama.cpp" else "bf16"
         try:

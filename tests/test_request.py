@@ -13,7 +13,8 @@ from predictor import answer, get_model, load_bundle, predict, predict_training
 from predictor.errors import InvalidRequest, PredictorError
 from predictor.estimators.bundle import Bundle
 from predictor.prediction.rows import answer_row
-from predictor.workloads.request import RESULTS, Request, columns
+from predictor.workloads.request import Request, columns
+from predictor.workloads.results import RESULTS
 
 COLUMNS = [column.name for column in columns()]
 ASKED = """model gpu n_gpus engine phase scheduling batch request_rate input_len output_len dtype kv_dtype tp pp dp ep

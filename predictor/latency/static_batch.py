@@ -117,10 +117,10 @@ def with_host(workload: Workload, engine: Engine, ttft: Interval, tpot: Interval
     linear_s = engine.linear_s.get(workload.dtype, 0.0) * sum(c.count for c in calls if c.op.family == "gemm")
     issued = sum(call.count for call in calls) + (linear_s / engine.launch_s if linear_s else 0.0)
     hosts = [engine.times(share) for share in (1.0, 1 - HOST_DOUBT, 1 + HOST_DOUBT)]
-    longest = workload.input_len + workload.output_len
+    longest, beams = workload.input_len + workload.output_len, batch * workload.beam_width
     return (
         Interval(*(h.prompt_s(end, issued, batch) + h.request_s for h, end in zip(hosts, ttft, strict=True))),
-        Interval(*(h.decode_s(end, issued, batch, longest) for h, end in zip(hosts, tpot, strict=True))),
+        Interval(*(h.decode_s(end, issued, beams, longest) for h, end in zip(hosts, tpot, strict=True))),
     )
 
 

@@ -110,11 +110,11 @@ def kv_cache_bytes(workload: Workload, cached_tokens: float | None = None) -> fl
     """
     length = workload.input_len + workload.output_len
     per_sequence = sequence_bytes(workload, length)
+    if cached_tokens is not None:
+        return cached_tokens * per_sequence / length
     if workload.beam_width > 1:  # beams share the prompt
         own = per_sequence - sequence_bytes(workload, workload.input_len)
         per_sequence += (workload.beam_width - 1) * own
-    if cached_tokens is not None:
-        return cached_tokens * per_sequence / length
     if workload.eager:
         per_sequence = greater(per_sequence, kv_cache_bytes_per_token(workload) * workload.input_len)
     return workload.local_batch * per_sequence

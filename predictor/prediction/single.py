@@ -84,6 +84,9 @@ def predict(
     async_scheduling: bool | None = None,
     offline: bool = False,
     batch_wait_timeout_iters: int = 0,
+    api_server_count: int = 0,
+    tokenizer_worker_num: int = 0,
+    enable_two_batch_overlap: bool = False,
     usd_per_hour: float = 0.0,
     **others: Any,
 ) -> Report:
@@ -254,7 +257,7 @@ def serving_report(task: ServingTask, lines: list[list[OpLine]], bundle: Bundle)
         served = serve(workload, resolved.gpu, bundle, load, warmup=resolved.request.warmup)
         times, note_of_load = Times(*(getattr(served, name) for name in Times._fields)), served.notes
         at_once = replace(workload, batch=max(round(served.batch), 1))
-        need = memory(at_once, resolved.gpu, served.peak_tokens, load.longest)
+        need = memory(at_once, resolved.gpu, served.peak_tokens, load.held)
         more = {"served": served}
     else:
         times, note_of_load = static_times(workload, resolved.gpu, bundle, lines), ()
@@ -306,6 +309,7 @@ def load_of(resolved: Resolved) -> Load:
         prefix_cache_hit_rate=request.prefix_cache_hit_rate,
         draft_tokens=request.draft_tokens,
         acceptance=request.acceptance or 0.0,
+        beams=request.beam_width,
     )
 
 

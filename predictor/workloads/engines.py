@@ -36,6 +36,9 @@ class Settings(NamedTuple):
     async_scheduling: bool | None = None
     offline: bool = False
     batch_wait_timeout_iters: int = 0
+    api_server_count: int = 0
+    tokenizer_worker_num: int = 0
+    enable_two_batch_overlap: bool = False
 
     def stated(self) -> dict[str, Any]:
         """Those that are set, but for the version."""
@@ -53,6 +56,15 @@ FIELDS = {
     "enable_chunked_prefill": "chunked",
     "async_scheduling": "overlapped",
     "batch_wait_timeout_iters": "batch_wait_steps",
+}
+
+
+# What only some engines have: setting → field of an Engine that says whether it has it, or by which name.
+OF_SOME = {
+    "api_server_count": "processes_by",
+    "tokenizer_worker_num": "processes_by",
+    "beam_width": "beams",
+    "enable_two_batch_overlap": "two_batches",
 }
 
 
@@ -83,6 +95,11 @@ class Engine:
         batch_wait_share of max_batched_tokens are asked for (batch_wait_timeout_iters of TensorRT-LLM; off).
     ubatch: most tokens of a forward pass of an engine on ggml, whose stages of layers (pp) one batch walks through one
         after another, the passes of a prompt side by side; 0: no such engine.
+    processes_by: setting that says how many processes its front end has, which takes, tokenises and streams; "": none.
+    streamed_s: of sequence_s, what the front end takes. processes: of the front end for each engine core.
+    beams: how it searches with beams. "requests": its front end asks anew for each beam in each step; "sequences": each
+        counts as one against max_num_seqs; "within": those of a request count as one; "": not at all.
+    two_batches: may run two halves of a batch, of which one computes while the other's tokens are sent to experts.
     """
 
     name: str
@@ -119,6 +136,11 @@ class Engine:
     whole_context: bool = False
     since: str = ""
     newest: str = ""
+    processes_by: str = ""
+    streamed_s: float = 0.0
+    processes: float = 1.0
+    beams: str = ""
+    two_batches: bool = False
     until: str = ""
     before: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     below_gib: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -147,13 +169,23 @@ class Engine:
         captured = self.graphs and (not self.graph_len or length <= self.graph_len)
         return self.prompt_s(gpu_s, chosen(captured, 0.0, launches), sequences)
 
+    def of_version(self, version: str) -> Engine:
+        """The engine as it was in a version; "": the newest."""
+        engine = self
+        for later in sorted(self.before, key=version_of, reverse=True):
+            if version and version_of(version) < version_of(later):
+                engine = replace(engine, **self.before[later])
+        return engine
+
+    def has(self, setting: str) -> bool:
+        """Whether it has a setting of OF_SOME."""
+        own = getattr(self, OF_SOME[setting])
+        return own == setting if OF_SOME[setting] == "processes_by" else bool(own)
+
     def on(self, gpu: Gpu, settings: Settings = UNSET) -> Engine:
         """The engine as it starts on a GPU: its defaults there, on the host that such GPUs came with, and what a user
         sets."""
-        engine = self
-        for version in sorted(self.before, key=version_of, reverse=True):
-            if settings.engine_version and version_of(settings.engine_version) < version_of(version):
-                engine = replace(engine, **self.before[version])
+        engine = self.of_version(settings.engine_version)
         if smaller := [gib for gib in self.below_gib if gpu.mem_bytes < float(gib) * GIB]:
             engine = replace(engine, **self.below_gib[min(smaller, key=float)])
         engine = replace(engine, **self.on_generation.get(gpu.generation, {}))
@@ -173,9 +205,26 @@ class Engine:
 
     def times(self, share: float) -> Engine:
         """The same scheduler where the host takes `share` times as long."""
-        names = ("step_s", "sequence_s", "launch_s", "request_s", "ranks_s")
+        names = ("step_s", "sequence_s", "streamed_s", "launch_s", "request_s", "ranks_s")
         linear_s = {dtype: share * seconds for dtype, seconds in self.linear_s.items()}
         return replace(self, linear_s=linear_s, **{name: share * getattr(self, name) for name in names})
+
+    def fronted(self, processes: float) -> Engine:
+        """The same engine core, whose front end shares its work among so many processes."""
+        spared_s = self.streamed_s * (1 - 1 / processes)
+        return replace(self, processes=processes, sequence_s=self.sequence_s - spared_s)
+
+    def searching(self) -> Engine:
+        """The engine where requests are searched with beams. A front end that asks anew for each beam (vLLM's
+        BeamSearchOnlineMixin) can only do so when the step is done, and each time takes what a request takes."""
+        if self.beams != "requests":
+            return self
+        asked_s = self.request_s / self.processes
+        return replace(self, overlapped=False, sequence_s=self.sequence_s + asked_s)
+
+    def most_requests(self, beams: int) -> int:
+        """Requests of so many beams each in a step at most."""
+        return self.max_sequences if self.beams == "within" else self.max_sequences // beams
 
     def issuing(self, calls: Sequence[OpCall]) -> Engine:
         """The same scheduler whose launch_s is the mean over the operators of a step, some of which are many calls."""
@@ -210,6 +259,17 @@ def get_engine(name: str) -> Engine:
     if name not in engines():
         raise InvalidRequest(f'engine is "{name}"; serving knows {", ".join(engines())}. Choose one of them.')
     return engines()[name]
+
+
+def check_has(setting: str, value: object, engine: str, version: str) -> None:
+    """Raises InvalidRequest where an engine, in that version, lacks a setting that only some have."""
+    if get_engine(engine).of_version(version).has(setting):
+        return
+    having = [name for name, other in engines().items() if other.has(setting)]
+    cure = "a newer version" if engine in having else " or ".join(having)
+    raise InvalidRequest(
+        f"{setting} is {f'{value}'.lower()}; {f'{engine} {version}'.strip()} has none. Leave it out, or choose {cure}."
+    )
 
 
 def version_of(text: str) -> tuple[int, ...]:

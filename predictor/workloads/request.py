@@ -45,7 +45,7 @@ UNDER_LOAD = (
         "num_prompts",
         "warmup",
     ),
-    *("turns", "shared_prefix_len", "batch_wait_timeout_iters", "enable_chunked_prefill"),
+    *("turns", "shared_prefix_len", "batch_wait_timeout_iters", "enable_chunked_prefill", "enable_two_batch_overlap"),
 )
 # Columns that only training has, and those that both phases have; all others are of serving.
 OF_TRAINING = (
@@ -62,40 +62,6 @@ OF_NO_TRACE = ("turns", "shared_prefix_len")
 LEAST_RATE = 1e-9  # requests per second
 SPREAD = 0.2  # of lengths under load: random-range-ratio 0.8 of vLLM's and SGLang's benchmarks as InferenceX runs them
 MISSING_CELLS = frozenset({"NAType", "NaTType"})  # types of pandas, which is not loaded for a request
-
-ENDS = ("", "_low", "_high")  # of a value and of the interval around it
-# What every answer has, in this order; cells that do not apply are empty: those of the other phase, percentiles and
-# requests per second of what is no continuous serving. Names are those of `predictor predict --json`.
-RESULTS = (
-    *(f"{name}{end}" for name in ("ttft_s", "tpot_s", "e2e_s", "step_s") for end in ENDS),
-    *(f"{name}_{share}_s{end}" for name in ("ttft", "tpot") for share in ("p50", "p99") for end in ENDS),
-    *(f"tokens_per_s{end}" for end in ENDS),
-    *(f"tokens_per_s_per_gpu{end}" for end in ENDS),
-    *(f"requests_per_s{end}" for end in ENDS),
-    *(f"sustainable_rate{end}" for end in ENDS),
-    "saturated",
-    *(f"host_s{end}" for end in ENDS),
-    "mfu",
-    "memory_bytes",
-    "memory_bytes_low",
-    "memory_bytes_high",
-    "p_oom",
-    "fits",
-    *(f"max_kv_tokens{end}" for end in ENDS),
-    *(f"max_concurrent_requests{end}" for end in ENDS),
-    "usd_per_mtok",
-    "n_gpus",
-    "limiter",
-    "basis",
-    "nearest_gpu",
-    "bundle",
-    "notes",
-    "error",
-)
-TEXTS = frozenset({"limiter", "basis", "nearest_gpu", "bundle", "notes", "error"})
-FLAGS = frozenset({"fits", "saturated"})
-BETWEEN_NOTES = " | "  # notes are sentences, and commas and semicolons occur in them
-BOTH = "n_gpus"  # a column of a request and a result: a table's own keeps its place, and its empty cells are filled
 
 
 def _column(default: Any, text: str, choices: tuple[str, ...] = (), least: float = 1, kind: type | None = None) -> Any:
@@ -167,7 +133,7 @@ class Request:
         None, "Probability that a proposed token is right; needed with draft_tokens.", least=0, kind=float
     )
     draft_model: str = _column("", 'Model that proposes them, or "mtp": a layer of the model itself; "": free.')
-    beam_width: int = _column(1, "Beams of each sequence in decoding; a static batch.")
+    beam_width: int = _column(1, "Beams of each request in decoding.")
     engine_version: str = _column("", "Version of the engine, such as 0.12; by default the newest that is known.")
     max_num_seqs: int = _column(0, "Sequences of a step at most; by default the engine's.", least=0)
     max_num_batched_tokens: int = _column(0, "Tokens of a step at most; by default the engine's.", least=0)
@@ -179,6 +145,15 @@ class Request:
     async_scheduling: bool | None = _column(None, "The host prepares a step while the GPU runs another.", kind=bool)
     offline: bool = _column(False, "No server: the program that asks runs the engine itself.", kind=bool)
     batch_wait_timeout_iters: int = _column(0, "Steps for which prompts wait for others (TensorRT-LLM).", least=0)
+    api_server_count: int = _column(
+        0, "Processes of vLLM's front end; by default one for each of the attention_dp groups.", least=0
+    )
+    tokenizer_worker_num: int = _column(
+        0, "Processes of SGLang's front end; by default one for each of the attention_dp groups.", least=0
+    )
+    enable_two_batch_overlap: bool = _column(
+        False, "Half of a batch computes while the other half is sent to experts (SGLang).", kind=bool
+    )
     usd_per_hour: float = _column(0.0, "Price of one GPU for an hour; 0 takes the catalogue's.", least=0)
     method: str = _column("full", "full, lora or qlora.", METHODS)
     optimizer: str = _column("adamw", ", ".join(OPTIMIZERS) + ".", OPTIMIZERS)
@@ -264,8 +239,11 @@ class Request:
                 )
         elif self.trace and (own := [name for name in OF_NO_TRACE if getattr(self, name) not in (1, 0, None)]):
             raise InvalidRequest(f"{own[0]} is {show(getattr(self, own[0]))}; a trace says its lengths. Leave it out.")
-        elif self.beam_width > 1:
-            raise InvalidRequest(f"beam_width is {self.beam_width} under load; set scheduling to static, or 1 beam.")
+        elif self.beam_width > 1 and self.draft_tokens:
+            raise InvalidRequest(
+                f"beam_width is {self.beam_width} and draft_tokens {self.draft_tokens}; engines search with beams or "
+                "let a draft propose. Leave one of them out."
+            )
         elif len(loads) > 1 and "trace" not in loads:
             raise InvalidRequest(
                 f"concurrency is {self.concurrency} and request_rate {self.request_rate:g}; clients that wait and "

@@ -14,7 +14,7 @@ from predictor.ops.dtypes import GGUF
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.engine_tables import LOCAL, SERVES, rates_note
-from predictor.workloads.engines import Settings, engine_of_version, version_note
+from predictor.workloads.engines import Settings, engine_of_version, get_engine, version_note
 from predictor.workloads.models import Model, get_model
 from predictor.workloads.passes.calls import Layout
 from predictor.workloads.passes.training import TrainingSetting
@@ -79,6 +79,11 @@ def served_workload(request: Request, model: Model, gpu: Gpu) -> tuple[Workload,
         workload, note = _in_ggml(stated), rates_note(stated.engine, gpu.name, gpu.vendor)
     else:
         workload, note = in_16_bits_of(as_run_on(stated, gpu), gpu, chosen=bool(request.dtype))
+    if workload.beam_width > 1 and get_engine(workload.engine).beams == "requests":
+        asked = (
+            f"the server of {workload.engine} asks for each beam of each step as for a request, which its host pays."
+        )
+        note = f"{asked} {note}".rstrip()
     if workload.longest > model.max_len:
         beyond = f"{model.name} was made for {model.max_len} tokens; max_model_len is {request.max_model_len}."
         note = f"{beyond} {note}".rstrip()

@@ -17,7 +17,7 @@ from predictor.ops.dtypes import GGUF, out_bytes
 from predictor.values import LARGEST, show, whole_number
 from predictor.workloads.architectures.single_pass import SinglePass
 from predictor.workloads.engine_tables import LOCAL, SERVES, engine_names, having, named, operators_of
-from predictor.workloads.engines import UNSET, Engine, Settings, get_engine
+from predictor.workloads.engines import OF_SOME, UNSET, Engine, Settings, check_has, get_engine
 from predictor.workloads.ggml import ggml_ops
 from predictor.workloads.models import Model
 from predictor.workloads.passes.calls import WIDE_DTYPES, Fused, Layout, OpCall, Phase, Step
@@ -131,6 +131,10 @@ class Workload:
                     f"{name} is {show(value)}; {named(self.engine)} has none. Set engine to {having(name)}, or leave "
                     "it out."
                 )
+            if name in OF_SOME and value:
+                check_has(name, value, self.engine, self.settings.engine_version)
+                if self.settings.offline and OF_SOME[name] == "processes_by":
+                    raise InvalidRequest(f"{name} is {value}; offline there is no server. Leave it out.")
         most, sequences = self.settings.max_num_batched_tokens, self.settings.max_num_seqs
         if 0 < most < sequences:
             raise InvalidRequest(
@@ -184,6 +188,11 @@ class Workload:
         self.model.check(self.layout)
         if get_engine(self.engine).whole_blocks and hasattr(self.model, "columns_of"):
             self._check_blocks(self.model.columns_of(self.layout))
+        if self.two_batches and not any(sent_to_experts(call) for call in self.launched()):
+            raise InvalidRequest(
+                "enable_two_batch_overlap is true; no tokens are sent to experts on other GPUs. Leave it out, or set "
+                "attention_dp and ep to more GPUs than a token has experts."
+            )
 
     def _check_blocks(self, columns_of: Mapping[str, tuple[int, ...]]) -> None:
         """Engines refuse to cut a block of weights that has one scale."""
@@ -213,7 +222,10 @@ class Workload:
         """What proposes tokens beside it, in the formats it was published in."""
         if self.draft is None:
             return None
-        return replace(self, model=self.draft, draft=None, dtype="", expert_dtype="", stored_bytes=0.0)
+        settings = self.settings._replace(enable_two_batch_overlap=False)
+        return replace(
+            self, model=self.draft, draft=None, dtype="", expert_dtype="", stored_bytes=0.0, settings=settings
+        )
 
     @property
     def in_columns(self) -> bool:
@@ -236,12 +248,21 @@ class Workload:
             started = replace(started, max_batched_tokens=self.ubatch)
         if started.ranks_s and self.layout.n_gpus > self.dp:
             started = replace(started, step_s=started.step_s + started.ranks_s)
+        if count := self.settings.api_server_count or self.settings.tokenizer_worker_num:
+            started = started.fronted(count / self.attention_dp)
+        if self.beam_width > 1:
+            started = started.searching()
         return started.issuing(self.launched()) if started.issued else started
 
     @property
     def captures(self) -> bool:
         """Whether the engine captures decode steps in CUDA graphs."""
         return get_engine(self.engine).graphs and not self.settings.enforce_eager
+
+    @property
+    def two_batches(self) -> bool:
+        """Whether one half of a batch computes while the other is sent to experts."""
+        return self.settings.enable_two_batch_overlap
 
     @property
     def pass_tokens(self) -> int:
@@ -354,6 +375,11 @@ class Workload:
         message_bytes = step.tokens * self.model.hidden * float(out_bytes(step.act_dtype))
         send = Collective(kind="send_recv", message_bytes=message_bytes, n_gpus=2)
         return (*calls, OpCall("pipeline_send", send, self.pp - 1.0))
+
+
+def sent_to_experts(call: OpCall) -> bool:
+    """Whether the call sends tokens to the GPUs of their experts, or what those made of them back."""
+    return isinstance(call.op, Collective) and call.op.kind == "all_to_all"
 
 
 DECODE_POINTS = 5  # cached lengths at which a decode step is predicted; between them it is near linear

@@ -31,7 +31,7 @@ class Load:
     turns: requests of a session, each prompt being all that came before and input_len new tokens. shared: tokens that
     all prompts begin with besides. Both are cached, as is prefix_cache_hit_rate, a share of each prompt.
     draft_tokens: tokens proposed per step and sequence, each right with probability `acceptance`, at no cost but that
-    of checking them. seed: of arrivals and lengths.
+    of checking them. beams: of each request, which share its prompt. seed: of arrivals and lengths.
     """
 
     input_len: int
@@ -45,13 +45,14 @@ class Load:
     prefix_cache_hit_rate: float = 0.0
     draft_tokens: int = 0
     acceptance: float = 0.0
+    beams: int = 1
     seed: int = 0
     trace: Trace | None = None
     stated: bool = field(default=False, init=False)  # whether the number of requests was
 
     def __post_init__(self) -> None:
         """Checks every field and sets the number of requests."""
-        for name in ("input_len", "output_len", "turns"):
+        for name in ("input_len", "output_len", "turns", "beams"):
             whole_number(name, getattr(self, name))
         for name in ("concurrency", "requests", "draft_tokens", "shared"):
             if getattr(self, name):
@@ -103,6 +104,13 @@ class Load:
         if self.trace:
             return int(max(map(add, self.trace.input_len, self.trace.output_len)))
         return self.shared + self.turns * (self.input_len + self.output_len)
+
+    @property
+    def held(self) -> int:
+        """Tokens that the longest request has in the cache at its end: its prompt, and the answer of each beam."""
+        if self.trace:
+            return int(max(map(add, self.trace.input_len, [self.beams * own for own in self.trace.output_len])))
+        return self.longest + (self.beams - 1) * self.output_len
 
     @property
     def mean_len(self) -> tuple[float, float, float]:

@@ -48,6 +48,10 @@ class LogErrors(NamedTuple):
     other: float
     full: float = 0.0
 
+    def beside(self, *more: float) -> LogErrors:
+        """With other log errors, which are independent of them."""
+        return self._replace(ttft=math.hypot(self.ttft, *more), other=math.hypot(self.other, *more))
+
     def saturated(self) -> LogErrors:
         """Those of a deployment that is full."""
         return self._replace(other=max(self.other, self.full))
@@ -55,6 +59,8 @@ class LogErrors(NamedTuple):
 
 DENSE, EXPERTS, OLDER = LogErrors(0.25, 0.08), LogErrors(0.60, 0.24, 0.40), LogErrors(0.40, 0.20)
 UNMEASURED = LogErrors(1.5, 0.9)  # of models with layers that nobody timed; judged
+# Log errors of ways to serve that nobody measured, beside those; judged.
+BEAMS_DOUBT, TWO_BATCHES_DOUBT, PROCESSES_DOUBT = 0.3, 0.2, 0.1
 
 
 def log_errors(model: Model, engine: str) -> LogErrors:
@@ -89,9 +95,12 @@ def serve(
     if draft := workload.drafting:
         beside = step_times(draft, gpu, bundle, engine.max_batched_tokens, engine.max_sequences)
         times = StepTimes(*drafted(times, beside, load.draft_tokens))
-    return continuous(
-        times, load, engine, room, groups_of(workload), warmup, log_errors(workload.model, workload.engine)
+    errors = log_errors(workload.model, workload.engine).beside(
+        BEAMS_DOUBT * (load.beams > 1),
+        TWO_BATCHES_DOUBT * workload.two_batches,
+        PROCESSES_DOUBT * (engine.processes != 1.0),
     )
+    return continuous(times, load, engine, room, groups_of(workload), warmup, errors)
 
 
 def served_by(workload: Workload, gpu: Gpu) -> Engine:
@@ -122,6 +131,10 @@ def room_for(workload: Workload, gpu: Gpu, load: Load, engine: Engine) -> float:
         )
     if note := context_note(workload, gpu, engine):
         raise InvalidRequest(note)
+    if engine.most_requests(load.beams) < 1:
+        raise InvalidRequest(
+            f"beam_width is {load.beams}; max_num_seqs is {engine.max_sequences}, and each beam takes one. Raise it."
+        )
     if load.longest > workload.longest:
         raise InvalidRequest(
             f"the longest request has {load.longest} tokens, with turns and shared prefix; {workload.model.name} takes "

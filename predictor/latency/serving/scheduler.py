@@ -61,9 +61,10 @@ def simulate(load: Load, steps: StepTime, engine: Engine, kv_tokens: float = mat
 
 def check_cache(load: Load, kv_tokens: float) -> None:
     """Raises InvalidRequest where the KV cache cannot hold the longest request."""
-    if load.longest > kv_tokens:
+    if load.held > kv_tokens:
+        beams = ", those of all beams," if load.beams > 1 else ""
         raise InvalidRequest(
-            f"the longest request has {load.longest} tokens; the KV cache holds {int(kv_tokens)} tokens. "
+            f"the longest request has {load.held} tokens{beams}; the KV cache holds {int(kv_tokens)} tokens. "
             "Raise tp, choose a narrower kv_dtype, or shorten one of them."
         )
 
@@ -73,22 +74,24 @@ class _Run:
 
     Requests go from arriving (sent, not yet with the scheduler) to waiting, started (partly prefilled) and running:
     (tick of the last token, request) in order, and latest: (tick of the first, request) in order. kv: tokens cached for
-    running requests, held: for started ones, reserved: for outputs to come.
+    running requests, held: for started ones, reserved: for outputs to come. generated: by one
+    beam of each running request; beams share its prompt, and what is computed again.
     """
 
     __slots__ = (
-        "answered", "arriving", "began", "busy", "chunk", "decode_steps", "done", "engine", "finished", "first",
-        "front", "gain", "graph_len",
+        "answered", "arriving", "beams", "began", "busy", "chunk", "decode_steps", "done", "engine", "finished",
+        "first", "front", "gain", "generated", "graph_len", "grown",
         "held", "host_s", "kv", "kv_tokens", "latest", "launched_s", "left", "load", "now", "outputs",
         "overlapped", "peak", "postponed", "preempted", "prompts", "reserved", "running", "seen_s", "sent",
-        "sequence_s", "shared", "started", "steps", "submitted", "tick", "waited_s", "waiting", "wide",
+        "sequence_s", "shared", "slots", "started", "steps", "submitted", "tick", "waited_s", "waiting", "wide",
     )  # fmt: skip
 
     def __init__(self, load: Load, steps: StepTime, engine: Engine, kv_tokens: float) -> None:
         self.load, self.steps, self.engine, self.shared = load, steps, engine, load.shared
         self.kv_tokens = kv_tokens - load.shared  # in the cache once, for all requests
         self.prompts, self.done, self.outputs = load.lengths()
-        self.wide, self.gain = load.draft_tokens + 1, load.tokens_per_step
+        self.wide, self.gain, self.beams = load.draft_tokens + 1, load.tokens_per_step, load.beams
+        self.grown, self.slots = self.gain * load.beams, engine.most_requests(load.beams)
         outputs = np.array(self.outputs)
         self.decode_steps: list[int] = np.ceil((outputs - 1) / self.gain).astype(int).tolist()
         self.left: list[int] = (np.array(self.prompts) - np.array(self.done)).tolist()
@@ -104,16 +107,20 @@ class _Run:
         self.running: list[tuple[int, int]] = []
         self.latest: list[tuple[int, int]] = []
         self.now = self.seen_s = self.front = self.kv = self.held = self.reserved = self.waited_s = self.peak = 0.0
+        self.generated = 0.0
         self.tick = self.answered = self.busy = self.postponed = self.sent = self.preempted = 0
         self.send(load.arrivals())
 
     def send(self, times: Sequence[float]) -> None:
-        """Clients send the next requests; the front end takes one after the other."""
+        """Clients send the next requests; each process of the front end takes one after the other."""
         front, sent, request_s = self.front, self.sent, self.engine.request_s
+        busy_s = request_s / self.engine.processes
         for time_s in times:
-            front = (front if front > time_s else time_s) + request_s
+            if time_s > front:
+                front = time_s
             self.submitted[sent] = time_s
-            self.arriving.append((front, sent))
+            self.arriving.append((front + request_s, sent))
+            front += busy_s
             sent += 1
         self.front, self.sent = front, sent
 
@@ -127,22 +134,22 @@ class _Run:
         """Prompt chunks of the next step, by request; none where it only decodes."""
         waiting, started, engine = self.waiting, self.started, self.engine
         decoding, left, done = len(self.running), self.left, self.done
-        room = engine.max_batched_tokens - (0 if engine.prefill_first else decoding * self.wide)
+        room = engine.max_batched_tokens - (0 if engine.prefill_first else decoding * self.beams * self.wide)
         chunks: list[tuple[int, Chunk]] = []
         for request in started:
             if room > 0:
                 chunks.append((request, Chunk(min(left[request], room), done[request])))
                 room -= chunks[-1][1].new
-        slots, chunk, outputs = engine.max_sequences - decoding - len(started), self.chunk, self.outputs
-        held, reserved, tokens = self.held, self.reserved, self.kv_tokens
-        step = (decoding + len(started)) * self.gain
+        slots, chunk, outputs = self.slots - decoding - len(started), self.chunk, self.outputs
+        held, reserved, tokens, grown = self.held, self.reserved, self.kv_tokens, self.grown
+        step, kept = (decoding + len(started)) * grown, engine.reserved * self.beams
         while waiting and room > 0 and slots > 0:
             request = waiting[0]
             new, past = left[request], done[request]
             if new > room and chunks and not engine.chunked:
                 break
-            prompt, output = new + past - self.shared, engine.reserved * outputs[request]
-            taken, step = self.kv + held + reserved, step + self.gain  # or one would be preempted at once, and again
+            prompt, output = new + past - self.shared, kept * outputs[request]
+            taken, step = self.kv + held + reserved, step + grown  # or one would be preempted at once, and again
             if taken + prompt + (output if output > step else step) > tokens and taken > 0:
                 break
             started.append(waiting.popleft())
@@ -167,9 +174,10 @@ class _Run:
     def prefill(self, chunks: list[tuple[int, Chunk]]) -> None:
         """A step with prompts; the running requests decode in it, or wait where prompts go first."""
         active = 0 if self.engine.prefill_first else len(self.running)
-        cached = self.kv / active + self.shared if active else 0.0
-        gpu_s = self.steps.mixed_s([chunk for _, chunk in chunks], active, cached, self.wide)
-        step_s = self.step_s_of(max(gpu_s, self.launched_s), active + len(chunks))
+        cached = self.length / active + self.shared if active else 0.0
+        sequences = active * self.beams
+        gpu_s = self.steps.mixed_s([chunk for _, chunk in chunks], sequences, cached, self.wide)
+        step_s = self.step_s_of(max(gpu_s, self.launched_s), sequences + len(chunks))
         self.waited_s += (step_s - gpu_s) * (active + len(chunks))
         self.advance(step_s, 1, active)
         left, done = self.left, self.done
@@ -197,7 +205,7 @@ class _Run:
         """Decode steps up to the next event: an answer, an arrival, prompts that were postponed, or a full cache."""
         running, engine = self.running, self.engine
         decoding = len(running)
-        grown = decoding * self.gain
+        sequences, grown = decoding * self.beams, decoding * self.grown
         steps = running[0][0] - self.tick
         if engine.reserved < 1.0 and self.kv + self.held + grown * steps > self.kv_tokens:
             steps = int((self.kv_tokens - self.kv - self.held) / grown)
@@ -207,14 +215,19 @@ class _Run:
             steps = max(steps, 1)
         if self.postponed:
             steps = 1
-        cached = (self.kv + grown * 0.5 * (steps - 1)) / decoding + self.shared
-        gpu_s = self.steps.decode_s(decoding, cached, self.wide)
-        step_s = self.step_s_of(gpu_s if cached <= self.graph_len else max(gpu_s, self.launched_s), decoding)
+        cached = (self.length + decoding * self.gain * 0.5 * (steps - 1)) / decoding + self.shared
+        gpu_s = self.steps.decode_s(sequences, cached, self.wide)
+        step_s = self.step_s_of(gpu_s if cached <= self.graph_len else max(gpu_s, self.launched_s), sequences)
         if self.arriving and steps > 1:
             ahead = math.ceil((self.arriving[0][0] - self.now) / step_s)
             steps = max(1, min(steps, ahead + engine.overlapped))
         self.waited_s += steps * (step_s - gpu_s) * decoding
         self.advance(step_s, steps, decoding)
+
+    @property
+    def length(self) -> float:
+        """Tokens of the running requests, of each the prompt and one beam."""
+        return self.kv - (self.beams - 1) * self.generated
 
     def step_s_of(self, gpu_s: float, sequences: int) -> float:
         """As of the engine, for plain numbers."""
@@ -230,9 +243,10 @@ class _Run:
         if decoding:
             self.tick += steps
             decoded = steps * decoding
-            self.busy += decoded
-            self.kv += decoded * self.gain
-            self.reserved -= self.engine.reserved * decoded * self.gain
+            self.busy += decoded * self.beams
+            self.kv += decoded * self.grown
+            self.generated += decoded * self.gain
+            self.reserved -= self.engine.reserved * decoded * self.grown
         if self.kv + self.held > self.peak:
             self.peak = self.kv + self.held
 
@@ -241,10 +255,11 @@ class _Run:
         began, request = self.latest.pop()
         del self.running[bisect_left(self.running, (began + self.decode_steps[request], request))]
         passed = self.tick - began
-        self.kv -= self.done[request] - self.shared + passed * self.gain
+        self.kv -= self.done[request] - self.shared + passed * self.grown
+        self.generated -= passed * self.gain
         self.preempted += 1
         self.decode_steps[request] -= passed
-        self.left[request] = self.done[request] - self.shared + round(passed * self.gain)
+        self.left[request] = self.done[request] - self.shared + round(passed * self.grown)
         self.done[request] = self.shared
         self.waiting.appendleft(request)
 
@@ -255,16 +270,17 @@ class _Run:
     def answer(self) -> None:
         """Finished requests leave, and their clients send the next ones."""
         running, latest, tick, now, gain = self.running, self.latest, self.tick, self.now, self.gain
-        kv, reserved, share = self.kv, self.reserved, self.engine.reserved
+        kv, generated, reserved, beams, share = self.kv, self.generated, self.reserved, self.beams, self.engine.reserved
         answered = bisect_right(running, (tick, self.load.requests))
         for _, request in running[:answered]:
             began = self.began[request]
             del latest[bisect_left(latest, (began, request))]
             gained = (tick - began) * gain
-            kv -= self.done[request] - self.shared + gained
-            reserved -= share * (self.outputs[request] - gained)
+            kv -= self.done[request] - self.shared + beams * gained
+            generated -= gained
+            reserved -= share * (self.outputs[request] - gained) * beams
             self.finished[request] = now
         del running[:answered]
-        self.kv, self.reserved = kv, reserved
+        self.kv, self.generated, self.reserved = kv, generated, reserved
         self.answered += answered
         self.send([now] * min(answered, self.load.requests - self.sent))

@@ -28,7 +28,7 @@ from predictor.ops.dtypes import Array
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.passes.calls import OpCall, Phase
-from predictor.workloads.workload import Workload
+from predictor.workloads.workload import Workload, sent_to_experts
 
 ENDS = ("value", "low", "high")
 TOKENS_PER_OCTAVE = 2  # grid of the token-only ops: tile effects are coarser than this
@@ -36,7 +36,7 @@ CACHED_OCTAVES = tuple(range(4, 21))  # cached tokens per sequence, 16 to 2**20
 PAST_OCTAVES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0)  # log2((past + new) / new) of a chunk
 SHORTEST_CHUNK = 16  # tokens; shorter chunks cost as much attention as this one
 # Step times depend on all of a workload but these; the model is known by its identity, and what is set of the engine by
-# Workload.longest and captures.
+# Workload.longest, captures and two_batches.
 OF_NO_STEP = frozenset(
     {"model", "settings", "batch", "input_len", "output_len", "dp", "stored_bytes", "draft", "beam_width"}
 )
@@ -124,6 +124,8 @@ class StepTable:
     decode[sequences][octave of cached tokens]: log seconds of attention. prefill: the same by octave of tokens in the
     step, octave of tokens per sequence, PAST_OCTAVES. seen: what was read from it at the octaves of tokens in the
     step around one, by tokens of the sequence, tokens before them, and the lower of these octaves.
+    sent[tokens]: of sending tokens to their experts and back, where one half of a step does so while the other computes
+    (two-batch overlap): neither the GPU nor its links do two things at once, so a half takes the longer of both.
     """
 
     plain: tuple[_Curve, _Curve]
@@ -132,10 +134,18 @@ class StepTable:
     prefill: list[list[list[float]]]
     launches: float
     seen: dict[tuple[int, int, int], tuple[float, float]]
+    sent: _Curve | None = None
 
     def decode_s(self, sequences: int, cached: float, tokens: int = 1) -> float:
         """Decode only. Beyond the last column of the grid time grows with the count."""
         new = sequences * tokens
+        if self.sent is not None:
+            if sequences == 1:  # cannot be halved
+                return self.plain[1][new] + self.head[new] + self._decode_attention(1, cached) + self.sent[new]
+            half = -(-sequences // 2)
+            new = half * tokens
+            computed_s = self.plain[1][new] + self.head[new] + self._decode_attention(half, cached)
+            return 2 * max(computed_s, self.sent[new])
         return self.plain[1][new] + self.head[new] + self._decode_attention(sequences, cached)
 
     def mixed_s(self, chunks: Sequence[Chunk], sequences: int, cached: float, tokens: int = 1) -> float:
@@ -155,6 +165,10 @@ class StepTable:
             attention /= prompt
         if sequences:
             attention += self._decode_attention(sequences, cached)
+        if self.sent is not None:
+            half = -(-(prompt + new) // 2)
+            computed_s = self.plain[0][half] + self.head[-(-(len(chunks) + new) // 2)] + attention / 2
+            return 2 * max(computed_s, self.sent[half])
         return self.plain[0][prompt + new] + self.head[len(chunks) + new] + attention
 
     def _decode_attention(self, sequences: int, cached: float) -> float:
@@ -225,6 +239,7 @@ class Asked(NamedTuple):
             self.max_sequences,
             self.workload.longest,
             self.workload.captures,
+            self.workload.two_batches,
             *settings,
         )
 
@@ -325,7 +340,8 @@ class _Grid:
     def __init__(self, asked: Asked) -> None:
         self.asked, ops = asked, _Split(asked.workload)
         self.sizes = sizes = _sizes(asked.max_tokens, asked.max_sequences, asked.workload.longest)
-        self.launches = sum(call.count for call in ops.calls("prefill", 1, 64, 64))
+        halves = 2 if asked.workload.two_batches else 1
+        self.launches = halves * sum(call.count for call in ops.calls("prefill", 1, 64, 64))
         self.kinds = [
             _Cells("prefill", ops.plain, (sizes.tokens,)),
             _Cells("decode", ops.plain, (sizes.tokens,)),
@@ -333,6 +349,8 @@ class _Grid:
             _Cells("decode", ops.cached, sizes.decode),
             _Cells("prefill", ops.cached, sizes.prefill),
         ]
+        if asked.workload.two_batches:
+            self.kinds.append(_Cells("prefill", ops.sent, (sizes.tokens,)))
         self.by_kind = [kind.steps(asked.workload.in_columns) for kind in self.kinds]
 
     @property
@@ -365,6 +383,7 @@ class _Grid:
             prefill=np.log(rising).tolist(),
             launches=self.launches,
             seen={},
+            sent=_Curve(sizes.tokens, seconds[5]) if len(seconds) > 5 else None,
         )
 
 
@@ -384,7 +403,10 @@ class _Cells(NamedTuple):
 
 
 class _Split:
-    """The op list of a model in three: what depends on tokens only, on sequences, and on cached or own length."""
+    """The op list of a model in three: what depends on tokens only, on sequences, and on cached or own length.
+
+    Where two batches overlap, what is sent to experts is apart from other ops of tokens.
+    """
 
     def __init__(self, workload: Workload) -> None:
         self._workload = workload
@@ -392,6 +414,8 @@ class _Split:
         self._head = self._changed("prefill", (1, 128, 128), (2, 64, 128))
         self._long["prefill"] |= {name for name in self._head if not _of_sequences(name)}
         self._head -= self._long["prefill"]
+        calls = self.calls("prefill", 1, 1, 1) if workload.two_batches else ()
+        self._sent = {call.name for call in calls if sent_to_experts(call)}
 
     def calls(self, phase: str, batch: Any, q_len: Any, kv_len: Any) -> tuple[OpCall, ...]:
         step = self._workload.step(phase, q_len, kv_len)._replace(batch=batch)
@@ -403,9 +427,12 @@ class _Split:
         return names | {call.name for call in first if call.op.family in ("attention", "mla")}
 
     def plain(self, phase: str, tokens: Any) -> list[OpCall]:
-        left_out = self._long[phase] | self._long["prefill"] | self._head
+        left_out = self._long[phase] | self._long["prefill"] | self._head | self._sent
         calls = self.calls(phase, tokens, 1, 1)
         return [call for call in calls if call.name not in left_out]
+
+    def sent(self, phase: str, tokens: Any) -> list[OpCall]:
+        return [call for call in self.calls(phase, tokens, 1, 1) if call.name in self._sent]
 
     def head(self, phase: str, sequences: Any) -> list[OpCall]:
         return [call for call in self.calls(phase, sequences, 1, 1) if call.name in self._head]

@@ -16,8 +16,9 @@ Engines' settings: AMD ran up to 768 sequences at once instead of vLLM's 256. Ca
 Server runs at 0.9 to 0.97 of what a system can do, where the time of a later token says little: with 850 sequences at
 155 ms a replica of two H100 answers 18.8 requests/s, with 440 at 82 ms 18.4. Two per cent of the rate are half of it.
 
-Left out, with a count: GPT-J, of which each answer is searched with four beams; Mixtral, whose prompts' mean is not in
-the logs (with that of OpenOrca its rate is 1.6 times too high); the open division; what is no GPU of the catalogue.
+Left out, with a count: GPT-J, of which each answer is searched with four beams, and Mixtral, whose prompts' means are
+not in the logs (with that of OpenOrca Mixtral's rate is 1.6 times too high); the open division; what is no GPU of the
+catalogue.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Data(NamedTuple):
 
 DATA = {"llama2-70b": Data("Llama-2-70b-hf", 295, 292)}
 LEFT_OUT = {
-    "gptj": "GPT-J: four beams under load",
+    "gptj": "GPT-J: the mean prompt is not told",
     "mixtral-8x7b": "Mixtral: the mean prompt of its three data sets is not told",
 }
 # What the systems call their GPUs → name of the catalogue.
