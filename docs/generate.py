@@ -24,6 +24,7 @@ import predictor
 from predictor import cli
 from predictor.workloads.engine_tables import having
 from predictor.workloads.engines import engines
+from predictor.workloads.results import RESULTS as ANSWERED
 
 HERE = Path(__file__).resolve().parent
 NOTE = "<!-- Written by docs/generate.py from the code; change the code, then run it again. -->"
@@ -46,7 +47,9 @@ RESULTS = {
     "mfu": "model FLOPs over the time at the dense peak; training only",
     "memory_bytes": "most memory that a GPU needs, bytes",
     "p_oom": "probability that a GPU needs more memory than it has",
-    "fits": "whether it is expected to fit",
+    "fits": "whether it is expected to fit, a serving engine to start with room for all that is asked at once",
+    "max_kv_tokens": "tokens, in sequences as long as asked, that the cache of a serving engine holds on each GPU",
+    "max_concurrent_requests": "sequences as long as asked for which all caches have room at once",
     "usd_per_mtok": "price of a million tokens, US dollars; empty where the GPU's price is not known",
     "n_gpus": "GPUs in all; a table that has the column keeps it where it is, filled in where a cell is empty",
     "limiter": "what most of the time is limited by: compute, memory, link, launch …",
@@ -191,7 +194,7 @@ def columns_page() -> str:
             "What a job, `predict_frame` and `--json` add to a request. `x_low` and `x_high` are the ends of the "
             "interval of `x`, which the true value should lie in 80 times of 100. `--json` and `Report.to_dict()` "
             "have more, such as the kinds of memory; there `notes` is a list.",
-            _table(["column", "what it is"], _explained(results.RESULTS, RESULTS)),
+            _table(["column", "what it is"], _explained(ANSWERED, RESULTS)),
             "## Operator calls",
             "A table of measured calls (`latency_s` is then required), or of calls to predict with `predictor batch "
             "--ops`. A family needs the shape columns that name it; the rest stay empty. An empty `engine`, "

@@ -8,6 +8,7 @@ from itertools import cycle, islice
 from operator import add
 
 import numpy as np
+from numpy.typing import NDArray
 
 from predictor.errors import InvalidRequest
 from predictor.latency.serving.traces import Trace
@@ -128,23 +129,22 @@ class Load:
     def lengths(self) -> tuple[list[int], list[int], list[int]]:
         """Prompt tokens, those of them that are cached already, and output tokens of every request."""
         if self.trace:
-            prompts, cached, outputs = self._of_trace()
+            prompts, cached, outputs = map(np.array, self._of_trace())
         else:
             random = np.random.default_rng(self.seed)
             ranges = [(max(1, int(most * (1 - self.spread))), most + 1) for most in (self.input_len, self.output_len)]
-            new, outputs = (random.integers(*ends, self.requests).tolist() for ends in ranges)
-            turns = self._turns()
+            new, outputs = (random.integers(*ends, self.requests) for ends in ranges)
             each = (self.input_len + self.output_len) * (1 - self.spread / 2)
-            cached = [self.shared + round(turn * each) for turn in turns]
-            prompts = [one + known for one, known in zip(new, cached, strict=True)]
-        share = self.prefix_cache_hit_rate
-        cached = [min(max(known, round(share * n)), n - 1) for n, known in zip(prompts, cached, strict=True)]
-        return prompts, cached, outputs
+            cached = self.shared + np.rint(self._turns() * each).astype(int)
+            prompts = new + cached
+        known = np.rint(self.prefix_cache_hit_rate * prompts).astype(int)
+        cached = np.minimum(np.maximum(cached, known), prompts - 1)
+        return prompts.tolist(), cached.tolist(), outputs.tolist()
 
-    def _turns(self) -> list[int]:
+    def _turns(self) -> NDArray[np.int64]:
         """Which turn of its session each request is. Sessions of clients begin evenly spread over their turns."""
-        clients = self.concurrency or self.turns
-        return [(request // clients + request) % self.turns for request in range(self.requests)]
+        request, clients = np.arange(self.requests), self.concurrency or self.turns
+        return (request // clients + request) % self.turns
 
     def _of_trace(self) -> tuple[list[int], list[int], list[int]]:
         """The columns of the trace, as often as there are requests."""

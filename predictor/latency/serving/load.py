@@ -28,7 +28,7 @@ from predictor.latency.report import Interval, Serving as Serving
 from predictor.latency.serving.clients import Load
 from predictor.latency.serving.drafting import drafted
 from predictor.latency.serving.scheduler import Served, check_cache, simulate
-from predictor.latency.serving.step_times import ENDS, StepTimes, step_times
+from predictor.latency.serving.step_times import ENDS, StepTime, StepTimes, step_times
 from predictor.latency.serving.sustained import Sustained, sustained
 from predictor.memory.sizes import kv_cache_bytes_per_token
 from predictor.memory.start import cache_room, context_note
@@ -182,8 +182,9 @@ def continuous(
     offered = part.offered_rate
     full = [offered > one.requests_per_s or part.concurrency > one.sequences for one in held]
     if load.settles:
-        part = replace(part, requests=_enough(part, times, engine, kv_tokens, held[0]))
-    run = simulate(part, times.value, engine, kv_tokens)
+        part, run = _settled(part, times.value, engine, kv_tokens, held[0])
+    else:
+        run = simulate(part, times.value, engine, kv_tokens)
     left_out = None if warmup is None else min(round(warmup / share), part.requests - 1)
     if part.rate and not full[0] and (kept := _kept_up(run)) < KEPT_UP:  # less is held than the closed form says
         held[0], full[0] = held[0]._replace(requests_per_s=kept * part.rate), True
@@ -226,18 +227,22 @@ FEWEST_ROUNDS, FEWEST_ARRIVALS = 4, 200  # of runs for the ends of intervals
 MSER_BATCH, FEWEST_BATCHES = 5, 10
 
 
-def _enough(load: Load, times: StepTimes, engine: Engine, kv_tokens: float, held: Sustained) -> int:
-    """Requests of a run at a rate that is long beside the time of a request (Little: under way = rate × time).
-
-    Of a load that is too much for the engine, enough to fill it.
-    """
-    most = held.requests_per_s
+def _settled(load: Load, steps: StepTime, engine: Engine, kv_tokens: float, held: Sustained) -> tuple[Load, Served]:
+    """A load at a rate with requests enough that its run is long beside the time of one (Little: under way = rate ×
+    time), and that run. Of a load that is too much for the engine, with enough to fill it."""
+    most, run = held.requests_per_s, None
     if load.rate > most:
-        return int(min(max(load.requests, ROOM_FOR_FLIGHTS * MOST_CROWDED * held.sequences), MOST_SETTLING))
-    tried = simulate(load, times.value, engine, kv_tokens)
-    under_way = load.rate * float((tried.finished_s - tried.submitted_s).mean())
-    crowded = min(1 / max(1 - load.rate / most, 0.01), MOST_CROWDED)  # relaxation grows so towards saturation
-    return int(min(max(load.requests, ROOM_FOR_FLIGHTS * under_way * crowded), MOST_SETTLING))
+        enough = ROOM_FOR_FLIGHTS * MOST_CROWDED * held.sequences
+    else:
+        run = simulate(load, steps, engine, kv_tokens)
+        under_way = load.rate * float((run.finished_s - run.submitted_s).mean())
+        crowded = min(1 / max(1 - load.rate / most, 0.01), MOST_CROWDED)  # relaxation grows so towards saturation
+        enough = ROOM_FOR_FLIGHTS * under_way * crowded
+    requests = int(min(max(load.requests, enough), MOST_SETTLING))
+    if run is None or requests != load.requests:
+        load = replace(load, requests=requests)
+        run = simulate(load, steps, engine, kv_tokens)
+    return load, run
 
 
 def _kept_up(run: Served) -> float:
