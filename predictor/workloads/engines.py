@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from predictor.elementwise import chosen, greater
 from predictor.errors import InvalidRequest
 from predictor.hardware.architectures import generation as facts_of_generation
-from predictor.ops.dtypes import FAMILIES
+from predictor.ops.dtypes import OWN_FORMATS
 from predictor.shipped import facts
 from predictor.units import GIB
 from predictor.workloads.engine_tables import ABOUT, OTHERS, tables
@@ -226,7 +226,7 @@ def engine_with(dtype: str) -> str:
     >>> engine_with("q8_0"), engine_with("mlx_4bit"), engine_with("fp8")
     ('llama.cpp', 'mlx', '')
     """
-    return next((name for name, engine in engines().items() if dtype in FAMILIES.get(engine.formats, ())), "")
+    return next((name for name, engine in engines().items() if dtype in OWN_FORMATS.get(engine.formats, ())), "")
 
 
 def engine_of(name: str, version: str, gpu: Gpu) -> str:

@@ -13,7 +13,7 @@ from predictor.elementwise import greater, power_of_two
 from predictor.errors import InvalidRequest
 from predictor.hardware.interconnect import LINKS, Links, stated_network
 from predictor.ops import DTYPES, Collective, Op
-from predictor.ops.dtypes import FAMILIES, GGUF, MLX, out_bytes
+from predictor.ops.dtypes import GGUF, MLX, OWN_FORMATS, out_bytes
 from predictor.values import LARGEST, show, whole_number
 from predictor.workloads.architectures.single_pass import SinglePass
 from predictor.workloads.engine_tables import LOCAL, SERVES, engine_names, operators_of
@@ -123,8 +123,11 @@ class Workload:
     def _check_engine(self) -> None:
         """Passes and number formats of an engine need it, which has few others; weights of a GGUF others read too."""
         if own := get_engine(self.engine).formats:
-            cached = [name for name in KV_DTYPES if name in FAMILIES[own]]
-            for name, known in (("dtype", {*PLAIN_DTYPES, *FAMILIES[own]}), ("kv_dtype", {"", *PLAIN_DTYPES, *cached})):
+            cached = [name for name in KV_DTYPES if name in OWN_FORMATS[own]]
+            for name, known in (
+                ("dtype", {*PLAIN_DTYPES, *OWN_FORMATS[own]}),
+                ("kv_dtype", {"", *PLAIN_DTYPES, *cached}),
+            ):
                 if (value := getattr(self, name)) not in known:
                     raise InvalidRequest(f"{name} is {value}; {self.engine} has none such. Use {cached[0]} or fp16.")
             return
