@@ -13,7 +13,7 @@ from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import load_bundle
 from predictor.hardware.gpu import get_gpu
 from predictor.latency.as_run import measured_as
-from predictor.memory.closed_form import kv_cache_bytes, weights_bytes
+from predictor.memory.sizes import kv_cache_bytes, weights_bytes
 from predictor.ops import Collective, Gemm
 from predictor.prediction.rows import answer_rows
 from predictor.prediction.single import predict, resolve
@@ -311,7 +311,7 @@ def test_an_engine_takes_its_own_settings_and_refuses_those_of_others(name: str)
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"ubatch": 64}, "ubatch is 64; vllm has none. Set engine to llama.cpp (May 2024), or leave it out."),
+        ({"ubatch": 64}, "ubatch is 64; vllm has none. Set engine to llama.cpp (May 2024) or mlx, or leave it out."),
         (
             {"engine_version": "0.12", "max_seq_len_to_capture": 4096},
             "max_seq_len_to_capture is 4096; vllm has none. Set engine to vllm-v0 (before 0.8), or leave it out.",

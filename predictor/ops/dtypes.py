@@ -76,7 +76,12 @@ MIXED = {
     "q5_k_m": 5.6532,
 }
 GGUF = frozenset({*BLOCKS, *MIXED})
-DTYPES = {**DTYPES, **{name: Dtype(bits, 16, ("fp16", "bf16")) for name, bits in (BLOCKS | MIXED).items()}}
+# MLX's affine quantisation: a scale and a bias of 16 bits for each group of 64 (mlx.core.quantize), of a KV cache too.
+AFFINE = {f"mlx_{bits}bit": bits + 2 * 16 / 64 for bits in (2, 3, 4, 5, 6, 8)}
+MLX = frozenset(AFFINE)
+OWN_FORMATS = {"GGUF": GGUF, "MLX": MLX}
+GROUPED = BLOCKS | MIXED | AFFINE
+DTYPES = {**DTYPES, **{name: Dtype(bits, 16, ("fp16", "bf16")) for name, bits in GROUPED.items()}}
 
 
 def dtype_facts(name: str) -> Dtype:

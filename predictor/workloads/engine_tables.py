@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from predictor.errors import InvalidSpec
 from predictor.shipped import facts, read_catalogue
+
+if TYPE_CHECKING:
+    from predictor.hardware.gpu import Gpu
 
 # What runs a request that names no engine; LOCAL where the GPU is Apple's or the weights are a GGUF.
 SERVES, TRAINS, LOCAL = "vllm", "torch", "llama.cpp"
@@ -99,8 +102,9 @@ class Rates:
         all SMs have a tile. tile: rows and columns of such a tile.
     widens: quantised weights are written in 16 bits first. score_passes: over the scores of prompts, in fp32.
     overlap: share of the prompt's passes that stages of layers run side by side.
-    timed: the GPUs of those runs. doubts: the 80 % interval on one of them, as a share: of products of few tokens whose
-        weights memory limits ("streamed") or the SMs ("unpacked"), and of operators of many ("prompt").
+    timed: the GPUs of those runs. engine: what ran there, "": this one. doubts: the 80 % interval on one of them, as a
+        share: of products of few tokens whose weights memory limits ("streamed") or the SMs ("unpacked"), and of
+        operators of many ("prompt").
         doubts_elsewhere: on another GPU.
     """
 
@@ -118,6 +122,7 @@ class Rates:
     doubts: Mapping[str, float]
     doubts_elsewhere: Mapping[str, float]
     timed: tuple[str, ...] = ()
+    engine: str = ""
 
     def doubts_on(self, gpu: str) -> Mapping[str, float]:
         """The doubts on a GPU by its name."""
@@ -167,13 +172,18 @@ def rates_of(engine: str, vendor: str) -> Rates | None:
     return facts(Rates, operators.rates[backend], f"[{engine}.operators.rates.{backend}]")
 
 
-def rates_note(engine: str, gpu: str, vendor: str) -> str:
-    """What to say of rates on a GPU on which nobody timed the engine; "" where somebody did, or kernels were timed."""
-    rates = rates_of(engine, vendor)
-    if rates is None or gpu in rates.timed:
+def untimed_note(engine: str, gpu: Gpu) -> str:
+    """What to say of an engine on a GPU on which nobody timed it; "" where somebody did, or kernels were timed."""
+    rates = rates_of(engine, gpu.vendor)
+    if rates is None:
+        untimed = tables()[engine].get("doubt", 0.0) > 0
+        return f"{engine} was timed on no GPU: intervals are wider." if untimed else ""
+    if rates.engine:
+        return f"{engine} was timed on no GPU; its rates are those of {rates.engine}, with wider intervals."
+    if gpu.name in rates.timed:
         return ""
     others = f"as those of {', '.join(rates.timed)}" if rates.timed else "judged, as no GPU of its kind was timed"
-    return f"{engine} was not timed on {gpu}; its rates are {others}."
+    return f"{engine} was not timed on {gpu.name}; its rates are {others}."
 
 
 @cache

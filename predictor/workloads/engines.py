@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from predictor.elementwise import chosen, greater
 from predictor.errors import InvalidRequest
 from predictor.hardware.architectures import generation as facts_of_generation
+from predictor.ops.dtypes import OWN_FORMATS
 from predictor.shipped import facts
 from predictor.units import GIB
 from predictor.values import show
-from predictor.workloads.engine_tables import ABOUT, named, tables
+from predictor.workloads.engine_tables import ABOUT, OTHERS, named, tables
 
 if TYPE_CHECKING:
     from predictor.hardware.gpu import Gpu
@@ -93,8 +94,13 @@ class Engine:
     whole_blocks: GPUs that share a matrix get whole blocks of weights, those that have one scale.
     batch_wait_steps: a step with room left postpones prompts up to so many times while others decode, until
         batch_wait_share of max_batched_tokens are asked for (batch_wait_timeout_iters of TensorRT-LLM; off).
-    ubatch: most tokens of a forward pass of an engine on ggml, whose stages of layers (pp) one batch walks through one
-        after another, the passes of a prompt side by side; 0: no such engine.
+    runs_on: generation or vendor of a GPU, which goes after it, or `others` → the engine that runs there under this
+        name, "" none; where nothing is said, this one.
+    doubt: of an engine that nobody timed, what it adds to the 80 % interval of a step and of host times, as a share.
+    padded: decode steps are as large as the next power of two, prompts as the next whole block of the cache.
+    formats: name of the number formats that it alone has, beside those of 16 and 32 bits, "" where it has all others.
+    ubatch: most tokens of a forward pass of an engine on ggml or MLX, whose stages of layers (pp) one batch walks
+        through one after another, the passes of a prompt side by side; 0: no such engine.
     processes_by: setting that says how many processes its front end has, which takes, tokenises and streams; "": none.
     streamed_s: of sequence_s, what the front end takes. processes: of the front end for each engine core.
     beams: how it searches with beams. "requests": its front end asks anew for each beam in each step; "sequences": each
@@ -142,6 +148,10 @@ class Engine:
     beams: str = ""
     two_batches: bool = False
     until: str = ""
+    runs_on: Mapping[str, str] = field(default_factory=dict)
+    doubt: float = 0.0
+    padded: bool = False
+    formats: str = ""
     before: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     below_gib: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     on_generation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -329,6 +339,33 @@ def version_note(name: str, version: str) -> str:
     if not version or not newest or version_of(version)[: len(known)] <= known:
         return ""
     return f"{name} {version} is newer than {newest}, the newest that is known, which is taken."
+
+
+def engine_with(dtype: str) -> str:
+    """The engine that alone has a number format, "" where others have it.
+
+    >>> engine_with("q8_0"), engine_with("mlx_4bit"), engine_with("fp8")
+    ('llama.cpp', 'mlx', '')
+    """
+    return next((name for name, engine in engines().items() if dtype in OWN_FORMATS.get(engine.formats, ())), "")
+
+
+def engine_of(name: str, version: str, gpu: Gpu) -> str:
+    """The engine that runs as `name` in a version on a GPU; raises InvalidRequest where it does not run there."""
+    if name not in engines():
+        return name
+    if not (run := runs_there(get_engine(name), gpu)):
+        there = [other for other, engine in engines().items() if runs_there(engine, gpu) == other and not engine.until]
+        raise InvalidRequest(
+            f'engine is "{name}"; on {gpu.name} the catalogue has {", ".join(there)}. Choose one of them.'
+        )
+    return engine_of_version(run, version)
+
+
+def runs_there(engine: Engine, gpu: Gpu) -> str:
+    """The engine that runs under the name of `engine` on a GPU, "" none."""
+    keys = [key for key in (gpu.generation, gpu.vendor, OTHERS) if key in engine.runs_on]
+    return engine.runs_on[keys[0]] if keys else engine.name
 
 
 def get_server(name: str) -> Engine:

@@ -9,29 +9,28 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from predictor.elementwise import greater
+from predictor.elementwise import greater, power_of_two
 from predictor.errors import InvalidRequest
 from predictor.hardware.interconnect import LINKS, Links, stated_network
 from predictor.ops import DTYPES, Collective, Op
-from predictor.ops.dtypes import GGUF, out_bytes
+from predictor.ops.dtypes import GGUF, MLX, OWN_FORMATS, out_bytes
 from predictor.values import LARGEST, show, whole_number
 from predictor.workloads.architectures.single_pass import SinglePass
-from predictor.workloads.engine_tables import LOCAL, SERVES, engine_names, having, named, operators_of
-from predictor.workloads.engines import OF_SOME, UNSET, Engine, Settings, check_has, get_engine
+from predictor.workloads.engine_tables import SERVES, engine_names, having, named, operators_of
+from predictor.workloads.engines import OF_SOME, UNSET, Engine, Settings, check_has, engine_with, get_engine
 from predictor.workloads.ggml import ggml_ops
 from predictor.workloads.models import Model
 from predictor.workloads.passes.calls import WIDE_DTYPES, Fused, Layout, OpCall, Phase, Step
 from predictor.workloads.passes.eager import transformers_ops
-from predictor.workloads.weights.mixtures import Types, dealt_out
+from predictor.workloads.weights.mixtures import EMBEDDING, HEAD, Types, dealt_out
 
 if TYPE_CHECKING:
     from predictor.hardware.gpu import Gpu
 
 ENGINES = engine_names()
 HALVES = ("bf16", "fp16")
-KV_DTYPES = ("fp32", "fp16", "bf16", "fp8", "int8", "nvfp4", "q8_0", "q4_0")
-
-GGML_DTYPES = frozenset({"fp32", "fp16", "bf16"})  # that llama.cpp has beside those of GGUF
+KV_DTYPES = ("fp32", "fp16", "bf16", "fp8", "int8", "nvfp4", "q8_0", "q4_0", "mlx_8bit", "mlx_4bit")
+PLAIN_DTYPES = ("fp32", "fp16", "bf16")  # that engines with formats of their own have beside them
 
 
 SIZES = ("batch", "input_len", "output_len")
@@ -122,7 +121,7 @@ class Workload:
         self._check_layout()
 
     def _check_engine(self) -> None:
-        """What is set the engine must have, and llama.cpp has few formats but its own."""
+        """What is set the engine must have. Some have few number formats but their own; others read a GGUF, too."""
         own, beside = get_engine(self.engine).settings, {"ubatch": 0, "kv_block": 0, "beam_width": 1}
         stated = {name: getattr(self, name) for name, unset in beside.items() if getattr(self, name) != unset}
         for name, value in (stated | self.settings.stated()).items():
@@ -141,13 +140,20 @@ class Workload:
                 f"max_num_seqs is {sequences} and max_num_batched_tokens {most}; a step holds a token of each "
                 "sequence. Raise max_num_batched_tokens, or lower max_num_seqs."
             )
-        if self.pass_tokens:
-            for name, known in (("dtype", GGML_DTYPES | GGUF), ("kv_dtype", GGML_DTYPES | {"", "q8_0", "q4_0"})):
+        if formats := get_engine(self.engine).formats:
+            cached = [name for name in KV_DTYPES if name in OWN_FORMATS[formats]]
+            for name, known in (
+                ("dtype", {*PLAIN_DTYPES, *OWN_FORMATS[formats]}),
+                ("kv_dtype", {"", *PLAIN_DTYPES, *cached}),
+            ):
                 if (value := getattr(self, name)) not in known:
-                    raise InvalidRequest(f"{name} is {value}; {self.engine} has none such. Use q8_0 or fp16.")
+                    raise InvalidRequest(f"{name} is {value}; {self.engine} has none such. Use {cached[0]} or fp16.")
             return
-        if self.kv_dtype in GGUF:
-            raise InvalidRequest(f"kv_dtype is {self.kv_dtype}; {self.engine} has none such. Set engine to {LOCAL}.")
+        for name in ("dtype", "kv_dtype"):
+            value = getattr(self, name)
+            if value in MLX or (name == "kv_dtype" and value in GGUF):
+                owner = engine_with(value)
+                raise InvalidRequest(f"{name} is {value}; {self.engine} has none such. Set engine to {owner}.")
 
     def _check_lengths(self) -> None:
         lengths = self.input_len + (self.output_len if self.generates else 0)
@@ -266,13 +272,16 @@ class Workload:
 
     @property
     def pass_tokens(self) -> int:
-        """Most tokens of a forward pass of an engine on ggml; 0 of another engine."""
+        """Most tokens of a forward pass of an engine on ggml or MLX; 0 of another engine."""
         own = get_engine(self.engine).ubatch
         return (self.ubatch or own) if own else 0
 
     @property
     def block_types(self) -> Types:
-        """The types of blocks of the model's matrices; () where the weights are in no format of GGUF."""
+        """The types of blocks of the model's matrices; () where the weights are in no format of GGUF or MLX, which
+        quantises embedding and head as all else."""
+        if self.dtype in MLX:
+            return tuple((name, ((self.dtype, 1.0),)) for name in (HEAD, EMBEDDING))
         if self.dtype not in GGUF:
             return ()
         model = self.model
@@ -312,7 +321,10 @@ class Workload:
     def prefill_ops(self, cached: int = 0) -> tuple[OpCall, ...]:
         """One forward over batch × input_len tokens, of which the first `cached` of each sequence are cached already;
         the output head runs on the last token of each."""
-        return self._ops(self.step("prefill", self.input_len - cached, self.input_len))
+        engine, length = get_engine(self.engine), self.input_len
+        if engine.padded:
+            length = -(-length // engine.block_tokens) * engine.block_tokens
+        return self._ops(self.step("prefill", length - cached, length))
 
     def decode_ops(self, kv_len: int) -> tuple[OpCall, ...]:
         """One step: a new token per sequence over kv_len cached tokens each, the new one included."""
@@ -358,7 +370,9 @@ class Workload:
         return _launched(self.model, self.step("prefill", 1, 1)._replace(batch=1, prompt_len=1))
 
     def forward_ops(self, step: Step) -> tuple[OpCall, ...]:
-        """The ops of a pass as a serving engine fuses them, or as llama.cpp has them apart."""
+        """The ops of a pass as a serving engine fuses them, or as llama.cpp and MLX have them apart."""
+        if step.phase == "decode" and get_engine(self.engine).padded:
+            step = step._replace(batch=power_of_two(step.batch))
         calls = self.model.forward_ops(step)
         return ggml_ops(calls, self.model, step, self.block_types, self.pass_tokens) if self.pass_tokens else calls
 

@@ -68,9 +68,9 @@ def log_errors(model: Model, engine: str) -> LogErrors:
     that were replaced had other kernels than were measured."""
     if model.notes:
         return UNMEASURED
-    if model.experts:
-        return EXPERTS
-    return OLDER if get_engine(engine).until else DENSE
+    own = EXPERTS if model.experts else OLDER if get_engine(engine).until else DENSE
+    doubt = math.log1p(get_engine(engine).doubt)
+    return own._replace(ttft=math.hypot(own.ttft, doubt), other=math.hypot(own.other, doubt))
 
 
 SIMULATED = Serving._fields[: Serving._fields.index("sustainable_rate")]

@@ -70,8 +70,8 @@ def simulate(load: Load, steps: StepTime, engine: Engine, kv_tokens: float = mat
     # Seconds and decode steps after the start, the last time the scheduler looked, and when the front end is free.
     now = seen_s = front = 0.0
     tick = postponed = 0
-    # Tokens cached for running and for started requests, and room kept for outputs to come; of kv those that one beam of
-    # each request has generated, as beams share its prompt and what is computed again.
+    # Tokens cached for running and for started requests, and room kept for outputs to come; of kv those that one beam
+    # of each request has generated, as beams share its prompt and what is computed again.
     kv = held = reserved = peak = generated = 0.0
     waited_s, busy, preempted = 0.0, 0, 0
     chunk = Chunk(0, 0)

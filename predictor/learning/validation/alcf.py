@@ -5,8 +5,8 @@ folder: A100 of Polaris (SXM, 40 GB), GH200 with 96 GB, MI250 and Gaudi2 in 16 b
 long as the answers. What the table does not say, and what is taken:
 
 Versions: vLLM 0.6 (autumn of 2024) and TensorRT-LLM 0.12, both the engines before their rewriting.
-DeepSpeed: no engine of the catalogue; vLLM 0.6 stands in for DeepSpeed-MII on A100 and for DeepSpeed on Gaudi2, whose
-    rows keep their own name.
+DeepSpeed: no engine of the catalogue; vLLM 0.6 stands in for DeepSpeed-MII on A100 and vLLM for Gaudi for DeepSpeed on
+    Gaudi2, both of which replay HPU graphs; those rows keep their own name.
 MI250: two GPUs in the sense of the catalogue, dies that programs see apart. Llama-2-70B ran on "2", whose weights need
     more than two dies have, so tensor parallelism was over all dies.
 Batches whose KV cache finds no room wait in part: those are asked for as clients that all send one request at once.
@@ -104,6 +104,11 @@ def request_of(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def fitted(row: dict[str, Any]) -> bool:
+    """Whether it chose constants of engines: one half of the configurations."""
+    return half(*(row[name] for name in SHAPE))
+
+
 def queued(request: dict[str, Any]) -> dict[str, Any]:
     """The same prompts as clients that each send one, all at once."""
     static = {name: value for name, value in request.items() if name != "batch"}
@@ -123,7 +128,7 @@ def _figure(row: dict[str, Any], request: dict[str, Any], answer: dict[str, Any]
         metric="e2e_s",
         measured=row["e2e_latency_s"],
         predicted=predicted,
-        fitted=half(*(row[name] for name in SHAPE)),
+        fitted=fitted(row),
         request=request,
         settings={name: row[name] for name in SHAPE[3:]} | {"fits": "batch" in request},
     )
