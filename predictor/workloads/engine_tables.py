@@ -224,12 +224,14 @@ def alternatives(engines: Iterable[str]) -> str:
 
 
 def having(setting: str) -> str:
-    """The engines that have a setting, in words.
+    """The engines that have a setting, in words; without those that run elsewhere under the name of another.
 
-    >>> having("ubatch")
-    'llama.cpp (May 2024)'
+    >>> having("max_seq_len_to_capture")
+    'vllm-v0 (before 0.8)'
     """
-    return alternatives(name for name in engine_names() if setting in tables()[name].get("settings", ()))
+    elsewhere = {run for name, table in tables().items() for run in table.get("runs_on", {}).values() if run != name}
+    own = [name for name in engine_names() if name not in elsewhere]
+    return alternatives(name for name in own if setting in tables()[name].get("settings", ()))
 
 
 def named(name: str) -> str:
