@@ -119,7 +119,9 @@ def with_host(workload: Workload, engine: Engine, ttft: Interval, tpot: Interval
     hosts = [engine.times(share) for share in (1.0, 1 - HOST_DOUBT, 1 + HOST_DOUBT)]
     longest = workload.input_len + workload.output_len
     return (
-        Interval(*(h.prompt_s(end, issued, batch) + h.request_s for h, end in zip(hosts, ttft, strict=True))),
+        Interval(
+            *(h.prompt_s(end, issued, batch) + h.request_s + h.batch_s for h, end in zip(hosts, ttft, strict=True))
+        ),
         Interval(*(h.decode_s(end, issued, batch, longest) for h, end in zip(hosts, tpot, strict=True))),
     )
 
@@ -131,7 +133,7 @@ def doubt_of(workload: Workload) -> float:
         return SOFTWARE_DOUBT
     if workload.model.experts:
         return EXPERTS_DOUBT
-    return OLDER_DOUBT if engine.until else SERVER_DOUBT
+    return OLDER_DOUBT if engine.tables else SERVER_DOUBT
 
 
 def staged(prompt: Interval, workload: Workload, gpu: Gpu) -> Interval:

@@ -63,7 +63,7 @@ def log_errors(model: Model, engine: str) -> LogErrors:
         return UNMEASURED
     if model.experts:
         return EXPERTS
-    return OLDER if get_engine(engine).until else DENSE
+    return OLDER if get_engine(engine).tables else DENSE
 
 
 SIMULATED = Serving._fields[: Serving._fields.index("sustainable_rate")]
