@@ -310,7 +310,7 @@ def test_a_request_beyond_the_cache_names_the_cure() -> None:
     [
         (
             "tgi",
-            "serving knows vllm, sglang, trtllm, trtllm-cpp, trtllm-early, vllm-v0, deepspeed, tensorrt, torch, llama.cpp",
+            "serving knows vllm, sglang, trtllm, trtllm-cpp, trtllm-early, vllm-v0, deepspeed, tensorrt, torch",
         ),
         ("torch", "continuous scheduling needs vllm, sglang, trtllm"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.power import free_flop_per_s, powered_flop_per_s
 from predictor.hardware.siblings import architecture
-from predictor.ops import Attention, Op
+from predictor.ops import Attention, Moe, Op
 from predictor.ops.base import column, text_column
 from predictor.workloads.engine_tables import COLLECTIVES, SERVES, operators_of, rates_of
 from predictor.workloads.engines import engines
@@ -24,6 +25,7 @@ from predictor.workloads.engines import engines
 HOST_TIMED = frozenset({("gemm", "fp32"), ("conv", "fp32")})
 # Of graphs on other GPUs and networks than those that chose their share (predictor/learning/validation/graphs.py).
 GRAPH_ENDS = (1.0, 0.55, 1.8)
+WHOLE_SHARE = 0.72  # of the bandwidth, of experts that a step reads whole; see whole_experts in engines.toml
 
 
 def predict_as_run(op: Op, gpu: Gpu, engine: str, bundle: Bundle) -> OpPrediction:
@@ -40,6 +42,8 @@ def predict_as_run(op: Op, gpu: Gpu, engine: str, bundle: Bundle) -> OpPredictio
     predicted = _after_gap(predict_op(op, gpu, setting, bundle), generation(gpu.generation).gap_s)
     if isinstance(op, Attention) and op.phase == "decode" and (rate := operators_of(engine).headwise_elements):
         return _headwise(predicted, op, gpu, rate, operators_of(engine).grouped_decode)
+    if isinstance(op, Moe) and _dtypes(op) & set(operators_of(engine).whole_experts.get(gpu.generation, ())):
+        return _at_least(predicted, op.stored_of_all() / (WHOLE_SHARE * gpu.mem_bytes_per_s))
     return _less_quantising(predicted, op, gpu, setting, bundle) if _quantises_before(op, engine) else predicted
 
 
@@ -55,7 +59,11 @@ def _headwise(predicted: OpPrediction, op: Attention, gpu: Gpu, rate: float, gro
     kernel fits."""
     elements = 2.0 * column(op.batch, len(op)) * op.heads * op.head_dim * op.keys_read()
     alone_s = elements / (rate * gpu.sms * gpu.boost_clock_hz)
-    least_s = np.where(np.isin(np.asarray(op.heads) / op.kv_heads, grouped), 0.0, alone_s)
+    return _at_least(predicted, np.where(np.isin(np.asarray(op.heads) / op.kv_heads, grouped), 0.0, alone_s))
+
+
+def _at_least(predicted: OpPrediction, least_s: Any) -> OpPrediction:
+    """As doubtful as before, and no shorter than these seconds."""
     value = np.maximum(predicted.latency_s, least_s)
     low, high = (value * end / predicted.latency_s for end in (predicted.low_s, predicted.high_s))
     return predicted._replace(latency_s=value, low_s=low, high_s=high)

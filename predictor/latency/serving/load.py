@@ -28,7 +28,7 @@ from predictor.latency.report import Interval, Serving as Serving
 from predictor.latency.serving.clients import Load
 from predictor.latency.serving.drafting import drafted
 from predictor.latency.serving.scheduler import Served, check_cache, simulate
-from predictor.latency.serving.step_times import ENDS, StepTimes, step_times
+from predictor.latency.serving.step_times import ENDS, Chunk, StepTime, StepTimes, step_times
 from predictor.latency.serving.sustained import Sustained, sustained
 from predictor.memory.closed_form import cache_room, kv_cache_bytes_per_token
 from predictor.ops.dtypes import Array
@@ -164,7 +164,10 @@ def continuous(
             trace=load.trace and load.trace.part(groups),
         )
     check_cache(part, kv_tokens)
-    held = [sustained(part, getattr(times, end), engine, kv_tokens) for end in ENDS]
+    alone = [sustained(part, getattr(times, end), engine, kv_tokens) for end in ENDS]
+    if part.rate:
+        times = doubted_steps(times, alone[0].sequences, part.longest, errors.other)
+    held = [sustained(part, getattr(times, end), engine, kv_tokens) for end in ENDS] if part.rate else alone
     offered = part.offered_rate
     full = [offered > one.requests_per_s or part.concurrency > one.sequences for one in held]
     if load.settles:
@@ -188,9 +191,9 @@ def continuous(
     )
     low = value**2 / np.maximum(high, TINY) if even else told("low")
     statistics = [value, low, high]
-    doubt = errors.saturated() if saturated else errors
+    doubt = errors.saturated() if saturated else errors._replace(other=0.0) if part.rate else errors
     intervals = {name: interval_of(name, ends, doubt) for name, *ends in zip(SIMULATED, *statistics, strict=True)}
-    rate = interval_of("sustainable_rate", [groups * one.requests_per_s for one in held], errors.saturated())
+    rate = interval_of("sustainable_rate", [groups * one.requests_per_s for one in alone], errors.saturated())
     return Serving(
         **intervals,
         sustainable_rate=rate,
@@ -199,6 +202,35 @@ def continuous(
         peak_tokens=run.peak_tokens,
         notes=tuple(_notes(load, offered * groups, held[0].sequences * groups, rate.value, run, saturated)),
     )
+
+
+class _Slower(NamedTuple):
+    """A StepTime whose steps take `share` times as long."""
+
+    steps: StepTime
+    share: float
+
+    @property
+    def launches(self) -> float:
+        return self.steps.launches
+
+    def decode_s(self, sequences: int, cached: float, tokens: int = 1) -> float:
+        return self.share * self.steps.decode_s(sequences, cached, tokens)
+
+    def mixed_s(self, chunks: Sequence[Chunk], sequences: int, cached: float, tokens: int = 1) -> float:
+        return self.share * self.steps.mixed_s(chunks, sequences, cached, tokens)
+
+
+def doubted_steps(times: StepTimes, sequences: float, cached: float, error: float) -> StepTimes:
+    """Step times whose ends also hold a log error of all steps, in quadrature, as in a step of `sequences`.
+
+    Near the rate that is held, steps that take a little longer make requests take much longer: what the ops do not know
+    of belongs into the steps there, not beside what they lead to.
+    """
+    value, low, high = (max(getattr(times, end).decode_s(max(int(sequences), 1), cached), TINY) for end in ENDS)
+    down, up = (math.log(max(ends, 1.0)) for ends in (value / low, high / value))
+    slower = _Slower(times.high, math.exp(math.hypot(up, error) - up))
+    return StepTimes(times.value, _Slower(times.low, math.exp(down - math.hypot(down, error))), slower)
 
 
 ROOM_FOR_FLIGHTS = 12  # times as many requests as are under way at once make a run that settles; judged

@@ -10,10 +10,10 @@ MI250: two GPUs in the sense of the catalogue, dies that programs see apart. Lla
     more than two dies have, so tensor parallelism was over all dies.
 Batches whose KV cache finds no room wait in part: those are asked for as clients that all send one request at once.
 
-Known: MI250 with 64 sequences of 14 or more query heads a die and several to a KV head reads the cache at 1.3 elements per
-cycle and SM (vLLM's first paged attention, which 512 sequences x heads switch on before 0.6.3): up to four times as long
-as predicted. Mixtral there, whose experts nobody tuned, 1.5 times. TensorRT-LLM on A100 reads the cache of grouped
-queries as 0.10 does.
+Known: MI250 with 64 sequences of 14 query heads and more a die, several to a KV head, takes 1.3 elements of the cache
+per cycle and SM (vLLM's first paged attention, before 0.6.3 that of more than 512 sequences × heads): up to four times
+as long as predicted. Mixtral there, whose experts nobody tuned, 1.5 times. TensorRT-LLM on A100 reads the cache of
+grouped queries as 0.10 does.
 
 Left out, with a count: llama.cpp, which runs one sequence at a time here; repeats; what is longer than a model takes,
 which ended at once (0.04 s at batch 1).
