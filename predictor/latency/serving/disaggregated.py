@@ -44,7 +44,7 @@ from predictor.workloads.requested import as_run_on, in_16_bits_of
 from predictor.workloads.workload import Workload, phases
 
 ONE_GPU = Layout()
-# Log error of first tokens, at least: what hands a request from pool to pool takes 0.6 to 1.5 s more in some deployments.
+# Log error of first tokens, at least: what hands a request from pool to pool takes 0.6 to 1.5 s more in some places.
 # By half of the rows of predictor/learning/validation/disaggregated.py, as the mean over groups.
 FIRST_TOKENS = 1.2
 ASKED = ("input_len", "output_len", "dtype", "kv_dtype", "engine", "link", "node_link")  # of a workload
