@@ -183,7 +183,7 @@ def fit_intervals(truth: Path, bundle: Bundle) -> None:
     told = rows.assign(
         kind=np.where(pools, "disaggregated", [names[each] for each in own]),
         metric=np.where(first, "ttft_s", "other"),
-        group=rows.reindex(columns=GROUP).astype(str).agg(" ".join, axis=1),
+        group=rows.reindex(columns=GROUP).fillna("").astype(str).agg(" ".join, axis=1),
         score=score.abs(),
         ops=np.sqrt(np.maximum(end**2 - known**2, 0.0)),
     )
