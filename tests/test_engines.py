@@ -12,9 +12,10 @@ from predictor.cli import main
 from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import load_bundle
 from predictor.hardware.gpu import get_gpu
-from predictor.latency.as_run import measured_as
+from predictor.latency.as_run import measured_as, predict_as_run
 from predictor.memory.sizes import kv_cache_bytes, weights_bytes
-from predictor.ops import Collective, Gemm
+from predictor.ops import Attention, Collective, Gemm
+from predictor.ops.base import stack
 from predictor.prediction.rows import answer_rows
 from predictor.prediction.single import predict, resolve
 from predictor.workloads.engines import OF_SOME, Settings, engine_of_version, engines, get_engine, version_of
@@ -54,6 +55,7 @@ def test_defaults_follow_the_version() -> None:
     assert get_engine("vllm").on(gpu, Settings("0.12.0", async_scheduling=True)).overlapped
     assert workload_of(engine="vllm", engine_version="0.6.3").engine == "vllm-v0"
     assert workload_of(engine="trtllm", engine_version="0.11").engine == "trtllm-cpp"
+    assert workload_of(engine="trtllm", engine_version="0.10.0").engine == "trtllm-early"
     assert version_of("0.5.1.post1") < version_of("0.5.9") < version_of("0.12")
     with pytest.raises(InvalidRequest, match='engine_version is "newest"'):
         engine_of_version("vllm", "newest")
@@ -324,7 +326,7 @@ def test_an_engine_takes_its_own_settings_and_refuses_those_of_others(name: str)
         (
             {"engine": "sglang", "beam_width": 2},
             "beam_width is 2; sglang has none. Set engine to vllm, vllm-v0 (before 0.8), trtllm, trtllm-cpp (its C++ "
-            "runtime, before 1.0) or torch, or leave it out.",
+            "runtime, 0.11 to 0.21), trtllm-early (its C++ runtime, before 0.11) or torch, or leave it out.",
         ),
         (
             {"engine_version": "99.9"},
@@ -393,3 +395,36 @@ def test_versions_of_an_engine_are_in_order(name: str) -> None:
     if engine.newest or engine.until:
         assert version_of(engine.since) < version_of(engine.newest or engine.until)
     assert all(version_of(engine.since) < version_of(version) for version in engine.before)
+
+
+def test_decode_per_query_head_where_no_grouped_kernel_fits() -> None:
+    gpu, bundle = get_gpu("H200-SXM-141GB"), load_bundle()
+
+    def seconds(engine: str, kv_heads: int) -> float:
+        sizes = {"batch": 120, "q_len": 1, "kv_len": 1024, "heads": 32, "kv_heads": kv_heads, "head_dim": 128}
+        op = Attention(phase="decode", **sizes, kv_dtype="fp8")
+        return float(predict_as_run(stack([op]), gpu, engine, bundle).latency_s[0])
+
+    assert seconds("trtllm-early", 8) > 2 * seconds("trtllm-cpp", 8)
+    assert seconds("trtllm-early", 4) == pytest.approx(seconds("trtllm-cpp", 4))
+
+
+def test_a_window_that_holds_every_key_masks_nothing() -> None:
+    gpu, bundle = get_gpu("A100-SXM-40GB"), load_bundle()
+
+    def seconds(engine: str, window: float) -> float:
+        sizes = {"batch": 1, "q_len": 1, "kv_len": 2048, "heads": 32, "kv_heads": 8, "head_dim": 128}
+        op = Attention(phase="decode", **sizes, window=window)
+        return float(predict_as_run(stack([op]), gpu, engine, bundle).latency_s[0])
+
+    assert seconds("vllm", 4096.0) == seconds("vllm", 0.0) < seconds("vllm", 2047.0)
+    assert seconds("vllm-v0", 4096.0) > seconds("vllm-v0", 0.0)  # its graphs are captured for 8,192 tokens
+    assert seconds("vllm-v0", 8192.0) == seconds("vllm-v0", 0.0)
+
+
+def test_kernels_of_cdna2_start_late_and_a_pipeline_of_deepspeed_takes_its_time() -> None:
+    op, bundle = stack([Gemm(m=1, n=64, k=64, dtype="bf16")]), load_bundle()
+    older, newer = (predict_as_run(op, get_gpu(gpu), "vllm", bundle) for gpu in ("MI250-GCD", "MI300X"))
+    assert older.low_s[0] < older.latency_s[0] < older.high_s[0] and older.latency_s[0] > newer.latency_s[0] + 1e-5
+    eager, captured = (predict("Llama-3.1-8B", "A100", engine=name) for name in ("deepspeed", "vllm"))
+    assert eager.ttft_s.value > captured.ttft_s.value + 0.3 and eager.tpot_s.value > captured.tpot_s.value

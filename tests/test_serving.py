@@ -344,7 +344,10 @@ def test_a_request_beyond_the_cache_names_the_cure() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("tgi", "serving knows vllm, sglang, trtllm, trtllm-cpp, vllm-v0, tensorrt, torch, llama.cpp"),
+        (
+            "tgi",
+            "serving knows vllm, sglang, trtllm, trtllm-cpp, trtllm-early, vllm-v0",
+        ),
         ("torch", "continuous scheduling needs vllm, sglang, trtllm"),
     ],
 )

@@ -11,8 +11,9 @@ batch 1; llamacpp: rates by backend, with the spread of their errors, every GPU 
 graphs, every model and number of GPUs as much as any. One constant after the other takes the value of least error on
 the half that predictor/learning/validation names (`fitted`), in two rounds.
 --without leaves a GPU out and tells its errors.
-intervals: what makes intervals under load hold 80 %, of models with experts and without (predictor/latency/serving/
-load.py): the mean over groups of model, GPU, engine, version and format, and what is then covered of each group.
+intervals: what makes intervals under load hold 80 %, of models with experts and without, of those with layers that
+nobody timed (predictor/latency/serving/load.py) and of disaggregated pools: the mean over groups of model, GPU, engine,
+version and format, and what is then covered of each group.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.hardware.gpu import Gpu, get_gpu
 from predictor.latency.report import Interval
 from predictor.latency.serving.clients import Load
-from predictor.latency.serving.load import groups_of, log_errors, room_for, served_by
+from predictor.latency.serving.disaggregated import FIRST_TOKENS
+from predictor.latency.serving.load import DENSE, EXPERTS, UNMEASURED, groups_of, log_errors, room_for, served_by
 from predictor.latency.serving.scheduler import simulate
 from predictor.latency.serving.step_times import StepTime, step_times
 from predictor.latency.static_batch import report, with_host
-from predictor.learning.validation import alcf, llamacpp, qwen, replay, serving
+from predictor.learning.validation import alcf, disaggregated, inferencex, llamacpp, qwen, replay, serving
 from predictor.prediction.single import load_of, resolve
 from predictor.workloads import engine_tables
 from predictor.workloads.engines import engines, get_engine
@@ -178,20 +180,26 @@ def _serving_loss(case: Case, constants: Mapping[str, float]) -> float:
 
 def fit_intervals(truth: Path, bundle: Bundle) -> None:
     """Prints log errors by kind of model and metric, and the share of each group that they cover."""
-    rows = serving.replay(truth, bundle).frame()
-    experts = rows["model"].map(lambda name: bool(get_model(name).experts))
+    replays = (serving.replay, inferencex.replay, disaggregated.replay)
+    rows = pd.concat([table(truth, bundle).frame() for table in replays], ignore_index=True)
+    pools = rows["table"].str.contains("disaggregated")
+    rows = rows[~pools | ((rows["metric"] == "ttft_s") & rows["fitted"])].reset_index(drop=True)
+    pools, first = rows["table"].str.contains("disaggregated"), rows["metric"].str.startswith("ttft")
     own = [log_errors(get_model(model), engine) for model, engine in zip(rows["model"], rows["engine"], strict=True)]
-    known = np.where(rows["metric"] == "ttft_s", [each.ttft for each in own], [each.other for each in own])
+    known = np.where(first, [each.ttft for each in own], [each.other for each in own])
+    known = np.where(pools, FIRST_TOKENS, known)
+    names = {DENSE: "dense", EXPERTS: "experts", UNMEASURED: "not measured"}
     score = pd.Series(np.log(rows["measured"] / rows["predicted"]))
     end = np.where(score > 0, np.log(rows["high"] / rows["predicted"]), np.log(rows["predicted"] / rows["low"]))
     told = rows.assign(
-        kind=np.where(experts, "experts", "dense"),
-        group=rows[GROUP].astype(str).agg(" ".join, axis=1),
+        kind=np.where(pools, "disaggregated", [names[each] for each in own]),
+        metric=np.where(first, "ttft_s", "other"),
+        group=rows.reindex(columns=GROUP).fillna("").astype(str).agg(" ".join, axis=1),
         score=score.abs(),
         ops=np.sqrt(np.maximum(end**2 - known**2, 0.0)),
     )
     for (kind, metric), part in told.groupby(["kind", "metric"]):
-        tried = np.arange(0.0, 2.0, 0.01)
+        tried = np.arange(0.0, 3.0, 0.01)
         chosen = float(tried[np.argmin([abs(float(_covered(part, own).mean()) - SHARE) for own in tried])])
         print(f"{kind} {metric}: {chosen:.2f}, by group")
         print(_covered(part, chosen).round(2).to_string())

@@ -121,7 +121,9 @@ def with_host(workload: Workload, engine: Engine, ttft: Interval, tpot: Interval
     hosts = [engine.times(share) for share in (1.0, 1 - doubt, 1 + doubt)]
     longest, beams = workload.input_len + workload.output_len, batch * workload.beam_width
     return (
-        Interval(*(h.prompt_s(end, issued, batch) + h.request_s for h, end in zip(hosts, ttft, strict=True))),
+        Interval(
+            *(h.prompt_s(end, issued, batch) + h.request_s + h.batch_s for h, end in zip(hosts, ttft, strict=True))
+        ),
         Interval(*(h.decode_s(end, issued, beams, longest) for h, end in zip(hosts, tpot, strict=True))),
     )
 
@@ -133,7 +135,7 @@ def doubt_of(workload: Workload) -> float:
         return SOFTWARE_DOUBT
     if workload.model.experts:
         return math.hypot(EXPERTS_DOUBT, engine.doubt)
-    return math.hypot(OLDER_DOUBT if engine.until else SERVER_DOUBT, engine.doubt)
+    return math.hypot(OLDER_DOUBT if engine.tables else SERVER_DOUBT, engine.doubt)
 
 
 def staged(prompt: Interval, workload: Workload, gpu: Gpu) -> Interval:

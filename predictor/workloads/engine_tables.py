@@ -50,6 +50,9 @@ class Operators:
     sixteen_splits: its Triton decode shares a sequence among 16 thread blocks, others among 8.
     flashinfer_passes_on: compute capabilities on which its FlashInfer backend runs the kernels of TensorRT-LLM.
     groups_decode: native decode with a thread block per KV head, or per query head where no grouped kernel fits.
+    headwise_elements: elements of keys and values that an SM takes per cycle in decode, where each query head reads the
+        cache by itself; 0: it has no such kernel. grouped_decode: query heads to a KV head for which it has another.
+    whole_experts: generation → number formats of experts that a step reads whole, whichever its tokens visit.
     ogs_experts: generations on which OpenAI's Triton kernels multiply its experts in MXFP4.
     rotates: its attention turns queries and keys, and its tables of attention hold that.
     routes: its experts are picked in the call that its tables of experts hold.
@@ -80,6 +83,9 @@ class Operators:
     sixteen_splits: bool = False
     flashinfer_passes_on: tuple[str, ...] = ()
     groups_decode: bool = False
+    headwise_elements: float = 0.0
+    whole_experts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    grouped_decode: tuple[int, ...] = ()
     ogs_experts: tuple[str, ...] = ()
     rotates: bool = False
     routes: bool = False

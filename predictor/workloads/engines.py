@@ -80,6 +80,7 @@ class Engine:
     offline: what is otherwise where no server streams tokens to clients.
     issued: operator family → calls that the host issues in a step with prompts for one operator of the list; else one.
     ranks_s: host seconds that a step takes more where several GPUs share the model, to which a driver sends it.
+    batch_s: seconds that a program's call of a whole batch takes beside its request and steps.
     linear_s: number format → host seconds that each linear layer takes beside its launch.
     since, newest: the versions that this is of, newer ones being taken as the newest; both "": only one is known.
     until: the version from which its successor, the engine of the same tables, replaces it. before: version → what is
@@ -120,6 +121,7 @@ class Engine:
     launch_s: float
     request_s: float
     ranks_s: float = 0.0
+    batch_s: float = 0.0
     source: str = ""
     versions: str = ""
     called: tuple[str, ...] = ()
@@ -161,6 +163,11 @@ class Engine:
     profiles_context: int = 0
     profiles_graphs: bool = False
     whole_blocks: bool = False
+
+    @property
+    def front_s(self) -> float:
+        """Seconds of a static batch beside its steps."""
+        return self.request_s + self.batch_s
 
     def step_s_of(self, gpu_s: Any, sequences: Any) -> Any:
         """Seconds of a step: the host prepares the next one meanwhile, or before it."""
@@ -215,7 +222,7 @@ class Engine:
 
     def times(self, share: float) -> Engine:
         """The same scheduler where the host takes `share` times as long."""
-        names = ("step_s", "sequence_s", "streamed_s", "launch_s", "request_s", "ranks_s")
+        names = ("step_s", "sequence_s", "streamed_s", "launch_s", "request_s", "ranks_s", "batch_s")
         linear_s = {dtype: share * seconds for dtype, seconds in self.linear_s.items()}
         return replace(self, linear_s=linear_s, **{name: share * getattr(self, name) for name in names})
 

@@ -28,7 +28,7 @@ from predictor.latency.report import Interval, Serving as Serving
 from predictor.latency.serving.clients import Load
 from predictor.latency.serving.drafting import drafted
 from predictor.latency.serving.scheduler import Served, check_cache, simulate
-from predictor.latency.serving.step_times import ENDS, StepTime, StepTimes, step_times
+from predictor.latency.serving.step_times import ENDS, Chunk, StepTime, StepTimes, step_times
 from predictor.latency.serving.sustained import Sustained, sustained
 from predictor.memory.sizes import kv_cache_bytes_per_token
 from predictor.memory.start import cache_room, context_note
@@ -42,7 +42,7 @@ class LogErrors(NamedTuple):
     """What the ops do not know of, such as versions, flags and arrivals: log errors of TTFT and of all else that, added
     to the intervals of the ops in quadrature, make them hold 80 % of measurements, as the mean over groups of model,
     GPU, engine and version; by training/host_constants.py intervals. full: at least so much of all else where more is
-    asked than can be served, and of the rate that can; judged."""
+    asked than can be served or all requests are queued at once, and of the rate that can; judged."""
 
     ttft: float
     other: float
@@ -58,7 +58,7 @@ class LogErrors(NamedTuple):
 
 
 DENSE, EXPERTS, OLDER = LogErrors(0.25, 0.08), LogErrors(0.60, 0.24, 0.40), LogErrors(0.40, 0.20)
-UNMEASURED = LogErrors(1.5, 0.9)  # of models with layers that nobody timed; judged
+UNMEASURED = LogErrors(2.1, 1.5)  # of models with layers that nobody timed: half of the rows of inferencex.py there
 # Log errors of ways to serve that nobody measured, beside those; judged.
 BEAMS_DOUBT, TWO_BATCHES_DOUBT, PROCESSES_DOUBT = 0.3, 0.2, 0.1
 
@@ -68,7 +68,7 @@ def log_errors(model: Model, engine: str) -> LogErrors:
     that were replaced had other kernels than were measured."""
     if model.notes:
         return UNMEASURED
-    own = EXPERTS if model.experts else OLDER if get_engine(engine).until else DENSE
+    own = EXPERTS if model.experts else OLDER if get_engine(engine).tables else DENSE
     doubt = math.log1p(get_engine(engine).doubt)
     return own._replace(ttft=math.hypot(own.ttft, doubt), other=math.hypot(own.other, doubt))
 
@@ -178,7 +178,10 @@ def continuous(
             trace=load.trace and load.trace.part(groups),
         )
     check_cache(part, kv_tokens)
-    held = [sustained(part, getattr(times, end), engine, kv_tokens) for end in ENDS]
+    alone = [sustained(part, getattr(times, end), engine, kv_tokens) for end in ENDS]
+    if part.rate:
+        times = doubted_steps(times, alone[0].sequences, part.longest, errors.other)
+    held = [sustained(part, getattr(times, end), engine, kv_tokens) for end in ENDS] if part.rate else alone
     offered = part.offered_rate
     full = [offered > one.requests_per_s or part.concurrency > one.sequences for one in held]
     if load.settles:
@@ -203,9 +206,11 @@ def continuous(
     )
     low = value**2 / np.maximum(high, TINY) if even else told("low")
     statistics = [value, low, high]
-    doubt = errors.saturated() if saturated else errors
+    doubt = errors._replace(other=0.0) if part.rate else errors
+    if saturated or part.concurrency >= part.requests:
+        doubt = errors.saturated()
     intervals = {name: interval_of(name, ends, doubt) for name, *ends in zip(SIMULATED, *statistics, strict=True)}
-    rate = interval_of("sustainable_rate", [groups * one.requests_per_s for one in held], errors.saturated())
+    rate = interval_of("sustainable_rate", [groups * one.requests_per_s for one in alone], errors.saturated())
     return Serving(
         **intervals,
         sustainable_rate=rate,
@@ -215,6 +220,35 @@ def continuous(
         mean_len=load.mean_len,
         notes=tuple(_notes(load, offered * groups, held[0].sequences * groups, rate.value, run, saturated)),
     )
+
+
+class _Slower(NamedTuple):
+    """A StepTime whose steps take `share` times as long."""
+
+    steps: StepTime
+    share: float
+
+    @property
+    def launches(self) -> float:
+        return self.steps.launches
+
+    def decode_s(self, sequences: int, cached: float, tokens: int = 1) -> float:
+        return self.share * self.steps.decode_s(sequences, cached, tokens)
+
+    def mixed_s(self, chunks: Sequence[Chunk], sequences: int, cached: float, tokens: int = 1) -> float:
+        return self.share * self.steps.mixed_s(chunks, sequences, cached, tokens)
+
+
+def doubted_steps(times: StepTimes, sequences: float, cached: float, error: float) -> StepTimes:
+    """Step times whose ends also hold a log error of all steps, in quadrature, as in a step of `sequences`.
+
+    Near the rate that is held, steps that take a little longer make requests take much longer: what the ops do not know
+    of belongs into the steps there, not beside what they lead to.
+    """
+    value, low, high = (max(getattr(times, end).decode_s(max(int(sequences), 1), cached), TINY) for end in ENDS)
+    down, up = (math.log(max(ends, 1.0)) for ends in (value / low, high / value))
+    slower = _Slower(times.high, math.exp(math.hypot(up, error) - up))
+    return StepTimes(times.value, _Slower(times.low, math.exp(down - math.hypot(down, error))), slower)
 
 
 ROOM_FOR_FLIGHTS = 12  # times as many requests as are under way at once make a run that settles; judged
