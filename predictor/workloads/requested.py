@@ -133,7 +133,8 @@ def in_16_bits_of(workload: Workload, gpu: Gpu, *, chosen: bool) -> tuple[Worklo
 
 TRAINING_COLUMNS = (
     *("method", "optimizer", "micro_batch", "grad_accum", "seq_len", "checkpointing", "zero_stage", "lora_rank"),
-    *("lora_targets", "precision", "attention", "loss_chunks", "offload", "tp", "pp", "dp", "link"),
+    *("lora_targets", "precision", "attention", "loss_chunks", "offload", "tp", "pp", "vp", "cp", "cp_comm_type", "ep"),
+    *("expert_tp", "dp", "dp_replicate", "overlap_tp", "overlap_ep", "gpus_per_node", "link"),
 )
 
 
@@ -144,7 +145,7 @@ def training_setting(request: Request, model: Model) -> TrainingSetting:
     settings["sequence_parallel"] = bool(request.sequence_parallel)
     settings["kernels"] = request.kernels or "fused"
     if network := stated_network(request.node_link):
-        settings["node_link_bytes_per_s"] = network.bytes_per_s * NODE_GPUS
+        settings["node_link_bytes_per_s"] = network.bytes_per_s * request.gpus_per_node
     return TrainingSetting(**settings, dtype=request.dtype or model.dtype)
 
 

@@ -95,7 +95,7 @@ def kept_bytes(call: OpCall, how: Autograd) -> float:
         copies = READERS.get(call.name, 1.0) if how.width == 2 else 1.0
         return element * copies * float(op.m) * float(op.k) * float(op.batch) / share
     if isinstance(op, Moe):
-        rows = float(op.tokens) * float(op.topk)
+        rows = float(op.routed_tokens())
         return element * rows * (2 * float(op.hidden) + (float(op.matrices) + 1) * float(op.inter) / float(op.tp))
     if isinstance(op, Conv):
         return element * float(op.batch * op.in_channels * op.size**2)
