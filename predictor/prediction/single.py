@@ -143,6 +143,7 @@ def predict_training(
     dp_replicate: int = 1,
     overlap_tp: bool = False,
     overlap_ep: bool = False,
+    gradient_accumulation_fusion: bool = False,
     gpus_per_node: int = 8,
     link: str = "",
     node_link: str = "",

@@ -193,6 +193,7 @@ class Request:
     dp_replicate: int = _column(1, "Copies of what ZeRO shares out among the other dp / dp_replicate GPUs (HSDP).")
     overlap_tp: bool = _column(False, "Messages of tp run beside matrix products of training (async TP).", kind=bool)
     overlap_ep: bool = _column(False, "Messages to experts run beside another micro-batch of training.", kind=bool)
+    gradient_accumulation_fusion: bool = _column(False, "The products that make gradients add them up.", kind=bool)
     gpus_per_node: int = _column(8, "GPUs of a node in training.")
     offload: str = _column("none", "What the host's memory holds: none, optimizer or parameters.", OFFLOADS)
     train_tokens: float = _column(0.0, "Tokens to train on in all; adds train_s to the answer.", least=0)

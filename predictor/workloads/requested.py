@@ -9,7 +9,7 @@ from typing import Any
 from predictor.errors import InvalidRequest
 from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
-from predictor.hardware.interconnect import NODE_GPUS, stated_network
+from predictor.hardware.interconnect import stated_network
 from predictor.ops.dtypes import GGUF
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.layered import LayeredDecoder
@@ -134,7 +134,8 @@ def in_16_bits_of(workload: Workload, gpu: Gpu, *, chosen: bool) -> tuple[Worklo
 TRAINING_COLUMNS = (
     *("method", "optimizer", "micro_batch", "grad_accum", "seq_len", "checkpointing", "zero_stage", "lora_rank"),
     *("lora_targets", "precision", "attention", "loss_chunks", "offload", "tp", "pp", "vp", "cp", "cp_comm_type", "ep"),
-    *("expert_tp", "dp", "dp_replicate", "overlap_tp", "overlap_ep", "gpus_per_node", "link"),
+    *("expert_tp", "dp", "dp_replicate", "overlap_tp", "overlap_ep"),
+    *("gradient_accumulation_fusion", "gpus_per_node", "link"),
 )
 
 

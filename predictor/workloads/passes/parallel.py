@@ -12,7 +12,7 @@ from math import ceil
 from typing import NamedTuple, Protocol
 
 from predictor.errors import InvalidRequest
-from predictor.ops import Attention, Collective, Mla, Moe
+from predictor.ops import Attention, Collective, Gemm, Mla, Moe, Pointwise
 from predictor.ops.dtypes import dtype_facts
 from predictor.workloads.passes.backward import OUTSIDE_LAYERS, TABLES
 from predictor.workloads.passes.calls import Layout, OpCall
@@ -20,6 +20,8 @@ from predictor.workloads.passes.calls import Layout, OpCall
 # How the ranks of a sequence attend to the keys and values of the others: around a ring beside the attention of what is
 # there already, gathered before it, or heads for tokens (Ulysses, arXiv:2309.14509).
 CP_COMM_TYPES = ("p2p", "all_gather", "a2a")
+# Of the residual stream, and so alike on all tp GPUs unless they split the tokens.
+ALIKE = ("rms_norm", "add_rms_norm", "layer_norm", "add", "shared_add", "router", "routing")
 ROUTED_BYTES = 2.0  # of an element on its way to an expert and back
 
 
@@ -190,8 +192,18 @@ def as_served(setting: Shared) -> Layout:
 
 def split(served: Iterable[OpCall], setting: Shared) -> tuple[OpCall, ...]:
     """The ops of one GPU of a layout, of those of tp GPUs that hold 1 / cp of the tokens and all experts."""
-    calls = [part for call in served for part in _in_context(call, setting)]
+    calls = [part for call in served for part in _in_context(_in_sequence(call, setting), setting)]
     return tuple(_over_experts(calls, setting))
+
+
+def _in_sequence(call: OpCall, setting: Shared) -> OpCall:
+    """What tp GPUs do alike, each for a part of the tokens."""
+    op, tp = call.op, setting.tp
+    if tp == 1 or not setting.sequence_parallel or call.name not in ALIKE:
+        return call
+    if isinstance(op, Gemm):
+        return call._replace(op=replace(op, m=ceil(float(op.m) / tp)))
+    return call._replace(op=replace(op, rows=ceil(float(op.rows) / tp))) if isinstance(op, Pointwise) else call
 
 
 def _in_context(call: OpCall, setting: Shared) -> list[OpCall]:
@@ -234,8 +246,11 @@ def _over_experts(calls: Iterable[OpCall], setting: Shared) -> list[OpCall]:
             result.append(call._replace(op=replace(op, skew=0.0)))
             continue
         own, routed = float(op.tokens) / setting.tp, routed + call.count
-        tokens = float(ceil(own * setting.ep * columns))
-        result.append(call._replace(op=replace(op, tokens=tokens, tp=columns, ep=setting.ep, skew=0.0)))
+        held, visits = float(op.experts) / setting.ep, min(float(op.topk), float(op.experts) / setting.ep)
+        tokens = float(ceil(own * columns * float(op.topk) / visits))  # so many copies arrive
+        result.append(
+            call._replace(op=replace(op, tokens=tokens, topk=visits, experts=held, tp=columns, ep=1.0, skew=0.0))
+        )
         copies = float(ceil(own * float(op.topk) * float(op.hidden) * ROUTED_BYTES))
         if setting.ep > 1:
             sent = Collective(kind="all_to_all", message_bytes=copies, n_gpus=setting.ep)

@@ -34,8 +34,8 @@ SCORE_GRADIENT_BYTES = (5.5, 8.0, 5.5)
 GELU_TANH = (8.0, 16.0, 12.0)
 # Linear layers that read one tensor; under autocast each narrows it for itself.
 READERS = {"qkv_proj": 3.0, "gate_up_proj": 2.0, "cross_kv_proj": 2.0}
-# Of the residual stream and so the same on all tp GPUs, unless they split the tokens.
-REPLICATED = ("rms_norm", "add_rms_norm", "layer_norm", "qkv_proj", "gate_up_proj", "up_proj", "residual_add")
+# What they read is of the residual stream and so the same on all tp GPUs, unless those split the tokens.
+REPLICATED = ("qkv_proj", "gate_up_proj", "up_proj")
 
 
 class Autograd(NamedTuple):

@@ -23,7 +23,6 @@ from predictor.workloads.passes.backward import (
     weights,
 )
 from predictor.workloads.passes.calls import WIDE_DTYPES, Layout, OpCall, Step
-from predictor.workloads.passes.narrow import RECIPES, narrowed_gradients, narrowed_inputs, products_dtype
 from predictor.workloads.passes.parallel import (
     CP_COMM_TYPES,
     Stage,
@@ -47,6 +46,10 @@ OPTIMIZER_BYTES: Mapping[str, float] = {
     "sgd_momentum": 20.0,
     "adafactor": 24.0,
 }
+# Training in 8 and 4 bits → the format of its matrix products, whose times hold the narrowing of what they read; blocks
+# of 32 (mxfp8) are scaled by the matrix units. Attention, the head, weights and moments keep their formats (NVIDIA
+# Transformer Engine).
+PRODUCTS: Mapping[str, str] = {"fp8": "fp8", "fp8_block": "fp8_block", "mxfp8": "fp8", "nvfp4": "nvfp4"}
 FOUR_BIT_BYTES = 0.6  # a frozen 4-bit weight with its scales
 NARROW_COPY_BYTES = 2.0  # the 16-bit weights, written
 CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -55,7 +58,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "checkpointing": ("none", "selective", "full"),
     "lora_targets": ("all", "qkv", "qv"),
     "quantization": tuple(DEQUANTISE_BYTES),
-    "dtype": ("bf16", "fp16", "fp32", *RECIPES),
+    "dtype": ("bf16", "fp16", "fp32", *PRODUCTS),
     "reduce_dtype": ("bf16", "fp16", "fp32"),
     "kernels": tuple(SEPARATE_TRAFFIC),
     "attention": tuple(FLASH_SLOWDOWN),
@@ -116,6 +119,7 @@ class TrainingSetting:
     sequence, joined by cp_comm_type. ep: GPUs among which experts are dealt, out of those of tp, cp and dp; expert_tp:
     GPUs that split the columns of an expert, 0: tp. dp_replicate: copies of what ZeRO shares out (HSDP).
     overlap_tp, overlap_ep: messages of layers run beside matrix products, those to experts beside another micro-batch.
+    gradient_accumulation_fusion: the products that make gradients add them up (Apex, Transformer Engine).
     gpus_per_node; node_link_bytes_per_s: of all links of a node together, per direction. link: what joins the GPUs of a
     node, one of predictor.hardware.interconnect.LINKS; "" is not stated.
     kernels: of norms, rotations, gates, adapters and the loss: "fused" by a compiler, "library" with one kernel for a
@@ -156,6 +160,7 @@ class TrainingSetting:
     cp_comm_type: str = "p2p"
     overlap_tp: bool = False
     overlap_ep: bool = False
+    gradient_accumulation_fusion: bool = False
     gpus_per_node: int = 8
     node_link_bytes_per_s: float = NODE_LINK_BYTES_PER_S
     kernels: str = "fused"
@@ -202,7 +207,7 @@ class TrainingSetting:
     @property
     def peak_dtype(self) -> str:
         """The format whose peak MFU is a share of."""
-        return dtype_facts(products_dtype(self.dtype)).compute[0]
+        return dtype_facts(PRODUCTS.get(self.dtype, self.dtype)).compute[0]
 
     @property
     def adapters(self) -> Adapters:
@@ -261,9 +266,6 @@ def training_calls(model: Trainable, setting: TrainingSetting) -> TrainingCalls:
     forward = staged(whole, model.layers, stage)
     again = recomputed(forward, setting.checkpointing, setting.early_stop)
     gradients = backward(forward, setting.adapters)
-    gradients += [narrow for call in forward for narrow in narrowed_gradients(call, setting.dtype)]
-    for made in (forward, again):
-        made += [narrow for call in made for narrow in narrowed_inputs(call, setting.dtype)]
     owned = of_stage(parameters(model, whole, setting.adapters), model, stage)
     return TrainingCalls(
         _repeated(forward, setting.grad_accum),
@@ -334,7 +336,7 @@ def model_flops_per_token(model: Trainable, seq_len: int) -> float:
 def _step(setting: TrainingSetting) -> Step:
     passed = setting.dtype if setting.dtype in WIDE_DTYPES else "bf16"
     length = setting.seq_len // setting.cp
-    products = products_dtype(setting.dtype)
+    products = PRODUCTS.get(setting.dtype, setting.dtype)
     return Step("prefill", setting.micro_batch, length, length, products, passed, passed, setting.tp)
 
 
@@ -348,7 +350,7 @@ def _optimizer(owned: Parameters, setting: TrainingSetting) -> tuple[OpCall, ...
     stepped = owned.learned(setting) if setting.zero_stage else learned
     narrow = 0.0 if setting.dtype == "fp32" else NARROW_COPY_BYTES
     calls = [_sweep("optimizer_step", stepped, OPTIMIZER_BYTES[setting.optimizer] + narrow)]
-    if setting.grad_accum > 1:
+    if setting.grad_accum > 1 and not setting.gradient_accumulation_fusion:
         kept = owned.learned(setting) if setting.zero_stage > 1 else learned
         calls.append(_sweep("grad_add", kept, 12.0 * (setting.grad_accum - 1)))
     return tuple(calls)
