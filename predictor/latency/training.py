@@ -132,8 +132,8 @@ def _phases(calls: TrainingCalls, setting: TrainingSetting) -> tuple[list[Phase]
 
 
 def _sustained(line: OpLine) -> OpLine:
-    """A GEMM as it runs within a step."""
-    if line.estimator != "gemm":
+    """A matrix product as it runs within a step."""
+    if line.estimator not in ("gemm", "moe"):
         return line
     return line._replace(latency_s=Interval(*(end * SUSTAINED_GEMM for end in line.latency_s)))
 

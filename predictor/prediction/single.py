@@ -140,6 +140,7 @@ def predict_training(
     ep: int = 1,
     expert_tp: int = 0,
     dp: int = 0,
+    moe_token_dispatcher_type: str = "alltoall",
     dp_replicate: int = 1,
     overlap_tp: bool = False,
     overlap_ep: bool = False,

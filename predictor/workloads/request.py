@@ -28,6 +28,7 @@ PRECISIONS = ("mixed", "amp", "pure")
 ATTENTIONS = ("flash2", "sdpa", "triton", "eager")
 KERNELS = ("fused", "library", "eager")
 TARGETS = ("all", "qkv", "qv")
+DISPATCHERS = ("alltoall", "flex")
 CP_COMM_TYPES = ("p2p", "all_gather", "a2a")
 OFFLOADS = ("none", "optimizer", "parameters")
 JOINED_BY = ("nvlink", "pcie", "host")
@@ -190,6 +191,9 @@ class Request:
         "p2p", "How these attend: p2p (ring), all_gather or a2a (heads for tokens, Ulysses).", CP_COMM_TYPES
     )
     expert_tp: int = _column(0, "GPUs that split the columns of an expert in training; by default tp.", least=0)
+    moe_token_dispatcher_type: str = _column(
+        "alltoall", "How tokens reach experts: alltoall of a library or flex (DeepEP, HybridEP).", DISPATCHERS
+    )
     dp_replicate: int = _column(1, "Copies of what ZeRO shares out among the other dp / dp_replicate GPUs (HSDP).")
     overlap_tp: bool = _column(False, "Messages of tp run beside matrix products of training (async TP).", kind=bool)
     overlap_ep: bool = _column(False, "Messages to experts run beside another micro-batch of training.", kind=bool)

@@ -22,6 +22,10 @@ from predictor.workloads.passes.calls import Layout, OpCall
 CP_COMM_TYPES = ("p2p", "all_gather", "a2a")
 # Of the residual stream, and so alike on all tp GPUs unless they split the tokens.
 ALIKE = ("rms_norm", "add_rms_norm", "layer_norm", "add", "shared_add", "router", "routing")
+# Copies of tokens pass through memory by rank and by expert on the way there, and so on the way back (Megatron-Core,
+# token_dispatcher.py), where it is not the kernel that sends them which sorts them ("flex": DeepEP, HybridEP).
+DISPATCHERS = ("alltoall", "flex")
+SORTED = 3.0
 ROUTED_BYTES = 2.0  # of an element on its way to an expert and back
 
 
@@ -56,6 +60,8 @@ class Shared(Protocol):
     def cp_comm_type(self) -> str: ...
     @property
     def gpus_per_node(self) -> int: ...
+    @property
+    def moe_token_dispatcher_type(self) -> str: ...
     @property
     def sequence_parallel(self) -> bool: ...
 
@@ -255,6 +261,9 @@ def _over_experts(calls: Iterable[OpCall], setting: Shared) -> list[OpCall]:
         if setting.ep > 1:
             sent = Collective(kind="all_to_all", message_bytes=copies, n_gpus=setting.ep)
             result += [OpCall(name, sent, call.count) for name in ("dispatch", "combine")]
+            if setting.moe_token_dispatcher_type == "alltoall":
+                sorted_ = Pointwise(kind="copy", rows=ceil(own * float(op.topk)), cols=op.hidden, dtype="bf16")
+                result.append(OpCall("permute", sorted_, call.count * (SORTED + 1.0 / float(op.topk))))
         if columns > 1:
             summed = Collective(kind="all_reduce", message_bytes=copies * columns, n_gpus=columns)
             result.append(OpCall("routed_all_reduce", summed, call.count))

@@ -25,6 +25,7 @@ from predictor.workloads.passes.backward import (
 from predictor.workloads.passes.calls import WIDE_DTYPES, Layout, OpCall, Step
 from predictor.workloads.passes.parallel import (
     CP_COMM_TYPES,
+    DISPATCHERS,
     Stage,
     check_layout,
     check_split,
@@ -65,6 +66,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "precision": ("mixed", "amp", "pure"),
     "offload": ("none", "optimizer", "parameters"),
     "cp_comm_type": CP_COMM_TYPES,
+    "moe_token_dispatcher_type": DISPATCHERS,
 }
 COUNTS = (
     *("micro_batch", "grad_accum", "seq_len", "lora_rank", "loss_chunks", "tp", "pp", "vp", "cp", "ep", "dp"),
@@ -118,6 +120,7 @@ class TrainingSetting:
     tp, pp, dp: GPUs per layer, stages, replicas. vp: chunks of layers on each stage, interleaved. cp: GPUs that share a
     sequence, joined by cp_comm_type. ep: GPUs among which experts are dealt, out of those of tp, cp and dp; expert_tp:
     GPUs that split the columns of an expert, 0: tp. dp_replicate: copies of what ZeRO shares out (HSDP).
+    moe_token_dispatcher_type: "alltoall" of a library, or "flex", kernels that send each node one copy of a token.
     overlap_tp, overlap_ep: messages of layers run beside matrix products, those to experts beside another micro-batch.
     gradient_accumulation_fusion: the products that make gradients add them up (Apex, Transformer Engine).
     gpus_per_node; node_link_bytes_per_s: of all links of a node together, per direction. link: what joins the GPUs of a
@@ -158,6 +161,7 @@ class TrainingSetting:
     dp: int = 1
     dp_replicate: int = 1
     cp_comm_type: str = "p2p"
+    moe_token_dispatcher_type: str = "alltoall"
     overlap_tp: bool = False
     overlap_ep: bool = False
     gradient_accumulation_fusion: bool = False
