@@ -257,19 +257,32 @@ def _over_experts(calls: Iterable[OpCall], setting: Shared) -> list[OpCall]:
         result.append(
             call._replace(op=replace(op, tokens=tokens, topk=visits, experts=held, tp=columns, ep=1.0, skew=0.0))
         )
-        copies = float(ceil(own * float(op.topk) * float(op.hidden) * ROUTED_BYTES))
+        width = float(op.hidden) * ROUTED_BYTES
         if setting.ep > 1:
-            sent = Collective(kind="all_to_all", message_bytes=copies, n_gpus=setting.ep)
+            message = float(ceil(own * _sent_copies(float(op.topk), setting) * width))
+            sent = Collective(kind="all_to_all", message_bytes=message, n_gpus=setting.ep)
             result += [OpCall(name, sent, call.count) for name in ("dispatch", "combine")]
             if setting.moe_token_dispatcher_type == "alltoall":
                 sorted_ = Pointwise(kind="copy", rows=ceil(own * float(op.topk)), cols=op.hidden, dtype="bf16")
                 result.append(OpCall("permute", sorted_, call.count * (SORTED + 1.0 / float(op.topk))))
         if columns > 1:
-            summed = Collective(kind="all_reduce", message_bytes=copies * columns, n_gpus=columns)
+            summed = Collective(
+                kind="all_reduce", message_bytes=float(ceil(own * float(op.topk) * width * columns)), n_gpus=columns
+            )
             result.append(OpCall("routed_all_reduce", summed, call.count))
     if not routed or setting.tp == 1:
         return result
     return [call._replace(count=call.count - routed) if call.name == "all_reduce" else call for call in result]
+
+
+def _sent_copies(topk: float, setting: Shared) -> float:
+    """Copies of a token on its way to topk experts: one each or, by kernels that sort tokens, one for all experts of a
+    node or, within a node, of a GPU."""
+    group = group_of("dispatch", setting)
+    if setting.moe_token_dispatcher_type == "alltoall" or group is None:
+        return topk
+    targets = group.nodes if group.nodes > 1 else group.gpus
+    return targets * (1 - (1 - 1 / targets) ** topk)
 
 
 def stages(layers: int, setting: Shared) -> tuple[Stage, ...]:

@@ -349,14 +349,19 @@ def _repeated(calls: Sequence[OpCall], times: int) -> tuple[OpCall, ...]:
 
 
 def _optimizer(owned: Parameters, setting: TrainingSetting) -> tuple[OpCall, ...]:
-    """Gradients added up over micro-batches, then the step, as calls of the element-wise addition by their bytes."""
+    """Gradients added up over micro-batches, then the step, as calls of the element-wise addition by their bytes.
+
+    Fused, the sums hide behind the products that make them, but for those of experts: too few tokens visit each.
+    """
     learned = owned.learned_layer + owned.learned_table
     stepped = owned.learned(setting) if setting.zero_stage else learned
     narrow = 0.0 if setting.dtype == "fp32" else NARROW_COPY_BYTES
     calls = [_sweep("optimizer_step", stepped, OPTIMIZER_BYTES[setting.optimizer] + narrow)]
-    if setting.grad_accum > 1 and not setting.gradient_accumulation_fusion:
+    if setting.grad_accum > 1:
         kept = owned.learned(setting) if setting.zero_stage > 1 else learned
-        calls.append(_sweep("grad_add", kept, 12.0 * (setting.grad_accum - 1)))
+        added, moved = (owned.learned_experts, 8.0) if setting.gradient_accumulation_fusion else (kept, 12.0)
+        if added:
+            calls.append(_sweep("grad_add", added, moved * (setting.grad_accum - 1)))
     return tuple(calls)
 
 
