@@ -35,6 +35,7 @@ HOST_S_PER_OP = 23e-6  # the host's time to issue an op of the list, Python and 
 HOST_S_PER_FETCH = 0.42e-3  # and to fetch the weights of a matrix that ZeRO 3 has not fetched ahead (0.75 ms)
 # To the host's memory and back through PCIe 4 x16; and its step of one parameter.
 HOST_BYTES_PER_S, HOST_STEP_S = 25e9, 2.6e-10
+ROUTING_S = 2.0e-3  # from the count of tokens for each expert to the products that depend on it, per layer and pass
 # Which pass hides a message: weights are fetched a layer ahead, gradients sent while earlier layers are computed (below
 # ZeRO 2 in the last pass only).
 HIDDEN_BY = {
@@ -201,11 +202,17 @@ def _device_s(lines: Sequence[OpLine], calls: Sequence[OpCall], setting: Trainin
 
     Overlapped with the products of a layer, a message is sent in tp parts of which the first is waited for (Transformer
     Engine, userbuffers); keys and values go around a ring beside attention; what experts are sent, beside another
-    micro-batch.
+    micro-batch. While tokens travel, the host reads how many go where and issues what follows; experts of a fixed
+    capacity need no such count.
     """
     times = dict.fromkeys(("gemm", "attention", "other", "layer", "ring", "experts"), 0.0)
     for line, call in zip(lines, calls, strict=True):
         times[_hidden_kind(line, call, setting)] += _sent_s(line, call, setting)
+    if times["experts"] and not setting.moe_expert_capacity_factor:
+        passes = sum(call.count for call in calls if call.name.startswith("dispatch"))
+        times["experts"] = max(times["experts"], ROUTING_S * passes)
+    if not setting.overlap_ep:
+        times["other"], times["experts"] = times["other"] + times["experts"], 0.0
     layer = max(times["layer"] / setting.tp, times["layer"] - times["gemm"])
     computed = times["gemm"] + times["attention"] + times["other"] + layer
     ring, experts = max(times["ring"] - times["attention"], 0.0), max(times["experts"] - computed, 0.0)
@@ -216,7 +223,7 @@ def _hidden_kind(line: OpLine, call: OpCall, setting: TrainingSetting) -> str:
     """What a call is to others of its phase: computing that hides messages, or a message that is hidden."""
     if isinstance(call.op, Collective):
         if call.name.startswith(("dispatch", "combine")):
-            return "experts" if setting.overlap_ep else "other"
+            return "experts"
         if call.name.startswith("cp_p2p"):
             return "ring"
         return "layer" if setting.overlap_tp and group_of(call.name, setting) is None else "other"

@@ -141,6 +141,7 @@ def predict_training(
     expert_tp: int = 0,
     dp: int = 0,
     moe_token_dispatcher_type: str = "alltoall",
+    moe_expert_capacity_factor: float = 0.0,
     dp_replicate: int = 1,
     overlap_tp: bool = False,
     overlap_ep: bool = False,

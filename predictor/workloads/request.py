@@ -194,6 +194,9 @@ class Request:
     moe_token_dispatcher_type: str = _column(
         "alltoall", "How tokens reach experts: alltoall of a library or flex (DeepEP, HybridEP).", DISPATCHERS
     )
+    moe_expert_capacity_factor: float = _column(
+        0.0, "Tokens for which an expert has room in training, over an even share; 0: all that come.", least=0
+    )
     dp_replicate: int = _column(1, "Copies of what ZeRO shares out among the other dp / dp_replicate GPUs (HSDP).")
     overlap_tp: bool = _column(False, "Messages of tp run beside matrix products of training (async TP).", kind=bool)
     overlap_ep: bool = _column(False, "Messages to experts run beside another micro-batch of training.", kind=bool)

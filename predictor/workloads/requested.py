@@ -135,7 +135,7 @@ TRAINING_COLUMNS = (
     *("method", "optimizer", "micro_batch", "grad_accum", "seq_len", "checkpointing", "zero_stage", "lora_rank"),
     *("lora_targets", "precision", "attention", "loss_chunks", "offload", "tp", "pp", "vp", "cp", "cp_comm_type", "ep"),
     *("expert_tp", "dp", "dp_replicate", "overlap_tp", "overlap_ep"),
-    "moe_token_dispatcher_type",
+    *("moe_token_dispatcher_type", "moe_expert_capacity_factor"),
     *("gradient_accumulation_fusion", "gpus_per_node", "link"),
 )
 

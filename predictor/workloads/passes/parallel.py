@@ -63,6 +63,8 @@ class Shared(Protocol):
     @property
     def moe_token_dispatcher_type(self) -> str: ...
     @property
+    def moe_expert_capacity_factor(self) -> float: ...
+    @property
     def sequence_parallel(self) -> bool: ...
 
 
@@ -251,7 +253,8 @@ def _over_experts(calls: Iterable[OpCall], setting: Shared) -> list[OpCall]:
         if not spread:
             result.append(call._replace(op=replace(op, skew=0.0)))
             continue
-        own, routed = float(op.tokens) / setting.tp, routed + call.count
+        own = float(op.tokens) / setting.tp * (setting.moe_expert_capacity_factor or 1.0)
+        routed += call.count
         held, visits = float(op.experts) / setting.ep, min(float(op.topk), float(op.experts) / setting.ep)
         tokens = float(ceil(own * columns * float(op.topk) / visits))  # so many copies arrive
         result.append(

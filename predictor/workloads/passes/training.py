@@ -121,6 +121,7 @@ class TrainingSetting:
     sequence, joined by cp_comm_type. ep: GPUs among which experts are dealt, out of those of tp, cp and dp; expert_tp:
     GPUs that split the columns of an expert, 0: tp. dp_replicate: copies of what ZeRO shares out (HSDP).
     moe_token_dispatcher_type: "alltoall" of a library, or "flex", kernels that send each node one copy of a token.
+    moe_expert_capacity_factor: tokens for which each of several experts has room, over an even share; 0: for all.
     overlap_tp, overlap_ep: messages of layers run beside matrix products, those to experts beside another micro-batch.
     gradient_accumulation_fusion: the products that make gradients add them up (Apex, Transformer Engine).
     gpus_per_node; node_link_bytes_per_s: of all links of a node together, per direction. link: what joins the GPUs of a
@@ -162,6 +163,7 @@ class TrainingSetting:
     dp_replicate: int = 1
     cp_comm_type: str = "p2p"
     moe_token_dispatcher_type: str = "alltoall"
+    moe_expert_capacity_factor: float = 0.0
     overlap_tp: bool = False
     overlap_ep: bool = False
     gradient_accumulation_fusion: bool = False
