@@ -10,7 +10,7 @@ from typing import Any
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import Links
-from predictor.latency.report import Interval, OpLine, doubted
+from predictor.latency.report import EXPERTS_DOUBT, SOFTWARE_DOUBT, Interval, OpLine, doubted
 from predictor.latency.steps import bound_lines, doubts_of, op_lines, total
 from predictor.memory.training import TrainingMemory
 from predictor.ops import Attention, Collective, Mla
@@ -35,7 +35,8 @@ HOST_S_PER_OP = 23e-6  # the host's time to issue an op of the list, Python and 
 HOST_S_PER_FETCH = 0.42e-3  # and to fetch the weights of a matrix that ZeRO 3 has not fetched ahead (0.75 ms)
 # To the host's memory and back through PCIe 4 x16; and its step of one parameter.
 HOST_BYTES_PER_S, HOST_STEP_S = 25e9, 2.6e-10
-ROUTING_S = 2.0e-3  # from the count of tokens for each expert to the products that depend on it, per layer and pass
+# From the count of tokens for each expert to the products that depend on it, per layer and pass; of Megatron-Bridge.
+ROUTING_S = 2.5e-3
 # Which pass hides a message: weights are fetched a layer ahead, gradients sent while earlier layers are computed (below
 # ZeRO 2 in the last pass only).
 HIDDEN_BY = {
@@ -82,9 +83,7 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
     stated, (phases, sent) = _computed(calls), _phases(calls, setting)
     computed = [[_sustained(line) for line in lines] for lines in op_lines(phases, gpu, ENGINE, bundle, links)]
     (messages,) = op_lines(sent, gpu, LIBRARY, bundle, links)
-    device = {
-        phase: _device_s(lines, made, setting) for (phase, made), lines in zip(stated, computed, strict=True)
-    }
+    device = {phase: _device_s(lines, made, setting) for (phase, made), lines in zip(stated, computed, strict=True)}
     times = {phase: max(device[phase], host_share(gpu.generation) * _host_s(made, setting)) for phase, made in phases}
     times["optimizer"] = max(times["optimizer"], _offloaded_s(model, setting))
     exposed = _exposed(calls.communication, messages, times, setting) + _streamed_s(model, setting, times)
@@ -92,7 +91,13 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
     value = sum(times.values()) + exposed + bubble
     lines = [line for part in (*computed, messages) for line in part]
     waited_for = lines if exposed else lines[: len(lines) - len(messages)]
-    step = doubted(value, total(waited_for, gpu, bundle), sum(line.bound_s for part in computed for line in part))
+    routed = any(call.name == "dispatch" for call in calls.forward)
+    step = doubted(
+        value,
+        total(waited_for, gpu, bundle),
+        sum(line.bound_s for part in computed for line in part),
+        EXPERTS_DOUBT if routed else SOFTWARE_DOUBT,
+    )
     tokens = setting.step_tokens
     flops = model_flops_per_token(model, setting.seq_len) * tokens
     return TrainingStep(

@@ -301,7 +301,9 @@ class Request:
                 raise InvalidRequest(f"n_gpus is {self.n_gpus}; tp * cp * pp, {shared}, must divide it.")
             object.__setattr__(self, "dp", self.n_gpus // shared)
         together = self.micro_batch * max(self.dp, 1)
-        if self.global_batch and (self.global_batch % together or self.grad_accum not in (0, self.global_batch // together)):
+        if self.global_batch and (
+            self.global_batch % together or self.grad_accum not in (0, self.global_batch // together)
+        ):
             rule = f"it must be grad_accum, {self.grad_accum}, times" if self.grad_accum else "it must be a multiple of"
             raise InvalidRequest(f"global_batch is {self.global_batch}; {rule} micro_batch * dp, {together}.")
         if not self.grad_accum:

@@ -285,7 +285,7 @@ def _sent_copies(topk: float, setting: Shared) -> float:
     if setting.moe_token_dispatcher_type == "alltoall" or group is None:
         return topk
     targets = group.nodes if group.nodes > 1 else group.gpus
-    return targets * (1 - (1 - 1 / targets) ** topk)
+    return targets * (1.0 - float((1 - 1 / targets) ** topk))
 
 
 def stages(layers: int, setting: Shared) -> tuple[Stage, ...]:
@@ -317,7 +317,7 @@ def slowest(forward: Sequence[OpCall], layers: int, setting: Shared) -> Stage:
     for call in forward:
         if isinstance(call.op, Collective):
             continue
-        work = float(call.op.flops()) * call.count * dtype_facts(str(call.op.dtype)).act_bits
+        work = float(call.op.flops()) * call.count * dtype_facts(str(getattr(call.op, "dtype", "bf16"))).act_bits
         if call.name in OUTSIDE_LAYERS:
             outside += work
         else:

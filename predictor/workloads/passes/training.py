@@ -420,12 +420,15 @@ def _replica_messages(
             ("grad_reduce_scatter", "reduce_scatter", reduces, passes),
         ),
     }
-    sending = [(gpus, *message) for message in plan[setting.zero_stage]]
     shard = tuple((message / gpus, count) for message, count in reduces)
-    sending.append((setting.dp_replicate, "replicate_all_reduce", "all_reduce", shard, passes if setting.zero_stage > 1 else 1))
+    copies = ("replicate_all_reduce", "all_reduce", shard, passes if setting.zero_stage > 1 else 1)
+    sending = [(gpus, plan[setting.zero_stage]), (setting.dp_replicate, (copies,))]
     return [
-        OpCall(prefix + name, Collective(kind=kind, message_bytes=float(ceil(message)), n_gpus=size), float(count * times))
-        for size, name, kind, units, times in sending
-        for message, count in units
-        if size > 1 and message >= 1
+        OpCall(
+            prefix + name, Collective(kind=kind, message_bytes=float(ceil(size)), n_gpus=group), float(count * times)
+        )
+        for group, planned in sending
+        for name, kind, units, times in planned
+        for size, count in units
+        if group > 1 and size >= 1
     ]
