@@ -17,7 +17,7 @@ from predictor.ops import Attention, Collective, Mla
 from predictor.workloads.engines import host_share
 from predictor.workloads.passes.backward import fetches
 from predictor.workloads.passes.calls import OpCall, Phase
-from predictor.workloads.passes.parallel import as_served, group_of, shards
+from predictor.workloads.passes.parallel import as_served, group_of
 from predictor.workloads.passes.training import (
     Trainable,
     TrainingCalls,
@@ -160,7 +160,7 @@ def _offloaded_s(model: Trainable, setting: TrainingSetting) -> float:
     """
     if setting.offload == "none" or setting.method != "full":
         return 0.0
-    elements = sum(model.elements(as_served(setting))) / (shards(setting) if setting.zero_stage else 1)
+    elements = sum(model.elements(as_served(setting))) / (setting.shards if setting.zero_stage else 1)
     return elements * (min(setting.n_gpus, setting.gpus_per_node) * HOST_STEP_S + 4.0 / HOST_BYTES_PER_S)
 
 
@@ -169,7 +169,7 @@ def _streamed_s(model: Trainable, setting: TrainingSetting, times: Mapping[str, 
     if setting.offload != "parameters":
         return 0.0
     fetched = 2 * 2.0 * sum(model.elements(as_served(setting))) * setting.grad_accum
-    fetched /= shards(setting) if setting.zero_stage > 2 else 1
+    fetched /= setting.shards if setting.zero_stage > 2 else 1
     return max(fetched / HOST_BYTES_PER_S - times["forward"] - times["backward"], 0.0)
 
 

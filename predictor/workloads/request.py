@@ -44,6 +44,7 @@ OF_SERVERS = (
     *("ubatch", "kv_block", "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization", "max_model_len"),
     *("max_seq_len_to_capture", "enforce_eager", "enable_chunked_prefill", "async_scheduling", "beam_width"),
 )
+OF_TRAINING = ("vp", "cp", "expert_tp", "dp_replicate", "global_batch")
 OF_NO_TRACE = ("turns", "shared_prefix_len")
 SPREAD = 0.2  # of lengths under load: random-range-ratio 0.8 of vLLM's and SGLang's benchmarks as InferenceX runs them
 MISSING_CELLS = frozenset({"NAType", "NaTType"})  # types of pandas, which is not loaded for a request
@@ -99,8 +100,8 @@ class Request:
     gpu: str = _column(MISSING, "GPU name, MIG slice (H100:3g.40gb) or a .toml file.", kind=str)
     n_gpus: int = _column(
         0,
-        "GPUs in all; by default tp * attention_dp * cp * pp * dp. Alone it sets tp; in training dp is what others leave "
-        "of it.",
+        "GPUs in all; by default tp * attention_dp * pp * dp, in training tp * cp * pp * dp. Alone it sets tp, in "
+        "training dp.",
         least=0,
     )
     engine: str = _column(
@@ -224,11 +225,13 @@ class Request:
             object.__setattr__(self, "engine", TRAINS)
         if self.phase == "train":
             self._check_training()
+        for name, value in self.stated(OF_TRAINING if self.phase == "serve" else ()).items():
+            raise InvalidRequest(f"{name} is {show(value)}; serving has none. Leave it out, or set phase to train.")
         self._fill_load()
         self._fill_layout()
 
     def _check_training(self) -> None:
-        for name, value in self.stated(OF_SERVERS).items():
+        for name, value in self.stated((*OF_SERVERS, "attention_dp")).items():
             raise InvalidRequest(f"{name} is {show(value)}; training has none. Leave it out.")
 
     def _fill_load(self) -> None:
