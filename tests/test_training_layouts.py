@@ -250,7 +250,7 @@ def test_heads_are_exchanged_whole() -> None:
 
 
 def test_serving_has_no_layout_of_training() -> None:
-    with pytest.raises(InvalidRequest, match=r"cp is 2; serving has none\. Leave it out, or set phase to train\."):
+    with pytest.raises(InvalidRequest, match=r"cp is 2; serving has none\. Set phase to train, or leave it out\."):
         Request(model=DENSE, gpu="H100", cp=2)
     with pytest.raises(InvalidRequest, match=r"attention_dp is 2; training has none\. Leave it out\."):
         Request(model=DENSE, gpu="H100", phase="train", attention_dp=2)
