@@ -1,22 +1,20 @@
 """One request: the columns that the command line, Python and batch jobs share, each defined here once.
 
 A row of a table becomes a Request; an empty cell is the default. What a column may hold, and what is wrong with a
-cell, is said here; what a model or a GPU cannot do is said where it is known.
+cell, is said here and in cells.py; what a model or a GPU cannot do is said where it is known.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
-from decimal import Decimal
 from functools import cache
-from numbers import Integral, Rational, Real
 from typing import Any
 
 from predictor.errors import InvalidRequest
-from predictor.values import did_you_mean, show, whole_number
+from predictor.values import did_you_mean, show
+from predictor.workloads.cells import checked, is_empty
 from predictor.workloads.engine_tables import LOCAL, SERVES, TRAINS, listed_names
 
 PHASES = ("serve", "train")
@@ -28,10 +26,10 @@ PRECISIONS = ("mixed", "amp", "pure")
 ATTENTIONS = ("flash2", "sdpa", "triton", "eager")
 KERNELS = ("fused", "library", "eager")
 TARGETS = ("all", "qkv", "qv")
+DISPATCHERS = ("alltoall", "flex")
+CP_COMM_TYPES = ("p2p", "all_gather", "a2a")
 OFFLOADS = ("none", "optimizer", "parameters")
 JOINED_BY = ("nvlink", "pcie", "host")
-FLAG_WORDS = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
-NUMBERS_OR_TEXTS = frozenset({"node_link"})  # columns of names that a number may stand in
 # How requests come, of which a request has one; with a trace of lengths alone the other says when.
 LOADS = ("concurrency", "request_rate", "trace")
 UNDER_LOAD = (
@@ -51,17 +49,18 @@ UNDER_LOAD = (
 OF_TRAINING = (
     *("method", "optimizer", "micro_batch", "grad_accum", "seq_len", "checkpointing", "zero_stage", "lora_rank"),
     *("lora_targets", "precision", "attention", "kernels", "loss_chunks", "sequence_parallel", "offload"),
-    "train_tokens",
+    *("global_batch", "vp", "cp", "cp_comm_type", "expert_tp", "moe_token_dispatcher_type"),
+    *("moe_expert_capacity_factor", "dp_replicate", "overlap_tp", "overlap_ep", "gradient_accumulation_fusion"),
+    *("gpus_per_node", "train_tokens"),
 )
 OF_BOTH = (
-    *("model", "gpu", "n_gpus", "phase", "dtype", "tp", "pp", "dp", "link", "node_link", "image_size"),
+    *("model", "gpu", "n_gpus", "phase", "dtype", "tp", "pp", "dp", "ep", "link", "node_link", "image_size"),
     "usd_per_hour",
 )
 IN_TRAINING = {"batch": "micro_batch", "input_len": "seq_len"}  # what others are called there
 OF_NO_TRACE = ("turns", "shared_prefix_len")
 LEAST_RATE = 1e-9  # requests per second
 SPREAD = 0.2  # of lengths under load: random-range-ratio 0.8 of vLLM's and SGLang's benchmarks as InferenceX runs them
-MISSING_CELLS = frozenset({"NAType", "NaTType"})  # types of pandas, which is not loaded for a request
 
 
 def _column(default: Any, text: str, choices: tuple[str, ...] = (), least: float = 1, kind: type | None = None) -> Any:
@@ -78,7 +77,12 @@ class Request:
 
     model: str = _column(MISSING, "Model name, hub id, or path of a config.json.", kind=str)
     gpu: str = _column(MISSING, "GPU name, MIG slice (H100:3g.40gb) or a .toml file.", kind=str)
-    n_gpus: int = _column(0, "GPUs in all; by default tp * attention_dp * pp * dp. Alone it sets tp.", least=0)
+    n_gpus: int = _column(
+        0,
+        "GPUs in all; by default tp * attention_dp * pp * dp, in training tp * cp * pp * dp. Alone it sets tp, in "
+        "training dp.",
+        least=0,
+    )
     engine: str = _column(
         "", f"{listed_names()}; {SERVES} to serve ({LOCAL} on Apple and for GGUF) and {TRAINS} to train."
     )
@@ -117,8 +121,8 @@ class Request:
     ubatch: int = _column(0, f"Tokens of a prompt that {LOCAL} takes at once; by default 512.", least=0)
     tp: int = _column(0, "GPUs that share each layer; by default 1.", least=0)
     pp: int = _column(1, "Stages of layers.")
-    dp: int = _column(1, "Replicas of the whole model.")
-    ep: int = _column(1, "Shares of the experts among the tp * attention_dp GPUs.")
+    dp: int = _column(0, "Replicas of the whole model; by default 1, in training what n_gpus leave.", least=0)
+    ep: int = _column(1, "Shares of the experts among the tp * attention_dp GPUs, in training tp * cp * dp.")
     attention_dp: int = _column(1, "Groups of tp GPUs that attend to sequences of their own.")
     link: str = _column(
         "",
@@ -158,7 +162,8 @@ class Request:
     method: str = _column("full", "full, lora or qlora.", METHODS)
     optimizer: str = _column("adamw", ", ".join(OPTIMIZERS) + ".", OPTIMIZERS)
     micro_batch: int = _column(1, "Sequences of one forward and backward pass, per replica.")
-    grad_accum: int = _column(1, "Passes between optimizer steps.")
+    grad_accum: int = _column(0, "Passes between optimizer steps; by default 1, or what global_batch asks.", least=0)
+    global_batch: int = _column(0, "Sequences of an optimizer step over all replicas; sets grad_accum.", least=0)
     seq_len: int = _column(2048, "Tokens per training sequence.")
     checkpointing: str = _column("none", "Activations computed again: none, selective or full.", CHECKPOINTINGS)
     zero_stage: int = _column(0, "What replicas shard: 0 nothing to 3 all (FSDP).", least=0)
@@ -171,6 +176,23 @@ class Request:
     kernels: str = _column("", "fused, library or eager; by default memory is that of eager, time of fused.", KERNELS)
     loss_chunks: int = _column(1, "Parts in which training takes logits and loss.")
     sequence_parallel: int = _column(0, "1: tp GPUs split the tokens outside attention and feed-forward.", least=0)
+    vp: int = _column(1, "Chunks of layers on each stage of a training pipeline, interleaved.")
+    cp: int = _column(1, "GPUs that share a training sequence.")
+    cp_comm_type: str = _column(
+        "p2p", "How these attend: p2p (ring), all_gather or a2a (heads for tokens, Ulysses).", CP_COMM_TYPES
+    )
+    expert_tp: int = _column(0, "GPUs that split the columns of an expert in training; by default tp.", least=0)
+    moe_token_dispatcher_type: str = _column(
+        "alltoall", "How tokens reach experts: alltoall of a library or flex (DeepEP, HybridEP).", DISPATCHERS
+    )
+    moe_expert_capacity_factor: float = _column(
+        0.0, "Tokens for which an expert has room in training, over an even share; 0: all that come.", least=0
+    )
+    dp_replicate: int = _column(1, "Copies of what ZeRO shares out among the other dp / dp_replicate GPUs (HSDP).")
+    overlap_tp: bool = _column(False, "Messages of tp run beside matrix products of training (async TP).", kind=bool)
+    overlap_ep: bool = _column(False, "Messages to experts run beside another micro-batch of training.", kind=bool)
+    gradient_accumulation_fusion: bool = _column(False, "The products that make gradients add them up.", kind=bool)
+    gpus_per_node: int = _column(8, "GPUs of a node in training.")
     offload: str = _column("none", "What the host's memory holds: none, optimizer or parameters.", OFFLOADS)
     train_tokens: float = _column(0.0, "Tokens to train on in all; adds train_s to the answer.", least=0)
 
@@ -178,7 +200,7 @@ class Request:
         """Checks every column by itself, then fills in those that follow from others."""
         for column in columns():
             if (value := getattr(self, column.name)) is not column.default:
-                object.__setattr__(self, column.name, _checked(column, value))
+                object.__setattr__(self, column.name, checked(column, value))
         for name, most in (("zero_stage", 3), ("sequence_parallel", 1)):
             if (given := getattr(self, name)) > most:
                 raise InvalidRequest(f"{name} is {given}; it must be from 0 to {most}.")
@@ -289,16 +311,37 @@ class Request:
         return self.concurrency or (0 if self.trace else self.batch)
 
     def _fill_layout(self) -> None:
-        others = self.pp * self.dp * self.attention_dp
+        if self.phase == "train":
+            self._fill_training()
+        others = self.pp * max(self.dp, 1) * self.attention_dp
         if not self.tp:
             alone = self.n_gpus and others == 1
             object.__setattr__(self, "tp", self.n_gpus if alone else 1)
-        product = self.tp * others
+        if not self.dp:
+            object.__setattr__(self, "dp", 1)
+        product = self.tp * others * (self.cp if self.phase == "train" else 1)
         if self.n_gpus and self.n_gpus != product:
-            raise InvalidRequest(
-                f"n_gpus is {self.n_gpus}; tp * attention_dp * pp * dp is {product}. Make them equal or drop one."
-            )
+            named = "tp * cp * pp * dp" if self.phase == "train" else "tp * attention_dp * pp * dp"
+            raise InvalidRequest(f"n_gpus is {self.n_gpus}; {named} is {product}. Make them equal or drop one.")
         object.__setattr__(self, "n_gpus", product)
+
+    def _fill_training(self) -> None:
+        """Replicas that follow from the GPUs, and passes from the sequences of a step."""
+        if not self.tp:
+            object.__setattr__(self, "tp", 1)
+        shared = self.tp * self.cp * self.pp
+        if not self.dp and self.n_gpus:
+            if self.n_gpus % shared:
+                raise InvalidRequest(f"n_gpus is {self.n_gpus}; tp * cp * pp, {shared}, must divide it.")
+            object.__setattr__(self, "dp", self.n_gpus // shared)
+        together = self.micro_batch * max(self.dp, 1)
+        if self.global_batch and (
+            self.global_batch % together or self.grad_accum not in (0, self.global_batch // together)
+        ):
+            rule = f"it must be grad_accum, {self.grad_accum}, times" if self.grad_accum else "it must be a multiple of"
+            raise InvalidRequest(f"global_batch is {self.global_batch}; {rule} micro_batch * dp, {together}.")
+        if not self.grad_accum:
+            object.__setattr__(self, "grad_accum", max(self.global_batch // together, 1))
 
     def run_by(self, engine: str) -> Request:
         """The same request with its engine; all else was checked."""
@@ -345,17 +388,7 @@ def clients_note(request: Request) -> str:
 
 def check_cell(name: str, value: Any) -> None:
     """Raises InvalidRequest for what a column may not hold, whatever the others do."""
-    _checked(next(column for column in columns() if column.name == name), value)
-
-
-def is_empty(cell: Any) -> bool:
-    """Whether a cell of a table says nothing."""
-    if cell is None or type(cell) is int:
-        return cell is None
-    if isinstance(cell, str):
-        return not cell.strip()
-    plain = _plain(cell)
-    return plain is None or (isinstance(plain, float) and math.isnan(plain))
+    checked(next(column for column in columns() if column.name == name), value)
 
 
 def misspelt_note(names: Iterable[Any], known: Collection[str] = ()) -> str:
@@ -392,84 +425,3 @@ def _nearly(one: str, two: str) -> bool:
     one, two = one[same:], two[same:]
     swapped = one[:2] == two[1::-1] and one[2:] == two[2:]
     return swapped or one[1:] == two[1:] or one[1:] == two or one == two[1:]
-
-
-def _plain(cell: Any) -> Any:
-    """A number of NumPy or of a column of decimals as Python's own, what a library calls missing as None."""
-    if cell is None or isinstance(cell, bool | int | float | str):
-        return cell
-    if isinstance(cell, Integral):
-        return int(cell)
-    if isinstance(cell, Decimal):
-        return None if cell.is_nan() else float(cell)
-    if isinstance(cell, Real) and not isinstance(cell, Rational):
-        return float(cell)
-    return None if type(cell).__name__ in MISSING_CELLS else cell
-
-
-def _checked(column: Field[Any], value: Any) -> Any:
-    name, default, kind = column.name, column.default, column.metadata["kind"]
-    if default is MISSING:
-        return _name(name, value)
-    if kind is bool:
-        return _flag(name, value)
-    if kind is str:
-        if name in NUMBERS_OR_TEXTS and isinstance(number := _plain(value), int | float) and type(number) is not bool:
-            value = f"{number:g}"
-        text = value.strip() if isinstance(value, str) else value
-        choices = column.metadata["choices"]
-        if not isinstance(text, str) or (choices and text != default and text not in choices):
-            rule = f"one of {', '.join(choices)}" if choices else "a name, written as text"
-            raise InvalidRequest(f"{name} is {show(value)}; it must be {rule}.")
-        return text
-    value = _number(name, value) if isinstance(value, str) else _plain(value)
-    if kind is float:
-        return _rate(name, value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if type(value) is int and value == 0 and column.metadata["least"] == 0:
-        return 0
-    if default is None and type(value) is int and value < 0:
-        raise InvalidRequest(f"{name} is {show(value)}; it must be at least 0.")
-    return whole_number(name, value)
-
-
-def _flag(name: str, value: Any) -> bool:
-    """Yes or no, as tables write it."""
-    plain = _plain(value)
-    word = str(int(plain)) if isinstance(plain, int | float) and plain in (0, 1) else str(plain).strip().casefold()
-    if word not in FLAG_WORDS:
-        raise InvalidRequest(f"{name} is {show(value)}; it must be true or false.")
-    return FLAG_WORDS[word]
-
-
-def _name(column: str, value: Any) -> str:
-    """The name of a model or GPU, which is text."""
-    if isinstance(value, str):
-        return value
-    raise InvalidRequest(f"{column} is {show(value)}; it must be a name, written as text{_example(column, value)}")
-
-
-def _example(column: str, value: Any) -> str:
-    """What a cell in place of a name may have meant, or what a name looks like."""
-    from predictor.hardware.gpu import names_like
-
-    number = _plain(value)
-    if column == "gpu" and isinstance(number, int | float) and not isinstance(number, bool):
-        text = f"{number:.0f}" if isinstance(number, float) and number.is_integer() else show(number)
-        if close := names_like(text):
-            return f". Did you mean {' or '.join(close)}?"
-    return f" such as {'RTX-4090' if column == 'gpu' else 'Llama-3.1-8B'}."
-
-
-def _number(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InvalidRequest(f"{name} is {show(text)}; it must be a number.") from None
-
-
-def _rate(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e18:
-        raise InvalidRequest(f"{name} is {show(value)}; it must be a number of at least 0.")
-    return float(value)
