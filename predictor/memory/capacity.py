@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from predictor.errors import PredictorError
@@ -43,11 +44,13 @@ class Room(NamedTuple):
 
 
 class TrainingRoom(NamedTuple):
-    """Of training. max_micro_batch, max_seq_len: as asked otherwise. min_n_gpus: the fewest replicas under ZeRO 3."""
+    """Of training. max_micro_batch, max_seq_len: as asked otherwise. min_n_gpus: the fewest GPUs with room, of which
+    min_tp share each layer and the others are replicas under ZeRO 3."""
 
     max_micro_batch: int | None
     max_seq_len: int | None
     min_n_gpus: int | None
+    min_tp: int | None
 
 
 def has_room(need: Need) -> bool:
@@ -83,11 +86,24 @@ def training_room(model: Trainable, gpu: Gpu, setting: TrainingSetting) -> Train
     longest = model.max_len if not getattr(model, "fixed_len", 0) else 0
     parts = 2 * setting.cp if setting.cp > 1 else 1  # that a sequence must have
     length = largest(lambda size: fits(seq_len=size * parts), longest // parts)
-    replicas = fewest(lambda gpus: fits(dp=gpus, zero_stage=3 if gpus > 1 else setting.zero_stage))
+    layouts: dict[int, int] = {}  # of GPUs → of them those that share each layer
+
+    def shared(gpus: int) -> bool:
+        """Whether so many GPUs have room: ever more of them share each layer, the others are replicas under ZeRO 3."""
+        for tp in (setting.tp << step for step in range(gpus.bit_length())):
+            more: dict[str, Any] = {"tp": tp, "sequence_parallel": True} if tp > setting.tp else {}
+            sharded = partial(fits, zero_stage=3 if setting.tp * gpus > tp else setting.zero_stage, **more)
+            if _allowed(lambda dp, sharded=sharded: sharded(dp=dp), setting.tp * gpus // tp):  # type: ignore[misc]
+                layouts[gpus] = tp
+                return True
+        return False
+
+    groups = fewest(shared)
     return TrainingRoom(
         largest(lambda size: fits(micro_batch=size), MOST_BATCH),
         length and length * parts,
-        replicas * setting.tp * setting.cp * setting.pp if replicas else None,
+        groups * setting.tp * setting.cp * setting.pp if groups else None,
+        layouts[groups] if groups else None,
     )
 
 

@@ -178,6 +178,11 @@ def _training(resolved: Resolved) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "QLoRA", {"method": "qlora"}
     for stage in range(request.zero_stage + 1, 4) if request.dp > 1 else ():
         yield f"ZeRO {stage}", {"zero_stage": stage}
-    replicas = (room.min_n_gpus or 8 * request.n_gpus) // (request.tp * request.cp * request.pp)
-    if replicas > request.dp:
+    groups = (room.min_n_gpus or 8 * request.n_gpus) // (request.cp * request.pp)
+    if room.min_tp and room.min_tp > request.tp:
+        dp = groups // room.min_tp
+        change = f"{room.min_tp} GPUs share each layer" + (f", ZeRO 3 over {dp} replicas" if dp > 1 else "")
+        sharded = {"dp": dp, "zero_stage": 3} if dp > 1 else {}
+        yield change, {"tp": room.min_tp, "sequence_parallel": 1, **sharded}
+    elif (replicas := groups // request.tp) > request.dp:
         yield f"ZeRO 3 over {replicas} replicas", {"dp": replicas, "zero_stage": 3}
