@@ -80,6 +80,7 @@ def closed_form_of(row: dict[str, Any]) -> ClosedForm:
         method=row["method"],
         lora_rank=int(row["lora_rank"]),
         lora_targets=row["lora_targets"],
+        lora_dropout=0.0,
         optimizer=OPTIMIZERS.get(row["optimizer"], row["optimizer"]),
         micro_batch=int(row["batch"]),
         grad_accum=int(row["grad_accum"]),

@@ -80,7 +80,7 @@ def training_room(model: Trainable, gpu: Gpu, setting: TrainingSetting) -> Train
     def fits(**changes: Any) -> bool:
         return has_room(training_memory(model, gpu, replace(setting, **changes)))
 
-    longest = model.max_len if not getattr(model, "fixed_len", 0) else 0
+    longest = max(model.max_len, setting.max_model_len) if not getattr(model, "fixed_len", 0) else 0
     replicas = fewest(lambda gpus: fits(dp=gpus, zero_stage=3 if gpus > 1 else setting.zero_stage))
     return TrainingRoom(
         largest(lambda size: fits(micro_batch=size), MOST_BATCH),

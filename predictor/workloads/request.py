@@ -22,13 +22,20 @@ from predictor.workloads.engine_tables import LOCAL, SERVES, TRAINS, listed_name
 PHASES = ("serve", "train")
 SCHEDULINGS = ("static", "continuous")
 METHODS = ("full", "lora", "qlora")
-OPTIMIZERS = ("adamw", "adamw_foreach", "adamw_8bit", "sgd", "sgd_momentum", "adafactor")
-CHECKPOINTINGS = ("none", "selective", "full")
-PRECISIONS = ("mixed", "amp", "pure")
+OPTIMIZERS = (
+    *("adamw", "adamw_foreach", "adamw_8bit", "adamw_fp8", "adamw_4bit", "paged_adamw", "paged_adamw_8bit"),
+    *("galore_adamw", "lion", "sgd", "sgd_momentum", "adafactor"),
+)
+CHECKPOINTINGS = ("none", "selective", "selective_ops", "modules", "full", "offloaded")
+PRECISIONS = ("mixed", "amp", "pure", "fsdp")
+LOSSES = ("eager", "eager_kept", "plain", "fused", "chunked", "chunked_kept")
+QUANTIZATIONS = ("nf4", "gptq", "int8")
+ADAPTER_DTYPES = ("bf16", "fp16", "fp32")
+LOADS_OF_WEIGHTS = ("sharded", "whole")
 ATTENTIONS = ("flash2", "sdpa", "triton", "eager")
 KERNELS = ("fused", "library", "eager")
-TARGETS = ("all", "qkv", "qv")
-OFFLOADS = ("none", "optimizer", "parameters")
+TARGETS = ("all", "qkv", "qv", "qkvo", "mlp", "all_and_head")
+OFFLOADS = ("none", "optimizer", "gradients", "parameters")
 JOINED_BY = ("nvlink", "pcie", "host")
 FLAG_WORDS = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
 NUMBERS_OR_TEXTS = frozenset({"node_link"})  # columns of names that a number may stand in
@@ -39,7 +46,7 @@ UNDER_LOAD = (
     *("turns", "shared_prefix_len", "batch_wait_timeout_iters"),
 )
 OF_SERVERS = (
-    *("ubatch", "kv_block", "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization", "max_model_len"),
+    *("ubatch", "kv_block", "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization"),
     *("max_seq_len_to_capture", "enforce_eager", "enable_chunked_prefill", "async_scheduling", "beam_width"),
 )
 OF_NO_TRACE = ("turns", "shared_prefix_len")
@@ -166,18 +173,51 @@ class Request:
     micro_batch: int = _column(1, "Sequences of one forward and backward pass, per replica.")
     grad_accum: int = _column(1, "Passes between optimizer steps.")
     seq_len: int = _column(2048, "Tokens per training sequence.")
-    checkpointing: str = _column("none", "Activations computed again: none, selective or full.", CHECKPOINTINGS)
+    checkpointing: str = _column(
+        "none",
+        "Activations computed again: none, selective (attention), selective_ops (torchtitan), modules (norms, "
+        "activations), full, or offloaded (full, inputs in the host's memory).",
+        CHECKPOINTINGS,
+    )
+    checkpoint_every: int = _column(1, "One layer of so many is computed again.")
     zero_stage: int = _column(0, "What replicas shard: 0 nothing to 3 all (FSDP).", least=0)
     lora_rank: int = _column(16, "Rank of LoRA adapters.")
-    lora_targets: str = _column("all", "Linear layers with adapters: all, qkv or qv.", TARGETS)
+    lora_targets: str = _column("all", f"Linear layers with adapters: {', '.join(TARGETS)}.", TARGETS)
+    lora_dropout: float | None = _column(
+        None,
+        "Dropout of the adapters, which keep inputs of their own then; by default unless fused.",
+        least=0,
+        kind=float,
+    )
+    adapter_dtype: str = _column("", "Number format of the adapters; by default that of the rest.", ADAPTER_DTYPES)
+    use_dora: bool = _column(False, "Adapters learn magnitudes apart (DoRA).")
+    train_embeddings: bool = _column(False, "Embedding and head learn beside the adapters (modules_to_save).")
+    quantization: str = _column("nf4", "Frozen weights of qlora: nf4, gptq or int8.", QUANTIZATIONS)
+    double_quant: bool = _column(True, "The scales of nf4 are quantised again.")
+    bitsandbytes_version: str = _column("", "Version, which before 0.43.2 kept the inputs of 4-bit layers.")
     precision: str = _column(
-        "mixed", "16-bit training: mixed (fp32 master weights), amp (autocast) or pure.", PRECISIONS
+        "mixed",
+        "16-bit training: mixed (fp32 master weights), amp (autocast), pure, or fsdp (fp32 shards).",
+        PRECISIONS,
     )
     attention: str = _column("flash2", "Attention in training: flash2, sdpa, triton or eager.", ATTENTIONS)
     kernels: str = _column("", "fused, library or eager; by default memory is that of eager, time of fused.", KERNELS)
+    loss: str = _column(
+        "",
+        "How the loss is taken: eager (widened to fp32), eager_kept (and held), plain (as wide as the logits), fused, "
+        "chunked (freed) or chunked_kept; by default as kernels.",
+        LOSSES,
+    )
     loss_chunks: int = _column(1, "Parts in which training takes logits and loss.")
     sequence_parallel: int = _column(0, "1: tp GPUs split the tokens outside attention and feed-forward.", least=0)
-    offload: str = _column("none", "What the host's memory holds: none, optimizer or parameters.", OFFLOADS)
+    offload: str = _column("none", f"What the host's memory holds: {', '.join(OFFLOADS)}.", OFFLOADS)
+    optimizer_in_backward: bool = _column(False, "Each gradient is used and freed at once.")
+    no_sync: bool = _column(False, "Replicas add up whole gradients over grad_accum passes.")
+    prefetch: bool = _column(True, "ZeRO 3 fetches weights a layer ahead (FSDP).")
+    reshard_after_forward: bool = _column(True, "FSDP frees gathered weights after each layer's forward pass.")
+    load: str = _column("sharded", "What each GPU loads of a sharded model: sharded or whole.", LOADS_OF_WEIGHTS)
+    packing: bool = _column(True, "All sequences have seq_len tokens; false: at most.")
+    expandable_segments: bool = _column(False, "PyTorch's allocator grows its blocks, and fragments little.")
     train_tokens: float = _column(0.0, "Tokens to train on in all; adds train_s to the answer.", least=0)
 
     def __post_init__(self) -> None:

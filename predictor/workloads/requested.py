@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -133,8 +134,12 @@ def in_16_bits_of(workload: Workload, gpu: Gpu, *, chosen: bool) -> tuple[Worklo
 
 TRAINING_COLUMNS = (
     *("method", "optimizer", "micro_batch", "grad_accum", "seq_len", "checkpointing", "zero_stage", "lora_rank"),
-    *("lora_targets", "precision", "attention", "loss_chunks", "offload", "tp", "pp", "dp", "link"),
+    *("lora_targets", "precision", "attention", "loss", "loss_chunks", "offload", "tp", "pp", "dp", "link"),
+    *("checkpoint_every", "lora_dropout", "adapter_dtype", "use_dora", "train_embeddings", "quantization"),
+    *("double_quant", "optimizer_in_backward", "no_sync", "prefetch", "load", "reshard_after_forward", "packing"),
+    *("expandable_segments", "max_model_len"),
 )
+KEPT_INPUTS_UNTIL = (0, 43, 2)  # bitsandbytes: MatMul4Bit keeps what it reads (release notes of 0.43.2)
 
 
 def training_setting(request: Request, model: Model) -> TrainingSetting:
@@ -143,9 +148,17 @@ def training_setting(request: Request, model: Model) -> TrainingSetting:
     settings["seq_len"] = getattr(model, "fixed_len", 0) or request.seq_len
     settings["sequence_parallel"] = bool(request.sequence_parallel)
     settings["kernels"] = request.kernels or "fused"
+    settings["keeps_quantized_inputs"] = _keeps_inputs(request.bitsandbytes_version)
     if network := stated_network(request.node_link):
         settings["node_link_bytes_per_s"] = network.bytes_per_s * NODE_GPUS
     return TrainingSetting(**settings, dtype=request.dtype or model.dtype)
+
+
+def _keeps_inputs(version: str) -> bool:
+    """Whether so old a bitsandbytes keeps the inputs of 4-bit layers; raises InvalidRequest for what is no version."""
+    if version and not re.fullmatch(r"\d+(\.\d+)*", version):
+        raise InvalidRequest(f'bitsandbytes_version is "{version}"; it must be a version such as 0.43.2.')
+    return bool(version) and tuple(map(int, version.split("."))) < KEPT_INPUTS_UNTIL
 
 
 def kept_setting(request: Request, setting: TrainingSetting) -> TrainingSetting:
