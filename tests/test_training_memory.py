@@ -200,7 +200,7 @@ def test_lengths_that_vary_widen_the_interval() -> None:
 
 def test_a_sequence_may_be_longer_than_the_context_where_that_is_said() -> None:
     longer = {"model": "Llama-2-7b-hf", "gpu": "A100", "method": "lora", "seq_len": 8192}
-    with pytest.raises(InvalidRequest, match=r"takes at most 4096\\. Shorten it, or raise"):
+    with pytest.raises(InvalidRequest, match=r"takes at most 4096\. Shorten it, or raise"):
         predict_training(**longer)
     assert predict_training(**longer, max_model_len=8192).memory.total_bytes > 0
 

@@ -153,8 +153,13 @@ def closed_form(model: Trainable, setting: TrainingSetting) -> tuple[dict[str, f
     seen = shape_features(served, model.hidden, model.layers) | _features(setting, how, kinds)
     seen["scores_share"] = share(scores_bytes(served, how), saved) if how.scores else 0.0
     seen |= tokens_features(setting.micro_tokens, peak - resident, resident)
-    form = ClosedForm("training", peak, peak - resident, runtime_bytes(setting.n_gpus), seen)
+    form = ClosedForm(spread_of(setting), peak, peak - resident, runtime_bytes(setting.n_gpus), seen)
     return kinds, peaks, form._replace(segments=_segments(setting))
+
+
+def spread_of(setting: TrainingSetting) -> str:
+    """Whose spread: a setting that says how the loss is taken describes its program, another only what any does."""
+    return "training_stated" if setting.loss else "training"
 
 
 class Kept(NamedTuple):

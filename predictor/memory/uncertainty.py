@@ -136,7 +136,8 @@ def _shares(count: int) -> tuple[float, ...]:
 
 
 class MemoryModel(NamedTuple):
-    """The boosters, and the spread by "training" and "inference" of PyTorch, and "serving" by engines."""
+    """The boosters, and the spread by "training" and "inference" of PyTorch, "training_stated" of settings that
+    describe a program, and "serving" by engines."""
 
     correction: xgboost.Booster
     fragmentation: xgboost.Booster

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,10 +30,12 @@ from predictor.estimators.bundle import Bundle
 from predictor.latency.report import Interval
 from predictor.learning.validation.finetune import A100, QWEN, TORCHTUNE, qwen_gpus, qwen_setting, torchtune_rows
 from predictor.learning.validation.replay import Figure, Replay, Table, half, records
+from predictor.memory.training import spread_of
 from predictor.prediction.footprint import footprint
 from predictor.prediction.single import resolve
 from predictor.units import GB, GIB
 from predictor.workloads.models import get_model
+from predictor.workloads.passes.training import TrainingSetting
 from predictor.workloads.request import Request
 
 TORCHTUNE_HISTORY = "torchtune/readme_history.csv"
@@ -41,6 +43,15 @@ LITGPT, TORCHTITAN = "litgpt/resource_tables.csv", "torchtitan/train_throughput_
 TORCHAO = "torchao/memory_speed_tables.csv"
 UNIVERSAL = "gpu_test_h100_a100_pro6000/finetune_memory_speed.csv"
 TRAIN: Mapping[str, Any] = {"phase": "train"}
+
+
+# Columns that say how a program trains, beyond what its user chooses.
+OF_PROGRAMS = frozenset(
+    {
+        *("kernels", "loss", "loss_chunks", "attention", "lora_dropout", "bitsandbytes_version", "double_quant"),
+        *("no_sync", "prefetch", "reshard_after_forward"),
+    }
+)
 
 
 class Peak(NamedTuple):
@@ -57,14 +68,20 @@ class Peak(NamedTuple):
     request: Mapping[str, Any]
 
 
-def replay(root: Path, bundle: Bundle) -> Replay:
-    """A figure per published peak: memory_bytes of one GPU; p_oom, which should be 1, of runs that failed."""
+def replay(root: Path, bundle: Bundle, stated: bool = True) -> Replay:
+    """A figure per published peak: memory_bytes of one GPU; p_oom, which should be 1, of runs that failed.
+
+    stated: whether requests say how the program trains; else they leave out what its user does not choose.
+    """
     figures, skipped = list[Figure](), Counter[str]()
     for table in (_qwen, _torchtune, _torchtune_history, _litgpt, _torchtitan, _torchao, _universal):
         for peak in table(root):
             if isinstance(peak, str):
                 skipped[peak] += 1
                 continue
+            if not stated:
+                left = {name: value for name, value in peak.request.items() if name not in OF_PROGRAMS}
+                peak = peak._replace(request=left)
             try:
                 figures.append(_figure(peak, bundle))
             except PredictorError as error:
@@ -85,7 +102,8 @@ def _figure(peak: Peak, bundle: Bundle) -> Figure:
     else:
         low, high = (need[f"memory_bytes_{end}"] * value / total for end in ("low", "high"))
         predicted = Interval(value, low, high)
-    dynamic = 1 - (need["weights_bytes"] + need["optimizer_bytes"] + need["gathered_bytes"]) / total
+    resident = need["weights_bytes"] + need["optimizer_bytes"] + need["gathered_bytes"]
+    share = (need["closed_form_bytes"] - need["runtime_bytes"] - resident) / total
     return Figure(
         table=peak.table,
         gpu=resolved.gpu.name,
@@ -99,8 +117,13 @@ def _figure(peak: Peak, bundle: Bundle) -> Figure:
         if peak.measured is None
         else need["closed_form_bytes"] - (need["runtime_bytes"] if beside else 0.0),
         request=dict(peak.request),
-        settings={"case": peak.case, "kind": "training", "share": dynamic, "p_oom": risk},
+        settings={"case": peak.case, "kind": kind_of(peak.request), "share": share, "p_oom": risk},
     )
+
+
+def kind_of(request: Mapping[str, Any]) -> str:
+    """Whose spread the request has."""
+    return spread_of(TrainingSetting(loss=request.get("loss", "")))
 
 
 def _qwen(root: Path) -> Iterator[Peak | str]:
@@ -110,11 +133,11 @@ def _qwen(root: Path) -> Iterator[Peak | str]:
             continue
         names = ("method", "lora_rank", "seq_len", "grad_accum", "checkpointing", "zero_stage", "dp", "prefetch")
         request = {name: getattr(setting, name) for name in (*names, "train_embeddings", "quantization", "dtype")}
-        request |= {"model": row["model"], "gpu": A100, "kernels": setting.kernels, **TRAIN}
+        request |= {"model": row["model"], "gpu": A100, "kernels": setting.kernels, "loss": "plain", **TRAIN}
         if setting.seq_len > get_model(row["model"]).max_len:
             request["max_model_len"] = setting.seq_len
         if row["method"] in ("LoRA", "LoRA (emb)"):  # without DeepSpeed: 16 bits, the loss in fp32 under autocast
-            request |= {"kernels": "eager", "precision": "pure", "optimizer": "adamw_foreach"}
+            request |= {"kernels": "eager", "loss": "eager", "precision": "pure", "optimizer": "adamw_foreach"}
         yield Peak(
             QWEN,
             "Qwen finetune.py",
@@ -310,7 +333,7 @@ def _torchao(root: Path) -> Iterator[Peak | str]:
         elif isinstance(row["AdamW impl"], str) and row["AdamW impl"] in AO_OPTIMIZERS:
             case, peak = row["AdamW impl"], float(row["Peak memory allocated (GB)"])
             vision = "ViT-H" in row["context"]
-            request = {**TRAIN, "gpu": A100, "optimizer": AO_OPTIMIZERS[case], "attention": "sdpa"}
+            request = {**TRAIN, "gpu": A100, "optimizer": AO_OPTIMIZERS[case], "attention": "sdpa", "loss": "fused"}
             request |= (
                 {"model": "vit_h_14", "micro_batch": 8, "precision": "amp"}
                 if vision
@@ -331,7 +354,7 @@ def _torchao(root: Path) -> Iterator[Peak | str]:
             request = {
                 **{"model": "facebook/dinov2-giant", "image_size": 224, "gpu": "RTX-4070-Ti-SUPER", **TRAIN},
                 **{"micro_batch": 32, "checkpointing": "full", "precision": "amp" if amp else "pure"},
-                **{"kernels": "fused" if compiled else "eager", "attention": "sdpa", "dtype": "bf16"},
+                **{"kernels": "fused" if compiled else "eager", "attention": "sdpa", "dtype": "bf16", "loss": "eager"},
                 "offload": AO_OFFLOADS.get(row["Adam offload"], "none"),
             }
         elif isinstance(row["Configuration"], str) and "8 H100s" in section:
@@ -380,29 +403,4 @@ def _universal(root: Path) -> Iterator[Peak | str]:
         yield Peak(UNIVERSAL, "Universal LLM Trainer", f"{row['method']} {row['gpu']}", measured, "used", request)
 
 
-def scores(frame: pd.DataFrame, by: Callable[[pd.DataFrame], pd.Series] | str = "engine") -> pd.DataFrame:
-    """By program, as shares: mean of the absolute error, peaks more than 15 % above what was predicted, and in the
-    interval; of runs that failed, and of those that ran, how many a chance of one half tells."""
-    rows = []
-    groups: Iterable[tuple[Any, pd.DataFrame]] = [*frame.groupby(by), ("all", frame)]
-    for name, part in groups:
-        ran, failed = part[part["metric"] == "memory_bytes"], part[part["metric"] == "p_oom"]
-        ratio = ran["predicted"] / ran["measured"]
-        inside = (ran["low"] <= ran["measured"]) & (ran["measured"] <= ran["high"])
-        rows.append(
-            {
-                "program": name,
-                "runs": len(ran),
-                "mean": (ratio - 1).abs().mean(),
-                "signed": (ratio - 1).median(),
-                "under": (ratio < 1 / 1.15).mean(),
-                "coverage": inside.mean(),
-                "failed": len(failed),
-                "failed_told": (failed["p_oom"] > 0.5).mean(),
-                "ran_told": (ran["p_oom"] < 0.5).mean(),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-TABLE = Table("training-memory", "memory of training, seven tables of six programs", "truth", replay)
+TABLE = Table("training_peaks", "memory of training, six programs", "truth", replay)
