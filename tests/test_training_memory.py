@@ -9,9 +9,11 @@ from hypothesis import given, settings, strategies as st
 from predictor.errors import InvalidRequest
 from predictor.hardware.gpu import get_gpu
 from predictor.memory.training import closed_form, kinds, training_memory
-from predictor.prediction.single import predict_training
+from predictor.prediction.single import answer, predict_training
 from predictor.workloads import get_model
 from predictor.workloads.passes.training import TrainingSetting
+from predictor.workloads.request import Request
+from predictor.workloads.trainers import TRAINERS
 
 A100 = get_gpu("A100")
 MODEL = get_model("Llama-3.1-8B")
@@ -212,3 +214,21 @@ def test_what_cannot_be_is_said() -> None:
         TrainingSetting(optimizer_in_backward=True, grad_accum=2)
     with pytest.raises(InvalidRequest, match='bitsandbytes_version is "new"; it must be a version such as'):
         predict_training("Llama-3.1-8B", "A100", method="qlora", bitsandbytes_version="new")
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_a_trainer_says_what_the_request_does_not(trainer: str) -> None:
+    asked = {"model": "Llama-3.1-8B", "gpu": "A100", "phase": "train", "method": "lora", "micro_batch": 2}
+    usual = {**TRAINERS[trainer]}
+    named, spelt = (answer(Request.of({**asked, **more})).memory for more in ({"trainer": trainer}, usual))
+    assert named == spelt
+    other = "eager" if usual["kernels"] == "fused" else "fused"
+    kept = answer(Request.of({**asked, "trainer": trainer, "kernels": other})).memory
+    assert kept == answer(Request.of({**asked, **usual, "kernels": other})).memory
+
+
+def test_megatron_keeps_eighteen_bytes_of_a_parameter() -> None:
+    """bf16 weights, fp32 gradients, master weights and moments (Megatron-LM, distributed optimizer, table of bytes)."""
+    found = training_memory(MODEL, A100, TrainingSetting(seq_len=512, grad_dtype="fp32"))
+    states = found.weights_bytes + found.gradients_bytes + found.optimizer_bytes
+    assert states == pytest.approx(18 * MODEL.parameters(), rel=1e-3)

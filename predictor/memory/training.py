@@ -276,7 +276,7 @@ def _gradients(owned: Parameters, model: Trainable, setting: TrainingSetting) ->
     sent to the host at once: of two layers, or of a table. Those that replicas add up by themselves: all, in 16 bits
     where FSDP gathers weights so."""
     summed = FP32_BYTES if setting.zero_stage > 2 and _mastered(setting) and setting.offload == "none" else 0.0
-    element = _learned(setting)
+    element = (FP32_BYTES if setting.grad_dtype == "fp32" else 2.0) if setting.grad_dtype else _learned(setting)
     alone = setting.no_sync and setting.grad_accum > 1 and setting.zero_stage > 1
     if setting.optimizer_in_backward or (setting.offload in ("gradients", "parameters") and not alone):
         passing = max(2 * owned.learned_layer / (model.layers / setting.pp), owned.learned_table / 2)

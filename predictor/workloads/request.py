@@ -18,6 +18,7 @@ from typing import Any
 from predictor.errors import InvalidRequest
 from predictor.values import did_you_mean, show, whole_number
 from predictor.workloads.engine_tables import LOCAL, SERVES, TRAINS, listed_names
+from predictor.workloads.trainers import TRAINERS
 
 PHASES = ("serve", "train")
 SCHEDULINGS = ("static", "continuous")
@@ -31,6 +32,7 @@ PRECISIONS = ("mixed", "amp", "pure", "fsdp")
 LOSSES = ("eager", "eager_kept", "plain", "fused", "chunked", "chunked_kept")
 QUANTIZATIONS = ("nf4", "gptq", "int8")
 ADAPTER_DTYPES = ("bf16", "fp16", "fp32")
+GRADS = ("bf16", "fp16", "fp32")
 LOADS_OF_WEIGHTS = ("sharded", "whole")
 ATTENTIONS = ("flash2", "sdpa", "triton", "eager")
 KERNELS = ("fused", "library", "eager")
@@ -168,6 +170,12 @@ class Request:
     offline: bool = _column(False, "No server: the program that asks runs the engine itself.", kind=bool)
     batch_wait_timeout_iters: int = _column(0, "Steps for which prompts wait for others (TensorRT-LLM).", least=0)
     usd_per_hour: float = _column(0.0, "Price of one GPU for an hour; 0 takes the catalogue's.", least=0)
+    trainer: str = _column(
+        "",
+        f"Program that trains, which says kernels, loss, precision and the like where they are not said: "
+        f"{', '.join(TRAINERS)}.",
+        tuple(TRAINERS),
+    )
     method: str = _column("full", "full, lora or qlora.", METHODS)
     optimizer: str = _column("adamw", ", ".join(OPTIMIZERS) + ".", OPTIMIZERS)
     micro_batch: int = _column(1, "Sequences of one forward and backward pass, per replica.")
@@ -196,10 +204,11 @@ class Request:
     double_quant: bool = _column(True, "The scales of nf4 are quantised again.")
     bitsandbytes_version: str = _column("", "Version, which before 0.43.2 kept the inputs of 4-bit layers.")
     precision: str = _column(
-        "mixed",
-        "16-bit training: mixed (fp32 master weights), amp (autocast), pure, or fsdp (fp32 shards).",
+        "",
+        "16-bit training: mixed (fp32 master weights; by default), amp (autocast), pure, or fsdp (fp32 shards).",
         PRECISIONS,
     )
+    grad_dtype: str = _column("", "Number format of the gradients that are kept; by default that of weights.", GRADS)
     attention: str = _column("flash2", "Attention in training: flash2, sdpa, triton or eager.", ATTENTIONS)
     kernels: str = _column("", "fused, library or eager; by default memory is that of eager, time of fused.", KERNELS)
     loss: str = _column(

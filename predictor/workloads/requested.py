@@ -20,6 +20,7 @@ from predictor.workloads.models import Model, get_model
 from predictor.workloads.passes.calls import Layout
 from predictor.workloads.passes.training import TrainingSetting
 from predictor.workloads.request import Request
+from predictor.workloads.trainers import TRAINERS
 from predictor.workloads.weights.files import stored_weights
 from predictor.workloads.weights.gguf import read_gguf
 from predictor.workloads.weights.mixtures import stored_types
@@ -137,7 +138,7 @@ TRAINING_COLUMNS = (
     *("lora_targets", "precision", "attention", "loss", "loss_chunks", "offload", "tp", "pp", "dp", "link"),
     *("checkpoint_every", "lora_dropout", "adapter_dtype", "use_dora", "train_embeddings", "quantization"),
     *("double_quant", "optimizer_in_backward", "no_sync", "prefetch", "load", "reshard_after_forward", "packing"),
-    *("expandable_segments", "max_model_len"),
+    *("expandable_segments", "max_model_len", "grad_dtype"),
 )
 KEPT_INPUTS_UNTIL = (0, 43, 2)  # bitsandbytes: MatMul4Bit keeps what it reads (release notes of 0.43.2)
 
@@ -147,7 +148,10 @@ def training_setting(request: Request, model: Model) -> TrainingSetting:
     settings = {name: getattr(request, name) for name in TRAINING_COLUMNS}
     settings["seq_len"] = getattr(model, "fixed_len", 0) or request.seq_len
     settings["sequence_parallel"] = bool(request.sequence_parallel)
-    settings["kernels"] = request.kernels or "fused"
+    for name, usual in (TRAINERS[request.trainer] if request.trainer else {}).items():
+        settings[name] = usual if getattr(request, name) in ("", None) else getattr(request, name)
+    settings["kernels"] = _kernels(request) or "fused"
+    settings["precision"] = settings["precision"] or "mixed"
     settings["keeps_quantized_inputs"] = _keeps_inputs(request.bitsandbytes_version)
     if network := stated_network(request.node_link):
         settings["node_link_bytes_per_s"] = network.bytes_per_s * NODE_GPUS
@@ -163,4 +167,9 @@ def _keeps_inputs(version: str) -> bool:
 
 def kept_setting(request: Request, setting: TrainingSetting) -> TrainingSetting:
     """The setting whose memory is told: eager kernels keep most, and most training runs have them."""
-    return setting if request.kernels else replace(setting, kernels="eager")
+    return setting if _kernels(request) else replace(setting, kernels="eager")
+
+
+def _kernels(request: Request) -> str:
+    """As the request or its trainer says."""
+    return request.kernels or (TRAINERS[request.trainer]["kernels"] if request.trainer else "")

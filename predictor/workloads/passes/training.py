@@ -58,6 +58,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "loss": ("", "eager", "eager_kept", "plain", "fused", "chunked", "chunked_kept"),
     "adapter_dtype": ("", "bf16", "fp16", "fp32"),
     "load": ("sharded", "whole"),
+    "grad_dtype": ("", "bf16", "fp16", "fp32"),
 }
 COUNTS = (
     *("micro_batch", "grad_accum", "seq_len", "lora_rank", "tp", "pp", "dp", "gpus_per_node", "loss_chunks"),
@@ -126,6 +127,7 @@ class TrainingSetting:
     (DeepSpeed, Megatron); "amp": all that in fp32, and 16-bit copies of the weights for the arithmetic (autocast);
     "fsdp": all that in fp32 and sharded, gathered in 16 bits and reduced in fp32 (MixedPrecisionPolicy of FSDP);
     "pure": all in 16 bits.
+    grad_dtype: of the gradients that are kept, as Megatron adds them up in fp32; "" as the weights.
     no_sync: replicas add up whole gradients over grad_accum passes before they share them out.
     optimizer_in_backward: each gradient is used and freed at once.
     sequence_parallel: what tensor parallelism leaves whole, such as norms, is split over the tokens.
@@ -184,6 +186,7 @@ class TrainingSetting:
     packing: bool = True
     expandable_segments: bool = False
     max_model_len: int = 0
+    grad_dtype: str = ""
 
     def __post_init__(self) -> None:
         for name in COUNTS:
