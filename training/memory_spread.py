@@ -8,8 +8,8 @@ settings are stated ("training_stated") and as a user writes who names no progra
 --fit: the `fixed` of training/memory_residual.py whose interval of 80 % holds 80 % of inference; and what intervals of
 training hold of programs that chose nothing of them. --release writes the spreads of training into the released bundle.
 
-A spread of training is that of log(measured / predicted) over programs, all of the same weight: simulated steps of one
-program know nothing of how another takes its loss or holds its gradients.
+A spread of training is that of log(measured / predicted) over programs: simulated steps of one program know nothing of
+how another takes its loss or holds its gradients.
 """
 
 from __future__ import annotations
@@ -64,9 +64,10 @@ def fit(rows: pd.DataFrame) -> None:
 
 
 def program_spread(rows: pd.DataFrame) -> Spread:
-    """The likeliest widths under a Laplace distribution, then quantiles of the scores; programs weigh the same."""
+    """The likeliest widths under a Laplace distribution, then quantiles of the scores. A program weighs as the root of
+    how many of its runs there are: between one vote a program and one a run."""
     error, share = np.log(rows["measured"] / rows["predicted"]).to_numpy(), rows["share"].to_numpy()
-    weight = (1 / rows.groupby("engine")["share"].transform("size")).to_numpy()
+    weight = (1 / np.sqrt(rows.groupby("engine")["share"].transform("size"))).to_numpy()
 
     def surprise(dynamic: float, fixed: float) -> float:
         scale = np.hypot(dynamic * share, fixed)

@@ -49,7 +49,7 @@ TRAIN: Mapping[str, Any] = {"phase": "train"}
 OF_PROGRAMS = frozenset(
     {
         *("kernels", "loss", "loss_chunks", "attention", "lora_dropout", "bitsandbytes_version", "double_quant"),
-        *("no_sync", "prefetch", "reshard_after_forward"),
+        *("no_sync", "prefetch", "reshard_after_forward", "adapter_dtype"),
     }
 )
 
@@ -397,6 +397,8 @@ def _universal(root: Path) -> Iterator[Peak | str]:
             request["max_model_len"] = request["seq_len"]
         if method == "qlora":
             request |= {"double_quant": False}
+        if method == "lora":  # PEFT: autocast_adapter_dtype
+            request |= {"adapter_dtype": "fp32"}
         if "FSDP" in row["strategy"]:
             request |= {"dp": int(row["n_gpus"]), "zero_stage": 3, "offload": "parameters", "no_sync": True}
         measured = None if row["oom"] else row["peak_mem_gib"] * GIB

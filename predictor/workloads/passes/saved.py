@@ -118,9 +118,9 @@ def _adapter_input(call: OpCall, how: Autograd) -> float:
     readers = READERS.get(call.name, 1.0)
     if call.name.startswith("qkv") and how.adapters.targets == "qv":
         readers = 2.0
-    inner = max(4.0 if how.adapters.wide else 2.0, how.element_bytes)
-    widened = inner if how.adapters.wide and how.element_bytes < inner and not how.adapters.dropout else 0.0
-    return readers * (inner + DROPOUT_MASK_BYTES if how.adapters.dropout else widened or inner)
+    wide = how.adapters.wide and how.width != 2  # which autocast narrows again
+    inner = max(4.0 if wide else 2.0, how.element_bytes)
+    return readers * (inner + (DROPOUT_MASK_BYTES if how.adapters.dropout else 0.0))
 
 
 def _magnitude(call: OpCall, how: Autograd) -> float:
