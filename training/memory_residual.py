@@ -68,7 +68,7 @@ model, each held out in turn: {families}.
 ```
 
 The spreads of training are of half of the peaks that six programs published (`training/memory_spread.py --release`):
-"training_stated" where a request says how the loss is taken, or names its trainer, "training" where it does not.
+"training_stated" where a request says `kernels` and `loss`, "training" where it does not, or names a trainer only.
 
 Published peaks, replayed: `predictor validate --only memory`, `training_peaks`, summed up in `docs/accuracy.md`.
 """

@@ -158,8 +158,8 @@ def closed_form(model: Trainable, setting: TrainingSetting) -> tuple[dict[str, f
 
 
 def spread_of(setting: TrainingSetting) -> str:
-    """Whose spread: a setting that says how the loss is taken describes its program, another only what any does."""
-    return "training_stated" if setting.loss else "training"
+    """Whose spread: of settings that describe their program, or of those that say what most programs do."""
+    return "training_stated" if setting.described else "training"
 
 
 class Kept(NamedTuple):

@@ -169,6 +169,7 @@ def training_setting(request: Request, model: Model) -> TrainingSetting:
         settings[name] = usual if getattr(request, name) in ("", None) else getattr(request, name)
     settings["kernels"] = _kernels(request) or "fused"
     settings["precision"] = settings["precision"] or "mixed"
+    settings["described"] = bool(request.kernels and request.loss)
     settings["keeps_quantized_inputs"] = _keeps_inputs(request.bitsandbytes_version)
     if network := stated_network(request.node_link):
         settings["node_link_bytes_per_s"] = network.bytes_per_s * NODE_GPUS

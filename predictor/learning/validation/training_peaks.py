@@ -35,8 +35,8 @@ from predictor.prediction.footprint import footprint
 from predictor.prediction.single import resolve
 from predictor.units import GB, GIB
 from predictor.workloads.models import get_model
-from predictor.workloads.passes.training import TrainingSetting
 from predictor.workloads.request import Request
+from predictor.workloads.requested import training_setting
 
 TORCHTUNE_HISTORY = "torchtune/readme_history.csv"
 LITGPT, TORCHTITAN = "litgpt/resource_tables.csv", "torchtitan/train_throughput_memory.csv"
@@ -91,7 +91,7 @@ def replay(root: Path, bundle: Bundle, stated: bool = True) -> Replay:
 
 def _figure(peak: Peak, bundle: Bundle) -> Figure:
     resolved = resolve(Request.of(peak.request))
-    need = footprint(resolved, bundle).row()
+    need, setting = footprint(resolved, bundle).row(), training_setting(resolved.request, resolved.model)
     total, risk = need["memory_bytes"], need["p_oom"]
     beside = {"used": 0.0, "reserved": need["runtime_bytes"]}.get(
         peak.counted, need["runtime_bytes"] + need["fragmentation_bytes"]
@@ -117,13 +117,8 @@ def _figure(peak: Peak, bundle: Bundle) -> Figure:
         if peak.measured is None
         else need["closed_form_bytes"] - (need["runtime_bytes"] if beside else 0.0),
         request=dict(peak.request),
-        settings={"case": peak.case, "kind": kind_of(peak.request), "share": share, "p_oom": risk},
+        settings={"case": peak.case, "kind": spread_of(setting), "share": share, "p_oom": risk},
     )
-
-
-def kind_of(request: Mapping[str, Any]) -> str:
-    """Whose spread the request has."""
-    return spread_of(TrainingSetting(loss=request.get("loss", "")))
 
 
 def _qwen(root: Path) -> Iterator[Peak | str]:
@@ -335,7 +330,7 @@ def _torchao(root: Path) -> Iterator[Peak | str]:
             vision = "ViT-H" in row["context"]
             request = {**TRAIN, "gpu": A100, "optimizer": AO_OPTIMIZERS[case], "attention": "sdpa", "loss": "fused"}
             request |= (
-                {"model": "vit_h_14", "micro_batch": 8, "precision": "amp"}
+                {"model": "vit_h_14", "micro_batch": 8, "precision": "amp", "kernels": "fused"}
                 if vision
                 else {
                     "model": "Llama-2-7b-hf",

@@ -141,6 +141,7 @@ class TrainingSetting:
     load: whether each GPU loads its shard, or the "whole" model before it is sharded.
     packing: all sequences have seq_len tokens; else at most, and blocks of many sizes fragment memory.
     expandable_segments: PYTORCH_CUDA_ALLOC_CONF, which leaves no fragmentation to speak of.
+    described: whether kernels and loss are those of the program that trains, and not what most programs have.
     max_model_len: tokens of a sequence at most, where that is more than the model's context.
     early_stop: recomputation leaves out the projection that ends a layer, as PyTorch does from 2.1 on.
     """
@@ -187,6 +188,7 @@ class TrainingSetting:
     expandable_segments: bool = False
     max_model_len: int = 0
     grad_dtype: str = ""
+    described: bool = False
 
     def __post_init__(self) -> None:
         for name in COUNTS:
