@@ -221,10 +221,11 @@ def test_a_trainer_says_what_the_request_does_not(trainer: str) -> None:
     asked = {"model": "Llama-3.1-8B", "gpu": "A100", "phase": "train", "method": "lora", "micro_batch": 2}
     usual = {**TRAINERS[trainer]}
     named, spelt = (answer(Request.of({**asked, **more})).memory for more in ({"trainer": trainer}, usual))
-    assert named == spelt
+    assert named.total_bytes == spelt.total_bytes and named.logits_bytes == spelt.logits_bytes
+    assert named.high_bytes > spelt.high_bytes  # a name says less than what the program does
     other = "eager" if usual["kernels"] == "fused" else "fused"
     kept = answer(Request.of({**asked, "trainer": trainer, "kernels": other})).memory
-    assert kept == answer(Request.of({**asked, **usual, "kernels": other})).memory
+    assert kept.total_bytes == answer(Request.of({**asked, **usual, "kernels": other})).memory.total_bytes
 
 
 def test_megatron_keeps_eighteen_bytes_of_a_parameter() -> None:
