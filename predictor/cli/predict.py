@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from predictor.latency.serving.load import Serving
     from predictor.latency.training import TrainingReport
     from predictor.workloads import Workload
+    from predictor.workloads.passes.training import TrainingSetting
 
     Pair = tuple[Report | TrainingReport, Report | TrainingReport | None]  # the answer, and without a calibration
 
@@ -196,8 +197,15 @@ def _show_training(reports: list[TrainingReport]) -> None:
         ],
         title=f"{reports[0].model} · {setting.method}, {setting.dtype}, {setting.optimizer} · "
         f"{setting.grad_accum} × {setting.micro_batch} × {setting.seq_len} tokens · checkpointing "
-        f"{setting.checkpointing} · ZeRO {setting.zero_stage} · tp {setting.tp}, pp {setting.pp}, dp {setting.dp}",
+        f"{setting.checkpointing} · ZeRO {setting.zero_stage} · {_layout(setting)}",
     )
+
+
+def _layout(setting: TrainingSetting) -> str:
+    """ "tp 4, pp 2, dp 8", and the other degrees where they are above 1."""
+    always, others = ("tp", "pp", "dp"), ("vp", "cp", "ep", "expert_tp", "dp_replicate")
+    shown = [name for name in (*always, *others) if name in always or getattr(setting, name) > 1]
+    return ", ".join(f"{name} {getattr(setting, name)}" for name in shown)
 
 
 def _gpus(report: Report | TrainingReport) -> str:

@@ -15,7 +15,8 @@ from predictor.memory.sizes import FP32_BYTES, runtime_bytes
 from predictor.memory.uncertainty import ClosedForm, Need, doubted, shape_features, share, tokens_features
 from predictor.ops import Attention, Gemm
 from predictor.workloads.passes.backward import training_forward
-from predictor.workloads.passes.calls import Layout, OpCall
+from predictor.workloads.passes.calls import OpCall
+from predictor.workloads.passes.parallel import Stage, as_served, stages
 from predictor.workloads.passes.saved import (
     Autograd,
     passes_bytes,
@@ -28,6 +29,7 @@ from predictor.workloads.passes.training import (
     Parameters,
     Trainable,
     TrainingSetting,
+    of_stage,
     parameters,
     training_step_ops,
 )
@@ -115,26 +117,46 @@ def training_memory(model: Trainable, gpu: Gpu, setting: TrainingSetting) -> Tra
 
 
 def closed_form(model: Trainable, setting: TrainingSetting) -> tuple[dict[str, float], dict[str, float], ClosedForm]:
-    """Bytes by kind, the peaks of the phases, and what the learned correction starts from."""
+    """Bytes by kind on the fullest stage, the peaks of the phases, and what the learned correction starts from."""
     served = training_step_ops(model, setting)
     owned = _owned(model, served, setting)
     how = autograd(served, setting)
+    forms = [
+        _of_stage(model, served, owned, how, stage, setting)
+        for stage in stages(model.layers, setting, setting.grad_accum)
+    ]
+    return max(forms, key=lambda form: form[2].peak)
+
+
+def _of_stage(
+    model: Trainable,
+    served: tuple[OpCall, ...],
+    whole: Parameters,
+    how: Autograd,
+    stage: Stage,
+    setting: TrainingSetting,
+) -> tuple[dict[str, float], dict[str, float], ClosedForm]:
+    """The same of one stage. whole: the parameters of all."""
+    owned = of_stage(whole, model, stage)
     saved = saved_bytes(served, how)
-    kept = _activations(model, served, setting, how, saved)
+    kept = _activations(model, served, setting, how, saved, stage)
     passing = kept.again + score_gradient_bytes(served, how)
     kinds = {
         "weights_bytes": _weights(owned, setting),
-        "gradients_bytes": _gradients(owned, model, setting),
+        "gradients_bytes": _gradients(owned, stage, setting),
         "optimizer_bytes": _optimizer(owned, served, setting),
         "activations_bytes": kept.until_backward + passing,
-        "logits_bytes": _logits(served, how, setting),
+        "logits_bytes": _logits(served, how, setting) * stage.heads,
         "autocast_bytes": _copies(owned, setting),
-        "gathered_bytes": _gathered(owned, model, setting),
+        "gathered_bytes": _gathered(owned, stage, setting),
     }
     resident = kinds["weights_bytes"] + kinds["optimizer_bytes"] + kinds["gathered_bytes"]
     gradients = kinds["gradients_bytes"]
     loss = kept.until_backward + max(passing, kinds["logits_bytes"]) + kinds["autocast_bytes"]
-    twice, stepping = _table_gradient(model, owned, setting), _step_bytes(owned, setting, _largest(served, setting))
+    twice, stepping = (
+        _table_gradient(model, owned, stage, setting),
+        _step_bytes(owned, setting, _largest(served, setting)),
+    )
     peaks = {
         "load_peak_bytes": kinds["weights_bytes"] + _loading(owned, setting),
         "forward_peak_bytes": resident + loss + (gradients if setting.grad_accum > 1 else 0.0),
@@ -177,13 +199,15 @@ def kinds() -> tuple[str, ...]:
 
 
 def _owned(model: Trainable, served: tuple[OpCall, ...], setting: TrainingSetting) -> Parameters:
-    """Parameters on one GPU of a stage before sharing among replicas; tables, norms and biases with the tables."""
+    """Parameters on one GPU of each stage before sharing among replicas; norms and biases with the layers or, without a
+    pipeline, with the tables."""
     forward = training_forward(served, setting.micro_tokens, setting.adapters, setting.attention)
     owned = parameters(model, forward, setting.adapters)
-    owned = Parameters(*(part / setting.pp if "layer" in name else part for name, part in owned._asdict().items()))
-    whole = sum(model.elements(Layout(setting.tp, setting.pp)))
+    whole = sum(model.elements(as_served(setting)._replace(pp=1)))
     rest = max(whole - owned.layer - owned.table, 0.0)
     learned = rest if setting.method == "full" else 0.0
+    if setting.pp > 1:
+        return owned._replace(layer=owned.layer + rest, learned_layer=owned.learned_layer + learned)
     return owned._replace(table=owned.table + rest, learned_table=owned.learned_table + learned)
 
 
@@ -204,13 +228,13 @@ def _mastered(setting: TrainingSetting) -> bool:
 
 
 def _sharded(setting: TrainingSetting) -> bool:
-    return setting.zero_stage > 2 and setting.dp > 1
+    return setting.zero_stage > 2 and setting.shards > 1
 
 
 def _weights(owned: Parameters, setting: TrainingSetting) -> float:
     if setting.offload == "parameters":
         return 0.0
-    return _whole_weights(owned, setting) / (setting.dp if setting.zero_stage > 2 else 1)
+    return _whole_weights(owned, setting) * _kept_share(owned, setting, 3)
 
 
 def _whole_weights(owned: Parameters, setting: TrainingSetting) -> float:
@@ -246,6 +270,18 @@ def _segments(setting: TrainingSetting) -> str:
     return "expandable" if setting.expandable_segments else "fixed" if setting.packing else "varied"
 
 
+def _kept_share(owned: Parameters, setting: TrainingSetting, stage: int) -> float:
+    """Share of its weights that each GPU keeps from that stage of ZeRO on."""
+    whole = owned.layer + owned.table
+    return owned.kept(setting) / whole if setting.zero_stage >= stage and whole else 1.0
+
+
+def _learned_share(owned: Parameters, setting: TrainingSetting, stage: int) -> float:
+    """Share of the elements with a gradient that each GPU keeps, shared out from that stage of ZeRO on."""
+    whole = owned.learned_layer + owned.learned_table
+    return owned.learned(setting) / whole if setting.zero_stage >= stage and whole else 1.0
+
+
 def _copies(owned: Parameters, setting: TrainingSetting) -> float:
     """16-bit copies of the weights, which autocast keeps until the loss and the backward pass have used them; those in
     4 bits are widened anew in each pass, as are frozen ones of layers that are computed again."""
@@ -262,16 +298,16 @@ def _autocast(setting: TrainingSetting) -> bool:
     return autocast and setting.dtype in ("bf16", "fp16")
 
 
-def _table_gradient(model: Trainable, owned: Parameters, setting: TrainingSetting) -> float:
+def _table_gradient(model: Trainable, owned: Parameters, stage: Stage, setting: TrainingSetting) -> float:
     """A table that is embedding and head at once has two gradients before they are added. FSDP has the whole gradient
     of its last unit, the tables, or of a layer, before it is shared out."""
     if setting.precision == "fsdp" and _sharded(setting):
-        return REDUCED_BYTES * max(owned.learned_layer / (model.layers / setting.pp), owned.learned_table)
+        return REDUCED_BYTES * max(owned.learned_layer / stage.layers, owned.learned_table)
     tied = getattr(model, "tied_embeddings", False)
     return owned.learned_table * _element(setting) if tied and setting.method == "full" else 0.0
 
 
-def _gradients(owned: Parameters, model: Trainable, setting: TrainingSetting) -> float:
+def _gradients(owned: Parameters, stage: Stage, setting: TrainingSetting) -> float:
     """As computed; ZeRO 3 also keeps a shard of their sum in the format of the master weights. Those that are used or
     sent to the host at once: of two layers, or of a table. Those that replicas add up by themselves: all, in 16 bits
     where FSDP gathers weights so."""
@@ -279,12 +315,12 @@ def _gradients(owned: Parameters, model: Trainable, setting: TrainingSetting) ->
     element = (FP32_BYTES if setting.grad_dtype == "fp32" else 2.0) if setting.grad_dtype else _learned(setting)
     alone = setting.no_sync and setting.grad_accum > 1 and setting.zero_stage > 1
     if setting.optimizer_in_backward or (setting.offload in ("gradients", "parameters") and not alone):
-        passing = max(2 * owned.learned_layer / (model.layers / setting.pp), owned.learned_table / 2)
-        return passing * element / (setting.dp if setting.zero_stage > 1 else 1)
-    whole = (owned.learned_layer + owned.learned_table) * (element + summed)
+        passing = max(2 * owned.learned_layer / stage.layers, owned.learned_table / 2)
+        return passing * element * _learned_share(owned, setting, 2)
+    whole = owned.learned_layer + owned.learned_table
     if alone:
-        return (owned.learned_layer + owned.learned_table) * (2.0 if setting.precision == "fsdp" else element)
-    return whole / (setting.dp if setting.zero_stage > 1 else 1)
+        return whole * (2.0 if setting.precision == "fsdp" else element)
+    return whole * (element + summed) * _learned_share(owned, setting, 2)
 
 
 def _optimizer(owned: Parameters, served: tuple[OpCall, ...], setting: TrainingSetting) -> float:
@@ -298,7 +334,7 @@ def _optimizer(owned: Parameters, served: tuple[OpCall, ...], setting: TrainingS
         each = NARROW_MOMENTS.get(setting.optimizer) or MOMENTS[setting.optimizer] * state
         moments = each * (owned.learned_layer + owned.learned_table)
     whole = moments + master * (owned.learned_layer + owned.learned_table)
-    return whole / (setting.dp if setting.zero_stage else 1)
+    return whole * _learned_share(owned, setting, 1)
 
 
 def _projected_share(served: tuple[OpCall, ...], setting: TrainingSetting) -> float:
@@ -317,7 +353,7 @@ def _largest(served: tuple[OpCall, ...], setting: TrainingSetting) -> float:
     """Elements of the largest matrix that learns."""
     learning = [call for call in served if setting.adapters.trains(call)]
     sizes = [float(call.op.n * call.op.k) for call in learning if isinstance(call.op, Gemm)]
-    return max(sizes, default=0.0) / (setting.dp if setting.zero_stage else 1)
+    return max(sizes, default=0.0) / (setting.shards if setting.zero_stage else 1)
 
 
 def _step_bytes(owned: Parameters, setting: TrainingSetting, largest: float) -> float:
@@ -325,30 +361,28 @@ def _step_bytes(owned: Parameters, setting: TrainingSetting, largest: float) -> 
     if setting.offload != "none":
         return 0.0
     state = FP32_BYTES if _mastered(setting) else _learned(setting)
+    elements, matrix = STEP_ELEMENTS.get(setting.optimizer, 0.0), MATRIX_BYTES.get(setting.optimizer, 0.0)
     if setting.optimizer_in_backward:  # the matrices are stepped one by one
-        return (
-            max(STEP_ELEMENTS.get(setting.optimizer, 0.0) * state, MATRIX_BYTES.get(setting.optimizer, 0.0)) * largest
-        )
-    whole = (owned.learned_layer + owned.learned_table) * STEP_ELEMENTS.get(setting.optimizer, 0.0) * state
-    return whole / (setting.dp if setting.zero_stage else 1) + MATRIX_BYTES.get(setting.optimizer, 0.0) * largest
+        return max(elements * state, matrix) * largest
+    whole = (owned.learned_layer + owned.learned_table) * elements * state
+    return whole * _learned_share(owned, setting, 1) + matrix * largest
 
 
-def _gathered(owned: Parameters, model: Trainable, setting: TrainingSetting) -> float:
+def _gathered(owned: Parameters, stage: Stage, setting: TrainingSetting) -> float:
     """Weights of two layers, one in use and one on its way, that ZeRO 3 has gathered whole or the host has sent."""
     streamed = setting.offload == "parameters"
-    if (setting.zero_stage < 3 or setting.dp == 1) and not streamed:
+    if (setting.zero_stage < 3 or setting.shards == 1) and not streamed:
         return 0.0
-    layers = model.layers / setting.pp
     if not setting.reshard_after_forward and not streamed:
         narrow = setting.precision == "fsdp" and setting.dtype not in ("fp32", "tf32")
         return _whole_weights(owned, setting) * (0.5 if narrow else 1.0)
     if setting.precision == "fsdp":
         # 16-bit copies; the tables belong to the root, which stays gathered; what was gathered last is copied out of
         # one buffer (torch/distributed/fsdp/_fully_shard/_fsdp_collectives.py: foreach_all_gather_copy_out)
-        layer = owned.layer / layers
+        layer = owned.layer / stage.layers
         return 2.0 * (2 * layer + owned.table + max(layer, owned.table))
     held = quantised_bytes(setting) if setting.method == "qlora" else _element(setting)
-    gathered = max(2 * owned.layer / layers * held, owned.table / 2 * _element(setting))
+    gathered = max(2 * owned.layer / stage.layers * held, owned.table / 2 * _element(setting))
     return gathered + (0.0 if setting.prefetch else min(BUCKET_BYTES, gathered))
 
 
@@ -380,11 +414,15 @@ def autograd(served: tuple[OpCall, ...], setting: TrainingSetting) -> Autograd:
 
 
 def _activations(
-    model: Trainable, served: tuple[OpCall, ...], setting: TrainingSetting, how: Autograd, whole: float
+    model: Trainable,
+    served: tuple[OpCall, ...],
+    setting: TrainingSetting,
+    how: Autograd,
+    whole: float,
+    stage: Stage,
 ) -> Kept:
-    """What is kept of the `whole` without checkpointing; a stage of a pipeline holds min(pp, grad_accum) micro-batches
-    (1F1B)."""
-    flying = min(setting.pp, setting.grad_accum) / setting.pp
+    """What is kept of the `whole` of all layers without checkpointing, of the micro-batches that the stage holds."""
+    flying = stage.layers / model.layers * stage.flying
     inputs = how.stream_bytes * setting.micro_tokens * model.hidden / how.sequence_tp
     layers, way = model.layers, setting.checkpointing
     if way == "none":

@@ -35,10 +35,10 @@ LOADS_OF_WEIGHTS = ("sharded", "whole")
 ATTENTIONS = ("flash2", "sdpa", "triton", "eager")
 KERNELS = ("fused", "library", "eager")
 TARGETS = ("all", "qkv", "qv", "qkvo", "mlp", "all_and_head")
+DISPATCHERS = ("alltoall", "flex")
+CP_COMM_TYPES = ("p2p", "all_gather", "a2a")
 OFFLOADS = ("none", "optimizer", "gradients", "parameters")
 JOINED_BY = ("nvlink", "pcie", "host")
-
-
 # How requests come, of which a request has one; with a trace of lengths alone the other says when.
 LOADS = ("concurrency", "request_rate", "trace")
 UNDER_LOAD = (
@@ -58,21 +58,14 @@ UNDER_LOAD = (
 OF_TRAINING = (
     *("trainer", "method", "optimizer", "micro_batch", "grad_accum", "seq_len", "checkpointing", "checkpoint_every"),
     *("zero_stage", "lora_rank", "lora_targets", "lora_dropout", "adapter_dtype", "use_dora", "train_embeddings"),
-    *(
-        "quantization",
-        "double_quant",
-        "bitsandbytes_version",
-        "precision",
-        "grad_dtype",
-        "attention",
-        "kernels",
-        "loss",
-    ),
-    *("loss_chunks", "sequence_parallel", "offload", "optimizer_in_backward", "no_sync", "prefetch", "load"),
-    *("reshard_after_forward", "packing", "expandable_segments", "train_tokens"),
+    *("quantization", "double_quant", "bitsandbytes_version", "precision", "grad_dtype", "attention", "kernels"),
+    *("loss", "loss_chunks", "sequence_parallel", "offload", "optimizer_in_backward", "no_sync", "prefetch", "load"),
+    *("reshard_after_forward", "packing", "expandable_segments", "global_batch", "vp", "cp", "cp_comm_type"),
+    *("expert_tp", "moe_token_dispatcher_type", "moe_expert_capacity_factor", "dp_replicate", "overlap_tp"),
+    *("overlap_ep", "gradient_accumulation_fusion", "gpus_per_node", "train_tokens"),
 )
 OF_BOTH = (
-    *("model", "gpu", "n_gpus", "phase", "dtype", "tp", "pp", "dp", "link", "node_link", "image_size"),
+    *("model", "gpu", "n_gpus", "phase", "dtype", "tp", "pp", "dp", "ep", "link", "node_link", "image_size"),
     *("usd_per_hour", "max_model_len"),
 )
 IN_TRAINING = {"batch": "micro_batch", "input_len": "seq_len"}  # what others are called there
@@ -95,7 +88,12 @@ class Request:
 
     model: str = _column(MISSING, "Model name, hub id, or path of a config.json.", kind=str)
     gpu: str = _column(MISSING, "GPU name, MIG slice (H100:3g.40gb) or a .toml file.", kind=str)
-    n_gpus: int = _column(0, "GPUs in all; by default tp * attention_dp * pp * dp. Alone it sets tp.", least=0)
+    n_gpus: int = _column(
+        0,
+        "GPUs in all; by default tp * attention_dp * pp * dp, in training tp * cp * pp * dp. Alone it sets tp, in "
+        "training dp.",
+        least=0,
+    )
     engine: str = _column(
         "", f"{listed_names()}; {SERVES} to serve ({LOCAL} on Apple and for GGUF) and {TRAINS} to train."
     )
@@ -134,8 +132,8 @@ class Request:
     ubatch: int = _column(0, f"Tokens of a prompt that {LOCAL} takes at once; by default 512.", least=0)
     tp: int = _column(0, "GPUs that share each layer; by default 1.", least=0)
     pp: int = _column(1, "Stages of layers.")
-    dp: int = _column(1, "Replicas of the whole model.")
-    ep: int = _column(1, "Shares of the experts among the tp * attention_dp GPUs.")
+    dp: int = _column(0, "Replicas of the whole model; by default 1, in training what n_gpus leave.", least=0)
+    ep: int = _column(1, "Shares of the experts among the tp * attention_dp GPUs, in training tp * cp * dp.")
     attention_dp: int = _column(1, "Groups of tp GPUs that attend to sequences of their own.")
     link: str = _column(
         "",
@@ -181,7 +179,8 @@ class Request:
     method: str = _column("full", "full, lora or qlora.", METHODS)
     optimizer: str = _column("adamw", ", ".join(OPTIMIZERS) + ".", OPTIMIZERS)
     micro_batch: int = _column(1, "Sequences of one forward and backward pass, per replica.")
-    grad_accum: int = _column(1, "Passes between optimizer steps.")
+    grad_accum: int = _column(0, "Passes between optimizer steps; by default 1, or what global_batch asks.", least=0)
+    global_batch: int = _column(0, "Sequences of an optimizer step over all replicas; sets grad_accum.", least=0)
     seq_len: int = _column(2048, "Tokens per training sequence.")
     checkpointing: str = _column(
         "none",
@@ -229,6 +228,23 @@ class Request:
     load: str = _column("sharded", "What each GPU loads of a sharded model: sharded or whole.", LOADS_OF_WEIGHTS)
     packing: bool = _column(True, "All sequences have seq_len tokens; false: at most.")
     expandable_segments: bool = _column(False, "PyTorch's allocator grows its blocks, and fragments little.")
+    vp: int = _column(1, "Chunks of layers on each stage of a training pipeline, interleaved.")
+    cp: int = _column(1, "GPUs that share a training sequence.")
+    cp_comm_type: str = _column(
+        "p2p", "How these attend: p2p (ring), all_gather or a2a (heads for tokens, Ulysses).", CP_COMM_TYPES
+    )
+    expert_tp: int = _column(0, "GPUs that split the columns of an expert in training; by default tp.", least=0)
+    moe_token_dispatcher_type: str = _column(
+        "alltoall", "How tokens reach experts: alltoall of a library or flex (DeepEP, HybridEP).", DISPATCHERS
+    )
+    moe_expert_capacity_factor: float = _column(
+        0.0, "Tokens for which an expert has room in training, over an even share; 0: all that come.", least=0
+    )
+    dp_replicate: int = _column(1, "Copies of what ZeRO shares out among the other dp / dp_replicate GPUs (HSDP).")
+    overlap_tp: bool = _column(False, "Messages of tp run beside matrix products of training (async TP).", kind=bool)
+    overlap_ep: bool = _column(False, "Messages to experts run beside another micro-batch of training.", kind=bool)
+    gradient_accumulation_fusion: bool = _column(False, "The products that make gradients add them up.", kind=bool)
+    gpus_per_node: int = _column(8, "GPUs of a node in training.")
     train_tokens: float = _column(0.0, "Tokens to train on in all; adds train_s to the answer.", least=0)
 
     def __post_init__(self) -> None:
@@ -346,16 +362,37 @@ class Request:
         return self.concurrency or (0 if self.trace else self.batch)
 
     def _fill_layout(self) -> None:
-        others = self.pp * self.dp * self.attention_dp
+        if self.phase == "train":
+            self._fill_training()
+        others = self.pp * max(self.dp, 1) * self.attention_dp
         if not self.tp:
             alone = self.n_gpus and others == 1
             object.__setattr__(self, "tp", self.n_gpus if alone else 1)
-        product = self.tp * others
+        if not self.dp:
+            object.__setattr__(self, "dp", 1)
+        product = self.tp * others * (self.cp if self.phase == "train" else 1)
         if self.n_gpus and self.n_gpus != product:
-            raise InvalidRequest(
-                f"n_gpus is {self.n_gpus}; tp * attention_dp * pp * dp is {product}. Make them equal or drop one."
-            )
+            named = "tp * cp * pp * dp" if self.phase == "train" else "tp * attention_dp * pp * dp"
+            raise InvalidRequest(f"n_gpus is {self.n_gpus}; {named} is {product}. Make them equal or drop one.")
         object.__setattr__(self, "n_gpus", product)
+
+    def _fill_training(self) -> None:
+        """Replicas that follow from the GPUs, and passes from the sequences of a step."""
+        if not self.tp:
+            object.__setattr__(self, "tp", 1)
+        shared = self.tp * self.cp * self.pp
+        if not self.dp and self.n_gpus:
+            if self.n_gpus % shared:
+                raise InvalidRequest(f"n_gpus is {self.n_gpus}; tp * cp * pp, {shared}, must divide it.")
+            object.__setattr__(self, "dp", self.n_gpus // shared)
+        together = self.micro_batch * max(self.dp, 1)
+        if self.global_batch and (
+            self.global_batch % together or self.grad_accum not in (0, self.global_batch // together)
+        ):
+            rule = f"it must be grad_accum, {self.grad_accum}, times" if self.grad_accum else "it must be a multiple of"
+            raise InvalidRequest(f"global_batch is {self.global_batch}; {rule} micro_batch * dp, {together}.")
+        if not self.grad_accum:
+            object.__setattr__(self, "grad_accum", max(self.global_batch // together, 1))
 
     def run_by(self, engine: str) -> Request:
         """The same request with its engine; all else was checked."""

@@ -10,7 +10,7 @@ from typing import Any
 from predictor.errors import InvalidRequest
 from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
-from predictor.hardware.interconnect import NODE_GPUS, stated_network
+from predictor.hardware.interconnect import stated_network
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.engine_tables import LOCAL, SERVES, TRAINS, untimed_note
@@ -152,7 +152,9 @@ def in_16_bits_of(workload: Workload, gpu: Gpu, *, chosen: bool) -> tuple[Worklo
 
 TRAINING_COLUMNS = (
     *("method", "optimizer", "micro_batch", "grad_accum", "seq_len", "checkpointing", "zero_stage", "lora_rank"),
-    *("lora_targets", "precision", "attention", "loss", "loss_chunks", "offload", "tp", "pp", "dp", "link"),
+    *("lora_targets", "precision", "attention", "loss", "loss_chunks", "offload", "tp", "pp", "vp", "cp", "ep", "link"),
+    *("cp_comm_type", "expert_tp", "dp", "dp_replicate", "overlap_tp", "overlap_ep", "gpus_per_node"),
+    *("moe_token_dispatcher_type", "moe_expert_capacity_factor", "gradient_accumulation_fusion"),
     *("checkpoint_every", "lora_dropout", "adapter_dtype", "use_dora", "train_embeddings", "quantization"),
     *("double_quant", "optimizer_in_backward", "no_sync", "prefetch", "load", "reshard_after_forward", "packing"),
     *("expandable_segments", "max_model_len", "grad_dtype"),
@@ -172,7 +174,7 @@ def training_setting(request: Request, model: Model) -> TrainingSetting:
     settings["described"] = bool(request.kernels and request.loss)
     settings["keeps_quantized_inputs"] = _keeps_inputs(request.bitsandbytes_version)
     if network := stated_network(request.node_link):
-        settings["node_link_bytes_per_s"] = network.bytes_per_s * NODE_GPUS
+        settings["node_link_bytes_per_s"] = network.bytes_per_s * request.gpus_per_node
     return TrainingSetting(**settings, dtype=request.dtype or model.dtype)
 
 

@@ -288,10 +288,10 @@ def _torchtitan(root: Path) -> Iterator[Peak | str]:
         if "Float8" in techniques + context or "float8" in str(row["note"]):
             request["dtype"] = "fp8"
         if "Table 2" in context:
-            if "CP 1" not in str(row["Parallelism"]):
-                yield "context parallel"
-                continue
-            request |= {"seq_len": 32768, "micro_batch": 1, "checkpointing": "full"}
+            dp, cp = map(int, re.findall(r"\d+", row["Parallelism"]))
+            length = int(row["Sequence Length"])
+            request |= {"dp": dp, "cp": cp, "seq_len": length, "micro_batch": 1, "checkpointing": "full"}
+            request["max_model_len"] = length
         elif "Table 3" in context:
             request["dp"] = 128
         elif "Table 4" in context:
@@ -324,7 +324,7 @@ def _torchao(root: Path) -> Iterator[Peak | str]:
             request = {**TITAN, **(COMPILED if gpu == "H100-SXM-96GB" else ALL_COMPILED), "gpu": gpu, "micro_batch": 1}
             case, peak = str(row["Scaling"]), row["Peak Memory (GB)"]
             if "none" not in case:
-                request["dtype"] = "fp8"
+                request["dtype"] = "mxfp8" if "mxfp8" in case else "fp8"
         elif isinstance(row["AdamW impl"], str) and row["AdamW impl"] in AO_OPTIMIZERS:
             case, peak = row["AdamW impl"], float(row["Peak memory allocated (GB)"])
             vision = "ViT-H" in row["context"]

@@ -208,8 +208,8 @@ def _gradients(call: OpCall, adapters: Adapters) -> list[OpCall]:
         return [OpCall(f"{name}_grad", op, 1.5 * count)] if adapters.trains(call) else []
     if isinstance(op, Pointwise):
         return [OpCall(f"{name}_grad", op, count * BACKWARD_TRAFFIC.get(str(op.kind), 1.0))]
-    if isinstance(op, Collective):
-        return [OpCall(f"{name}_grad", op, count)]
+    if isinstance(op, Collective):  # keys and values come again, and their gradients go back
+        return [OpCall(f"{name}_grad", op, count * (2.0 if name in ("cp_p2p", "cp_all_gather") else 1.0))]
     return [OpCall(f"{name}_grad", op, 2.0 * count)]
 
 

@@ -8,7 +8,8 @@ from math import ceil
 from typing import NamedTuple, Protocol
 
 from predictor.errors import InvalidRequest
-from predictor.ops import Attention, Collective, Gemm, Pointwise
+from predictor.ops import Attention, Collective, Gemm, Moe, Pointwise
+from predictor.ops.dtypes import dtype_facts
 from predictor.values import whole_number
 from predictor.workloads.passes.backward import (
     DEQUANTISE_BYTES,
@@ -23,6 +24,18 @@ from predictor.workloads.passes.backward import (
     weights,
 )
 from predictor.workloads.passes.calls import WIDE_DTYPES, Layout, OpCall, Step
+from predictor.workloads.passes.parallel import (
+    CP_COMM_TYPES,
+    DISPATCHERS,
+    Parallel,
+    Stage,
+    check_layout,
+    check_split,
+    slowest,
+    split,
+    staged,
+    stages,
+)
 
 # Bytes of one fused optimizer step for each parameter that learns: fp32 gradient read, fp32 weight and moments read and
 # written (8-bit moments: 4 bytes in all; Adafactor: no moments, the update written and read once more). PyTorch's
@@ -41,6 +54,10 @@ OPTIMIZER_BYTES: Mapping[str, float] = {
     "sgd_momentum": 20.0,
     "adafactor": 24.0,
 }
+# Training in 8 and 4 bits → the format of its matrix products, whose times hold the narrowing of what they read; blocks
+# of 32 (mxfp8) are scaled by the matrix units. Attention, the head, weights and moments keep their formats (NVIDIA
+# Transformer Engine).
+PRODUCTS: Mapping[str, str] = {"fp8": "fp8", "fp8_block": "fp8_block", "mxfp8": "fp8", "nvfp4": "nvfp4"}
 FOUR_BIT_BYTES = 0.6  # a frozen 4-bit weight with its scales
 NARROW_COPY_BYTES = 2.0  # the 16-bit weights, written
 CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -49,7 +66,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "checkpointing": ("none", "selective", "selective_ops", "modules", "full", "offloaded"),
     "lora_targets": tuple(TARGETS),
     "quantization": tuple(DEQUANTISE_BYTES),
-    "dtype": ("bf16", "fp16", "fp32", "fp8"),
+    "dtype": ("bf16", "fp16", "fp32", *PRODUCTS),
     "reduce_dtype": ("bf16", "fp16", "fp32"),
     "kernels": tuple(SEPARATE_TRAFFIC),
     "attention": tuple(FLASH_SLOWDOWN),
@@ -59,10 +76,12 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "adapter_dtype": ("", "bf16", "fp16", "fp32"),
     "load": ("sharded", "whole"),
     "grad_dtype": ("", "bf16", "fp16", "fp32"),
+    "cp_comm_type": CP_COMM_TYPES,
+    "moe_token_dispatcher_type": DISPATCHERS,
 }
 COUNTS = (
-    *("micro_batch", "grad_accum", "seq_len", "lora_rank", "tp", "pp", "dp", "gpus_per_node", "loss_chunks"),
-    "checkpoint_every",
+    *("micro_batch", "grad_accum", "seq_len", "lora_rank", "loss_chunks", "tp", "pp", "vp", "cp", "ep", "dp"),
+    *("dp_replicate", "gpus_per_node", "checkpoint_every"),
 )
 # llm-foundry's clusters: 1600 Gbps between nodes (scripts/train/benchmarking/README.md); 8 NICs of 200 Gbps are usual.
 NODE_LINK_BYTES_PER_S = 200e9
@@ -99,8 +118,8 @@ class Trainable(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingSetting:
-    """How a model is trained; checked on creation (InvalidRequest).
+class TrainingSetting(Parallel):
+    """How a model is trained, and shared by GPUs as Parallel says; checked on creation (InvalidRequest).
 
     method: "full", "lora" (low-rank adapters beside frozen 16-bit weights) or "qlora" (beside 4-bit ones).
     micro_batch: sequences of seq_len tokens per GPU and pass; grad_accum: passes per optimizer step.
@@ -108,14 +127,14 @@ class TrainingSetting:
     host's memory; "selective" recomputes attention (Megatron's core_attn), "modules" norms and activations as well,
     "selective_ops" all but attention and every second product (torchtitan), "none" nothing. checkpoint_every: one layer
     of so many is recomputed.
-    zero_stage: what dp GPUs share out: 0 nothing, 1 optimizer state, 2 gradients too, 3 weights too (FSDP FULL_SHARD).
     lora_targets: which linear layers get adapters; train_embeddings: embedding and head learn beside them.
     lora_dropout: above 0, and None but for fused kernels, each adapter keeps its own input and a mask. adapter_dtype:
     of the adapters, "" as what is computed in. use_dora: their magnitudes are learned apart (DoRA).
     quantization: of frozen weights under "qlora": "nf4" widens by one kernel, "gptq" by separate ones, "int8" is
     multiplied as it is. double_quant: NF4's scales are quantised again. keeps_quantized_inputs: autograd keeps what
     4-bit layers read, as bitsandbytes did before 0.43.2.
-    dtype: of the arithmetic; reduce_dtype: of the gradients on the wire. tp, pp, dp: GPUs per layer, stages, replicas.
+    dtype: of the arithmetic; reduce_dtype: of the gradients on the wire.
+    gradient_accumulation_fusion: the products that make gradients add them up (Apex, Transformer Engine).
     gpus_per_node; node_link_bytes_per_s: of all links of a node together, per direction. link: what joins the GPUs of a
     node, one of predictor.hardware.interconnect.LINKS; "" is not stated.
     kernels: of norms, rotations, gates, adapters and the loss: "fused" by a compiler, "library" with one kernel for a
@@ -130,7 +149,6 @@ class TrainingSetting:
     grad_dtype: of the gradients that are kept, as Megatron adds them up in fp32; "" as the weights.
     no_sync: replicas add up whole gradients over grad_accum passes before they share them out.
     optimizer_in_backward: each gradient is used and freed at once.
-    sequence_parallel: what tensor parallelism leaves whole, such as norms, is split over the tokens.
     offload: what lives in the host's memory: nothing, "optimizer" state and step (ZeRO-Offload), "gradients" too,
     "parameters" too.
     loss: "eager" widens logits to fp32 first, "eager_kept" holds them so until the backward pass is through, "plain"
@@ -152,17 +170,13 @@ class TrainingSetting:
     grad_accum: int = 1
     seq_len: int = 2048
     checkpointing: str = "none"
-    zero_stage: int = 0
     lora_rank: int = 16
     lora_targets: str = "all"
     train_embeddings: bool = False
     quantization: str = "nf4"
     dtype: str = "bf16"
     reduce_dtype: str = "bf16"
-    tp: int = 1
-    pp: int = 1
-    dp: int = 1
-    gpus_per_node: int = 8
+    gradient_accumulation_fusion: bool = False
     node_link_bytes_per_s: float = NODE_LINK_BYTES_PER_S
     kernels: str = "fused"
     attention: str = "flash2"
@@ -170,7 +184,6 @@ class TrainingSetting:
     prefetch: bool = True
     precision: str = "mixed"
     loss_chunks: int = 1
-    sequence_parallel: bool = False
     offload: str = "none"
     link: str = ""
     loss: str = ""
@@ -193,6 +206,8 @@ class TrainingSetting:
     def __post_init__(self) -> None:
         for name in COUNTS:
             object.__setattr__(self, name, whole_number(name, getattr(self, name)))
+        if self.expert_tp:
+            object.__setattr__(self, "expert_tp", whole_number("expert_tp", self.expert_tp))
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise InvalidRequest(f'{name} is "{getattr(self, name)}"; it must be one of {", ".join(choices)}.')
@@ -208,25 +223,22 @@ class TrainingSetting:
             raise InvalidRequest(
                 f"grad_accum is {self.grad_accum}; with optimizer_in_backward gradients are not added up. Set it to 1."
             )
-        if self.tp > self.gpus_per_node:
-            raise InvalidRequest(
-                f"tp is {self.tp}; it must be at most the {self.gpus_per_node} GPUs of a node. Lower tp or raise pp."
-            )
-
-    @property
-    def n_gpus(self) -> int:
-        """GPUs that train together."""
-        return self.tp * self.pp * self.dp
+        check_layout(self, self.seq_len)
 
     @property
     def micro_tokens(self) -> int:
-        """Tokens of one pass of one replica."""
-        return self.micro_batch * self.seq_len
+        """Tokens of one pass on one GPU."""
+        return self.micro_batch * (self.seq_len // self.cp)
 
     @property
     def step_tokens(self) -> int:
         """Tokens of one optimizer step over all replicas."""
-        return self.micro_tokens * self.grad_accum * self.dp
+        return self.micro_tokens * self.cp * self.grad_accum * self.dp
+
+    @property
+    def peak_dtype(self) -> str:
+        """The format whose peak MFU is a share of."""
+        return dtype_facts(PRODUCTS.get(self.dtype, self.dtype)).compute[0]
 
     @property
     def adapters(self) -> Adapters:
@@ -275,48 +287,59 @@ class TrainingCalls(NamedTuple):
 class Parameters(NamedTuple):
     """Matrix elements on one GPU before sharing among replicas: layer: of all its layers, table: embedding and head.
 
-    learned_layer, learned_table: those with a gradient, adapters included.
+    learned_layer, learned_table: those with a gradient, adapters included. experts, learned_experts: those of them that
+    are of experts.
     """
 
     layer: float
     table: float
     learned_layer: float
     learned_table: float
+    experts: float = 0.0
+    learned_experts: float = 0.0
+
+    def kept(self, setting: TrainingSetting) -> float:
+        """Elements that each GPU keeps where ZeRO shares all of them out."""
+        return _shared_out(self.layer + self.table, self.experts, setting)
+
+    def learned(self, setting: TrainingSetting) -> float:
+        """Those of them with a gradient."""
+        return _shared_out(self.learned_layer + self.learned_table, self.learned_experts, setting)
+
+
+def _shared_out(whole: float, experts: float, setting: TrainingSetting) -> float:
+    return (whole - experts) / setting.shards + experts / setting.expert_shards
 
 
 def training_calls(model: Trainable, setting: TrainingSetting) -> TrainingCalls:
     """What one GPU runs and sends in one optimizer step. Raises InvalidRequest where the model cannot be split so."""
     served = training_step_ops(model, setting)
-    forward = training_forward(served, setting.micro_tokens, setting.adapters, setting.attention)
-    forward = [_staged(call, setting.pp) for call in forward]
+    whole = training_forward(served, setting.micro_tokens, setting.adapters, setting.attention)
+    stage = slowest(whole, stages(model.layers, setting, setting.grad_accum), model.layers)
+    forward = staged(whole, model.layers, stage)
     again = [
         OpCall(call.name, call.op, call.count * setting.recomputed_share)
         for call in recomputed(forward, setting.checkpointing, setting.early_stop)
     ]
     gradients = backward(forward, setting.adapters)
-    owned = parameters(model, forward, setting.adapters)
+    owned = of_stage(parameters(model, whole, setting.adapters), model, stage)
     return TrainingCalls(
         _repeated(forward, setting.grad_accum),
         _repeated([*again, *gradients], setting.grad_accum),
         _optimizer(owned, setting),
-        tuple(_communication(model, owned, setting)),
+        tuple(messages(model, owned, stage, setting)),
     )
 
 
 def training_step_ops(model: Trainable, setting: TrainingSetting) -> tuple[OpCall, ...]:
-    """The ops of one forward pass as a serving engine runs them, all stages. Raises InvalidRequest where the model
-    cannot be split so."""
-    if model.layers % setting.pp:
-        fit = ", ".join(str(pp) for pp in range(1, model.layers + 1) if model.layers % pp == 0)
-        raise InvalidRequest(
-            f"pp is {setting.pp}; it must divide the {model.layers} layers of {model.name}; use one of {fit}."
-        )
+    """The ops of one forward pass as a serving engine runs them, all stages, on one GPU of each. Raises InvalidRequest
+    where the model cannot be split so."""
     if setting.seq_len > (longest := max(model.max_len, setting.max_model_len)):
         raise InvalidRequest(
             f"seq_len is {setting.seq_len}; {model.name} takes at most {longest}. Shorten it, or raise max_model_len."
         )
-    model.check(Layout(setting.tp, setting.pp, setting.dp))
-    return model.forward_ops(_step(setting))
+    check_split(model, setting)
+    return split(model.forward_ops(_step(setting)), setting)
 
 
 def parameters(model: Trainable, forward: Sequence[OpCall], adapters: Adapters) -> Parameters:
@@ -334,9 +357,21 @@ def parameters(model: Trainable, forward: Sequence[OpCall], adapters: Adapters) 
             size = float(getattr(model, "position_parameters", 0))
         if not call.name.startswith("lora_"):
             sums[where] += size
-        if call.name.startswith("lora_") or adapters.trains(call):
+        learns = call.name.startswith("lora_") or adapters.trains(call)
+        if learns:
             sums[f"learned_{where}"] += size
+        if isinstance(call.op, Moe):
+            sums["experts"] += size
+            sums["learned_experts"] += size * learns
     return Parameters(**sums)
+
+
+def of_stage(owned: Parameters, model: Trainable, stage: Stage) -> Parameters:
+    """The part of a stage; one table that is embedding and head is on both ends."""
+    tied = getattr(model, "tied_embeddings", False)
+    tables = max(stage.embeds, stage.heads) if tied else (stage.embeds + stage.heads) / 2
+    parts = {"table": tables, "learned_table": tables}
+    return Parameters(*(part * parts.get(name, stage.layers / model.layers) for name, part in owned._asdict().items()))
 
 
 def model_flops_per_token(model: Trainable, seq_len: int) -> float:
@@ -358,13 +393,9 @@ def model_flops_per_token(model: Trainable, seq_len: int) -> float:
 
 def _step(setting: TrainingSetting) -> Step:
     passed = setting.dtype if setting.dtype in WIDE_DTYPES else "bf16"
-    length = setting.seq_len
-    return Step("prefill", setting.micro_batch, length, length, setting.dtype, passed, passed, setting.tp)
-
-
-def _staged(call: OpCall, pp: int) -> OpCall:
-    """Layers are dealt to the stages; the slowest also holds the embedding or the head: here both."""
-    return call if call.name in OUTSIDE_LAYERS else OpCall(call.name, call.op, call.count / pp)
+    length = setting.seq_len // setting.cp
+    products = PRODUCTS.get(setting.dtype, setting.dtype)
+    return Step("prefill", setting.micro_batch, length, length, products, passed, passed, setting.tp)
 
 
 def _repeated(calls: Sequence[OpCall], times: int) -> tuple[OpCall, ...]:
@@ -372,14 +403,19 @@ def _repeated(calls: Sequence[OpCall], times: int) -> tuple[OpCall, ...]:
 
 
 def _optimizer(owned: Parameters, setting: TrainingSetting) -> tuple[OpCall, ...]:
-    """Gradients added up over micro-batches, then the step, as calls of the element-wise addition by their bytes."""
+    """Gradients added up over micro-batches, then the step, as calls of the element-wise addition by their bytes.
+
+    Fused, the sums hide behind the products that make them, but for those of experts: too few tokens visit each.
+    """
     learned = owned.learned_layer + owned.learned_table
-    stepped = learned / (setting.dp if setting.zero_stage else 1)
+    stepped = owned.learned(setting) if setting.zero_stage else learned
     narrow = 0.0 if setting.dtype == "fp32" else NARROW_COPY_BYTES
     calls = [_sweep("optimizer_step", stepped, OPTIMIZER_BYTES[setting.optimizer] + narrow)]
     if setting.grad_accum > 1:
-        kept = learned / (setting.dp if setting.zero_stage > 1 else 1)
-        calls.append(_sweep("grad_add", kept, 12.0 * (setting.grad_accum - 1)))
+        kept = owned.learned(setting) if setting.zero_stage > 1 else learned
+        added, moved = (owned.learned_experts, 8.0) if setting.gradient_accumulation_fusion else (kept, 12.0)
+        if added:
+            calls.append(_sweep("grad_add", added, moved * (setting.grad_accum - 1)))
     return tuple(calls)
 
 
@@ -389,23 +425,34 @@ def _sweep(name: str, elements: float, bytes_each: float) -> OpCall:
     return OpCall(name, table, max(elements / (ROWS * COLUMNS), 1.0) * bytes_each / 12.0)
 
 
-def _communication(model: Trainable, owned: Parameters, setting: TrainingSetting) -> list[OpCall]:
+def messages(model: Trainable, owned: Parameters, stage: Stage, setting: TrainingSetting) -> list[OpCall]:
     """Messages of one step between replicas and between stages, layer by layer, embedding and head as one more unit.
 
     ZeRO 0 all-reduces gradients once; 1 and 2 reduce-scatter them (2 in every pass) and all-gather the new weights; 3
     all-gathers weights before the forward and the backward of every pass and reduce-scatters gradients after it
-    (Rajbhandari et al., ZeRO, arXiv:1910.02054, 7).
+    (Rajbhandari et al., ZeRO, arXiv:1910.02054, 7). Copies of the shards all-reduce theirs (HSDP); experts have fewer
+    replicas.
     """
     calls, passes = list[OpCall](), setting.grad_accum
     if setting.pp > 1:
         message = setting.micro_tokens * model.hidden * (4.0 if setting.dtype == "fp32" else 2.0)
-        hop = Collective(kind="send_recv", message_bytes=message, n_gpus=2)
-        calls.append(OpCall("stage_send_recv", hop, 2.0 * passes))
-    if setting.dp == 1:
-        return calls
+        parts = setting.tp if setting.sequence_parallel else 1
+        hop = Collective(kind="send_recv", message_bytes=message / parts, n_gpus=2)
+        calls.append(OpCall("stage_send_recv", hop, 2.0 * passes * setting.vp))
+    apart = setting.expert_shards != setting.shards
+    experts, learned_experts = (owned.experts, owned.learned_experts) if apart else (0.0, 0.0)
+    dense = owned._replace(layer=owned.layer - experts, learned_layer=owned.learned_layer - learned_experts)
+    calls += _replica_messages("", dense, setting.shards, stage, setting)
+    routed = Parameters(experts, 0.0, learned_experts, 0.0)
+    return calls + _replica_messages("expert_", routed, setting.expert_shards, stage, setting)
+
+
+def _replica_messages(
+    prefix: str, owned: Parameters, gpus: int, stage: Stage, setting: TrainingSetting
+) -> list[OpCall]:
+    """Those between `gpus` that share weights and gradients, and between copies of them."""
     held = FOUR_BIT_BYTES if setting.method == "qlora" else 4.0 if setting.dtype == "fp32" else 2.0
-    sent = 4.0 if setting.reduce_dtype == "fp32" else 2.0
-    layers = model.layers // setting.pp
+    sent, layers, passes = 4.0 if setting.reduce_dtype == "fp32" else 2.0, stage.layers, setting.grad_accum
     gathers = (
         (owned.layer / layers * held, layers),
         (owned.table * min(held, 2.0) if held < 1 else owned.table * held, 1),
@@ -425,9 +472,15 @@ def _communication(model: Trainable, owned: Parameters, setting: TrainingSetting
             ("grad_reduce_scatter", "reduce_scatter", reduces, passes),
         ),
     }
-    for name, kind, units, times in plan[setting.zero_stage]:
-        for message, count in units:
-            if message >= 1:
-                op = Collective(kind=kind, message_bytes=float(ceil(message)), n_gpus=setting.dp)
-                calls.append(OpCall(name, op, float(count * times)))
-    return calls
+    shard = tuple((message / gpus, count) for message, count in reduces)
+    copies = ("replicate_all_reduce", "all_reduce", shard, passes if setting.zero_stage > 1 else 1)
+    sending = [(gpus, plan[setting.zero_stage]), (setting.dp_replicate, (copies,))]
+    return [
+        OpCall(
+            prefix + name, Collective(kind=kind, message_bytes=float(ceil(size)), n_gpus=group), float(count * times)
+        )
+        for group, planned in sending
+        for name, kind, units, times in planned
+        for size, count in units
+        if group > 1 and size >= 1
+    ]
