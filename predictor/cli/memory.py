@@ -144,12 +144,13 @@ def _show(footprint: Footprint, rooms: dict[str, Any], helping: list[Fix]) -> No
             print(f"  {text:<32}  {_room(rooms, name)}")
     if helping:
         print()
-        show(
-            ["what would help", ">GB", "P(OOM)", ">speed"],
-            [
-                [fix.change, gigabytes(fix.memory.total_bytes), risk(fix.memory), f"{digits(fix.speed)} x"]
-                for fix in helping
-            ],
-        )
+        at_once = [getattr(fix.memory, "max_concurrent_requests", None) for fix in helping]
+        fields = [["what would help", *(fix.change for fix in helping)]]
+        fields += [[">GB", *(gigabytes(fix.memory.total_bytes) for fix in helping)]]
+        fields += [["P(OOM)", *(risk(fix.memory) for fix in helping)]]
+        fields += [[">at once", *(f"{number:,}" for number in at_once)]] if None not in at_once else []
+        fields += [[">speed", *(f"{digits(fix.speed)} x" for fix in helping)]]
+        heads, *rows = map(list, zip(*fields, strict=True))
+        show(heads, rows)
         say("  Speed: tokens per second and GPU, over those of the run as asked.", "  ")
     show_notes(footprint.notes)

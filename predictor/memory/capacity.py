@@ -51,8 +51,8 @@ class TrainingRoom(NamedTuple):
 
 
 def has_room(need: Need) -> bool:
-    """Whether a run seldom enough runs out of memory."""
-    return need.p_oom <= RISK
+    """Whether a run seldom enough runs out of memory, or has sequences wait for it."""
+    return max(need.p_oom, getattr(need, "p_wait", 0.0)) <= RISK
 
 
 def room(workload: Workload, gpu: Gpu) -> Room:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from predictor.elementwise import added, greater
+from predictor.elementwise import added, chosen, greater, lesser
 from predictor.memory.sizes import (
     FP32_BYTES,
     activations_bytes,
@@ -39,6 +39,7 @@ class Memory(Need):
     kv_cache_bytes_per_token: one more token of one sequence, in all layers, before any sliding window is full.
     activations_bytes: peak in one forward pass, logits included. cuda_graphs_bytes: of the captured decode steps.
     max_kv_tokens, max_concurrent_requests: predictor.memory.start.CacheRoom; None of what is no serving engine.
+    p_wait: probability that sequences of a static batch wait for room in the cache of an engine that starts.
     """
 
     weights_bytes: float
@@ -52,6 +53,7 @@ class Memory(Need):
     max_concurrent_requests: Any = None
     max_concurrent_requests_low: Any = None
     max_concurrent_requests_high: Any = None
+    p_wait: Any = 0.0
     starts: Any = True  # whether what a serving engine sets aside when it starts is expected to fit its share
 
     @property
@@ -87,15 +89,10 @@ def memory(workload: Workload, gpu: Gpu, cached_tokens: float | None = None, lon
     if not (workload.generates and get_engine(workload.engine).joins):
         kinds, form = closed_form(workload, cached_tokens)
         return Memory(**kinds, kv_cache_bytes_per_token=per_token, **doubted(form, gpu))
-    started, cache, one = (
-        start(workload, gpu),
-        kv_cache_bytes(workload, cached_tokens),
-        one_request_bytes(workload, longest),
-    )
-    told = started.need(cache)
-    risk = started.need(one)["p_oom"]
-    told["p_oom"] = greater(told["p_oom"], risk) if longest is None else risk
+    started, asked = start(workload, gpu), kv_cache_bytes(workload, cached_tokens)
+    one = one_request_bytes(workload, longest)
     starts = started.fits(one) & (not context_note(workload, gpu))
+    cache = chosen(starts, lesser(asked, greater(started.room, one)), asked)  # what has no room waits
     return Memory(
         weights_bytes=started.weights_bytes,
         kv_cache_bytes=cache,
@@ -103,8 +100,9 @@ def memory(workload: Workload, gpu: Gpu, cached_tokens: float | None = None, lon
         activations_bytes=started.activations_bytes,
         cuda_graphs_bytes=started.cuda_graphs_bytes,
         starts=starts,
+        p_wait=started.p_short(asked) if longest is None else 0.0,
         **room_for_cache(workload, started)._asdict(),
-        **told,
+        **started.need(cache, one),
     )
 
 
@@ -116,7 +114,7 @@ def start_note(workload: Workload, gpu: Gpu, need: Memory) -> str:
             f"{need.capacity_bytes / GB:.3g} GB that it takes of each GPU. Raise tp, choose a narrower dtype, lower "
             "max_num_seqs, or raise gpu_memory_utilization."
         )
-    if need.max_concurrent_requests is None or need.fits is not False:
+    if need.starts is not True or need.p_wait < 0.5:
         return ""
     return (
         f"{workload.engine} has room for {need.max_concurrent_requests} of these sequences at once; others wait, "

@@ -79,11 +79,18 @@ class Start(NamedTuple):
         """Whether so much cache is expected to fit."""
         return (self.room >= cache_bytes) & (self.beside >= 0)
 
-    def need(self, cache_bytes: Any) -> dict[str, Any]:
-        """The fields of Need where the cache takes so much. capacity_bytes: what the engine takes for all of it."""
+    def p_short(self, cache_bytes: Any) -> Any:
+        """Probability that the engine has no room for so much cache."""
+        short = NORMAL.above(lesser(self.room - cache_bytes, self.beside) / self.doubt)
+        return lesser(greater(short, SUREST), 1 - SUREST)
+
+    def need(self, cache_bytes: Any, least_bytes: Any) -> dict[str, Any]:
+        """The fields of Need where the cache takes so much, and starting needs room for least_bytes of it.
+
+        capacity_bytes: what the engine takes for all of it.
+        """
         aside = self.weights_bytes + self.activations_bytes + self.cuda_graphs_bytes + self.runtime_bytes
         total, spread = aside + cache_bytes, self.doubt * NORMAL.quantile((1 + LEVEL) / 2)
-        short = NORMAL.above(lesser(self.room - cache_bytes, self.beside) / self.doubt)
         return {
             "correction_bytes": 0.0,
             "fragmentation_bytes": 0.0,
@@ -92,7 +99,7 @@ class Start(NamedTuple):
             "low_bytes": greater(total - spread, 0.0),
             "high_bytes": total + spread,
             "capacity_bytes": aside + self.room,
-            "p_oom": lesser(greater(short, SUREST), 1 - SUREST),
+            "p_oom": self.p_short(least_bytes),
         }
 
 

@@ -213,7 +213,7 @@ def listed_names(joining: bool = False) -> str:
 
     joining: only those whose requests join a running batch.
 
-    >>> listed_names(joining=True).endswith("or llama.cpp (May 2024)")
+    >>> listed_names(joining=True).endswith("llama.cpp (May 2024) or mlx")
     True
     """
     return alternatives(name for name in engine_names() if not joining or tables()[name].get("joins", True))

@@ -201,11 +201,13 @@ class Workload:
             )
 
     def _check_blocks(self, columns_of: Mapping[str, tuple[int, ...]]) -> None:
-        """Engines refuse to cut a block of weights that has one scale."""
-        dtypes = {"linear": self.dtype, "experts": self.expert_dtype or self.dtype}
+        """Engines refuse to cut a block of published weights that has one scale; who quantises may choose others."""
+        model, experts = self.model, self.expert_dtype or self.dtype
+        published = {"linear": getattr(model, "linear_dtype", ""), "experts": getattr(model, "expert_dtype", "")}
+        dtypes = {"linear": self.dtype, "experts": experts}
         shared = {"linear": self.tp, "experts": self.layout.expert_tp if self.model.experts else self.tp}
         for kind, columns in columns_of.items():
-            block = DTYPES[dtypes[kind]].block if shared[kind] > 1 else 1
+            block = DTYPES[dtypes[kind]].block if shared[kind] > 1 and dtypes[kind] == published[kind] else 1
             if cut := [count for count in columns if count % block]:
                 of = "each expert" if kind == "experts" and self.model.experts else "a feed-forward"
                 raise InvalidRequest(

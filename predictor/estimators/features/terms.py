@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -58,13 +58,17 @@ class Terms(NamedTuple):
 
 
 def group_names(calls: int, *parts: Text) -> Text:
-    """Text columns joined by "|": one name where each part is one, else (n_calls,) names."""
+    """Text columns joined by "|", which a part has none of: one name where each part is one, else (n_calls,) names."""
     names = [part for part in parts if isinstance(part, str)]
     if len(names) == len(parts):
-        return "|".join(names)
+        return _joined(names)
     columns = [text_column(part, calls).tolist() for part in parts]
-    table = {key: "|".join(key) for key in set(zip(*columns, strict=True))}
+    table = {key: _joined(key) for key in set(zip(*columns, strict=True))}
     return np.array([table[key] for key in zip(*columns, strict=True)], dtype=object)
+
+
+def _joined(names: Iterable[str]) -> str:
+    return "|".join(name.replace("|", "/") for name in names)
 
 
 def kernel_family(
