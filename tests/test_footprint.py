@@ -63,7 +63,7 @@ def test_of_a_load_it_is_what_the_answer_needs_at_most(load: dict[str, Any]) -> 
         ("Llama-3.1-8B", "A100", {"engine": "torch", "scheduling": "continuous"}),
         ("Llama-3.1-8B", "A100", {"tp": 3}),
         ("Llama-3.1-8B", "V100", TRAIN),
-        ("Llama-3.1-8B", "A100", {**TRAIN, "pp": 7}),
+        ("Llama-3.1-8B", "A100", {**TRAIN, "pp": 33}),
     ],
 )
 def test_its_errors_are_those_of_the_answer(model: str, gpu: str, settings: dict[str, Any]) -> None:

@@ -8,10 +8,12 @@ from hypothesis import given, settings, strategies as st
 
 from predictor.errors import InvalidRequest
 from predictor.hardware.gpu import get_gpu
-from predictor.memory.training import kinds, training_memory
-from predictor.prediction.single import predict_training
+from predictor.memory.training import closed_form, kinds, training_memory
+from predictor.prediction.single import answer, predict_training
 from predictor.workloads import get_model
 from predictor.workloads.passes.training import TrainingSetting
+from predictor.workloads.request import Request
+from predictor.workloads.trainers import TRAINERS
 
 A100 = get_gpu("A100")
 MODEL = get_model("Llama-3.1-8B")
@@ -35,7 +37,7 @@ def test_a_layer_of_llama_keeps_its_inputs() -> None:
     found = training_memory(MODEL, A100, setting)
     layer = 4 * 4096 + 2 * 4096 + 2 * 8 * 128 + 3 * 14336  # o_proj reads what attention keeps as its output
     assert found.activations_bytes == pytest.approx(2 * 2048 * (32 * layer + 2 * 4096))  # and around the layers
-    assert found.logits_bytes == 8 * 2048 * 128_256
+    assert found.logits_bytes == 6 * 2048 * 128_256
 
 
 def test_full_checkpointing_keeps_the_inputs_of_layers_only() -> None:
@@ -130,3 +132,104 @@ def test_an_answer_to_training_says_whether_it_fits() -> None:
 def test_a_split_that_the_model_does_not_allow_is_said() -> None:
     with pytest.raises(InvalidRequest, match=r"pp is 33; Llama-3\.1-8B has 32 layers\. Lower pp\."):
         needs(pp=33)
+
+
+@given(
+    name=st.sampled_from(["Llama-3.1-8B", "Qwen3-30B-A3B", "gpt2-xl", "flan-t5-xl"]),
+    batch=st.integers(1, 8),
+    length=st.integers(64, 512),
+    kernels=st.sampled_from(["fused", "library", "eager"]),
+    method=st.sampled_from(["full", "lora", "qlora"]),
+)
+@settings(max_examples=40, deadline=None)
+def test_laws_of_how_programs_train(name: str, batch: int, length: int, kernels: str, method: str) -> None:
+    """Closed forms alone: computing more again, narrower moments and what is freed earlier never needs more."""
+    model = get_model(name)
+    setting = TrainingSetting(micro_batch=batch, seq_len=length, kernels=kernels, method=method)
+
+    def peak(**changes: Any) -> float:
+        return float(closed_form(model, replace(setting, **changes))[2].peak)
+
+    again = [peak(checkpointing=way) for way in ("none", "selective", "modules")]
+    assert again == sorted(again, reverse=True)
+    least = [peak(checkpointing=way) for way in ("selective_ops", "full", "offloaded")]
+    assert least == sorted(least, reverse=True) and least[0] <= again[0]
+    every = [peak(checkpointing="full", checkpoint_every=layers) for layers in (1, 2, 4)]
+    assert every == sorted(every) and every[-1] <= peak()
+    losses = [peak(loss=loss) for loss in ("eager_kept", "eager", "plain")]
+    assert losses == sorted(losses, reverse=True)
+    assert peak(loss="chunked", loss_chunks=8, method="lora") <= peak(loss="eager", method="lora")
+    moments = [peak(optimizer=name) for name in ("adamw", "lion", "adamw_fp8", "adamw_8bit", "adamw_4bit", "sgd")]
+    assert moments == sorted(moments, reverse=True)
+    assert peak(optimizer="galore_adamw") <= peak() and peak(optimizer="paged_adamw") <= peak()
+    offloads = [peak(offload=kind) for kind in ("none", "optimizer", "gradients")]
+    assert offloads == sorted(offloads, reverse=True)
+    assert peak(optimizer_in_backward=True) <= peak()
+    assert peak(lora_dropout=0.0) <= peak(lora_dropout=0.1) <= peak(lora_dropout=0.1, adapter_dtype="fp32")
+    assert peak(use_dora=False) <= peak(use_dora=True) and peak(train_embeddings=False) <= peak(train_embeddings=True)
+    assert peak(double_quant=True) <= peak(double_quant=False)
+    assert peak(keeps_quantized_inputs=False) <= peak(keeps_quantized_inputs=True)
+    sharded = {"dp": 4, "zero_stage": 3, "grad_accum": 2}
+    assert peak(**sharded) <= peak(**sharded, no_sync=True)
+    assert peak(**sharded) <= peak(**sharded, reshard_after_forward=False)
+    assert peak(**sharded) <= peak(**sharded, load="whole")
+
+
+def test_fsdp_keeps_sixteen_bytes_of_a_parameter_and_shards_them() -> None:
+    """fp32 weights, gradients and moments of an eighth each (torch.distributed.fsdp, MixedPrecisionPolicy)."""
+    found = training_memory(MODEL, A100, TrainingSetting(seq_len=512, precision="fsdp", dp=8, zero_stage=3))
+    states = found.weights_bytes + found.gradients_bytes + found.optimizer_bytes
+    assert states == pytest.approx(16 * MODEL.parameters() / 8, rel=1e-3)
+    assert found.gathered_bytes > 2 * 128_256 * 4096 * 2  # the tables stay gathered, in 16 bits
+    assert found.temporary_bytes in (0.0, pytest.approx(6 * 2 * 128_256 * 4096, rel=1e-3))
+
+
+def test_a_model_that_is_loaded_whole_peaks_there() -> None:
+    setting = TrainingSetting(seq_len=64, method="lora", dp=8, zero_stage=3, load="whole", precision="pure")
+    found = training_memory(MODEL, A100, setting)
+    assert found.peak_phase == "load"
+    assert found.load_peak_bytes == pytest.approx(2 * MODEL.parameters() * 9 / 8, rel=0.02)
+
+
+def test_lengths_that_vary_widen_the_interval() -> None:
+    filled, varied, grown = (
+        training_memory(MODEL, A100, TrainingSetting(method="lora", seq_len=512, **changes))
+        for changes in ({}, {"packing": False}, {"expandable_segments": True})
+    )
+    assert varied.high_bytes > filled.high_bytes and varied.total_bytes == filled.total_bytes
+    assert grown.fragmentation_bytes == 0 and grown.total_bytes <= filled.total_bytes
+
+
+def test_a_sequence_may_be_longer_than_the_context_where_that_is_said() -> None:
+    longer = {"model": "Llama-2-7b-hf", "gpu": "A100", "method": "lora", "seq_len": 8192}
+    with pytest.raises(InvalidRequest, match=r"takes at most 4096\. Shorten it, or raise"):
+        predict_training(**longer)
+    assert predict_training(**longer, max_model_len=8192).memory.total_bytes > 0
+
+
+def test_what_cannot_be_is_said() -> None:
+    with pytest.raises(InvalidRequest, match=r"lora_dropout is 1; it must be at least 0 and below 1\."):
+        TrainingSetting(lora_dropout=1.0)
+    with pytest.raises(InvalidRequest, match="grad_accum is 2; with optimizer_in_backward gradients are not added up"):
+        TrainingSetting(optimizer_in_backward=True, grad_accum=2)
+    with pytest.raises(InvalidRequest, match='bitsandbytes_version is "new"; it must be a version such as'):
+        predict_training("Llama-3.1-8B", "A100", method="qlora", bitsandbytes_version="new")
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_a_trainer_says_what_the_request_does_not(trainer: str) -> None:
+    asked = {"model": "Llama-3.1-8B", "gpu": "A100", "phase": "train", "method": "lora", "micro_batch": 2}
+    usual = {**TRAINERS[trainer]}
+    named, spelt = (answer(Request.of({**asked, **more})).memory for more in ({"trainer": trainer}, usual))
+    assert named.total_bytes == spelt.total_bytes and named.logits_bytes == spelt.logits_bytes
+    assert named.high_bytes > spelt.high_bytes  # a name says less than what the program does
+    other = "eager" if usual["kernels"] == "fused" else "fused"
+    kept = answer(Request.of({**asked, "trainer": trainer, "kernels": other})).memory
+    assert kept.total_bytes == answer(Request.of({**asked, **usual, "kernels": other})).memory.total_bytes
+
+
+def test_megatron_keeps_eighteen_bytes_of_a_parameter() -> None:
+    """bf16 weights, fp32 gradients, master weights and moments (Megatron-LM, distributed optimizer, table of bytes)."""
+    found = training_memory(MODEL, A100, TrainingSetting(seq_len=512, grad_dtype="fp32"))
+    states = found.weights_bytes + found.gradients_bytes + found.optimizer_bytes
+    assert states == pytest.approx(18 * MODEL.parameters(), rel=1e-3)

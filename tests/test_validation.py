@@ -192,15 +192,38 @@ def peaks() -> Any:
     return rows_of("memory", TRUTH)
 
 
-def test_inference_is_within_eight_per_cent_and_training_within_ten(peaks: Any) -> None:
-    error = (peaks["predicted"] / peaks["measured"] - 1).abs()
-    means = error.groupby(peaks["kind"]).mean()
-    assert means["inference"] < 0.04 and means["training"] < 0.10
+def test_inference_is_within_four_per_cent(peaks: Any) -> None:
+    assert (peaks["predicted"] / peaks["measured"] - 1).abs().mean() < 0.04
 
 
 def test_hardly_a_run_needs_far_more_than_predicted(peaks: Any) -> None:
-    """Those known: AWQ files that hold a shared head twice in one of two runs, and a peak of another batch size."""
-    assert (peaks["predicted"] < 0.85 * peaks["measured"]).sum() <= 4
+    """Those known: AWQ files that hold a shared head twice in one of two runs."""
+    assert (peaks["predicted"] < 0.85 * peaks["measured"]).sum() <= 3
+
+
+@pytest.fixture(scope="module")
+def trained() -> Any:
+    if not (TRUTH / "litgpt").is_dir():
+        pytest.skip(f"the measured peaks are not at {TRUTH}; set PREDICTOR_TRUTH")
+    return rows_of("training_peaks", TRUTH)
+
+
+def test_training_as_programs_run_it_is_within_eight_per_cent(trained: Any) -> None:
+    ran = trained[trained["metric"] == "memory_bytes"]
+    ratio = ran["predicted"] / ran["measured"]
+    inside = (ran["low"] <= ran["measured"]) & (ran["measured"] <= ran["high"])
+    assert (ratio - 1).abs().mean() < 0.08 and (ratio < 1 / 1.15).mean() < 0.05
+    assert 0.75 <= inside.mean() <= 0.88
+
+
+def test_runs_out_of_memory_are_told_from_those_that_ran(trained: Any) -> None:
+    failed = trained[trained["metric"] == "p_oom"]
+    ran = trained[trained["metric"] == "memory_bytes"]
+    assert (failed["p_oom"] > 0.5).mean() >= 0.9 and (ran["p_oom"] < 0.5).mean() >= 0.9
+
+
+def test_every_peak_of_training_is_a_row_of_requests(trained: Any) -> None:
+    assert (trained["request"] != "").all() and (trained["private_setting"] == "").all()
 
 
 def test_chances_are_no_smaller_than_what_happens(peaks: Any) -> None:

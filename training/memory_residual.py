@@ -6,7 +6,8 @@ rows.csv: of training/memory_simulator.py; it stays out of the repository. Two b
 the peak is over its closed form, rising with the number of tokens, and log of held bytes (segments with a block in use)
 over allocated ones. Errors are of whole families of models held out in turn. The spread's width has two parts:
 `dynamic` is fitted on those errors, `fixed`, what versions of software and ways of measuring add, on the half of the
-published peaks that predictor/learning/validation/memory.py names (`fitted`).
+published peaks that predictor/learning/validation/memory.py names (`fitted`). Spreads of training are of other programs
+than the one that is simulated: training/memory_spread.py --release writes them afterwards.
 """
 
 from __future__ import annotations
@@ -66,7 +67,10 @@ model, each held out in turn: {families}.
 {ledger}
 ```
 
-Published peaks, replayed: `predictor validate --only memory`, summed up in `docs/accuracy.md`.
+The spreads of training are of half of the peaks that six programs published (`training/memory_spread.py --release`):
+"training_stated" where a request says `kernels` and `loss`, "training" where it does not, or names a trainer only.
+
+Published peaks, replayed: `predictor validate --only memory`, `training_peaks`, summed up in `docs/accuracy.md`.
 """
 
 
@@ -80,6 +84,7 @@ def closed_form_of(row: dict[str, Any]) -> ClosedForm:
         method=row["method"],
         lora_rank=int(row["lora_rank"]),
         lora_targets=row["lora_targets"],
+        lora_dropout=0.0,
         optimizer=OPTIMIZERS.get(row["optimizer"], row["optimizer"]),
         micro_batch=int(row["batch"]),
         grad_accum=int(row["grad_accum"]),

@@ -83,7 +83,7 @@ def training_room(model: Trainable, gpu: Gpu, setting: TrainingSetting) -> Train
     def fits(**changes: Any) -> bool:
         return has_room(training_memory(model, gpu, replace(setting, **changes)))
 
-    longest = model.max_len if not getattr(model, "fixed_len", 0) else 0
+    longest = max(model.max_len, setting.max_model_len) if not getattr(model, "fixed_len", 0) else 0
     parts = 2 * setting.cp if setting.cp > 1 else 1  # that a sequence must have
     length = largest(lambda size: fits(seq_len=size * parts), longest // parts)
     layouts: dict[int, int] = {}  # of GPUs → of them those that share each layer

@@ -33,6 +33,7 @@ BUNDLE = "memory-1"
 MANIFEST = "memory.json"
 FORMAT = 1
 LEVEL = 0.8
+VARIED = 1.5  # how much further off where lengths vary, and with them the blocks; judged
 SUREST = 1e-4  # no probability is nearer to 0 or 1: what was never seen can happen
 # What the boosters see, in this order. More tokens never need less memory: with those features that change with their
 # number both boosters rise, or fall where the feature falls.
@@ -135,7 +136,8 @@ def _shares(count: int) -> tuple[float, ...]:
 
 
 class MemoryModel(NamedTuple):
-    """The boosters, and the spread by "training" and "inference" of PyTorch, and "serving" by engines."""
+    """The boosters, and the spread by "training" and "inference" of PyTorch, "training_stated" of settings that
+    describe a program, and "serving" by engines."""
 
     correction: xgboost.Booster
     fragmentation: xgboost.Booster
@@ -156,6 +158,7 @@ class ClosedForm(NamedTuple):
     """A peak without what the runtime keeps, of which `dynamic` bytes are not plain parameters.
 
     kind: whose spread it has. seen: values of FEATURES; None where nothing was learned, as of serving engines.
+    segments: of the allocator, "fixed", "varied" where sizes change from step to step, or "expandable".
     """
 
     kind: str
@@ -163,6 +166,7 @@ class ClosedForm(NamedTuple):
     dynamic: Any
     runtime: float
     seen: Mapping[str, float] | None
+    segments: str = "fixed"
 
 
 def doubted(form: ClosedForm, gpu: Gpu) -> dict[str, Any]:
@@ -170,10 +174,12 @@ def doubted(form: ClosedForm, gpu: Gpu) -> dict[str, Any]:
     corrected, fragmented = 1.0, 1.0
     if form.seen is not None:
         ((corrected,), (fragmented,)) = memory_model().factors([form.seen])
+    if form.segments == "expandable":
+        fragmented = 1.0
     alive = form.peak + form.dynamic * (corrected - 1.0)
     total = alive * fragmented + form.runtime
     spread, capacity = released_spreads()[form.kind], float(gpu.mem_bytes)
-    scale = spread.scale(form.dynamic / total)
+    scale = spread.scale(form.dynamic / total) * (VARIED if form.segments == "varied" else 1.0)
     ends = [total * exp(scale * spread.quantile((1 + sign * LEVEL) / 2)) for sign in (-1, 1)]
     return {
         "correction_bytes": alive - form.peak,

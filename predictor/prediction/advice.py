@@ -155,20 +155,22 @@ def _training(resolved: Resolved) -> Iterator[tuple[str, dict[str, Any]]]:
     if not isinstance(room, TrainingRoom):
         return
     fitting = room.max_micro_batch or 1
-    if fitting < request.micro_batch:
+    if fitting < request.micro_batch and not request.optimizer_in_backward:
         passes = -(-request.micro_batch // fitting) * request.grad_accum
         yield f"{passes} passes of micro-batch {fitting}", {"micro_batch": fitting, "grad_accum": passes}
-    if request.checkpointing != "full":
+    if request.checkpointing not in ("full", "offloaded"):
         yield "full checkpointing", {"checkpointing": "full"}
     if request.attention == "eager":
         yield "FlashAttention", {"attention": "flash2"}
     if request.loss_chunks == 1:
-        yield "loss in 8 chunks", {"loss_chunks": 8}
+        yield "loss in 8 chunks", {"loss": "chunked", "loss_chunks": 8}
     if room.max_seq_len and SHORTEST <= room.max_seq_len < request.seq_len:
         yield f"sequences of {room.max_seq_len} tokens", {"seq_len": room.max_seq_len}
     if request.method == "full":
         if request.optimizer == "adamw":
             yield "8-bit AdamW", {"optimizer": "adamw_8bit"}
+        if request.grad_accum == 1 and not request.optimizer_in_backward:
+            yield "optimizer in the backward pass", {"optimizer_in_backward": True}
         if request.precision != "pure":
             yield "all in 16 bits", {"precision": "pure"}
         if request.offload == "none":

@@ -16,19 +16,28 @@ from predictor.errors import InvalidRequest
 from predictor.values import did_you_mean, show
 from predictor.workloads.cells import checked, is_empty
 from predictor.workloads.engine_tables import LOCAL, SERVES, TRAINS, listed_names
+from predictor.workloads.trainers import TRAINERS
 
 PHASES = ("serve", "train")
 SCHEDULINGS = ("static", "continuous")
 METHODS = ("full", "lora", "qlora")
-OPTIMIZERS = ("adamw", "adamw_foreach", "adamw_8bit", "sgd", "sgd_momentum", "adafactor")
-CHECKPOINTINGS = ("none", "selective", "full")
-PRECISIONS = ("mixed", "amp", "pure")
+OPTIMIZERS = (
+    *("adamw", "adamw_foreach", "adamw_8bit", "adamw_fp8", "adamw_4bit", "paged_adamw", "paged_adamw_8bit"),
+    *("galore_adamw", "lion", "sgd", "sgd_momentum", "adafactor"),
+)
+CHECKPOINTINGS = ("none", "selective", "selective_ops", "modules", "full", "offloaded")
+PRECISIONS = ("mixed", "amp", "pure", "fsdp")
+LOSSES = ("eager", "eager_kept", "plain", "fused", "chunked", "chunked_kept")
+QUANTIZATIONS = ("nf4", "gptq", "int8")
+ADAPTER_DTYPES = ("bf16", "fp16", "fp32")
+GRADS = ("bf16", "fp16", "fp32")
+LOADS_OF_WEIGHTS = ("sharded", "whole")
 ATTENTIONS = ("flash2", "sdpa", "triton", "eager")
 KERNELS = ("fused", "library", "eager")
-TARGETS = ("all", "qkv", "qv")
+TARGETS = ("all", "qkv", "qv", "qkvo", "mlp", "all_and_head")
 DISPATCHERS = ("alltoall", "flex")
 CP_COMM_TYPES = ("p2p", "all_gather", "a2a")
-OFFLOADS = ("none", "optimizer", "parameters")
+OFFLOADS = ("none", "optimizer", "gradients", "parameters")
 JOINED_BY = ("nvlink", "pcie", "host")
 # How requests come, of which a request has one; with a trace of lengths alone the other says when.
 LOADS = ("concurrency", "request_rate", "trace")
@@ -47,15 +56,17 @@ UNDER_LOAD = (
 )
 # Columns that only training has, and those that both phases have; all others are of serving.
 OF_TRAINING = (
-    *("method", "optimizer", "micro_batch", "grad_accum", "seq_len", "checkpointing", "zero_stage", "lora_rank"),
-    *("lora_targets", "precision", "attention", "kernels", "loss_chunks", "sequence_parallel", "offload"),
-    *("global_batch", "vp", "cp", "cp_comm_type", "expert_tp", "moe_token_dispatcher_type"),
-    *("moe_expert_capacity_factor", "dp_replicate", "overlap_tp", "overlap_ep", "gradient_accumulation_fusion"),
-    *("gpus_per_node", "train_tokens"),
+    *("trainer", "method", "optimizer", "micro_batch", "grad_accum", "seq_len", "checkpointing", "checkpoint_every"),
+    *("zero_stage", "lora_rank", "lora_targets", "lora_dropout", "adapter_dtype", "use_dora", "train_embeddings"),
+    *("quantization", "double_quant", "bitsandbytes_version", "precision", "grad_dtype", "attention", "kernels"),
+    *("loss", "loss_chunks", "sequence_parallel", "offload", "optimizer_in_backward", "no_sync", "prefetch", "load"),
+    *("reshard_after_forward", "packing", "expandable_segments", "global_batch", "vp", "cp", "cp_comm_type"),
+    *("expert_tp", "moe_token_dispatcher_type", "moe_expert_capacity_factor", "dp_replicate", "overlap_tp"),
+    *("overlap_ep", "gradient_accumulation_fusion", "gpus_per_node", "train_tokens"),
 )
 OF_BOTH = (
     *("model", "gpu", "n_gpus", "phase", "dtype", "tp", "pp", "dp", "ep", "link", "node_link", "image_size"),
-    "usd_per_hour",
+    *("usd_per_hour", "max_model_len"),
 )
 IN_TRAINING = {"batch": "micro_batch", "input_len": "seq_len"}  # what others are called there
 OF_NO_TRACE = ("turns", "shared_prefix_len")
@@ -159,23 +170,64 @@ class Request:
         False, "Half of a batch computes while the other half is sent to experts (SGLang).", kind=bool
     )
     usd_per_hour: float = _column(0.0, "Price of one GPU for an hour; 0 takes the catalogue's.", least=0)
+    trainer: str = _column(
+        "",
+        f"Program that trains, which says kernels, loss, precision and the like where they are not said: "
+        f"{', '.join(TRAINERS)}.",
+        tuple(TRAINERS),
+    )
     method: str = _column("full", "full, lora or qlora.", METHODS)
     optimizer: str = _column("adamw", ", ".join(OPTIMIZERS) + ".", OPTIMIZERS)
     micro_batch: int = _column(1, "Sequences of one forward and backward pass, per replica.")
     grad_accum: int = _column(0, "Passes between optimizer steps; by default 1, or what global_batch asks.", least=0)
     global_batch: int = _column(0, "Sequences of an optimizer step over all replicas; sets grad_accum.", least=0)
     seq_len: int = _column(2048, "Tokens per training sequence.")
-    checkpointing: str = _column("none", "Activations computed again: none, selective or full.", CHECKPOINTINGS)
+    checkpointing: str = _column(
+        "none",
+        "Activations computed again: none, selective (attention), selective_ops (torchtitan), modules (norms, "
+        "activations), full, or offloaded (full, inputs in the host's memory).",
+        CHECKPOINTINGS,
+    )
+    checkpoint_every: int = _column(1, "One layer of so many is computed again.")
     zero_stage: int = _column(0, "What replicas shard: 0 nothing to 3 all (FSDP).", least=0)
     lora_rank: int = _column(16, "Rank of LoRA adapters.")
-    lora_targets: str = _column("all", "Linear layers with adapters: all, qkv or qv.", TARGETS)
-    precision: str = _column(
-        "mixed", "16-bit training: mixed (fp32 master weights), amp (autocast) or pure.", PRECISIONS
+    lora_targets: str = _column("all", f"Linear layers with adapters: {', '.join(TARGETS)}.", TARGETS)
+    lora_dropout: float | None = _column(
+        None,
+        "Dropout of the adapters, which keep inputs of their own then; by default unless fused.",
+        least=0,
+        kind=float,
     )
+    adapter_dtype: str = _column("", "Number format of the adapters; by default that of the rest.", ADAPTER_DTYPES)
+    use_dora: bool = _column(False, "Adapters learn magnitudes apart (DoRA).")
+    train_embeddings: bool = _column(False, "Embedding and head learn beside the adapters (modules_to_save).")
+    quantization: str = _column("nf4", "Frozen weights of qlora: nf4, gptq or int8.", QUANTIZATIONS)
+    double_quant: bool = _column(True, "The scales of nf4 are quantised again.")
+    bitsandbytes_version: str = _column("", "Version, which before 0.43.2 kept the inputs of 4-bit layers.")
+    precision: str = _column(
+        "",
+        "16-bit training: mixed (fp32 master weights; by default), amp (autocast), pure, or fsdp (fp32 shards).",
+        PRECISIONS,
+    )
+    grad_dtype: str = _column("", "Number format of the gradients that are kept; by default that of weights.", GRADS)
     attention: str = _column("flash2", "Attention in training: flash2, sdpa, triton or eager.", ATTENTIONS)
     kernels: str = _column("", "fused, library or eager; by default memory is that of eager, time of fused.", KERNELS)
+    loss: str = _column(
+        "",
+        "How the loss is taken: eager (widened to fp32), eager_kept (and held), plain (as wide as the logits), fused, "
+        "chunked (freed) or chunked_kept; by default as kernels.",
+        LOSSES,
+    )
     loss_chunks: int = _column(1, "Parts in which training takes logits and loss.")
     sequence_parallel: int = _column(0, "1: tp GPUs split the tokens outside attention and feed-forward.", least=0)
+    offload: str = _column("none", f"What the host's memory holds: {', '.join(OFFLOADS)}.", OFFLOADS)
+    optimizer_in_backward: bool = _column(False, "Each gradient is used and freed at once.")
+    no_sync: bool = _column(False, "Replicas add up whole gradients over grad_accum passes.")
+    prefetch: bool = _column(True, "ZeRO 3 fetches weights a layer ahead (FSDP).")
+    reshard_after_forward: bool = _column(True, "FSDP frees gathered weights after each layer's forward pass.")
+    load: str = _column("sharded", "What each GPU loads of a sharded model: sharded or whole.", LOADS_OF_WEIGHTS)
+    packing: bool = _column(True, "All sequences have seq_len tokens; false: at most.")
+    expandable_segments: bool = _column(False, "PyTorch's allocator grows its blocks, and fragments little.")
     vp: int = _column(1, "Chunks of layers on each stage of a training pipeline, interleaved.")
     cp: int = _column(1, "GPUs that share a training sequence.")
     cp_comm_type: str = _column(
@@ -193,7 +245,6 @@ class Request:
     overlap_ep: bool = _column(False, "Messages to experts run beside another micro-batch of training.", kind=bool)
     gradient_accumulation_fusion: bool = _column(False, "The products that make gradients add them up.", kind=bool)
     gpus_per_node: int = _column(8, "GPUs of a node in training.")
-    offload: str = _column("none", "What the host's memory holds: none, optimizer or parameters.", OFFLOADS)
     train_tokens: float = _column(0.0, "Tokens to train on in all; adds train_s to the answer.", least=0)
 
     def __post_init__(self) -> None:

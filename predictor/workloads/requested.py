@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from predictor.workloads.models import Model, get_model
 from predictor.workloads.passes.calls import Layout
 from predictor.workloads.passes.training import TrainingSetting
 from predictor.workloads.request import Request
+from predictor.workloads.trainers import TRAINERS
 from predictor.workloads.weights.files import stored_weights
 from predictor.workloads.weights.gguf import read_gguf
 from predictor.workloads.weights.mixtures import stored_types
@@ -150,11 +152,14 @@ def in_16_bits_of(workload: Workload, gpu: Gpu, *, chosen: bool) -> tuple[Worklo
 
 TRAINING_COLUMNS = (
     *("method", "optimizer", "micro_batch", "grad_accum", "seq_len", "checkpointing", "zero_stage", "lora_rank"),
-    *("lora_targets", "precision", "attention", "loss_chunks", "offload", "tp", "pp", "vp", "cp", "cp_comm_type", "ep"),
-    *("expert_tp", "dp", "dp_replicate", "overlap_tp", "overlap_ep"),
-    *("moe_token_dispatcher_type", "moe_expert_capacity_factor"),
-    *("gradient_accumulation_fusion", "gpus_per_node", "link"),
+    *("lora_targets", "precision", "attention", "loss", "loss_chunks", "offload", "tp", "pp", "vp", "cp", "ep", "link"),
+    *("cp_comm_type", "expert_tp", "dp", "dp_replicate", "overlap_tp", "overlap_ep", "gpus_per_node"),
+    *("moe_token_dispatcher_type", "moe_expert_capacity_factor", "gradient_accumulation_fusion"),
+    *("checkpoint_every", "lora_dropout", "adapter_dtype", "use_dora", "train_embeddings", "quantization"),
+    *("double_quant", "optimizer_in_backward", "no_sync", "prefetch", "load", "reshard_after_forward", "packing"),
+    *("expandable_segments", "max_model_len", "grad_dtype"),
 )
+KEPT_INPUTS_UNTIL = (0, 43, 2)  # bitsandbytes: MatMul4Bit keeps what it reads (release notes of 0.43.2)
 
 
 def training_setting(request: Request, model: Model) -> TrainingSetting:
@@ -162,12 +167,29 @@ def training_setting(request: Request, model: Model) -> TrainingSetting:
     settings = {name: getattr(request, name) for name in TRAINING_COLUMNS}
     settings["seq_len"] = getattr(model, "fixed_len", 0) or request.seq_len
     settings["sequence_parallel"] = bool(request.sequence_parallel)
-    settings["kernels"] = request.kernels or "fused"
+    for name, usual in (TRAINERS[request.trainer] if request.trainer else {}).items():
+        settings[name] = usual if getattr(request, name) in ("", None) else getattr(request, name)
+    settings["kernels"] = _kernels(request) or "fused"
+    settings["precision"] = settings["precision"] or "mixed"
+    settings["described"] = bool(request.kernels and request.loss)
+    settings["keeps_quantized_inputs"] = _keeps_inputs(request.bitsandbytes_version)
     if network := stated_network(request.node_link):
         settings["node_link_bytes_per_s"] = network.bytes_per_s * request.gpus_per_node
     return TrainingSetting(**settings, dtype=request.dtype or model.dtype)
 
 
+def _keeps_inputs(version: str) -> bool:
+    """Whether so old a bitsandbytes keeps the inputs of 4-bit layers; raises InvalidRequest for what is no version."""
+    if version and not re.fullmatch(r"\d+(\.\d+)*", version):
+        raise InvalidRequest(f'bitsandbytes_version is "{version}"; it must be a version such as 0.43.2.')
+    return bool(version) and tuple(map(int, version.split("."))) < KEPT_INPUTS_UNTIL
+
+
 def kept_setting(request: Request, setting: TrainingSetting) -> TrainingSetting:
     """The setting whose memory is told: eager kernels keep most, and most training runs have them."""
-    return setting if request.kernels else replace(setting, kernels="eager")
+    return setting if _kernels(request) else replace(setting, kernels="eager")
+
+
+def _kernels(request: Request) -> str:
+    """As the request or its trainer says."""
+    return request.kernels or (TRAINERS[request.trainer]["kernels"] if request.trainer else "")

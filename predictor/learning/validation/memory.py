@@ -1,16 +1,14 @@
-"""Peaks of memory that Qwen, torchtune and optimum-benchmark published, replayed: closed form beside the learned.
+"""Peaks of inference that Qwen and optimum-benchmark published, replayed: closed form beside the learned.
 
 Sources, in the truth folder: the speed benchmarks of the Qwen documentation (`qwen/speed_memory.csv`; Transformers, GiB
-that PyTorch allocated, all GPUs together); QwenLM/Qwen README, fine-tuning of Qwen 1 (`qwen/qwen1_finetune_memory_speed
-.csv`; GB in use, all GPUs together); pytorch/torchtune README (`torchtune/readme_memory_speed.csv`; GiB allocated);
-huggingface/optimum-benchmark (`optimum_benchmark/inference_latency_memory.csv`; 10**6 bytes allocated).
+that PyTorch allocated, all GPUs together); huggingface/optimum-benchmark (`optimum_benchmark/inference_latency_memory
+.csv`; 10**6 bytes allocated).
 
 What the versions of those days did otherwise than today's is replayed as it was. Transformers before 4.45 (Qwen 1.5 and
 2, optimum-benchmark) widened the logits of every prompt token, a copy more where GPUs share the model, as accelerate
 brings them to the first; its loader gave tied models a head of their own; a step held the old cache beside the new one
 (tuples of past_key_values). Qwen 3's table rises with the prompt by the cache alone, to the byte: it tells what is
-allocated at the end, without activations. torchtune's loss comes in 8 chunks where its table says so, its weights in
-one format.
+allocated at the end, without activations. Peaks of training: training_peaks.py.
 """
 
 from __future__ import annotations
@@ -26,32 +24,25 @@ from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import get_gpu
 from predictor.latency.report import Interval
-from predictor.learning.validation.finetune import A100, QWEN, TORCHTUNE, qwen_gpus, qwen_setting, torchtune_rows
+from predictor.learning.validation.finetune import A100
 from predictor.learning.validation.optimum import FILE as OPTIMUM, MODELS as OPTIMUM_MODELS
 from predictor.learning.validation.qwen import DTYPES, FILE as GENERATION
 from predictor.learning.validation.replay import Figure, Replay, Table, half, private_setting, records
-from predictor.memory import closed_form as memory, training as training_memory
+from predictor.memory import closed_form as memory
 from predictor.memory.uncertainty import ClosedForm, doubted
 from predictor.prediction.single import answer
-from predictor.units import GB, GIB
+from predictor.units import GIB
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.models import Model, get_model
-from predictor.workloads.passes.training import TrainingSetting
 from predictor.workloads.request import Request
-from predictor.workloads.requested import training_setting
 from predictor.workloads.workload import Workload
 
 ALL_LOGITS = ("Qwen1.5", "Qwen2")
 OLD_TRANSFORMERS = "Transformers before 4.45 (logits of the whole prompt, two caches)"
 WIDE_LOGIT_BYTES = 6.0  # as computed and as widened
 MOVED_LOGIT_BYTES = 4.0
-CHUNKS = 8
 EXLLAMA_ROWS = 2048 * 8  # scratch space in fp32 of ExLlamaV2 in AutoGPTQ, qlinear_exllamav2.py: temp_fwd_size
-# Without DeepSpeed (Qwen, finetune/finetune_lora_single_gpu.sh): weights, gradients and moments in 16 bits, PyTorch's
-# own AdamW, and autocast, which takes the loss in fp32.
-AUTOCAST = ("LoRA", "LoRA (emb)")
-WHOLE_LOSS = ("Packed Dataset", "Compile")
 GPTQ = {"7B": "Llama-2-7b-hf", "13B": "Llama-2-13b-hf", "65B": "llama-65b"}
 
 
@@ -76,7 +67,7 @@ class Peak(NamedTuple):
 
 def replay(root: Path, bundle: Bundle) -> Replay:
     """A figure per published peak: memory_bytes of one GPU; closed: without what was learned."""
-    peaks = [*_generation(root), *_qwen(root), *_torchtune(root), *_optimum(root)]
+    peaks = [*_generation(root), *_optimum(root)]
     return Replay([_figure(peak, bundle) for peak in peaks], {})
 
 
@@ -118,11 +109,6 @@ def lengthened(model: Model, tokens: int) -> Model:
     return replace(model, max_len=tokens)
 
 
-def beyond_context(model: Model, tokens: int) -> str:
-    """The private setting of sequences longer than the model's context."""
-    return "context beyond the model's own (YaRN)" if tokens > model.max_len else ""
-
-
 def _generation(root: Path) -> Iterator[Peak]:
     table = pd.read_csv(root / GENERATION)
     for row in records(table[table["gpu_mem_gb"].notna() & (table["engine"] == "Transformers")]):
@@ -158,57 +144,6 @@ def _generation(root: Path) -> Iterator[Peak]:
             request=request,
             private_setting=old,
         )
-
-
-def _qwen(root: Path) -> Iterator[Peak]:
-    for row in records(pd.read_csv(root / QWEN)):
-        if (setting := qwen_setting(row)) is None:
-            continue
-        if row["method"] in AUTOCAST:
-            setting = replace(setting, kernels="eager", precision="pure", optimizer="adamw_foreach")
-        model = get_model(row["model"])
-        columns = ("method", "lora_rank", "seq_len", "grad_accum", "checkpointing", "zero_stage", "dp")
-        more = ("kernels", "precision", "optimizer", "dtype")
-        yield Peak(
-            table=QWEN,
-            model=row["model"],
-            engine=row["method"],
-            case=str(int(row["seq_len"])),
-            measured=row["peak_mem_gb"] * GB / qwen_gpus(row),
-            form=_trained(model, setting),
-            request={"model": row["model"], "gpu": A100, "phase": "train"}
-            | {name: getattr(setting, name) for name in (*columns, *more)},
-            private_setting=private_setting(
-                beyond_context(model, setting.seq_len),
-                "embeddings trained" if setting.train_embeddings else "",
-                "GPTQ weights" if setting.method == "qlora" else "",
-                "" if setting.prefetch else "ZeRO 3 without prefetch",
-            ),
-            allocated=False,
-        )
-
-
-def _torchtune(root: Path) -> Iterator[Peak]:
-    """Those whose optimizer stays on the GPU and steps after the backward pass, as is modelled."""
-    for row in torchtune_rows(root):
-        if not row.request or row.method == "Full finetune":
-            continue
-        chunks = 1 if row.method in WHOLE_LOSS else CHUNKS
-        request = {"kernels": "fused", **row.request, "gpu": A100, "precision": "pure", "loss_chunks": chunks}
-        model = get_model(row.model)
-        yield Peak(
-            table=TORCHTUNE,
-            model=row.model,
-            engine=row.method,
-            case=f"{row.runnable_on} {row.technique}",
-            measured=row.peak_gib * GIB,
-            form=_trained(model, training_setting(Request.of(request), model)),
-            request=request,
-        )
-
-
-def _trained(model: Model, setting: TrainingSetting) -> ClosedForm:
-    return training_memory.closed_form(lengthened(model, setting.seq_len), setting)[2]
 
 
 def _optimum(root: Path) -> Iterator[Peak]:
@@ -257,4 +192,4 @@ def _with(form: ClosedForm, more: float) -> ClosedForm:
     return form._replace(peak=form.peak + more, dynamic=form.dynamic + more)
 
 
-TABLE = Table("memory", "memory, Qwen, torchtune and optimum-benchmark", "truth", replay)
+TABLE = Table("memory", "memory, Qwen and optimum-benchmark", "truth", replay)

@@ -21,6 +21,7 @@ from predictor.learning.validation import (
     rocm_vllm,
     serving,
     startup,
+    training_peaks,
     trtllm,
     trtllm_queued,
 )
@@ -44,6 +45,7 @@ TABLES: tuple[Table, ...] = (
     rocm_vllm.TABLE,
     startup.TABLE,
     serving.TABLE,
+    training_peaks.TABLE,
     trtllm.TABLE,
     trtllm_queued.TABLE,
 )

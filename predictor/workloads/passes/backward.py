@@ -43,10 +43,22 @@ SEPARATE_TRAFFIC: Mapping[str, Mapping[str, float]] = {
 }
 
 # Bytes that move for each 4-bit weight that is widened to 16 bits. One kernel: 0.5 read, 2 written, scales. AutoGPTQ's
-# PyTorch path: shift to int32 (0.5 + 4), narrow to int16 (4 + 2), mask, subtract zero, times scale (2 + 2 each).
-DEQUANTISE_BYTES: Mapping[str, float] = {"nf4": 2.6, "gptq": 22.5}
+# PyTorch path: shift to int32 (0.5 + 4), narrow to int16 (4 + 2), mask, subtract zero, times scale (2 + 2 each). 8
+# bits: 1 read, 2 written, scales.
+DEQUANTISE_BYTES: Mapping[str, float] = {"nf4": 2.6, "gptq": 22.5, "int8": 3.1}
 # PEFT's dropout: a mask beside input and output. Adapters of 16-bit weights first widen the input to fp32, then narrow.
 DROPOUT_BYTES, WIDENED_DROPOUT_BYTES = 5.0, 21.0
+
+# Calls whose linear layers get adapters, by the names of their targets; "all" but for the head.
+ATTENTION_INPUTS = ("qkv", "query", "key", "value")
+TARGETS: Mapping[str, tuple[str, ...]] = {
+    "all": ("",),
+    "qkv": ATTENTION_INPUTS,
+    "qv": ATTENTION_INPUTS,
+    "qkvo": (*ATTENTION_INPUTS, "o_proj"),
+    "mlp": ("gate", "up_proj", "down_proj"),
+    "all_and_head": ("",),
+}
 
 TABLES = ("embedding", "position_embedding", "add_positions", "embedding_norm", "embedding_in_proj")
 OUTSIDE_LAYERS = frozenset({*TABLES, "embedding_out_proj", "lm_head", "loss", "loss_widen", "loss_softmax"})
@@ -55,9 +67,10 @@ OUTSIDE_LAYERS = frozenset({*TABLES, "embedding_out_proj", "lm_head", "loss", "l
 class Adapters(NamedTuple):
     """Which weights learn. rank: of the low-rank pair at each adapted layer, 0: none, all weights learn.
 
-    targets: "all" linear layers, "qkv", or "qv", query and value only. embeddings: embedding and head learn beside the
-    adapters. quantization: format of frozen weights, "" for the compute format. kernels: "fused", else as PEFT runs
-    them, with dropout.
+    targets: one of TARGETS; "qv" query and value only. embeddings: embedding and head learn beside the adapters.
+    quantization: format of frozen weights, "" for the compute format. kernels: "fused", else as PEFT runs them.
+    dropout: each adapter keeps what its dropout made; wide: adapters in fp32 beside narrower weights; dora: magnitudes;
+    keeps_inputs: quantised layers keep what they read.
     """
 
     rank: int = 0
@@ -65,6 +78,10 @@ class Adapters(NamedTuple):
     embeddings: bool = False
     quantization: str = ""
     kernels: str = "fused"
+    dropout: bool = False
+    wide: bool = False
+    dora: bool = False
+    keeps_inputs: bool = False
 
     def trains(self, call: OpCall) -> bool:
         """Whether the op's own weights get a gradient."""
@@ -72,8 +89,8 @@ class Adapters(NamedTuple):
 
     def adapts(self, call: OpCall) -> bool:
         """Whether a low-rank pair sits beside this call."""
-        wanted = self.targets == "all" or call.name.startswith(("qkv", "query", "key", "value"))
-        return bool(self.rank) and isinstance(call.op, Gemm) and call.name not in OUTSIDE_LAYERS and wanted
+        inside = call.name not in OUTSIDE_LAYERS or (self.targets == "all_and_head" and call.name == "lm_head")
+        return bool(self.rank) and isinstance(call.op, Gemm) and inside and call.name.startswith(TARGETS[self.targets])
 
 
 def weights(call: OpCall) -> float:
@@ -137,16 +154,19 @@ def _beside(call: OpCall, adapters: Adapters) -> list[OpCall]:
     pair = Gemm(m=op.m, n=adapters.rank, k=op.k, dtype=dtype), Gemm(m=op.m, n=op.n, k=adapters.rank, dtype=dtype)
     calls += [OpCall("lora_a", pair[0], call.count), OpCall("lora_b", pair[1], call.count)]
     calls.append(OpCall("lora_add", Pointwise(kind="add", rows=op.m, cols=op.n, dtype=dtype), call.count))
-    if adapters.kernels != "fused":
+    if adapters.dropout:
         moved = DROPOUT_BYTES if adapters.quantization else WIDENED_DROPOUT_BYTES
         wide = Pointwise(kind="copy", rows=op.m, cols=op.k, dtype="fp32")
+        calls.append(OpCall("lora_dropout", wide, call.count * moved / 8))
+    if adapters.kernels != "fused":
         scale = Pointwise(kind="copy", rows=op.m, cols=op.n, dtype=dtype)
-        calls += [OpCall("lora_dropout", wide, call.count * moved / 8), OpCall("lora_scale", scale, call.count)]
+        calls.append(OpCall("lora_scale", scale, call.count))
     return calls
 
 
 def recomputed(forward: Iterable[OpCall], checkpointing: str, early_stop: bool) -> list[OpCall]:
-    """What the backward pass runs of the forward again: "full" the layers, "selective" their attention, "none" nothing.
+    """What the backward pass runs of the forward again: "full" and "offloaded" the layers, "selective" their attention,
+    "modules" norms and activations as well, "selective_ops" all but attention and half of the products, "none" nothing.
 
     early_stop: a layer is left once its last saved input is there, so the projection that ends it is not run again
     (torch.utils.checkpoint.set_checkpoint_early_stop, PyTorch 2.1).
@@ -157,6 +177,11 @@ def recomputed(forward: Iterable[OpCall], checkpointing: str, early_stop: bool) 
     inner = [call for call in forward if call.name not in OUTSIDE_LAYERS]
     if checkpointing == "selective":
         return [call for call in inner if isinstance(call.op, Attention | Mla)]
+    if checkpointing == "modules":
+        return [call for call in inner if isinstance(call.op, Attention | Mla | Pointwise)]
+    if checkpointing == "selective_ops":
+        products = [OpCall(call.name, call.op, call.count / 2) for call in inner if isinstance(call.op, Gemm | Moe)]
+        return [*products, *(call for call in inner if isinstance(call.op, Pointwise))]
     adapted = any(call.name.startswith("lora_") for call in inner)
     return inner if adapted or not early_stop else [call for call in inner if call.name != "down_proj"]
 

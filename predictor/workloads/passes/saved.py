@@ -34,6 +34,7 @@ SCORE_GRADIENT_BYTES = (5.5, 8.0, 5.5)
 GELU_TANH = (8.0, 16.0, 12.0)
 # Linear layers that read one tensor; under autocast each narrows it for itself.
 READERS = {"qkv_proj": 3.0, "gate_up_proj": 2.0, "cross_kv_proj": 2.0}
+DROPOUT_MASK_BYTES = 1.0  # a boolean an element
 # What they read is of the residual stream and so the same on all tp GPUs, unless those split the tokens.
 REPLICATED = ("qkv_proj", "gate_up_proj", "up_proj")
 
@@ -90,10 +91,15 @@ def kept_bytes(call: OpCall, how: Autograd) -> float:
         return element * float(op.batch) * float(op.q_len) * float(op.heads) * widths
     if isinstance(op, Gemm):
         shared = call.name in ("o_proj", "cross_o_proj") and not (how.width == 2 and how.adapters.quantization)
-        if shared or not (how.adapters.trains(call) or how.adapters.adapts(call)):
-            return 0.0  # what the output projection reads, attention keeps, unless it was widened in between
+        read = float(op.m) * float(op.k) * float(op.batch) / share
+        adapted = how.adapters.adapts(call) and not how.adapters.trains(call)
+        kept = element * read if how.adapters.keeps_inputs and how.adapters.quantization and not shared else 0.0
+        if adapted and (how.adapters.dropout or how.adapters.wide):
+            return kept + _adapter_input(call, how) * read + _magnitude(call, how)
+        if shared or not (adapted or how.adapters.trains(call)):
+            return kept  # what the output projection reads, attention keeps, unless it was widened in between
         copies = READERS.get(call.name, 1.0) if how.width == 2 else 1.0
-        return element * copies * float(op.m) * float(op.k) * float(op.batch) / share
+        return element * copies * read + (_magnitude(call, how) if adapted else 0.0)
     if isinstance(op, Moe):
         rows = float(op.routed_tokens())
         return element * rows * (2 * float(op.hidden) + (float(op.matrices) + 1) * float(op.inter) / float(op.tp))
@@ -104,6 +110,56 @@ def kept_bytes(call: OpCall, how: Autograd) -> float:
             return GELU_TANH[how.width] * float(op.rows) * float(op.cols)
         return _pass_bytes(op, how) * float(op.rows) * float(op.cols) / share
     return 0.0
+
+
+def _adapter_input(call: OpCall, how: Autograd) -> float:
+    """Bytes per element that the adapters of one call keep of what they read, where that is not what the layer reads:
+    each its own, in its format, and a mask of its dropout (peft/tuners/lora/layer.py: Linear.forward)."""
+    readers = READERS.get(call.name, 1.0)
+    if call.name.startswith("qkv") and how.adapters.targets == "qv":
+        readers = 2.0
+    wide = how.adapters.wide and how.width != 2  # which autocast narrows again
+    inner = max(4.0 if wide else 2.0, how.element_bytes)
+    return readers * (inner + (DROPOUT_MASK_BYTES if how.adapters.dropout else 0.0))
+
+
+def _magnitude(call: OpCall, how: Autograd) -> float:
+    """Bytes that DoRA's product with the magnitudes keeps: the layer's output (peft/tuners/lora/dora.py)."""
+    if not how.adapters.dora or not isinstance(call.op, Gemm):
+        return 0.0
+    return how.element_bytes * float(call.op.m) * float(call.op.n) * float(call.op.batch)
+
+
+def products_bytes(served: Iterable[OpCall], how: Autograd) -> float:
+    """Bytes of all layers that torchtitan's selective checkpointing keeps: the outputs of every second product, as they
+    follow each other, and of attention (torchtitan/models/llama3/infra/parallelize.py: _apply_ac_to_transformer_block).
+    """
+    kept, order = 0.0, 0
+    for call in served:
+        op = call.op
+        if call.name in OUTSIDE_LAYERS:
+            continue
+        if isinstance(op, Attention):
+            kept += _output(op) * how.element_bytes * call.count
+        elif isinstance(op, Gemm):
+            parts, rows = READERS.get(call.name, 1.0), float(op.m) * float(op.batch)
+            shares = [1 / parts] * int(parts)
+            if call.name == "qkv_proj":  # queries are as wide as the model, keys and values take the rest
+                query = min(float(op.k) / float(op.n), 1.0)
+                shares = [query, (1 - query) / 2, (1 - query) / 2]
+            for part in shares:
+                order += 1
+                kept += order % 2 * part * rows * float(op.n) * how.element_bytes * call.count
+        elif isinstance(op, Moe):
+            kept += kept_bytes(call, how) * call.count / 2
+    return kept
+
+
+def passes_bytes(served: Iterable[OpCall], how: Autograd) -> float:
+    """Bytes of all layers that recomputing norms and activations leaves out; what a norm reads is kept instead of what
+    the product after it reads, which is as large."""
+    inner = [call for call in served if isinstance(call.op, Pointwise) and call.name not in OUTSIDE_LAYERS]
+    return sum(kept_bytes(call, how) * call.count for call in inner)
 
 
 def _pass_bytes(op: Pointwise, how: Autograd) -> float:

@@ -16,6 +16,7 @@ from predictor.workloads.passes.backward import (
     FLASH_SLOWDOWN,
     OUTSIDE_LAYERS,
     SEPARATE_TRAFFIC,
+    TARGETS,
     Adapters,
     backward,
     recomputed,
@@ -43,6 +44,12 @@ OPTIMIZER_BYTES: Mapping[str, float] = {
     "adamw": 28.0,
     "adamw_foreach": 52.0,
     "adamw_8bit": 16.0,
+    "adamw_fp8": 16.0,
+    "adamw_4bit": 14.0,
+    "paged_adamw": 28.0,
+    "paged_adamw_8bit": 16.0,
+    "galore_adamw": 24.0,
+    "lion": 20.0,
     "sgd": 12.0,
     "sgd_momentum": 20.0,
     "adafactor": 24.0,
@@ -56,21 +63,25 @@ NARROW_COPY_BYTES = 2.0  # the 16-bit weights, written
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "method": ("full", "lora", "qlora"),
     "optimizer": tuple(OPTIMIZER_BYTES),
-    "checkpointing": ("none", "selective", "full"),
-    "lora_targets": ("all", "qkv", "qv"),
+    "checkpointing": ("none", "selective", "selective_ops", "modules", "full", "offloaded"),
+    "lora_targets": tuple(TARGETS),
     "quantization": tuple(DEQUANTISE_BYTES),
     "dtype": ("bf16", "fp16", "fp32", *PRODUCTS),
     "reduce_dtype": ("bf16", "fp16", "fp32"),
     "kernels": tuple(SEPARATE_TRAFFIC),
     "attention": tuple(FLASH_SLOWDOWN),
-    "precision": ("mixed", "amp", "pure"),
-    "offload": ("none", "optimizer", "parameters"),
+    "precision": ("mixed", "amp", "pure", "fsdp"),
+    "offload": ("none", "optimizer", "gradients", "parameters"),
+    "loss": ("", "eager", "eager_kept", "plain", "fused", "chunked", "chunked_kept"),
+    "adapter_dtype": ("", "bf16", "fp16", "fp32"),
+    "load": ("sharded", "whole"),
+    "grad_dtype": ("", "bf16", "fp16", "fp32"),
     "cp_comm_type": CP_COMM_TYPES,
     "moe_token_dispatcher_type": DISPATCHERS,
 }
 COUNTS = (
     *("micro_batch", "grad_accum", "seq_len", "lora_rank", "loss_chunks", "tp", "pp", "vp", "cp", "ep", "dp"),
-    *("dp_replicate", "gpus_per_node"),
+    *("dp_replicate", "gpus_per_node", "checkpoint_every"),
 )
 # llm-foundry's clusters: 1600 Gbps between nodes (scripts/train/benchmarking/README.md); 8 NICs of 200 Gbps are usual.
 NODE_LINK_BYTES_PER_S = 200e9
@@ -112,9 +123,16 @@ class TrainingSetting(Parallel):
 
     method: "full", "lora" (low-rank adapters beside frozen 16-bit weights) or "qlora" (beside 4-bit ones).
     micro_batch: sequences of seq_len tokens per GPU and pass; grad_accum: passes per optimizer step.
-    checkpointing: "full" recomputes every layer in the backward pass, "selective" its attention, "none" nothing.
+    checkpointing: "full" recomputes every layer in the backward pass, "offloaded" too, with the layers' inputs in the
+    host's memory; "selective" recomputes attention (Megatron's core_attn), "modules" norms and activations as well,
+    "selective_ops" all but attention and every second product (torchtitan), "none" nothing. checkpoint_every: one layer
+    of so many is recomputed.
     lora_targets: which linear layers get adapters; train_embeddings: embedding and head learn beside them.
-    quantization: of frozen weights under "qlora": "nf4" widens by one kernel, "gptq" by separate ones.
+    lora_dropout: above 0, and None but for fused kernels, each adapter keeps its own input and a mask. adapter_dtype:
+    of the adapters, "" as what is computed in. use_dora: their magnitudes are learned apart (DoRA).
+    quantization: of frozen weights under "qlora": "nf4" widens by one kernel, "gptq" by separate ones, "int8" is
+    multiplied as it is. double_quant: NF4's scales are quantised again. keeps_quantized_inputs: autograd keeps what
+    4-bit layers read, as bitsandbytes did before 0.43.2.
     dtype: of the arithmetic; reduce_dtype: of the gradients on the wire.
     gradient_accumulation_fusion: the products that make gradients add them up (Apex, Transformer Engine).
     gpus_per_node; node_link_bytes_per_s: of all links of a node together, per direction. link: what joins the GPUs of a
@@ -126,9 +144,23 @@ class TrainingSetting(Parallel):
     (DeepSpeed, whose trace of modules checkpointing and adapters break).
     precision: of 16-bit training. "mixed": weights and gradients in 16 bits, master weights and moments in fp32
     (DeepSpeed, Megatron); "amp": all that in fp32, and 16-bit copies of the weights for the arithmetic (autocast);
+    "fsdp": all that in fp32 and sharded, gathered in 16 bits and reduced in fp32 (MixedPrecisionPolicy of FSDP);
     "pure": all in 16 bits.
-    offload: what lives in the host's memory: nothing, "optimizer" state and step (ZeRO-Offload), "parameters" too.
-    loss_chunks: parts in which logits and loss are computed.
+    grad_dtype: of the gradients that are kept, as Megatron adds them up in fp32; "" as the weights.
+    no_sync: replicas add up whole gradients over grad_accum passes before they share them out.
+    optimizer_in_backward: each gradient is used and freed at once.
+    offload: what lives in the host's memory: nothing, "optimizer" state and step (ZeRO-Offload), "gradients" too,
+    "parameters" too.
+    loss: "eager" widens logits to fp32 first, "eager_kept" holds them so until the backward pass is through, "plain"
+    takes the loss of logits as they are, "fused" by one kernel, "chunked" in loss_chunks parts that are freed,
+    "chunked_kept" in parts whose logits stay until the backward pass; "" follows from kernels.
+    reshard_after_forward: FSDP frees what it gathered of a layer after its forward pass, to gather it again; else all
+    stays until the backward pass ends (SHARD_GRAD_OP).
+    load: whether each GPU loads its shard, or the "whole" model before it is sharded.
+    packing: all sequences have seq_len tokens; else at most, and blocks of many sizes fragment memory.
+    expandable_segments: PYTORCH_CUDA_ALLOC_CONF, which leaves no fragmentation to speak of.
+    described: whether kernels and loss are those of the program that trains, and not what most programs have.
+    max_model_len: tokens of a sequence at most, where that is more than the model's context.
     early_stop: recomputation leaves out the projection that ends a layer, as PyTorch does from 2.1 on.
     """
 
@@ -154,6 +186,22 @@ class TrainingSetting(Parallel):
     loss_chunks: int = 1
     offload: str = "none"
     link: str = ""
+    loss: str = ""
+    checkpoint_every: int = 1
+    optimizer_in_backward: bool = False
+    lora_dropout: float | None = None
+    adapter_dtype: str = ""
+    use_dora: bool = False
+    double_quant: bool = True
+    keeps_quantized_inputs: bool = False
+    no_sync: bool = False
+    load: str = "sharded"
+    reshard_after_forward: bool = True
+    packing: bool = True
+    expandable_segments: bool = False
+    max_model_len: int = 0
+    grad_dtype: str = ""
+    described: bool = False
 
     def __post_init__(self) -> None:
         for name in COUNTS:
@@ -168,6 +216,12 @@ class TrainingSetting(Parallel):
         if not self.node_link_bytes_per_s > 0:
             raise InvalidRequest(
                 f"node_link_bytes_per_s is {self.node_link_bytes_per_s}; it must be above 0: 200e9 is 1600 Gbps."
+            )
+        if self.lora_dropout is not None and not 0 <= self.lora_dropout < 1:
+            raise InvalidRequest(f"lora_dropout is {self.lora_dropout:g}; it must be at least 0 and below 1.")
+        if self.optimizer_in_backward and self.grad_accum > 1:
+            raise InvalidRequest(
+                f"grad_accum is {self.grad_accum}; with optimizer_in_backward gradients are not added up. Set it to 1."
             )
         check_layout(self, self.seq_len)
 
@@ -192,7 +246,29 @@ class TrainingSetting(Parallel):
         if self.method == "full":
             return Adapters(kernels=self.kernels)
         frozen = self.quantization if self.method == "qlora" else ""
-        return Adapters(self.lora_rank, self.lora_targets, self.train_embeddings, frozen, self.kernels)
+        return Adapters(
+            self.lora_rank,
+            self.lora_targets,
+            self.train_embeddings,
+            frozen,
+            self.kernels,
+            dropout=self.kernels != "fused" if self.lora_dropout is None else self.lora_dropout > 0,
+            wide=self.adapter_dtype == "fp32",
+            dora=self.use_dora,
+            keeps_inputs=self.keeps_quantized_inputs,
+        )
+
+    @property
+    def loss_kind(self) -> str:
+        """How the loss is taken, where `loss` leaves it to kernels and loss_chunks."""
+        if self.loss:
+            return self.loss
+        return "eager" if self.kernels == "eager" else "plain" if self.kernels == "library" else "fused"
+
+    @property
+    def recomputed_share(self) -> float:
+        """Share of the layers that the backward pass computes again, at least in part."""
+        return 0.0 if self.checkpointing == "none" else 1 / self.checkpoint_every
 
 
 class TrainingCalls(NamedTuple):
@@ -241,7 +317,10 @@ def training_calls(model: Trainable, setting: TrainingSetting) -> TrainingCalls:
     whole = training_forward(served, setting.micro_tokens, setting.adapters, setting.attention)
     stage = slowest(whole, stages(model.layers, setting, setting.grad_accum), model.layers)
     forward = staged(whole, model.layers, stage)
-    again = recomputed(forward, setting.checkpointing, setting.early_stop)
+    again = [
+        OpCall(call.name, call.op, call.count * setting.recomputed_share)
+        for call in recomputed(forward, setting.checkpointing, setting.early_stop)
+    ]
     gradients = backward(forward, setting.adapters)
     owned = of_stage(parameters(model, whole, setting.adapters), model, stage)
     return TrainingCalls(
@@ -255,8 +334,10 @@ def training_calls(model: Trainable, setting: TrainingSetting) -> TrainingCalls:
 def training_step_ops(model: Trainable, setting: TrainingSetting) -> tuple[OpCall, ...]:
     """The ops of one forward pass as a serving engine runs them, all stages, on one GPU of each. Raises InvalidRequest
     where the model cannot be split so."""
-    if setting.seq_len > model.max_len:
-        raise InvalidRequest(f"seq_len is {setting.seq_len}; {model.name} takes at most {model.max_len}. Shorten it.")
+    if setting.seq_len > (longest := max(model.max_len, setting.max_model_len)):
+        raise InvalidRequest(
+            f"seq_len is {setting.seq_len}; {model.name} takes at most {longest}. Shorten it, or raise max_model_len."
+        )
     check_split(model, setting)
     return split(model.forward_ops(_step(setting)), setting)
 
