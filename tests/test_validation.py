@@ -6,6 +6,7 @@ The tables here are invented, in the layout of the published ones; targets of do
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from predictor.cli.validate import _write_asked
 from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import load_bundle
 from predictor.learning.validation import TABLES, ratio_errors
+from predictor.learning.validation.back_of_envelope import reckoned
 from predictor.learning.validation.tables import chosen
 from predictor.prediction.rows import answer_row
 
@@ -72,7 +74,7 @@ def rows_of(table: str, truth: Path) -> pd.DataFrame:
 def test_every_table_has_a_name_of_its_own() -> None:
     names = [table.name for table in TABLES]
     folder = REPO / "predictor" / "learning" / "validation"
-    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "replay", "tables"}
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "back_of_envelope", "replay", "tables"}
     assert sorted(names) == sorted(files) and len({table.title for table in TABLES}) == len(names)
 
 
@@ -154,7 +156,7 @@ def test_errors_by_group() -> None:
     )
     cells = ratio_errors(frame, ["gpu"])
     assert cells.loc["A"].round(3).to_dict() == {
-        **{"rows": 2, "median": 0.2, "mean": 0.2, "p90": 0.28, "signed": -0.1, "coverage": 0.5}
+        **{"rows": 2, "median": 0.2, "mean": 0.2, "p90": 0.28, "signed": -0.1, "coverage": 0.5, "under": 0.5}
     }
     assert cells.loc["B", "mean"] == 0.0 and pd.isna(cells.loc["B", "coverage"])
 
@@ -229,3 +231,14 @@ def test_every_peak_of_training_is_a_row_of_requests(trained: Any) -> None:
 def test_chances_are_no_smaller_than_what_happens(peaks: Any) -> None:
     above = (peaks["measured"] > peaks["high"]).groupby(peaks["kind"]).mean()
     assert (above < 0.12).all()  # of the upper tenth
+
+
+def test_the_back_of_an_envelope_reckons_what_it_can() -> None:
+    """Llama-3.1-8B on an H100: 16 GB over 3.35 TB/s, half of 989 TFLOP/s, 0.9 of 85.5 GB less 16 GB of 131 kB each."""
+    serve = {"model": "Llama-3.1-8B", "gpu": "H100", "input_len": 1000, "output_len": 101}
+    train = {"model": "Llama-3.1-8B", "gpu": "H100", "phase": "train", "dp": 8, "zero_stage": 3}
+    asked = [(serve, "tpot_s"), (serve, "ttft_s"), (serve, "max_kv_tokens"), (train, "memory_bytes"), (serve, "p_oom")]
+    rows = pd.DataFrame([{"request": json.dumps(request), "metric": metric} for request, metric in asked])
+    told = reckoned(rows)
+    assert told[:4] == pytest.approx([16.06e9 / 3.35e12, 16.0e12 / 495e12, 464e3, 1.2 * 16 * 8.03e9 / 8], rel=0.05)
+    assert math.isnan(told[4])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Cell = dict[str, Any]  # errors of some figures, as shares, and what figures they are
 CELL_ERRORS = ("median", "mean", "signed", "coverage")
-TABLE_ERRORS = ("median", "mean", "p90", "signed", "coverage")
+TABLE_ERRORS = ("median", "mean", "coverage", "under", "reckoned")
 
 
 def add(app: Typer) -> None:
@@ -56,6 +56,7 @@ def validate(
     import pandas as pd
 
     from predictor.estimators.bundle import load_bundle
+    from predictor.learning.validation.back_of_envelope import reckoned
     from predictor.learning.validation.tables import chosen
 
     tables, opened = chosen(only), load_bundle(bundle)
@@ -71,6 +72,7 @@ def validate(
     if requests:
         _write_asked([replay for replay in replays if replay], requests)
     scored = rows[~rows["fitted"].astype(bool)]
+    scored = scored.assign(reckoned=reckoned(scored))
     for (name, metric), part in scored.groupby(["table", "metric"], sort=True):
         _show_cells(f"{metric} of {name}", part)
     _show_tables(scored, len(rows))
@@ -139,7 +141,8 @@ def _show_tables(scored: pd.DataFrame, replayed: int) -> None:
     from predictor.learning.validation.replay import ratio_errors, records
 
     public = scored[scored["private_setting"] == ""]
-    for title, rows in (("all rows", scored), ("rows of a request table alone, as any user gets them", public)):
+    shown = [("rows of a request table alone, as any user gets them", public)]
+    for title, rows in shown if len(public) == len(scored) else [("all rows", scored), *shown]:
         if rows.empty:
             print(f"{title}: none")
             continue
@@ -147,10 +150,12 @@ def _show_tables(scored: pd.DataFrame, replayed: int) -> None:
         for cell in cells:
             cell["file"] = _folded(cell["table"])
         lines = _grouped(cells, "file", lambda cell: [cell["metric"], *_errors(cell, TABLE_ERRORS)])
-        header = ["", ">n", ">median", ">mean", ">p90", ">bias", ">in"]
+        header = ["", ">n", ">median", ">mean", ">in", ">under", ">rule"]
         show(header, lines, title=title)
     print("n: figures; per cent: median and mean of the absolute error, bias: median of the")
-    print("signed one, in: in the interval, closed: median/mean without what was learned.")
+    print("signed one, in: in the interval, closed: median/mean without what was learned,")
+    print("under: measured more than 15 % above, rule: median error of the back of an")
+    print("envelope (half the peak, weights over bandwidth, parameters x bytes x 1.2).")
     print(f"{replayed - len(scored):,} of {replayed:,} rows chose a constant and are left out.")
 
 

@@ -18,6 +18,7 @@ from predictor.latency.report import Interval
 from predictor.prediction.rows import answer_rows
 from predictor.workloads.models import get_model
 
+UNDER = 1.15  # times the prediction: memory that much above it is a failed run
 SEPARATOR = "; "  # of private settings
 Row = TypeVar("Row")
 
@@ -158,13 +159,18 @@ def ratio_errors(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """Errors of predictions by group, as shares.
 
     Columns: rows; median, mean and p90 of the absolute error; signed: median of the error; coverage: share of figures
-    in their interval; where there is a closed form, closed_median and closed_mean of its absolute error.
+    in their interval; under: share of figures more than 15 % above the prediction; reckoned: median of the absolute
+    error of what the back of an envelope says, where that stands beside; where there is a closed form, closed_median
+    and closed_mean of its absolute error.
     """
     error = frame["predicted"] / frame["measured"] - 1
     inside = (frame["low"] <= frame["measured"]) & (frame["measured"] <= frame["high"])
     scored = frame.assign(error=error.abs(), signed=error, inside=inside.where(frame["low"].notna()))
     if "closed" in frame and frame["closed"].notna().any():
         scored["closed_error"] = (frame["closed"] / frame["measured"] - 1).abs()
+    scored["under"] = frame["measured"] > UNDER * frame["predicted"]
+    if "reckoned" in frame:
+        scored["reckoned_error"] = (frame["reckoned"] / frame["measured"] - 1).abs()
     cells = scored.groupby(list(by), observed=True)
     columns: dict[str, Any] = {
         "rows": cells["error"].size(),
@@ -173,7 +179,10 @@ def ratio_errors(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
         "p90": cells["error"].quantile(0.9),
         "signed": cells["signed"].median(),
         "coverage": cells["inside"].mean(),
+        "under": cells["under"].mean(),
     }
+    if "reckoned_error" in scored:
+        columns["reckoned"] = cells["reckoned_error"].median()
     if "closed_error" in scored:
         columns |= {"closed_median": cells["closed_error"].median(), "closed_mean": cells["closed_error"].mean()}
     return pd.DataFrame(columns)
