@@ -20,6 +20,7 @@ from predictor.learning.validation import (
     rocm_vllm,
     serving,
     startup,
+    steps,
     trtllm,
     trtllm_queued,
 )
@@ -42,6 +43,7 @@ TABLES: tuple[Table, ...] = (
     rocm_vllm.TABLE,
     startup.TABLE,
     serving.TABLE,
+    steps.TABLE,
     trtllm.TABLE,
     trtllm_queued.TABLE,
 )

@@ -42,7 +42,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "checkpointing": ("none", "selective", "full"),
     "lora_targets": ("all", "qkv", "qv"),
     "quantization": tuple(DEQUANTISE_BYTES),
-    "dtype": ("bf16", "fp16", "fp32", "fp8"),
+    "dtype": ("bf16", "fp16", "fp32", "tf32", "fp8"),
     "reduce_dtype": ("bf16", "fp16", "fp32"),
     "kernels": tuple(SEPARATE_TRAFFIC),
     "attention": tuple(FLASH_SLOWDOWN),
