@@ -30,6 +30,10 @@ OTHERS_ISSUE = 0.85
 BITS = {"fp4": 4, "fp8": 8, "int8": 8, "fp16": 16, "bf16": 16, "tf32": 32}
 NARROW_EXPONENT = 0.57
 PICO = 1e-12
+# Energy of a FLOP of products that run for seconds over that of products timed alone, which are over before the board's
+# control of its power acts, on operands that toggle fewer bits, with memory and links at rest. Fitted on one half of the
+# training steps of MPT on A100 (predictor/learning/validation/llm_foundry.py), of which it slows the largest.
+STEADY_ENERGY = 1.75
 UNLIMITED = 1.2  # times the free rate, beyond which no one asks how much power would be left
 
 
@@ -60,6 +64,14 @@ def powered_flop_per_s(op: Op, gpu: Gpu) -> Array:
     return rate_of_units(op, gpu, lambda unit: rates(gpu, unit).powered)
 
 
+def steady_flop_per_s(op: Op, gpu: Gpu) -> Array:
+    """FLOP/s that the board's power leaves products which run for seconds, as in training, (n_calls,).
+
+    Infinite for vector units, whose rates were measured so, and where the power of the board is not known.
+    """
+    return rate_of_units(op, gpu, lambda unit: _steady(gpu, unit))
+
+
 def limiter(op: Op, gpu: Gpu, bound: Bound) -> np.ndarray[Any, Any]:
     """What limits each call, (n_calls,) of LIMITERS: "power" where arithmetic does and the board lacks power for it."""
     of_bound = bound.limiter
@@ -81,8 +93,23 @@ def rates(gpu: Gpu, unit: str) -> Rates:
     joule = energy_j(facts, "fp32" if vector else unit)
     if not gpu.tdp_w or not joule:
         return Rates(free, UNLIMITED * free)
-    clock = _clock_within(_arithmetic_w(gpu) / (PLATEAU * joule * highest))
-    return Rates(free, min(PLATEAU * highest * clock, UNLIMITED * free))
+    return Rates(free, min(_within_power(gpu, joule, highest), UNLIMITED * free))
+
+
+@lru_cache(maxsize=4096)
+def _steady(gpu: Gpu, unit: str) -> float:
+    """steady_flop_per_s of a unit."""
+    facts = _energies(gpu)
+    joule = 0.0 if unit == "fp32" or unit not in gpu.peak_flop_per_s else energy_j(facts, unit)
+    if not gpu.tdp_w or not joule:
+        return np.inf
+    issued = 1.0 if gpu.vendor == "NVIDIA" else OTHERS_ISSUE
+    return _within_power(gpu, STEADY_ENERGY * joule, issued * gpu.peak_at_max_clock(unit))
+
+
+def _within_power(gpu: Gpu, joule: float, highest: float) -> float:
+    """FLOP/s of so many joule each at the highest clock, where `highest` is their rate, within the board's power."""
+    return PLATEAU * highest * _clock_within(_arithmetic_w(gpu) / (PLATEAU * joule * highest))
 
 
 def _arithmetic_w(gpu: Gpu) -> float:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import log
 from typing import Any
 
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import Links
+from predictor.hardware.power import steady_flop_per_s
+from predictor.hardware.roofline import unit_rate
 from predictor.latency.report import Interval, OpLine, doubted
 from predictor.latency.steps import bound_lines, doubts_of, op_lines, total
 from predictor.memory.training import TrainingMemory
 from predictor.ops import Collective
+from predictor.ops.dtypes import dtype_facts
 from predictor.workloads.engines import host_share
 from predictor.workloads.passes.backward import fetches
 from predictor.workloads.passes.calls import Layout, OpCall, Phase
@@ -27,8 +31,12 @@ from predictor.workloads.request import Request
 
 ENGINE = "vllm"  # whose kernels the estimators answer for: large GEMMs and FlashAttention-2 are the same libraries
 LIBRARY = "nccl"
+# FlashAttention-2 keeps to the instructions of Ampere: 0.35 of H100's peak (Shah et al., arXiv:2407.08608, 1), which is
+# more than older parts reach of theirs.
+FLASH2_FLOP_PER_SM_CYCLE = 1300.0
+NEWEST_ATTENTION = "cudnn"
 # Fitted on one half of the measured configurations (predictor/learning/validation), checked on the other.
-SUSTAINED_GEMM = 1.15  # time of a GEMM within a step over its time alone: sustained power, transposed operands
+STRAGGLING = 0.02  # of the step for each e-fold of GPUs beyond a node: every step waits for the slowest of them
 HOST_S_PER_OP = 23e-6  # the host's time to issue an op of the list, Python and autograd included (41 us beside A100)
 HOST_S_PER_FETCH = 0.42e-3  # and to fetch the weights of a matrix that ZeRO 3 has not fetched ahead (0.75 ms)
 # To the host's memory and back through PCIe 4 x16; and its step of one parameter.
@@ -76,7 +84,8 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
     """
     calls, links = training_calls(model, setting), Links(setting.link)
     phases, sent = _phases(calls, setting)
-    computed = [[_sustained(line) for line in lines] for lines in op_lines(phases, gpu, ENGINE, bundle, links)]
+    alone = op_lines(phases, gpu, ENGINE, bundle, links)
+    computed = [[_within_step(line, gpu, setting) for line in lines] for lines in alone]
     (messages,) = op_lines(sent, gpu, LIBRARY, bundle, links)
     device = {
         phase: sum(line.latency_s.value for line in lines) for (phase, _), lines in zip(phases, computed, strict=True)
@@ -85,6 +94,7 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
     times["optimizer"] = max(times["optimizer"], _offloaded_s(model, setting))
     exposed = _exposed(calls.communication, messages, times, setting) + _streamed_s(model, setting, times)
     bubble = (times["forward"] + times["backward"]) * (setting.pp - 1) / setting.grad_accum
+    exposed += _straggling(setting) * (sum(times.values()) + exposed + bubble)
     value = sum(times.values()) + exposed + bubble
     lines = [line for part in (*computed, messages) for line in part]
     waited_for = lines if exposed else lines[: len(lines) - len(messages)]
@@ -96,7 +106,7 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
         gpu=gpu,
         step_s=step,
         tokens_per_s=Interval(tokens / step.value, tokens / step.high, tokens / step.low),
-        mfu=flops / (step.value * gpu.peak(setting.dtype) * setting.n_gpus),
+        mfu=flops / (step.value * _peak(gpu, setting) * setting.n_gpus),
         forward_s=times["forward"],
         backward_s=times["backward"],
         optimizer_s=times["optimizer"],
@@ -111,7 +121,7 @@ def doubts(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: Bundle)
     phases, sent = _phases(training_calls(model, setting), setting)
     links = Links(setting.link)
     lines = bound_lines(phases, gpu, ENGINE, bundle, links) + bound_lines(sent, gpu, LIBRARY, bundle, links)
-    gpu.peak(setting.dtype)  # the step's MFU needs it
+    _peak(gpu, setting)  # the step's MFU needs it
     return doubts_of([line for part in lines for line in part], gpu, bundle)[1]
 
 
@@ -122,11 +132,27 @@ def _phases(calls: TrainingCalls, setting: TrainingSetting) -> tuple[list[Phase]
     return computed, [("communication", local)]
 
 
-def _sustained(line: OpLine) -> OpLine:
-    """A GEMM as it runs within a step."""
-    if line.estimator != "gemm":
+def _within_step(line: OpLine, gpu: Gpu, setting: TrainingSetting) -> OpLine:
+    """A line as it takes among the others of a step: products no faster than board power holds for seconds, attention
+    no faster than its kernel."""
+    flops = float(line.op.flops()) * line.count
+    if not flops or line.op.family not in ("gemm", "moe", "attention", "mla", "conv"):
         return line
-    return line._replace(latency_s=Interval(*(end * SUSTAINED_GEMM for end in line.latency_s)))
+    least = flops / float(steady_flop_per_s(line.op, gpu)[0])
+    if line.op.family == "attention" and setting.attention != NEWEST_ATTENTION and gpu.vendor == "NVIDIA":
+        least = max(least, flops / (FLASH2_FLOP_PER_SM_CYCLE * gpu.sms * gpu.boost_clock_hz))
+    slower = max(least / line.latency_s.value, 1.0)
+    return line._replace(latency_s=Interval(*(end * slower for end in line.latency_s)))
+
+
+def _straggling(setting: TrainingSetting) -> float:
+    """Share of a step that is waited for the slowest of the GPUs, which grows as the extreme of so many does."""
+    return STRAGGLING * log(max(setting.n_gpus / setting.gpus_per_node, 1.0))
+
+
+def _peak(gpu: Gpu, setting: TrainingSetting) -> float:
+    """FLOP/s of the units that multiply the layers' products, of which MFU is a share."""
+    return unit_rate(gpu, dtype_facts(setting.product_dtype).compute[0])
 
 
 def _host_s(calls: Sequence[OpCall], setting: TrainingSetting) -> float:

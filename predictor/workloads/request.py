@@ -25,7 +25,7 @@ METHODS = ("full", "lora", "qlora")
 OPTIMIZERS = ("adamw", "adamw_foreach", "adamw_8bit", "sgd", "sgd_momentum", "adafactor")
 CHECKPOINTINGS = ("none", "selective", "full")
 PRECISIONS = ("mixed", "amp", "pure")
-ATTENTIONS = ("flash2", "sdpa", "triton", "eager")
+ATTENTIONS = ("flash2", "sdpa", "cudnn", "triton", "eager")
 KERNELS = ("fused", "library", "eager")
 TARGETS = ("all", "qkv", "qv")
 OFFLOADS = ("none", "optimizer", "parameters")
@@ -173,7 +173,7 @@ class Request:
     precision: str = _column(
         "mixed", "16-bit training: mixed (fp32 master weights), amp (autocast) or pure.", PRECISIONS
     )
-    attention: str = _column("flash2", "Attention in training: flash2, sdpa, triton or eager.", ATTENTIONS)
+    attention: str = _column("flash2", "Attention in training: flash2, sdpa, cudnn (that of the GPU's generation), triton or eager.", ATTENTIONS)
     kernels: str = _column("", "fused, library or eager; by default memory is that of eager, time of fused.", KERNELS)
     loss_chunks: int = _column(1, "Parts in which training takes logits and loss.")
     sequence_parallel: int = _column(0, "1: tp GPUs split the tokens outside attention and feed-forward.", least=0)

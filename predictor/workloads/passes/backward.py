@@ -17,7 +17,7 @@ from predictor.workloads.passes.calls import OpCall
 ATTENTION_BACKWARD_FLOPS = 2.5
 # Time over that of FlashAttention-2: 1.3 to 2.5 for FlashAttention in Triton (arXiv:2307.08691, 4.1), here between; 3
 # to 10 for attention with the scores in memory (the same), here as at 2k tokens.
-FLASH_SLOWDOWN: Mapping[str, float] = {"flash2": 1.0, "sdpa": 1.0, "triton": 1.8, "eager": 4.5}
+FLASH_SLOWDOWN: Mapping[str, float] = {"flash2": 1.0, "sdpa": 1.0, "cudnn": 1.0, "triton": 1.8, "eager": 4.5}
 
 # Tensors that the backward kernels of an op read and write, over those of the forward. A norm reads its input and the
 # gradient twice, for the input's gradient and for the weights', and writes one; activations read input and gradient.

@@ -22,6 +22,7 @@ from predictor.workloads.passes.backward import (
     weights,
 )
 from predictor.workloads.passes.calls import WIDE_DTYPES, Layout, OpCall, Step
+from predictor.workloads.passes.recipes import RECIPES, Recipe, quantised_backward, quantised_forward
 
 # Bytes of one fused optimizer step for each parameter that learns: fp32 gradient read, fp32 weight and moments read and
 # written (8-bit moments: 4 bytes in all; Adafactor: no moments, the update written and read once more). PyTorch's
@@ -42,7 +43,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "checkpointing": ("none", "selective", "full"),
     "lora_targets": ("all", "qkv", "qv"),
     "quantization": tuple(DEQUANTISE_BYTES),
-    "dtype": ("bf16", "fp16", "fp32", "tf32", "fp8"),
+    "dtype": ("bf16", "fp16", "fp32", "tf32", *RECIPES),
     "reduce_dtype": ("bf16", "fp16", "fp32"),
     "kernels": tuple(SEPARATE_TRAFFIC),
     "attention": tuple(FLASH_SLOWDOWN),
@@ -52,6 +53,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 COUNTS = ("micro_batch", "grad_accum", "seq_len", "lora_rank", "tp", "pp", "dp", "gpus_per_node", "loss_chunks")
 # llm-foundry's clusters: 1600 Gbps between nodes (scripts/train/benchmarking/README.md); 8 NICs of 200 Gbps are usual.
 NODE_LINK_BYTES_PER_S = 200e9
+FULL = ("fp32", "tf32")  # weights, gradients and what passes between layers have 32 bits
 ROWS, COLUMNS = 16384, 4096  # parameters are stepped as tables of this shape, larger than any cache
 
 
@@ -94,12 +96,14 @@ class TrainingSetting:
     zero_stage: what dp GPUs share out: 0 nothing, 1 optimizer state, 2 gradients too, 3 weights too (FSDP FULL_SHARD).
     lora_targets: which linear layers get adapters; train_embeddings: embedding and head learn beside them.
     quantization: of frozen weights under "qlora": "nf4" widens by one kernel, "gptq" by separate ones.
-    dtype: of the arithmetic; reduce_dtype: of the gradients on the wire. tp, pp, dp: GPUs per layer, stages, replicas.
+    dtype: of the arithmetic of the layers: fp32, tf32, fp16, bf16, or a recipe of predictor.workloads.passes.recipes;
+    reduce_dtype: of the gradients on the wire, if they are not kept in fp32. tp, pp, dp: GPUs per layer, stages, replicas.
     gpus_per_node; node_link_bytes_per_s: of all links of a node together, per direction. link: what joins the GPUs of a
     node, one of predictor.hardware.interconnect.LINKS; "" is not stated.
     kernels: of norms, rotations, gates, adapters and the loss: "fused" by a compiler, "library" with one kernel for a
     norm and one for a rotation, "eager" as written in PyTorch. attention: which FlashAttention, PyTorch's own ("sdpa",
-    the same kernel), or "eager" with the scores in memory.
+    the same kernel), that of the GPU's generation ("cudnn": cuDNN's, FlashAttention-3), "triton", or "eager" with the
+    scores in memory.
     prefetch: ZeRO 3 fetches weights a layer ahead (FSDP); without, module by module when needed, and everything waits
     (DeepSpeed, whose trace of modules checkpointing and adapters break).
     precision: of 16-bit training. "mixed": weights and gradients in 16 bits, master weights and moments in fp32
@@ -172,6 +176,16 @@ class TrainingSetting:
         return self.micro_tokens * self.grad_accum * self.dp
 
     @property
+    def recipe(self) -> Recipe | None:
+        """How products in fewer than 16 bits are fed; None of wider ones."""
+        return RECIPES.get(self.dtype)
+
+    @property
+    def product_dtype(self) -> str:
+        """Number format of the products of the layers."""
+        return self.recipe.product if self.recipe else self.dtype
+
+    @property
     def adapters(self) -> Adapters:
         """Which weights learn, and beside what."""
         if self.method == "full":
@@ -213,9 +227,11 @@ def training_calls(model: Trainable, setting: TrainingSetting) -> TrainingCalls:
     again = recomputed(forward, setting.checkpointing, setting.early_stop)
     gradients = backward(forward, setting.adapters)
     owned = parameters(model, forward, setting.adapters)
+    narrowed = quantised_forward(forward, setting.recipe)
+    narrowed_again = quantised_forward(again, setting.recipe) + quantised_backward(forward, setting.recipe)
     return TrainingCalls(
-        _repeated(forward, setting.grad_accum),
-        _repeated([*again, *gradients], setting.grad_accum),
+        _repeated([*forward, *narrowed], setting.grad_accum),
+        _repeated([*again, *gradients, *narrowed_again], setting.grad_accum),
         _optimizer(owned, setting),
         tuple(_communication(model, owned, setting)),
     )
@@ -275,7 +291,7 @@ def model_flops_per_token(model: Trainable, seq_len: int) -> float:
 def _step(setting: TrainingSetting) -> Step:
     passed = setting.dtype if setting.dtype in WIDE_DTYPES else "bf16"
     length = setting.seq_len
-    return Step("prefill", setting.micro_batch, length, length, setting.dtype, passed, passed, setting.tp)
+    return Step("prefill", setting.micro_batch, length, length, setting.product_dtype, passed, passed, setting.tp)
 
 
 def _staged(call: OpCall, pp: int) -> OpCall:
@@ -291,7 +307,7 @@ def _optimizer(owned: Parameters, setting: TrainingSetting) -> tuple[OpCall, ...
     """Gradients added up over micro-batches, then the step, as calls of the element-wise addition by their bytes."""
     learned = owned.learned_layer + owned.learned_table
     stepped = learned / (setting.dp if setting.zero_stage else 1)
-    narrow = 0.0 if setting.dtype == "fp32" else NARROW_COPY_BYTES
+    narrow = 0.0 if setting.dtype in FULL else NARROW_COPY_BYTES
     calls = [_sweep("optimizer_step", stepped, OPTIMIZER_BYTES[setting.optimizer] + narrow)]
     if setting.grad_accum > 1:
         kept = learned / (setting.dp if setting.zero_stage > 1 else 1)
@@ -314,13 +330,14 @@ def _communication(model: Trainable, owned: Parameters, setting: TrainingSetting
     """
     calls, passes = list[OpCall](), setting.grad_accum
     if setting.pp > 1:
-        message = setting.micro_tokens * model.hidden * (4.0 if setting.dtype == "fp32" else 2.0)
+        message = setting.micro_tokens * model.hidden * (4.0 if setting.dtype in FULL else 2.0)
         hop = Collective(kind="send_recv", message_bytes=message, n_gpus=2)
         calls.append(OpCall("stage_send_recv", hop, 2.0 * passes))
     if setting.dp == 1:
         return calls
-    held = FOUR_BIT_BYTES if setting.method == "qlora" else 4.0 if setting.dtype == "fp32" else 2.0
-    sent = 4.0 if setting.reduce_dtype == "fp32" else 2.0
+    held = FOUR_BIT_BYTES if setting.method == "qlora" else 4.0 if setting.dtype in FULL else 2.0
+    wide = setting.reduce_dtype == "fp32" or setting.dtype in FULL or setting.precision == "amp"
+    sent = 4.0 if wide else 2.0
     layers = model.layers // setting.pp
     gathers = (
         (owned.layer / layers * held, layers),

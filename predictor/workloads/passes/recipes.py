@@ -1,0 +1,97 @@
+"""Training whose products run in 8 or 4 bits: what is quantised before them, forward and backward.
+
+Inputs, gradients and weights stay in 16 bits (master weights in 32) and are narrowed before each product, once along
+each dimension that is summed over: the input and the weight for the forward product, the gradient and the weight for
+that of the input's gradient, the input and the gradient for that of the weight's. Head, attention, norms and adapters
+are not narrowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from predictor.ops import Gemm, Moe, Pointwise
+from predictor.workloads.passes.calls import OpCall
+
+COPY_BYTES = 4.0  # of an element of the copy in 16 bits, by which such passes are counted
+
+
+class Recipe(NamedTuple):
+    """Bytes moved for an element of each operand.
+
+    product: number format of the products. forward_input, forward_weight: before the forward product. input, gradient,
+    weight: before the two of the backward pass.
+    """
+
+    product: str
+    forward_input: float
+    forward_weight: float
+    input: float
+    gradient: float
+    weight: float
+
+
+# A scale for the tensor: its largest value is read (2), then it is read and written (2 + 1), and transposed for the other
+# product (1 + 1), as the fp8 units of Hopper take one layout. Scales for groups of elements: read and written by one
+# kernel (2 + 1) along each dimension; weights in square blocks are only transposed. NVFP4 (arXiv:2509.25149, 4): also a
+# scale for the tensor, weights in square blocks, a Hadamard transform before the products of the weights' gradients.
+RECIPES: Mapping[str, Recipe] = {
+    "fp8": Recipe("fp8", 5.0, 5.0, 2.0, 7.0, 2.0),
+    "fp8_block": Recipe("fp8_block", 3.0, 3.0, 3.0, 6.0, 2.0),
+    "mxfp8": Recipe("fp8", 3.0, 3.0, 3.0, 6.0, 3.0),
+    "nvfp4": Recipe("nvfp4", 4.6, 4.6, 2.6, 7.1, 1.1),
+}
+BLOCK_SCALED = frozenset({"mxfp8", "nvfp4"})  # which only GPUs with fp4 units multiply
+
+
+class Operands(NamedTuple):
+    """Elements of the input, the output and the weights of a call."""
+
+    input: float
+    output: float
+    weights: float
+
+
+def quantised_forward(calls: Iterable[OpCall], recipe: Recipe | None) -> list[OpCall]:
+    """What narrows the operands of the forward products among `calls`; nothing without a recipe."""
+    if recipe is None:
+        return []
+    of_products = [(call, _operands(call, recipe)) for call in calls]
+    return [
+        _narrowed(call, recipe.forward_input * size.input + recipe.forward_weight * size.weights)
+        for call, size in of_products
+        if size
+    ]
+
+
+def quantised_backward(calls: Iterable[OpCall], recipe: Recipe | None) -> list[OpCall]:
+    """What narrows the operands of both products of the backward pass of each of the forward products `calls`."""
+    if recipe is None:
+        return []
+    of_products = [(call, _operands(call, recipe)) for call in calls]
+    return [
+        _narrowed(call, recipe.input * size.input + recipe.gradient * size.output + recipe.weight * size.weights)
+        for call, size in of_products
+        if size
+    ]
+
+
+def _operands(call: OpCall, recipe: Recipe) -> Operands | None:
+    """Operands of a call that is a product in the recipe's format; None of all others."""
+    op = call.op
+    if isinstance(op, Gemm) and op.dtype == recipe.product:
+        return Operands(float(op.m * op.k * op.batch), float(op.m * op.n * op.batch), float(op.n * op.k * op.batch))
+    if isinstance(op, Moe) and op.dtype == recipe.product:
+        inter, routed = op.inter / op.tp, float(op.routed_tokens())
+        weights = float(op.matrices * op.hidden * inter * op.experts / op.ep)
+        return Operands(routed * (op.hidden + inter), routed * (op.hidden + (op.matrices - 1) * inter), weights)
+    return None
+
+
+def _narrowed(call: OpCall, moved: float) -> OpCall:
+    """A pass over memory of so many bytes for each of the calls."""
+    op = call.op
+    rows, columns = (op.m, op.k) if isinstance(op, Gemm) else (op.tokens, op.hidden)  # type: ignore[attr-defined]
+    copy = Pointwise(kind="copy", rows=rows, cols=columns, dtype="bf16")
+    return OpCall(f"{call.name}_quantise", copy, call.count * moved / (COPY_BYTES * float(rows * columns)))
