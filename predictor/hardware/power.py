@@ -30,10 +30,12 @@ OTHERS_ISSUE = 0.85
 BITS = {"fp4": 4, "fp8": 8, "int8": 8, "fp16": 16, "bf16": 16, "tf32": 32}
 NARROW_EXPONENT = 0.57
 PICO = 1e-12
-# Energy of a FLOP of products that run for seconds over that of products timed alone, which are over before the board's
-# control of its power acts, on operands that toggle fewer bits, with memory and links at rest. Fitted on one half of the
-# training steps of MPT on A100 (predictor/learning/validation/llm_foundry.py), of which it slows the largest.
+# Energy of a 16-bit FLOP of products that run for seconds over that of products timed alone, which are over before the
+# board's control of its power acts, on operands that toggle fewer bits, with memory and links at rest; that of others
+# rises with their bits. Fitted on one half of the training steps of MPT on A100, of which it slows the largest
+# (predictor/learning/validation/llm_foundry.py); that it is in proportion to the bits, on steps in fp8 on H100.
 STEADY_ENERGY = 1.75
+STREAMING_POWER = 0.5  # of what arithmetic may draw, where memory streams at its bandwidth; judged
 UNLIMITED = 1.2  # times the free rate, beyond which no one asks how much power would be left
 
 
@@ -72,6 +74,20 @@ def steady_flop_per_s(op: Op, gpu: Gpu) -> Array:
     return rate_of_units(op, gpu, lambda unit: _steady(gpu, unit))
 
 
+def drawn_w(op: Op | None, gpu: Gpu, seconds: float) -> float:
+    """Watts that a GPU with a known limit draws while a call takes so many seconds; None: while it waits.
+
+    Idle, arithmetic by its energy and memory by its share of the bandwidth, up to the board's limit.
+    """
+    if op is None:
+        return gpu.tdp_w - _arithmetic_w(gpu)
+    if op.family == "collective":
+        return gpu.tdp_w - _arithmetic_w(gpu) * (1 - STREAMING_POWER)
+    moved = min(float(op.bytes_moved()) / (seconds * gpu.mem_bytes_per_s), 1.0) * STREAMING_POWER
+    multiplied = float(op.flops()) / seconds / float(steady_flop_per_s(op, gpu)[0])
+    return min(gpu.tdp_w - _arithmetic_w(gpu) * (1 - moved - multiplied), gpu.tdp_w)
+
+
 def limiter(op: Op, gpu: Gpu, bound: Bound) -> np.ndarray[Any, Any]:
     """What limits each call, (n_calls,) of LIMITERS: "power" where arithmetic does and the board lacks power for it."""
     of_bound = bound.limiter
@@ -100,11 +116,11 @@ def rates(gpu: Gpu, unit: str) -> Rates:
 def _steady(gpu: Gpu, unit: str) -> float:
     """steady_flop_per_s of a unit."""
     facts = _energies(gpu)
-    joule = 0.0 if unit == "fp32" or unit not in gpu.peak_flop_per_s else energy_j(facts, unit)
-    if not gpu.tdp_w or not joule:
+    if unit == "fp32" or unit not in gpu.peak_flop_per_s or not gpu.tdp_w or not facts.picojoule_16_bit:
         return np.inf
     issued = 1.0 if gpu.vendor == "NVIDIA" else OTHERS_ISSUE
-    return _within_power(gpu, STEADY_ENERGY * joule, issued * gpu.peak_at_max_clock(unit))
+    joule = STEADY_ENERGY * facts.picojoule_16_bit * PICO * BITS[unit] / 16
+    return _within_power(gpu, joule, issued * gpu.peak_at_max_clock(unit))
 
 
 def _within_power(gpu: Gpu, joule: float, highest: float) -> float:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import log
+from math import ceil, log
 from typing import Any
 
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import Links
 from predictor.hardware.power import steady_flop_per_s
-from predictor.hardware.roofline import unit_rate
 from predictor.latency.report import Interval, OpLine, doubted
 from predictor.latency.steps import bound_lines, doubts_of, op_lines, total
+from predictor.latency.whole_run import WholeRun, mean_power_w, run_note, trained_tokens, whole_run
 from predictor.memory.training import TrainingMemory
-from predictor.ops import Collective
-from predictor.ops.dtypes import dtype_facts
+from predictor.ops import Attention, Collective, Mla
+from predictor.units import HOUR
 from predictor.workloads.engines import host_share
 from predictor.workloads.passes.backward import fetches
-from predictor.workloads.passes.calls import Layout, OpCall, Phase
+from predictor.workloads.passes.calls import OpCall, Phase
+from predictor.workloads.passes.parallel import as_served, group_of, shards
 from predictor.workloads.passes.training import (
     Trainable,
     TrainingCalls,
@@ -27,7 +28,7 @@ from predictor.workloads.passes.training import (
     model_flops_per_token,
     training_calls,
 )
-from predictor.workloads.request import Request
+from predictor.workloads.request import ENDS, RUN_COLUMNS, Request
 
 ENGINE = "vllm"  # whose kernels the estimators answer for: large GEMMs and FlashAttention-2 are the same libraries
 LIBRARY = "nccl"
@@ -41,6 +42,7 @@ HOST_S_PER_OP = 23e-6  # the host's time to issue an op of the list, Python and 
 HOST_S_PER_FETCH = 0.42e-3  # and to fetch the weights of a matrix that ZeRO 3 has not fetched ahead (0.75 ms)
 # To the host's memory and back through PCIe 4 x16; and its step of one parameter.
 HOST_BYTES_PER_S, HOST_STEP_S = 25e9, 2.6e-10
+ROUTING_S = 2.0e-3  # from the count of tokens for each expert to the products that depend on it, per layer and pass
 # Which pass hides a message: weights are fetched a layer ahead, gradients sent while earlier layers are computed (below
 # ZeRO 2 in the last pass only).
 HIDDEN_BY = {
@@ -48,6 +50,7 @@ HIDDEN_BY = {
     "backward_all_gather": "backward",
     "grad_reduce_scatter": "backward",
     "grad_all_reduce": "backward",
+    "replicate_all_reduce": "backward",
 }
 
 
@@ -57,6 +60,7 @@ class TrainingStep:
 
     forward_s, backward_s (recomputation included), optimizer_s: on the slowest stage. communication_s: what computing
     does not hide. bubble_s: what a stage waits for the others. mfu: model FLOPs over the time at the dense peak.
+    power_w: that a GPU draws in the mean, 0.0 where nobody knows its limit.
     """
 
     setting: TrainingSetting
@@ -64,6 +68,7 @@ class TrainingStep:
     step_s: Interval
     tokens_per_s: Interval
     mfu: float
+    power_w: float
     forward_s: float
     backward_s: float
     optimizer_s: float
@@ -80,20 +85,18 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
     """Predicts one optimizer step of `model` on setting.n_gpus × `gpu`.
 
     Of every pass, communication is exposed as far as it takes longer than the computing beside it; pipelines run 1F1B:
-    (pp - 1) of grad_accum passes are waited for (Narayanan et al., arXiv:2104.04473, 2.2).
+    (pp - 1) / vp of grad_accum passes are waited for (Narayanan et al., arXiv:2104.04473, 2.2).
     """
     calls, links = training_calls(model, setting), Links(setting.link)
-    phases, sent = _phases(calls, setting)
+    stated, (phases, sent) = _computed(calls), _phases(calls, setting)
     alone = op_lines(phases, gpu, ENGINE, bundle, links)
     computed = [[_within_step(line, gpu, setting) for line in lines] for lines in alone]
     (messages,) = op_lines(sent, gpu, LIBRARY, bundle, links)
-    device = {
-        phase: sum(line.latency_s.value for line in lines) for (phase, _), lines in zip(phases, computed, strict=True)
-    }
+    device = {phase: _device_s(lines, made, setting) for (phase, made), lines in zip(stated, computed, strict=True)}
     times = {phase: max(device[phase], host_share(gpu.generation) * _host_s(made, setting)) for phase, made in phases}
     times["optimizer"] = max(times["optimizer"], _offloaded_s(model, setting))
     exposed = _exposed(calls.communication, messages, times, setting) + _streamed_s(model, setting, times)
-    bubble = (times["forward"] + times["backward"]) * (setting.pp - 1) / setting.grad_accum
+    bubble = (times["forward"] + times["backward"]) * (setting.pp - 1) / (setting.grad_accum * setting.vp)
     exposed += _straggling(setting) * (sum(times.values()) + exposed + bubble)
     value = sum(times.values()) + exposed + bubble
     lines = [line for part in (*computed, messages) for line in part]
@@ -106,7 +109,8 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
         gpu=gpu,
         step_s=step,
         tokens_per_s=Interval(tokens / step.value, tokens / step.high, tokens / step.low),
-        mfu=flops / (step.value * _peak(gpu, setting) * setting.n_gpus),
+        mfu=flops / (step.value * gpu.peak(setting.peak_dtype) * setting.n_gpus),
+        power_w=mean_power_w([line for part in computed for line in part], step.value, gpu),
         forward_s=times["forward"],
         backward_s=times["backward"],
         optimizer_s=times["optimizer"],
@@ -121,22 +125,43 @@ def doubts(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: Bundle)
     phases, sent = _phases(training_calls(model, setting), setting)
     links = Links(setting.link)
     lines = bound_lines(phases, gpu, ENGINE, bundle, links) + bound_lines(sent, gpu, LIBRARY, bundle, links)
-    _peak(gpu, setting)  # the step's MFU needs it
+    gpu.peak(setting.peak_dtype)  # the step's MFU needs it
     return doubts_of([line for part in lines for line in part], gpu, bundle)[1]
 
 
+def training_notes(step: TrainingStep, request: Request) -> list[str]:
+    """What to say of the width of the arithmetic where 32 bits may mean two, and of the energy where it is told."""
+    gpu, dtype = step.gpu, step.setting.dtype
+    notes = []
+    if dtype == "fp32" and "tf32" in gpu.peak_flop_per_s:
+        notes.append(
+            'fp32: products are in fp32, as by default in PyTorch. dtype="tf32" is allow_tf32, which is faster.'
+        )
+    if dtype == "tf32":
+        notes.append("tf32: products read 19 of the 32 bits (allow_tf32 of PyTorch); all else is in fp32.")
+    if trained_tokens(request, step.setting.seq_len):
+        notes.append(run_note(step.power_w, gpu, request.pue))
+    return notes
+
+
+def _computed(calls: TrainingCalls) -> list[Phase]:
+    return [("forward", calls.forward), ("backward", calls.backward), ("optimizer", calls.optimizer)]
+
+
 def _phases(calls: TrainingCalls, setting: TrainingSetting) -> tuple[list[Phase], list[Phase]]:
-    """What a step computes, and what it sends within a node."""
-    local = [_within_node(call, setting) for call in calls.communication]
-    computed: list[Phase] = [("forward", calls.forward), ("backward", calls.backward), ("optimizer", calls.optimizer)]
-    return computed, [("communication", local)]
+    """What a step computes, and what it sends, both as far as they stay within a node."""
+
+    def local(made: Sequence[OpCall]) -> list[OpCall]:
+        return [_within_node(call, setting) for call in made]
+
+    return [(name, local(made)) for name, made in _computed(calls)], [("communication", local(calls.communication))]
 
 
 def _within_step(line: OpLine, gpu: Gpu, setting: TrainingSetting) -> OpLine:
     """A line as it takes among the others of a step: products no faster than board power holds for seconds, attention
     no faster than its kernel."""
     flops = float(line.op.flops()) * line.count
-    if not flops or line.op.family not in ("gemm", "moe", "attention", "mla", "conv"):
+    if not flops or line.op.family in ("pointwise", "collective"):
         return line
     least = flops / float(steady_flop_per_s(line.op, gpu)[0])
     if line.op.family == "attention" and setting.attention != NEWEST_ATTENTION and gpu.vendor == "NVIDIA":
@@ -148,11 +173,6 @@ def _within_step(line: OpLine, gpu: Gpu, setting: TrainingSetting) -> OpLine:
 def _straggling(setting: TrainingSetting) -> float:
     """Share of a step that is waited for the slowest of the GPUs, which grows as the extreme of so many does."""
     return STRAGGLING * log(max(setting.n_gpus / setting.gpus_per_node, 1.0))
-
-
-def _peak(gpu: Gpu, setting: TrainingSetting) -> float:
-    """FLOP/s of the units that multiply the layers' products, of which MFU is a share."""
-    return unit_rate(gpu, dtype_facts(setting.product_dtype).compute[0])
 
 
 def _host_s(calls: Sequence[OpCall], setting: TrainingSetting) -> float:
@@ -171,7 +191,7 @@ def _offloaded_s(model: Trainable, setting: TrainingSetting) -> float:
     """
     if setting.offload == "none" or setting.method != "full":
         return 0.0
-    elements = sum(model.elements(Layout(setting.tp, setting.pp))) / (setting.dp if setting.zero_stage else 1)
+    elements = sum(model.elements(as_served(setting))) / (shards(setting) if setting.zero_stage else 1)
     return elements * (min(setting.n_gpus, setting.gpus_per_node) * HOST_STEP_S + 4.0 / HOST_BYTES_PER_S)
 
 
@@ -179,35 +199,71 @@ def _streamed_s(model: Trainable, setting: TrainingSetting, times: Mapping[str, 
     """Seconds that weights on the host are waited for, forward and backward, in 16 bits and a layer ahead."""
     if setting.offload != "parameters":
         return 0.0
-    fetched = 2 * 2.0 * sum(model.elements(Layout(setting.tp, setting.pp))) * setting.grad_accum
-    fetched /= setting.dp if setting.zero_stage > 2 else 1
+    fetched = 2 * 2.0 * sum(model.elements(as_served(setting))) * setting.grad_accum
+    fetched /= shards(setting) if setting.zero_stage > 2 else 1
     return max(fetched / HOST_BYTES_PER_S - times["forward"] - times["backward"], 0.0)
-
-
-def _local(setting: TrainingSetting) -> int:
-    """GPUs of one node in a group of replicas."""
-    return min(setting.dp, max(setting.gpus_per_node // setting.tp, 1))
 
 
 def _within_node(call: OpCall, setting: TrainingSetting) -> OpCall:
     """The part of a message that travels between the GPUs of a node (of two where a group has one there)."""
-    if not isinstance(call.op, Collective) or call.op.kind == "send_recv":
+    group = group_of(call.name, setting) if isinstance(call.op, Collective) else None
+    if group is None or not isinstance(call.op, Collective):
         return call
-    return OpCall(call.name, replace(call.op, n_gpus=max(_local(setting), 2)), call.count)
+    share = group.local / group.gpus if call.op.kind == "all_to_all" else 1.0
+    message = float(ceil(float(call.op.message_bytes) * share))
+    return call._replace(op=replace(call.op, message_bytes=message, n_gpus=max(group.local, 2)))
 
 
-def _between_nodes_s(call: OpCall, setting: TrainingSetting) -> float:
-    """Seconds that a call's messages take through the links of a node, which all groups of the node share.
+def _sent_s(line: OpLine, call: OpCall, setting: TrainingSetting) -> float:
+    """Seconds of a message: within the node and, beside that, through the links of the node, which all its GPUs share.
 
-    Each node must receive the (nodes - 1) / nodes of the buffer that others hold; twice for an all-reduce.
+    Each node must receive the (nodes - 1) / nodes of the buffer that others hold; twice for an all-reduce. Between
+    stages, and to experts, every GPU sends its own.
     """
-    nodes, op = setting.dp / _local(setting), call.op
-    if nodes <= 1 or not isinstance(op, Collective) or op.kind == "send_recv":
-        return 0.0
-    groups = setting.gpus_per_node // _local(setting)
-    twice = 2.0 if op.kind == "all_reduce" else 1.0
-    received = twice * groups * float(op.message_bytes) * (nodes - 1) / nodes
-    return call.count * received / setting.node_link_bytes_per_s
+    group, op = group_of(call.name, setting), call.op
+    if group is None or not isinstance(op, Collective):
+        return line.latency_s.value
+    within = line.latency_s.value if group.local > 1 else 0.0
+    if group.nodes <= 1:
+        return within
+    own = op.kind in ("all_to_all", "send_recv")
+    buffers = setting.gpus_per_node // (1 if own else group.local)
+    share = 1.0 if op.kind == "send_recv" else (group.nodes - 1) / group.nodes
+    received = (2.0 if op.kind == "all_reduce" else 1.0) * buffers * float(op.message_bytes) * share
+    return max(within, call.count * received / setting.node_link_bytes_per_s)
+
+
+def _device_s(lines: Sequence[OpLine], calls: Sequence[OpCall], setting: TrainingSetting) -> float:
+    """Seconds of a phase on the GPU, with what its messages take beyond the computing beside them.
+
+    Overlapped with the products of a layer, a message is sent in tp parts of which the first is waited for (Transformer
+    Engine, userbuffers); keys and values go around a ring beside attention; what experts are sent, beside another
+    micro-batch. While tokens travel, the host reads how many go where and issues what follows; experts of a fixed
+    capacity need no such count.
+    """
+    times = dict.fromkeys(("gemm", "attention", "other", "layer", "ring", "experts"), 0.0)
+    for line, call in zip(lines, calls, strict=True):
+        times[_hidden_kind(line, call, setting)] += _sent_s(line, call, setting)
+    if times["experts"] and not setting.moe_expert_capacity_factor:
+        passes = sum(call.count for call in calls if call.name.startswith("dispatch"))
+        times["experts"] = max(times["experts"], ROUTING_S * passes)
+    if not setting.overlap_ep:
+        times["other"], times["experts"] = times["other"] + times["experts"], 0.0
+    layer = max(times["layer"] / setting.tp, times["layer"] - times["gemm"])
+    computed = times["gemm"] + times["attention"] + times["other"] + layer
+    ring, experts = max(times["ring"] - times["attention"], 0.0), max(times["experts"] - computed, 0.0)
+    return computed + ring + experts
+
+
+def _hidden_kind(line: OpLine, call: OpCall, setting: TrainingSetting) -> str:
+    """What a call is to others of its phase: computing that hides messages, or a message that is hidden."""
+    if isinstance(call.op, Collective):
+        if call.name.startswith(("dispatch", "combine")):
+            return "experts"
+        if call.name.startswith("cp_p2p"):
+            return "ring"
+        return "layer" if setting.overlap_tp and group_of(call.name, setting) is None else "other"
+    return "gemm" if line.estimator == "gemm" else "attention" if isinstance(call.op, Attention | Mla) else "other"
 
 
 def _exposed(
@@ -216,9 +272,10 @@ def _exposed(
     """Seconds of communication that no computing hides."""
     waits: dict[str, float] = {}
     for call, line in zip(calls, messages, strict=True):
-        within = line.latency_s.value if call.name == "stage_send_recv" or _local(setting) > 1 else 0.0
-        phase = HIDDEN_BY.get(call.name, "") if setting.prefetch else ""
-        waits[phase] = waits.get(phase, 0.0) + max(within, _between_nodes_s(call, setting))
+        phase = HIDDEN_BY.get(call.name.removeprefix("expert_"), "") if setting.prefetch else ""
+        if call.name == "stage_send_recv" and setting.vp > 1:  # of another chunk than is computed
+            phase = "forward"
+        waits[phase] = waits.get(phase, 0.0) + _sent_s(line, call, setting)
     passes = 1 if setting.zero_stage > 1 else setting.grad_accum
     room = {"forward": times["forward"], "backward": times["backward"] / passes, "": 0.0}
     return sum(max(wait - room[phase], 0.0) for phase, wait in waits.items())
@@ -269,6 +326,15 @@ class TrainingReport:
         return self.price_usd * self.n_gpus / 3600 / self.tokens_per_s.value * 1e6
 
     @property
+    def whole(self) -> WholeRun | None:
+        """Hours, price and energy of the whole training; None where the request does not say how long it is."""
+        tokens = trained_tokens(self.request, self.step.setting.seq_len)
+        if not tokens:
+            return None
+        seconds = self.time_for_tokens(tokens)
+        return whole_run(seconds, self.n_gpus, self.step.power_w, self.price_usd, self.request.pue)
+
+    @property
     def ops(self) -> tuple[OpLine, ...]:
         """The lines of forward, backward, optimizer and communication."""
         return self.step.lines
@@ -286,9 +352,9 @@ class TrainingReport:
             row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
         row |= {"tokens_per_s_per_gpu": self.tokens_per_s.value / self.n_gpus, "mfu": self.mfu}
         row |= self.memory.row() | {"peak_phase": self.memory.peak_phase, "usd_per_mtok": self.usd_per_mtok}
-        if self.request.train_tokens:
-            whole = self.time_for_tokens(self.request.train_tokens)
-            row |= {"train_s": whole.value, "train_s_low": whole.low, "train_s_high": whole.high}
+        row |= {"power_w": self.step.power_w or None} | (self.whole.row() if self.whole else dict.fromkeys(RUN_COLUMNS))
+        if self.whole:
+            row |= {f"train_s{end}": hours * HOUR for end, hours in zip(ENDS, self.whole.hours, strict=True)}
         row |= {
             name: getattr(self.step, name)
             for name in ("forward_s", "backward_s", "optimizer_s", "communication_s", "bubble_s")

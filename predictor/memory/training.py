@@ -15,13 +15,15 @@ from predictor.memory.sizes import FP32_BYTES, runtime_bytes
 from predictor.memory.uncertainty import ClosedForm, Need, doubted, shape_features, share, tokens_features
 from predictor.ops import Attention, Gemm
 from predictor.workloads.passes.backward import training_forward
-from predictor.workloads.passes.calls import Layout, OpCall
+from predictor.workloads.passes.calls import OpCall
+from predictor.workloads.passes.parallel import Stage, as_served, shards, stages
 from predictor.workloads.passes.saved import Autograd, saved_bytes, score_gradient_bytes, scores_bytes
 from predictor.workloads.passes.training import (
     CHOICES,
     Parameters,
     Trainable,
     TrainingSetting,
+    of_stage,
     parameters,
     training_step_ops,
 )
@@ -88,21 +90,35 @@ def training_memory(model: Trainable, gpu: Gpu, setting: TrainingSetting) -> Tra
 
 
 def closed_form(model: Trainable, setting: TrainingSetting) -> tuple[dict[str, float], dict[str, float], ClosedForm]:
-    """Bytes by kind, the peaks of the phases, and what the learned correction starts from."""
+    """Bytes by kind on the fullest stage, the peaks of the phases, and what the learned correction starts from."""
     served = training_step_ops(model, setting)
     owned = _owned(model, served, setting)
     how = autograd(served, setting)
+    forms = [_of_stage(model, served, owned, how, stage, setting) for stage in stages(model.layers, setting)]
+    return max(forms, key=lambda form: form[2].peak)
+
+
+def _of_stage(
+    model: Trainable,
+    served: tuple[OpCall, ...],
+    whole: Parameters,
+    how: Autograd,
+    stage: Stage,
+    setting: TrainingSetting,
+) -> tuple[dict[str, float], dict[str, float], ClosedForm]:
+    """The same of one stage. whole: the parameters of all."""
+    owned = of_stage(whole, model, stage)
     saved = saved_bytes(served, how)
-    kept = _activations(model, served, setting, how, saved)
+    kept = _activations(model, served, setting, how, saved, stage)
     passing = kept.again + score_gradient_bytes(served, how)
     kinds = {
         "weights_bytes": _weights(owned, setting),
         "gradients_bytes": _gradients(owned, setting),
         "optimizer_bytes": _optimizer(owned, setting),
         "activations_bytes": kept.until_backward + passing,
-        "logits_bytes": _logits(served, setting),
+        "logits_bytes": _logits(served, setting) * stage.heads,
         "autocast_bytes": _copies(owned, setting),
-        "gathered_bytes": _gathered(owned, model, setting),
+        "gathered_bytes": _gathered(owned, stage, setting),
     }
     resident = kinds["weights_bytes"] + kinds["optimizer_bytes"] + kinds["gathered_bytes"]
     gradients = kinds["gradients_bytes"]
@@ -138,13 +154,15 @@ def kinds() -> tuple[str, ...]:
 
 
 def _owned(model: Trainable, served: tuple[OpCall, ...], setting: TrainingSetting) -> Parameters:
-    """Parameters on one GPU of a stage before sharing among replicas; tables, norms and biases with the tables."""
+    """Parameters on one GPU of each stage before sharing among replicas; norms and biases with the layers or, without a
+    pipeline, with the tables."""
     forward = training_forward(served, setting.micro_tokens, setting.adapters, setting.attention)
     owned = parameters(model, forward, setting.adapters)
-    owned = Parameters(*(part / setting.pp if "layer" in name else part for name, part in owned._asdict().items()))
-    whole = sum(model.elements(Layout(setting.tp, setting.pp)))
+    whole = sum(model.elements(as_served(setting)._replace(pp=1)))
     rest = max(whole - owned.layer - owned.table, 0.0)
     learned = rest if setting.method == "full" else 0.0
+    if setting.pp > 1:
+        return owned._replace(layer=owned.layer + rest, learned_layer=owned.learned_layer + learned)
     return owned._replace(table=owned.table + rest, learned_table=owned.learned_table + learned)
 
 
@@ -169,7 +187,19 @@ def _weights(owned: Parameters, setting: TrainingSetting) -> float:
         weights = (whole + (owned.learned_layer + owned.learned_table if setting.method == "lora" else 0.0)) * element
     if setting.offload == "parameters":
         return 0.0
-    return weights / (setting.dp if setting.zero_stage > 2 else 1)
+    return weights * _kept_share(owned, setting, 3)
+
+
+def _kept_share(owned: Parameters, setting: TrainingSetting, stage: int) -> float:
+    """Share of its weights that each GPU keeps from that stage of ZeRO on."""
+    whole = owned.layer + owned.table
+    return owned.kept(setting) / whole if setting.zero_stage >= stage and whole else 1.0
+
+
+def _learned(owned: Parameters, setting: TrainingSetting, stage: int) -> float:
+    """Elements with a gradient that each GPU keeps, shared out from that stage of ZeRO on."""
+    whole = owned.learned_layer + owned.learned_table
+    return owned.learned(setting) if setting.zero_stage >= stage else whole
 
 
 def _copies(owned: Parameters, setting: TrainingSetting) -> float:
@@ -197,8 +227,7 @@ def _table_gradient(model: Trainable, owned: Parameters, setting: TrainingSettin
 def _gradients(owned: Parameters, setting: TrainingSetting) -> float:
     """As computed; ZeRO 3 and FSDP also keep a shard of their sum in the format of the master weights."""
     summed = FP32_BYTES if setting.zero_stage > 2 and _mastered(setting) and setting.offload == "none" else 0.0
-    whole = (owned.learned_layer + owned.learned_table) * (_element(setting) + summed)
-    return whole / (setting.dp if setting.zero_stage > 1 else 1)
+    return _learned(owned, setting, 2) * (_element(setting) + summed)
 
 
 def _optimizer(owned: Parameters, setting: TrainingSetting) -> float:
@@ -207,15 +236,14 @@ def _optimizer(owned: Parameters, setting: TrainingSetting) -> float:
     element = _element(setting)
     master = FP32_BYTES if _mastered(setting) else 0.0
     state = FP32_BYTES if master or setting.optimizer == "adamw_8bit" else element
-    whole = (owned.learned_layer + owned.learned_table) * (MOMENTS[setting.optimizer] * state + master)
-    return whole / (setting.dp if setting.zero_stage else 1)
+    return _learned(owned, setting, 1) * (MOMENTS[setting.optimizer] * state + master)
 
 
 def _largest(served: tuple[OpCall, ...], setting: TrainingSetting) -> float:
     """Elements of the largest matrix that learns."""
     learning = [call for call in served if setting.adapters.trains(call)]
     sizes = [float(call.op.n * call.op.k) for call in learning if isinstance(call.op, Gemm)]
-    return max(sizes, default=0.0) / (setting.dp if setting.zero_stage else 1)
+    return max(sizes, default=0.0) / (shards(setting) if setting.zero_stage else 1)
 
 
 def _step_bytes(owned: Parameters, setting: TrainingSetting, largest: float) -> float:
@@ -223,17 +251,16 @@ def _step_bytes(owned: Parameters, setting: TrainingSetting, largest: float) -> 
     if setting.offload != "none":
         return 0.0
     state = FP32_BYTES if _mastered(setting) else _element(setting)
-    whole = (owned.learned_layer + owned.learned_table) * STEP_ELEMENTS.get(setting.optimizer, 0.0) * state
-    return whole / (setting.dp if setting.zero_stage else 1) + MATRIX_BYTES.get(setting.optimizer, 0.0) * largest
+    whole = _learned(owned, setting, 1) * STEP_ELEMENTS.get(setting.optimizer, 0.0) * state
+    return whole + MATRIX_BYTES.get(setting.optimizer, 0.0) * largest
 
 
-def _gathered(owned: Parameters, model: Trainable, setting: TrainingSetting) -> float:
+def _gathered(owned: Parameters, stage: Stage, setting: TrainingSetting) -> float:
     """Weights of two layers, one in use and one on its way, that ZeRO 3 has gathered whole or the host has sent."""
     streamed = setting.offload == "parameters"
-    if (setting.zero_stage < 3 or setting.dp == 1) and not streamed:
+    if (setting.zero_stage < 3 or shards(setting) == 1) and not streamed:
         return 0.0
-    layers = model.layers / setting.pp
-    gathered = max(2 * owned.layer / layers, owned.table / 2) * _element(setting)
+    gathered = max(2 * owned.layer / stage.layers, owned.table / 2) * _element(setting)
     return gathered + (0.0 if setting.prefetch else min(BUCKET_BYTES, gathered))
 
 
@@ -253,11 +280,15 @@ def autograd(served: tuple[OpCall, ...], setting: TrainingSetting) -> Autograd:
 
 
 def _activations(
-    model: Trainable, served: tuple[OpCall, ...], setting: TrainingSetting, how: Autograd, whole: float
+    model: Trainable,
+    served: tuple[OpCall, ...],
+    setting: TrainingSetting,
+    how: Autograd,
+    whole: float,
+    stage: Stage,
 ) -> Kept:
-    """What is kept of the `whole` without checkpointing; a stage of a pipeline holds min(pp, grad_accum) micro-batches
-    (1F1B)."""
-    flying = min(setting.pp, setting.grad_accum) / setting.pp
+    """What is kept of the `whole` of all layers without checkpointing, of the micro-batches that the stage holds."""
+    flying = stage.layers / model.layers * stage.flying
     inputs = how.stream_bytes * setting.micro_tokens * model.hidden / how.sequence_tp
     if setting.checkpointing == "full":
         return Kept(inputs * model.layers * flying, whole / model.layers)

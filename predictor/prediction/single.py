@@ -17,7 +17,7 @@ from predictor.hardware.prices import usd_per_hour
 from predictor.latency.report import OpLine, Report
 from predictor.latency.static_batch import Times, composed, static_times
 from predictor.latency.steps import Steps, basis_of, doubts_of, limiter_of, op_lines
-from predictor.latency.training import TrainingReport, training_step
+from predictor.latency.training import TrainingReport, training_notes, training_step
 from predictor.memory.capacity import Room, TrainingRoom, room, training_room
 from predictor.memory.closed_form import memory, start_note
 from predictor.memory.training import training_memory
@@ -63,7 +63,7 @@ def predict(
     ubatch: int = 0,
     tp: int = 0,
     pp: int = 1,
-    dp: int = 1,
+    dp: int = 0,
     ep: int = 1,
     attention_dp: int = 1,
     link: str = "",
@@ -117,7 +117,8 @@ def predict_training(
     method: str = "full",
     optimizer: str = "adamw",
     micro_batch: int = 1,
-    grad_accum: int = 1,
+    grad_accum: int = 0,
+    global_batch: int = 0,
     seq_len: int = 2048,
     checkpointing: str = "none",
     zero_stage: int = 0,
@@ -130,10 +131,25 @@ def predict_training(
     sequence_parallel: int = 0,
     offload: str = "none",
     train_tokens: float = 0.0,
+    dataset_rows: int = 0,
+    epochs: float = 1.0,
+    pue: float = 1.0,
     dtype: str = "",
     tp: int = 0,
     pp: int = 1,
-    dp: int = 1,
+    vp: int = 1,
+    cp: int = 1,
+    cp_comm_type: str = "p2p",
+    ep: int = 1,
+    expert_tp: int = 0,
+    dp: int = 0,
+    moe_token_dispatcher_type: str = "alltoall",
+    moe_expert_capacity_factor: float = 0.0,
+    dp_replicate: int = 1,
+    overlap_tp: bool = False,
+    overlap_ep: bool = False,
+    gradient_accumulation_fusion: bool = False,
+    gpus_per_node: int = 8,
     link: str = "",
     node_link: str = "",
     image_size: int = 0,
@@ -326,7 +342,7 @@ def training_report(resolved: Resolved, bundle: Bundle) -> TrainingReport:
         nearest_gpu=near,
         bundle=bundle.id,
         level=bundle.level,
-        notes=(*resolved.notes, *doubts),
+        notes=(*resolved.notes, *training_notes(step, request), *doubts),
         price_usd=resolved.price_usd,
     )
 

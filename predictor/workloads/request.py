@@ -23,11 +23,13 @@ PHASES = ("serve", "train")
 SCHEDULINGS = ("static", "continuous")
 METHODS = ("full", "lora", "qlora")
 OPTIMIZERS = ("adamw", "adamw_foreach", "adamw_8bit", "sgd", "sgd_momentum", "adafactor")
-CHECKPOINTINGS = ("none", "selective", "full")
+CHECKPOINTINGS = ("none", "selective", "selective_ops", "full")
 PRECISIONS = ("mixed", "amp", "pure")
 ATTENTIONS = ("flash2", "sdpa", "cudnn", "triton", "eager")
 KERNELS = ("fused", "library", "eager")
 TARGETS = ("all", "qkv", "qv")
+DISPATCHERS = ("alltoall", "flex")
+CP_COMM_TYPES = ("p2p", "all_gather", "a2a")
 OFFLOADS = ("none", "optimizer", "parameters")
 JOINED_BY = ("nvlink", "pcie", "host")
 FLAG_WORDS = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
@@ -46,7 +48,10 @@ OF_NO_TRACE = ("turns", "shared_prefix_len")
 SPREAD = 0.2  # of lengths under load: random-range-ratio 0.8 of vLLM's and SGLang's benchmarks as InferenceX runs them
 MISSING_CELLS = frozenset({"NAType", "NaTType"})  # types of pandas, which is not loaded for a request
 
+# How much is trained on.
+OF_RUNS = ("train_tokens", "dataset_rows", "epochs", "pue")
 ENDS = ("", "_low", "_high")  # of a value and of the interval around it
+RUN_COLUMNS = tuple(f"train_{name}{end}" for name in ("hours", "usd", "kwh") for end in ENDS)
 # What every answer has, in this order; cells that do not apply are empty: those of the other phase, percentiles and
 # requests per second of what is no continuous serving. Names are those of `predictor predict --json`.
 RESULTS = (
@@ -67,6 +72,7 @@ RESULTS = (
     *(f"max_kv_tokens{end}" for end in ENDS),
     *(f"max_concurrent_requests{end}" for end in ENDS),
     "usd_per_mtok",
+    *RUN_COLUMNS,
     "n_gpus",
     "limiter",
     "basis",
@@ -95,7 +101,12 @@ class Request:
 
     model: str = _column(MISSING, "Model name, hub id, or path of a config.json.", kind=str)
     gpu: str = _column(MISSING, "GPU name, MIG slice (H100:3g.40gb) or a .toml file.", kind=str)
-    n_gpus: int = _column(0, "GPUs in all; by default tp * attention_dp * pp * dp. Alone it sets tp.", least=0)
+    n_gpus: int = _column(
+        0,
+        "GPUs in all; by default tp * attention_dp * cp * pp * dp. Alone it sets tp; in training dp is what others leave "
+        "of it.",
+        least=0,
+    )
     engine: str = _column(
         "", f"{listed_names()}; {SERVES} to serve ({LOCAL} on Apple and for GGUF) and {TRAINS} to train."
     )
@@ -134,8 +145,8 @@ class Request:
     ubatch: int = _column(0, f"Tokens of a prompt that {LOCAL} takes at once; by default 512.", least=0)
     tp: int = _column(0, "GPUs that share each layer; by default 1.", least=0)
     pp: int = _column(1, "Stages of layers.")
-    dp: int = _column(1, "Replicas of the whole model.")
-    ep: int = _column(1, "Shares of the experts among the tp * attention_dp GPUs.")
+    dp: int = _column(0, "Replicas of the whole model; by default 1, in training what n_gpus leave.", least=0)
+    ep: int = _column(1, "Shares of the experts among the tp * attention_dp GPUs, in training tp * cp * dp.")
     attention_dp: int = _column(1, "Groups of tp GPUs that attend to sequences of their own.")
     link: str = _column(
         "",
@@ -164,21 +175,52 @@ class Request:
     method: str = _column("full", "full, lora or qlora.", METHODS)
     optimizer: str = _column("adamw", ", ".join(OPTIMIZERS) + ".", OPTIMIZERS)
     micro_batch: int = _column(1, "Sequences of one forward and backward pass, per replica.")
-    grad_accum: int = _column(1, "Passes between optimizer steps.")
+    grad_accum: int = _column(0, "Passes between optimizer steps; by default 1, or what global_batch asks.", least=0)
+    global_batch: int = _column(0, "Sequences of an optimizer step over all replicas; sets grad_accum.", least=0)
     seq_len: int = _column(2048, "Tokens per training sequence.")
-    checkpointing: str = _column("none", "Activations computed again: none, selective or full.", CHECKPOINTINGS)
+    checkpointing: str = _column(
+        "none",
+        "Activations computed again: none, selective (attention), selective_ops (torchtitan) or full.",
+        CHECKPOINTINGS,
+    )
     zero_stage: int = _column(0, "What replicas shard: 0 nothing to 3 all (FSDP).", least=0)
     lora_rank: int = _column(16, "Rank of LoRA adapters.")
     lora_targets: str = _column("all", "Linear layers with adapters: all, qkv or qv.", TARGETS)
     precision: str = _column(
         "mixed", "16-bit training: mixed (fp32 master weights), amp (autocast) or pure.", PRECISIONS
     )
-    attention: str = _column("flash2", "Attention in training: flash2, sdpa, cudnn (that of the GPU's generation), triton or eager.", ATTENTIONS)
+    attention: str = _column(
+        "flash2",
+        "Attention in training: flash2, sdpa, cudnn (that of the GPU's generation), triton or eager.",
+        ATTENTIONS,
+    )
     kernels: str = _column("", "fused, library or eager; by default memory is that of eager, time of fused.", KERNELS)
     loss_chunks: int = _column(1, "Parts in which training takes logits and loss.")
     sequence_parallel: int = _column(0, "1: tp GPUs split the tokens outside attention and feed-forward.", least=0)
+    vp: int = _column(1, "Chunks of layers on each stage of a training pipeline, interleaved.")
+    cp: int = _column(1, "GPUs that share a training sequence.")
+    cp_comm_type: str = _column(
+        "p2p", "How these attend: p2p (ring), all_gather or a2a (heads for tokens, Ulysses).", CP_COMM_TYPES
+    )
+    expert_tp: int = _column(0, "GPUs that split the columns of an expert in training; by default tp.", least=0)
+    moe_token_dispatcher_type: str = _column(
+        "alltoall", "How tokens reach experts: alltoall of a library or flex (DeepEP, HybridEP).", DISPATCHERS
+    )
+    moe_expert_capacity_factor: float = _column(
+        0.0, "Tokens for which an expert has room in training, over an even share; 0: all that come.", least=0
+    )
+    dp_replicate: int = _column(1, "Copies of what ZeRO shares out among the other dp / dp_replicate GPUs (HSDP).")
+    overlap_tp: bool = _column(False, "Messages of tp run beside matrix products of training (async TP).", kind=bool)
+    overlap_ep: bool = _column(False, "Messages to experts run beside another micro-batch of training.", kind=bool)
+    gradient_accumulation_fusion: bool = _column(False, "The products that make gradients add them up.", kind=bool)
+    gpus_per_node: int = _column(8, "GPUs of a node in training.")
     offload: str = _column("none", "What the host's memory holds: none, optimizer or parameters.", OFFLOADS)
-    train_tokens: float = _column(0.0, "Tokens to train on in all; adds train_s to the answer.", least=0)
+    train_tokens: float = _column(
+        0.0, "Tokens to train on in all; adds hours, price and energy to the answer.", least=0
+    )
+    dataset_rows: int = _column(0, "Sequences of seq_len tokens (or images) of an epoch, in place of that.", least=0)
+    epochs: float = _column(1.0, "Times that all of them are trained on.", least=0)
+    pue: float = _column(1.0, "Power of the data centre over that of its GPUs, for the energy of a training.")
 
     def __post_init__(self) -> None:
         """Checks every column by itself, then fills in those that follow from others."""
@@ -199,12 +241,25 @@ class Request:
             object.__setattr__(self, "engine", TRAINS)
         if self.phase == "train":
             self._check_training()
+        elif stated := self.stated(OF_RUNS):
+            name, value = next(iter(stated.items()))
+            raise InvalidRequest(f"{name} is {show(value)}; serving trains on nothing. Set phase to train.")
         self._fill_load()
         self._fill_layout()
 
     def _check_training(self) -> None:
         for name, value in self.stated(OF_SERVERS).items():
             raise InvalidRequest(f"{name} is {show(value)}; training has none. Leave it out.")
+        if self.train_tokens and self.dataset_rows:
+            raise InvalidRequest(
+                f"train_tokens is {self.train_tokens:g} and dataset_rows {self.dataset_rows}; a training has one "
+                "length. Give one of them."
+            )
+        if self.epochs != 1 and not (self.dataset_rows and self.epochs):
+            rule = "say dataset_rows too" if self.epochs else "it must be above 0"
+            raise InvalidRequest(f"epochs is {self.epochs:g}; {rule}.")
+        if self.pue < 1:
+            raise InvalidRequest(f"pue is {self.pue:g}; it must be at least 1, the power of the GPUs alone.")
 
     def _fill_load(self) -> None:
         """How requests come, and the defaults that follow; what only a scheduler knows is no part of a static batch."""
@@ -252,16 +307,37 @@ class Request:
         return self.concurrency or (0 if self.trace else self.batch)
 
     def _fill_layout(self) -> None:
-        others = self.pp * self.dp * self.attention_dp
+        if self.phase == "train":
+            self._fill_training()
+        others = self.pp * max(self.dp, 1) * self.attention_dp
         if not self.tp:
             alone = self.n_gpus and others == 1
             object.__setattr__(self, "tp", self.n_gpus if alone else 1)
-        product = self.tp * others
+        if not self.dp:
+            object.__setattr__(self, "dp", 1)
+        product = self.tp * others * (self.cp if self.phase == "train" else 1)
         if self.n_gpus and self.n_gpus != product:
-            raise InvalidRequest(
-                f"n_gpus is {self.n_gpus}; tp * attention_dp * pp * dp is {product}. Make them equal or drop one."
-            )
+            named = "tp * cp * pp * dp" if self.phase == "train" else "tp * attention_dp * pp * dp"
+            raise InvalidRequest(f"n_gpus is {self.n_gpus}; {named} is {product}. Make them equal or drop one.")
         object.__setattr__(self, "n_gpus", product)
+
+    def _fill_training(self) -> None:
+        """Replicas that follow from the GPUs, and passes from the sequences of a step."""
+        if not self.tp:
+            object.__setattr__(self, "tp", 1)
+        shared = self.tp * self.cp * self.pp
+        if not self.dp and self.n_gpus:
+            if self.n_gpus % shared:
+                raise InvalidRequest(f"n_gpus is {self.n_gpus}; tp * cp * pp, {shared}, must divide it.")
+            object.__setattr__(self, "dp", self.n_gpus // shared)
+        together = self.micro_batch * max(self.dp, 1)
+        if self.global_batch and (
+            self.global_batch % together or self.grad_accum not in (0, self.global_batch // together)
+        ):
+            rule = f"it must be grad_accum, {self.grad_accum}, times" if self.grad_accum else "it must be a multiple of"
+            raise InvalidRequest(f"global_batch is {self.global_batch}; {rule} micro_batch * dp, {together}.")
+        if not self.grad_accum:
+            object.__setattr__(self, "grad_accum", max(self.global_batch // together, 1))
 
     def run_by(self, engine: str) -> Request:
         """The same request with its engine; all else was checked."""

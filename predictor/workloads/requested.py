@@ -9,7 +9,7 @@ from typing import Any
 from predictor.errors import InvalidRequest
 from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
-from predictor.hardware.interconnect import NODE_GPUS, stated_network
+from predictor.hardware.interconnect import stated_network
 from predictor.ops.dtypes import GGUF
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.layered import LayeredDecoder
@@ -133,7 +133,10 @@ def in_16_bits_of(workload: Workload, gpu: Gpu, *, chosen: bool) -> tuple[Worklo
 
 TRAINING_COLUMNS = (
     *("method", "optimizer", "micro_batch", "grad_accum", "seq_len", "checkpointing", "zero_stage", "lora_rank"),
-    *("lora_targets", "precision", "attention", "loss_chunks", "offload", "tp", "pp", "dp", "link"),
+    *("lora_targets", "precision", "attention", "loss_chunks", "offload", "tp", "pp", "vp", "cp", "cp_comm_type", "ep"),
+    *("expert_tp", "dp", "dp_replicate", "overlap_tp", "overlap_ep"),
+    *("moe_token_dispatcher_type", "moe_expert_capacity_factor"),
+    *("gradient_accumulation_fusion", "gpus_per_node", "link"),
 )
 
 
@@ -144,7 +147,7 @@ def training_setting(request: Request, model: Model) -> TrainingSetting:
     settings["sequence_parallel"] = bool(request.sequence_parallel)
     settings["kernels"] = request.kernels or "fused"
     if network := stated_network(request.node_link):
-        settings["node_link_bytes_per_s"] = network.bytes_per_s * NODE_GPUS
+        settings["node_link_bytes_per_s"] = network.bytes_per_s * request.gpus_per_node
     return TrainingSetting(**settings, dtype=request.dtype or model.dtype)
 
 

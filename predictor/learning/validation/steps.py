@@ -5,12 +5,12 @@ Sources, in the truth folder: pytorch/torchtitan benchmarks (`torchtitan/train_t
 .csv`: torchtitan on eight H100 (the same), MI300X or B200, one sequence of 8,192 tokens each, FSDP, compiled;
 fine-tuning of vision transformers on an RTX 4070 Ti SUPER); the README of pytorch/torchtune of May and September 2024
 (`torchtune/readme_history.csv`); Lightning-AI/litgpt's tutorials (`litgpt/resource_tables.csv`: LoRA of query and value
-of rank 8, on Alpaca, whose sequences with their template have about 128 tokens; minutes of a thousand passes, which wait
-for the host); lambdal/deeplearning-benchmark (`lambda/train_throughput.csv`: NVIDIA's ResNet-50, and BERT on SQuAD with
-384 tokens and attention as written, on V100 to A100; "fp32" is TF32 in NVIDIA's containers where a GPU has it; a batch
-is that of all GPUs); and a comparison of Hugging Face fine-tuning on H100, A100 and RTX PRO 6000 (`gpu_test_h100_a100_
-pro6000/finetune_memory_speed.csv`), which does not say what a step is: it is taken as a pass of two sequences of 8,192
-tokens, and the rows of one model twice as once.
+of rank 8, on Alpaca, whose sequences with their template have about 128 tokens; minutes of a thousand passes, which
+wait for the host); lambdal/deeplearning-benchmark (`lambda/train_throughput.csv`: NVIDIA's ResNet-50, and BERT on
+SQuAD with 384 tokens and attention as written, on V100 to A100; "fp32" is TF32 in NVIDIA's containers where a GPU has
+it; a batch is that of all GPUs); and a comparison of Hugging Face fine-tuning on H100, A100 and RTX PRO 6000
+(`gpu_test_h100_a100_pro6000/finetune_memory_speed.csv`), which does not say what a step is: it is taken as a pass of
+two sequences of 8,192 tokens, and the rows of one model twice as once.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _figure(step: Step, answer: Mapping[str, Any]) -> list[Figure]:
             metric=step.metric,
             measured=step.measured,
             predicted=interval(answer, step.metric),
-            fitted=half(*step.request.values()) if step.table == LITGPT else False,
+            fitted="H100" in answer["gpu"] and step.request.get("dtype") == "fp8" and half(*step.request.values()),
             request=step.request,
             settings={**{name: step.request.get(name) for name in shown}, "mfu": answer["mfu"]},
         )
@@ -115,11 +115,13 @@ def _figure(step: Step, answer: Mapping[str, Any]) -> list[Figure]:
 
 
 def _titan(root: Path) -> Iterator[Step]:
-    """Selective checkpointing there saves attention and every other product; "selective" is the nearest of ours."""
     for row in records(pd.read_csv(root / TITAN)):
         context, scaling, techniques = str(row["context"]), row["Quantization"], str(row["Techniques"])
         speed, gpu, skipped = row["TPS/GPU"], GRAND_TETON, ""
-        columns: dict[str, Any] = {"model": "Llama-3.1-8B", "dtype": "fp8" if "loat8" in techniques + context else "bf16"}
+        columns: dict[str, Any] = {
+            "model": "Llama-3.1-8B",
+            "dtype": "fp8" if "loat8" in techniques + context else "bf16",
+        }
         if isinstance(scaling, str):
             columns |= {"dtype": SCALINGS.get(scaling, "fp8")}
             speed, skipped = row["Vanilla TP tokens/sec"], "" if scaling in SCALINGS else BY_ROWS
@@ -141,7 +143,7 @@ def _titan(root: Path) -> Iterator[Step]:
             skipped = "" if str(row["Parallelism"]).endswith("CP 1") else "context parallelism"
         if "Async" in techniques:
             skipped = "asynchronous tensor parallelism"
-        columns["checkpointing"] = "full" if re.search("full a", context, re.IGNORECASE) else "selective"
+        columns["checkpointing"] = "full" if re.search("full a", context, re.IGNORECASE) else "selective_ops"
         request = {**SHARDED, "gpu": gpu, "kernels": "fused", **columns}
         gpus = columns["dp"] * columns.get("tp", 1)
         yield Step(TITAN, "torchtitan", "tokens_per_s", float(speed) * gpus, request, skipped)
@@ -153,11 +155,11 @@ def _ao(root: Path) -> Iterator[Step]:
         if "e2e" in section and isinstance(row["Scaling"], str):
             gpu = AO_GPUS[section.split()[-1]]
             scaled = row["Scaling"] in SCALINGS
-            request = {**SHARDED, "model": "Llama-3.1-8B", "gpu": gpu, "dp": 8, "checkpointing": "selective"}
+            request = {**SHARDED, "model": "Llama-3.1-8B", "gpu": gpu, "dp": 8, "checkpointing": "selective_ops"}
             request |= {"dtype": SCALINGS.get(row["Scaling"], "bf16")}
             skipped = "" if scaled else BY_ROWS
             yield Step(AO, "torchtitan", "tokens_per_s", 8 * float(row["Median tokens/second"]), request, skipped)
-        elif row["imgs/s"] == row["imgs/s"] and row["AdamW impl"] in ("PyTorch (fused)", "bnb 8-bit"):
+        elif pd.notna(row["imgs/s"]) and row["AdamW impl"] in ("PyTorch (fused)", "bnb 8-bit"):
             eight = {"optimizer": "adamw_8bit"} if "8-bit" in row["AdamW impl"] else {}
             request = {**SQUARE, **eight, "model": "torchvision/vit_h_14", "gpu": "RTX-4070-Ti-SUPER"}
             request |= {"micro_batch": 8, "precision": "amp", "attention": "sdpa"}
@@ -168,13 +170,13 @@ def _tune(root: Path) -> Iterator[Step]:
     """Batches of 2 or 4 packed sequences of 2,048 tokens, recomputed; the README of May 2024 did not compile."""
     for row in records(pd.read_csv(root / TUNE)):
         of_may = isinstance(row["Training Speed (tokens/sec"], str | float) and row["first_commit"] == "0217d44c2"
-        if not of_may and not row["Tokens/sec"] == row["Tokens/sec"]:
+        if not of_may and pd.isna(row["Tokens/sec"]):
             continue
         count, _, card = str(row["Example HW Resources"] if of_may else row["Runnable On"]).partition("x")
         method = TUNE_METHODS.get(str(row["Finetuning Method"]), "full")
         lengths = [int(number) for number in re.findall(r"\d+", str(row["Setting"]))] if of_may else [2, 2048]
         model = str(row["Model"]).replace("Llama ", "Llama-").replace(" ", "-")
-        request = {
+        request: dict[str, Any] = {
             **{"phase": "train", "model": model.replace("Llama2-7B", "Llama-2-7b-hf").replace("2-70B", "-2-70b-hf")},
             **{"gpu": TUNE_GPUS[card.strip()], "method": method, "micro_batch": lengths[0], "seq_len": lengths[1]},
             **{"checkpointing": "full", "lora_rank": 8, "kernels": "eager" if of_may else "fused", "attention": "sdpa"},
@@ -189,7 +191,7 @@ def _tune(root: Path) -> Iterator[Step]:
 def _litgpt(root: Path) -> Iterator[Step]:
     for row in records(pd.read_csv(root / LITGPT)):
         minutes = row["time_1k_iters_min"]
-        if row["method"] != "LoRA" or not minutes == minutes:
+        if row["method"] != "LoRA" or pd.isna(minutes):
             continue
         gpus, model = int(str(row["gpu_raw"])[0]), LITGPT_MODELS.get((row["model"], row["size"]), "")
         quantised = isinstance(row["quant"], str)
@@ -223,7 +225,7 @@ def _lambda(root: Path) -> Iterator[Step]:
 def _tuned(root: Path) -> Iterator[Step]:
     for row in records(pd.read_csv(root / TUNED)):
         model, seconds = TUNED_MODELS.get(row["model"], ""), float(row["s_per_step"])
-        if not model or seconds != seconds:
+        if not model or pd.isna(seconds):
             continue
         skipped = "weights in host memory, shared by two GPUs" if "offload" in row["strategy"] else ""
         request = {

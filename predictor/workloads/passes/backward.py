@@ -146,7 +146,8 @@ def _beside(call: OpCall, adapters: Adapters) -> list[OpCall]:
 
 
 def recomputed(forward: Iterable[OpCall], checkpointing: str, early_stop: bool) -> list[OpCall]:
-    """What the backward pass runs of the forward again: "full" the layers, "selective" their attention, "none" nothing.
+    """What the backward pass runs of the forward again: "full" the layers, "selective" their attention,
+    "selective_ops" all but attention and half of the products, "none" nothing.
 
     early_stop: a layer is left once its last saved input is there, so the projection that ends it is not run again
     (torch.utils.checkpoint.set_checkpoint_early_stop, PyTorch 2.1).
@@ -157,6 +158,9 @@ def recomputed(forward: Iterable[OpCall], checkpointing: str, early_stop: bool) 
     inner = [call for call in forward if call.name not in OUTSIDE_LAYERS]
     if checkpointing == "selective":
         return [call for call in inner if isinstance(call.op, Attention | Mla)]
+    if checkpointing == "selective_ops":
+        products = [OpCall(call.name, call.op, call.count / 2) for call in inner if isinstance(call.op, Gemm | Moe)]
+        return [*products, *(call for call in inner if isinstance(call.op, Pointwise))]
     adapted = any(call.name.startswith("lora_") for call in inner)
     return inner if adapted or not early_stop else [call for call in inner if call.name != "down_proj"]
 
@@ -183,8 +187,8 @@ def _gradients(call: OpCall, adapters: Adapters) -> list[OpCall]:
         return [OpCall(f"{name}_grad", op, 1.5 * count)] if adapters.trains(call) else []
     if isinstance(op, Pointwise):
         return [OpCall(f"{name}_grad", op, count * BACKWARD_TRAFFIC.get(str(op.kind), 1.0))]
-    if isinstance(op, Collective):
-        return [OpCall(f"{name}_grad", op, count)]
+    if isinstance(op, Collective):  # keys and values come again, and their gradients go back
+        return [OpCall(f"{name}_grad", op, count * (2.0 if name in ("cp_p2p", "cp_all_gather") else 1.0))]
     return [OpCall(f"{name}_grad", op, 2.0 * count)]
 
 

@@ -32,15 +32,16 @@ class Recipe(NamedTuple):
     weight: float
 
 
-# A scale for the tensor: its largest value is read (2), then it is read and written (2 + 1), and transposed for the other
-# product (1 + 1), as the fp8 units of Hopper take one layout. Scales for groups of elements: read and written by one
-# kernel (2 + 1) along each dimension; weights in square blocks are only transposed. NVFP4 (arXiv:2509.25149, 4): also a
-# scale for the tensor, weights in square blocks, a Hadamard transform before the products of the weights' gradients.
+# The times of products hold one pass that narrows what they read, as engines run them; here is what comes on top. A
+# scale for the tensor: its largest value is read first (2), weights are narrowed (2 + 2 + 1), and transposed for the
+# next product (1 + 1), as the fp8 units of Hopper take one layout. Scales for groups of elements: what is summed over along
+# another dimension is narrowed anew (2 + 1); weights in square blocks are only transposed. NVFP4 (arXiv:2509.25149):
+# also a scale for the tensor, weights in square blocks.
 RECIPES: Mapping[str, Recipe] = {
-    "fp8": Recipe("fp8", 5.0, 5.0, 2.0, 7.0, 2.0),
-    "fp8_block": Recipe("fp8_block", 3.0, 3.0, 3.0, 6.0, 2.0),
-    "mxfp8": Recipe("fp8", 3.0, 3.0, 3.0, 6.0, 3.0),
-    "nvfp4": Recipe("nvfp4", 4.6, 4.6, 2.6, 7.1, 1.1),
+    "fp8": Recipe("fp8", 2.0, 5.0, 2.0, 4.0, 2.0),
+    "fp8_block": Recipe("fp8_block", 0.0, 3.0, 0.0, 3.0, 2.0),
+    "mxfp8": Recipe("fp8", 0.0, 3.0, 0.0, 3.0, 3.0),
+    "nvfp4": Recipe("nvfp4", 2.0, 4.6, 0.0, 4.6, 1.1),
 }
 BLOCK_SCALED = frozenset({"mxfp8", "nvfp4"})  # which only GPUs with fp4 units multiply
 
@@ -83,9 +84,9 @@ def _operands(call: OpCall, recipe: Recipe) -> Operands | None:
     if isinstance(op, Gemm) and op.dtype == recipe.product:
         return Operands(float(op.m * op.k * op.batch), float(op.m * op.n * op.batch), float(op.n * op.k * op.batch))
     if isinstance(op, Moe) and op.dtype == recipe.product:
-        inter, routed = op.inter / op.tp, float(op.routed_tokens())
-        weights = float(op.matrices * op.hidden * inter * op.experts / op.ep)
-        return Operands(routed * (op.hidden + inter), routed * (op.hidden + (op.matrices - 1) * inter), weights)
+        hidden, inter, routed = float(op.hidden), float(op.inter / op.tp), float(op.routed_tokens())
+        weights = float(op.matrices) * hidden * inter * float(op.experts / op.ep)
+        return Operands(routed * (hidden + inter), routed * (hidden + (float(op.matrices) - 1) * inter), weights)
     return None
 
 

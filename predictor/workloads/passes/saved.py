@@ -34,8 +34,8 @@ SCORE_GRADIENT_BYTES = (5.5, 8.0, 5.5)
 GELU_TANH = (8.0, 16.0, 12.0)
 # Linear layers that read one tensor; under autocast each narrows it for itself.
 READERS = {"qkv_proj": 3.0, "gate_up_proj": 2.0, "cross_kv_proj": 2.0}
-# Of the residual stream and so the same on all tp GPUs, unless they split the tokens.
-REPLICATED = ("rms_norm", "add_rms_norm", "layer_norm", "qkv_proj", "gate_up_proj", "up_proj", "residual_add")
+# What they read is of the residual stream and so the same on all tp GPUs, unless those split the tokens.
+REPLICATED = ("qkv_proj", "gate_up_proj", "up_proj")
 
 
 class Autograd(NamedTuple):
@@ -95,7 +95,7 @@ def kept_bytes(call: OpCall, how: Autograd) -> float:
         copies = READERS.get(call.name, 1.0) if how.width == 2 else 1.0
         return element * copies * float(op.m) * float(op.k) * float(op.batch) / share
     if isinstance(op, Moe):
-        rows = float(op.tokens) * float(op.topk)
+        rows = float(op.routed_tokens())
         return element * rows * (2 * float(op.hidden) + (float(op.matrices) + 1) * float(op.inter) / float(op.tp))
     if isinstance(op, Conv):
         return element * float(op.batch * op.in_channels * op.size**2)

@@ -8,7 +8,8 @@ from math import ceil
 from typing import NamedTuple, Protocol
 
 from predictor.errors import InvalidRequest
-from predictor.ops import Attention, Collective, Gemm, Pointwise
+from predictor.ops import Attention, Collective, Gemm, Moe, Pointwise
+from predictor.ops.dtypes import dtype_facts
 from predictor.values import whole_number
 from predictor.workloads.passes.backward import (
     DEQUANTISE_BYTES,
@@ -22,6 +23,18 @@ from predictor.workloads.passes.backward import (
     weights,
 )
 from predictor.workloads.passes.calls import WIDE_DTYPES, Layout, OpCall, Step
+from predictor.workloads.passes.parallel import (
+    CP_COMM_TYPES,
+    DISPATCHERS,
+    Stage,
+    check_layout,
+    check_split,
+    expert_shards,
+    shards,
+    slowest,
+    split,
+    staged,
+)
 from predictor.workloads.passes.recipes import RECIPES, Recipe, quantised_backward, quantised_forward
 
 # Bytes of one fused optimizer step for each parameter that learns: fp32 gradient read, fp32 weight and moments read and
@@ -40,7 +53,7 @@ NARROW_COPY_BYTES = 2.0  # the 16-bit weights, written
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "method": ("full", "lora", "qlora"),
     "optimizer": tuple(OPTIMIZER_BYTES),
-    "checkpointing": ("none", "selective", "full"),
+    "checkpointing": ("none", "selective", "full", "selective_ops"),
     "lora_targets": ("all", "qkv", "qv"),
     "quantization": tuple(DEQUANTISE_BYTES),
     "dtype": ("bf16", "fp16", "fp32", "tf32", *RECIPES),
@@ -49,8 +62,13 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "attention": tuple(FLASH_SLOWDOWN),
     "precision": ("mixed", "amp", "pure"),
     "offload": ("none", "optimizer", "parameters"),
+    "cp_comm_type": CP_COMM_TYPES,
+    "moe_token_dispatcher_type": DISPATCHERS,
 }
-COUNTS = ("micro_batch", "grad_accum", "seq_len", "lora_rank", "tp", "pp", "dp", "gpus_per_node", "loss_chunks")
+COUNTS = (
+    *("micro_batch", "grad_accum", "seq_len", "lora_rank", "loss_chunks", "tp", "pp", "vp", "cp", "ep", "dp"),
+    *("dp_replicate", "gpus_per_node"),
+)
 # llm-foundry's clusters: 1600 Gbps between nodes (scripts/train/benchmarking/README.md); 8 NICs of 200 Gbps are usual.
 NODE_LINK_BYTES_PER_S = 200e9
 FULL = ("fp32", "tf32")  # weights, gradients and what passes between layers have 32 bits
@@ -92,12 +110,20 @@ class TrainingSetting:
 
     method: "full", "lora" (low-rank adapters beside frozen 16-bit weights) or "qlora" (beside 4-bit ones).
     micro_batch: sequences of seq_len tokens per GPU and pass; grad_accum: passes per optimizer step.
-    checkpointing: "full" recomputes every layer in the backward pass, "selective" its attention, "none" nothing.
+    checkpointing: "full" recomputes every layer in the backward pass, "selective" its attention, "selective_ops" all
+    but attention and every second product (torchtitan), "none" nothing.
     zero_stage: what dp GPUs share out: 0 nothing, 1 optimizer state, 2 gradients too, 3 weights too (FSDP FULL_SHARD).
     lora_targets: which linear layers get adapters; train_embeddings: embedding and head learn beside them.
     quantization: of frozen weights under "qlora": "nf4" widens by one kernel, "gptq" by separate ones.
     dtype: of the arithmetic of the layers: fp32, tf32, fp16, bf16, or a recipe of predictor.workloads.passes.recipes;
-    reduce_dtype: of the gradients on the wire, if they are not kept in fp32. tp, pp, dp: GPUs per layer, stages, replicas.
+    reduce_dtype: of the gradients on the wire, if they are not kept in fp32.
+    tp, pp, dp: GPUs per layer, stages, replicas. vp: chunks of layers on each stage, interleaved. cp: GPUs that share a
+    sequence, joined by cp_comm_type. ep: GPUs among which experts are dealt, out of those of tp, cp and dp; expert_tp:
+    GPUs that split the columns of an expert, 0: tp. dp_replicate: copies of what ZeRO shares out (HSDP).
+    moe_token_dispatcher_type: "alltoall" of a library, or "flex", kernels that send each node one copy of a token.
+    moe_expert_capacity_factor: tokens for which each of several experts has room, over an even share; 0: for all.
+    overlap_tp, overlap_ep: messages of layers run beside matrix products, those to experts beside another micro-batch.
+    gradient_accumulation_fusion: the products that make gradients add them up (Apex, Transformer Engine).
     gpus_per_node; node_link_bytes_per_s: of all links of a node together, per direction. link: what joins the GPUs of a
     node, one of predictor.hardware.interconnect.LINKS; "" is not stated.
     kernels: of norms, rotations, gates, adapters and the loss: "fused" by a compiler, "library" with one kernel for a
@@ -130,7 +156,18 @@ class TrainingSetting:
     reduce_dtype: str = "bf16"
     tp: int = 1
     pp: int = 1
+    vp: int = 1
+    cp: int = 1
+    ep: int = 1
+    expert_tp: int = 0
     dp: int = 1
+    dp_replicate: int = 1
+    cp_comm_type: str = "p2p"
+    moe_token_dispatcher_type: str = "alltoall"
+    moe_expert_capacity_factor: float = 0.0
+    overlap_tp: bool = False
+    overlap_ep: bool = False
+    gradient_accumulation_fusion: bool = False
     gpus_per_node: int = 8
     node_link_bytes_per_s: float = NODE_LINK_BYTES_PER_S
     kernels: str = "fused"
@@ -146,6 +183,8 @@ class TrainingSetting:
     def __post_init__(self) -> None:
         for name in COUNTS:
             object.__setattr__(self, name, whole_number(name, getattr(self, name)))
+        if self.expert_tp:
+            object.__setattr__(self, "expert_tp", whole_number("expert_tp", self.expert_tp))
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise InvalidRequest(f'{name} is "{getattr(self, name)}"; it must be one of {", ".join(choices)}.')
@@ -155,25 +194,22 @@ class TrainingSetting:
             raise InvalidRequest(
                 f"node_link_bytes_per_s is {self.node_link_bytes_per_s}; it must be above 0: 200e9 is 1600 Gbps."
             )
-        if self.tp > self.gpus_per_node:
-            raise InvalidRequest(
-                f"tp is {self.tp}; it must be at most the {self.gpus_per_node} GPUs of a node. Lower tp or raise pp."
-            )
+        check_layout(self)
 
     @property
     def n_gpus(self) -> int:
         """GPUs that train together."""
-        return self.tp * self.pp * self.dp
+        return self.tp * self.pp * self.cp * self.dp
 
     @property
     def micro_tokens(self) -> int:
-        """Tokens of one pass of one replica."""
-        return self.micro_batch * self.seq_len
+        """Tokens of one pass on one GPU."""
+        return self.micro_batch * (self.seq_len // self.cp)
 
     @property
     def step_tokens(self) -> int:
         """Tokens of one optimizer step over all replicas."""
-        return self.micro_tokens * self.grad_accum * self.dp
+        return self.micro_tokens * self.cp * self.grad_accum * self.dp
 
     @property
     def recipe(self) -> Recipe | None:
@@ -184,6 +220,11 @@ class TrainingSetting:
     def product_dtype(self) -> str:
         """Number format of the products of the layers."""
         return self.recipe.product if self.recipe else self.dtype
+
+    @property
+    def peak_dtype(self) -> str:
+        """The format whose peak MFU is a share of."""
+        return dtype_facts(self.product_dtype).compute[0]
 
     @property
     def adapters(self) -> Adapters:
@@ -210,45 +251,56 @@ class TrainingCalls(NamedTuple):
 class Parameters(NamedTuple):
     """Matrix elements on one GPU before sharing among replicas: layer: of all its layers, table: embedding and head.
 
-    learned_layer, learned_table: those with a gradient, adapters included.
+    learned_layer, learned_table: those with a gradient, adapters included. experts, learned_experts: those of them that
+    are of experts.
     """
 
     layer: float
     table: float
     learned_layer: float
     learned_table: float
+    experts: float = 0.0
+    learned_experts: float = 0.0
+
+    def kept(self, setting: TrainingSetting) -> float:
+        """Elements that each GPU keeps where ZeRO shares all of them out."""
+        return _shared_out(self.layer + self.table, self.experts, setting)
+
+    def learned(self, setting: TrainingSetting) -> float:
+        """Those of them with a gradient."""
+        return _shared_out(self.learned_layer + self.learned_table, self.learned_experts, setting)
+
+
+def _shared_out(whole: float, experts: float, setting: TrainingSetting) -> float:
+    return (whole - experts) / shards(setting) + experts / expert_shards(setting)
 
 
 def training_calls(model: Trainable, setting: TrainingSetting) -> TrainingCalls:
     """What one GPU runs and sends in one optimizer step. Raises InvalidRequest where the model cannot be split so."""
     served = training_step_ops(model, setting)
-    forward = training_forward(served, setting.micro_tokens, setting.adapters, setting.attention)
-    forward = [_staged(call, setting.pp) for call in forward]
+    whole = training_forward(served, setting.micro_tokens, setting.adapters, setting.attention)
+    stage = slowest(whole, model.layers, setting)
+    forward = staged(whole, model.layers, stage)
     again = recomputed(forward, setting.checkpointing, setting.early_stop)
     gradients = backward(forward, setting.adapters)
-    owned = parameters(model, forward, setting.adapters)
+    owned = of_stage(parameters(model, whole, setting.adapters), model, stage)
     narrowed = quantised_forward(forward, setting.recipe)
     narrowed_again = quantised_forward(again, setting.recipe) + quantised_backward(forward, setting.recipe)
     return TrainingCalls(
         _repeated([*forward, *narrowed], setting.grad_accum),
         _repeated([*again, *gradients, *narrowed_again], setting.grad_accum),
         _optimizer(owned, setting),
-        tuple(_communication(model, owned, setting)),
+        tuple(messages(model, owned, stage, setting)),
     )
 
 
 def training_step_ops(model: Trainable, setting: TrainingSetting) -> tuple[OpCall, ...]:
-    """The ops of one forward pass as a serving engine runs them, all stages. Raises InvalidRequest where the model
-    cannot be split so."""
-    if model.layers % setting.pp:
-        fit = ", ".join(str(pp) for pp in range(1, model.layers + 1) if model.layers % pp == 0)
-        raise InvalidRequest(
-            f"pp is {setting.pp}; it must divide the {model.layers} layers of {model.name}; use one of {fit}."
-        )
+    """The ops of one forward pass as a serving engine runs them, all stages, on one GPU of each. Raises InvalidRequest
+    where the model cannot be split so."""
     if setting.seq_len > model.max_len:
         raise InvalidRequest(f"seq_len is {setting.seq_len}; {model.name} takes at most {model.max_len}. Shorten it.")
-    model.check(Layout(setting.tp, setting.pp, setting.dp))
-    return model.forward_ops(_step(setting))
+    check_split(model, setting)
+    return split(model.forward_ops(_step(setting)), setting)
 
 
 def parameters(model: Trainable, forward: Sequence[OpCall], adapters: Adapters) -> Parameters:
@@ -266,9 +318,21 @@ def parameters(model: Trainable, forward: Sequence[OpCall], adapters: Adapters) 
             size = float(getattr(model, "position_parameters", 0))
         if not call.name.startswith("lora_"):
             sums[where] += size
-        if call.name.startswith("lora_") or adapters.trains(call):
+        learns = call.name.startswith("lora_") or adapters.trains(call)
+        if learns:
             sums[f"learned_{where}"] += size
+        if isinstance(call.op, Moe):
+            sums["experts"] += size
+            sums["learned_experts"] += size * learns
     return Parameters(**sums)
+
+
+def of_stage(owned: Parameters, model: Trainable, stage: Stage) -> Parameters:
+    """The part of a stage; one table that is embedding and head is on both ends."""
+    tied = getattr(model, "tied_embeddings", False)
+    tables = max(stage.embeds, stage.heads) if tied else (stage.embeds + stage.heads) / 2
+    parts = {"table": tables, "learned_table": tables}
+    return Parameters(*(part * parts.get(name, stage.layers / model.layers) for name, part in owned._asdict().items()))
 
 
 def model_flops_per_token(model: Trainable, seq_len: int) -> float:
@@ -290,13 +354,8 @@ def model_flops_per_token(model: Trainable, seq_len: int) -> float:
 
 def _step(setting: TrainingSetting) -> Step:
     passed = setting.dtype if setting.dtype in WIDE_DTYPES else "bf16"
-    length = setting.seq_len
-    return Step("prefill", setting.micro_batch, length, length, setting.product_dtype, passed, passed, setting.tp)
-
-
-def _staged(call: OpCall, pp: int) -> OpCall:
-    """Layers are dealt to the stages; the slowest also holds the embedding or the head: here both."""
-    return call if call.name in OUTSIDE_LAYERS else OpCall(call.name, call.op, call.count / pp)
+    length, products = setting.seq_len // setting.cp, setting.product_dtype
+    return Step("prefill", setting.micro_batch, length, length, products, passed, passed, setting.tp)
 
 
 def _repeated(calls: Sequence[OpCall], times: int) -> tuple[OpCall, ...]:
@@ -304,14 +363,19 @@ def _repeated(calls: Sequence[OpCall], times: int) -> tuple[OpCall, ...]:
 
 
 def _optimizer(owned: Parameters, setting: TrainingSetting) -> tuple[OpCall, ...]:
-    """Gradients added up over micro-batches, then the step, as calls of the element-wise addition by their bytes."""
+    """Gradients added up over micro-batches, then the step, as calls of the element-wise addition by their bytes.
+
+    Fused, the sums hide behind the products that make them, but for those of experts: too few tokens visit each.
+    """
     learned = owned.learned_layer + owned.learned_table
-    stepped = learned / (setting.dp if setting.zero_stage else 1)
+    stepped = owned.learned(setting) if setting.zero_stage else learned
     narrow = 0.0 if setting.dtype in FULL else NARROW_COPY_BYTES
     calls = [_sweep("optimizer_step", stepped, OPTIMIZER_BYTES[setting.optimizer] + narrow)]
     if setting.grad_accum > 1:
-        kept = learned / (setting.dp if setting.zero_stage > 1 else 1)
-        calls.append(_sweep("grad_add", kept, 12.0 * (setting.grad_accum - 1)))
+        kept = owned.learned(setting) if setting.zero_stage > 1 else learned
+        added, moved = (owned.learned_experts, 8.0) if setting.gradient_accumulation_fusion else (kept, 12.0)
+        if added:
+            calls.append(_sweep("grad_add", added, moved * (setting.grad_accum - 1)))
     return tuple(calls)
 
 
@@ -321,24 +385,35 @@ def _sweep(name: str, elements: float, bytes_each: float) -> OpCall:
     return OpCall(name, table, max(elements / (ROWS * COLUMNS), 1.0) * bytes_each / 12.0)
 
 
-def _communication(model: Trainable, owned: Parameters, setting: TrainingSetting) -> list[OpCall]:
+def messages(model: Trainable, owned: Parameters, stage: Stage, setting: TrainingSetting) -> list[OpCall]:
     """Messages of one step between replicas and between stages, layer by layer, embedding and head as one more unit.
 
     ZeRO 0 all-reduces gradients once; 1 and 2 reduce-scatter them (2 in every pass) and all-gather the new weights; 3
     all-gathers weights before the forward and the backward of every pass and reduce-scatters gradients after it
-    (Rajbhandari et al., ZeRO, arXiv:1910.02054, 7).
+    (Rajbhandari et al., ZeRO, arXiv:1910.02054, 7). Copies of the shards all-reduce theirs (HSDP); experts have fewer
+    replicas.
     """
     calls, passes = list[OpCall](), setting.grad_accum
     if setting.pp > 1:
         message = setting.micro_tokens * model.hidden * (4.0 if setting.dtype in FULL else 2.0)
-        hop = Collective(kind="send_recv", message_bytes=message, n_gpus=2)
-        calls.append(OpCall("stage_send_recv", hop, 2.0 * passes))
-    if setting.dp == 1:
-        return calls
+        parts = setting.tp if setting.sequence_parallel else 1
+        hop = Collective(kind="send_recv", message_bytes=message / parts, n_gpus=2)
+        calls.append(OpCall("stage_send_recv", hop, 2.0 * passes * setting.vp))
+    apart = expert_shards(setting) != shards(setting)
+    experts, learned_experts = (owned.experts, owned.learned_experts) if apart else (0.0, 0.0)
+    dense = owned._replace(layer=owned.layer - experts, learned_layer=owned.learned_layer - learned_experts)
+    calls += _replica_messages("", dense, shards(setting), stage, setting)
+    routed = Parameters(experts, 0.0, learned_experts, 0.0)
+    return calls + _replica_messages("expert_", routed, expert_shards(setting), stage, setting)
+
+
+def _replica_messages(
+    prefix: str, owned: Parameters, gpus: int, stage: Stage, setting: TrainingSetting
+) -> list[OpCall]:
+    """Those between `gpus` that share weights and gradients, and between copies of them."""
     held = FOUR_BIT_BYTES if setting.method == "qlora" else 4.0 if setting.dtype in FULL else 2.0
     wide = setting.reduce_dtype == "fp32" or setting.dtype in FULL or setting.precision == "amp"
-    sent = 4.0 if wide else 2.0
-    layers = model.layers // setting.pp
+    sent, layers, passes = 4.0 if wide else 2.0, stage.layers, setting.grad_accum
     gathers = (
         (owned.layer / layers * held, layers),
         (owned.table * min(held, 2.0) if held < 1 else owned.table * held, 1),
@@ -358,9 +433,16 @@ def _communication(model: Trainable, owned: Parameters, setting: TrainingSetting
             ("grad_reduce_scatter", "reduce_scatter", reduces, passes),
         ),
     }
-    for name, kind, units, times in plan[setting.zero_stage]:
-        for message, count in units:
-            if message >= 1:
-                op = Collective(kind=kind, message_bytes=float(ceil(message)), n_gpus=setting.dp)
-                calls.append(OpCall(name, op, float(count * times)))
-    return calls
+    sending = [(gpus, *message) for message in plan[setting.zero_stage]]
+    shard = tuple((message / gpus, count) for message, count in reduces)
+    sending.append(
+        (setting.dp_replicate, "replicate_all_reduce", "all_reduce", shard, passes if setting.zero_stage > 1 else 1)
+    )
+    return [
+        OpCall(
+            prefix + name, Collective(kind=kind, message_bytes=float(ceil(message)), n_gpus=size), float(count * times)
+        )
+        for size, name, kind, units, times in sending
+        for message, count in units
+        if size > 1 and message >= 1
+    ]

@@ -1,0 +1,336 @@
+"""How the GPUs of a training run share a model: rules of a layout, its groups, stages of the pipeline, split ops.
+
+Names are those of Megatron-Core (parallel_state.py). Neighbouring ranks share a layer (tp), then a sequence (cp), then
+are replicas (dp), then stages (pp); for experts: expert_tp, ep, replicas of the experts, pp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from math import ceil
+from typing import NamedTuple, Protocol
+
+from predictor.errors import InvalidRequest
+from predictor.ops import Attention, Collective, Gemm, Mla, Moe, Pointwise
+from predictor.ops.dtypes import dtype_facts
+from predictor.workloads.passes.backward import OUTSIDE_LAYERS, TABLES
+from predictor.workloads.passes.calls import Layout, OpCall
+
+# How the ranks of a sequence attend to the keys and values of the others: around a ring beside the attention of what is
+# there already, gathered before it, or heads for tokens (Ulysses, arXiv:2309.14509).
+CP_COMM_TYPES = ("p2p", "all_gather", "a2a")
+# Of the residual stream, and so alike on all tp GPUs unless they split the tokens.
+ALIKE = ("rms_norm", "add_rms_norm", "layer_norm", "add", "shared_add", "router", "routing")
+# Copies of tokens pass through memory by rank and by expert on the way there, and so on the way back (Megatron-Core,
+# token_dispatcher.py), where it is not the kernel that sends them which sorts them ("flex": DeepEP, HybridEP).
+DISPATCHERS = ("alltoall", "flex")
+SORTED = 3.0
+ROUTED_BYTES = 2.0  # of an element on its way to an expert and back
+
+
+class Shared(Protocol):
+    """What a layout needs of a training setting, fields as in TrainingSetting."""
+
+    @property
+    def micro_batch(self) -> int: ...
+    @property
+    def grad_accum(self) -> int: ...
+    @property
+    def seq_len(self) -> int: ...
+    @property
+    def zero_stage(self) -> int: ...
+    @property
+    def tp(self) -> int: ...
+    @property
+    def pp(self) -> int: ...
+    @property
+    def vp(self) -> int: ...
+    @property
+    def cp(self) -> int: ...
+    @property
+    def ep(self) -> int: ...
+    @property
+    def dp(self) -> int: ...
+    @property
+    def expert_tp(self) -> int: ...
+    @property
+    def dp_replicate(self) -> int: ...
+    @property
+    def cp_comm_type(self) -> str: ...
+    @property
+    def gpus_per_node(self) -> int: ...
+    @property
+    def moe_token_dispatcher_type(self) -> str: ...
+    @property
+    def moe_expert_capacity_factor(self) -> float: ...
+    @property
+    def sequence_parallel(self) -> bool: ...
+
+
+class Splittable(Protocol):
+    """What a layout needs of a model."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def hidden(self) -> int: ...
+    @property
+    def layers(self) -> int: ...
+    def check(self, layout: Layout) -> None: ...
+
+
+class Group(NamedTuple):
+    """GPUs that exchange messages; local: those of one node."""
+
+    gpus: int
+    local: int
+
+    @property
+    def nodes(self) -> float:
+        """Nodes that a group spans."""
+        return self.gpus / self.local
+
+
+class Stage(NamedTuple):
+    """A stage of the pipeline: its layers, whether embedding and head are on it, and the micro-batches whose
+    activations it keeps at once."""
+
+    layers: int
+    embeds: bool
+    heads: bool
+    flying: float
+
+
+def columns_of_experts(setting: Shared) -> int:
+    """GPUs that split the columns of an expert: expert_tp, by default tp."""
+    return setting.expert_tp or setting.tp
+
+
+def shards(setting: Shared) -> int:
+    """GPUs over which ZeRO shares out what all tokens use: replicas and parts of a sequence."""
+    return setting.dp // setting.dp_replicate * setting.cp
+
+
+def expert_shards(setting: Shared) -> int:
+    """GPUs over which ZeRO shares out an expert."""
+    return shards(setting) * setting.tp // (setting.ep * columns_of_experts(setting))
+
+
+def group_of(message: str, setting: Shared) -> Group | None:
+    """The GPUs that exchange a message of that name; None where one node holds them, as those that share a layer."""
+    columns, shared = columns_of_experts(setting), setting.tp * shards(setting)
+    sizes = {  # GPUs, and how far apart they are
+        "cp_": (setting.cp, setting.tp),
+        "dispatch": (setting.ep, columns),
+        "combine": (setting.ep, columns),
+        "replicate_": (setting.dp_replicate, shared),
+        "expert_replicate_": (setting.dp_replicate, shared),
+        "expert_": (expert_shards(setting), columns * setting.ep),
+        **dict.fromkeys(("grad_", "weight_", "forward_", "backward_"), (shards(setting), setting.tp)),
+    }
+    if message.startswith("stage_"):
+        return Group(2, 2 if setting.tp * setting.cp * setting.dp * setting.pp <= setting.gpus_per_node else 1)
+    known = next((name for name in sizes if message.startswith(name)), "")
+    if not known:
+        return None
+    gpus, apart = sizes[known]
+    return Group(gpus, min(gpus, max(setting.gpus_per_node // apart, 1)))
+
+
+def check_layout(setting: Shared) -> None:
+    """Raises InvalidRequest for what no engine runs, whatever the model."""
+    if setting.tp > setting.gpus_per_node:
+        raise InvalidRequest(
+            f"tp is {setting.tp}; it must be at most the {setting.gpus_per_node} GPUs of a node. Lower tp or raise pp."
+        )
+    if setting.ep > 1 and setting.tp > 1 and not setting.sequence_parallel:
+        raise InvalidRequest(
+            f"ep is {setting.ep} with tp {setting.tp}; the GPUs of a layer send tokens of their own to the experts. Set "
+            "sequence_parallel to 1."
+        )
+    if setting.vp > 1 and setting.pp == 1:
+        raise InvalidRequest(f"vp is {setting.vp}; a pipeline of 1 stage has nothing to interleave. Raise pp.")
+    if setting.cp > 1 and setting.seq_len % (2 * setting.cp):
+        raise InvalidRequest(
+            f"cp is {setting.cp}; 2 * cp must divide seq_len, {setting.seq_len}, as each GPU takes a part of the start "
+            "and one of the end. Lower cp or pad the sequences."
+        )
+    if setting.dp % setting.dp_replicate:
+        raise InvalidRequest(f"dp_replicate is {setting.dp_replicate}; it must divide dp, {setting.dp}.")
+    if setting.dp_replicate > 1 and not setting.zero_stage:
+        raise InvalidRequest(
+            f"dp_replicate is {setting.dp_replicate}; zero_stage 0 shards nothing, so that all replicas are such. Set "
+            "zero_stage to 1, 2 or 3."
+        )
+    ranks = setting.tp * shards(setting)
+    if ranks % columns_of_experts(setting):
+        raise InvalidRequest(
+            f"expert_tp is {setting.expert_tp}; it must divide the {ranks} GPUs of tp * cp * dp / dp_replicate."
+        )
+    if ranks // columns_of_experts(setting) % setting.ep:
+        raise InvalidRequest(
+            f"ep is {setting.ep}; it must divide tp * cp * dp / (dp_replicate * expert_tp), "
+            f"{ranks // columns_of_experts(setting)}. Lower ep or add GPUs."
+        )
+
+
+def check_split(model: Splittable, setting: Shared) -> None:
+    """Raises InvalidRequest where the model cannot be split so."""
+    if setting.pp * setting.vp > model.layers:
+        chunks = "pp" if setting.vp == 1 else "pp * vp"
+        raise InvalidRequest(
+            f"{chunks} is {setting.pp * setting.vp}; {model.name} has {model.layers} layers. Lower {chunks}."
+        )
+    columns = columns_of_experts(setting)
+    if setting.ep == 1 and columns == setting.tp:
+        model.check(Layout(setting.tp, setting.pp, setting.dp))
+        return
+    if not getattr(model, "experts", ""):
+        name = "ep" if setting.ep > 1 else "expert_tp"
+        raise InvalidRequest(f"{name} is {getattr(setting, name)}; {model.name} has no experts. Leave it out.")
+    model.check(as_served(setting))
+
+
+def as_served(setting: Shared) -> Layout:
+    """The layout of serving whose GPUs hold as many columns and experts."""
+    spread = max(setting.ep * columns_of_experts(setting) // setting.tp, 1)
+    return Layout(setting.tp, setting.pp, setting.dp, setting.tp * spread // columns_of_experts(setting), spread)
+
+
+def split(served: Iterable[OpCall], setting: Shared) -> tuple[OpCall, ...]:
+    """The ops of one GPU of a layout, of those of tp GPUs that hold 1 / cp of the tokens and all experts."""
+    calls = [part for call in served for part in _in_context(_in_sequence(call, setting), setting)]
+    return tuple(_over_experts(calls, setting))
+
+
+def _in_sequence(call: OpCall, setting: Shared) -> OpCall:
+    """What tp GPUs do alike, each for a part of the tokens."""
+    op, tp = call.op, setting.tp
+    if tp == 1 or not setting.sequence_parallel or call.name not in ALIKE:
+        return call
+    if isinstance(op, Gemm):
+        return call._replace(op=replace(op, m=ceil(float(op.m) / tp)))
+    return call._replace(op=replace(op, rows=ceil(float(op.rows) / tp))) if isinstance(op, Pointwise) else call
+
+
+def _in_context(call: OpCall, setting: Shared) -> list[OpCall]:
+    """Attention of the whole sequence, of which each of cp GPUs does its share, with the keys and values of others."""
+    op, cp = call.op, setting.cp
+    if cp == 1 or not isinstance(op, Attention | Mla):
+        return [call]
+    tokens = float(op.batch) * float(op.q_len)
+    if isinstance(op, Attention):
+        if setting.cp_comm_type == "a2a" and float(op.heads) % cp:
+            raise InvalidRequest(
+                f"cp is {cp} with cp_comm_type a2a; it must divide the {op.heads:g} attention heads of a GPU. Use p2p."
+            )
+        queries, keys = float(op.heads * op.head_dim), 2.0 * float(op.kv_heads * op.head_dim)
+    else:
+        queries = float(op.heads * (op.nope_dim + op.rope_dim))
+        keys = queries + float(op.heads * op.v_dim)
+    whole = replace(op, q_len=op.q_len * cp, kv_len=op.kv_len * cp)
+    if setting.cp_comm_type == "a2a":
+        sent = Collective(kind="all_to_all", message_bytes=2.0 * tokens * (2.0 * queries + keys), n_gpus=cp)
+    else:
+        sent = Collective(kind="all_gather", message_bytes=2.0 * tokens * keys * cp, n_gpus=cp)
+    return [call._replace(op=whole, count=call.count / cp), OpCall(f"cp_{setting.cp_comm_type}", sent, call.count)]
+
+
+def _over_experts(calls: Iterable[OpCall], setting: Shared) -> list[OpCall]:
+    """Experts dealt to ep GPUs, to which tokens are sent and from which they come back.
+
+    The tp GPUs of an attention send a part of the tokens each, and get it back summed up: no all-reduce follows. Routers
+    are trained to be balanced.
+    """
+    columns, routed, result = columns_of_experts(setting), 0.0, list[OpCall]()
+    spread = setting.ep > 1 or columns != setting.tp
+    for call in calls:
+        op = call.op
+        if not isinstance(op, Moe):
+            result.append(call)
+            continue
+        if not spread:
+            result.append(call._replace(op=replace(op, skew=0.0)))
+            continue
+        own = float(op.tokens) / setting.tp * (setting.moe_expert_capacity_factor or 1.0)
+        routed += call.count
+        held, visits = float(op.experts) / setting.ep, min(float(op.topk), float(op.experts) / setting.ep)
+        tokens = float(ceil(own * columns * float(op.topk) / visits))  # so many copies arrive
+        result.append(
+            call._replace(op=replace(op, tokens=tokens, topk=visits, experts=held, tp=columns, ep=1.0, skew=0.0))
+        )
+        width = float(op.hidden) * ROUTED_BYTES
+        if setting.ep > 1:
+            message = float(ceil(own * _sent_copies(float(op.topk), setting) * width))
+            sent = Collective(kind="all_to_all", message_bytes=message, n_gpus=setting.ep)
+            result += [OpCall(name, sent, call.count) for name in ("dispatch", "combine")]
+            if setting.moe_token_dispatcher_type == "alltoall":
+                sorted_ = Pointwise(kind="copy", rows=ceil(own * float(op.topk)), cols=op.hidden, dtype="bf16")
+                result.append(OpCall("permute", sorted_, call.count * (SORTED + 1.0 / float(op.topk))))
+        if columns > 1:
+            summed = Collective(
+                kind="all_reduce", message_bytes=float(ceil(own * float(op.topk) * width * columns)), n_gpus=columns
+            )
+            result.append(OpCall("routed_all_reduce", summed, call.count))
+    if not routed or setting.tp == 1:
+        return result
+    return [call._replace(count=call.count - routed) if call.name == "all_reduce" else call for call in result]
+
+
+def _sent_copies(topk: float, setting: Shared) -> float:
+    """Copies of a token on its way to topk experts: one each or, by kernels that sort tokens, one for all experts of a
+    node or, within a node, of a GPU."""
+    group = group_of("dispatch", setting)
+    if setting.moe_token_dispatcher_type == "alltoall" or group is None:
+        return topk
+    targets = group.nodes if group.nodes > 1 else group.gpus
+    return targets * (1 - (1 - 1 / targets) ** topk)
+
+
+def stages(layers: int, setting: Shared) -> tuple[Stage, ...]:
+    """The first stage, the first of those with most layers, and the last one.
+
+    Layers that do not divide are missing at the ends, where embedding and head are (Megatron-Core:
+    account_for_embedding_in_pipeline_split). 1F1B keeps pp micro-batches on the first stage; interleaved with vp chunks
+    of layers a stage (pp - 1) / vp more (Narayanan et al., arXiv:2104.04473, 2.2; Korthikanti et al., arXiv:2205.05198,
+    4.2.3).
+    """
+    pp, vp, most = setting.pp, setting.vp, ceil(layers / setting.pp)
+    if pp == 1:
+        return (Stage(layers, True, True, 1.0),)
+    order = [pp - 1, 0, *range(pp - 2, 0, -1)]
+    fewer = set(order[: most * pp - layers])
+    fullest = next(stage for stage in range(pp) if stage not in fewer)
+
+    def stage(at: int) -> Stage:
+        chunks = pp - at if vp == 1 else 2.0 * (pp - at - 1) + (vp - 1) * pp + 1
+        flying = min(chunks / vp, float(setting.grad_accum))
+        return Stage(most - (at in fewer), at == 0, at == pp - 1, flying)
+
+    return tuple(stage(at) for at in sorted({0, fullest, pp - 1}))
+
+
+def slowest(forward: Sequence[OpCall], layers: int, setting: Shared) -> Stage:
+    """The stage with most arithmetic, weighed by the bits of its format."""
+    inside = outside = 0.0
+    for call in forward:
+        if isinstance(call.op, Collective):
+            continue
+        work = float(call.op.flops()) * call.count * dtype_facts(str(call.op.dtype)).act_bits
+        if call.name in OUTSIDE_LAYERS:
+            outside += work
+        else:
+            inside += work / layers
+    return max(stages(layers, setting), key=lambda stage: stage.layers * inside + stage.heads * outside)
+
+
+def staged(forward: Iterable[OpCall], layers: int, stage: Stage) -> list[OpCall]:
+    """The calls of one stage."""
+    calls = list[OpCall]()
+    for call in forward:
+        if call.name not in OUTSIDE_LAYERS:
+            calls.append(call._replace(count=call.count * stage.layers / layers))
+        elif stage.embeds if call.name in TABLES else stage.heads:
+            calls.append(call)
+    return calls
