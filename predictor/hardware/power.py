@@ -84,7 +84,9 @@ def drawn_w(op: Op | None, gpu: Gpu, seconds: float) -> float:
     if op.family == "collective":
         return gpu.tdp_w - _arithmetic_w(gpu) * (1 - STREAMING_POWER)
     moved = min(float(op.bytes_moved()) / (seconds * gpu.mem_bytes_per_s), 1.0) * STREAMING_POWER
-    multiplied = float(op.flops()) / seconds / float(steady_flop_per_s(op, gpu)[0])
+    flops = float(op.flops())
+    most = min(float(rate(op, gpu)[0]) for rate in (steady_flop_per_s, powered_flop_per_s)) if flops else np.inf
+    multiplied = flops / seconds / most
     return min(gpu.tdp_w - _arithmetic_w(gpu) * (1 - moved - multiplied), gpu.tdp_w)
 
 

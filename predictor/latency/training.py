@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from math import ceil, log
 from typing import Any
 
+from predictor.errors import UnsupportedDtype
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import Links
@@ -21,6 +22,7 @@ from predictor.workloads.engines import host_share
 from predictor.workloads.passes.backward import fetches
 from predictor.workloads.passes.calls import OpCall, Phase
 from predictor.workloads.passes.parallel import as_served, group_of, shards
+from predictor.workloads.passes.recipes import BLOCK_SCALED
 from predictor.workloads.passes.training import (
     Trainable,
     TrainingCalls,
@@ -87,6 +89,7 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
     Of every pass, communication is exposed as far as it takes longer than the computing beside it; pipelines run 1F1B:
     (pp - 1) / vp of grad_accum passes are waited for (Narayanan et al., arXiv:2104.04473, 2.2).
     """
+    _check_units(gpu, setting)
     calls, links = training_calls(model, setting), Links(setting.link)
     stated, (phases, sent) = _computed(calls), _phases(calls, setting)
     alone = op_lines(phases, gpu, ENGINE, bundle, links)
@@ -155,6 +158,13 @@ def _phases(calls: TrainingCalls, setting: TrainingSetting) -> tuple[list[Phase]
         return [_within_node(call, setting) for call in made]
 
     return [(name, local(made)) for name, made in _computed(calls)], [("communication", local(calls.communication))]
+
+
+def _check_units(gpu: Gpu, setting: TrainingSetting) -> None:
+    """Raises UnsupportedDtype where a GPU has no units that take scales of blocks, which came with those for fp4."""
+    if setting.dtype in BLOCK_SCALED and "fp4" not in gpu.peak_flop_per_s:
+        instead = next(dtype for dtype in ("fp8", "bf16", "fp16", "fp32") if dtype in gpu.peak_flop_per_s)
+        raise UnsupportedDtype(f'{gpu.name} has no units that scale blocks for {setting.dtype}; use dtype="{instead}".')
 
 
 def _within_step(line: OpLine, gpu: Gpu, setting: TrainingSetting) -> OpLine:

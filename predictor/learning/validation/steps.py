@@ -24,7 +24,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from predictor.estimators.bundle import Bundle
+from predictor.hardware.gpu import get_gpu
+from predictor.learning.validation.finetune import impossible
 from predictor.learning.validation.replay import Figure, Replay, Table, half, interval, records, replayed
+from predictor.workloads.models import get_model
+from predictor.workloads.request import Request
+from predictor.workloads.requested import training_setting
 
 TITAN, AO = "torchtitan/train_throughput_memory.csv", "torchao/memory_speed_tables.csv"
 TUNE, LITGPT = "torchtune/readme_history.csv", "litgpt/resource_tables.csv"
@@ -107,11 +112,18 @@ def _figure(step: Step, answer: Mapping[str, Any]) -> list[Figure]:
             metric=step.metric,
             measured=step.measured,
             predicted=interval(answer, step.metric),
-            fitted="H100" in answer["gpu"] and step.request.get("dtype") == "fp8" and half(*step.request.values()),
+            fitted=_may_be_fitted(step.request) and half(*step.request.values()),
             request=step.request,
             settings={**{name: step.request.get(name) for name in shown}, "mfu": answer["mfu"]},
         )
     ]
+
+
+def _may_be_fitted(request: Mapping[str, Any]) -> bool:
+    """Whether a constant was fitted on one half of such rows."""
+    in_fp8 = "H100" in request["gpu"] and request.get("dtype") == "fp8"
+    eager = request.get("attention") == "eager" and request["dtype"] == "fp16" and request["dp"] == 1
+    return in_fp8 or eager or (request.get("method") == "qlora" and request["kernels"] == "eager")
 
 
 def _titan(root: Path) -> Iterator[Step]:
@@ -184,7 +196,10 @@ def _tune(root: Path) -> Iterator[Step]:
         request |= {"dp": int(count), "zero_stage": 3} if int(count) > 1 else {}
         speed = float(row["Training Speed (tokens/sec"] if of_may else row["Tokens/sec"])
         in_host = method == "full" and "A6000" not in request["gpu"]
-        skipped = "optimizer state or weights in host memory" if in_host else ""
+        setting = training_setting(Request.of(request), get_model(request["model"]))
+        skipped = impossible(request["model"], get_gpu(request["gpu"]), setting, speed)
+        if in_host:
+            skipped = "optimizer state or weights in host memory"
         yield Step(TUNE, "torchtune", "tokens_per_s", speed, request, skipped)
 
 
@@ -206,7 +221,8 @@ def _litgpt(root: Path) -> Iterator[Step]:
 
 
 def _lambda(root: Path) -> Iterator[Step]:
-    for row in records(pd.read_csv(root / LAMBDA)):
+    measured = ["name_gpu", "task", "precision", "throughput"]  # both versions of the suite list most of them
+    for row in records(pd.read_csv(root / LAMBDA).drop_duplicates(measured)):
         parts = re.fullmatch(r"(?:LambdaCloud )?(?:(\d)x ?)?(.*)", str(row["name_gpu"]))
         assert parts
         gpus, gpu = int(row["num_gpu"]), LAMBDA_GPUS[parts.group(2)]
@@ -219,7 +235,7 @@ def _lambda(root: Path) -> Iterator[Step]:
         request |= {"micro_batch": int(row["batch_size"]) // gpus, "dp": gpus}
         request |= {"precision": "amp"} if dtype == "fp16" else {}
         sequences = float(row["throughput"])
-        yield Step(LAMBDA, f"torch {row['suite']}", "tokens_per_s", sequences * columns.get("seq_len", 1), request)
+        yield Step(LAMBDA, "torch", "tokens_per_s", sequences * columns.get("seq_len", 1), request)
 
 
 def _tuned(root: Path) -> Iterator[Step]:
