@@ -22,6 +22,9 @@ import typer
 
 import predictor
 from predictor import cli
+from predictor.workloads.engine_tables import having
+from predictor.workloads.engines import engines
+from predictor.workloads.results import RESULTS as ANSWERED
 
 HERE = Path(__file__).resolve().parent
 NOTE = "<!-- Written by docs/generate.py from the code; change the code, then run it again. -->"
@@ -44,7 +47,9 @@ RESULTS = {
     "mfu": "model FLOPs over the time at the dense peak; training only",
     "memory_bytes": "most memory that a GPU needs, bytes",
     "p_oom": "probability that a GPU needs more memory than it has",
-    "fits": "whether it is expected to fit",
+    "fits": "whether it is expected to fit, a serving engine to start with room for all that is asked at once",
+    "max_kv_tokens": "tokens, in sequences as long as asked, that the cache of a serving engine holds on each GPU",
+    "max_concurrent_requests": "sequences as long as asked for which all caches have room at once",
     "usd_per_mtok": "price of a million tokens, US dollars; empty where the GPU's price is not known",
     "n_gpus": "GPUs in all; a table that has the column keeps it where it is, filled in where a cell is empty",
     "limiter": "what most of the time is limited by: compute, memory, link, launch …",
@@ -62,6 +67,7 @@ OP_RESULTS = {
     "bundle": RESULTS["bundle"],
     "error": RESULTS["error"],
 }
+KINDS = {int: "whole number", float: "number", bool: "true or false", str: "text"}
 ENDS = {"_low": "low end of its interval", "_high": "high end of its interval"}
 
 
@@ -168,8 +174,10 @@ def columns_page() -> str:
     """Columns of the four tables that the package reads and writes."""
     request = import_module(predictor.Request.__module__)
     asked = [
-        [f"`{c.name}`", _kind(c.default), _default(c.default), _cell(c.metadata["help"])] for c in request.columns()
+        [f"`{c.name}`", KINDS[c.metadata["kind"]], _default(c.default), _cell(c.metadata["help"])]
+        for c in request.columns()
     ]
+    settings = [c.name for c in request.columns() if any(c.name in engine.settings for engine in engines().values())]
     schema, runs, op_tables = (_module(name) for name in ("schema", "runs", "op_tables"))
     return _page(
         [
@@ -180,11 +188,13 @@ def columns_page() -> str:
             "One row of [a job](jobs.md), one call of `predict`, or the options of `predictor predict`, where `n_gpus` "
             "is spelled `--n-gpus`. An empty cell takes the default.",
             _table(["column", "kind", "default", "what it is"], asked),
+            "A setting that the engine of a request does not have is refused; these are some engines' alone.",
+            _table(["column", "engines that have it"], [[f"`{name}`", having(name)] for name in settings]),
             "## Answers",
             "What a job, `predict_frame` and `--json` add to a request. `x_low` and `x_high` are the ends of the "
             "interval of `x`, which the true value should lie in 80 times of 100. `--json` and `Report.to_dict()` "
             "have more, such as the kinds of memory; there `notes` is a list.",
-            _table(["column", "what it is"], _explained(request.RESULTS, RESULTS)),
+            _table(["column", "what it is"], _explained(ANSWERED, RESULTS)),
             "## Operator calls",
             "A table of measured calls (`latency_s` is then required), or of calls to predict with `predictor batch "
             "--ops`. A family needs the shape columns that name it; the rest stay empty. An empty `engine`, "
@@ -217,10 +227,6 @@ def _explained(names: Iterable[str], known: dict[str, str]) -> list[list[str]]:
     return rows
 
 
-def _kind(default: Any) -> str:
-    return {int: "whole number", float: "number"}.get(type(default), "text")
-
-
 def _default(default: Any) -> str:
     return (
         "required"
@@ -228,7 +234,7 @@ def _default(default: Any) -> str:
         else f"`{default:g}`"
         if isinstance(default, float)
         else f"`{default}`"
-        if default != ""
+        if default not in ("", None)
         else ""
     )
 

@@ -26,6 +26,17 @@ def chosen(where: Any, yes: Any, no: Any) -> Any:
     return np.where(where, yes, no) if _column(where) else yes if where else no
 
 
+def power_of_two(count: Any) -> Any:
+    """The next power of two from a whole number on.
+
+    >>> [power_of_two(count) for count in (1, 2, 3, 16, 17)]
+    [1, 2, 4, 16, 32]
+    """
+    if _column(count):
+        return (2 ** np.ceil(np.log2(count))).astype(int)
+    return 1 << (int(count) - 1).bit_length()
+
+
 def added(values: Iterable[Any]) -> Any:
     """The sum, in order; `sum` of Python 3.12 adds plain numbers in another way than columns."""
     total: Any = 0.0

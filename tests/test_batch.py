@@ -20,7 +20,7 @@ from predictor.prediction.frames import predict_frame
 from predictor.prediction.jobs.batch import MANIFEST, run
 from predictor.prediction.jobs.storage import source_of
 from predictor.prediction.rows import answer_row
-from predictor.workloads.request import RESULTS
+from predictor.workloads.results import RESULTS
 
 GPUS = ("H100-SXM-80GB", "L4", "MI300X", "RTX-4090")
 

@@ -24,7 +24,8 @@ from predictor.measurements.schema import COLUMNS
 from predictor.prediction.jobs.batch import OPERATORS, run
 from predictor.prediction.op_tables import answer_ops
 from predictor.prediction.rows import answer_row, answer_table
-from predictor.workloads.request import RESULTS, columns
+from predictor.workloads.request import columns
+from predictor.workloads.results import RESULTS
 
 ASKED = {"model": "Qwen2.5-0.5B", "gpu": "H100"}
 CALLED = {"family": "gemm", "gpu": "H100", "m": 64.0, "n": 1024.0, "k": 1024.0, "dtype": "bf16"}
@@ -169,7 +170,8 @@ def test_gpus_are_asked_and_answered_in_one_column() -> None:
 
 def test_rows_carry_what_json_has() -> None:
     from predictor import answer
-    from predictor.workloads.request import BETWEEN_NOTES, Request
+    from predictor.workloads.request import Request
+    from predictor.workloads.results import BETWEEN_NOTES
 
     kinds: list[dict[str, Any]] = [{"batch": 2}, {"scheduling": "continuous", "batch": 4}, {"phase": "train"}]
     for kind in kinds:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from hypothesis import given, settings, strategies as st
 
-from predictor.estimators.envelope import FEW_CELLS, HALVES, rising
+from predictor.estimators.envelope import FEW_CELLS, HALVES, Knots, rising
 from predictor.estimators.features import Setting
 from predictor.ops import Attention, Gemm, Op
 from predictor.ops.dtypes import Array
@@ -76,3 +76,21 @@ def test_a_call_is_told_the_same_whether_asked_alone_or_with_many_of_other_texts
     for at in (0, few - 1, few, few + many - 1):
         alone = rising(Gemm(m=5000.0, n=64, k=widths[at]), Setting(engine=engines[at]), by_engine)
         assert alone[0] == together[at]
+
+
+def test_only_knots_that_calls_are_read_from_are_asked_and_none_twice() -> None:
+    """Of a triangle of sequences and tokens no more than the triangle, and of more calls the knots beyond."""
+    asked: list[tuple[float, ...]] = []
+
+    def counted(op: Op, setting: Setting) -> Array:
+        asked.extend(
+            zip(*(np.broadcast_to(count, len(op)).tolist() for count in op.token_counts().values()), strict=True)
+        )
+        return restless(op, setting)
+
+    few, many = prefill(np.array([1, 64]), np.array([4096, 64]), 0), prefill(np.array([1, 8]), np.array([8192, 512]), 0)
+    knots = Knots()
+    for calls in (few, many, few):
+        np.testing.assert_array_equal(rising(calls, Setting(), counted, knots), rising(calls, Setting(), restless))
+    assert len(asked) == len(set(asked))
+    assert all(batch * tokens <= 8192 or tokens <= 64 or (batch <= 8 and tokens <= 512) for batch, tokens, _ in asked)

@@ -33,6 +33,9 @@ SERVED: list[dict[str, Any]] = [
     {"model": "resnet50", "batch": 32},
     {"scheduling": "continuous", "batch": 8},
     {"request_rate": 2, "pp": 2, "output_len": 40},
+    {"concurrency": 64, "dp": 2, "output_len": 1},
+    {"concurrency": 16, "turns": 4, "shared_prefix_len": 500, "engine": "sglang"},
+    {"concurrency": 4, "draft_tokens": 3, "acceptance": 0.7, "draft_model": "mtp"},
 ]
 TRAINED: list[dict[str, Any]] = [
     {},
@@ -62,7 +65,7 @@ def test_the_parts_of_an_answer_add_up(settings: dict[str, Any]) -> None:
     if any(line.phase == "decode" for line in report.ops):
         assert total(report, "decode") == CLOSE(report.tpot_s.value, rel=1e-6)
     for part in explained(report, load_bundle()):
-        assert isinstance(part, Other) or part in report.ops
+        assert isinstance(part, Other) or part in report.ops or report.served
         assert part.latency_s.low <= part.latency_s.value <= part.latency_s.high
         if isinstance(part, Other) and part.name not in ("length", "load"):
             assert part.latency_s.value > 0
@@ -83,6 +86,21 @@ def test_a_host_that_the_gpu_waits_for_is_a_part() -> None:
     assert "request" in {part.name for part in explained(report_of(), load_bundle())}
     assert "pipeline fill" in {part.name for part in explained(report_of(pp=2, batch=4), load_bundle())}
     assert "pipeline fill" not in {part.name for part in explained(report_of(pp=2), load_bundle())}
+
+
+def test_under_load_the_parts_are_those_of_the_mean_step() -> None:
+    """Not of all clients at once, whose prompts would run together: what is left over is queues and other prompts."""
+    report = report_of(model="Llama-3.1-8B", request_rate=4.0, output_len=256)
+    assert isinstance(report, Report) and report.served
+    parts = explained(report, load_bundle())
+    gemms = [part for part in parts if not isinstance(part, Other) and part.op.family == "gemm"]
+    sequences = round(report.served.batch)
+    assert {float(part.op.m) for part in gemms if part.phase == "decode"} == {sequences}  # type: ignore[union-attr]
+    assert max(float(part.op.m) for part in gemms if part.phase == "prefill") == round(1024 * 0.9)  # type: ignore[union-attr]
+    left = {part.phase: part.latency_s.value for part in parts if part.name == "load"}
+    assert 0 < left["decode"] < 0.3 * report.tpot_s.value and 0 < left["prefill"] < 0.5 * report.ttft_s.value
+    cached = explained(report_of(concurrency=4, prefix_cache_hit_rate=0.5), load_bundle())
+    assert max(float(getattr(part.op, "m", 0)) for part in cached if not isinstance(part, Other)) == round(1024 * 0.45)
 
 
 def test_tables_and_json_add_up_to_what_they_say(capsys: pytest.CaptureFixture[str]) -> None:

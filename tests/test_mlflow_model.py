@@ -21,7 +21,8 @@ import pytest
 from predictor import predict_frame
 from predictor.cli import main
 from predictor.registry import mlflow_model
-from predictor.workloads.request import FLAGS, RESULTS, TEXTS, columns
+from predictor.workloads.request import columns
+from predictor.workloads.results import FLAGS, RESULTS, TEXTS
 
 mlflow = pytest.importorskip("mlflow", reason="pip install 'gpu-predictor[train]'")
 REQUESTS = pd.DataFrame(

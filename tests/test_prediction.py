@@ -254,7 +254,7 @@ def test_many_are_predicted_as_one_is() -> None:
 
 
 # GPUs without bf16 units: engines widen narrow weights to fp16 there.
-@pytest.mark.parametrize("gpu", ["T4", "V100", "RTX 2080 Ti", "P40", "Apple M1"])
+@pytest.mark.parametrize("gpu", ["T4", "V100", "RTX 2080 Ti", "P40"])
 @pytest.mark.parametrize("dtype", ["q4_k_m", "int4_wo", "int8_wo", "nf4"])
 def test_narrow_weights_run_with_fp16_activations_without_bf16(gpu: str, dtype: str) -> None:
     report = predict("Llama-3.1-8B", gpu, dtype=dtype, engine="vllm")

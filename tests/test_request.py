@@ -13,7 +13,8 @@ from predictor import answer, get_model, load_bundle, predict, predict_training
 from predictor.errors import InvalidRequest, PredictorError
 from predictor.estimators.bundle import Bundle
 from predictor.prediction.rows import answer_row
-from predictor.workloads.request import RESULTS, Request, columns
+from predictor.workloads.request import Request, columns
+from predictor.workloads.results import RESULTS
 
 COLUMNS = [column.name for column in columns()]
 ASKED = """model gpu n_gpus engine phase scheduling batch request_rate input_len output_len dtype kv_dtype tp pp dp ep
@@ -60,6 +61,7 @@ def test_numbers_come_as_text_or_float_too(cell: object, found: int) -> None:
         ({"phase": "sleep"}, 'phase is "sleep"; it must be one of serve, train'),
         ({"zero_stage": 4}, "zero_stage is 4; it must be from 0 to 3"),
         ({"request_rate": -1}, "request_rate is -1; it must be a number of at least 0"),
+        ({"request_rate": 1e-15}, "request_rate is 1e-15; it must be at least 1e-09, a request in 32 years"),
         ({"request_rate": 1, "scheduling": "static"}, "a static batch has none"),
         ({"draft_tokens": 3}, "draft_tokens is 3; a static batch has none"),
         ({"acceptance": 2}, "acceptance is 2; it must lie between 0 and 1"),

@@ -12,7 +12,7 @@ from predictor.latency.serving import step_times
 from predictor.ops.base import names_of
 from predictor.prediction.rows import FEWEST_ALIKE, answer_columns, answer_row, answer_rows
 from predictor.workloads.models import Model, models
-from predictor.workloads.request import RESULTS
+from predictor.workloads.results import RESULTS
 from predictor.workloads.workload import Workload
 
 GPUS = ("H100-SXM-80GB", "A100-SXM-80GB", "L4", "MI300X", "B200", "Tesla-T4")

@@ -14,7 +14,15 @@ from predictor.estimators.bundle import load_bundle
 from predictor.hardware.gpu import get_gpu
 from predictor.latency.serving import step_times as step_times_module
 from predictor.latency.serving.clients import Load
-from predictor.latency.serving.load import LogErrors, Serving, continuous, kv_capacity, serve, settled_from
+from predictor.latency.serving.load import (
+    LogErrors,
+    Serving,
+    _percentiles,
+    continuous,
+    kv_capacity,
+    serve,
+    settled_from,
+)
 from predictor.latency.serving.scheduler import Served, simulate
 from predictor.latency.serving.step_times import ENDS, Asked, Chunk, StepTimes, step_times, step_times_of_many
 from predictor.latency.serving.sustained import sustained
@@ -204,12 +212,20 @@ def test_replicas_share_the_load_and_add_up() -> None:
 
 
 @pytest.mark.parametrize("name", ["vllm", "sglang", "trtllm"])
-@given(prompt=st.integers(50, 4000), output=st.integers(16, 1500), room=st.integers(20_000, 400_000))
-@settings(max_examples=15, deadline=None)
-def test_what_is_sustained_is_what_an_endless_queue_is_served(name: str, prompt: int, output: int, room: int) -> None:
-    """Within a fifth; a third where the cache is full and requests lose their places."""
+@given(
+    prompt=st.integers(50, 4000),
+    output=st.integers(16, 1500),
+    room=st.integers(40_000, 400_000),
+    turns=st.sampled_from([1, 1, 5]),
+    shared=st.sampled_from([0, 0, 2000]),
+)
+@settings(max_examples=20, deadline=None)
+def test_what_is_sustained_is_what_an_endless_queue_is_served(
+    name: str, prompt: int, output: int, room: int, turns: int, shared: int
+) -> None:
+    """Within a fifth; a third where the cache is full and requests lose their places. Of sessions it is their turns."""
     engine = get_engine(name)
-    load = Load(input_len=prompt, output_len=output, rate=1e6, spread=0.2)
+    load = Load(input_len=prompt, output_len=output, rate=1e6, spread=0.2, turns=turns, shared=shared)
     held = sustained(load, STEP, engine, room)
     served = run(replace(load, requests=int(max(6 * held.sequences, 300))), engine, room)
     ends = np.sort(served.finished_s)
@@ -232,6 +248,15 @@ def test_a_rate_below_what_is_sustained_settles_and_one_above_says_so(name: str,
     assert calm.ttft_s.value <= flooded.ttft_s.value and calm.ttft_p50_s.value <= calm.ttft_p99_s.value
 
 
+def test_requests_that_never_meet_are_served_alone_at_any_rate() -> None:
+    alone = simulate(Load(input_len=500, output_len=50, concurrency=1, requests=1), STEP, FREE)
+    for rate in (1e-9, 1e-6):
+        found = continuous(TIMES, Load(input_len=500, output_len=50, rate=rate), FREE)
+        assert found.ttft_s.value == pytest.approx(float(alone.first_s[0]), rel=1e-4)
+        assert found.ttft_p99_s.value == pytest.approx(found.ttft_s.value, rel=1e-4)
+        assert found.requests_per_s.value == pytest.approx(rate) and not found.saturated
+
+
 def test_clients_beyond_the_room_wait_and_that_is_said() -> None:
     engine = replace(FREE, max_sequences=4)
     few, many = (continuous(TIMES, Load(input_len=100, output_len=50, concurrency=n), engine) for n in (4, 16))
@@ -239,12 +264,23 @@ def test_clients_beyond_the_room_wait_and_that_is_said() -> None:
     assert many.ttft_s.value > 2 * few.ttft_s.value
 
 
-def test_percentiles_of_clients_are_those_after_the_first_wave_unless_all_are_asked_for() -> None:
-    load = Load(input_len=3000, output_len=100, concurrency=32)
-    settled, whole = (continuous(TIMES, load, FREE, warmup=warmup) for warmup in (None, 0))
-    assert settled.ttft_s.value == whole.ttft_s.value and settled.ttft_p99_s.value < whole.ttft_p99_s.value
-    late = continuous(TIMES, load, FREE, warmup=32)
-    assert late.ttft_s.value < whole.ttft_s.value and late.ttft_p99_s.value == settled.ttft_p99_s.value
+@given(prompt=st.integers(1, 6000), output=st.integers(2, 400), count=st.integers(1, 64))
+@settings(max_examples=20, deadline=None)
+def test_means_and_percentiles_of_clients_are_of_the_same_requests(prompt: int, output: int, count: int) -> None:
+    """Of the whole run, or of all but its warm-up, so that no mean lies above a 99th percentile."""
+    load = Load(input_len=prompt, output_len=output, concurrency=count, spread=0.2)
+    unsaid, whole, late = (continuous(TIMES, load, FREE, warmup=warmup) for warmup in (None, 0, count))
+    for found in (unsaid, whole, late):
+        assert found.ttft_s.value <= found.ttft_p99_s.value * (1 + 1e-9)
+        assert found.tpot_s.value <= found.tpot_p99_s.value * (1 + 1e-9)
+    for name in ("ttft_s", "ttft_p50_s", "ttft_p99_s", "tpot_p99_s"):
+        assert getattr(unsaid, name).value == getattr(whole, name).value
+
+
+@given(times=st.lists(st.floats(0, 100), min_size=1, max_size=50))
+def test_percentiles_of_equal_weights_are_those_of_numpy(times: list[float]) -> None:
+    own = _percentiles(np.array(times), np.ones(len(times)))
+    assert own == pytest.approx(np.percentile(times, [50, 99]))
 
 
 def test_ends_of_intervals_from_half_a_run_are_nearly_those_of_a_whole_one() -> None:
@@ -308,7 +344,10 @@ def test_a_request_beyond_the_cache_names_the_cure() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("tgi", "serving knows vllm, sglang, trtllm, trtllm-cpp, vllm-v0, tensorrt, torch, llama.cpp"),
+        (
+            "tgi",
+            "serving knows vllm, sglang, trtllm, trtllm-cpp, trtllm-early, vllm-v0",
+        ),
         ("torch", "continuous scheduling needs vllm, sglang, trtllm"),
     ],
 )

@@ -93,7 +93,7 @@ def test_what_is_left_out_is_counted(invented: Path) -> None:
     skipped = {name: dict(chosen(name)[0].replay(invented, load_bundle()).skipped) for name in ("alcf", "mlperf")}
     assert skipped["alcf"] == {"engine llama.cpp": 1, "repeats": 1}
     assert skipped["mlperf"] == {
-        "GPT-J: four beams under load": 1,
+        "GPT-J: the mean prompt is not told": 1,
         "open division: pruned models": 1,
     }
 

@@ -173,9 +173,3 @@ def test_a_wrong_setting_names_value_rule_and_cure(changed: dict[str, object], m
     with pytest.raises(InvalidRequest) as raised:
         replace(PLAIN, **changed)
     assert str(raised.value) == message
-
-
-def test_stages_must_divide_the_layers():
-    with pytest.raises(InvalidRequest) as raised:
-        training_calls(SMALL, replace(PLAIN, pp=3))
-    assert str(raised.value) == "pp is 3; it must divide the 4 layers of small; use one of 1, 2, 4."

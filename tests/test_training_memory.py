@@ -128,5 +128,5 @@ def test_an_answer_to_training_says_whether_it_fits() -> None:
 
 
 def test_a_split_that_the_model_does_not_allow_is_said() -> None:
-    with pytest.raises(InvalidRequest, match="pp is 3; it must divide the 32 layers"):
-        needs(pp=3)
+    with pytest.raises(InvalidRequest, match=r"pp is 33; Llama-3\.1-8B has 32 layers\. Lower pp\."):
+        needs(pp=33)

@@ -8,7 +8,7 @@ import pytest
 from headers import NUMBER_OF, SMALL, described, gguf, refused, safetensors, shapes
 
 from predictor.errors import InvalidSpec
-from predictor.memory.closed_form import weights_bytes
+from predictor.memory.sizes import weights_bytes
 from predictor.prediction.single import predict
 from predictor.workloads import Workload, get_model
 from predictor.workloads.weights.files import stored_weights

@@ -13,6 +13,7 @@ from predictor.ops import DTYPES, Attention, Gemm
 from predictor.workloads import Decoder, OpCall, Workload, get_model, models
 from predictor.workloads.architectures.convnet import CONVOLVED, ConvNet
 from predictor.workloads.engine_tables import engine_names
+from predictor.workloads.engines import engine_with
 from predictor.workloads.models import Model
 
 LLAMA = get_model("Llama-3.1-8B")
@@ -92,7 +93,8 @@ def test_decode_reads_every_weight_and_the_whole_cache_once() -> None:
 @given(model=st.sampled_from(list(models().values())), dtype=st.sampled_from(sorted(DTYPES)))
 @settings(max_examples=150, deadline=None)
 def test_every_model_runs_in_every_dtype(model: Model, dtype: str) -> None:
-    workload = Workload(model=model, batch=2, input_len=512, output_len=64, dtype=dtype)
+    engine = engine_with(dtype) or "vllm"
+    workload = Workload(model=model, batch=2, input_len=512, output_len=64, dtype=dtype, engine=engine)
     if isinstance(model, ConvNet) and dtype not in CONVOLVED:
         with pytest.raises(UnsupportedDtype, match="convolutions run in"):
             workload.prefill_ops()
@@ -215,10 +217,11 @@ def test_attention_keeps_the_format_of_the_activations(dtype: str, kv_dtype: str
         ({"engine": "tgi"}, f'engine is "tgi"; it must be one of {", ".join(engine_names())}.'),
         (
             {"kv_dtype": "int4_wo"},
-            'kv_dtype is "int4_wo"; it must be one of fp32, fp16, bf16, fp8, int8, nvfp4, q8_0, q4_0.',
+            'kv_dtype is "int4_wo"; it must be one of fp32, fp16, bf16, fp8, int8, nvfp4, q8_0, q4_0, mlx_8bit, '
+            "mlx_4bit.",
         ),
         ({"kv_dtype": "q8_0"}, "kv_dtype is q8_0; vllm has none such. Set engine to llama.cpp."),
-        ({"ubatch": 512}, "ubatch is 512; vllm has none. Set engine to llama.cpp."),
+        ({"ubatch": 512}, "ubatch is 512; vllm has none. Set engine to llama.cpp (May 2024) or mlx, or leave it out."),
         ({"model": "llama"}, 'model is "llama"; it must be a model: get_model("Llama-3.1-8B").'),
     ],
 )
@@ -279,3 +282,20 @@ def test_impossible_architectures_are_refused(field: str, value: object) -> None
 
 def test_numpy_integers_are_whole_numbers() -> None:
     assert type(Workload(model=LLAMA, batch=np.int64(4)).batch) is int  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "tp", "ep", "columns"),
+    [
+        ("Qwen3-235B-A22B-FP8", "", 8, 1, 192),  # 1536 / 8
+        ("Qwen3-30B-A3B-FP8", "", 4, 1, 192),  # 768 / 4
+        ("Qwen2-72B", "int4_wo", 8, 1, 3696),  # 29568 / 8
+    ],
+)
+def test_engines_do_not_cut_blocks_of_weights(name: str, dtype: str, tp: int, ep: int, columns: int) -> None:
+    model = get_model(name)
+    with pytest.raises(InvalidRequest, match=f"leaves {columns} columns .* takes whole blocks of 128"):
+        Workload(model=model, dtype=dtype, tp=tp, ep=ep)
+    assert Workload(model=model, dtype=dtype, tp=tp, ep=ep, engine="trtllm").tp == tp
+    if model.experts:  # type: ignore[union-attr]
+        assert Workload(model=model, dtype=dtype, tp=tp, ep=tp).ep == tp

@@ -1,16 +1,19 @@
-"""Fits what the hosts of engines cost and what llama.cpp's kernels reach, constants of predictor/catalog/engines.toml.
+"""Fits what the hosts of engines cost and what kernels reach that nobody timed, of predictor/catalog/engines.toml.
 
     .venv/bin/python training/host_constants.py serving [--truth ../shared/truth] [--bundle NAME]
     .venv/bin/python training/host_constants.py qwen [--truth ../shared/truth] [--bundle NAME]
     .venv/bin/python training/host_constants.py intervals [--truth ../shared/truth] [--bundle NAME]
     .venv/bin/python training/host_constants.py llamacpp [--truth ../shared/truth] [--without GPU]
+    .venv/bin/python training/host_constants.py gaudi [--truth ../shared/truth]
 
 On published figures. serving: vLLM, SGLang and TensorRT-LLM under load; qwen: Transformers and vLLM before 0.8 at
-batch 1; llamacpp: rates by backend, with the spread of their errors, every GPU as much as any. One constant after the
-other takes the value of least error on the half that predictor/learning/validation names (`fitted`), in two rounds.
+batch 1; llamacpp: rates by backend, with the spread of their errors, every GPU as much as any; gaudi: rates of HPU
+graphs, every model and number of GPUs as much as any. One constant after the other takes the value of least error on
+the half that predictor/learning/validation names (`fitted`), in two rounds.
 --without leaves a GPU out and tells its errors.
-intervals: what makes intervals under load hold 80 %, of models with experts and without (predictor/latency/serving/
-load.py): the mean over groups of model, GPU, engine, version and format, and what is then covered of each group.
+intervals: what makes intervals under load hold 80 %, of models with experts and without, of those with layers that
+nobody timed (predictor/latency/serving/load.py) and of disaggregated pools: the mean over groups of model, GPU, engine,
+version and format, and what is then covered of each group.
 """
 
 from __future__ import annotations
@@ -31,14 +34,15 @@ from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.hardware.gpu import Gpu, get_gpu
 from predictor.latency.report import Interval
 from predictor.latency.serving.clients import Load
-from predictor.latency.serving.load import groups_of, log_errors, room_for, served_by
+from predictor.latency.serving.disaggregated import FIRST_TOKENS
+from predictor.latency.serving.load import DENSE, EXPERTS, UNMEASURED, groups_of, log_errors, room_for, served_by
 from predictor.latency.serving.scheduler import simulate
 from predictor.latency.serving.step_times import StepTime, step_times
 from predictor.latency.static_batch import report, with_host
-from predictor.learning.validation import llamacpp, qwen, replay, serving
+from predictor.learning.validation import alcf, disaggregated, inferencex, llamacpp, qwen, replay, serving
 from predictor.prediction.single import load_of, resolve
 from predictor.workloads import engine_tables
-from predictor.workloads.engines import get_engine
+from predictor.workloads.engines import engines, get_engine
 from predictor.workloads.models import get_model
 from predictor.workloads.request import Request
 from predictor.workloads.requested import served_workload
@@ -95,6 +99,15 @@ RATES_GRIDS: Mapping[str, Grid] = {
         "hop_s": (5e-5, 1e-4, 2e-4, 3e-4, 4e-4, 6e-4),
         "overlap": (0.3, 0.5, 0.7, 0.85, 1.0),
     },
+}
+GAUDI, HPU = "vllm-gaudi", "hpu"
+GAUDI_GRID: Grid = {
+    "launch_s": (0.0, 1.2e-5, 1.4e-5, 1.6e-5, 1.8e-5, 2e-5, 2.2e-5),
+    "bandwidth": (0.8, 0.85, 0.9, 0.95, 1.0),
+    "call_s": (0.0, 1e-6, 2e-6, 3e-6, 4e-6, 5e-6, 7e-6),
+    "hop_s": (1e-5, 3e-5, 5e-5, 8e-5, 1.2e-4, 2e-4),
+    "cache_bytes_per_sm_cycle": (20.0, 25.0, 30.0, 35.0, 40.0, 50.0, 60.0),
+    "product": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
 }
 SHARE = 0.8  # of errors that an interval holds
 WORST = 0.7  # log error at which a figure is an outlier, so that none decides
@@ -167,20 +180,26 @@ def _serving_loss(case: Case, constants: Mapping[str, float]) -> float:
 
 def fit_intervals(truth: Path, bundle: Bundle) -> None:
     """Prints log errors by kind of model and metric, and the share of each group that they cover."""
-    rows = serving.replay(truth, bundle).frame()
-    experts = rows["model"].map(lambda name: bool(get_model(name).experts))
+    replays = (serving.replay, inferencex.replay, disaggregated.replay)
+    rows = pd.concat([table(truth, bundle).frame() for table in replays], ignore_index=True)
+    pools = rows["table"].str.contains("disaggregated")
+    rows = rows[~pools | ((rows["metric"] == "ttft_s") & rows["fitted"])].reset_index(drop=True)
+    pools, first = rows["table"].str.contains("disaggregated"), rows["metric"].str.startswith("ttft")
     own = [log_errors(get_model(model), engine) for model, engine in zip(rows["model"], rows["engine"], strict=True)]
-    known = np.where(rows["metric"] == "ttft_s", [each.ttft for each in own], [each.other for each in own])
+    known = np.where(first, [each.ttft for each in own], [each.other for each in own])
+    known = np.where(pools, FIRST_TOKENS, known)
+    names = {DENSE: "dense", EXPERTS: "experts", UNMEASURED: "not measured"}
     score = pd.Series(np.log(rows["measured"] / rows["predicted"]))
     end = np.where(score > 0, np.log(rows["high"] / rows["predicted"]), np.log(rows["predicted"] / rows["low"]))
     told = rows.assign(
-        kind=np.where(experts, "experts", "dense"),
-        group=rows[GROUP].astype(str).agg(" ".join, axis=1),
+        kind=np.where(pools, "disaggregated", [names[each] for each in own]),
+        metric=np.where(first, "ttft_s", "other"),
+        group=rows.reindex(columns=GROUP).fillna("").astype(str).agg(" ".join, axis=1),
         score=score.abs(),
         ops=np.sqrt(np.maximum(end**2 - known**2, 0.0)),
     )
     for (kind, metric), part in told.groupby(["kind", "metric"]):
-        tried = np.arange(0.0, 2.0, 0.01)
+        tried = np.arange(0.0, 3.0, 0.01)
         chosen = float(tried[np.argmin([abs(float(_covered(part, own).mean()) - SHARE) for own in tried])])
         print(f"{kind} {metric}: {chosen:.2f}, by group")
         print(_covered(part, chosen).round(2).to_string())
@@ -241,17 +260,54 @@ def fit_llamacpp(truth: Path, bundle: Bundle, without: str = "") -> None:
         def loss(
             _: str, rates: Mapping[str, float], backend: str = backend, part: list[llamacpp.Speed] = part
         ) -> float:
-            _set_rates(backend, rates)
+            _set_rates(llamacpp.ENGINE, backend, rates)
             errors = np.abs(_log_errors(part, bundle)).clip(max=WORST)
             cells = pd.Series(errors).groupby([f"{row.phase} {row.request['gpu']}" for row in part])
             return float(cells.mean().mean())
 
-        best = least(grid, _rates_now(backend, grid), loss)
-        _set_rates(backend, best)
+        best = least(grid, _rates_now(llamacpp.ENGINE, backend, grid), loss)
+        _set_rates(llamacpp.ENGINE, backend, best)
         _print_errors(f"{backend}, fitted", part, bundle)
         print(backend, best)
     if left_out:
         _print_errors(f"{without}, left out", left_out, bundle)
+
+
+def fit_gaudi(truth: Path, bundle: Bundle) -> None:
+    """Prints the rates of HPU graphs, and errors of both halves."""
+    rows = [row for row in alcf.configurations(truth)[0] if row["gpu_raw"] == "Habana Gaudi2"]
+
+    def errors(part: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+        told = alcf.answered([dict(row) for row in part], bundle)
+        known = [(row, answer["e2e_s"]) for row, _, answer in told if not answer["error"]]
+        log = [math.log(predicted / row["e2e_latency_s"]) for row, predicted in known]
+        return pd.DataFrame({"error": log, "cell": [(row["model"], row["n_gpus"]) for row, _ in known]})
+
+    fitted = [row for row in rows if alcf.fitted(row)]
+
+    def loss(_: str, rates: Mapping[str, float]) -> float:
+        _set_gaudi(rates)
+        frame = errors(fitted)
+        return float(frame["error"].abs().clip(upper=WORST).groupby(frame["cell"]).mean().mean())
+
+    now = _rates_now(GAUDI, HPU, {name: () for name in GAUDI_GRID if name != "launch_s"})
+    best = least(GAUDI_GRID, {"launch_s": get_engine(GAUDI).launch_s, **now}, loss)
+    _set_gaudi(best)
+    print(best)
+    for name, part in (("fitted", fitted), ("others", [row for row in rows if not alcf.fitted(row)])):
+        sizes = np.expm1((log := errors(part)["error"]).abs())
+        print(
+            f"{name}: {len(sizes)} rows, median {sizes.median():.3f}, mean {sizes.mean():.3f}, signed "
+            f"{log.median():+.3f}, {SHARE:.0%} within {sizes.quantile(SHARE):.3f}"
+        )
+
+
+def _set_gaudi(constants: Mapping[str, float]) -> None:
+    rates = dict(constants)
+    tables: dict[str, Any] = engine_tables.tables()[GAUDI]  # type: ignore[assignment]
+    tables["launch_s"] = rates.pop("launch_s")
+    engines.cache_clear()
+    _set_rates(GAUDI, HPU, rates)
 
 
 def _backend(row: llamacpp.Speed) -> str:
@@ -259,13 +315,13 @@ def _backend(row: llamacpp.Speed) -> str:
     return backends.get(get_gpu(row.request["gpu"]).vendor, backends[engine_tables.OTHERS])
 
 
-def _tables_of(backend: str) -> dict[str, Any]:
+def _tables_of(engine: str, backend: str) -> dict[str, Any]:
     """The rates that the package has in memory."""
-    return engine_tables.tables()[llamacpp.ENGINE]["operators"]["rates"][backend]  # type: ignore[no-any-return]
+    return engine_tables.tables()[engine]["operators"]["rates"][backend]  # type: ignore[no-any-return]
 
 
-def _rates_now(backend: str, names: Mapping[str, Any]) -> dict[str, float]:
-    own = _tables_of(backend)
+def _rates_now(engine: str, backend: str, names: Mapping[str, Any]) -> dict[str, float]:
+    own = _tables_of(engine, backend)
     return {
         name: own[table].get(key, own[table]["others"]) if key else own[table]
         for name in names
@@ -273,13 +329,14 @@ def _rates_now(backend: str, names: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _set_rates(backend: str, rates: Mapping[str, float]) -> None:
+def _set_rates(engine: str, backend: str, rates: Mapping[str, float]) -> None:
+    own = _tables_of(engine, backend)
     for name, value in rates.items():
         table, _, key = name.partition(".")
         if key:
-            _tables_of(backend)[table][key] = value
+            own[table][key] = value
         else:
-            _tables_of(backend)[table] = value
+            own[table] = value
     engine_tables.operators_of.cache_clear()
     engine_tables.rates_of.cache_clear()
 
@@ -304,7 +361,7 @@ def _print_errors(title: str, rows: Sequence[llamacpp.Speed], bundle: Bundle) ->
 def main() -> None:
     """Prints the constants of least error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("serving", "qwen", "intervals", "llamacpp"))
+    parser.add_argument("table", choices=("serving", "qwen", "intervals", "llamacpp", "gaudi"))
     parser.add_argument("--truth", type=Path, default=Path(os.environ.get("PREDICTOR_TRUTH", "../shared/truth")))
     parser.add_argument("--bundle", default="")
     parser.add_argument("--without", default="", help="GPU that no rate of llama.cpp may see")
@@ -312,7 +369,7 @@ def main() -> None:
     if options.table == "llamacpp":
         fit_llamacpp(options.truth, load_bundle(options.bundle), options.without)
         return
-    fit = {"serving": fit_serving, "qwen": fit_qwen, "intervals": fit_intervals}[options.table]
+    fit = {"serving": fit_serving, "qwen": fit_qwen, "intervals": fit_intervals, "gaudi": fit_gaudi}[options.table]
     fit(options.truth, load_bundle(options.bundle))
 
 

@@ -11,7 +11,8 @@ from predictor.cli.common.comparison import Refusal, answers_of, end, show_refus
 from predictor.cli.common.display import digits, gigabytes, risk, say, show, show_json, show_notes
 from predictor.cli.common.request_options import add_command
 from predictor.errors import InvalidRequest
-from predictor.workloads.request import ENDS, METHODS, Request
+from predictor.workloads.request import METHODS, Request
+from predictor.workloads.results import ENDS
 
 if TYPE_CHECKING:
     from predictor.estimators.bundle import Bundle

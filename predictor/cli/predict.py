@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from predictor.latency.training import TrainingReport
     from predictor.latency.whole_run import WholeRun
     from predictor.workloads import Workload
+    from predictor.workloads.passes.training import TrainingSetting
 
     Pair = tuple[Report | TrainingReport, Report | TrainingReport | None]  # the answer, and without a calibration
 
@@ -101,7 +102,7 @@ def _show_answers(pairs: Sequence[Pair], answers: Sequence[Pair | Refusal], bund
         _show_reports(earlier)
     for report in reports:
         if served := getattr(report, "served", None):
-            say(_of_load(report.gpu.name, served))
+            say(_of_load(report, served))
     say(f"Bundle {bundle.id}; in brackets the interval at the {bundle.level:.0%} level.")
     show_notes(note for report in reports for note in report.notes)
     if any(not report.memory.fits for report in reports):
@@ -164,7 +165,13 @@ def _settings(report: Report) -> str:
     """What is stated of the engine and of how requests share their tokens."""
     if report.request is None:
         return ""
-    names = (*Settings._fields, "ubatch", *(name for name in UNDER_LOAD if name not in (*LOADS, "length_spread")))
+    names = (
+        *Settings._fields,
+        "ubatch",
+        "kv_block",
+        "beam_width",
+        *(name for name in UNDER_LOAD if name not in (*LOADS, "length_spread")),
+    )
     return "".join(f" · {name} {f'{value}'.lower()}" for name, value in report.request.stated(names).items())
 
 
@@ -193,7 +200,7 @@ def _show_training(reports: list[TrainingReport]) -> None:
         ],
         title=f"{reports[0].model} · {setting.method}, {setting.dtype}, {setting.optimizer} · "
         f"{setting.grad_accum} × {setting.micro_batch} × {setting.seq_len} tokens · checkpointing "
-        f"{setting.checkpointing} · ZeRO {setting.zero_stage} · tp {setting.tp}, pp {setting.pp}, dp {setting.dp}",
+        f"{setting.checkpointing} · ZeRO {setting.zero_stage} · {_layout(setting)}",
     )
 
 
@@ -210,6 +217,13 @@ def _whole(run: WholeRun | None) -> list[str]:
     ]
 
 
+def _layout(setting: TrainingSetting) -> str:
+    """ "tp 4, pp 2, dp 8", and the other degrees where they are above 1."""
+    always, others = ("tp", "pp", "dp"), ("vp", "cp", "ep", "expert_tp", "dp_replicate")
+    shown = [name for name in (*always, *others) if name in always or getattr(setting, name) > 1]
+    return ", ".join(f"{name} {getattr(setting, name)}" for name in shown)
+
+
 def _gpus(report: Report | TrainingReport) -> str:
     return report.gpu.name if report.n_gpus == 1 else f"{report.n_gpus} × {report.gpu.name}"
 
@@ -224,12 +238,15 @@ def _load(report: Report) -> str:
     return f"{request.request_rate:g} requests/s" if request.request_rate else "a trace of requests"
 
 
-def _of_load(gpu: str, served: Serving) -> str:
+def _of_load(report: Report | TrainingReport, served: Serving) -> str:
     """What a load shows beside its means."""
+    request = report.request
+    waves = ", first wave counted" if request and request.clients and request.warmup is None else ""
     rate, low, high = served.sustainable_rate
     full = "; more are asked of it" if served.saturated else ""
     return (
-        f"{gpu}: p99 of TTFT {duration(served.ttft_p99_s.value)}, of TPOT {duration(served.tpot_p99_s.value)}; "
+        f"{report.gpu.name}: p99 of TTFT {duration(served.ttft_p99_s.value)}, of TPOT "
+        f"{duration(served.tpot_p99_s.value)}{waves}; "
         f"it holds {digits(rate)} requests/s ({digits(low)}–{digits(high)}){full}."
     )
 
@@ -252,13 +269,20 @@ PHASES = {
     "communication": "communication that computing does not hide",
     "bubble": "waiting for other stages of the pipeline",
 }
+UNDER_LOAD_PHASES = {
+    "prefill": "the mean prompt and its wait (TTFT)",
+    "decode": "the mean decode step, of {batch:.0f} sequences (TPOT)",
+}
 
 
 def _show_parts(report: Report | TrainingReport, bundle: Bundle) -> None:
     """A table for each phase, whose lines add up to the time in its title."""
     from predictor.latency.explain import OTHERS, Other, explained
 
-    lines = explained(report, bundle)
+    lines, served = explained(report, bundle), getattr(report, "served", None)
+    titles = PHASES | (
+        {name: text.format(batch=served.batch) for name, text in UNDER_LOAD_PHASES.items()} if served else {}
+    )
     for phase in dict.fromkeys(line.phase for line in lines):
         of_phase = sorted((x for x in lines if x.phase == phase), key=lambda line: -line.latency_s.value)
         total = sum(line.latency_s.value for line in of_phase)
@@ -266,7 +290,7 @@ def _show_parts(report: Report | TrainingReport, bundle: Bundle) -> None:
             ["op", ">calls", ">time", ">share", ">bound", ">utilization", "limited by", "basis", "shape"],
             [_part_row(line, total) for line in of_phase],
             title=" · ".join(
-                (report.gpu.name, PHASES.get(phase, phase), duration(total), *_bandwidth(report.gpu, of_phase))
+                (report.gpu.name, titles.get(phase, phase), duration(total), *_bandwidth(report.gpu, of_phase))
             ),
         )
     for name in dict.fromkeys(line.name for line in lines if isinstance(line, Other)):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,29 +67,44 @@ def rising(op: Op, setting: Setting, log_latency: Estimate, knots: Knots | None 
         for k, c, i in zip(axes, counts.values(), low.T, strict=True)
     ]
     share = np.stack(shares, axis=1)
+    tops = low + (share > 0)  # the last knot that each call is read from
     first, members = np.unique(_kinds(op, setting), return_index=True, return_inverse=True)[1:]
-    tops = np.zeros_like(low, shape=(len(first), len(counts)))
-    np.maximum.at(tops, members, low + (share > 0))
     one_each, whom = op.take(first), setting.take(first)
     knots = knots or Knots()
     keys = _keys(one_each, whom, whose)
-    had = [knots.tables.get(key) for key in keys]
-    short = np.array([t is None or bool((top >= t.shape).any()) for t, top in zip(had, tops, strict=True)])
+    tables = [knots.tables.get(key, np.empty((0,) * len(counts))) for key in keys]
+    short = np.zeros(len(first), dtype=np.bool_)
+    short[members[~_known(tables, members, tops)]] = True
     if (rows := np.flatnonzero(short)).size:
-        for row in rows.tolist():
-            if (table := had[row]) is not None:
-                tops[row] = np.maximum(tops[row], np.array(table.shape) - 1)
+        shapes = np.array([table.shape for table in tables])
+        np.maximum.at(shapes, members, tops + 1)
         knots_of = dict(zip(counts, axes, strict=True))
-        for some in _pieces(rows, (tops[rows] + 1).prod(axis=1), _texts(one_each, whom)[rows]):
-            made = _tables(one_each.take(some), whom.take(some), tops[some] + 1, knots_of, log_latency)
+        for some in _pieces(rows, shapes[rows].prod(axis=1), _texts(one_each, whom)[rows]):
+            place = np.full(len(first), -1)
+            place[some] = np.arange(len(some))
+            calls = np.flatnonzero(place[members] >= 0)
+            grids = _Grids(shapes[some], [tables[row] for row in some.tolist()], place[members[calls]], tops[calls])
+            made = _tables(one_each.take(some), whom.take(some), grids, knots_of, log_latency)
             for row, table in zip(some.tolist(), made, strict=True):
-                had[row] = table
+                tables[row] = table
                 knots.keep(keys[row], table)
-    tables = [table for table in had if table is not None]
+    return _interpolate(tables, members, low, share)
+
+
+def _joined(tables: Sequence[Array]) -> tuple[Array, NDArray[np.int64], NDArray[np.int64]]:
+    """The values of all tables one after another, their shapes and where each begins."""
     shapes = np.array([table.shape for table in tables])
-    starts = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
-    values = np.concatenate([table.ravel() for table in tables])
-    return _interpolate(values, low, share, shapes[members], starts[members])
+    starts = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])[:-1]
+    return np.concatenate([table.ravel() for table in tables]), shapes, starts
+
+
+def _known(tables: Sequence[Array], members: NDArray[np.int64], tops: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether the table of each call has its last knot, and so all smaller ones, (n_calls,)."""
+    values, shapes, starts = _joined(tables)
+    known = np.asarray((tops < shapes[members]).all(axis=1))
+    whose = members[known]
+    known[known] = ~np.isnan(values[starts[whose] + _flat(tops[known], shapes[whose])])
+    return known
 
 
 def _pieces(rows: NDArray[np.int64], sizes: NDArray[np.int64], texts: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -113,25 +128,51 @@ def _plain(names: Any) -> Any:
     return str(names[0])
 
 
-def _tables(
-    op: Op, setting: Setting, shapes: NDArray[np.int64], axes: dict[str, Array], log_latency: Estimate
-) -> list[Array]:
-    """Rising values of one kind of call each at its first knots, arrays of `shapes`, (n_kinds, n_axes)."""
+class _Grids(NamedTuple):
+    """Knots of some kinds of calls. shapes: of their tables, (n_kinds, n_axes). had: what is known of each. members,
+    tops: the kind of each call and the last knot it is read from, (n_calls,) and (n_calls, n_axes)."""
+
+    shapes: NDArray[np.int64]
+    had: Sequence[Array]
+    members: NDArray[np.int64]
+    tops: NDArray[np.int64]
+
+
+def _tables(op: Op, setting: Setting, grids: _Grids, axes: dict[str, Array], log_latency: Estimate) -> list[Array]:
+    """Rising values of one kind of call each at its first knots. Those from which no call is read, nor is any larger
+    knot, are not asked for: not a number."""
     op = replace(op, **{name: _plain(getattr(op, name)) for name in names_of(type(op)) if name in TEXT_FIELDS})
     setting = Setting(*map(_plain, setting))
-    sizes = shapes.prod(axis=1)
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    owner = np.repeat(np.arange(len(shapes)), sizes)
-    grid = _unravel(np.arange(starts[-1]) - starts[owner], shapes[owner])
-    counts = {name: knots[grid[:, i]] for i, (name, knots) in enumerate(axes.items())}
-    logs = log_latency(op.take(owner).with_token_counts(counts), setting.take(owner))
-    tables: list[Any] = [None] * len(shapes)
+    shapes = grids.shapes
+    tables = [np.full(shape, np.nan) for shape in shapes.tolist()]
+    for table, had in zip(tables, grids.had, strict=True):
+        table[tuple(map(slice, had.shape))] = had
+    logs, _, starts = _joined(tables)
+    wanted = np.zeros(len(logs), dtype=np.bool_)
+    wanted[starts[grids.members] + _flat(grids.tops, shapes[grids.members])] = True
     alike = _numbered(list(shapes.T), len(shapes))
-    for rows in np.split(np.argsort(alike, kind="stable"), np.cumsum(np.bincount(alike))[:-1]):
-        cells = starts[rows, None] + np.arange(sizes[rows[0]])
+    of_shape = [
+        (rows, starts[rows, None] + np.arange(shapes[rows[0]].prod()))
+        for rows in np.split(np.argsort(alike, kind="stable"), np.cumsum(np.bincount(alike))[:-1])
+    ]
+    for rows, cells in of_shape:
+        wanted[cells] = _all_smaller(wanted[cells].reshape(-1, *shapes[rows[0]])).reshape(cells.shape)
+    asked = np.flatnonzero(wanted & np.isnan(logs))
+    owner = np.searchsorted(starts, asked, side="right") - 1
+    grid = _unravel(asked - starts[owner], shapes[owner])
+    counts = {name: knots[grid[:, i]] for i, (name, knots) in enumerate(axes.items())}
+    logs[asked] = log_latency(op.take(owner).with_token_counts(counts), setting.take(owner))
+    for rows, cells in of_shape:
         for row, table in zip(rows.tolist(), _risen(logs[cells].reshape(-1, *shapes[rows[0]])), strict=True):
             tables[row] = table
     return tables
+
+
+def _all_smaller(marks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Each table of marks with those at all positions smaller than or equal to one that is marked."""
+    for axis in range(1, marks.ndim):
+        marks = np.flip(np.logical_or.accumulate(np.flip(marks, axis), axis=axis), axis)
+    return marks
 
 
 def _risen(tables: Array) -> Array:
@@ -173,6 +214,14 @@ def _codes(values: NDArray[Any]) -> NDArray[np.int64]:
     return np.array([number[name] for name in values.tolist()], dtype=np.int64)
 
 
+def _flat(grid: NDArray[np.int64], shapes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Flat index of each grid position in a grid of its own shape, last axis fastest, (n,)."""
+    flat = np.zeros(len(grid), dtype=np.int64)
+    for axis in range(grid.shape[1]):
+        flat = flat * shapes[:, axis] + grid[:, axis]
+    return flat
+
+
 def _unravel(flat: NDArray[np.int64], shapes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Grid position of each flat index in a grid of its own shape, last axis fastest, (n, n_axes)."""
     out = np.empty_like(shapes)
@@ -181,16 +230,14 @@ def _unravel(flat: NDArray[np.int64], shapes: NDArray[np.int64]) -> NDArray[np.i
     return out
 
 
-def _interpolate(
-    values: Array, low: NDArray[np.int64], share: Array, shapes: NDArray[np.int64], starts: NDArray[np.int64]
-) -> Array:
+def _interpolate(tables: Sequence[Array], members: NDArray[np.int64], low: NDArray[np.int64], share: Array) -> Array:
     """Multilinear between the knots around each call; the weights are those of its token counts alone."""
-    axes = low.shape[1]
+    values, shapes, starts = _joined(tables)
+    shapes, starts = shapes[members], starts[members]
     total = np.zeros(len(low))
-    for corner in np.ndindex(*(2,) * axes):
-        weight, flat = np.ones(len(low)), np.zeros(len(low), dtype=np.int64)
+    for corner in np.ndindex(*(2,) * low.shape[1]):
+        weight = np.ones(len(low))
         for axis, up in enumerate(corner):
             weight = weight * (share[:, axis] if up else 1 - share[:, axis])
-            flat = flat * shapes[:, axis] + np.minimum(low[:, axis] + up, shapes[:, axis] - 1)
-        total += weight * values[starts + flat]
+        total += weight * values[starts + _flat(low + (np.array(corner, dtype=np.bool_) & (share > 0)), shapes)]
     return total

@@ -20,12 +20,13 @@ from predictor.hardware.power import limiter
 from predictor.hardware.roofline import link_bytes_per_s, roofline, unit_rate
 from predictor.ops import Attention, Collective, Gemm, Moe, Op
 from predictor.ops.base import column, text_column
-from predictor.ops.dtypes import GGUF, Array, weight_bytes
+from predictor.ops.dtypes import GGUF, MLX, Array, weight_bytes
 from predictor.workloads.engine_tables import OTHERS, SERVES, Rates
 
 BY_RATES = "engine-rates"  # basis of such a prediction
 FEW_TOKENS = 8  # MMVQ_MAX_BATCH_SIZE (ggml-cuda/mmvq.cuh): up to so many a product streams vectors
 FP32_BYTES, HALF_BYTES = 4.0, 2.0
+FP8 = ["fp8", "fp8_block"]
 
 
 def predict_by_rates(op: Op, gpu: Gpu, rates: Rates, bundle: Bundle) -> OpPrediction:
@@ -130,10 +131,10 @@ def _is_unpacked(op: Op, gpu: Gpu, rates: Rates) -> Any:
 def _product_s(product: Product, gpu: Gpu, rates: Rates) -> Array:
     """Of products of few tokens or of many."""
     rows, _, _, weights, flops, dtypes = product
-    quantised = np.isin(dtypes, list(GGUF))
+    quantised = np.isin(dtypes, list(GGUF | MLX))
     streamed = weights / np.minimum(_stream_bytes_per_s(gpu, rates), _unpacked_bytes_per_s(dtypes, gpu, rates))
     share = np.where(quantised, rates.quantised_product, rates.product)
-    whole = flops / (share * _fp16_flop_per_s(gpu) * _filled_share(product, gpu, rates))
+    whole = flops / (share * _product_flop_per_s(dtypes, gpu) * _filled_share(product, gpu, rates))
     many = np.maximum(whole, weights / _stream_bytes_per_s(gpu, rates))
     if rates.widens:
         elements = weights / np.asarray(weight_bytes(dtypes))
@@ -152,9 +153,19 @@ def _filled_share(product: Product, gpu: Gpu, rates: Rates) -> Any:
     return product.count * product.rows * product.columns / (waves * gpu.sms * side**2)
 
 
+def _product_flop_per_s(dtypes: Any, gpu: Gpu) -> Any:
+    """That of the units that multiply each format: those of 16 bits, or of fp8 where the GPU has them."""
+    half = _fp16_flop_per_s(gpu)
+    if "fp8" not in gpu.peak_flop_per_s:
+        return half
+    return np.where(np.isin(dtypes, FP8), unit_rate(gpu, "fp8"), half)
+
+
 def _fp16_flop_per_s(gpu: Gpu) -> float:
-    """The rate of fp16 accumulated in fp16, which cuBLAS is asked for (ggml-cuda.cu: CUBLAS_COMPUTE_16F)."""
-    return max(gpu.fp16_accumulate_flop_per_s, unit_rate(gpu, "fp16") if gpu.runs("fp16") else gpu.peak("fp32"))
+    """The rate of fp16 accumulated in fp16, which cuBLAS is asked for (ggml-cuda.cu: CUBLAS_COMPUTE_16F), or of bf16
+    where that is higher."""
+    halves = [unit_rate(gpu, half) for half in ("fp16", "bf16") if gpu.runs(half)] or [gpu.peak("fp32")]
+    return max(gpu.fp16_accumulate_flop_per_s, *halves)
 
 
 def _attention_s(op: Attention, gpu: Gpu, rates: Rates) -> Any:

@@ -63,6 +63,7 @@ class Generation:
     """What parts of one generation share, the kernels that engines have for them included.
 
     host_share: host times of their servers over those beside Hopper.
+    gap_s: seconds between two kernels of a stream or graph beyond those that tables of operators hold.
     card_class: the class of all its cards (see `siblings.card_class`); "" where the vendor and the segment tell.
     kernels_as: the generation for which engines.toml says what engines pick here too; "" is its own name.
     as_run_on: number format of weights → the one in which engines run it here.
@@ -76,6 +77,7 @@ class Generation:
 
     source: str = ""
     host_share: float = 1.0
+    gap_s: float = 0.0
     card_class: str = ""
     kernels_as: str = ""
     as_run_on: Mapping[str, str] = field(default_factory=dict)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -10,10 +12,11 @@ from predictor.estimators.bundle import Bundle
 from predictor.estimators.features import Setting
 from predictor.estimators.operators import ALONE, BOUND_ONLY, OpPrediction, bounds, predict_op, predict_streamed
 from predictor.estimators.rates import predict_by_rates
+from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.power import free_flop_per_s, powered_flop_per_s
 from predictor.hardware.siblings import architecture
-from predictor.ops import Op
+from predictor.ops import Attention, Moe, Op
 from predictor.ops.base import column, text_column
 from predictor.workloads.engine_tables import COLLECTIVES, SERVES, operators_of, rates_of
 from predictor.workloads.engines import engines
@@ -22,10 +25,13 @@ from predictor.workloads.engines import engines
 HOST_TIMED = frozenset({("gemm", "fp32"), ("conv", "fp32")})
 # Of graphs on other GPUs and networks than those that chose their share (predictor/learning/validation/graphs.py).
 GRAPH_ENDS = (1.0, 0.55, 1.8)
+WHOLE_SHARE = 0.72  # of the bandwidth, of experts that a step reads whole; see whole_experts in engines.toml
 
 
 def predict_as_run(op: Op, gpu: Gpu, engine: str, bundle: Bundle) -> OpPrediction:
     """The calls of `op` as an engine runs them on a GPU; see predictor.estimators.operators.predict_op."""
+    if isinstance(op, Attention):
+        op = _less_idle_window(op, gpu, engine)
     if rates := rates_of(engine, gpu.vendor):
         return predict_by_rates(op, gpu, rates, bundle)
     if share := operators_of(engine).graph_share:
@@ -33,8 +39,42 @@ def predict_as_run(op: Op, gpu: Gpu, engine: str, bundle: Bundle) -> OpPredictio
     if {(op.family, dtype) for dtype in _dtypes(op)} & HOST_TIMED:
         return predict_streamed(op, gpu, bundle)
     setting = Setting(engine=measured_as(engine, op, gpu))
-    predicted = predict_op(op, gpu, setting, bundle)
+    predicted = _after_gap(predict_op(op, gpu, setting, bundle), generation(gpu.generation).gap_s)
+    if isinstance(op, Attention) and op.phase == "decode" and (rate := operators_of(engine).headwise_elements):
+        return _headwise(predicted, op, gpu, rate, operators_of(engine).grouped_decode)
+    if isinstance(op, Moe) and _dtypes(op) & set(operators_of(engine).whole_experts.get(gpu.generation, ())):
+        return _at_least(predicted, op.stored_of_all() / (WHOLE_SHARE * gpu.mem_bytes_per_s))
     return _less_quantising(predicted, op, gpu, setting, bundle) if _quantises_before(op, engine) else predicted
+
+
+def _after_gap(predicted: OpPrediction, gap_s: float) -> OpPrediction:
+    """With the time that passes before a kernel of a generation starts, which is as doubtful as the kernel."""
+    value = predicted.latency_s + gap_s
+    low, high = (value * end / predicted.latency_s for end in (predicted.low_s, predicted.high_s))
+    return predicted._replace(latency_s=value, low_s=low, high_s=high) if gap_s else predicted
+
+
+def _headwise(predicted: OpPrediction, op: Attention, gpu: Gpu, rate: float, grouped: Sequence[int]) -> OpPrediction:
+    """Decode in which each query head reads the cache by itself, `rate` elements per cycle and SM, where no grouped
+    kernel fits."""
+    elements = 2.0 * column(op.batch, len(op)) * op.heads * op.head_dim * op.keys_read()
+    alone_s = elements / (rate * gpu.sms * gpu.boost_clock_hz)
+    return _at_least(predicted, np.where(np.isin(np.asarray(op.heads) / op.kv_heads, grouped), 0.0, alone_s))
+
+
+def _at_least(predicted: OpPrediction, least_s: Any) -> OpPrediction:
+    """As doubtful as before, and no shorter than these seconds."""
+    value = np.maximum(predicted.latency_s, least_s)
+    low, high = (value * end / predicted.latency_s for end in (predicted.low_s, predicted.high_s))
+    return predicted._replace(latency_s=value, low_s=low, high_s=high)
+
+
+def _less_idle_window(op: Attention, gpu: Gpu, engine: str) -> Attention:
+    """Without a sliding window that holds all keys, which kernels leave out: FlashAttention where it holds the longest
+    sequence, which in a captured step is that of the graph."""
+    known = engines().get(engine)
+    captured = known.graph_len if known and gpu.vendor == "NVIDIA" and op.phase == "decode" else 0
+    return replace(op, window=np.where(np.asarray(op.window) >= np.maximum(op.kv_len, captured), 0.0, op.window))
 
 
 def _in_graph(op: Op, gpu: Gpu, share: float, bundle: Bundle) -> OpPrediction:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
 from typing import Any, NamedTuple
 
 from predictor.estimators.bundle import Bundle
-from predictor.latency.report import Interval, OpLine, Report
+from predictor.latency.report import Interval, OpLine, Report, Serving
 from predictor.latency.static_batch import doubt_of, staged, with_host
-from predictor.latency.steps import step
+from predictor.latency.steps import op_lines, step
 from predictor.latency.training import TrainingReport
+from predictor.workloads.workload import Workload, decode_lengths
 
 NOTHING = 1e-9  # a share of a time below which there is no line
 
@@ -20,7 +23,8 @@ OTHERS: Mapping[str, str] = {
     "host": "launches and preparation of steps that the GPU waits for",
     "request": "the engine's front end takes, tokenises and answers a request",
     "length": "the mean step beside the one half-way through the output",
-    "load": "the mean request under load beside the whole batch alone: queues, prompts between steps, smaller batches",
+    "load": "what the mean request under load waits for beside its own prompt and the mean decode step: a queue, "
+    "prompts of others, parts of a long prompt; below zero where drafts save steps",
     "offload": "the optimizer step on the host, or weights that come from there",
     "exposed": "what computing does not hide of the messages, between nodes too; below zero where it hides some",
     "bubble": "what a stage of the pipeline waits for the others",
@@ -51,22 +55,46 @@ class Other(NamedTuple):
 
 def explained(report: Report | TrainingReport, bundle: Bundle) -> tuple[OpLine | Other, ...]:
     """The operators of a report and what else there is: the parts of phase "prefill" add up to ttft_s, those of
-    "decode" to tpot_s, those of all phases of training to step_s. Only of scalars.
+    "decode" to tpot_s, those of all phases of training to step_s. Under load operators are those of the mean prompt
+    alone and of a decode step of as many sequences as run together in the mean. Only of scalars.
     """
-    others = _of_training(report) if isinstance(report, TrainingReport) else _of_serving(report, bundle)
-    return (*report.ops, *others)
+    if isinstance(report, TrainingReport):
+        return (*report.ops, *_of_training(report))
+    prompt = step_of = report.workload
+    lines = report.ops
+    if report.served:
+        prompt, step_of = _mean(report.workload, report.served)
+        shown = [("prefill", prompt.prefill_ops(round(report.served.mean_len[1])))]
+        if any(line.phase == "decode" for line in lines):
+            shown.append(("decode", step_of.decode_ops(_middle(step_of))))
+        lines = tuple(chain.from_iterable(op_lines(shown, report.gpu, prompt.engine, bundle, prompt.links)))
+    return (*lines, *_of_serving(report, lines, prompt, step_of, bundle))
 
 
-def _of_serving(report: Report, bundle: Bundle) -> Iterator[Other]:
-    workload = report.workload
-    prefill = [line for line in report.ops if line.phase == "prefill"]
-    decode = [line for line in report.ops if line.phase == "decode"]
+def _mean(workload: Workload, served: Serving) -> tuple[Workload, Workload]:
+    """The mean prompt of a load, alone, and what runs together in the mean decode step."""
+    prompt, _, output = (max(round(tokens), 1) for tokens in served.mean_len)
+    alone = replace(workload, batch=1, input_len=prompt, output_len=output)
+    return alone, replace(alone, batch=max(round(served.batch), 1))
+
+
+def _middle(workload: Workload) -> int:
+    lengths: list[int] = decode_lengths(workload)
+    return lengths[len(lengths) // 2]
+
+
+def _of_serving(
+    report: Report, lines: Sequence[OpLine], prompt: Workload, workload: Workload, bundle: Bundle
+) -> Iterator[Other]:
+    """What is no operator of a prompt and of the workload's decode step, whose lines these are."""
+    prefill = [line for line in lines if line.phase == "prefill"]
+    decode = [line for line in lines if line.phase == "decode"]
     engine = workload.engine_on(report.gpu)
     doubt = doubt_of(workload)
     alone = step(prefill, report.gpu, bundle, doubt)
-    through = staged(alone, workload, report.gpu)
+    through = staged(alone, prompt, report.gpu)
     middle = step(decode, report.gpu, bundle, doubt) if decode else Interval(0.0, 0.0, 0.0)
-    ttft, tpot = with_host(workload, engine, through, middle)
+    ttft, tpot = with_host(prompt, engine, through, middle)[0], with_host(workload, engine, through, middle)[1]
     request = Interval(*(engine.request_s for _ in range(3)))
     other = "load" if report.served else "length"
     yield from _between("prefill", ("bytes", _sum(prefill), alone), ("pipeline fill", alone, through))

@@ -11,7 +11,8 @@ from predictor.elementwise import greater, hypot, lesser
 from predictor.hardware.gpu import Gpu
 from predictor.memory.closed_form import Memory
 from predictor.ops import Op
-from predictor.workloads.request import RUN_COLUMNS, Request
+from predictor.workloads.request import Request
+from predictor.workloads.results import RUN_COLUMNS
 from predictor.workloads.workload import Workload
 
 
@@ -81,7 +82,8 @@ class Serving(NamedTuple):
 
     sustainable_rate: requests per second that the deployment holds. saturated: more arrive, or more clients ask than
     find room. host_s: of the mean request, in which the GPU waits for the host. batch: mean sequences per decode step.
-    peak_tokens: of the KV cache of a group at its fullest.
+    peak_tokens: of the KV cache of a group at its fullest. mean_len: tokens of the mean prompt, of those of it that are
+    cached already, and of the mean answer.
     """
 
     ttft_s: Interval
@@ -98,6 +100,7 @@ class Serving(NamedTuple):
     saturated: bool
     batch: float
     peak_tokens: float
+    mean_len: tuple[float, float, float]
     notes: tuple[str, ...]
 
 

@@ -5,6 +5,7 @@ A workload whose sizes are columns gives a report of columns, by the same arithm
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -116,11 +117,14 @@ def with_host(workload: Workload, engine: Engine, ttft: Interval, tpot: Interval
     calls, batch = workload.launched(), workload.local_batch
     linear_s = engine.linear_s.get(workload.dtype, 0.0) * sum(c.count for c in calls if c.op.family == "gemm")
     issued = sum(call.count for call in calls) + (linear_s / engine.launch_s if linear_s else 0.0)
-    hosts = [engine.times(share) for share in (1.0, 1 - HOST_DOUBT, 1 + HOST_DOUBT)]
-    longest = workload.input_len + workload.output_len
+    doubt = max(HOST_DOUBT, engine.doubt)
+    hosts = [engine.times(share) for share in (1.0, 1 - doubt, 1 + doubt)]
+    longest, beams = workload.input_len + workload.output_len, batch * workload.beam_width
     return (
-        Interval(*(h.prompt_s(end, issued, batch) + h.request_s for h, end in zip(hosts, ttft, strict=True))),
-        Interval(*(h.decode_s(end, issued, batch, longest) for h, end in zip(hosts, tpot, strict=True))),
+        Interval(
+            *(h.prompt_s(end, issued, batch) + h.request_s + h.batch_s for h, end in zip(hosts, ttft, strict=True))
+        ),
+        Interval(*(h.decode_s(end, issued, beams, longest) for h, end in zip(hosts, tpot, strict=True))),
     )
 
 
@@ -130,8 +134,8 @@ def doubt_of(workload: Workload) -> float:
     if not engine.joins or not workload.generates:
         return SOFTWARE_DOUBT
     if workload.model.experts:
-        return EXPERTS_DOUBT
-    return OLDER_DOUBT if engine.until else SERVER_DOUBT
+        return math.hypot(EXPERTS_DOUBT, engine.doubt)
+    return math.hypot(OLDER_DOUBT if engine.tables else SERVER_DOUBT, engine.doubt)
 
 
 def staged(prompt: Interval, workload: Workload, gpu: Gpu) -> Interval:

@@ -12,7 +12,7 @@ from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import Links
 from predictor.hardware.power import steady_flop_per_s
-from predictor.latency.report import Interval, OpLine, doubted
+from predictor.latency.report import EXPERTS_DOUBT, SOFTWARE_DOUBT, Interval, OpLine, doubted
 from predictor.latency.steps import bound_lines, doubts_of, op_lines, total
 from predictor.latency.whole_run import WholeRun, mean_power_w, run_note, trained_tokens, whole_run
 from predictor.memory.training import TrainingMemory
@@ -21,7 +21,7 @@ from predictor.units import HOUR
 from predictor.workloads.engines import host_share
 from predictor.workloads.passes.backward import fetches
 from predictor.workloads.passes.calls import OpCall, Phase
-from predictor.workloads.passes.parallel import as_served, group_of, shards
+from predictor.workloads.passes.parallel import as_served, group_of
 from predictor.workloads.passes.recipes import BLOCK_SCALED
 from predictor.workloads.passes.training import (
     Trainable,
@@ -30,7 +30,8 @@ from predictor.workloads.passes.training import (
     model_flops_per_token,
     training_calls,
 )
-from predictor.workloads.request import ENDS, RUN_COLUMNS, Request
+from predictor.workloads.request import Request
+from predictor.workloads.results import ENDS, RUN_COLUMNS
 
 ENGINE = "vllm"  # whose kernels the estimators answer for: large GEMMs and FlashAttention-2 are the same libraries
 LIBRARY = "nccl"
@@ -44,7 +45,8 @@ HOST_S_PER_OP = 23e-6  # the host's time to issue an op of the list, Python and 
 HOST_S_PER_FETCH = 0.42e-3  # and to fetch the weights of a matrix that ZeRO 3 has not fetched ahead (0.75 ms)
 # To the host's memory and back through PCIe 4 x16; and its step of one parameter.
 HOST_BYTES_PER_S, HOST_STEP_S = 25e9, 2.6e-10
-ROUTING_S = 2.0e-3  # from the count of tokens for each expert to the products that depend on it, per layer and pass
+# From the count of tokens for each expert to the products that depend on it, per layer and pass; of Megatron-Bridge.
+ROUTING_S = 2.5e-3
 # Which pass hides a message: weights are fetched a layer ahead, gradients sent while earlier layers are computed (below
 # ZeRO 2 in the last pass only).
 HIDDEN_BY = {
@@ -104,7 +106,13 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
     value = sum(times.values()) + exposed + bubble
     lines = [line for part in (*computed, messages) for line in part]
     waited_for = lines if exposed else lines[: len(lines) - len(messages)]
-    step = doubted(value, total(waited_for, gpu, bundle), sum(line.bound_s for part in computed for line in part))
+    routed = any(call.name == "dispatch" for call in calls.forward)
+    step = doubted(
+        value,
+        total(waited_for, gpu, bundle),
+        sum(line.bound_s for part in computed for line in part),
+        EXPERTS_DOUBT if routed else SOFTWARE_DOUBT,
+    )
     tokens = setting.step_tokens
     flops = model_flops_per_token(model, setting.seq_len) * tokens
     return TrainingStep(
@@ -201,7 +209,7 @@ def _offloaded_s(model: Trainable, setting: TrainingSetting) -> float:
     """
     if setting.offload == "none" or setting.method != "full":
         return 0.0
-    elements = sum(model.elements(as_served(setting))) / (shards(setting) if setting.zero_stage else 1)
+    elements = sum(model.elements(as_served(setting))) / (setting.shards if setting.zero_stage else 1)
     return elements * (min(setting.n_gpus, setting.gpus_per_node) * HOST_STEP_S + 4.0 / HOST_BYTES_PER_S)
 
 
@@ -210,7 +218,7 @@ def _streamed_s(model: Trainable, setting: TrainingSetting, times: Mapping[str, 
     if setting.offload != "parameters":
         return 0.0
     fetched = 2 * 2.0 * sum(model.elements(as_served(setting))) * setting.grad_accum
-    fetched /= shards(setting) if setting.zero_stage > 2 else 1
+    fetched /= setting.shards if setting.zero_stage > 2 else 1
     return max(fetched / HOST_BYTES_PER_S - times["forward"] - times["backward"], 0.0)
 
 

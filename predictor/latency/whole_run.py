@@ -9,7 +9,8 @@ from predictor.hardware.gpu import Gpu
 from predictor.hardware.power import drawn_w
 from predictor.latency.report import Interval, OpLine
 from predictor.units import HOUR
-from predictor.workloads.request import ENDS, Request
+from predictor.workloads.request import Request
+from predictor.workloads.results import ENDS
 
 # Of the mean power, as a step's parts are told: how far boards of one kind, at their limit or not, are apart; judged.
 POWER_DOUBT = 0.15

@@ -58,7 +58,6 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     **ABOUT,
 }
 NUMBER_COLUMNS = tuple(name for name, (unit, _) in COLUMNS.items() if unit != TEXT)
-BOUND_ENGINE = "vllm"  # whose fused ops move the fewest bytes
 CONTRADICTION = 1.5  # between figures of one run, which are means and medians of different sets of requests
 THROUGHPUT_CONTRADICTION = 2.0  # ramps up and down are in a throughput
 
@@ -143,20 +142,23 @@ def _verdict(row: Mapping[str, Any]) -> tuple[str, str]:
 @lru_cache(maxsize=4096)
 def bounds(request: Request) -> Bounds:
     """The least time of a run: of a static batch that of its steps; under load, where the scheduler sets the batch,
-    that of one sequence alone, whose decode steps read the weights once each. llama.cpp is taken as BOUND_ENGINE with
-    arithmetic in int8, which it does with quantised weights (ggml/src/ggml-cuda/mmq.cuh).
+    that of one sequence alone, whose decode steps read the weights once each. Engines that take prompts in passes are
+    taken with one pass, llama.cpp with arithmetic in int8, which it does with quantised weights
+    (ggml/src/ggml-cuda/mmq.cuh).
     Raises PredictorError where the request cannot be run at all.
     """
     model, gpu = get_model(request.model), get_gpu(request.gpu)
     engine = with_engine(request, model, gpu)[0].engine
-    if engine == LOCAL:
-        engine, int8 = BOUND_ENGINE, gpu.peak_flop_per_s.get("int8", 0.0)
-        gpu = replace(gpu, peak_flop_per_s={name: max(rate, int8) for name, rate in gpu.peak_flop_per_s.items()})
     bounded = replace(request.together(), engine=engine)
+    if engine == LOCAL:
+        int8 = gpu.peak_flop_per_s.get("int8", 0.0)
+        gpu = replace(gpu, peak_flop_per_s={name: max(rate, int8) for name, rate in gpu.peak_flop_per_s.items()})
     if request.scheduling == "continuous":
         fresh = max(round(request.input_len * (1 - request.prefix_cache_hit_rate)), 1)
         bounded = replace(bounded, batch=request.dp * request.attention_dp, input_len=fresh)
     workload, _ = served_workload(bounded, model, gpu)
+    if workload.pass_tokens:
+        workload = replace(workload, ubatch=workload.batch * workload.input_len)
     prefill, *decodes = (_step_s(ops, gpu) for _, ops in phases(workload))
     tokens_per_step = 1 + request.draft_tokens
     tpot_s = sum(decodes) / len(decodes) / tokens_per_step if decodes else 0.0

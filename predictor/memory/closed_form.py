@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from predictor.elementwise import added
+from predictor.elementwise import added, greater
 from predictor.memory.sizes import (
     FP32_BYTES,
     activations_bytes,
@@ -22,7 +22,7 @@ from predictor.memory.sizes import (
     score_bytes,
     weights_bytes,
 )
-from predictor.memory.start import one_request_bytes, room_for_cache, start
+from predictor.memory.start import context_note, one_request_bytes, room_for_cache, start
 from predictor.memory.uncertainty import ClosedForm, Need, doubted, shape_features, share, tokens_features
 from predictor.units import GB
 from predictor.workloads import Workload
@@ -93,9 +93,9 @@ def memory(workload: Workload, gpu: Gpu, cached_tokens: float | None = None, lon
         one_request_bytes(workload, longest),
     )
     told = started.need(cache)
-    if longest is not None:
-        told["p_oom"] = started.need(one)["p_oom"]
-    starts = started.fits(one)
+    risk = started.need(one)["p_oom"]
+    told["p_oom"] = greater(told["p_oom"], risk) if longest is None else risk
+    starts = started.fits(one) & (not context_note(workload, gpu))
     return Memory(
         weights_bytes=started.weights_bytes,
         kv_cache_bytes=cache,
@@ -108,10 +108,10 @@ def memory(workload: Workload, gpu: Gpu, cached_tokens: float | None = None, lon
     )
 
 
-def start_note(workload: Workload, need: Memory) -> str:
+def start_note(workload: Workload, gpu: Gpu, need: Memory) -> str:
     """What to say of an engine that does not start, or has no room for all sequences at once; "" of columns."""
     if need.starts is False:
-        return (
+        return context_note(workload, gpu) or (
             f"{workload.engine} does not start: weights and its first pass leave no room for a sequence in the "
             f"{need.capacity_bytes / GB:.3g} GB that it takes of each GPU. Raise tp, choose a narrower dtype, lower "
             "max_num_seqs, or raise gpu_memory_utilization."

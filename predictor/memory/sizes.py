@@ -14,6 +14,7 @@ from predictor.ops.dtypes import act_bytes, out_bytes, weight_bytes
 from predictor.units import MIB
 from predictor.workloads import Workload
 from predictor.workloads.architectures.decoder import Decoder
+from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.engines import get_engine
 from predictor.workloads.passes.calls import Layout
 from predictor.workloads.weights.mixtures import EMBEDDING, HEAD, Blocks, matrices
@@ -23,7 +24,7 @@ MAX_BATCHED_TOKENS = 8192
 # CUDA context, cuBLAS and kernel images of one process: memory in use less memory reserved by PyTorch is 1.47 GB in the
 # median of 83 runs of optimum-benchmark on A100-SXM4-80GB; vLLM pull request 10511 logs 1.79 GiB on an 80 GB H100.
 CONTEXT_BYTES = 1.47e9
-# Of a process of ggml, without PyTorch: at most so much, since Llama 3 70B in 16 bits ran on six RTX 3090
+# Of a process of ggml or MLX, without PyTorch: at most so much, since Llama 3 70B in 16 bits ran on six RTX 3090
 # (XiongjieDai/GPU-Benchmarks-on-LLM-Inference).
 GGML_CONTEXT_BYTES = 0.6e9
 # NCCL_BUFFSIZE is 4 MiB (NCCL user guide); up to 32 channels, ring and tree. That vLLM log shows 1.8 GiB more at tp=2.
@@ -53,15 +54,19 @@ def weights_bytes(workload: Workload) -> float:
 
 def _counted_bytes(workload: Workload) -> float:
     model = workload.model
-    types = workload.block_types
+    types = dict(workload.block_types)
     if isinstance(model, Decoder) and (types or workload.pass_tokens):
-        return _gguf_bytes(workload, model, dict(types))
+        return _gguf_bytes(workload, model, types)
     linear, experts, plain = model.elements(workload.layout)
     if workload.eager and getattr(model, "tied_embeddings", False) and workload.dtype.startswith("fp8"):
         plain += model.vocab * model.hidden
     expert_bytes = float(weight_bytes(workload.expert_dtype or workload.dtype))
     matrices = linear * float(weight_bytes(workload.dtype)) + experts * expert_bytes
-    return matrices + plain * float(out_bytes(workload.act_dtype))
+    tables = 0.0
+    if types and isinstance(model, LayeredDecoder):
+        tables = (1 if model.tied_embeddings else 2) * -(-model.vocab // workload.tp) * model.hidden
+        matrices += tables * _bytes_of(types.get(HEAD, ()), workload)
+    return matrices + (plain - tables) * float(out_bytes(workload.act_dtype))
 
 
 def _gguf_bytes(workload: Workload, model: Decoder, types: Mapping[str, Blocks]) -> float:
@@ -70,7 +75,7 @@ def _gguf_bytes(workload: Workload, model: Decoder, types: Mapping[str, Blocks])
     llama.cpp keeps the embedding in the host's memory and the head on the last GPU of its stages; a tied one on both.
     """
     part, stages = model.shard(workload.tp), workload.pp
-    table, here = part.vocab * model.embedding_width, bool(workload.pass_tokens)
+    table, here = part.vocab * model.embedding_width, get_engine(workload.engine).formats == "GGUF"
     layers = added(
         elements * count * float(weight_bytes(dtype))
         for name, elements in matrices(model, workload.tp).items()
@@ -110,11 +115,11 @@ def kv_cache_bytes(workload: Workload, cached_tokens: float | None = None) -> fl
     """
     length = workload.input_len + workload.output_len
     per_sequence = sequence_bytes(workload, length)
+    if cached_tokens is not None:
+        return cached_tokens * per_sequence / length
     if workload.beam_width > 1:  # beams share the prompt
         own = per_sequence - sequence_bytes(workload, workload.input_len)
         per_sequence += (workload.beam_width - 1) * own
-    if cached_tokens is not None:
-        return cached_tokens * per_sequence / length
     if workload.eager:
         per_sequence = greater(per_sequence, kv_cache_bytes_per_token(workload) * workload.input_len)
     return workload.local_batch * per_sequence
@@ -137,7 +142,7 @@ def activations_bytes(workload: Workload) -> float:
     every sequence: 16 bits as computed, 32 as sampled. PyTorch's attention in fp32 does not share key/value heads: with
     grouped ones it holds the scores twice (aten, sdp_utils.cpp).
     """
-    if workload.pass_tokens:
+    if get_engine(workload.engine).formats == "GGUF":
         return _graph_bytes(workload)
     return pass_bytes(workload, largest_pass(workload), workload.local_batch) + score_bytes(workload)
 
@@ -180,7 +185,7 @@ def largest_pass(workload: Workload) -> int:
     """Tokens of the largest forward pass."""
     tokens = workload.local_batch * workload.input_len
     chunked = workload.generates and not workload.eager
-    return lesser(tokens, MAX_BATCHED_TOKENS) if chunked else tokens
+    return lesser(tokens, workload.pass_tokens or MAX_BATCHED_TOKENS) if chunked else tokens
 
 
 def cuda_graphs_bytes(workload: Workload) -> float:

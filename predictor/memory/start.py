@@ -7,6 +7,7 @@ sequences (vllm/v1/worker/gpu_worker.py, determine_available_memory); SGLang kee
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import replace
 from math import inf
 from statistics import NormalDist
@@ -30,7 +31,7 @@ from predictor.memory.uncertainty import LEVEL, SUREST, Spread
 from predictor.ops.dtypes import out_bytes
 from predictor.units import GIB, MIB
 from predictor.workloads import Workload
-from predictor.workloads.engines import Engine
+from predictor.workloads.engines import Engine, get_engine
 
 if TYPE_CHECKING:
     from predictor.hardware.gpu import Gpu
@@ -171,8 +172,42 @@ def room_for_cache(workload: Workload, started: Start) -> CacheRoom:
 
 
 def one_request_bytes(workload: Workload, tokens: float | None = None) -> Any:
-    """Cache of one request of each group of GPUs; tokens: of that request, by default the workload's."""
+    """Cache of one request of each group of GPUs, or of a whole context that is set where the engine wants room for it.
+
+    tokens: of that request, by default the workload's.
+    """
+    own = workload.settings.max_model_len
+    if own and get_engine(workload.engine).whole_context:
+        return sequence_bytes(workload, own)
     return kv_cache_bytes(replace(workload, batch=workload.dp * workload.attention_dp), tokens)
+
+
+def context_note(workload: Workload, gpu: Gpu, engine: Engine | None = None) -> str:
+    """What to say of a max_model_len that the cache cannot hold, with which vLLM does not start; "" otherwise."""
+    engine, own = engine or workload.engine_on(gpu), workload.settings.max_model_len
+    longest = longest_context(workload, gpu, engine) if engine.whole_context and own else own
+    if longest >= own or not longest:  # without any room that is what is said
+        return ""
+    return (
+        f"{workload.engine} does not start: max_model_len is {own} and its KV cache holds {longest} tokens. Lower "
+        f"max_model_len to {longest} or less, raise tp, or choose a narrower kv_dtype."
+    )
+
+
+def longest_context(workload: Workload, gpu: Gpu, engine: Engine | None = None) -> int:
+    """Tokens of the longest sequence up to the max_model_len that is set which the engine's cache holds."""
+
+    def lacking(length: int) -> float:
+        return float(sequence_bytes(workload, length) - cache_room(_alone(workload, length), gpu, engine))
+
+    lengths = range(2, workload.settings.max_model_len + 1)
+    held = bisect_right(lengths, 0.0, key=lacking)
+    return lengths[held - 1] if held else 0
+
+
+def _alone(workload: Workload, length: int) -> Workload:
+    """One sequence of so many tokens on each GPU."""
+    return replace(workload, batch=workload.dp * workload.attention_dp, input_len=length - 1, output_len=1)
 
 
 def _profiled_bytes(workload: Workload, engine: Engine) -> Any:

@@ -16,7 +16,7 @@ from predictor.memory.uncertainty import ClosedForm, Need, doubted, shape_featur
 from predictor.ops import Attention, Gemm
 from predictor.workloads.passes.backward import training_forward
 from predictor.workloads.passes.calls import OpCall
-from predictor.workloads.passes.parallel import Stage, as_served, shards, stages
+from predictor.workloads.passes.parallel import Stage, as_served, stages
 from predictor.workloads.passes.saved import Autograd, saved_bytes, score_gradient_bytes, scores_bytes
 from predictor.workloads.passes.training import (
     CHOICES,
@@ -94,7 +94,10 @@ def closed_form(model: Trainable, setting: TrainingSetting) -> tuple[dict[str, f
     served = training_step_ops(model, setting)
     owned = _owned(model, served, setting)
     how = autograd(served, setting)
-    forms = [_of_stage(model, served, owned, how, stage, setting) for stage in stages(model.layers, setting)]
+    forms = [
+        _of_stage(model, served, owned, how, stage, setting)
+        for stage in stages(model.layers, setting, setting.grad_accum)
+    ]
     return max(forms, key=lambda form: form[2].peak)
 
 
@@ -243,7 +246,7 @@ def _largest(served: tuple[OpCall, ...], setting: TrainingSetting) -> float:
     """Elements of the largest matrix that learns."""
     learning = [call for call in served if setting.adapters.trains(call)]
     sizes = [float(call.op.n * call.op.k) for call in learning if isinstance(call.op, Gemm)]
-    return max(sizes, default=0.0) / (shards(setting) if setting.zero_stage else 1)
+    return max(sizes, default=0.0) / (setting.shards if setting.zero_stage else 1)
 
 
 def _step_bytes(owned: Parameters, setting: TrainingSetting, largest: float) -> float:
@@ -258,7 +261,7 @@ def _step_bytes(owned: Parameters, setting: TrainingSetting, largest: float) -> 
 def _gathered(owned: Parameters, stage: Stage, setting: TrainingSetting) -> float:
     """Weights of two layers, one in use and one on its way, that ZeRO 3 has gathered whole or the host has sent."""
     streamed = setting.offload == "parameters"
-    if (setting.zero_stage < 3 or shards(setting) == 1) and not streamed:
+    if (setting.zero_stage < 3 or setting.shards == 1) and not streamed:
         return 0.0
     gathered = max(2 * owned.layer / stage.layers, owned.table / 2) * _element(setting)
     return gathered + (0.0 if setting.prefetch else min(BUCKET_BYTES, gathered))

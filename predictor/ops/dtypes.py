@@ -16,11 +16,15 @@ Text = NDArray[Any] | str
 
 
 class Dtype(NamedTuple):
-    """weight_bits, act_bits: per element, scales included. compute: peaks that can run it, best first."""
+    """weight_bits, act_bits: per element, scales included. compute: peaks that can run it, best first.
+
+    block: columns that share a scale and that GPUs cannot share between them; 1: any can be cut.
+    """
 
     weight_bits: float
     act_bits: float
     compute: tuple[str, ...]
+    block: int = 1
 
 
 DTYPES: Mapping[str, Dtype] = {
@@ -30,14 +34,14 @@ DTYPES: Mapping[str, Dtype] = {
     "bf16": Dtype(16, 16, ("bf16",)),
     "fp8": Dtype(8, 8, ("fp8",)),
     # DeepSeek-V3 (arXiv:2412.19437, 3.3.2): one fp32 scale per 128x128 weight block and per 1x128 activation group.
-    "fp8_block": Dtype(8 + 32 / 128**2, 8 + 32 / 128, ("fp8",)),
+    "fp8_block": Dtype(8 + 32 / 128**2, 8 + 32 / 128, ("fp8",), 128),
     # NVIDIA NVFP4: one fp8 scale per 16 elements. OCP MX v1.0: one 8-bit scale per 32 elements.
     "nvfp4": Dtype(4 + 8 / 16, 4 + 8 / 16, ("fp4",)),
     "mxfp4": Dtype(4 + 8 / 32, 4 + 8 / 32, ("fp4",)),
     "int8": Dtype(8, 8, ("int8",)),
     # Weight-only formats: weights are widened on the fly and multiplied in 16 bits.
     "int8_wo": Dtype(8, 16, ("bf16", "fp16")),
-    "int4_wo": Dtype(4 + 16 / 128, 16, ("bf16", "fp16")),
+    "int4_wo": Dtype(4 + 16 / 128, 16, ("bf16", "fp16"), 128),
     "nvfp4_wo": Dtype(4 + 8 / 16, 16, ("bf16", "fp16")),
     "mxfp4_wo": Dtype(4 + 8 / 32, 16, ("bf16", "fp16")),
     # bitsandbytes NF4, double quantisation: an 8-bit scale per 64, an fp32 one per 256 of those (arXiv:2305.14314, 3).
@@ -72,7 +76,12 @@ MIXED = {
     "q5_k_m": 5.6532,
 }
 GGUF = frozenset({*BLOCKS, *MIXED})
-DTYPES = {**DTYPES, **{name: Dtype(bits, 16, ("fp16", "bf16")) for name, bits in (BLOCKS | MIXED).items()}}
+# MLX's affine quantisation: a scale and a bias of 16 bits for each group of 64 (mlx.core.quantize), of a KV cache too.
+AFFINE = {f"mlx_{bits}bit": bits + 2 * 16 / 64 for bits in (2, 3, 4, 5, 6, 8)}
+MLX = frozenset(AFFINE)
+OWN_FORMATS = {"GGUF": GGUF, "MLX": MLX}
+GROUPED = BLOCKS | MIXED | AFFINE
+DTYPES = {**DTYPES, **{name: Dtype(bits, 16, ("fp16", "bf16")) for name, bits in GROUPED.items()}}
 
 
 def dtype_facts(name: str) -> Dtype:

@@ -102,6 +102,11 @@ class Moe(Op):
         if np.any(np.asarray(self.experts) > MOST_EXPERTS):
             raise InvalidOp(f"experts is above {MOST_EXPERTS:,}; give the experts of one layer.")
 
+    def stored_of_all(self) -> Number:
+        """Bytes of all experts of one GPU."""
+        weights = self.experts / self.ep * self.matrices * self.hidden * self.inter / self.tp
+        return weights * weight_bytes(self.dtype)
+
     def routed_tokens(self) -> Number:
         """Token-expert assignments that land on one GPU when experts are equally popular."""
         return self.tokens * self.topk / self.ep

@@ -108,12 +108,16 @@ def _made(change: str, settings: dict[str, Any], run: _Run) -> Fix | None:
     return Fix(change, kept, report.memory, report.tokens_per_s.value / report.n_gpus / run.tokens_per_s_per_gpu)
 
 
+NARROWER = {"GGUF": ("q8_0", "q4_k_m"), "MLX": ("mlx_8bit", "mlx_4bit")}
+
+
 def _serving(resolved: Resolved) -> Iterator[tuple[str, dict[str, Any]]]:
     request, gpu, room = resolved.request, resolved.gpu, room_of(resolved)
     if not isinstance(room, Room):
         return
     workload = served_workload(request, resolved.model, gpu)[0]
-    yield from _of_gguf(workload) if workload.pass_tokens else _of_servers(workload, gpu)
+    own = get_engine(workload.engine).formats
+    yield from _of_formats(workload, NARROWER[own]) if own else _of_servers(workload, gpu)
     if room.max_batch and room.max_batch < request.batch:
         yield f"batch {room.max_batch}", {"batch": room.max_batch}
     prompt = (room.max_context_len or 0) - request.output_len
@@ -135,13 +139,13 @@ def _of_servers(workload: Workload, gpu: Gpu) -> Iterator[tuple[str, dict[str, A
         yield "KV cache in fp8", {"kv_dtype": "fp8"}
 
 
-def _of_gguf(workload: Workload) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What llama.cpp has for weights and caches of fewer bits."""
-    for dtype in ("q8_0", "q4_k_m"):
+def _of_formats(workload: Workload, narrower: tuple[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What an engine with formats of its own has for weights and caches of fewer bits."""
+    for dtype in narrower:
         if weight_bytes(dtype) < weight_bytes(workload.dtype):
             yield f"weights in {dtype}", {"dtype": dtype}
-    if workload.cache_dtype not in ("q8_0", "q4_0"):
-        yield "KV cache in q8_0", {"kv_dtype": "q8_0"}
+    if weight_bytes(narrower[0]) < weight_bytes(workload.cache_dtype):
+        yield f"KV cache in {narrower[0]}", {"kv_dtype": narrower[0]}
 
 
 def _training(resolved: Resolved) -> Iterator[tuple[str, dict[str, Any]]]:

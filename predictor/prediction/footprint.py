@@ -57,7 +57,7 @@ def _serving(resolved: Resolved, bundle: Bundle) -> Footprint:
 
         room_for(workload, gpu, load_of(resolved), served_by(workload, gpu))
     need = memory(workload, gpu)
-    notes = (*notes, *(text for text in (note, start_note(workload, need)) if text), *doubts)
+    notes = (*notes, *(text for text in (note, start_note(workload, gpu, need)) if text), *doubts)
     return Footprint(request, workload.model.name, gpu, workload.layout.n_gpus, need, notes)
 
 

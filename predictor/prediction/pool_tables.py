@@ -18,7 +18,8 @@ from predictor.prediction.rows import filled
 from predictor.units import GB
 from predictor.values import one_line, show
 from predictor.workloads.passes.calls import Layout
-from predictor.workloads.request import BETWEEN_NOTES, ENDS, is_empty
+from predictor.workloads.request import is_empty
+from predictor.workloads.results import BETWEEN_NOTES, ENDS
 
 POOLS = ("prefill", "decode")
 DEGREES = tuple(name for name in Layout._fields if name != "dp")

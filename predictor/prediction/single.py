@@ -70,7 +70,7 @@ def predict(
     node_link: str = "",
     prefix_cache_hit_rate: float = 0.0,
     draft_tokens: int = 0,
-    acceptance: float = 0.0,
+    acceptance: float | None = None,
     draft_model: str = "",
     beam_width: int = 1,
     engine_version: str = "",
@@ -84,6 +84,9 @@ def predict(
     async_scheduling: bool | None = None,
     offline: bool = False,
     batch_wait_timeout_iters: int = 0,
+    api_server_count: int = 0,
+    tokenizer_worker_num: int = 0,
+    enable_two_batch_overlap: bool = False,
     usd_per_hour: float = 0.0,
     **others: Any,
 ) -> Report:
@@ -270,12 +273,12 @@ def serving_report(task: ServingTask, lines: list[list[OpLine]], bundle: Bundle)
         served = serve(workload, resolved.gpu, bundle, load, warmup=resolved.request.warmup)
         times, note_of_load = Times(*(getattr(served, name) for name in Times._fields)), served.notes
         at_once = replace(workload, batch=max(round(served.batch), 1))
-        need = memory(at_once, resolved.gpu, served.peak_tokens, load.longest)
+        need = memory(at_once, resolved.gpu, served.peak_tokens, load.held)
         more = {"served": served}
     else:
         times, note_of_load = static_times(workload, resolved.gpu, bundle, lines), ()
         need = memory(workload, resolved.gpu)
-    start = start_note(workload, need)
+    start = start_note(workload, resolved.gpu, need)
     return composed(
         workload,
         resolved.gpu,
@@ -321,7 +324,8 @@ def load_of(resolved: Resolved) -> Load:
         trace=trace,
         prefix_cache_hit_rate=request.prefix_cache_hit_rate,
         draft_tokens=request.draft_tokens,
-        acceptance=request.acceptance,
+        acceptance=request.acceptance or 0.0,
+        beams=request.beam_width,
     )
 
 

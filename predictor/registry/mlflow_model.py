@@ -18,7 +18,8 @@ from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.estimators.store import CHAMPION
 from predictor.prediction.frames import predict_frame
-from predictor.workloads.request import FLAGS, RESULTS, TEXTS, columns
+from predictor.workloads.request import columns
+from predictor.workloads.results import FLAGS, RESULTS, TEXTS
 
 if TYPE_CHECKING:
     import pandas as pd

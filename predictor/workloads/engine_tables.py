@@ -5,13 +5,16 @@ How they schedule is in predictor.workloads.engines; this is light, since the co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from predictor.errors import InvalidSpec
 from predictor.shipped import facts, read_catalogue
+
+if TYPE_CHECKING:
+    from predictor.hardware.gpu import Gpu
 
 # What runs a request that names no engine; LOCAL where the GPU is Apple's or the weights are a GGUF.
 SERVES, TRAINS, LOCAL = "vllm", "torch", "llama.cpp"
@@ -47,6 +50,9 @@ class Operators:
     sixteen_splits: its Triton decode shares a sequence among 16 thread blocks, others among 8.
     flashinfer_passes_on: compute capabilities on which its FlashInfer backend runs the kernels of TensorRT-LLM.
     groups_decode: native decode with a thread block per KV head, or per query head where no grouped kernel fits.
+    headwise_elements: elements of keys and values that an SM takes per cycle in decode, where each query head reads the
+        cache by itself; 0: it has no such kernel. grouped_decode: query heads to a KV head for which it has another.
+    whole_experts: generation → number formats of experts that a step reads whole, whichever its tokens visit.
     ogs_experts: generations on which OpenAI's Triton kernels multiply its experts in MXFP4.
     rotates: its attention turns queries and keys, and its tables of attention hold that.
     routes: its experts are picked in the call that its tables of experts hold.
@@ -77,6 +83,9 @@ class Operators:
     sixteen_splits: bool = False
     flashinfer_passes_on: tuple[str, ...] = ()
     groups_decode: bool = False
+    headwise_elements: float = 0.0
+    whole_experts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    grouped_decode: tuple[int, ...] = ()
     ogs_experts: tuple[str, ...] = ()
     rotates: bool = False
     routes: bool = False
@@ -99,8 +108,9 @@ class Rates:
         all SMs have a tile. tile: rows and columns of such a tile.
     widens: quantised weights are written in 16 bits first. score_passes: over the scores of prompts, in fp32.
     overlap: share of the prompt's passes that stages of layers run side by side.
-    timed: the GPUs of those runs. doubts: the 80 % interval on one of them, as a share: of products of few tokens whose
-        weights memory limits ("streamed") or the SMs ("unpacked"), and of operators of many ("prompt").
+    timed: the GPUs of those runs. engine: what ran there, "": this one. doubts: the 80 % interval on one of them, as a
+        share: of products of few tokens whose weights memory limits ("streamed") or the SMs ("unpacked"), and of
+        operators of many ("prompt").
         doubts_elsewhere: on another GPU.
     """
 
@@ -118,6 +128,7 @@ class Rates:
     doubts: Mapping[str, float]
     doubts_elsewhere: Mapping[str, float]
     timed: tuple[str, ...] = ()
+    engine: str = ""
 
     def doubts_on(self, gpu: str) -> Mapping[str, float]:
         """The doubts on a GPU by its name."""
@@ -167,13 +178,18 @@ def rates_of(engine: str, vendor: str) -> Rates | None:
     return facts(Rates, operators.rates[backend], f"[{engine}.operators.rates.{backend}]")
 
 
-def rates_note(engine: str, gpu: str, vendor: str) -> str:
-    """What to say of rates on a GPU on which nobody timed the engine; "" where somebody did, or kernels were timed."""
-    rates = rates_of(engine, vendor)
-    if rates is None or gpu in rates.timed:
+def untimed_note(engine: str, gpu: Gpu) -> str:
+    """What to say of an engine on a GPU on which nobody timed it; "" where somebody did, or kernels were timed."""
+    rates = rates_of(engine, gpu.vendor)
+    if rates is None:
+        untimed = tables()[engine].get("doubt", 0.0) > 0
+        return f"{engine} was timed on no GPU: intervals are wider." if untimed else ""
+    if rates.engine:
+        return f"{engine} was timed on no GPU; its rates are those of {rates.engine}, with wider intervals."
+    if gpu.name in rates.timed:
         return ""
     others = f"as those of {', '.join(rates.timed)}" if rates.timed else "judged, as no GPU of its kind was timed"
-    return f"{engine} was not timed on {gpu}; its rates are {others}."
+    return f"{engine} was not timed on {gpu.name}; its rates are {others}."
 
 
 @cache
@@ -200,11 +216,31 @@ def listed_names(joining: bool = False) -> str:
     >>> listed_names(joining=True).endswith("or llama.cpp (May 2024)")
     True
     """
-    named = [name for name in engine_names() if not joining or tables()[name].get("joins", True)]
-    *names, last = map(_with_versions, named)
-    return f"{', '.join(names)} or {last}"
+    return alternatives(name for name in engine_names() if not joining or tables()[name].get("joins", True))
 
 
-def _with_versions(name: str) -> str:
+def alternatives(engines: Iterable[str]) -> str:
+    """Engines in words, one or another.
+
+    >>> alternatives(["sglang", "vllm-v0"])
+    'sglang or vllm-v0 (before 0.8)'
+    """
+    *names, last = map(named, engines)
+    return f"{', '.join(names)} or {last}" if names else last
+
+
+def having(setting: str) -> str:
+    """The engines that have a setting, in words; without those that run elsewhere under the name of another.
+
+    >>> having("max_seq_len_to_capture")
+    'vllm-v0 (before 0.8)'
+    """
+    elsewhere = {run for name, table in tables().items() for run in table.get("runs_on", {}).values() if run != name}
+    own = [name for name in engine_names() if name not in elsewhere]
+    return alternatives(name for name in own if setting in tables()[name].get("settings", ()))
+
+
+def named(name: str) -> str:
+    """An engine; of one that has a successor with its versions."""
     versions = tables()[name].get("versions", "")
     return f"{name} ({versions})" if versions else name

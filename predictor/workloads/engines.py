@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from predictor.elementwise import chosen, greater
 from predictor.errors import InvalidRequest
 from predictor.hardware.architectures import generation as facts_of_generation
+from predictor.ops.dtypes import OWN_FORMATS
 from predictor.shipped import facts
 from predictor.units import GIB
-from predictor.workloads.engine_tables import ABOUT, tables
+from predictor.values import show
+from predictor.workloads.engine_tables import ABOUT, OTHERS, named, tables
 
 if TYPE_CHECKING:
     from predictor.hardware.gpu import Gpu
@@ -35,6 +37,14 @@ class Settings(NamedTuple):
     async_scheduling: bool | None = None
     offline: bool = False
     batch_wait_timeout_iters: int = 0
+    api_server_count: int = 0
+    tokenizer_worker_num: int = 0
+    enable_two_batch_overlap: bool = False
+
+    def stated(self) -> dict[str, Any]:
+        """Those that are set, but for the version."""
+        own = self._asdict().items()
+        return {name: value for name, value in own if name != "engine_version" and value != getattr(UNSET, name)}
 
 
 UNSET = Settings()
@@ -50,6 +60,15 @@ FIELDS = {
 }
 
 
+# What only some engines have: setting → field of an Engine that says whether it has it, or by which name.
+OF_SOME = {
+    "api_server_count": "processes_by",
+    "tokenizer_worker_num": "processes_by",
+    "beam_width": "beams",
+    "enable_two_batch_overlap": "two_batches",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
     """How an engine schedules and what its host costs; fields as in catalog/engines.toml.
@@ -61,18 +80,33 @@ class Engine:
     offline: what is otherwise where no server streams tokens to clients.
     issued: operator family → calls that the host issues in a step with prompts for one operator of the list; else one.
     ranks_s: host seconds that a step takes more where several GPUs share the model, to which a driver sends it.
+    batch_s: seconds that a program's call of a whole batch takes beside its request and steps.
     linear_s: number format → host seconds that each linear layer takes beside its launch.
+    since, newest: the versions that this is of, newer ones being taken as the newest; both "": only one is known.
     until: the version from which its successor, the engine of the same tables, replaces it. before: version → what is
-        otherwise in those before it. below_gib: GiB of a GPU's memory → what is otherwise on smaller ones.
+        otherwise in those before it. settings: columns of a request that it has, by whatever name of its own.
+    whole_context: it does not start where the cache cannot hold a sequence of max_model_len tokens. below_gib: GiB of a
+        GPU's memory → what is otherwise on smaller ones.
     on_generation: generation → what is otherwise on its GPUs.
     start_gib: GiB that the process holds beside PyTorch's when it has started; ranks_gib: more where several GPUs share
         the model (NCCL, all-reduce buffers). sampled_bytes: of each sequence and entry of the vocabulary while the pass
         that is profiled at start samples. profiles_context: that pass has a whole context where it is at most so many
         tokens. profiles_graphs: the share of the memory holds the CUDA graphs, too.
+    whole_blocks: GPUs that share a matrix get whole blocks of weights, those that have one scale.
     batch_wait_steps: a step with room left postpones prompts up to so many times while others decode, until
         batch_wait_share of max_batched_tokens are asked for (batch_wait_timeout_iters of TensorRT-LLM; off).
-    ubatch: most tokens of a forward pass of an engine on ggml, whose stages of layers (pp) one batch walks through one
-        after another, the passes of a prompt side by side; 0: no such engine.
+    runs_on: generation or vendor of a GPU, which goes after it, or `others` → the engine that runs there under this
+        name, "" none; where nothing is said, this one.
+    doubt: of an engine that nobody timed, what it adds to the 80 % interval of a step and of host times, as a share.
+    padded: decode steps are as large as the next power of two, prompts as the next whole block of the cache.
+    formats: name of the number formats that it alone has, beside those of 16 and 32 bits, "" where it has all others.
+    ubatch: most tokens of a forward pass of an engine on ggml or MLX, whose stages of layers (pp) one batch walks
+        through one after another, the passes of a prompt side by side; 0: no such engine.
+    processes_by: setting that says how many processes its front end has, which takes, tokenises and streams; "": none.
+    streamed_s: of sequence_s, what the front end takes. processes: of the front end for each engine core.
+    beams: how it searches with beams. "requests": its front end asks anew for each beam in each step; "sequences": each
+        counts as one against max_num_seqs; "within": those of a request count as one; "": not at all.
+    two_batches: may run two halves of a batch, of which one computes while the other's tokens are sent to experts.
     """
 
     name: str
@@ -87,6 +121,7 @@ class Engine:
     launch_s: float
     request_s: float
     ranks_s: float = 0.0
+    batch_s: float = 0.0
     source: str = ""
     versions: str = ""
     called: tuple[str, ...] = ()
@@ -105,7 +140,20 @@ class Engine:
     block_tokens: int = 1
     graph_batches: int = 0
     ubatch: int = 0
+    settings: tuple[str, ...] = ()
+    whole_context: bool = False
+    since: str = ""
+    newest: str = ""
+    processes_by: str = ""
+    streamed_s: float = 0.0
+    processes: float = 1.0
+    beams: str = ""
+    two_batches: bool = False
     until: str = ""
+    runs_on: Mapping[str, str] = field(default_factory=dict)
+    doubt: float = 0.0
+    padded: bool = False
+    formats: str = ""
     before: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     below_gib: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     on_generation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -114,6 +162,12 @@ class Engine:
     sampled_bytes: float = 0.0
     profiles_context: int = 0
     profiles_graphs: bool = False
+    whole_blocks: bool = False
+
+    @property
+    def front_s(self) -> float:
+        """Seconds of a static batch beside its steps."""
+        return self.request_s + self.batch_s
 
     def step_s_of(self, gpu_s: Any, sequences: Any) -> Any:
         """Seconds of a step: the host prepares the next one meanwhile, or before it."""
@@ -132,13 +186,23 @@ class Engine:
         captured = self.graphs and (not self.graph_len or length <= self.graph_len)
         return self.prompt_s(gpu_s, chosen(captured, 0.0, launches), sequences)
 
+    def of_version(self, version: str) -> Engine:
+        """The engine as it was in a version; "": the newest."""
+        engine = self
+        for later in sorted(self.before, key=version_of, reverse=True):
+            if version and version_of(version) < version_of(later):
+                engine = replace(engine, **self.before[later])
+        return engine
+
+    def has(self, setting: str) -> bool:
+        """Whether it has a setting of OF_SOME."""
+        own = getattr(self, OF_SOME[setting])
+        return own == setting if OF_SOME[setting] == "processes_by" else bool(own)
+
     def on(self, gpu: Gpu, settings: Settings = UNSET) -> Engine:
         """The engine as it starts on a GPU: its defaults there, on the host that such GPUs came with, and what a user
         sets."""
-        engine = self
-        for version in sorted(self.before, key=version_of, reverse=True):
-            if settings.engine_version and version_of(settings.engine_version) < version_of(version):
-                engine = replace(engine, **self.before[version])
+        engine = self.of_version(settings.engine_version)
         if smaller := [gib for gib in self.below_gib if gpu.mem_bytes < float(gib) * GIB]:
             engine = replace(engine, **self.below_gib[min(smaller, key=float)])
         engine = replace(engine, **self.on_generation.get(gpu.generation, {}))
@@ -158,9 +222,26 @@ class Engine:
 
     def times(self, share: float) -> Engine:
         """The same scheduler where the host takes `share` times as long."""
-        names = ("step_s", "sequence_s", "launch_s", "request_s", "ranks_s")
+        names = ("step_s", "sequence_s", "streamed_s", "launch_s", "request_s", "ranks_s", "batch_s")
         linear_s = {dtype: share * seconds for dtype, seconds in self.linear_s.items()}
         return replace(self, linear_s=linear_s, **{name: share * getattr(self, name) for name in names})
+
+    def fronted(self, processes: float) -> Engine:
+        """The same engine core, whose front end shares its work among so many processes."""
+        spared_s = self.streamed_s * (1 - 1 / processes)
+        return replace(self, processes=processes, sequence_s=self.sequence_s - spared_s)
+
+    def searching(self) -> Engine:
+        """The engine where requests are searched with beams. A front end that asks anew for each beam (vLLM's
+        BeamSearchOnlineMixin) can only do so when the step is done, and each time takes what a request takes."""
+        if self.beams != "requests":
+            return self
+        asked_s = self.request_s / self.processes
+        return replace(self, overlapped=False, sequence_s=self.sequence_s + asked_s)
+
+    def most_requests(self, beams: int) -> int:
+        """Requests of so many beams each in a step at most."""
+        return self.max_sequences if self.beams == "within" else self.max_sequences // beams
 
     def issuing(self, calls: Sequence[OpCall]) -> Engine:
         """The same scheduler whose launch_s is the mean over the operators of a step, some of which are many calls."""
@@ -197,29 +278,101 @@ def get_engine(name: str) -> Engine:
     return engines()[name]
 
 
-def version_of(text: str) -> tuple[int, ...]:
-    """The numbers of a version that order it; raises InvalidRequest for a text without any.
+def check_has(setting: str, value: object, engine: str, version: str) -> None:
+    """Raises InvalidRequest where an engine, in that version, lacks a setting that only some have."""
+    if get_engine(engine).of_version(version).has(setting):
+        return
+    having = [name for name, other in engines().items() if other.has(setting)]
+    cure = "a newer version" if engine in having else " or ".join(having)
+    raise InvalidRequest(
+        f"{setting} is {f'{value}'.lower()}; {f'{engine} {version}'.strip()} has none. Leave it out, or choose {cure}."
+    )
 
-    >>> version_of("v0.5.1.post1"), version_of("0.12") < version_of("0.6.3")
-    ((0, 5, 1), False)
+
+def version_of(text: str) -> tuple[int, ...]:
+    """The numbers of a version that order it; raises InvalidRequest for a text that is none.
+
+    >>> version_of("v0.5.1.post1"), version_of("1.2.0rc6"), version_of("0.12") < version_of("0.6.3")
+    ((0, 5, 1), (1, 2, 0), False)
     """
-    numbers = re.match(r"\s*v?(\d+(?:\.\d+)*)", text)
+    numbers = re.fullmatch(r"v?(\d{1,6}(?:\.\d{1,6})*)(?:[.+_-].*|(?:a|b|rc|alpha|beta|post|dev)\d.*)?", text.strip())
     if not numbers:
-        raise InvalidRequest(f'engine_version is "{text}"; it must be numbers such as 0.12.1.')
+        raise InvalidRequest(f"engine_version is {show(text)}; it must be numbers such as 0.12.1.")
     return tuple(int(number) for number in numbers[1].split("."))
 
 
 def engine_of_version(name: str, version: str) -> str:
-    """The engine that ran as `name` in a version.
+    """The engine that ran as `name` in a version; raises InvalidRequest for one that is not known of it.
 
     >>> engine_of_version("vllm", "0.6.3"), engine_of_version("vllm", "0.12"), engine_of_version("vllm", "")
     ('vllm-v0', 'vllm', 'vllm')
     """
     if not version:
         return name
-    earlier = [old for old in engines().values() if old.tables == name and old.until]
-    named = [old for old in earlier if version_of(version) < version_of(old.until)]
-    return min(named, key=lambda old: version_of(old.until)).name if named else name
+    engine = get_engine(name)
+    if not (engine.newest or engine.until):
+        raise InvalidRequest(
+            f"engine_version is {show(version)}; {named(name)} is known in one version only. Leave it out."
+        )
+    kin = sorted((old for old in engines().values() if old.tables == name and old.until), key=_until)
+    first, number = [*kin, engine][0].since, version_of(version)
+    if number < version_of(first) or not _plausible(number, engine):
+        known = f"{first} to {engine.newest}" if engine.newest else f"{first} to before {engine.until}"
+        cure = " or leave it out for the newest" if engine.newest else ""
+        raise InvalidRequest(f"engine_version is {version}; of {name} {known} are known. Choose one of them{cure}.")
+    return next((old.name for old in kin if number < _until(old)), name)
+
+
+def _until(engine: Engine) -> tuple[int, ...]:
+    return version_of(engine.until)
+
+
+def _plausible(number: tuple[int, ...], engine: Engine) -> bool:
+    """Whether there may be such a version: of one that was replaced before that, else up to the next major one."""
+    if engine.until:
+        return number < _until(engine)
+    major = version_of(engine.newest)[0]
+    return number[0] <= major or (number[0] == major + 1 and not any(number[1:]))
+
+
+def version_note(name: str, version: str) -> str:
+    """What to say of a version that is newer than the newest that is known of an engine; "" of all others.
+
+    >>> version_note("vllm", "0.24.1"), version_note("sglang", "0.6")
+    ('', 'sglang 0.6 is newer than 0.5.14, the newest that is known, which is taken.')
+    """
+    newest = get_engine(name).newest
+    known = version_of(newest) if newest else ()
+    if not version or not newest or version_of(version)[: len(known)] <= known:
+        return ""
+    return f"{name} {version} is newer than {newest}, the newest that is known, which is taken."
+
+
+def engine_with(dtype: str) -> str:
+    """The engine that alone has a number format, "" where others have it.
+
+    >>> engine_with("q8_0"), engine_with("mlx_4bit"), engine_with("fp8")
+    ('llama.cpp', 'mlx', '')
+    """
+    return next((name for name, engine in engines().items() if dtype in OWN_FORMATS.get(engine.formats, ())), "")
+
+
+def engine_of(name: str, version: str, gpu: Gpu) -> str:
+    """The engine that runs as `name` in a version on a GPU; raises InvalidRequest where it does not run there."""
+    if name not in engines():
+        return name
+    if not (run := runs_there(get_engine(name), gpu)):
+        there = [other for other, engine in engines().items() if runs_there(engine, gpu) == other and not engine.until]
+        raise InvalidRequest(
+            f'engine is "{name}"; on {gpu.name} the catalogue has {", ".join(there)}. Choose one of them.'
+        )
+    return engine_of_version(run, version)
+
+
+def runs_there(engine: Engine, gpu: Gpu) -> str:
+    """The engine that runs under the name of `engine` on a GPU, "" none."""
+    keys = [key for key in (gpu.generation, gpu.vendor, OTHERS) if key in engine.runs_on]
+    return engine.runs_on[keys[0]] if keys else engine.name
 
 
 def get_server(name: str) -> Engine:

@@ -37,54 +37,35 @@ NUMBERS_OR_TEXTS = frozenset({"node_link"})  # columns of names that a number ma
 # How requests come, of which a request has one; with a trace of lengths alone the other says when.
 LOADS = ("concurrency", "request_rate", "trace")
 UNDER_LOAD = (
-    *("draft_tokens", "draft_model", "prefix_cache_hit_rate", *LOADS, "length_spread", "num_prompts", "warmup"),
-    *("turns", "shared_prefix_len", "batch_wait_timeout_iters"),
+    *(
+        "draft_tokens",
+        "acceptance",
+        "draft_model",
+        "prefix_cache_hit_rate",
+        *LOADS,
+        "length_spread",
+        "num_prompts",
+        "warmup",
+    ),
+    *("turns", "shared_prefix_len", "batch_wait_timeout_iters", "enable_chunked_prefill", "enable_two_batch_overlap"),
 )
-OF_SERVERS = (
-    *("ubatch", "kv_block", "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization", "max_model_len"),
-    *("max_seq_len_to_capture", "enforce_eager", "enable_chunked_prefill", "async_scheduling", "beam_width"),
+# Columns that only training has, and those that both phases have; all others are of serving.
+OF_TRAINING = (
+    *("method", "optimizer", "micro_batch", "grad_accum", "seq_len", "checkpointing", "zero_stage", "lora_rank"),
+    *("lora_targets", "precision", "attention", "kernels", "loss_chunks", "sequence_parallel", "offload"),
+    *("global_batch", "vp", "cp", "cp_comm_type", "expert_tp", "moe_token_dispatcher_type"),
+    *("moe_expert_capacity_factor", "dp_replicate", "overlap_tp", "overlap_ep", "gradient_accumulation_fusion"),
+    *("gpus_per_node", "train_tokens", "dataset_rows", "epochs", "pue"),
 )
+OF_BOTH = (
+    *("model", "gpu", "n_gpus", "phase", "dtype", "tp", "pp", "dp", "ep", "link", "node_link", "image_size"),
+    "usd_per_hour",
+)
+IN_TRAINING = {"batch": "micro_batch", "input_len": "seq_len"}  # what others are called there
 OF_NO_TRACE = ("turns", "shared_prefix_len")
+LEAST_RATE = 1e-9  # requests per second
 SPREAD = 0.2  # of lengths under load: random-range-ratio 0.8 of vLLM's and SGLang's benchmarks as InferenceX runs them
 MISSING_CELLS = frozenset({"NAType", "NaTType"})  # types of pandas, which is not loaded for a request
-
-# How much is trained on.
-OF_RUNS = ("train_tokens", "dataset_rows", "epochs", "pue")
-ENDS = ("", "_low", "_high")  # of a value and of the interval around it
-RUN_COLUMNS = tuple(f"train_{name}{end}" for name in ("hours", "usd", "kwh") for end in ENDS)
-# What every answer has, in this order; cells that do not apply are empty: those of the other phase, percentiles and
-# requests per second of what is no continuous serving. Names are those of `predictor predict --json`.
-RESULTS = (
-    *(f"{name}{end}" for name in ("ttft_s", "tpot_s", "e2e_s", "step_s") for end in ENDS),
-    *(f"{name}_{share}_s{end}" for name in ("ttft", "tpot") for share in ("p50", "p99") for end in ENDS),
-    *(f"tokens_per_s{end}" for end in ENDS),
-    *(f"tokens_per_s_per_gpu{end}" for end in ENDS),
-    *(f"requests_per_s{end}" for end in ENDS),
-    *(f"sustainable_rate{end}" for end in ENDS),
-    "saturated",
-    *(f"host_s{end}" for end in ENDS),
-    "mfu",
-    "memory_bytes",
-    "memory_bytes_low",
-    "memory_bytes_high",
-    "p_oom",
-    "fits",
-    *(f"max_kv_tokens{end}" for end in ENDS),
-    *(f"max_concurrent_requests{end}" for end in ENDS),
-    "usd_per_mtok",
-    *RUN_COLUMNS,
-    "n_gpus",
-    "limiter",
-    "basis",
-    "nearest_gpu",
-    "bundle",
-    "notes",
-    "error",
-)
-TEXTS = frozenset({"limiter", "basis", "nearest_gpu", "bundle", "notes", "error"})
-FLAGS = frozenset({"fits", "saturated"})
-BETWEEN_NOTES = " | "  # notes are sentences, and commas and semicolons occur in them
-BOTH = "n_gpus"  # a column of a request and a result: a table's own keeps its place, and its empty cells are filled
 
 
 def _column(default: Any, text: str, choices: tuple[str, ...] = (), least: float = 1, kind: type | None = None) -> Any:
@@ -103,8 +84,8 @@ class Request:
     gpu: str = _column(MISSING, "GPU name, MIG slice (H100:3g.40gb) or a .toml file.", kind=str)
     n_gpus: int = _column(
         0,
-        "GPUs in all; by default tp * attention_dp * cp * pp * dp. Alone it sets tp; in training dp is what others leave "
-        "of it.",
+        "GPUs in all; by default tp * attention_dp * pp * dp, in training tp * cp * pp * dp. Alone it sets tp, in "
+        "training dp.",
         least=0,
     )
     engine: str = _column(
@@ -130,8 +111,8 @@ class Request:
     )
     warmup: int | None = _column(
         None,
-        "Requests at the start of the run that do not count; by default percentiles are of the settled part and, of "
-        "clients, means of the whole run.",
+        "Requests at the start of the run that do not count; by default none of clients, and of arrivals those before "
+        "the run has settled.",
         least=0,
         kind=int,
     )
@@ -157,9 +138,11 @@ class Request:
     node_link: str = _column("", "Network of each GPU between nodes: GB/s, or ib-400, roce-200, eth-100 (Gb/s).")
     prefix_cache_hit_rate: float = _column(0.0, "Share of each prompt that is cached already; continuous.", least=0)
     draft_tokens: int = _column(0, "Tokens that a draft model proposes per step; continuous.", least=0)
-    acceptance: float = _column(0.0, "Probability that a proposed token is right.", least=0)
+    acceptance: float | None = _column(
+        None, "Probability that a proposed token is right; needed with draft_tokens.", least=0, kind=float
+    )
     draft_model: str = _column("", 'Model that proposes them, or "mtp": a layer of the model itself; "": free.')
-    beam_width: int = _column(1, "Beams of each sequence in decoding; a static batch.")
+    beam_width: int = _column(1, "Beams of each request in decoding.")
     engine_version: str = _column("", "Version of the engine, such as 0.12; by default the newest that is known.")
     max_num_seqs: int = _column(0, "Sequences of a step at most; by default the engine's.", least=0)
     max_num_batched_tokens: int = _column(0, "Tokens of a step at most; by default the engine's.", least=0)
@@ -171,6 +154,15 @@ class Request:
     async_scheduling: bool | None = _column(None, "The host prepares a step while the GPU runs another.", kind=bool)
     offline: bool = _column(False, "No server: the program that asks runs the engine itself.", kind=bool)
     batch_wait_timeout_iters: int = _column(0, "Steps for which prompts wait for others (TensorRT-LLM).", least=0)
+    api_server_count: int = _column(
+        0, "Processes of vLLM's front end; by default one for each of the attention_dp groups.", least=0
+    )
+    tokenizer_worker_num: int = _column(
+        0, "Processes of SGLang's front end; by default one for each of the attention_dp groups.", least=0
+    )
+    enable_two_batch_overlap: bool = _column(
+        False, "Half of a batch computes while the other half is sent to experts (SGLang).", kind=bool
+    )
     usd_per_hour: float = _column(0.0, "Price of one GPU for an hour; 0 takes the catalogue's.", least=0)
     method: str = _column("full", "full, lora or qlora.", METHODS)
     optimizer: str = _column("adamw", ", ".join(OPTIMIZERS) + ".", OPTIMIZERS)
@@ -233,37 +225,44 @@ class Request:
         for name in ("prefix_cache_hit_rate", "acceptance", "length_spread", "gpu_memory_utilization"):
             if (share := getattr(self, name) or 0.0) > 1:
                 raise InvalidRequest(f"{name} is {share:g}; it must lie between 0 and 1.")
+        if 0 < self.request_rate < LEAST_RATE:
+            raise InvalidRequest(
+                f"request_rate is {self.request_rate:g}; it must be at least {LEAST_RATE:g}, a request in 32 years. "
+                "Raise it, or set a static batch of 1."
+            )
         if self.node_link:
             from predictor.hardware.interconnect import stated_network
 
             stated_network(self.node_link)
         if not self.engine and self.phase == "train":
             object.__setattr__(self, "engine", TRAINS)
-        if self.phase == "train":
-            self._check_training()
-        elif stated := self.stated(OF_RUNS):
-            name, value = next(iter(stated.items()))
-            raise InvalidRequest(f"{name} is {show(value)}; serving trains on nothing. Set phase to train.")
+        self._check_phase()
         self._fill_load()
         self._fill_layout()
 
-    def _check_training(self) -> None:
-        for name, value in self.stated(OF_SERVERS).items():
-            raise InvalidRequest(f"{name} is {show(value)}; training has none. Leave it out.")
-        if self.train_tokens and self.dataset_rows:
-            raise InvalidRequest(
-                f"train_tokens is {self.train_tokens:g} and dataset_rows {self.dataset_rows}; a training has one "
-                "length. Give one of them."
-            )
-        if self.epochs != 1 and not (self.dataset_rows and self.epochs):
-            rule = "say dataset_rows too" if self.epochs else "it must be above 0"
-            raise InvalidRequest(f"epochs is {self.epochs:g}; {rule}.")
-        if self.pue < 1:
-            raise InvalidRequest(f"pue is {self.pue:g}; it must be at least 1, the power of the GPUs alone.")
+    def _check_phase(self) -> None:
+        """No setting of the other phase; what is filled in below may come back in a copy."""
+        if self.phase == "serve":
+            for name, value in self.stated(OF_TRAINING).items():
+                raise InvalidRequest(f"{name} is {show(value)}; serving has none. Set phase to train, or leave it out.")
+            return
+        if self.engine != TRAINS:
+            raise InvalidRequest(f"engine is {show(self.engine)}; training runs in {TRAINS}. Leave it out.")
+        filled = {"engine": TRAINS, "scheduling": "static", "length_spread": 0.0}
+        of_serving = [column.name for column in columns() if column.name not in (*OF_TRAINING, *OF_BOTH)]
+        for name, value in self.stated(of_serving).items():
+            if value != filled.get(name):
+                cure = f"Set {IN_TRAINING[name]}" if name in IN_TRAINING else "Leave it out"
+                raise InvalidRequest(f"{name} is {show(value)}; training has none. {cure}.")
 
     def _fill_load(self) -> None:
         """How requests come, and the defaults that follow; what only a scheduler knows is no part of a static batch."""
         loads = [name for name in LOADS if getattr(self, name)]
+        if loads and self.batch > 1:
+            raise InvalidRequest(
+                f"batch is {self.batch} beside {loads[0]} {show(getattr(self, loads[0]))}; the scheduler makes the "
+                "batches of a load. Leave batch out."
+            )
         if not self.scheduling:
             object.__setattr__(self, "scheduling", "continuous" if loads else "static")
         if self.scheduling == "static":
@@ -272,17 +271,40 @@ class Request:
                     raise InvalidRequest(
                         f"{name} is {show(value)}; a static batch has none. Set scheduling to continuous."
                     )
+            at_once = self.max_num_seqs * self.dp * self.attention_dp
+            if 0 < at_once < self.batch:
+                raise InvalidRequest(
+                    f"batch is {self.batch} and max_num_seqs {self.max_num_seqs}; a static batch runs all its "
+                    f"sequences at once. Lower batch to {at_once}, or set concurrency in its place."
+                )
         elif self.trace and (own := [name for name in OF_NO_TRACE if getattr(self, name) not in (1, 0, None)]):
             raise InvalidRequest(f"{own[0]} is {show(getattr(self, own[0]))}; a trace says its lengths. Leave it out.")
-        elif self.beam_width > 1:
-            raise InvalidRequest(f"beam_width is {self.beam_width} under load; set scheduling to static, or 1 beam.")
+        elif self.beam_width > 1 and self.draft_tokens:
+            raise InvalidRequest(
+                f"beam_width is {self.beam_width} and draft_tokens {self.draft_tokens}; engines search with beams or "
+                "let a draft propose. Leave one of them out."
+            )
         elif len(loads) > 1 and "trace" not in loads:
             raise InvalidRequest(
                 f"concurrency is {self.concurrency} and request_rate {self.request_rate:g}; clients that wait and "
                 "arrivals that do not are two loads. Give one of them."
             )
+        self._check_drafts()
         if self.length_spread is None:
             object.__setattr__(self, "length_spread", SPREAD if self.scheduling == "continuous" else 0.0)
+
+    def _check_drafts(self) -> None:
+        """Proposed tokens and how often they are right belong together."""
+        if self.draft_tokens and self.acceptance is None:
+            raise InvalidRequest(
+                f"draft_tokens is {self.draft_tokens} and acceptance is not stated; it decides what drafts save. Set "
+                "acceptance, such as 0.7."
+            )
+        if self.acceptance is not None and not self.draft_tokens:
+            raise InvalidRequest(
+                f"acceptance is {self.acceptance:g} and draft_tokens 0; nothing is proposed. Set draft_tokens, or "
+                "leave acceptance out."
+            )
 
     def stated(self, names: Iterable[str]) -> dict[str, Any]:
         """Those of the columns that are not at their defaults, with what they say."""
@@ -292,7 +314,7 @@ class Request:
     def together(self) -> Request:
         """The same requests as one static batch of as many as there are clients."""
         none: dict[str, Any] = {column.name: column.default for column in columns() if column.name in UNDER_LOAD}
-        return replace(self, **{**none, "acceptance": 0.0, "scheduling": "static", "batch": self.sequences})
+        return replace(self, **{**none, "max_num_seqs": 0, "scheduling": "static", "batch": self.sequences})
 
     @property
     def sequences(self) -> int:

@@ -10,11 +10,10 @@ from predictor.errors import InvalidRequest
 from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import stated_network
-from predictor.ops.dtypes import GGUF
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.layered import LayeredDecoder
-from predictor.workloads.engine_tables import LOCAL, SERVES, rates_note
-from predictor.workloads.engines import Settings, engine_of_version
+from predictor.workloads.engine_tables import LOCAL, SERVES, TRAINS, untimed_note
+from predictor.workloads.engines import Settings, engine_of, engine_with, get_engine, runs_there, version_note
 from predictor.workloads.models import Model, get_model
 from predictor.workloads.passes.calls import Layout
 from predictor.workloads.passes.training import TrainingSetting
@@ -22,9 +21,7 @@ from predictor.workloads.request import Request
 from predictor.workloads.weights.files import stored_weights
 from predictor.workloads.weights.gguf import read_gguf
 from predictor.workloads.weights.mixtures import stored_types
-from predictor.workloads.workload import GGML_DTYPES, Workload
-
-APPLE = "Apple"  # vendor
+from predictor.workloads.workload import Workload
 
 OWN_LAYER = "mtp"  # as a draft: multi-token prediction
 
@@ -41,17 +38,23 @@ def as_run_on(workload: Workload, gpu: Gpu) -> Workload:
 def with_engine(request: Request, model: Model, gpu: Gpu) -> tuple[Request, str]:
     """The request with the engine that runs it where it names none, and what to say of that choice.
 
-    llama.cpp where nothing else runs: on Apple's GPUs, and for weights or a cache in the formats of GGUF.
+    What alone has the formats of its weights or cache; where SERVES does not run, on Apple's GPUs, LOCAL, and PyTorch
+    for what is no decoder.
     """
     if request.engine:
         return request, ""
     dtype = request.dtype or getattr(model, "linear_dtype", "")
-    gguf = {dtype, request.kv_dtype} & GGUF or _file(request).endswith(".gguf")
-    apple = gpu.vendor == APPLE and {dtype, request.kv_dtype} <= {"", *GGML_DTYPES}
-    if not isinstance(model, Decoder | LayeredDecoder) or not (gguf or apple):
-        return request.run_by(SERVES), ""
-    why = "weights or cache are in a format of GGUF" if gguf else f"{gpu.name} is Apple's"
-    return request.run_by(LOCAL), f"{why}: engine {LOCAL} is taken."
+    own = "q8_0" if _file(request).endswith(".gguf") else dtype
+    owners = [owner for owner in map(engine_with, (own, request.kv_dtype)) if owner]
+    served, engine, why = runs_there(get_engine(SERVES), gpu), SERVES, ""
+    if not isinstance(model, Decoder | LayeredDecoder):
+        if not served:
+            engine, why = TRAINS, f"{gpu.name} is Apple's"
+    elif owners:
+        engine, why = owners[0], f"weights or cache are in a format of {get_engine(owners[0]).formats}"
+    elif not served:
+        engine, why = LOCAL, f"{gpu.name} is Apple's"
+    return request.run_by(engine), f"{why}: engine {engine} is taken." if why else ""
 
 
 def _file(request: Request) -> str:
@@ -69,20 +72,34 @@ def served_workload(request: Request, model: Model, gpu: Gpu) -> tuple[Workload,
         stored_bytes=stored_weights(file).total_bytes if file else 0.0,
         stored_types=stored_types(read_gguf(Path(file)).tensors) if file.endswith(".gguf") else (),
         batch=request.clients or request.batch,
-        engine=engine_of_version(request.engine, request.engine_version),
+        engine=engine_of(request.engine, request.engine_version, gpu),
         draft=draft_of(request, model) if request.draft_model else None,
         beam_width=request.beam_width,
         settings=Settings(**{name: getattr(request, name) for name in Settings._fields}),
         **{name: getattr(request, name) for name in (*names, *Layout._fields)},
     )
-    if stated.pass_tokens:
-        workload, note = _in_ggml(stated), rates_note(stated.engine, gpu.name, gpu.vendor)
+    if get_engine(stated.engine).formats == "GGUF":
+        workload, note = _in_ggml(stated), ""
     else:
         workload, note = in_16_bits_of(as_run_on(stated, gpu), gpu, chosen=bool(request.dtype))
+    if workload.beam_width > 1 and get_engine(workload.engine).beams == "requests":
+        asked = (
+            f"the server of {workload.engine} asks for each beam of each step as for a request, which its host pays."
+        )
+        note = f"{asked} {note}".rstrip()
     if workload.longest > model.max_len:
         beyond = f"{model.name} was made for {model.max_len} tokens; max_model_len is {request.max_model_len}."
         note = f"{beyond} {note}".rstrip()
-    return workload, note
+    newer, untimed = version_note(request.engine, request.engine_version), untimed_note(workload.engine, gpu)
+    told = (newer, _whole_prompts(request), note, untimed)
+    return workload, " ".join(text for text in told if text)
+
+
+def _whole_prompts(request: Request) -> str:
+    """What to say of a limit on the tokens of a step that a static batch does not keep to."""
+    if request.scheduling != "static" or not 0 < request.max_num_batched_tokens < request.batch * request.input_len:
+        return ""
+    return "a static batch takes its prompts in one pass; max_num_batched_tokens is of the memory at start alone."
 
 
 def _in_ggml(workload: Workload) -> Workload:
@@ -96,7 +113,7 @@ def draft_of(request: Request, model: Model) -> Model:
     """The model that proposes tokens: a layer of the model itself, as for multi-token prediction, or another one."""
     if not request.draft_tokens:
         raise InvalidRequest(f'draft_model is "{request.draft_model}" and draft_tokens 0; say how many it proposes.')
-    if request.draft_model == OWN_LAYER:
+    if request.draft_model.casefold() == OWN_LAYER:
         return one_layer_of(model)
     draft = get_model(request.draft_model)
     if getattr(draft, "vocab", 0) < getattr(model, "vocab", 0) / 2:
@@ -118,7 +135,7 @@ def in_16_bits_of(workload: Workload, gpu: Gpu, *, chosen: bool) -> tuple[Worklo
     """The workload with fp16 for bf16 on a GPU without it, and what to say of that.
 
     chosen: its dtype was asked for. Serving engines refuse bf16 where it has no units (vLLM from compute capability 8.0
-    on), so UnsupportedDtype is raised for it; PyTorch converts.
+    on), so UnsupportedDtype is raised for it; PyTorch and MLX convert.
     """
     if "bf16" in gpu.peak_flop_per_s or workload.act_dtype != "bf16":
         return workload, ""
@@ -126,7 +143,7 @@ def in_16_bits_of(workload: Workload, gpu: Gpu, *, chosen: bool) -> tuple[Worklo
         return replace(workload, half="fp16"), f"{gpu.name} has no bf16; activations are in fp16."
     if not chosen:
         return replace(workload, dtype="fp16"), f"{gpu.name} has no bf16; fp16 is taken."
-    if not (workload.eager and gpu.runs("bf16")):
+    if not ((workload.eager or workload.pass_tokens) and gpu.runs("bf16")):
         gpu.peak("bf16")
     return workload, ""
 
@@ -142,6 +159,7 @@ TRAINING_COLUMNS = (
 
 def training_setting(request: Request, model: Model) -> TrainingSetting:
     """How the request trains the model."""
+    _check_run(request)
     settings = {name: getattr(request, name) for name in TRAINING_COLUMNS}
     settings["seq_len"] = getattr(model, "fixed_len", 0) or request.seq_len
     settings["sequence_parallel"] = bool(request.sequence_parallel)
@@ -149,6 +167,20 @@ def training_setting(request: Request, model: Model) -> TrainingSetting:
     if network := stated_network(request.node_link):
         settings["node_link_bytes_per_s"] = network.bytes_per_s * request.gpus_per_node
     return TrainingSetting(**settings, dtype=request.dtype or model.dtype)
+
+
+def _check_run(request: Request) -> None:
+    """Raises InvalidRequest where what is said of the length of a training cannot be."""
+    if request.train_tokens and request.dataset_rows:
+        raise InvalidRequest(
+            f"train_tokens is {request.train_tokens:g} and dataset_rows {request.dataset_rows}; a training has one "
+            "length. Give one of them."
+        )
+    if request.epochs != 1 and not (request.dataset_rows and request.epochs):
+        rule = "say dataset_rows too" if request.epochs else "it must be above 0"
+        raise InvalidRequest(f"epochs is {request.epochs:g}; {rule}.")
+    if request.pue < 1:
+        raise InvalidRequest(f"pue is {request.pue:g}; it must be at least 1, the power of the GPUs alone.")
 
 
 def kept_setting(request: Request, setting: TrainingSetting) -> TrainingSetting:

@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from predictor.elementwise import greater
+from predictor.elementwise import greater, power_of_two
 from predictor.errors import InvalidRequest
 from predictor.hardware.interconnect import LINKS, Links, stated_network
 from predictor.ops import DTYPES, Collective, Op
-from predictor.ops.dtypes import GGUF, out_bytes
+from predictor.ops.dtypes import GGUF, MLX, OWN_FORMATS, out_bytes
 from predictor.values import LARGEST, show, whole_number
 from predictor.workloads.architectures.single_pass import SinglePass
-from predictor.workloads.engine_tables import LOCAL, SERVES, engine_names, operators_of
-from predictor.workloads.engines import UNSET, Engine, Settings, get_engine
+from predictor.workloads.engine_tables import SERVES, engine_names, having, named, operators_of
+from predictor.workloads.engines import OF_SOME, UNSET, Engine, Settings, check_has, engine_with, get_engine
 from predictor.workloads.ggml import ggml_ops
 from predictor.workloads.models import Model
 from predictor.workloads.passes.calls import WIDE_DTYPES, Fused, Layout, OpCall, Phase, Step
 from predictor.workloads.passes.eager import transformers_ops
-from predictor.workloads.weights.mixtures import Types, dealt_out
+from predictor.workloads.weights.mixtures import EMBEDDING, HEAD, Types, dealt_out
 
 if TYPE_CHECKING:
     from predictor.hardware.gpu import Gpu
 
 ENGINES = engine_names()
 HALVES = ("bf16", "fp16")
-KV_DTYPES = ("fp32", "fp16", "bf16", "fp8", "int8", "nvfp4", "q8_0", "q4_0")
-
-GGML_DTYPES = frozenset({"fp32", "fp16", "bf16"})  # that llama.cpp has beside those of GGUF
+KV_DTYPES = ("fp32", "fp16", "bf16", "fp8", "int8", "nvfp4", "q8_0", "q4_0", "mlx_8bit", "mlx_4bit")
+PLAIN_DTYPES = ("fp32", "fp16", "bf16")  # that engines with formats of their own have beside them
 
 
 SIZES = ("batch", "input_len", "output_len")
@@ -122,16 +121,39 @@ class Workload:
         self._check_layout()
 
     def _check_engine(self) -> None:
-        """Passes and caches of llama.cpp need an engine that has them, which has few other formats."""
-        if self.pass_tokens:
-            for name, known in (("dtype", GGML_DTYPES | GGUF), ("kv_dtype", GGML_DTYPES | {"", "q8_0", "q4_0"})):
+        """What is set the engine must have. Some have few number formats but their own; others read a GGUF, too."""
+        own, beside = get_engine(self.engine).settings, {"ubatch": 0, "kv_block": 0, "beam_width": 1}
+        stated = {name: getattr(self, name) for name, unset in beside.items() if getattr(self, name) != unset}
+        for name, value in (stated | self.settings.stated()).items():
+            if name not in own:
+                raise InvalidRequest(
+                    f"{name} is {show(value)}; {named(self.engine)} has none. Set engine to {having(name)}, or leave "
+                    "it out."
+                )
+            if name in OF_SOME and value:
+                check_has(name, value, self.engine, self.settings.engine_version)
+                if self.settings.offline and OF_SOME[name] == "processes_by":
+                    raise InvalidRequest(f"{name} is {value}; offline there is no server. Leave it out.")
+        most, sequences = self.settings.max_num_batched_tokens, self.settings.max_num_seqs
+        if 0 < most < sequences:
+            raise InvalidRequest(
+                f"max_num_seqs is {sequences} and max_num_batched_tokens {most}; a step holds a token of each "
+                "sequence. Raise max_num_batched_tokens, or lower max_num_seqs."
+            )
+        if formats := get_engine(self.engine).formats:
+            cached = [name for name in KV_DTYPES if name in OWN_FORMATS[formats]]
+            for name, known in (
+                ("dtype", {*PLAIN_DTYPES, *OWN_FORMATS[formats]}),
+                ("kv_dtype", {"", *PLAIN_DTYPES, *cached}),
+            ):
                 if (value := getattr(self, name)) not in known:
-                    raise InvalidRequest(f"{name} is {value}; {self.engine} has none such. Use q8_0 or fp16.")
+                    raise InvalidRequest(f"{name} is {value}; {self.engine} has none such. Use {cached[0]} or fp16.")
             return
-        if self.ubatch:
-            raise InvalidRequest(f"ubatch is {self.ubatch}; {self.engine} has none. Set engine to {LOCAL}.")
-        if self.kv_dtype in GGUF:
-            raise InvalidRequest(f"kv_dtype is {self.kv_dtype}; {self.engine} has none such. Set engine to {LOCAL}.")
+        for name in ("dtype", "kv_dtype"):
+            value = getattr(self, name)
+            if value in MLX or (name == "kv_dtype" and value in GGUF):
+                owner = engine_with(value)
+                raise InvalidRequest(f"{name} is {value}; {self.engine} has none such. Set engine to {owner}.")
 
     def _check_lengths(self) -> None:
         lengths = self.input_len + (self.output_len if self.generates else 0)
@@ -170,6 +192,27 @@ class Workload:
                 f"ep is {self.ep}; it must divide tp * attention_dp, the {group} GPUs that share the experts."
             )
         self.model.check(self.layout)
+        if get_engine(self.engine).whole_blocks and hasattr(self.model, "columns_of"):
+            self._check_blocks(self.model.columns_of(self.layout))
+        if self.two_batches and not any(sent_to_experts(call) for call in self.launched()):
+            raise InvalidRequest(
+                "enable_two_batch_overlap is true; no tokens are sent to experts on other GPUs. Leave it out, or set "
+                "attention_dp and ep to more GPUs than a token has experts."
+            )
+
+    def _check_blocks(self, columns_of: Mapping[str, tuple[int, ...]]) -> None:
+        """Engines refuse to cut a block of weights that has one scale."""
+        dtypes = {"linear": self.dtype, "experts": self.expert_dtype or self.dtype}
+        shared = {"linear": self.tp, "experts": self.layout.expert_tp if self.model.experts else self.tp}
+        for kind, columns in columns_of.items():
+            block = DTYPES[dtypes[kind]].block if shared[kind] > 1 else 1
+            if cut := [count for count in columns if count % block]:
+                of = "each expert" if kind == "experts" and self.model.experts else "a feed-forward"
+                raise InvalidRequest(
+                    f"tp is {self.tp}, which leaves {cut[0]} columns of {of} of {self.model.name} on a GPU; "
+                    f"{self.engine} takes whole blocks of {block} in {dtypes[kind]}. Lower tp"
+                    f"{', or raise ep' if kind == 'experts' else ''}."
+                )
 
     @classmethod
     def column(cls, alike: Sequence[Self]) -> Self:
@@ -185,7 +228,10 @@ class Workload:
         """What proposes tokens beside it, in the formats it was published in."""
         if self.draft is None:
             return None
-        return replace(self, model=self.draft, draft=None, dtype="", expert_dtype="", stored_bytes=0.0)
+        settings = self.settings._replace(enable_two_batch_overlap=False)
+        return replace(
+            self, model=self.draft, draft=None, dtype="", expert_dtype="", stored_bytes=0.0, settings=settings
+        )
 
     @property
     def in_columns(self) -> bool:
@@ -208,6 +254,10 @@ class Workload:
             started = replace(started, max_batched_tokens=self.ubatch)
         if started.ranks_s and self.layout.n_gpus > self.dp:
             started = replace(started, step_s=started.step_s + started.ranks_s)
+        if count := self.settings.api_server_count or self.settings.tokenizer_worker_num:
+            started = started.fronted(count / self.attention_dp)
+        if self.beam_width > 1:
+            started = started.searching()
         return started.issuing(self.launched()) if started.issued else started
 
     @property
@@ -216,14 +266,22 @@ class Workload:
         return get_engine(self.engine).graphs and not self.settings.enforce_eager
 
     @property
+    def two_batches(self) -> bool:
+        """Whether one half of a batch computes while the other is sent to experts."""
+        return self.settings.enable_two_batch_overlap
+
+    @property
     def pass_tokens(self) -> int:
-        """Most tokens of a forward pass of an engine on ggml; 0 of another engine."""
+        """Most tokens of a forward pass of an engine on ggml or MLX; 0 of another engine."""
         own = get_engine(self.engine).ubatch
         return (self.ubatch or own) if own else 0
 
     @property
     def block_types(self) -> Types:
-        """The types of blocks of the model's matrices; () where the weights are in no format of GGUF."""
+        """The types of blocks of the model's matrices; () where the weights are in no format of GGUF or MLX, which
+        quantises embedding and head as all else."""
+        if self.dtype in MLX:
+            return tuple((name, ((self.dtype, 1.0),)) for name in (HEAD, EMBEDDING))
         if self.dtype not in GGUF:
             return ()
         model = self.model
@@ -260,9 +318,13 @@ class Workload:
         """Number format of the KV cache; a tf32 model stores 32 bits."""
         return self.kv_dtype or ("fp32" if self.act_dtype == "tf32" else self.act_dtype)
 
-    def prefill_ops(self) -> tuple[OpCall, ...]:
-        """One forward over batch × input_len tokens; the output head runs on the last token of each sequence."""
-        return self._ops(self.step("prefill", self.input_len, self.input_len))
+    def prefill_ops(self, cached: int = 0) -> tuple[OpCall, ...]:
+        """One forward over batch × input_len tokens, of which the first `cached` of each sequence are cached already;
+        the output head runs on the last token of each."""
+        engine, length = get_engine(self.engine), self.input_len
+        if engine.padded:
+            length = -(-length // engine.block_tokens) * engine.block_tokens
+        return self._ops(self.step("prefill", length - cached, length))
 
     def decode_ops(self, kv_len: int) -> tuple[OpCall, ...]:
         """One step: a new token per sequence over kv_len cached tokens each, the new one included."""
@@ -308,7 +370,9 @@ class Workload:
         return _launched(self.model, self.step("prefill", 1, 1)._replace(batch=1, prompt_len=1))
 
     def forward_ops(self, step: Step) -> tuple[OpCall, ...]:
-        """The ops of a pass as a serving engine fuses them, or as llama.cpp has them apart."""
+        """The ops of a pass as a serving engine fuses them, or as llama.cpp and MLX have them apart."""
+        if step.phase == "decode" and get_engine(self.engine).padded:
+            step = step._replace(batch=power_of_two(step.batch))
         calls = self.model.forward_ops(step)
         return ggml_ops(calls, self.model, step, self.block_types, self.pass_tokens) if self.pass_tokens else calls
 
@@ -325,6 +389,11 @@ class Workload:
         message_bytes = step.tokens * self.model.hidden * float(out_bytes(step.act_dtype))
         send = Collective(kind="send_recv", message_bytes=message_bytes, n_gpus=2)
         return (*calls, OpCall("pipeline_send", send, self.pp - 1.0))
+
+
+def sent_to_experts(call: OpCall) -> bool:
+    """Whether the call sends tokens to the GPUs of their experts, or what those made of them back."""
+    return isinstance(call.op, Collective) and call.op.kind == "all_to_all"
 
 
 DECODE_POINTS = 5  # cached lengths at which a decode step is predicted; between them it is near linear

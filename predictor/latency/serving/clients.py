@@ -8,6 +8,7 @@ from itertools import cycle, islice
 from operator import add
 
 import numpy as np
+from numpy.typing import NDArray
 
 from predictor.errors import InvalidRequest
 from predictor.latency.serving.traces import Trace
@@ -16,6 +17,7 @@ from predictor.values import whole_number
 ROUNDS = 10  # requests per client: what InferenceX and most published runs send, the first wave counted
 OPEN_REQUESTS = 500  # requests of a run at a rate
 MOST_REQUESTS = 100_000  # of a simulation; a second for some ten thousand of them
+SLOWEST_MET = 1e-6  # requests per second, below which no two meet; a clock that ran on would lose their milliseconds
 FEWEST_ROUNDS, MANY_REQUESTS = 2, 50_000  # of so many clients that ten requests of each would be more
 
 
@@ -30,7 +32,7 @@ class Load:
     turns: requests of a session, each prompt being all that came before and input_len new tokens. shared: tokens that
     all prompts begin with besides. Both are cached, as is prefix_cache_hit_rate, a share of each prompt.
     draft_tokens: tokens proposed per step and sequence, each right with probability `acceptance`, at no cost but that
-    of checking them. seed: of arrivals and lengths.
+    of checking them. beams: of each request, which share its prompt. seed: of arrivals and lengths.
     """
 
     input_len: int
@@ -44,13 +46,14 @@ class Load:
     prefix_cache_hit_rate: float = 0.0
     draft_tokens: int = 0
     acceptance: float = 0.0
+    beams: int = 1
     seed: int = 0
     trace: Trace | None = None
     stated: bool = field(default=False, init=False)  # whether the number of requests was
 
     def __post_init__(self) -> None:
         """Checks every field and sets the number of requests."""
-        for name in ("input_len", "output_len", "turns"):
+        for name in ("input_len", "output_len", "turns", "beams"):
             whole_number(name, getattr(self, name))
         for name in ("concurrency", "requests", "draft_tokens", "shared"):
             if getattr(self, name):
@@ -104,6 +107,13 @@ class Load:
         return self.shared + self.turns * (self.input_len + self.output_len)
 
     @property
+    def held(self) -> int:
+        """Tokens that the longest request has in the cache at its end: its prompt, and the answer of each beam."""
+        if self.trace:
+            return int(max(map(add, self.trace.input_len, [self.beams * own for own in self.trace.output_len])))
+        return self.longest + (self.beams - 1) * self.output_len
+
+    @property
     def mean_len(self) -> tuple[float, float, float]:
         """Tokens of the mean prompt, of those that are cached already, and of the mean answer."""
         if self.trace:
@@ -119,23 +129,22 @@ class Load:
     def lengths(self) -> tuple[list[int], list[int], list[int]]:
         """Prompt tokens, those of them that are cached already, and output tokens of every request."""
         if self.trace:
-            prompts, cached, outputs = self._of_trace()
+            prompts, cached, outputs = map(np.array, self._of_trace())
         else:
             random = np.random.default_rng(self.seed)
             ranges = [(max(1, int(most * (1 - self.spread))), most + 1) for most in (self.input_len, self.output_len)]
-            new, outputs = (random.integers(*ends, self.requests).tolist() for ends in ranges)
-            turns = self._turns()
+            new, outputs = (random.integers(*ends, self.requests) for ends in ranges)
             each = (self.input_len + self.output_len) * (1 - self.spread / 2)
-            cached = [self.shared + round(turn * each) for turn in turns]
-            prompts = [one + known for one, known in zip(new, cached, strict=True)]
-        share = self.prefix_cache_hit_rate
-        cached = [min(max(known, round(share * n)), n - 1) for n, known in zip(prompts, cached, strict=True)]
-        return prompts, cached, outputs
+            cached = self.shared + np.rint(self._turns() * each).astype(int)
+            prompts = new + cached
+        known = np.rint(self.prefix_cache_hit_rate * prompts).astype(int)
+        cached = np.minimum(np.maximum(cached, known), prompts - 1)
+        return prompts.tolist(), cached.tolist(), outputs.tolist()
 
-    def _turns(self) -> list[int]:
+    def _turns(self) -> NDArray[np.int64]:
         """Which turn of its session each request is. Sessions of clients begin evenly spread over their turns."""
-        clients = self.concurrency or self.turns
-        return [(request // clients + request) % self.turns for request in range(self.requests)]
+        request, clients = np.arange(self.requests), self.concurrency or self.turns
+        return (request // clients + request) % self.turns
 
     def _of_trace(self) -> tuple[list[int], list[int], list[int]]:
         """The columns of the trace, as often as there are requests."""
@@ -150,6 +159,7 @@ class Load:
             return [0.0] * min(self.concurrency, self.requests)
         if self.rate:
             gaps = np.random.default_rng(self.seed).exponential(1.0, self.requests)
-            return list((np.cumsum(gaps) * self.requests / gaps.sum() / self.rate).tolist())  # at that rate exactly
+            clock = max(self.rate, SLOWEST_MET)
+            return list((np.cumsum(gaps) * self.requests / gaps.sum() / clock).tolist())  # at that rate exactly
         assert self.trace and self.trace.arrivals_s
         return list(self.trace.arrivals_s[: self.requests])

@@ -1,9 +1,9 @@
 """Serving: TTFT, TPOT and throughput of an engine under load, from predicted step times.
 
 `continuous` simulates the engine's scheduler, with clients that wait for their answer (concurrency), requests that
-arrive at random (rate) or as a trace says. Of clients means are those of a whole run, as benchmarks tell them, and
-percentiles those of its settled part, after the first wave; of arrivals all are of the settled part, for which the run
-is as long as it must be. Where more arrives than can be served there is none, which `saturated` says.
+arrive at random (rate) or as a trace says. Of clients means and percentiles are those of a whole run, as benchmarks
+tell them; of arrivals those of its settled part, for which the run is as long as it must be. Where more arrives than
+can be served there is none, which `saturated` says.
 
 The simulation is what agrees with measurements. On the 402 configurations of dense models in
 predictor/learning/validation/serving.py that no constant was fitted on, its median (mean) error is 5 % (7 %) of TPOT
@@ -28,10 +28,10 @@ from predictor.latency.report import Interval, Serving as Serving
 from predictor.latency.serving.clients import Load
 from predictor.latency.serving.drafting import drafted
 from predictor.latency.serving.scheduler import Served, check_cache, simulate
-from predictor.latency.serving.step_times import ENDS, StepTimes, step_times
+from predictor.latency.serving.step_times import ENDS, Chunk, StepTime, StepTimes, step_times
 from predictor.latency.serving.sustained import Sustained, sustained
 from predictor.memory.sizes import kv_cache_bytes_per_token
-from predictor.memory.start import cache_room
+from predictor.memory.start import cache_room, context_note
 from predictor.ops.dtypes import Array
 from predictor.workloads.engines import Engine, get_engine, get_server
 from predictor.workloads.models import Model
@@ -42,11 +42,15 @@ class LogErrors(NamedTuple):
     """What the ops do not know of, such as versions, flags and arrivals: log errors of TTFT and of all else that, added
     to the intervals of the ops in quadrature, make them hold 80 % of measurements, as the mean over groups of model,
     GPU, engine and version; by training/host_constants.py intervals. full: at least so much of all else where more is
-    asked than can be served, and of the rate that can; judged."""
+    asked than can be served or all requests are queued at once, and of the rate that can; judged."""
 
     ttft: float
     other: float
     full: float = 0.0
+
+    def beside(self, *more: float) -> LogErrors:
+        """With other log errors, which are independent of them."""
+        return self._replace(ttft=math.hypot(self.ttft, *more), other=math.hypot(self.other, *more))
 
     def saturated(self) -> LogErrors:
         """Those of a deployment that is full."""
@@ -54,7 +58,9 @@ class LogErrors(NamedTuple):
 
 
 DENSE, EXPERTS, OLDER = LogErrors(0.25, 0.08), LogErrors(0.60, 0.24, 0.40), LogErrors(0.40, 0.20)
-UNMEASURED = LogErrors(1.5, 0.9)  # of models with layers that nobody timed; judged
+UNMEASURED = LogErrors(2.1, 1.5)  # of models with layers that nobody timed: half of the rows of inferencex.py there
+# Log errors of ways to serve that nobody measured, beside those; judged.
+BEAMS_DOUBT, TWO_BATCHES_DOUBT, PROCESSES_DOUBT = 0.3, 0.2, 0.1
 
 
 def log_errors(model: Model, engine: str) -> LogErrors:
@@ -62,19 +68,12 @@ def log_errors(model: Model, engine: str) -> LogErrors:
     that were replaced had other kernels than were measured."""
     if model.notes:
         return UNMEASURED
-    if model.experts:
-        return EXPERTS
-    return OLDER if get_engine(engine).until else DENSE
+    own = EXPERTS if model.experts else OLDER if get_engine(engine).tables else DENSE
+    doubt = math.log1p(get_engine(engine).doubt)
+    return own._replace(ttft=math.hypot(own.ttft, doubt), other=math.hypot(own.other, doubt))
 
 
 SIMULATED = Serving._fields[: Serving._fields.index("sustainable_rate")]
-
-
-class Count(NamedTuple):
-    """Requests of a run that count: for means those from `mean_from` on, for percentiles from `settled_from` on."""
-
-    mean_from: int
-    settled_from: int
 
 
 def serve(
@@ -96,9 +95,12 @@ def serve(
     if draft := workload.drafting:
         beside = step_times(draft, gpu, bundle, engine.max_batched_tokens, engine.max_sequences)
         times = StepTimes(*drafted(times, beside, load.draft_tokens))
-    return continuous(
-        times, load, engine, room, groups_of(workload), warmup, log_errors(workload.model, workload.engine)
+    errors = log_errors(workload.model, workload.engine).beside(
+        BEAMS_DOUBT * (load.beams > 1),
+        TWO_BATCHES_DOUBT * workload.two_batches,
+        PROCESSES_DOUBT * (engine.processes != 1.0),
     )
+    return continuous(times, load, engine, room, groups_of(workload), warmup, errors)
 
 
 def served_by(workload: Workload, gpu: Gpu) -> Engine:
@@ -115,12 +117,23 @@ def groups_of(workload: Workload) -> int:
 def room_for(workload: Workload, gpu: Gpu, load: Load, engine: Engine) -> float:
     """As kv_capacity; raises InvalidRequest where the engine cannot start, or a request can never be served."""
     tokens = kv_capacity(workload, gpu, load, engine)
-    if tokens < engine.block_tokens:
+    if load.draft_tokens >= engine.max_batched_tokens:
+        raise InvalidRequest(
+            f"draft_tokens is {load.draft_tokens}; a step of {workload.engine} checks them all and takes at most "
+            f"{engine.max_batched_tokens} tokens. Lower draft_tokens."
+        )
+    if tokens < (workload.kv_block or engine.block_tokens):
         gpus = f"{workload.layout.n_gpus // workload.dp} × {gpu.name}"
         raise InvalidRequest(
             f"{workload.engine} does not start on {gpus}: weights and its first pass leave no room for a cache in its "
             "share of the memory. Raise tp, choose a narrower dtype, lower max_num_seqs, or raise "
             "gpu_memory_utilization."
+        )
+    if note := context_note(workload, gpu, engine):
+        raise InvalidRequest(note)
+    if engine.most_requests(load.beams) < 1:
+        raise InvalidRequest(
+            f"beam_width is {load.beams}; max_num_seqs is {engine.max_sequences}, and each beam takes one. Raise it."
         )
     if load.longest > workload.longest:
         raise InvalidRequest(
@@ -165,12 +178,16 @@ def continuous(
             trace=load.trace and load.trace.part(groups),
         )
     check_cache(part, kv_tokens)
-    held = [sustained(part, getattr(times, end), engine, kv_tokens) for end in ENDS]
+    alone = [sustained(part, getattr(times, end), engine, kv_tokens) for end in ENDS]
+    if part.rate:
+        times = doubted_steps(times, alone[0].sequences, part.longest, errors.other)
+    held = [sustained(part, getattr(times, end), engine, kv_tokens) for end in ENDS] if part.rate else alone
     offered = part.offered_rate
     full = [offered > one.requests_per_s or part.concurrency > one.sequences for one in held]
     if load.settles:
-        part = replace(part, requests=_enough(part, times, engine, kv_tokens, held[0]))
-    run = simulate(part, times.value, engine, kv_tokens)
+        part, run = _settled(part, times.value, engine, kv_tokens, held[0])
+    else:
+        run = simulate(part, times.value, engine, kv_tokens)
     left_out = None if warmup is None else min(round(warmup / share), part.requests - 1)
     if part.rate and not full[0] and (kept := _kept_up(run)) < KEPT_UP:  # less is held than the closed form says
         held[0], full[0] = held[0]._replace(requests_per_s=kept * part.rate), True
@@ -189,17 +206,49 @@ def continuous(
     )
     low = value**2 / np.maximum(high, TINY) if even else told("low")
     statistics = [value, low, high]
-    doubt = errors.saturated() if saturated else errors
+    doubt = errors._replace(other=0.0) if part.rate else errors
+    if saturated or part.concurrency >= part.requests:
+        doubt = errors.saturated()
     intervals = {name: interval_of(name, ends, doubt) for name, *ends in zip(SIMULATED, *statistics, strict=True)}
-    rate = interval_of("sustainable_rate", [groups * one.requests_per_s for one in held], errors.saturated())
+    rate = interval_of("sustainable_rate", [groups * one.requests_per_s for one in alone], errors.saturated())
     return Serving(
         **intervals,
         sustainable_rate=rate,
         saturated=bool(saturated),
         batch=run.batch * share,
         peak_tokens=run.peak_tokens,
+        mean_len=load.mean_len,
         notes=tuple(_notes(load, offered * groups, held[0].sequences * groups, rate.value, run, saturated)),
     )
+
+
+class _Slower(NamedTuple):
+    """A StepTime whose steps take `share` times as long."""
+
+    steps: StepTime
+    share: float
+
+    @property
+    def launches(self) -> float:
+        return self.steps.launches
+
+    def decode_s(self, sequences: int, cached: float, tokens: int = 1) -> float:
+        return self.share * self.steps.decode_s(sequences, cached, tokens)
+
+    def mixed_s(self, chunks: Sequence[Chunk], sequences: int, cached: float, tokens: int = 1) -> float:
+        return self.share * self.steps.mixed_s(chunks, sequences, cached, tokens)
+
+
+def doubted_steps(times: StepTimes, sequences: float, cached: float, error: float) -> StepTimes:
+    """Step times whose ends also hold a log error of all steps, in quadrature, as in a step of `sequences`.
+
+    Near the rate that is held, steps that take a little longer make requests take much longer: what the ops do not know
+    of belongs into the steps there, not beside what they lead to.
+    """
+    value, low, high = (max(getattr(times, end).decode_s(max(int(sequences), 1), cached), TINY) for end in ENDS)
+    down, up = (math.log(max(ends, 1.0)) for ends in (value / low, high / value))
+    slower = _Slower(times.high, math.exp(math.hypot(up, error) - up))
+    return StepTimes(times.value, _Slower(times.low, math.exp(down - math.hypot(down, error))), slower)
 
 
 ROOM_FOR_FLIGHTS = 12  # times as many requests as are under way at once make a run that settles; judged
@@ -212,18 +261,22 @@ FEWEST_ROUNDS, FEWEST_ARRIVALS = 4, 200  # of runs for the ends of intervals
 MSER_BATCH, FEWEST_BATCHES = 5, 10
 
 
-def _enough(load: Load, times: StepTimes, engine: Engine, kv_tokens: float, held: Sustained) -> int:
-    """Requests of a run at a rate that is long beside the time of a request (Little: under way = rate × time).
-
-    Of a load that is too much for the engine, enough to fill it.
-    """
-    most = held.requests_per_s
+def _settled(load: Load, steps: StepTime, engine: Engine, kv_tokens: float, held: Sustained) -> tuple[Load, Served]:
+    """A load at a rate with requests enough that its run is long beside the time of one (Little: under way = rate ×
+    time), and that run. Of a load that is too much for the engine, with enough to fill it."""
+    most, run = held.requests_per_s, None
     if load.rate > most:
-        return int(min(max(load.requests, ROOM_FOR_FLIGHTS * MOST_CROWDED * held.sequences), MOST_SETTLING))
-    tried = simulate(load, times.value, engine, kv_tokens)
-    under_way = load.rate * float((tried.finished_s - tried.submitted_s).mean())
-    crowded = min(1 / max(1 - load.rate / most, 0.01), MOST_CROWDED)  # relaxation grows so towards saturation
-    return int(min(max(load.requests, ROOM_FOR_FLIGHTS * under_way * crowded), MOST_SETTLING))
+        enough = ROOM_FOR_FLIGHTS * MOST_CROWDED * held.sequences
+    else:
+        run = simulate(load, steps, engine, kv_tokens)
+        under_way = load.rate * float((run.finished_s - run.submitted_s).mean())
+        crowded = min(1 / max(1 - load.rate / most, 0.01), MOST_CROWDED)  # relaxation grows so towards saturation
+        enough = ROOM_FOR_FLIGHTS * under_way * crowded
+    requests = int(min(max(load.requests, enough), MOST_SETTLING))
+    if run is None or requests != load.requests:
+        load = replace(load, requests=requests)
+        run = simulate(load, steps, engine, kv_tokens)
+    return load, run
 
 
 def _kept_up(run: Served) -> float:
@@ -243,15 +296,11 @@ def _half(load: Load) -> Load:
     return replace(load, requests=load.requests // 2) if load.requests // 2 >= enough and not load.trace else load
 
 
-def _counted(load: Load, run: Served, warmup: int | None, full: bool) -> Count:
-    """Which requests count; at least one does. full: more come than can be served, so that nothing settles."""
-    last = load.requests - 1
+def _counted(load: Load, run: Served, warmup: int | None, full: bool) -> int:
+    """The first request that counts; at least one does. full: more come than can be served, so that nothing settles."""
     if warmup is not None:
-        return Count(min(warmup, last), min(warmup, last))
-    if load.concurrency:
-        return Count(0, min(load.concurrency, last) if load.requests > load.concurrency else 0)
-    begins = 0 if full else settled_from(run.finished_s - run.submitted_s)
-    return Count(begins, begins)
+        return min(warmup, load.requests - 1)
+    return 0 if load.concurrency or full else settled_from(run.finished_s - run.submitted_s)
 
 
 def settled_from(values: Array) -> int:
@@ -271,14 +320,16 @@ def _notes(load: Load, offered: float, sequences: float, rate: float, run: Serve
     """What to say of a load that is more than can be served at once."""
     if saturated and load.concurrency:
         yield (
-            f"of {load.concurrency} clients {math.floor(sequences)} find room at once (KV cache and max_num_seqs); "
-            "the others wait, which is in TTFT."
+            f"of {load.concurrency} clients {max(math.floor(sequences), 1)} find room at once (KV cache, max_num_seqs, "
+            "max_num_batched_tokens); the others wait, which is in TTFT."
         )
     elif saturated:
         yield (
             f"overloaded: {offered:.3g} requests/s arrive and {rate:.3g} can be served; queues grow without end, and "
             f"TTFT is that of the first {len(run.first_s)}."
         )
+    if saturated and load.turns > 1:
+        yield "what was said before is taken to be cached still when a session has waited for its next turn."
     if run.preempted:
         often = run.preempted / len(run.first_s)
         yield f"requests lose their place in the KV cache {often:.2g} times on average and are computed again."
@@ -294,26 +345,23 @@ def interval_of(name: str, ends: Sequence[float], errors: LogErrors) -> Interval
     return Interval(value, value * math.exp(-down), value * math.exp(up))
 
 
-def _statistics(run: Served, count: Count, rate: float | None, groups: float, meant: Load) -> Array:
-    """The fields SIMULATED of Serving, in order, (n_fields,). rate: requests per second of arrivals, which a long run
-    answers; None of clients. meant: the load, of which the run may be shorter: between its first and its last wave.
+def _statistics(run: Served, first: int, rate: float | None, groups: float, meant: Load) -> Array:
+    """The fields SIMULATED of Serving, in order, (n_fields,). first: the request from which on they count. rate:
+    requests per second of arrivals, which a long run answers; None of clients. meant: the load, of which the run may be
+    shorter: between its first and its last wave.
     """
     ttft, e2e = run.first_s - run.submitted_s, run.finished_s - run.submitted_s
     tpot = (run.finished_s - run.first_s) / np.maximum(run.output_len - 1, 1)
     longer, weights = run.output_len > 1, _weights(len(ttft), meant)
-    spans: list[float] = []
+    own, spans = weights[first:], list[float]()
     for times, valid in ((ttft, np.ones_like(longer)), (tpot, longer)):
-        weighed = np.where(valid, weights, 0.0)[count.mean_from :]
-        mean = float(np.average(times[count.mean_from :], weights=weighed)) if weighed.any() else 0.0
-        settled = times[count.settled_from :][valid[count.settled_from :]]
-        spans += [mean, *map(float, _percentiles(settled if settled.size else np.zeros(1)))]
-    own = weights[count.mean_from :]
-    seconds = run.finished_s.max() - run.submitted_s[count.mean_from :].min() + _left_out_s(run, meant)
+        counted, weighed = times[first:][valid[first:]], own[valid[first:]]
+        mean = float(np.average(counted, weights=weighed)) if counted.size else 0.0
+        spans += [mean, *map(float, _percentiles(counted, weighed) if counted.size else np.zeros(2))]
+    seconds = run.finished_s.max() - run.submitted_s[first:].min() + _left_out_s(run, meant)
     answered = groups * (rate or own.sum() / max(float(seconds), TINY))
-    tokens = float(np.average(run.output_len[count.mean_from :], weights=own))
-    return np.array(
-        [*spans, float(np.average(e2e[count.mean_from :], weights=own)), answered * tokens, answered, run.host_s]
-    )
+    tokens = float(np.average(run.output_len[first:], weights=own))
+    return np.array([*spans, float(np.average(e2e[first:], weights=own)), answered * tokens, answered, run.host_s])
 
 
 def _weights(requests: int, meant: Load) -> Array:
@@ -334,7 +382,9 @@ def _left_out_s(run: Served, meant: Load) -> float:
     return float((meant.requests - requests) * each_s)
 
 
-def _percentiles(times: Array) -> Array:
-    """The 50th and the 99th, linear between two times as np.percentile has them, which takes ten times as long."""
-    places = np.array([0.50, 0.99]) * (len(times) - 1)
-    return np.asarray(np.interp(places, np.arange(len(times)), np.sort(times)))
+def _percentiles(times: Array, weights: Array) -> Array:
+    """The 50th and the 99th, linear between two times, each standing for so many; of equal weights those of
+    np.percentile, which takes ten times as long."""
+    order = np.argsort(times)
+    before = np.cumsum(weights[order]) - weights[order]
+    return np.asarray(np.interp(np.array([0.50, 0.99]) * before[-1], before, times[order]))

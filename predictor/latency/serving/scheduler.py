@@ -1,15 +1,15 @@
 """How an engine schedules what clients send: an event simulation.
 
 Rules of the schedulers: predictor/catalog/engines.toml. Steps between two events are jumped over at once, so a
-simulation takes milliseconds.
+simulation takes milliseconds. Most of the time of a simulated row goes here, so the loop holds all in plain local
+variables.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_right, insort
 from collections import deque
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -41,230 +41,181 @@ class Served(NamedTuple):
 def simulate(load: Load, steps: StepTime, engine: Engine, kv_tokens: float = math.inf) -> Served:
     """What happens to every request; the same load gives the same answer."""
     check_cache(load, kv_tokens)
-    run = _Run(load, steps, engine, kv_tokens)
-    arriving, waiting, running = run.arriving, run.waiting, run.running
-    while run.answered < load.requests:
-        if arriving and arriving[0][0] <= run.seen_s:
-            run.receive()
-        if (waiting or run.started) and (chunks := run.schedule()):
-            run.prefill(chunks)
-        elif running:
-            run.decode()
-        else:
-            run.idle()
-        if running and running[0][0] <= run.tick:
-            run.answer()
-    columns = [np.array(column) for column in (run.submitted, run.first, run.finished, run.outputs)]
-    batch, host_s = run.busy / max(run.tick, 1), run.waited_s / load.requests + engine.request_s
-    return Served(columns[0], columns[1], columns[2], columns[3], batch, host_s, run.peak + load.shared, run.preempted)
+    requests, shared, wide, gain = load.requests, load.shared, load.draft_tokens + 1, load.tokens_per_step
+    beams, grown = load.beams, load.beams * gain  # tokens that a request adds in a step
+    kv_tokens -= shared  # in the cache once, for all requests
+    prompts, done, outputs = load.lengths()
+    decode_steps: list[int] = np.ceil((np.array(outputs) - 1) / gain).astype(int).tolist()
+    left: list[int] = (np.array(prompts) - np.array(done)).tolist()  # tokens of prompts that are not cached yet
+    mixed_s, decode_s, launched_s = steps.mixed_s, steps.decode_s, engine.launch_s * steps.launches
+    most_tokens, most_requests, prefill_first = (
+        engine.max_batched_tokens,
+        engine.most_requests(beams),
+        engine.prefill_first,
+    )
+    chunked, share, overlapped = engine.chunked, engine.reserved, engine.overlapped
+    request_s, own_s, sequence_s = engine.request_s, engine.step_s, engine.sequence_s
+    front_s = request_s / engine.processes
+    wait_steps, wait_below = engine.batch_wait_steps, engine.batch_wait_share * most_tokens
+    graph_len = (engine.graph_len or math.inf) if engine.graphs else 0.0
+
+    # Requests go from sent (with the scheduler from `arrives` on) to waiting, started (partly prefilled) and running:
+    # (tick of the last token, request), in order.
+    submitted, arrives, first, finished = ([0.0] * requests for _ in range(4))
+    sent = received = answered = 0
+    waiting: deque[int] = deque()
+    started: list[int] = []
+    running: list[tuple[int, int]] = []
+    sending = load.arrivals()
+    # Seconds and decode steps after the start, the last time the scheduler looked, and when the front end is free.
+    now = seen_s = front = 0.0
+    tick = postponed = 0
+    # Tokens cached for running and for started requests, and room kept for outputs to come; of kv those that one beam
+    # of each request has generated, as beams share its prompt and what is computed again.
+    kv = held = reserved = peak = generated = 0.0
+    waited_s, busy, preempted = 0.0, 0, 0
+    chunk = Chunk(0, 0)
+
+    while answered < requests:
+        # Clients send the next requests; each process of the front end takes one after the other.
+        for time_s in sending:
+            if time_s > front:
+                front = time_s
+            submitted[sent], arrives[sent] = time_s, front + request_s
+            front += front_s
+            sent += 1
+        sending = []
+
+        # An engine that plans ahead does not see what came during the last step.
+        while received < sent and arrives[received] <= seen_s:
+            waiting.append(received)
+            received += 1
+
+        # Prompt chunks of the next step; none where it only decodes.
+        decoding = len(running)
+        chunks: list[Chunk] = []
+        if waiting or started:
+            room = most_tokens if prefill_first else most_tokens - decoding * beams * wide
+            for request in started:
+                if room > 0:
+                    chunk = Chunk(min(left[request], room), done[request])
+                    chunks.append(chunk)
+                    room -= chunk[0]
+            slots = most_requests - decoding - len(started)
+            step = (decoding + len(started)) * grown
+            while waiting and room > 0 and slots > 0:
+                request = waiting[0]
+                new, past = left[request], done[request]
+                if new > room and chunks and not chunked:
+                    break
+                prompt, output = new + past - shared, share * beams * outputs[request]
+                taken, step = kv + held + reserved, step + grown  # or one would be preempted at once, and again
+                if taken + prompt + (output if output > step else step) > kv_tokens and taken > 0:
+                    break
+                started.append(waiting.popleft())
+                held += prompt
+                reserved += output
+                if new > room:
+                    new = room
+                if new != chunk[0] or past != chunk[1]:  # most are as the one before
+                    chunk = Chunk(new, past)
+                chunks.append(chunk)
+                room -= new
+                slots -= 1
+            if chunks and decoding and most_tokens - room < wait_below and postponed < wait_steps:
+                postponed += 1
+                chunks = []
+            else:
+                postponed = 0
+
+        if chunks:  # a step with prompts; the running requests decode in it, or wait where prompts go first
+            active, passed = 0 if prefill_first else decoding, 1
+            cached = (kv - (beams - 1) * generated) / active + shared if active else 0.0
+            gpu_s = mixed_s(chunks, active * beams, cached, wide)
+            step_s = gpu_s if gpu_s > launched_s else launched_s
+        elif running:  # decode steps up to the next event: an answer, an arrival, postponed prompts, or a full cache
+            active, passed, step = decoding, running[0][0] - tick, decoding * grown
+            if share < 1.0 and kv + held + step * passed > kv_tokens:
+                passed = int((kv_tokens - kv - held) / step)
+                if passed < 1 and decoding > 1:  # who started last gives its room up, to be computed again
+                    began, request = max((last - decode_steps[request], request) for last, request in running)
+                    running.remove((began + decode_steps[request], request))
+                    kv -= done[request] - shared + (tick - began) * grown
+                    generated -= (tick - began) * gain
+                    preempted += 1
+                    decode_steps[request] -= tick - began
+                    left[request] = done[request] - shared + round((tick - began) * grown)
+                    done[request] = shared
+                    waiting.appendleft(request)
+                    continue
+                passed = max(passed, 1)
+            if postponed:
+                passed = 1
+            cached = (kv - (beams - 1) * generated + decoding * gain * 0.5 * (passed - 1)) / decoding + shared
+            gpu_s = decode_s(decoding * beams, cached, wide)
+            step_s = gpu_s if cached <= graph_len or gpu_s > launched_s else launched_s
+        else:  # until the next arrival
+            now = seen_s = max(now, arrives[received])
+            continue
+
+        # The host prepares the next step meanwhile, or before it.
+        host_s = own_s + sequence_s * (active * beams + len(chunks))
+        step_s = step_s + host_s if not overlapped else step_s if step_s > host_s else host_s
+        if passed > 1 and received < sent:
+            passed = max(1, min(passed, math.ceil((arrives[received] - now) / step_s) + overlapped))
+        waited_s += passed * (step_s - gpu_s) * (active + len(chunks))
+        now += passed * step_s
+        seen_s = now - step_s * overlapped
+        if active:
+            tick += passed
+            decoded = passed * active
+            busy += decoded * beams
+            kv += decoded * grown
+            generated += decoded * gain
+            reserved -= share * decoded * grown
+        if kv + held > peak:
+            peak = kv + held
+
+        # The whole prompt of some is cached: the first token is out, the rest follow.
+        if chunks:
+            cached_now, partly = 0, []
+            for request, (new, _) in zip(started, chunks, strict=False):
+                left[request] -= new
+                done[request] += new
+                if left[request]:
+                    partly.append(request)
+                    continue
+                cached_now += done[request] - shared
+                if not first[request]:
+                    first[request] = now
+                insort(running, (tick + decode_steps[request], request))
+            started = partly + started[len(chunks) :]
+            held -= cached_now
+            kv += cached_now
+
+        # Finished requests leave, and their clients send the next ones.
+        if running and running[0][0] <= tick:
+            leaving = bisect_right(running, (tick, requests))
+            for _, request in running[:leaving]:
+                gained = decode_steps[request] * gain
+                kv -= done[request] - shared + beams * gained
+                generated -= gained
+                reserved -= share * beams * (outputs[request] - gained)
+                finished[request] = now
+            del running[:leaving]
+            answered += leaving
+            sending = [now] * min(leaving, requests - sent)
+
+    columns = [np.array(column) for column in (submitted, first, finished, outputs)]
+    host_s = waited_s / requests + request_s
+    return Served(columns[0], columns[1], columns[2], columns[3], busy / max(tick, 1), host_s, peak + shared, preempted)
 
 
 def check_cache(load: Load, kv_tokens: float) -> None:
     """Raises InvalidRequest where the KV cache cannot hold the longest request."""
-    if load.longest > kv_tokens:
+    if load.held > kv_tokens:
+        beams = ", those of all beams," if load.beams > 1 else ""
         raise InvalidRequest(
-            f"the longest request has {load.longest} tokens; the KV cache holds {int(kv_tokens)} tokens. "
+            f"the longest request has {load.held} tokens{beams}; the KV cache holds {int(kv_tokens)} tokens. "
             "Raise tp, choose a narrower kv_dtype, or shorten one of them."
         )
-
-
-class _Run:
-    """State of a simulation: `now` seconds and `tick` decode steps after the start.
-
-    Requests go from arriving (sent, not yet with the scheduler) to waiting, started (partly prefilled) and running:
-    (tick of the last token, request) in order, and latest: (tick of the first, request) in order. kv: tokens cached for
-    running requests, held: for started ones, reserved: for outputs to come.
-    """
-
-    __slots__ = (
-        "answered", "arriving", "began", "busy", "chunk", "decode_steps", "done", "engine", "finished", "first",
-        "front", "gain", "graph_len",
-        "held", "host_s", "kv", "kv_tokens", "latest", "launched_s", "left", "load", "now", "outputs",
-        "overlapped", "peak", "postponed", "preempted", "prompts", "reserved", "running", "seen_s", "sent",
-        "sequence_s", "shared", "started", "steps", "submitted", "tick", "waited_s", "waiting", "wide",
-    )  # fmt: skip
-
-    def __init__(self, load: Load, steps: StepTime, engine: Engine, kv_tokens: float) -> None:
-        self.load, self.steps, self.engine, self.shared = load, steps, engine, load.shared
-        self.kv_tokens = kv_tokens - load.shared  # in the cache once, for all requests
-        self.prompts, self.done, self.outputs = load.lengths()
-        self.wide, self.gain = load.draft_tokens + 1, load.tokens_per_step
-        outputs = np.array(self.outputs)
-        self.decode_steps: list[int] = np.ceil((outputs - 1) / self.gain).astype(int).tolist()
-        self.left: list[int] = (np.array(self.prompts) - np.array(self.done)).tolist()
-        self.submitted, self.first, self.finished = ([0.0] * load.requests for _ in range(3))
-        self.began = [0] * load.requests
-        self.host_s, self.sequence_s, self.overlapped = engine.step_s, engine.sequence_s, engine.overlapped
-        self.launched_s = engine.launch_s * steps.launches
-        self.graph_len = (engine.graph_len or math.inf) if engine.graphs else 0.0
-        self.chunk = Chunk(0, 0)
-        self.arriving: deque[tuple[float, int]] = deque()
-        self.waiting: deque[int] = deque()
-        self.started: list[int] = []
-        self.running: list[tuple[int, int]] = []
-        self.latest: list[tuple[int, int]] = []
-        self.now = self.seen_s = self.front = self.kv = self.held = self.reserved = self.waited_s = self.peak = 0.0
-        self.tick = self.answered = self.busy = self.postponed = self.sent = self.preempted = 0
-        self.send(load.arrivals())
-
-    def send(self, times: Sequence[float]) -> None:
-        """Clients send the next requests; the front end takes one after the other."""
-        front, sent, request_s = self.front, self.sent, self.engine.request_s
-        for time_s in times:
-            front = (front if front > time_s else time_s) + request_s
-            self.submitted[sent] = time_s
-            self.arriving.append((front, sent))
-            sent += 1
-        self.front, self.sent = front, sent
-
-    def receive(self) -> None:
-        """Requests that the scheduler sees: one that plans ahead misses what came during the last step."""
-        arriving, seen_s = self.arriving, self.seen_s
-        while arriving and arriving[0][0] <= seen_s:
-            self.waiting.append(arriving.popleft()[1])
-
-    def schedule(self) -> list[tuple[int, Chunk]]:
-        """Prompt chunks of the next step, by request; none where it only decodes."""
-        waiting, started, engine = self.waiting, self.started, self.engine
-        decoding, left, done = len(self.running), self.left, self.done
-        room = engine.max_batched_tokens - (0 if engine.prefill_first else decoding * self.wide)
-        chunks: list[tuple[int, Chunk]] = []
-        for request in started:
-            if room > 0:
-                chunks.append((request, Chunk(min(left[request], room), done[request])))
-                room -= chunks[-1][1].new
-        slots, chunk, outputs = engine.max_sequences - decoding - len(started), self.chunk, self.outputs
-        held, reserved, tokens = self.held, self.reserved, self.kv_tokens
-        step = (decoding + len(started)) * self.gain
-        while waiting and room > 0 and slots > 0:
-            request = waiting[0]
-            new, past = left[request], done[request]
-            if new > room and chunks and not engine.chunked:
-                break
-            prompt, output = new + past - self.shared, engine.reserved * outputs[request]
-            taken, step = self.kv + held + reserved, step + self.gain  # or one would be preempted at once, and again
-            if taken + prompt + (output if output > step else step) > tokens and taken > 0:
-                break
-            started.append(waiting.popleft())
-            held += prompt
-            reserved += output
-            if new > room:
-                new = room
-            if new != chunk[0] or past != chunk[1]:  # most are as the one before
-                chunk = Chunk(new, past)
-            chunks.append((request, chunk))
-            room -= new
-            slots -= 1
-        self.held, self.reserved, self.chunk = held, reserved, chunk
-        filled = engine.max_batched_tokens - room
-        if chunks and decoding and filled < engine.batch_wait_share * engine.max_batched_tokens:
-            self.postponed += 1
-            if self.postponed <= engine.batch_wait_steps:
-                return []
-        self.postponed = 0
-        return chunks
-
-    def prefill(self, chunks: list[tuple[int, Chunk]]) -> None:
-        """A step with prompts; the running requests decode in it, or wait where prompts go first."""
-        active = 0 if self.engine.prefill_first else len(self.running)
-        cached = self.kv / active + self.shared if active else 0.0
-        gpu_s = self.steps.mixed_s([chunk for _, chunk in chunks], active, cached, self.wide)
-        step_s = self.step_s_of(max(gpu_s, self.launched_s), active + len(chunks))
-        self.waited_s += (step_s - gpu_s) * (active + len(chunks))
-        self.advance(step_s, 1, active)
-        left, done = self.left, self.done
-        for request, (new, _) in chunks:
-            left[request] -= new
-            done[request] += new
-        self.start([request for request, _ in chunks if not left[request]])
-
-    def start(self, requests: list[int]) -> None:
-        """The whole prompt of each is cached: the first token is out, the rest follow."""
-        now, tick, done, first, cached = self.now, self.tick, self.done, self.first, 0
-        running, latest, began, decode_steps = self.running, self.latest, self.began, self.decode_steps
-        for request in requests:
-            cached += done[request] - self.shared
-            if not first[request]:
-                first[request] = now
-            began[request] = tick
-            insort(running, (tick + decode_steps[request], request))
-            insort(latest, (tick, request))
-        self.held -= cached
-        self.kv += cached
-        self.started = [request for request in self.started if self.left[request]]
-
-    def decode(self) -> None:
-        """Decode steps up to the next event: an answer, an arrival, prompts that were postponed, or a full cache."""
-        running, engine = self.running, self.engine
-        decoding = len(running)
-        grown = decoding * self.gain
-        steps = running[0][0] - self.tick
-        if engine.reserved < 1.0 and self.kv + self.held + grown * steps > self.kv_tokens:
-            steps = int((self.kv_tokens - self.kv - self.held) / grown)
-            if steps < 1 and decoding > 1:
-                self.preempt()
-                return
-            steps = max(steps, 1)
-        if self.postponed:
-            steps = 1
-        cached = (self.kv + grown * 0.5 * (steps - 1)) / decoding + self.shared
-        gpu_s = self.steps.decode_s(decoding, cached, self.wide)
-        step_s = self.step_s_of(gpu_s if cached <= self.graph_len else max(gpu_s, self.launched_s), decoding)
-        if self.arriving and steps > 1:
-            ahead = math.ceil((self.arriving[0][0] - self.now) / step_s)
-            steps = max(1, min(steps, ahead + engine.overlapped))
-        self.waited_s += steps * (step_s - gpu_s) * decoding
-        self.advance(step_s, steps, decoding)
-
-    def step_s_of(self, gpu_s: float, sequences: int) -> float:
-        """As of the engine, for plain numbers."""
-        host_s = self.host_s + self.sequence_s * sequences
-        if not self.overlapped:
-            return gpu_s + host_s
-        return gpu_s if gpu_s > host_s else host_s
-
-    def advance(self, step_s: float, steps: int, decoding: int) -> None:
-        """`steps` equal steps pass, in which `decoding` requests gain tokens."""
-        self.now = now = self.now + steps * step_s
-        self.seen_s = now - step_s * self.engine.overlapped
-        if decoding:
-            self.tick += steps
-            decoded = steps * decoding
-            self.busy += decoded
-            self.kv += decoded * self.gain
-            self.reserved -= self.engine.reserved * decoded * self.gain
-        if self.kv + self.held > self.peak:
-            self.peak = self.kv + self.held
-
-    def preempt(self) -> None:
-        """The cache is full: the request that started last gives its room up and is computed again."""
-        began, request = self.latest.pop()
-        del self.running[bisect_left(self.running, (began + self.decode_steps[request], request))]
-        passed = self.tick - began
-        self.kv -= self.done[request] - self.shared + passed * self.gain
-        self.preempted += 1
-        self.decode_steps[request] -= passed
-        self.left[request] = self.done[request] - self.shared + round(passed * self.gain)
-        self.done[request] = self.shared
-        self.waiting.appendleft(request)
-
-    def idle(self) -> None:
-        """Nothing runs: until the next arrival."""
-        self.now = self.seen_s = max(self.now, self.arriving[0][0])
-
-    def answer(self) -> None:
-        """Finished requests leave, and their clients send the next ones."""
-        running, latest, tick, now, gain = self.running, self.latest, self.tick, self.now, self.gain
-        kv, reserved, share = self.kv, self.reserved, self.engine.reserved
-        answered = bisect_right(running, (tick, self.load.requests))
-        for _, request in running[:answered]:
-            began = self.began[request]
-            del latest[bisect_left(latest, (began, request))]
-            gained = (tick - began) * gain
-            kv -= self.done[request] - self.shared + gained
-            reserved -= share * (self.outputs[request] - gained)
-            self.finished[request] = now
-        del running[:answered]
-        self.kv, self.reserved = kv, reserved
-        self.answered += answered
-        self.send([now] * min(answered, self.load.requests - self.sent))

@@ -28,22 +28,23 @@ from predictor.ops.dtypes import Array
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.passes.calls import OpCall, Phase
-from predictor.workloads.workload import Workload
+from predictor.workloads.workload import Workload, sent_to_experts
 
 ENDS = ("value", "low", "high")
 TOKENS_PER_OCTAVE = 2  # grid of the token-only ops: tile effects are coarser than this
 CACHED_OCTAVES = tuple(range(4, 21))  # cached tokens per sequence, 16 to 2**20
+LAST_CACHED = len(CACHED_OCTAVES) - 2
 PAST_OCTAVES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0)  # log2((past + new) / new) of a chunk
 SHORTEST_CHUNK = 16  # tokens; shorter chunks cost as much attention as this one
 # Step times depend on all of a workload but these; the model is known by its identity, and what is set of the engine by
-# Workload.longest and captures.
+# Workload.longest, captures and two_batches.
 OF_NO_STEP = frozenset(
     {"model", "settings", "batch", "input_len", "output_len", "dp", "stored_bytes", "draft", "beam_width"}
 )
 SETTINGS = tuple(field.name for field in fields(Workload) if field.name not in OF_NO_STEP)
 FIRST_CHUNK = math.log2(SHORTEST_CHUNK)
 MOST_KEPT = 64  # step times that are remembered, some 100 KiB each
-MOST_SEEN = 4096  # lengths of chunks that each end of them remembers
+MOST_CHUNKS = 2**14  # whose places on the grid are remembered
 
 
 class Chunk(NamedTuple):
@@ -122,8 +123,9 @@ class StepTable:
 
     plain[phase][tokens]: seconds of the ops of all tokens. head[sequences]: of the output head.
     decode[sequences][octave of cached tokens]: log seconds of attention. prefill: the same by octave of tokens in the
-    step, octave of tokens per sequence, PAST_OCTAVES. seen: what was read from it at the octaves of tokens in the
-    step around one, by tokens of the sequence, tokens before them, and the lower of these octaves.
+    step, octave of tokens per sequence, PAST_OCTAVES.
+    sent[tokens]: of sending tokens to their experts and back, where one half of a step does so while the other computes
+    (two-batch overlap): neither the GPU nor its links do two things at once, so a half takes the longer of both.
     """
 
     plain: tuple[_Curve, _Curve]
@@ -131,30 +133,42 @@ class StepTable:
     decode: _Rows
     prefill: list[list[list[float]]]
     launches: float
-    seen: dict[tuple[int, int, int], tuple[float, float]]
+    sent: _Curve | None = None
 
     def decode_s(self, sequences: int, cached: float, tokens: int = 1) -> float:
         """Decode only. Beyond the last column of the grid time grows with the count."""
         new = sequences * tokens
+        if self.sent is not None:
+            if sequences == 1:  # cannot be halved
+                return self.plain[1][new] + self.head[new] + self._decode_attention(1, cached) + self.sent[new]
+            half = -(-sequences // 2)
+            new = half * tokens
+            computed_s = self.plain[1][new] + self.head[new] + self._decode_attention(half, cached)
+            return 2 * max(computed_s, self.sent[new])
         return self.plain[1][new] + self.head[new] + self._decode_attention(sequences, cached)
 
     def mixed_s(self, chunks: Sequence[Chunk], sequences: int, cached: float, tokens: int = 1) -> float:
         """All tokens together through the linear layers, attention apart."""
         new = sequences * tokens
-        prompt, attention = chunks[0][0], 0.0
+        prompt = chunks[0][0]
+        for chunk in chunks[1:]:
+            prompt += chunk[0]
+        octave = math.log2(prompt) - FIRST_CHUNK if prompt > SHORTEST_CHUNK else 0.0
         if len(chunks) == 1:
-            attention = self._prefill_attention(prompt, *chunks[0])
+            attention = self._prefill_attention(octave, *chunks[0])
         else:
-            for chunk in chunks[1:]:
-                prompt += chunk[0]
-            seconds, before = 0.0, None
+            attention, seconds, before = 0.0, 0.0, None
             for chunk in chunks:
                 if chunk is not before:  # most are the one before
-                    seconds, before = chunk[0] * self._prefill_attention(prompt, *chunk), chunk
+                    seconds, before = chunk[0] * self._prefill_attention(octave, *chunk), chunk
                 attention += seconds
             attention /= prompt
         if sequences:
             attention += self._decode_attention(sequences, cached)
+        if self.sent is not None:
+            half = -(-(prompt + new) // 2)
+            computed_s = self.plain[0][half] + self.head[-(-(len(chunks) + new) // 2)] + attention / 2
+            return 2 * max(computed_s, self.sent[half])
         return self.plain[0][prompt + new] + self.head[len(chunks) + new] + attention
 
     def _decode_attention(self, sequences: int, cached: float) -> float:
@@ -162,36 +176,24 @@ class StepTable:
         octave = math.log2(cached) - CACHED_OCTAVES[0] if cached > 1.0 else 0.0
         if octave <= 0.0:
             return math.exp(row[0])
-        place = min(int(octave), len(row) - 2)
-        return math.exp(_blend(row[place], row[place + 1], octave - place))
-
-    def _prefill_attention(self, prompt: int, new: int, past: int) -> float:
-        """Seconds of attention if all `prompt` tokens of the step were sequences of `new` tokens after `past`."""
-        octave = max(math.log2(prompt) - FIRST_CHUNK, 0.0)
         place = int(octave)
-        if (ends := self.seen.get((new, past, place))) is None:
-            ends = self._around(new, past, place)
-        low, high = ends
-        return math.exp(low + (high - low) * (octave - place))
+        if place > LAST_CACHED:
+            place = LAST_CACHED
+        low = row[place]
+        return math.exp(low + (row[place + 1] - low) * (octave - place))
 
-    def _around(self, new: int, past: int, place: int) -> tuple[float, float]:
-        """Log seconds at the octaves of tokens in the step around a place, equal ones beyond the edge of the grid."""
-        own, last = new if new > SHORTEST_CHUNK else SHORTEST_CHUNK, len(self.prefill) - 1
-        octave = math.log2(own) - FIRST_CHUNK
-        low, share = (int(octave), octave - int(octave)) if octave < last else (last, 0.0)
-        near, far, past_share = _past((past + own) / own) if past else (0, 0, 0.0)
-        ends = []
-        for step in self.prefill[place : place + 2] if place < last else self.prefill[last:]:
-            one = step[low]
-            end = one[near] + (one[far] - one[near]) * past_share
-            if share:
-                two = step[low + 1]
-                end += (two[near] + (two[far] - two[near]) * past_share - end) * share
-            ends.append(end)
-        if len(self.seen) >= MOST_SEEN:
-            self.seen.clear()
-        around = self.seen[new, past, place] = ends[0], ends[-1]
-        return around
+    def _prefill_attention(self, octave: float, new: int, past: int) -> float:
+        """Seconds of attention if all tokens of a step, 2**octave times SHORTEST_CHUNK, were sequences of `new` tokens
+        after `past`; beyond the edge of the grid those at the edge."""
+        steps, last, place = self.prefill, len(self.prefill) - 1, int(octave)
+        own, share, near, far, past_share = _at(new, past)
+        if own >= last:
+            own, share = last, 0.0
+        if place >= last:
+            return math.exp(_read(steps[last], own, share, near, far, past_share))
+        low = _read(steps[place], own, share, near, far, past_share)
+        high = _read(steps[place + 1], own, share, near, far, past_share)
+        return math.exp(low + (high - low) * (octave - place))
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +227,7 @@ class Asked(NamedTuple):
             self.max_sequences,
             self.workload.longest,
             self.workload.captures,
+            self.workload.two_batches,
             *settings,
         )
 
@@ -325,7 +328,8 @@ class _Grid:
     def __init__(self, asked: Asked) -> None:
         self.asked, ops = asked, _Split(asked.workload)
         self.sizes = sizes = _sizes(asked.max_tokens, asked.max_sequences, asked.workload.longest)
-        self.launches = sum(call.count for call in ops.calls("prefill", 1, 64, 64))
+        halves = 2 if asked.workload.two_batches else 1
+        self.launches = halves * sum(call.count for call in ops.calls("prefill", 1, 64, 64))
         self.kinds = [
             _Cells("prefill", ops.plain, (sizes.tokens,)),
             _Cells("decode", ops.plain, (sizes.tokens,)),
@@ -333,6 +337,8 @@ class _Grid:
             _Cells("decode", ops.cached, sizes.decode),
             _Cells("prefill", ops.cached, sizes.prefill),
         ]
+        if asked.workload.two_batches:
+            self.kinds.append(_Cells("prefill", ops.sent, (sizes.tokens,)))
         self.by_kind = [kind.steps(asked.workload.in_columns) for kind in self.kinds]
 
     @property
@@ -364,7 +370,7 @@ class _Grid:
             decode=_Rows(sizes.batches, seconds[3].reshape(len(sizes.batches), -1), self.asked.max_sequences),
             prefill=np.log(rising).tolist(),
             launches=self.launches,
-            seen={},
+            sent=_Curve(sizes.tokens, seconds[5]) if len(seconds) > 5 else None,
         )
 
 
@@ -384,7 +390,10 @@ class _Cells(NamedTuple):
 
 
 class _Split:
-    """The op list of a model in three: what depends on tokens only, on sequences, and on cached or own length."""
+    """The op list of a model in three: what depends on tokens only, on sequences, and on cached or own length.
+
+    Where two batches overlap, what is sent to experts is apart from other ops of tokens.
+    """
 
     def __init__(self, workload: Workload) -> None:
         self._workload = workload
@@ -392,6 +401,8 @@ class _Split:
         self._head = self._changed("prefill", (1, 128, 128), (2, 64, 128))
         self._long["prefill"] |= {name for name in self._head if not _of_sequences(name)}
         self._head -= self._long["prefill"]
+        calls = self.calls("prefill", 1, 1, 1) if workload.two_batches else ()
+        self._sent = {call.name for call in calls if sent_to_experts(call)}
 
     def calls(self, phase: str, batch: Any, q_len: Any, kv_len: Any) -> tuple[OpCall, ...]:
         step = self._workload.step(phase, q_len, kv_len)._replace(batch=batch)
@@ -403,9 +414,12 @@ class _Split:
         return names | {call.name for call in first if call.op.family in ("attention", "mla")}
 
     def plain(self, phase: str, tokens: Any) -> list[OpCall]:
-        left_out = self._long[phase] | self._long["prefill"] | self._head
+        left_out = self._long[phase] | self._long["prefill"] | self._head | self._sent
         calls = self.calls(phase, tokens, 1, 1)
         return [call for call in calls if call.name not in left_out]
+
+    def sent(self, phase: str, tokens: Any) -> list[OpCall]:
+        return [call for call in self.calls(phase, tokens, 1, 1) if call.name in self._sent]
 
     def head(self, phase: str, sequences: Any) -> list[OpCall]:
         return [call for call in self.calls(phase, sequences, 1, 1) if call.name in self._head]
@@ -432,6 +446,28 @@ def _between(at: list[int], count: int) -> tuple[int, float]:
 
 def _blend(low: float, high: float, share: float) -> float:
     return low + (high - low) * share
+
+
+def _read(step: list[list[float]], own: int, share: float, near: int, far: int, past_share: float) -> float:
+    """Log seconds of attention between the points around `_at`."""
+    one = step[own]
+    seconds = one[near]
+    if past_share:
+        seconds += (one[far] - seconds) * past_share
+    if share:
+        two = step[own + 1]
+        seconds += (two[near] + (two[far] - two[near]) * past_share - seconds) * share
+    return seconds
+
+
+@lru_cache(maxsize=MOST_CHUNKS)
+def _at(new: int, past: int) -> tuple[int, float, int, int, float]:
+    """Where a chunk of a prompt lies on the grid of attention: the octave of its tokens below it and the share of the
+    way to the next, the PAST_OCTAVES around it and the share of the way."""
+    new = max(new, SHORTEST_CHUNK)
+    octave = math.log2(new) - FIRST_CHUNK
+    near, far, past_share = _past((past + new) / new) if past else (0, 0, 0.0)
+    return int(octave), octave - int(octave), near, far, past_share
 
 
 def _past(ratio: float) -> tuple[int, int, float]:

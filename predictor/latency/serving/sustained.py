@@ -31,19 +31,21 @@ def sustained(load: Load, steps: StepTime, engine: Engine, kv_tokens: float = ma
     new, gain = prompt - cached, load.tokens_per_step
     following = max(output - 1, 0) / gain  # decode steps of a request
     kv_tokens -= load.shared  # which all requests have in common
-    held = prompt - load.shared + output * (1 + max(engine.reserved, COMPUTED_AGAIN)) / 2
-    room = min(float(engine.max_sequences), kv_tokens / held)
+    held = prompt - load.shared + load.beams * output * (1 + max(engine.reserved, COMPUTED_AGAIN)) / 2
+    room, beams = min(float(engine.most_requests(load.beams)), kv_tokens / held), load.beams
     if not following:
         whole = max(min(engine.max_batched_tokens / new, room), 1.0)
         return Sustained(whole / _prompt_step_s(steps, engine, whole, new, cached, 0, 0.0, load), room)
     if engine.prefill_first:
         together = max(min(engine.max_batched_tokens / new, _together(room / following)), 1.0)
         alone = _prompt_step_s(steps, engine, together, new, cached, 0, 0.0, load) / together
-        decode_s = engine.step_s_of(steps.decode_s(max(int(room), 1), prompt + output / 2, load.draft_tokens + 1), room)
+        gpu_s = steps.decode_s(max(int(room), 1) * beams, prompt + output / 2, load.draft_tokens + 1)
+        decode_s = engine.step_s_of(gpu_s, room * beams)
         return Sustained(1 / (alone + following * decode_s / room), room)
     # New tokens of a step, decoded and prompt, are at most max_batched_tokens.
-    n = min(room, engine.max_batched_tokens / (load.draft_tokens + 1 + new / following))
-    step_s = _prompt_step_s(steps, engine, n / following, new, cached, max(int(n), 1), prompt + output / 2, load)
+    n = min(room, engine.max_batched_tokens / (beams * (load.draft_tokens + 1) + new / following))
+    decoding = max(int(n), 1) * beams
+    step_s = _prompt_step_s(steps, engine, n / following, new, cached, decoding, prompt + output / 2, load)
     return Sustained(n / following / step_s, n)
 
 

@@ -3,12 +3,12 @@
 Source: NVIDIA-NeMo/Megatron-Bridge, docs/performance-summary-archive.md (Apache-2.0),
 `megatron_bridge/train_throughput.csv` of the truth folder: Llama 3 8B to 405B, gpt-oss-120b, Qwen3, DeepSeek-V3 and
 Nemotron 3 on 8 to 1,024 GPUs in bf16, fp8, mxfp8 and nvfp4, with tp, pp, cp, vp and ep of each. What the table does not
-say, the recipes of the same repository do (scripts/performance/configs): the distributed optimizer (ZeRO 1), tokens
-split wherever tp is above 1 and messages of tp overlapped, gradients added up by the products that make them, whole
-experts (expert_tp 1), routing forced into balance, tokens dropped to an even share where the row says tokendrop,
-dispatch by kernels that sort (HybridEP, DeepEP) from 26.02 on but for Qwen3-235B and gpt-oss, all but Mamba layers
-recomputed for Nemotron 3 Nano on H100, and messages to experts overlapped for DeepSeek-V3 with ep 32. Eight cards of
-400 Gb/s in each node (DGX H100 and B200 data sheets).
+say, the recipes of the same repository do (scripts/performance/configs): the distributed optimizer (ZeRO 1; ZeRO 3
+where the row has FSDP), tokens split wherever tp is above 1 and messages of tp overlapped, gradients added up by the
+products that make them, whole experts (expert_tp 1), routing forced into balance, tokens dropped to an even share where
+the row says tokendrop, dispatch by kernels that sort (HybridEP, DeepEP) from 26.02 on but for Qwen3-235B and gpt-oss,
+all but Mamba layers recomputed for Nemotron 3 Nano on H100, and messages to experts overlapped for DeepSeek-V3 with
+ep 32. Eight cards of 400 Gb/s in each node (data sheets of DGX H100 and B200).
 """
 
 from __future__ import annotations
@@ -75,6 +75,8 @@ def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
     }
     if layout["tp"] > 1:
         request |= {"sequence_parallel": 1, "overlap_tp": True}
+    if row["FSDP"] > 0:
+        request["zero_stage"] = 3
     if name not in DENSE:
         request |= {"expert_tp": 1, **_routing(name, how, row, layout)}
     if name == "Nemotron_3_Nano" and row["gpu"] == "H100":

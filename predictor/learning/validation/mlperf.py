@@ -11,13 +11,15 @@ Formats: fp8, on Blackwell NVFP4, with an fp8 cache; NVIDIA's accuracy allows bo
 Layout: each replica as few GPUs as leave a quarter of their memory to the cache, replicas on all others.
 Engine: "TensorRT 10" is TensorRT-LLM 0.11 or 0.12, "TensorRT 9" 0.9.
 
-Engines' settings: AMD ran up to 768 sequences at once instead of vLLM's 256. Cards in slots reach each other over PCIe.
+Engines' settings: AMD ran up to 768 sequences at once instead of vLLM's 256; scripts of submitters leave 0.95 of the
+    memory that weights leave to the cache, and 0.9 on H200. Cards in slots reach each other over PCIe.
 
 Server runs at 0.9 to 0.97 of what a system can do, where the time of a later token says little: with 850 sequences at
 155 ms a replica of two H100 answers 18.8 requests/s, with 440 at 82 ms 18.4. Two per cent of the rate are half of it.
 
-Left out, with a count: GPT-J, of which each answer is searched with four beams; Mixtral, whose prompts' mean is not in
-the logs (with that of OpenOrca its rate is 1.6 times too high); the open division; what is no GPU of the catalogue.
+Left out, with a count: GPT-J, of which each answer is searched with four beams, and Mixtral, whose prompts' means are
+not in the logs (with that of OpenOrca Mixtral's rate is 1.6 times too high); the open division; what is no GPU of the
+catalogue.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ class Data(NamedTuple):
 
 DATA = {"llama2-70b": Data("Llama-2-70b-hf", 295, 292)}
 LEFT_OUT = {
-    "gptj": "GPT-J: four beams under load",
+    "gptj": "GPT-J: the mean prompt is not told",
     "mixtral-8x7b": "Mixtral: the mean prompt of its three data sets is not told",
 }
 # What the systems call their GPUs → name of the catalogue.
@@ -119,6 +121,8 @@ def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
         "output_len": 2 * data.output_len,
         "length_spread": 1.0,
     }
+    if request["engine"] == "trtllm" and gpu.name != "H200-SXM-141GB":
+        request["gpu_memory_utilization"] = 0.95
     if gpu.name == "MI300X":
         request["max_num_seqs"] = 768
     if tp > 1 and gpu.name in IN_SLOTS:

@@ -45,7 +45,8 @@ from predictor.prediction.jobs.sweep import Grid
 from predictor.prediction.op_tables import OP_COLUMNS, OP_RESULTS, OP_ROWS, answer_ops
 from predictor.prediction.pool_tables import POOL_COLUMNS, POOL_RESULTS, POOL_ROWS, answer_pools
 from predictor.prediction.rows import ROWS, answer_table
-from predictor.workloads.request import BOTH, RESULTS, columns, misspelt_note
+from predictor.workloads.request import columns, misspelt_note
+from predictor.workloads.results import BOTH, RESULTS
 
 MANIFEST = "manifest.json"
 KINDS_SHOWN = 60  # characters of an error that make it the same kind as another

@@ -262,6 +262,10 @@ class Decoder(WithoutExperts):
             raise InvalidRequest(f"pp is {layout.pp}; {self.name} has {self.layers} layers. Lower pp.")
         self.shard(layout.tp)
 
+    def columns_of(self, layout: Layout) -> dict[str, tuple[int, ...]]:
+        """Columns of feed-forwards on one GPU: those of "linear" layers, and of "experts" (none)."""
+        return {"linear": (self.shard(layout.tp).inter,)}
+
     def elements(self, layout: Layout) -> tuple[float, float, float]:
         """Elements on one GPU: linear layers, experts (none), and what stays in the format of the activations."""
         plain = self.embedding_parameters(layout.tp) + self.vector_parameters(layout.tp) / layout.pp

@@ -16,7 +16,7 @@ from predictor.errors import InvalidRequest, InvalidSpec
 from predictor.ops import Collective, Gemm
 from predictor.ops.base import merged_key
 from predictor.ops.dtypes import act_bytes, out_bytes
-from predictor.workloads.architectures.feed_forward import Experts, FeedForward
+from predictor.workloads.architectures.feed_forward import DenseFeedForward, Experts, FeedForward
 from predictor.workloads.architectures.mixers import LatentAttention, LinearAttention, point
 from predictor.workloads.architectures.sparse_mixers import BlockSparseAttention, CompressedAttention, Mixer
 from predictor.workloads.passes.calls import Layout, OpCall, Step
@@ -102,6 +102,16 @@ class LayeredDecoder:
         if layout.pp > self.layers:
             raise InvalidRequest(f"pp is {layout.pp}; {self.name} has {self.layers} layers. Lower pp.")
         self._sums(layout)
+
+    def columns_of(self, layout: Layout) -> dict[str, tuple[int, ...]]:
+        """Columns of feed-forwards on one GPU: those of "linear" layers, shared ones too, and of "experts"."""
+        routed = [layer.feed_forward for layer in self.layers_of if isinstance(layer.feed_forward, Experts)]
+        dense = [layer.feed_forward for layer in self.layers_of if isinstance(layer.feed_forward, DenseFeedForward)]
+        plain = tuple(part.local(layout.tp) for part in dense)
+        if not routed:
+            return {"experts": plain}
+        shared = tuple(part.shared_inter // layout.tp for part in routed if part.shared_inter)
+        return {"linear": plain + shared, "experts": tuple(part.inter // layout.expert_tp for part in routed)}
 
     def _sums(self, layout: Layout) -> tuple[float, float, float]:
         """Elements of linear layers, of experts and of norms and biases in all layers, on one GPU of a stage."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from predictor.errors import InvalidSpec
+from predictor.ops.dtypes import MLX
 from predictor.workloads.configs.fields import Fields, show
 
 
@@ -14,7 +15,10 @@ def published_dtypes(fields: Fields, layers: int) -> tuple[str, str]:
 
     Attention that the config leaves out of the quantisation keeps all linear layers but the experts unquantised.
     """
-    config = fields.config.get("quantization_config", fields.outer.get("quantization_config"))
+    stated = [
+        where.get(name) for name in ("quantization_config", "quantization") for where in (fields.config, fields.outer)
+    ]
+    config = next((config for config in stated if config is not None), None)
     if config is None:
         return "", ""
     if not isinstance(config, Mapping):
@@ -77,6 +81,8 @@ def _dtype(config: Mapping[str, Any]) -> str:
         if bits in (4, 8):
             return "int8" if method == "bitsandbytes" and bits == 8 else f"int{bits}_wo"
         raise InvalidSpec(f"bits in quantization_config is {show(bits)}; 4 and 8 are known.")
+    if method is None and "group_size" in config:
+        return _affine(config)
     if method == "modelopt" or (method is None and "quant_algo" in config):
         return _algorithm(config.get("quant_algo"))
     if method == "compressed-tensors":
@@ -85,6 +91,17 @@ def _dtype(config: Mapping[str, Any]) -> str:
         f"quant_method in quantization_config is {show(method)}; known: fp8, fbgemm_fp8, mxfp4, awq, gptq, "
         "bitsandbytes, modelopt, compressed-tensors."
     )
+
+
+def _affine(config: Mapping[str, Any]) -> str:
+    """MLX's, which states groups and bits and no method."""
+    dtype = f"mlx_{config.get('bits')}bit"
+    if config["group_size"] != 64 or config.get("mode", "affine") != "affine" or dtype not in MLX:
+        raise InvalidSpec(
+            f"quantization in config.json is {show(dict(config))}; of MLX, affine groups of 64 with 2 to 6 or 8 bits "
+            "are known."
+        )
+    return dtype
 
 
 def _compressed(config: Mapping[str, Any]) -> str:

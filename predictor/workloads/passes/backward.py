@@ -16,7 +16,7 @@ from predictor.workloads.passes.calls import OpCall
 # Five matrix products instead of two (Dao, FlashAttention-2, arXiv:2307.08691, 2.3 and 4.1).
 ATTENTION_BACKWARD_FLOPS = 2.5
 # Time over that of FlashAttention-2: 1.3 to 2.5 for FlashAttention in Triton (arXiv:2307.08691, 4.1), here between; 3
-# to 10 for attention with the scores in memory (the same), here as at 2k tokens with a head_dim of 128. Scores are moved
+# to 10 for attention with the scores in memory (the same), here as at 2k tokens with a head_dim of 128. Scores move
 # whatever head_dim is, while FLOPs are in proportion to it; without a mask there are no more of them, but twice the
 # FLOPs (fitted on one half of BERT's steps in fp16 on single GPUs of Lambda's).
 FLASH_SLOWDOWN: Mapping[str, float] = {"flash2": 1.0, "sdpa": 1.0, "cudnn": 1.0, "triton": 1.8, "eager": 4.5}

@@ -26,14 +26,14 @@ from predictor.workloads.passes.calls import WIDE_DTYPES, Layout, OpCall, Step
 from predictor.workloads.passes.parallel import (
     CP_COMM_TYPES,
     DISPATCHERS,
+    Parallel,
     Stage,
     check_layout,
     check_split,
-    expert_shards,
-    shards,
     slowest,
     split,
     staged,
+    stages,
 )
 from predictor.workloads.passes.recipes import RECIPES, Recipe, quantised_backward, quantised_forward
 
@@ -105,24 +105,17 @@ class Trainable(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingSetting:
-    """How a model is trained; checked on creation (InvalidRequest).
+class TrainingSetting(Parallel):
+    """How a model is trained, and shared by GPUs as Parallel says; checked on creation (InvalidRequest).
 
     method: "full", "lora" (low-rank adapters beside frozen 16-bit weights) or "qlora" (beside 4-bit ones).
     micro_batch: sequences of seq_len tokens per GPU and pass; grad_accum: passes per optimizer step.
     checkpointing: "full" recomputes every layer in the backward pass, "selective" its attention, "selective_ops" all
     but attention and every second product (torchtitan), "none" nothing.
-    zero_stage: what dp GPUs share out: 0 nothing, 1 optimizer state, 2 gradients too, 3 weights too (FSDP FULL_SHARD).
     lora_targets: which linear layers get adapters; train_embeddings: embedding and head learn beside them.
     quantization: of frozen weights under "qlora": "nf4" widens by one kernel, "gptq" by separate ones.
     dtype: of the arithmetic of the layers: fp32, tf32, fp16, bf16, or a recipe of predictor.workloads.passes.recipes;
     reduce_dtype: of the gradients on the wire, if they are not kept in fp32.
-    tp, pp, dp: GPUs per layer, stages, replicas. vp: chunks of layers on each stage, interleaved. cp: GPUs that share a
-    sequence, joined by cp_comm_type. ep: GPUs among which experts are dealt, out of those of tp, cp and dp; expert_tp:
-    GPUs that split the columns of an expert, 0: tp. dp_replicate: copies of what ZeRO shares out (HSDP).
-    moe_token_dispatcher_type: "alltoall" of a library, or "flex", kernels that send each node one copy of a token.
-    moe_expert_capacity_factor: tokens for which each of several experts has room, over an even share; 0: for all.
-    overlap_tp, overlap_ep: messages of layers run beside matrix products, those to experts beside another micro-batch.
     gradient_accumulation_fusion: the products that make gradients add them up (Apex, Transformer Engine).
     gpus_per_node; node_link_bytes_per_s: of all links of a node together, per direction. link: what joins the GPUs of a
     node, one of predictor.hardware.interconnect.LINKS; "" is not stated.
@@ -135,7 +128,6 @@ class TrainingSetting:
     precision: of 16-bit training. "mixed": weights and gradients in 16 bits, master weights and moments in fp32
     (DeepSpeed, Megatron); "amp": all that in fp32, and 16-bit copies of the weights for the arithmetic (autocast);
     "pure": all in 16 bits.
-    sequence_parallel: what tensor parallelism leaves whole, such as norms, is split over the tokens.
     offload: what lives in the host's memory: nothing, "optimizer" state and step (ZeRO-Offload), "parameters" too.
     loss_chunks: parts in which logits and loss are computed.
     early_stop: recomputation leaves out the projection that ends a layer, as PyTorch does from 2.1 on.
@@ -147,28 +139,13 @@ class TrainingSetting:
     grad_accum: int = 1
     seq_len: int = 2048
     checkpointing: str = "none"
-    zero_stage: int = 0
     lora_rank: int = 16
     lora_targets: str = "all"
     train_embeddings: bool = False
     quantization: str = "nf4"
     dtype: str = "bf16"
     reduce_dtype: str = "bf16"
-    tp: int = 1
-    pp: int = 1
-    vp: int = 1
-    cp: int = 1
-    ep: int = 1
-    expert_tp: int = 0
-    dp: int = 1
-    dp_replicate: int = 1
-    cp_comm_type: str = "p2p"
-    moe_token_dispatcher_type: str = "alltoall"
-    moe_expert_capacity_factor: float = 0.0
-    overlap_tp: bool = False
-    overlap_ep: bool = False
     gradient_accumulation_fusion: bool = False
-    gpus_per_node: int = 8
     node_link_bytes_per_s: float = NODE_LINK_BYTES_PER_S
     kernels: str = "fused"
     attention: str = "flash2"
@@ -176,7 +153,6 @@ class TrainingSetting:
     prefetch: bool = True
     precision: str = "mixed"
     loss_chunks: int = 1
-    sequence_parallel: bool = False
     offload: str = "none"
     link: str = ""
 
@@ -194,12 +170,7 @@ class TrainingSetting:
             raise InvalidRequest(
                 f"node_link_bytes_per_s is {self.node_link_bytes_per_s}; it must be above 0: 200e9 is 1600 Gbps."
             )
-        check_layout(self)
-
-    @property
-    def n_gpus(self) -> int:
-        """GPUs that train together."""
-        return self.tp * self.pp * self.cp * self.dp
+        check_layout(self, self.seq_len)
 
     @property
     def micro_tokens(self) -> int:
@@ -272,14 +243,14 @@ class Parameters(NamedTuple):
 
 
 def _shared_out(whole: float, experts: float, setting: TrainingSetting) -> float:
-    return (whole - experts) / shards(setting) + experts / expert_shards(setting)
+    return (whole - experts) / setting.shards + experts / setting.expert_shards
 
 
 def training_calls(model: Trainable, setting: TrainingSetting) -> TrainingCalls:
     """What one GPU runs and sends in one optimizer step. Raises InvalidRequest where the model cannot be split so."""
     served = training_step_ops(model, setting)
     whole = training_forward(served, setting.micro_tokens, setting.adapters, setting.attention)
-    stage = slowest(whole, model.layers, setting)
+    stage = slowest(whole, stages(model.layers, setting, setting.grad_accum), model.layers)
     forward = staged(whole, model.layers, stage)
     again = recomputed(forward, setting.checkpointing, setting.early_stop)
     gradients = backward(forward, setting.adapters)
@@ -399,12 +370,12 @@ def messages(model: Trainable, owned: Parameters, stage: Stage, setting: Trainin
         parts = setting.tp if setting.sequence_parallel else 1
         hop = Collective(kind="send_recv", message_bytes=message / parts, n_gpus=2)
         calls.append(OpCall("stage_send_recv", hop, 2.0 * passes * setting.vp))
-    apart = expert_shards(setting) != shards(setting)
+    apart = setting.expert_shards != setting.shards
     experts, learned_experts = (owned.experts, owned.learned_experts) if apart else (0.0, 0.0)
     dense = owned._replace(layer=owned.layer - experts, learned_layer=owned.learned_layer - learned_experts)
-    calls += _replica_messages("", dense, shards(setting), stage, setting)
+    calls += _replica_messages("", dense, setting.shards, stage, setting)
     routed = Parameters(experts, 0.0, learned_experts, 0.0)
-    return calls + _replica_messages("expert_", routed, expert_shards(setting), stage, setting)
+    return calls + _replica_messages("expert_", routed, setting.expert_shards, stage, setting)
 
 
 def _replica_messages(
@@ -433,16 +404,15 @@ def _replica_messages(
             ("grad_reduce_scatter", "reduce_scatter", reduces, passes),
         ),
     }
-    sending = [(gpus, *message) for message in plan[setting.zero_stage]]
     shard = tuple((message / gpus, count) for message, count in reduces)
-    sending.append(
-        (setting.dp_replicate, "replicate_all_reduce", "all_reduce", shard, passes if setting.zero_stage > 1 else 1)
-    )
+    copies = ("replicate_all_reduce", "all_reduce", shard, passes if setting.zero_stage > 1 else 1)
+    sending = [(gpus, plan[setting.zero_stage]), (setting.dp_replicate, (copies,))]
     return [
         OpCall(
-            prefix + name, Collective(kind=kind, message_bytes=float(ceil(message)), n_gpus=size), float(count * times)
+            prefix + name, Collective(kind=kind, message_bytes=float(ceil(size)), n_gpus=group), float(count * times)
         )
-        for size, name, kind, units, times in sending
-        for message, count in units
-        if size > 1 and message >= 1
+        for group, planned in sending
+        for name, kind, units, times in planned
+        for size, count in units
+        if group > 1 and size >= 1
     ]
