@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import ceil, log
+from math import ceil, hypot, log
 from typing import Any
 
 from predictor.errors import UnsupportedDtype
@@ -40,6 +40,7 @@ LIBRARY = "nccl"
 FLASH2_FLOP_PER_SM_CYCLE = 1300.0
 NEWEST_ATTENTION = "cudnn"
 # Fitted on one half of the measured configurations (predictor/learning/validation), checked on the other.
+STEADY_DOUBT = 0.2  # of what board power or an old kernel slows: boards differ, and what else draws power
 STRAGGLING = 0.02  # of the step for each e-fold of GPUs beyond a node: every step waits for the slowest of them
 HOST_S_PER_OP = 23e-6  # the host's time to issue an op of the list, Python and autograd included (41 us beside A100)
 HOST_S_PER_FETCH = 0.42e-3  # and to fetch the weights of a matrix that ZeRO 3 has not fetched ahead (0.75 ms)
@@ -102,16 +103,17 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
     times["optimizer"] = max(times["optimizer"], _offloaded_s(model, setting))
     exposed = _exposed(calls.communication, messages, times, setting) + _streamed_s(model, setting, times)
     bubble = (times["forward"] + times["backward"]) * (setting.pp - 1) / (setting.grad_accum * setting.vp)
-    exposed += _straggling(setting) * (sum(times.values()) + exposed + bubble)
-    value = sum(times.values()) + exposed + bubble
     lines = [line for part in (*computed, messages) for line in part]
     waited_for = lines if exposed else lines[: len(lines) - len(messages)]
+    exposed += _straggling(setting) * (sum(times.values()) + exposed + bubble)
+    value = sum(times.values()) + exposed + bubble
     routed = any(call.name == "dispatch" for call in calls.forward)
+    software = EXPERTS_DOUBT if routed else SOFTWARE_DOUBT
     step = doubted(
         value,
         total(waited_for, gpu, bundle),
         sum(line.bound_s for part in computed for line in part),
-        EXPERTS_DOUBT if routed else SOFTWARE_DOUBT,
+        hypot(software, STEADY_DOUBT * _held_s(alone, computed) / value),
     )
     tokens = setting.step_tokens
     flops = model_flops_per_token(model, setting.seq_len) * tokens
@@ -186,6 +188,12 @@ def _within_step(line: OpLine, gpu: Gpu, setting: TrainingSetting) -> OpLine:
         least = max(least, flops / (FLASH2_FLOP_PER_SM_CYCLE * gpu.sms * gpu.boost_clock_hz))
     slower = max(least / line.latency_s.value, 1.0)
     return line._replace(latency_s=Interval(*(end * slower for end in line.latency_s)))
+
+
+def _held_s(alone: Sequence[Sequence[OpLine]], computed: Sequence[Sequence[OpLine]]) -> float:
+    """Seconds of lines that take longer within a step than alone."""
+    pairs = [pair for parts in zip(alone, computed, strict=True) for pair in zip(*parts, strict=True)]
+    return sum(here.latency_s.value for by_itself, here in pairs if here.latency_s.value > by_itself.latency_s.value)
 
 
 def _straggling(setting: TrainingSetting) -> float:
