@@ -54,28 +54,23 @@ class Operands(NamedTuple):
     weights: float
 
 
-def quantised_forward(calls: Iterable[OpCall], recipe: Recipe | None) -> list[OpCall]:
-    """What narrows the operands of the forward products among `calls`; nothing without a recipe."""
+def quantised_forward(calls: Iterable[OpCall], recipe: Recipe | None, kept: float) -> list[OpCall]:
+    """What narrows the operands of the forward products among `calls`; nothing without a recipe.
+
+    kept: micro-batches that narrowed weights are kept for.
+    """
     if recipe is None:
         return []
-    of_products = [(call, _operands(call, recipe)) for call in calls]
-    return [
-        _narrowed(call, recipe.forward_input * size.input + recipe.forward_weight * size.weights)
-        for call, size in of_products
-        if size
-    ]
+    each = recipe.forward_input, 0.0, recipe.forward_weight / kept
+    return [_narrowed(call, size, each) for call in calls if (size := _operands(call, recipe))]
 
 
-def quantised_backward(calls: Iterable[OpCall], recipe: Recipe | None) -> list[OpCall]:
+def quantised_backward(calls: Iterable[OpCall], recipe: Recipe | None, kept: float) -> list[OpCall]:
     """What narrows the operands of both products of the backward pass of each of the forward products `calls`."""
     if recipe is None:
         return []
-    of_products = [(call, _operands(call, recipe)) for call in calls]
-    return [
-        _narrowed(call, recipe.input * size.input + recipe.gradient * size.output + recipe.weight * size.weights)
-        for call, size in of_products
-        if size
-    ]
+    each = recipe.input, recipe.gradient, recipe.weight / kept
+    return [_narrowed(call, size, each) for call in calls if (size := _operands(call, recipe))]
 
 
 def _operands(call: OpCall, recipe: Recipe) -> Operands | None:
@@ -90,9 +85,10 @@ def _operands(call: OpCall, recipe: Recipe) -> Operands | None:
     return None
 
 
-def _narrowed(call: OpCall, moved: float) -> OpCall:
-    """A pass over memory of so many bytes for each of the calls."""
+def _narrowed(call: OpCall, size: Operands, each: tuple[float, float, float]) -> OpCall:
+    """A pass over memory that moves so many bytes for each element of the input, the output and the weights."""
     op = call.op
     rows, columns = (op.m, op.k) if isinstance(op, Gemm) else (op.tokens, op.hidden)  # type: ignore[attr-defined]
     copy = Pointwise(kind="copy", rows=rows, cols=columns, dtype="bf16")
+    moved = sum(elements * moved_each for elements, moved_each in zip(size, each, strict=True))
     return OpCall(f"{call.name}_quantise", copy, call.count * moved / (COPY_BYTES * float(rows * columns)))

@@ -255,8 +255,9 @@ def training_calls(model: Trainable, setting: TrainingSetting) -> TrainingCalls:
     again = recomputed(forward, setting.checkpointing, setting.early_stop)
     gradients = backward(forward, setting.adapters)
     owned = of_stage(parameters(model, whole, setting.adapters), model, stage)
-    narrowed = quantised_forward(forward, setting.recipe)
-    narrowed_again = quantised_forward(again, setting.recipe) + quantised_backward(forward, setting.recipe)
+    kept = setting.grad_accum if setting.zero_stage < 3 else 1  # of weights that are not gathered anew
+    narrowed = quantised_forward(forward, setting.recipe, kept)
+    narrowed_again = quantised_forward(again, setting.recipe, kept) + quantised_backward(forward, setting.recipe, kept)
     return TrainingCalls(
         _repeated([*forward, *narrowed], setting.grad_accum),
         _repeated([*again, *gradients, *narrowed_again], setting.grad_accum),
