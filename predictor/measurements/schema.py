@@ -22,8 +22,8 @@ from predictor.errors import InvalidTable
 from predictor.files import whole_file
 from predictor.ops import FAMILIES, Op
 from predictor.ops.base import TEXT_FIELDS, TEXTS, names_of
+from predictor.workloads.cells import is_empty
 from predictor.workloads.engine_tables import measured_engines
-from predictor.workloads.request import is_empty
 
 TEXT = "text"
 

@@ -8,7 +8,8 @@ from typing import Any
 from predictor.errors import InvalidRequest, InvalidTable
 from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.prediction.rows import ROWS, answer_columns, check_columns, requests_from, requests_of, with_results
-from predictor.workloads.request import columns, is_empty, misspelt_note
+from predictor.workloads.cells import is_empty
+from predictor.workloads.request import columns, misspelt_note
 from predictor.workloads.results import BOTH, RESULTS
 
 

@@ -17,8 +17,8 @@ from predictor.measurements.columns import cells_of
 from predictor.prediction.rows import filled
 from predictor.units import GB
 from predictor.values import one_line, show
+from predictor.workloads.cells import is_empty
 from predictor.workloads.passes.calls import Layout
-from predictor.workloads.request import is_empty
 from predictor.workloads.results import BETWEEN_NOTES, ENDS
 
 POOLS = ("prefill", "decode")

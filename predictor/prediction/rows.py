@@ -17,7 +17,8 @@ from predictor.latency.training import TrainingReport
 from predictor.measurements.columns import cells_of
 from predictor.prediction.single import Resolved, ServingTask, resolve, serving_report, serving_task, training_report
 from predictor.values import one_line
-from predictor.workloads.request import Request, columns, is_empty
+from predictor.workloads.cells import is_empty
+from predictor.workloads.request import Request, columns
 from predictor.workloads.requested import served_workload
 from predictor.workloads.results import BETWEEN_NOTES, BOTH, FLAGS, RESULTS, TEXTS
 from predictor.workloads.workload import SIZES, Workload
