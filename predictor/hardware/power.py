@@ -34,7 +34,7 @@ PICO = 1e-12
 # board's control of its power acts, on operands that toggle fewer bits, with memory and links at rest; that of others
 # rises with their bits. Fitted on one half of the training steps of MPT on A100, of which it slows the largest
 # (predictor/learning/validation/llm_foundry.py); that it is in proportion to the bits, on steps in fp8 on H100.
-STEADY_ENERGY = 1.75
+STEADY_ENERGY = 1.6
 STREAMING_POWER = 0.5  # of what arithmetic may draw, where memory streams at its bandwidth; judged
 UNLIMITED = 1.2  # times the free rate, beyond which no one asks how much power would be left
 

@@ -41,7 +41,8 @@ FLASH2_FLOP_PER_SM_CYCLE = 1300.0
 NEWEST_ATTENTION = "cudnn"
 # Fitted on one half of the measured configurations (predictor/learning/validation), checked on the other.
 STEADY_DOUBT = 0.2  # of what board power or an old kernel slows: boards differ, and what else draws power
-STRAGGLING = 0.02  # of the step for each e-fold of GPUs beyond a node: every step waits for the slowest of them
+AMONG_OTHERS = 1.1  # time of a product that power does not hold over its time alone: transposed operands, cold caches
+STRAGGLING = 0.01  # of the step for each e-fold of GPUs beyond a node: every step waits for the slowest of them
 HOST_S_PER_OP = 23e-6  # the host's time to issue an op of the list, Python and autograd included (41 us beside A100)
 HOST_S_PER_FETCH = 0.42e-3  # and to fetch the weights of a matrix that ZeRO 3 has not fetched ahead (0.75 ms)
 # To the host's memory and back through PCIe 4 x16; and its step of one parameter.
@@ -183,17 +184,20 @@ def _within_step(line: OpLine, gpu: Gpu, setting: TrainingSetting) -> OpLine:
     flops = float(line.op.flops()) * line.count
     if not flops or line.op.family in ("pointwise", "collective"):
         return line
-    least = flops / float(steady_flop_per_s(line.op, gpu)[0])
+    alone_s = line.latency_s.value
+    least = max(flops / float(steady_flop_per_s(line.op, gpu)[0]), alone_s)
+    if line.op.family in ("gemm", "moe"):
+        least = max(least, AMONG_OTHERS * alone_s)
     if line.op.family == "attention" and setting.attention != NEWEST_ATTENTION and gpu.vendor == "NVIDIA":
         least = max(least, flops / (FLASH2_FLOP_PER_SM_CYCLE * gpu.sms * gpu.boost_clock_hz))
-    slower = max(least / line.latency_s.value, 1.0)
-    return line._replace(latency_s=Interval(*(end * slower for end in line.latency_s)))
+    return line._replace(latency_s=Interval(*(end * least / alone_s for end in line.latency_s)))
 
 
 def _held_s(alone: Sequence[Sequence[OpLine]], computed: Sequence[Sequence[OpLine]]) -> float:
-    """Seconds of lines that take longer within a step than alone."""
+    """Seconds of lines that board power or their kernel slows within a step."""
     pairs = [pair for parts in zip(alone, computed, strict=True) for pair in zip(*parts, strict=True)]
-    return sum(here.latency_s.value for by_itself, here in pairs if here.latency_s.value > by_itself.latency_s.value)
+    slowed = AMONG_OTHERS * (1 + 1e-9)
+    return sum(one.latency_s.value for free, one in pairs if one.latency_s.value > slowed * free.latency_s.value)
 
 
 def _straggling(setting: TrainingSetting) -> float:
