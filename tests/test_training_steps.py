@@ -1,6 +1,8 @@
 """Laws of steps as they are run, and of whole trainings: power, number formats, stragglers, hours, price and energy."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -11,6 +13,7 @@ from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.hardware.gpu import Gpu, catalogue, get_gpu
 from predictor.hardware.power import drawn_w, steady_flop_per_s
 from predictor.latency.training import TrainingReport, TrainingStep, training_step
+from predictor.learning.validation.tables import chosen
 from predictor.ops import Attention, Gemm, Moe, Pointwise
 from predictor.prediction.rows import answer_row
 from predictor.workloads.architectures.decoder import Decoder
@@ -33,6 +36,23 @@ LAYERS = Decoder(
 )
 LONG = TrainingSetting(micro_batch=2, seq_len=4096)
 ALL = st.sampled_from(sorted(catalogue()))
+TITAN = "asyncTP, FSDP=2, TP=8, full AC, local batch size 4"
+PUBLISHED = {  # invented, in the layout of the published ones
+    "torchtitan/train_throughput_memory.csv": "context,Quantization,Vanilla TP tokens/sec,NUM_NODES,TPS/GPU,Techniques,"
+    f'Parallelism,Sequence Length,gpu,note\n"Llama3 70b on 16 H100s with {TITAN}",float8 tensorwise,800,,,,,,H100,\n'
+    "Results,,,4,10000,,,,H200,\n",
+    "torchao/memory_speed_tables.csv": "section,Scaling,Median tokens/second,AdamW impl,imgs/s\n"
+    "e2e training benchmarks > NVIDIA H100,float8 rowwise,7000,,\noptim,,,PyTorch (fused),40\n",
+    "torchtune/readme_history.csv": "Model,Finetuning Method,Runnable On,Tokens/sec,first_commit,Example HW Resources,"
+    "Setting,Training Speed (tokens/sec\nLlama 3.1 8B,LoRA,1x A6000,9000,a,,,\n"
+    'Llama2-7B,QLoRA **,,,0217d44c2,1 x RTX 4090,"Batch Size = 4, Seq Length = 2048",3000\n',
+    "litgpt/resource_tables.csv": "size,model,quant,micro_batch,gpu_raw,time_1k_iters_min,method\n"
+    "7 B,Llama 2,bnb.nf4,1,1 x A100,3.7,LoRA\n",
+    "lambda/train_throughput.csv": "name_gpu,num_gpu,task,throughput,precision,suite,batch_size\n"
+    "2x A100 80GB SXM4,2,resnet50,2000,fp32,v1,512\n2x A100 80GB SXM4,2,resnet50,2000,fp32,v1v2,512\n",
+    "gpu_test_h100_a100_pro6000/finetune_memory_speed.csv": "model,method,gpu,batch,seq_len,strategy,s_per_step\n"
+    "Llama 3.1 8B,LoRA,H100,2,8192,single GPU,6.4\nLlama 3.1 8B,Full,H100,2,8192,FSDP + CPU offload,9\n",
+}
 RUN = {"phase": "train", "micro_batch": 2, "seq_len": 512}
 
 
@@ -64,7 +84,8 @@ def test_a_board_draws_no_more_than_its_limit_and_never_nothing(name: str, secon
     gpu = get_gpu(name)
     if gpu.tdp_w:
         add = Pointwise(kind="add", rows=4096, cols=4096, dtype="fp32")
-        product = Gemm(m=4096, n=4096, k=4096, dtype="fp32")
+        unit = next(dtype for dtype in ("bf16", "fp32") if dtype in gpu.peak_flop_per_s)
+        product = Gemm(m=4096, n=4096, k=4096, dtype=unit)
         for op in (add, product, None):
             assert 0 < drawn_w(op, gpu, seconds) <= gpu.tdp_w * (1 + 1e-9)
 
@@ -180,6 +201,22 @@ def test_a_table_has_the_hours_the_price_and_the_energy(bundle: Bundle) -> None:
     assert asked["error"] is None and all(asked[name] > 0 for name in RUN_COLUMNS)
     assert all(silent[name] is None for name in RUN_COLUMNS)
     assert predict("Qwen2.5-0.5B", "A100").to_dict()["train_hours"] is None
+
+
+def test_published_steps_are_rows_of_a_request_table(tmp_path: Path, bundle: Bundle) -> None:
+    for name, text in PUBLISHED.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    (table,) = chosen("steps")
+    replay = table.replay(tmp_path, bundle)
+    rows = replay.frame().set_index(["model", "dtype"])
+    assert (rows["request"] != "").all() and rows["measured"].gt(0).all()
+    titan = json.loads(rows.loc[("Llama-3.1-70B", "fp8"), "request"])
+    assert (titan["dp"], titan["tp"], titan["micro_batch"], titan["checkpointing"]) == (2, 8, 4, "full")
+    assert rows.loc[("Llama-3.1-70B", "fp8"), "measured"] == 16 * 800
+    assert json.loads(rows.loc[("ResNet-50", "tf32"), "request"])["micro_batch"] == 256
+    assert rows.loc[("torchvision/vit_h_14", "bf16"), "measured"] == 257 * 40
+    assert len(rows) == 7 and sum(replay.skipped.values()) == 3
 
 
 def test_energy_says_what_it_is_of() -> None:

@@ -41,6 +41,7 @@ FLASH2_FLOP_PER_SM_CYCLE = 1300.0
 NEWEST_ATTENTION = "cudnn"
 # Fitted on one half of the measured configurations (predictor/learning/validation), checked on the other.
 STEADY_DOUBT = 0.2  # of what board power or an old kernel slows: boards differ, and what else draws power
+RECIPE_DOUBT = 0.12  # of products in 8 or 4 bits: libraries differ in what narrows operands, and what is fused
 AMONG_OTHERS = 1.1  # time of a product that power does not hold over its time alone: transposed operands, cold caches
 STRAGGLING = 0.01  # of the step for each e-fold of GPUs beyond a node: every step waits for the slowest of them
 HOST_S_PER_OP = 23e-6  # the host's time to issue an op of the list, Python and autograd included (41 us beside A100)
@@ -114,7 +115,7 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
         value,
         total(waited_for, gpu, bundle),
         sum(line.bound_s for part in computed for line in part),
-        hypot(software, STEADY_DOUBT * _held_s(alone, computed) / value),
+        hypot(software, STEADY_DOUBT * _held_s(alone, computed) / value, RECIPE_DOUBT if setting.recipe else 0.0),
     )
     tokens = setting.step_tokens
     flops = model_flops_per_token(model, setting.seq_len) * tokens

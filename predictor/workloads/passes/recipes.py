@@ -33,12 +33,12 @@ class Recipe(NamedTuple):
 
 
 # The times of products hold one pass that narrows what they read, as engines run them; here is what comes on top. A
-# scale for the tensor: its largest value is read first (2), and the pass also writes a transposed copy (1) for the next
-# product, as the fp8 units of Hopper take one layout; weights are narrowed (2 + 1) beside. Scales for groups: what is
-# summed over along another dimension is narrowed anew (2 + 1); weights in square blocks are only transposed. NVFP4
-# (arXiv:2509.25149): also a scale for the tensor, weights in square blocks.
+# scale for the tensor: the kernel before finds the largest value, and the pass also writes a transposed copy (1) for
+# the next product, as the fp8 units of Hopper take one layout; weights are narrowed (2 + 1) beside. Scales for groups:
+# what is summed over along another dimension is narrowed anew (2 + 1); weights in square blocks are only transposed.
+# NVFP4 (arXiv:2509.25149): also a scale for the tensor, weights in square blocks.
 RECIPES: Mapping[str, Recipe] = {
-    "fp8": Recipe("fp8", 3.0, 5.0, 0.0, 3.0, 1.0),
+    "fp8": Recipe("fp8", 1.0, 3.0, 0.0, 1.0, 1.0),
     "fp8_block": Recipe("fp8_block", 0.0, 3.0, 0.0, 3.0, 2.0),
     "mxfp8": Recipe("fp8", 0.0, 3.0, 0.0, 3.0, 3.0),
     "nvfp4": Recipe("nvfp4", 2.0, 4.6, 0.0, 4.6, 1.1),
