@@ -11,9 +11,11 @@ from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.hardware.gpu import get_gpu
 from predictor.latency.training import TrainingStep, training_step
+from predictor.memory.capacity import training_room
 from predictor.memory.training import training_memory
 from predictor.ops import Attention, Collective, Gemm, Moe
-from predictor.prediction.single import predict_training
+from predictor.prediction.advice import fixes
+from predictor.prediction.single import predict_training, resolve
 from predictor.workloads import get_model
 from predictor.workloads.passes.parallel import Parallel, group_of, stages
 from predictor.workloads.passes.training import TrainingSetting, training_calls
@@ -267,3 +269,13 @@ def test_formats_of_products_keep_all_else() -> None:
     assert all(
         str(c.op.dtype) == "bf16" for calls in made.values() for c in calls if c.name in ("lm_head", "attention")
     )
+
+
+def test_what_would_make_a_layout_fit_keeps_its_global_batch_and_its_parts() -> None:
+    shape = {"tp": 2, "cp": 2, "n_gpus": 16, "global_batch": 64, "micro_batch": 8, "seq_len": 4096}
+    report = predict_training(DENSE, "H100", **shape)
+    told = fixes(report, resolve(report.request), bundle())
+    changed = set[str]().union(*(fix.settings for fix in told))
+    assert told and "grad_accum" not in changed
+    room = training_room(get_model(DENSE), H100, TrainingSetting(**PLAIN, cp=4))
+    assert room.max_seq_len and room.max_seq_len % 8 == 0

@@ -48,7 +48,8 @@ HOST_S_PER_OP = 23e-6  # the host's time to issue an op of the list, Python and 
 HOST_S_PER_FETCH = 0.42e-3  # and to fetch the weights of a matrix that ZeRO 3 has not fetched ahead (0.75 ms)
 # To the host's memory and back through PCIe 4 x16; and its step of one parameter.
 HOST_BYTES_PER_S, HOST_STEP_S = 25e9, 2.6e-10
-# From the count of tokens for each expert to the products that depend on it, per layer and pass; of Megatron-Bridge.
+# The host's time to read how many tokens go to each expert and to issue what experts run, per layer and pass, of
+# Megatron-Bridge; while tokens travel it is hidden.
 ROUTING_S = 2.5e-3
 # Which pass hides a message: weights are fetched a layer ahead, gradients sent while earlier layers are computed (below
 # ZeRO 2 in the last pass only).

@@ -81,11 +81,13 @@ def training_room(model: Trainable, gpu: Gpu, setting: TrainingSetting) -> Train
         return has_room(training_memory(model, gpu, replace(setting, **changes)))
 
     longest = model.max_len if not getattr(model, "fixed_len", 0) else 0
+    parts = 2 * setting.cp if setting.cp > 1 else 1  # that a sequence must have
+    length = largest(lambda size: fits(seq_len=size * parts), longest // parts)
     replicas = fewest(lambda gpus: fits(dp=gpus, zero_stage=3 if gpus > 1 else setting.zero_stage))
     return TrainingRoom(
         largest(lambda size: fits(micro_batch=size), MOST_BATCH),
-        largest(lambda size: fits(seq_len=size), longest) if longest else None,
-        replicas * setting.tp * setting.pp if replicas else None,
+        length and length * parts,
+        replicas * setting.tp * setting.cp * setting.pp if replicas else None,
     )
 
 

@@ -99,12 +99,14 @@ def _made(change: str, settings: dict[str, Any], run: _Run) -> Fix | None:
     """The change, answered; None where the model or the GPU does not allow it."""
     if GPUS & set(settings):
         settings = {**settings, "n_gpus": 0}
+    if run.resolved.request.global_batch and {"dp", "micro_batch"} & set(settings):
+        settings = {**settings, "grad_accum": 0}
     try:
         changed = run.resolved._replace(request=replace(run.resolved.request, **settings))
         report = answer(changed, run.bundle)
     except PredictorError:
         return None
-    kept = {name: value for name, value in settings.items() if name != "n_gpus"}
+    kept = {name: value for name, value in settings.items() if value or name not in ("n_gpus", "grad_accum")}
     return Fix(change, kept, report.memory, report.tokens_per_s.value / report.n_gpus / run.tokens_per_s_per_gpu)
 
 
@@ -176,6 +178,6 @@ def _training(resolved: Resolved) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "QLoRA", {"method": "qlora"}
     for stage in range(request.zero_stage + 1, 4) if request.dp > 1 else ():
         yield f"ZeRO {stage}", {"zero_stage": stage}
-    replicas = (room.min_n_gpus or 8 * request.n_gpus) // (request.tp * request.pp)
+    replicas = (room.min_n_gpus or 8 * request.n_gpus) // (request.tp * request.cp * request.pp)
     if replicas > request.dp:
         yield f"ZeRO 3 over {replicas} replicas", {"dp": replicas, "zero_stage": 3}
