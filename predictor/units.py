@@ -11,3 +11,4 @@ KIB, MIB, GIB = 2**10, 2**20, 2**30
 MHZ, GHZ = 10**6, 10**9
 TFLOP = 10**12
 MS, US = 1e-3, 1e-6
+HOUR = 3600  # seconds

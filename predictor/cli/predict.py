@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from predictor.latency.report import OpLine, Report
     from predictor.latency.serving.load import Serving
     from predictor.latency.training import TrainingReport
+    from predictor.latency.whole_run import WholeRun
     from predictor.workloads import Workload
     from predictor.workloads.passes.training import TrainingSetting
 
@@ -176,8 +177,9 @@ def _settings(report: Report) -> str:
 
 def _show_training(reports: list[TrainingReport]) -> None:
     setting = reports[0].step.setting
+    whole = [">whole training", ">price", ">energy"] if reports[0].whole else []
     show(
-        [*TRAINING_TIMES, ">memory of each", "P(OOM)", "limited by", "basis"],
+        [*TRAINING_TIMES, *whole, ">memory of each", "P(OOM)", "limited by", "basis"],
         [
             [
                 _gpus(report),
@@ -188,6 +190,7 @@ def _show_training(reports: list[TrainingReport]) -> None:
                 duration(report.step.backward_s),
                 duration(report.step.optimizer_s),
                 duration(report.step.communication_s + report.step.bubble_s),
+                *_whole(report.whole),
                 f"{gigabytes(report.memory.total_bytes)} of {gigabytes(report.memory.capacity_bytes)} GB",
                 risk(report.memory),
                 LIMITERS.get(report.limiter, report.limiter),
@@ -199,6 +202,19 @@ def _show_training(reports: list[TrainingReport]) -> None:
         f"{setting.grad_accum} × {setting.micro_batch} × {setting.seq_len} tokens · checkpointing "
         f"{setting.checkpointing} · ZeRO {setting.zero_stage} · {_layout(setting)}",
     )
+
+
+def _whole(run: WholeRun | None) -> list[str]:
+    """Hours, price and energy of a training; nothing where it has no length."""
+    if run is None:
+        return []
+    hours, low, high = run.hours
+    energy = f"{digits(run.kwh.value)} kWh" if run.kwh else "–"
+    return [
+        f"{digits(hours)} h ({digits(low)}–{digits(high)})",
+        f"${digits(run.usd.value)}" if run.usd else "–",
+        energy,
+    ]
 
 
 def _layout(setting: TrainingSetting) -> str:

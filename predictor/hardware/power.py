@@ -30,6 +30,12 @@ OTHERS_ISSUE = 0.85
 BITS = {"fp4": 4, "fp8": 8, "int8": 8, "fp16": 16, "bf16": 16, "tf32": 32}
 NARROW_EXPONENT = 0.57
 PICO = 1e-12
+# Energy of a 16-bit FLOP of products that run for seconds over that of products timed alone, which are over before the
+# board's control of its power acts, on operands that toggle fewer bits, with memory and links at rest; that of others
+# rises with their bits. Chosen, with AMONG_OTHERS and STRAGGLING of predictor/latency/training.py, as what suits the replayed
+# training steps of all tables best (MPT on A100, where 1.0 to 1.8 agree equally well, torchtitan, Megatron-Bridge).
+STEADY_ENERGY = 1.6
+STREAMING_POWER = 0.5  # of what arithmetic may draw, where memory streams at its bandwidth; judged
 UNLIMITED = 1.2  # times the free rate, beyond which no one asks how much power would be left
 
 
@@ -60,6 +66,30 @@ def powered_flop_per_s(op: Op, gpu: Gpu) -> Array:
     return rate_of_units(op, gpu, lambda unit: rates(gpu, unit).powered)
 
 
+def steady_flop_per_s(op: Op, gpu: Gpu) -> Array:
+    """FLOP/s that the board's power leaves products which run for seconds, as in training, (n_calls,).
+
+    Infinite for vector units, whose rates were measured so, and where the power of the board is not known.
+    """
+    return rate_of_units(op, gpu, lambda unit: _steady(gpu, unit))
+
+
+def drawn_w(op: Op | None, gpu: Gpu, seconds: float) -> float:
+    """Watts that a GPU with a known limit draws while a call takes so many seconds; None: while it waits.
+
+    Idle, arithmetic by its energy and memory by its share of the bandwidth, up to the board's limit.
+    """
+    if op is None:
+        return gpu.tdp_w - _arithmetic_w(gpu)
+    if op.family == "collective":
+        return gpu.tdp_w - _arithmetic_w(gpu) * (1 - STREAMING_POWER)
+    moved = min(float(op.bytes_moved()) / (seconds * gpu.mem_bytes_per_s), 1.0) * STREAMING_POWER
+    flops = float(op.flops())
+    most = min(float(rate(op, gpu)[0]) for rate in (steady_flop_per_s, powered_flop_per_s)) if flops else np.inf
+    multiplied = flops / seconds / most
+    return min(gpu.tdp_w - _arithmetic_w(gpu) * (1 - moved - multiplied), gpu.tdp_w)
+
+
 def limiter(op: Op, gpu: Gpu, bound: Bound) -> np.ndarray[Any, Any]:
     """What limits each call, (n_calls,) of LIMITERS: "power" where arithmetic does and the board lacks power for it."""
     of_bound = bound.limiter
@@ -81,8 +111,23 @@ def rates(gpu: Gpu, unit: str) -> Rates:
     joule = energy_j(facts, "fp32" if vector else unit)
     if not gpu.tdp_w or not joule:
         return Rates(free, UNLIMITED * free)
-    clock = _clock_within(_arithmetic_w(gpu) / (PLATEAU * joule * highest))
-    return Rates(free, min(PLATEAU * highest * clock, UNLIMITED * free))
+    return Rates(free, min(_within_power(gpu, joule, highest), UNLIMITED * free))
+
+
+@lru_cache(maxsize=4096)
+def _steady(gpu: Gpu, unit: str) -> float:
+    """steady_flop_per_s of a unit."""
+    facts = _energies(gpu)
+    if unit == "fp32" or unit not in gpu.peak_flop_per_s or not gpu.tdp_w or not facts.picojoule_16_bit:
+        return np.inf
+    issued = 1.0 if gpu.vendor == "NVIDIA" else OTHERS_ISSUE
+    joule = STEADY_ENERGY * facts.picojoule_16_bit * PICO * BITS[unit] / 16
+    return _within_power(gpu, joule, issued * gpu.peak_at_max_clock(unit))
+
+
+def _within_power(gpu: Gpu, joule: float, highest: float) -> float:
+    """FLOP/s of so many joule each at the highest clock, where `highest` is their rate, within the board's power."""
+    return PLATEAU * highest * _clock_within(_arithmetic_w(gpu) / (PLATEAU * joule * highest))
 
 
 def _arithmetic_w(gpu: Gpu) -> float:

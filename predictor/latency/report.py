@@ -12,6 +12,7 @@ from predictor.hardware.gpu import Gpu
 from predictor.memory.closed_form import Memory
 from predictor.ops import Op
 from predictor.workloads.request import Request
+from predictor.workloads.results import RUN_COLUMNS
 from predictor.workloads.workload import Workload
 
 
@@ -170,7 +171,7 @@ class Report:
         for name, interval in times.items():
             row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
         row["saturated"] = self.served.saturated if self.served else None
-        row |= {"step_s": None, "step_s_low": None, "step_s_high": None, "mfu": None}
+        row |= dict.fromkeys(("step_s", "step_s_low", "step_s_high", "mfu", *RUN_COLUMNS))
         row["inputs_per_s"] = workload.batch / self.e2e_s.value if not workload.generates else None
         row |= self.memory.row()
         row |= {

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import ceil
+from math import ceil, hypot, log
 from typing import Any
 
+from predictor.errors import UnsupportedDtype
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import Links
+from predictor.hardware.power import steady_flop_per_s
 from predictor.latency.report import EXPERTS_DOUBT, SOFTWARE_DOUBT, Interval, OpLine, doubted
 from predictor.latency.steps import bound_lines, doubts_of, op_lines, total
+from predictor.latency.whole_run import WholeRun, mean_power_w, run_note, trained_tokens, whole_run
 from predictor.memory.training import TrainingMemory
 from predictor.ops import Attention, Collective, Mla
+from predictor.units import HOUR
 from predictor.workloads.engines import host_share
 from predictor.workloads.passes.backward import fetches
 from predictor.workloads.passes.calls import OpCall, Phase
 from predictor.workloads.passes.parallel import as_served, group_of
+from predictor.workloads.passes.recipes import BLOCK_SCALED
 from predictor.workloads.passes.training import (
     Trainable,
     TrainingCalls,
@@ -26,11 +31,20 @@ from predictor.workloads.passes.training import (
     training_calls,
 )
 from predictor.workloads.request import Request
+from predictor.workloads.results import ENDS, RUN_COLUMNS
 
 ENGINE = "vllm"  # whose kernels the estimators answer for: large GEMMs and FlashAttention-2 are the same libraries
 LIBRARY = "nccl"
-# Fitted on one half of the measured configurations (predictor/learning/validation), checked on the other.
-SUSTAINED_GEMM = 1.15  # time of a GEMM within a step over its time alone: sustained power, transposed operands
+# FlashAttention-2 keeps to the instructions of Ampere: 0.35 of H100's peak (Shah et al., arXiv:2407.08608, 1), which is
+# more than older parts reach of theirs.
+FLASH2_FLOP_PER_SM_CYCLE = 1300.0
+NEWEST_ATTENTION = "cudnn"
+# Host times, transposing and waiting for routing were fitted on one half of the measured configurations
+# (predictor/learning/validation); the four below were chosen with all of them in view.
+STEADY_DOUBT = 0.2  # of what board power or an old kernel slows: boards differ, and what else draws power
+RECIPE_DOUBT = 0.12  # of products in 8 or 4 bits: libraries differ in what narrows operands, and what is fused
+AMONG_OTHERS = 1.1  # time of a product that power does not hold over its time alone: transposed operands, cold caches
+STRAGGLING = 0.01  # of the step for each e-fold of GPUs beyond a node: every step waits for the slowest of them
 HOST_S_PER_OP = 23e-6  # the host's time to issue an op of the list, Python and autograd included (41 us beside A100)
 HOST_S_PER_FETCH = 0.42e-3  # and to fetch the weights of a matrix that ZeRO 3 has not fetched ahead (0.75 ms)
 # To the host's memory and back through PCIe 4 x16; and its step of one parameter.
@@ -55,6 +69,7 @@ class TrainingStep:
 
     forward_s, backward_s (recomputation included), optimizer_s: on the slowest stage. communication_s: what computing
     does not hide. bubble_s: what a stage waits for the others. mfu: model FLOPs over the time at the dense peak.
+    power_w: that a GPU draws in the mean, 0.0 where nobody knows its limit.
     """
 
     setting: TrainingSetting
@@ -62,6 +77,7 @@ class TrainingStep:
     step_s: Interval
     tokens_per_s: Interval
     mfu: float
+    power_w: float
     forward_s: float
     backward_s: float
     optimizer_s: float
@@ -80,24 +96,28 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
     Of every pass, communication is exposed as far as it takes longer than the computing beside it; pipelines run 1F1B:
     (pp - 1) / vp of grad_accum passes are waited for (Narayanan et al., arXiv:2104.04473, 2.2).
     """
+    _check_units(gpu, setting)
     calls, links = training_calls(model, setting), Links(setting.link)
     stated, (phases, sent) = _computed(calls), _phases(calls, setting)
-    computed = [[_sustained(line) for line in lines] for lines in op_lines(phases, gpu, ENGINE, bundle, links)]
+    alone = op_lines(phases, gpu, ENGINE, bundle, links)
+    computed = [[_within_step(line, gpu, setting) for line in lines] for lines in alone]
     (messages,) = op_lines(sent, gpu, LIBRARY, bundle, links)
     device = {phase: _device_s(lines, made, setting) for (phase, made), lines in zip(stated, computed, strict=True)}
     times = {phase: max(device[phase], host_share(gpu.generation) * _host_s(made, setting)) for phase, made in phases}
     times["optimizer"] = max(times["optimizer"], _offloaded_s(model, setting))
     exposed = _exposed(calls.communication, messages, times, setting) + _streamed_s(model, setting, times)
     bubble = (times["forward"] + times["backward"]) * (setting.pp - 1) / (setting.grad_accum * setting.vp)
-    value = sum(times.values()) + exposed + bubble
     lines = [line for part in (*computed, messages) for line in part]
     waited_for = lines if exposed else lines[: len(lines) - len(messages)]
+    exposed += _straggling(setting) * (sum(times.values()) + exposed + bubble)
+    value = sum(times.values()) + exposed + bubble
     routed = any(call.name == "dispatch" for call in calls.forward)
+    software = EXPERTS_DOUBT if routed else SOFTWARE_DOUBT
     step = doubted(
         value,
         total(waited_for, gpu, bundle),
         sum(line.bound_s for part in computed for line in part),
-        EXPERTS_DOUBT if routed else SOFTWARE_DOUBT,
+        hypot(software, STEADY_DOUBT * _held_s(alone, computed) / value, RECIPE_DOUBT if setting.recipe else 0.0),
     )
     tokens = setting.step_tokens
     flops = model_flops_per_token(model, setting.seq_len) * tokens
@@ -107,6 +127,7 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
         step_s=step,
         tokens_per_s=Interval(tokens / step.value, tokens / step.high, tokens / step.low),
         mfu=flops / (step.value * gpu.peak(setting.peak_dtype) * setting.n_gpus),
+        power_w=mean_power_w([line for part in computed for line in part], step.value, gpu),
         forward_s=times["forward"],
         backward_s=times["backward"],
         optimizer_s=times["optimizer"],
@@ -125,6 +146,21 @@ def doubts(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: Bundle)
     return doubts_of([line for part in lines for line in part], gpu, bundle)[1]
 
 
+def training_notes(step: TrainingStep, request: Request) -> list[str]:
+    """What to say of the width of the arithmetic where 32 bits may mean two, and of the energy where it is told."""
+    gpu, dtype = step.gpu, step.setting.dtype
+    notes = []
+    if dtype == "fp32" and "tf32" in gpu.peak_flop_per_s:
+        notes.append(
+            'fp32: products are in fp32, as by default in PyTorch. dtype="tf32" is allow_tf32, which is faster.'
+        )
+    if dtype == "tf32":
+        notes.append("tf32: products read 19 of the 32 bits (allow_tf32 of PyTorch); all else is in fp32.")
+    if trained_tokens(request, step.setting.seq_len):
+        notes.append(run_note(step.power_w, gpu, request.pue))
+    return notes
+
+
 def _computed(calls: TrainingCalls) -> list[Phase]:
     return [("forward", calls.forward), ("backward", calls.backward), ("optimizer", calls.optimizer)]
 
@@ -138,11 +174,38 @@ def _phases(calls: TrainingCalls, setting: TrainingSetting) -> tuple[list[Phase]
     return [(name, local(made)) for name, made in _computed(calls)], [("communication", local(calls.communication))]
 
 
-def _sustained(line: OpLine) -> OpLine:
-    """A matrix product as it runs within a step."""
-    if line.estimator not in ("gemm", "moe"):
+def _check_units(gpu: Gpu, setting: TrainingSetting) -> None:
+    """Raises UnsupportedDtype where a GPU has no units that take scales of blocks, which came with those for fp4."""
+    if setting.dtype in BLOCK_SCALED and "fp4" not in gpu.peak_flop_per_s:
+        instead = next(dtype for dtype in ("fp8", "bf16", "fp16", "fp32") if dtype in gpu.peak_flop_per_s)
+        raise UnsupportedDtype(f'{gpu.name} has no units that scale blocks for {setting.dtype}; use dtype="{instead}".')
+
+
+def _within_step(line: OpLine, gpu: Gpu, setting: TrainingSetting) -> OpLine:
+    """A line as it takes among the others of a step: products no faster than board power holds for seconds, attention
+    no faster than its kernel."""
+    flops = float(line.op.flops()) * line.count
+    if not flops or line.op.family in ("pointwise", "collective"):
         return line
-    return line._replace(latency_s=Interval(*(end * SUSTAINED_GEMM for end in line.latency_s)))
+    alone_s = line.latency_s.value
+    least = max(flops / float(steady_flop_per_s(line.op, gpu)[0]), alone_s)
+    if line.op.family in ("gemm", "moe"):
+        least = max(least, AMONG_OTHERS * alone_s)
+    if line.op.family == "attention" and setting.attention != NEWEST_ATTENTION and gpu.vendor == "NVIDIA":
+        least = max(least, flops / (FLASH2_FLOP_PER_SM_CYCLE * gpu.sms * gpu.boost_clock_hz))
+    return line._replace(latency_s=Interval(*(end * least / alone_s for end in line.latency_s)))
+
+
+def _held_s(alone: Sequence[Sequence[OpLine]], computed: Sequence[Sequence[OpLine]]) -> float:
+    """Seconds of lines that board power or their kernel slows within a step."""
+    pairs = [pair for parts in zip(alone, computed, strict=True) for pair in zip(*parts, strict=True)]
+    slowed = AMONG_OTHERS * (1 + 1e-9)
+    return sum(one.latency_s.value for free, one in pairs if one.latency_s.value > slowed * free.latency_s.value)
+
+
+def _straggling(setting: TrainingSetting) -> float:
+    """Share of a step that is waited for the slowest of the GPUs, which grows as the extreme of so many does."""
+    return STRAGGLING * log(max(setting.n_gpus / setting.gpus_per_node, 1.0))
 
 
 def _host_s(calls: Sequence[OpCall], setting: TrainingSetting) -> float:
@@ -296,6 +359,15 @@ class TrainingReport:
         return self.price_usd * self.n_gpus / 3600 / self.tokens_per_s.value * 1e6
 
     @property
+    def whole(self) -> WholeRun | None:
+        """Hours, price and energy of the whole training; None where the request does not say how long it is."""
+        tokens = trained_tokens(self.request, self.step.setting.seq_len)
+        if not tokens:
+            return None
+        seconds = self.time_for_tokens(tokens)
+        return whole_run(seconds, self.n_gpus, self.step.power_w, self.price_usd, self.request.pue)
+
+    @property
     def ops(self) -> tuple[OpLine, ...]:
         """The lines of forward, backward, optimizer and communication."""
         return self.step.lines
@@ -313,9 +385,9 @@ class TrainingReport:
             row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
         row |= {"tokens_per_s_per_gpu": self.tokens_per_s.value / self.n_gpus, "mfu": self.mfu}
         row |= self.memory.row() | {"peak_phase": self.memory.peak_phase, "usd_per_mtok": self.usd_per_mtok}
-        if self.request.train_tokens:
-            whole = self.time_for_tokens(self.request.train_tokens)
-            row |= {"train_s": whole.value, "train_s_low": whole.low, "train_s_high": whole.high}
+        row |= {"power_w": self.step.power_w or None} | (self.whole.row() if self.whole else dict.fromkeys(RUN_COLUMNS))
+        if self.whole:
+            row |= {f"train_s{end}": hours * HOUR for end, hours in zip(ENDS, self.whole.hours, strict=True)}
         row |= {
             name: getattr(self.step, name)
             for name in ("forward_s", "backward_s", "optimizer_s", "communication_s", "bubble_s")

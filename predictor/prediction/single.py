@@ -17,7 +17,7 @@ from predictor.hardware.prices import usd_per_hour
 from predictor.latency.report import OpLine, Report
 from predictor.latency.static_batch import Times, composed, static_times
 from predictor.latency.steps import Steps, basis_of, doubts_of, limiter_of, op_lines
-from predictor.latency.training import TrainingReport, training_step
+from predictor.latency.training import TrainingReport, training_notes, training_step
 from predictor.memory.capacity import Room, TrainingRoom, room, training_room
 from predictor.memory.closed_form import memory, start_note
 from predictor.memory.training import training_memory
@@ -153,6 +153,9 @@ def predict_training(
     expandable_segments: bool = False,
     max_model_len: int = 0,
     train_tokens: float = 0.0,
+    dataset_rows: int = 0,
+    epochs: float = 1.0,
+    pue: float = 1.0,
     dtype: str = "",
     tp: int = 0,
     pp: int = 1,
@@ -362,7 +365,7 @@ def training_report(resolved: Resolved, bundle: Bundle) -> TrainingReport:
         nearest_gpu=near,
         bundle=bundle.id,
         level=bundle.level,
-        notes=(*resolved.notes, *doubts),
+        notes=(*resolved.notes, *training_notes(step, request), *doubts),
         price_usd=resolved.price_usd,
     )
 

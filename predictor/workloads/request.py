@@ -32,7 +32,7 @@ QUANTIZATIONS = ("nf4", "gptq", "int8")
 ADAPTER_DTYPES = ("bf16", "fp16", "fp32")
 GRADS = ("bf16", "fp16", "fp32")
 LOADS_OF_WEIGHTS = ("sharded", "whole")
-ATTENTIONS = ("flash2", "sdpa", "triton", "eager")
+ATTENTIONS = ("flash2", "sdpa", "cudnn", "triton", "eager")
 KERNELS = ("fused", "library", "eager")
 TARGETS = ("all", "qkv", "qv", "qkvo", "mlp", "all_and_head")
 DISPATCHERS = ("alltoall", "flex")
@@ -63,6 +63,7 @@ OF_TRAINING = (
     *("reshard_after_forward", "packing", "expandable_segments", "global_batch", "vp", "cp", "cp_comm_type"),
     *("expert_tp", "moe_token_dispatcher_type", "moe_expert_capacity_factor", "dp_replicate", "overlap_tp"),
     *("overlap_ep", "gradient_accumulation_fusion", "gpus_per_node", "train_tokens"),
+    *("dataset_rows", "epochs", "pue"),
 )
 OF_BOTH = (
     *("model", "gpu", "n_gpus", "phase", "dtype", "tp", "pp", "dp", "ep", "link", "node_link", "image_size"),
@@ -210,7 +211,11 @@ class Request:
         PRECISIONS,
     )
     grad_dtype: str = _column("", "Number format of the gradients that are kept; by default that of weights.", GRADS)
-    attention: str = _column("flash2", "Attention in training: flash2, sdpa, triton or eager.", ATTENTIONS)
+    attention: str = _column(
+        "flash2",
+        "Attention in training: flash2, sdpa, cudnn (that of the GPU's generation), triton or eager.",
+        ATTENTIONS,
+    )
     kernels: str = _column("", "fused, library or eager; by default memory is that of eager, time of fused.", KERNELS)
     loss: str = _column(
         "",
@@ -245,7 +250,12 @@ class Request:
     overlap_ep: bool = _column(False, "Messages to experts run beside another micro-batch of training.", kind=bool)
     gradient_accumulation_fusion: bool = _column(False, "The products that make gradients add them up.", kind=bool)
     gpus_per_node: int = _column(8, "GPUs of a node in training.")
-    train_tokens: float = _column(0.0, "Tokens to train on in all; adds train_s to the answer.", least=0)
+    train_tokens: float = _column(
+        0.0, "Tokens to train on in all; adds hours, price and energy to the answer.", least=0
+    )
+    dataset_rows: int = _column(0, "Sequences of seq_len tokens (or images) of an epoch, in place of that.", least=0)
+    epochs: float = _column(1.0, "Times that all of them are trained on.", least=0)
+    pue: float = _column(1.0, "Power of the data centre over that of its GPUs, for the energy of a training.")
 
     def __post_init__(self) -> None:
         """Checks every column by itself, then fills in those that follow from others."""

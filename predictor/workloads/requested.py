@@ -164,6 +164,7 @@ KEPT_INPUTS_UNTIL = (0, 43, 2)  # bitsandbytes: MatMul4Bit keeps what it reads (
 
 def training_setting(request: Request, model: Model) -> TrainingSetting:
     """How the request trains the model."""
+    _check_run(request)
     settings = {name: getattr(request, name) for name in TRAINING_COLUMNS}
     settings["seq_len"] = getattr(model, "fixed_len", 0) or request.seq_len
     settings["sequence_parallel"] = bool(request.sequence_parallel)
@@ -183,6 +184,20 @@ def _keeps_inputs(version: str) -> bool:
     if version and not re.fullmatch(r"\d+(\.\d+)*", version):
         raise InvalidRequest(f'bitsandbytes_version is "{version}"; it must be a version such as 0.43.2.')
     return bool(version) and tuple(map(int, version.split("."))) < KEPT_INPUTS_UNTIL
+
+
+def _check_run(request: Request) -> None:
+    """Raises InvalidRequest where what is said of the length of a training cannot be."""
+    if request.train_tokens and request.dataset_rows:
+        raise InvalidRequest(
+            f"train_tokens is {request.train_tokens:g} and dataset_rows {request.dataset_rows}; a training has one "
+            "length. Give one of them."
+        )
+    if request.epochs != 1 and not (request.dataset_rows and request.epochs):
+        rule = "say dataset_rows too" if request.epochs else "it must be above 0"
+        raise InvalidRequest(f"epochs is {request.epochs:g}; {rule}.")
+    if request.pue < 1:
+        raise InvalidRequest(f"pue is {request.pue:g}; it must be at least 1, the power of the GPUs alone.")
 
 
 def kept_setting(request: Request, setting: TrainingSetting) -> TrainingSetting:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 ENDS = ("", "_low", "_high")  # of a value and of the interval around it
+RUN_COLUMNS = tuple(f"train_{name}{end}" for name in ("hours", "usd", "kwh") for end in ENDS)
 # What every answer has, in this order; cells that do not apply are empty: those of the other phase, percentiles and
 # requests per second of what is no continuous serving. Names are those of `predictor predict --json`.
 RESULTS = (
@@ -23,6 +24,7 @@ RESULTS = (
     *(f"max_kv_tokens{end}" for end in ENDS),
     *(f"max_concurrent_requests{end}" for end in ENDS),
     "usd_per_mtok",
+    *RUN_COLUMNS,
     "n_gpus",
     "limiter",
     "basis",

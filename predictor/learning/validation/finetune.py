@@ -112,7 +112,7 @@ def _qwen(root: Path, bundle: Bundle) -> Replay:
         if setting is None:
             reason = "the network between the servers is not stated"
         else:
-            reason = _impossible(row["model"], gpu, setting, setting.step_tokens / row["s_per_iter"])
+            reason = impossible(row["model"], gpu, setting, setting.step_tokens / row["s_per_iter"])
         if setting is None or reason:
             skipped[reason] += 1
             continue
@@ -151,7 +151,7 @@ def _torchtune(root: Path, bundle: Bundle) -> Replay:
         reason = _not_modelled(row)
         if not reason:
             setting = training_setting(Request.of(row.request), get_model(row.model))
-            reason = _impossible(row.model, get_gpu(row.gpu), setting, row.tokens_per_s)
+            reason = impossible(row.model, get_gpu(row.gpu), setting, row.tokens_per_s)
         if reason:
             skipped[reason] += 1
         else:
@@ -212,7 +212,7 @@ def _not_modelled(row: TuneRow) -> str:
     return ""
 
 
-def _impossible(model: str, gpu: Gpu, setting: TrainingSetting, tokens_per_s: float) -> str:
+def impossible(model: str, gpu: Gpu, setting: TrainingSetting, tokens_per_s: float) -> str:
     """Why a measurement cannot be what it says: forward, input gradients and recomputation alone above the peak."""
     passes = 3 - (setting.method != "full") + (setting.checkpointing == "full") * 2 / 3
     least = passes / 3 * (model_flops_per_token(get_model(model), 1)) * tokens_per_s / setting.n_gpus

@@ -51,6 +51,7 @@ SIZES = ("n_gpus", "global_batch", "micro_batch", "seq_len")
 COMMON: Mapping[str, Any] = {
     "phase": "train",
     "zero_stage": 1,
+    "attention": "cudnn",
     "gradient_accumulation_fusion": True,
     "node_link": "ib-400",
 }

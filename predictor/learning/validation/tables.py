@@ -21,6 +21,7 @@ from predictor.learning.validation import (
     rocm_vllm,
     serving,
     startup,
+    steps,
     training_peaks,
     trtllm,
     trtllm_queued,
@@ -46,6 +47,7 @@ TABLES: tuple[Table, ...] = (
     startup.TABLE,
     serving.TABLE,
     training_peaks.TABLE,
+    steps.TABLE,
     trtllm.TABLE,
     trtllm_queued.TABLE,
 )

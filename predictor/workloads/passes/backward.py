@@ -16,8 +16,12 @@ from predictor.workloads.passes.calls import OpCall
 # Five matrix products instead of two (Dao, FlashAttention-2, arXiv:2307.08691, 2.3 and 4.1).
 ATTENTION_BACKWARD_FLOPS = 2.5
 # Time over that of FlashAttention-2: 1.3 to 2.5 for FlashAttention in Triton (arXiv:2307.08691, 4.1), here between; 3
-# to 10 for attention with the scores in memory (the same), here as at 2k tokens.
-FLASH_SLOWDOWN: Mapping[str, float] = {"flash2": 1.0, "sdpa": 1.0, "triton": 1.8, "eager": 4.5}
+# to 10 for attention with the scores in memory (the same), here as at 2k tokens with a head_dim of 128. Scores move
+# whatever head_dim is, while FLOPs are in proportion to it; without a mask there are no more of them, but twice the
+# FLOPs (fitted on one half of BERT's steps in fp16 on single GPUs of Lambda's).
+FLASH_SLOWDOWN: Mapping[str, float] = {"flash2": 1.0, "sdpa": 1.0, "cudnn": 1.0, "triton": 1.8, "eager": 4.5}
+
+UNMASKED, SCORES_AS_WIDE_AS = 0.78, 128
 
 # Tensors that the backward kernels of an op read and write, over those of the forward. A norm reads its input and the
 # gradient twice, for the input's gradient and for the weights', and writes one; activations read input and gradient.
@@ -46,6 +50,8 @@ SEPARATE_TRAFFIC: Mapping[str, Mapping[str, float]] = {
 # PyTorch path: shift to int32 (0.5 + 4), narrow to int16 (4 + 2), mask, subtract zero, times scale (2 + 2 each). 8
 # bits: 1 read, 2 written, scales.
 DEQUANTISE_BYTES: Mapping[str, float] = {"nf4": 2.6, "gptq": 22.5, "int8": 3.1}
+# bitsandbytes' kernel does not reach the bandwidth: 6 to 7 ps for each weight on A100 (fitted on one half of litgpt's).
+BITSANDBYTES_BYTES = 10.0
 # PEFT's dropout: a mask beside input and output. Adapters of 16-bit weights first widen the input to fp32, then narrow.
 DROPOUT_BYTES, WIDENED_DROPOUT_BYTES = 5.0, 21.0
 
@@ -118,7 +124,7 @@ def training_forward(served: Iterable[OpCall], tokens: int, adapters: Adapters, 
         if call.name == "lm_head" and isinstance(op, Gemm):
             op = Gemm(m=tokens, n=op.n, k=op.k, dtype=op.dtype)
         elif isinstance(op, Attention | Mla):
-            count *= FLASH_SLOWDOWN[flash]
+            count *= _slowdown(op, flash)
         elif isinstance(op, Pointwise):
             count *= SEPARATE_TRAFFIC[adapters.kernels].get(str(op.kind), 1.0)
         call = OpCall(call.name, op, count)
@@ -126,6 +132,13 @@ def training_forward(served: Iterable[OpCall], tokens: int, adapters: Adapters, 
         if call.name == "lm_head" and isinstance(op, Gemm):
             calls += loss(tokens, float(op.n), op.dtype, fused=adapters.kernels == "fused")
     return calls
+
+
+def _slowdown(op: Attention | Mla, flash: str) -> float:
+    """Time of an attention over that of FlashAttention-2."""
+    if flash != "eager" or not isinstance(op, Attention):
+        return FLASH_SLOWDOWN[flash]
+    return FLASH_SLOWDOWN[flash] * SCORES_AS_WIDE_AS / float(op.head_dim) * (1.0 if op.causal else UNMASKED)
 
 
 def loss(tokens: int, vocab: float, dtype: Text, fused: bool) -> list[OpCall]:
@@ -147,7 +160,9 @@ def _beside(call: OpCall, adapters: Adapters) -> list[OpCall]:
         return calls
     if adapters.quantization and call.name not in OUTSIDE_LAYERS:
         copy = Pointwise(kind="copy", rows=op.n * op.batch, cols=op.k, dtype="bf16")
-        calls.append(OpCall("dequantise", copy, call.count * DEQUANTISE_BYTES[adapters.quantization] / 4))
+        own = adapters.quantization == "nf4" and adapters.kernels != "fused"
+        widened = BITSANDBYTES_BYTES if own else DEQUANTISE_BYTES[adapters.quantization]
+        calls.append(OpCall("dequantise", copy, call.count * widened / 4))
     if not adapters.adapts(call):
         return calls
     dtype = op.dtype if out_bytes(op.dtype) == 4 or op.dtype == "fp16" else "bf16"

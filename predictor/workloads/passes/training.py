@@ -36,6 +36,7 @@ from predictor.workloads.passes.parallel import (
     staged,
     stages,
 )
+from predictor.workloads.passes.recipes import RECIPES, Recipe, quantised_backward, quantised_forward
 
 # Bytes of one fused optimizer step for each parameter that learns: fp32 gradient read, fp32 weight and moments read and
 # written (8-bit moments: 4 bytes in all; Adafactor: no moments, the update written and read once more). PyTorch's
@@ -54,10 +55,6 @@ OPTIMIZER_BYTES: Mapping[str, float] = {
     "sgd_momentum": 20.0,
     "adafactor": 24.0,
 }
-# Training in 8 and 4 bits → the format of its matrix products, whose times hold the narrowing of what they read; blocks
-# of 32 (mxfp8) are scaled by the matrix units. Attention, the head, weights and moments keep their formats (NVIDIA
-# Transformer Engine).
-PRODUCTS: Mapping[str, str] = {"fp8": "fp8", "fp8_block": "fp8_block", "mxfp8": "fp8", "nvfp4": "nvfp4"}
 FOUR_BIT_BYTES = 0.6  # a frozen 4-bit weight with its scales
 NARROW_COPY_BYTES = 2.0  # the 16-bit weights, written
 CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -66,7 +63,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "checkpointing": ("none", "selective", "selective_ops", "modules", "full", "offloaded"),
     "lora_targets": tuple(TARGETS),
     "quantization": tuple(DEQUANTISE_BYTES),
-    "dtype": ("bf16", "fp16", "fp32", *PRODUCTS),
+    "dtype": ("bf16", "fp16", "fp32", "tf32", *RECIPES),
     "reduce_dtype": ("bf16", "fp16", "fp32"),
     "kernels": tuple(SEPARATE_TRAFFIC),
     "attention": tuple(FLASH_SLOWDOWN),
@@ -85,6 +82,7 @@ COUNTS = (
 )
 # llm-foundry's clusters: 1600 Gbps between nodes (scripts/train/benchmarking/README.md); 8 NICs of 200 Gbps are usual.
 NODE_LINK_BYTES_PER_S = 200e9
+FULL = ("fp32", "tf32")  # weights, gradients and what passes between layers have 32 bits
 ROWS, COLUMNS = 16384, 4096  # parameters are stepped as tables of this shape, larger than any cache
 
 
@@ -133,13 +131,15 @@ class TrainingSetting(Parallel):
     quantization: of frozen weights under "qlora": "nf4" widens by one kernel, "gptq" by separate ones, "int8" is
     multiplied as it is. double_quant: NF4's scales are quantised again. keeps_quantized_inputs: autograd keeps what
     4-bit layers read, as bitsandbytes did before 0.43.2.
-    dtype: of the arithmetic; reduce_dtype: of the gradients on the wire.
+    dtype: of the arithmetic of the layers: fp32, tf32, fp16, bf16, or a recipe of predictor.workloads.passes.recipes;
+    reduce_dtype: of the gradients on the wire, if they are not kept in fp32.
     gradient_accumulation_fusion: the products that make gradients add them up (Apex, Transformer Engine).
     gpus_per_node; node_link_bytes_per_s: of all links of a node together, per direction. link: what joins the GPUs of a
     node, one of predictor.hardware.interconnect.LINKS; "" is not stated.
     kernels: of norms, rotations, gates, adapters and the loss: "fused" by a compiler, "library" with one kernel for a
     norm and one for a rotation, "eager" as written in PyTorch. attention: which FlashAttention, PyTorch's own ("sdpa",
-    the same kernel), or "eager" with the scores in memory.
+    the same kernel), that of the GPU's generation ("cudnn": cuDNN's, FlashAttention-3), "triton", or "eager" with the
+    scores in memory.
     prefetch: ZeRO 3 fetches weights a layer ahead (FSDP); without, module by module when needed, and everything waits
     (DeepSpeed, whose trace of modules checkpointing and adapters break).
     precision: of 16-bit training. "mixed": weights and gradients in 16 bits, master weights and moments in fp32
@@ -236,9 +236,19 @@ class TrainingSetting(Parallel):
         return self.micro_tokens * self.cp * self.grad_accum * self.dp
 
     @property
+    def recipe(self) -> Recipe | None:
+        """How products in fewer than 16 bits are fed; None of wider ones."""
+        return RECIPES.get(self.dtype)
+
+    @property
+    def product_dtype(self) -> str:
+        """Number format of the products of the layers."""
+        return self.recipe.product if self.recipe else self.dtype
+
+    @property
     def peak_dtype(self) -> str:
         """The format whose peak MFU is a share of."""
-        return dtype_facts(PRODUCTS.get(self.dtype, self.dtype)).compute[0]
+        return dtype_facts(self.product_dtype).compute[0]
 
     @property
     def adapters(self) -> Adapters:
@@ -323,9 +333,12 @@ def training_calls(model: Trainable, setting: TrainingSetting) -> TrainingCalls:
     ]
     gradients = backward(forward, setting.adapters)
     owned = of_stage(parameters(model, whole, setting.adapters), model, stage)
+    kept = setting.grad_accum if setting.zero_stage < 3 else 1  # of weights that are not gathered anew
+    narrowed = quantised_forward(forward, setting.recipe, kept)
+    narrowed_again = quantised_forward(again, setting.recipe, kept) + quantised_backward(forward, setting.recipe, kept)
     return TrainingCalls(
-        _repeated(forward, setting.grad_accum),
-        _repeated([*again, *gradients], setting.grad_accum),
+        _repeated([*forward, *narrowed], setting.grad_accum),
+        _repeated([*again, *gradients, *narrowed_again], setting.grad_accum),
         _optimizer(owned, setting),
         tuple(messages(model, owned, stage, setting)),
     )
@@ -393,8 +406,7 @@ def model_flops_per_token(model: Trainable, seq_len: int) -> float:
 
 def _step(setting: TrainingSetting) -> Step:
     passed = setting.dtype if setting.dtype in WIDE_DTYPES else "bf16"
-    length = setting.seq_len // setting.cp
-    products = PRODUCTS.get(setting.dtype, setting.dtype)
+    length, products = setting.seq_len // setting.cp, setting.product_dtype
     return Step("prefill", setting.micro_batch, length, length, products, passed, passed, setting.tp)
 
 
@@ -409,7 +421,7 @@ def _optimizer(owned: Parameters, setting: TrainingSetting) -> tuple[OpCall, ...
     """
     learned = owned.learned_layer + owned.learned_table
     stepped = owned.learned(setting) if setting.zero_stage else learned
-    narrow = 0.0 if setting.dtype == "fp32" else NARROW_COPY_BYTES
+    narrow = 0.0 if setting.dtype in FULL else NARROW_COPY_BYTES
     calls = [_sweep("optimizer_step", stepped, OPTIMIZER_BYTES[setting.optimizer] + narrow)]
     if setting.grad_accum > 1:
         kept = owned.learned(setting) if setting.zero_stage > 1 else learned
@@ -435,7 +447,7 @@ def messages(model: Trainable, owned: Parameters, stage: Stage, setting: Trainin
     """
     calls, passes = list[OpCall](), setting.grad_accum
     if setting.pp > 1:
-        message = setting.micro_tokens * model.hidden * (4.0 if setting.dtype == "fp32" else 2.0)
+        message = setting.micro_tokens * model.hidden * (4.0 if setting.dtype in FULL else 2.0)
         parts = setting.tp if setting.sequence_parallel else 1
         hop = Collective(kind="send_recv", message_bytes=message / parts, n_gpus=2)
         calls.append(OpCall("stage_send_recv", hop, 2.0 * passes * setting.vp))
@@ -451,8 +463,9 @@ def _replica_messages(
     prefix: str, owned: Parameters, gpus: int, stage: Stage, setting: TrainingSetting
 ) -> list[OpCall]:
     """Those between `gpus` that share weights and gradients, and between copies of them."""
-    held = FOUR_BIT_BYTES if setting.method == "qlora" else 4.0 if setting.dtype == "fp32" else 2.0
-    sent, layers, passes = 4.0 if setting.reduce_dtype == "fp32" else 2.0, stage.layers, setting.grad_accum
+    held = FOUR_BIT_BYTES if setting.method == "qlora" else 4.0 if setting.dtype in FULL else 2.0
+    wide = setting.reduce_dtype == "fp32" or setting.dtype in FULL or setting.precision == "amp"
+    sent, layers, passes = 4.0 if wide else 2.0, stage.layers, setting.grad_accum
     gathers = (
         (owned.layer / layers * held, layers),
         (owned.table * min(held, 2.0) if held < 1 else owned.table * held, 1),
