@@ -32,8 +32,8 @@ NARROW_EXPONENT = 0.57
 PICO = 1e-12
 # Energy of a 16-bit FLOP of products that run for seconds over that of products timed alone, which are over before the
 # board's control of its power acts, on operands that toggle fewer bits, with memory and links at rest; that of others
-# rises with their bits. Chosen, with AMONG_OTHERS and STRAGGLING of predictor/latency/training.py, as what suits the replayed
-# training steps of all tables best (MPT on A100, where 1.0 to 1.8 agree equally well, torchtitan, Megatron-Bridge).
+# rises with their bits. Chosen, with AMONG_OTHERS and STRAGGLING of predictor/latency/training.py, as what suits the
+# replayed training steps of all tables best (MPT on A100, where 1.0 to 1.8 agree equally well, torchtitan, Megatron).
 STEADY_ENERGY = 1.6
 STREAMING_POWER = 0.5  # of what arithmetic may draw, where memory streams at its bandwidth; judged
 UNLIMITED = 1.2  # times the free rate, beyond which no one asks how much power would be left
