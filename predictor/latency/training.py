@@ -97,6 +97,7 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
     (pp - 1) / vp of grad_accum passes are waited for (Narayanan et al., arXiv:2104.04473, 2.2).
     """
     _check_units(gpu, setting)
+    asked, setting = setting, setting.timed
     calls, links = training_calls(model, setting), Links(setting.link)
     stated, (phases, sent) = _computed(calls), _phases(calls, setting)
     alone = op_lines(phases, gpu, ENGINE, bundle, links)
@@ -122,7 +123,7 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
     tokens = setting.step_tokens
     flops = model_flops_per_token(model, setting.seq_len) * tokens
     return TrainingStep(
-        setting=setting,
+        setting=asked,
         gpu=gpu,
         step_s=step,
         tokens_per_s=Interval(tokens / step.value, tokens / step.high, tokens / step.low),
@@ -139,7 +140,7 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
 
 def doubts(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: Bundle) -> list[str]:
     """What the report of a step notes of its GPU and its ops, without their latencies."""
-    phases, sent = _phases(training_calls(model, setting), setting)
+    phases, sent = _phases(training_calls(model, setting.timed), setting.timed)
     links = Links(setting.link)
     lines = bound_lines(phases, gpu, ENGINE, bundle, links) + bound_lines(sent, gpu, LIBRARY, bundle, links)
     gpu.peak(setting.peak_dtype)  # the step's MFU needs it
@@ -156,7 +157,7 @@ def training_notes(step: TrainingStep, request: Request) -> list[str]:
         )
     if dtype == "tf32":
         notes.append("tf32: products read 19 of the 32 bits (allow_tf32 of PyTorch); all else is in fp32.")
-    if trained_tokens(request, step.setting.seq_len):
+    if trained_tokens(request, step.setting.timed.seq_len):
         notes.append(run_note(step.power_w, gpu, request.pue))
     return notes
 
@@ -361,7 +362,7 @@ class TrainingReport:
     @property
     def whole(self) -> WholeRun | None:
         """Hours, price and energy of the whole training; None where the request does not say how long it is."""
-        tokens = trained_tokens(self.request, self.step.setting.seq_len)
+        tokens = trained_tokens(self.request, self.step.setting.timed.seq_len)
         if not tokens:
             return None
         seconds = self.time_for_tokens(tokens)

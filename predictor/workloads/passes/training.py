@@ -120,7 +120,9 @@ class TrainingSetting(Parallel):
     """How a model is trained, and shared by GPUs as Parallel says; checked on creation (InvalidRequest).
 
     method: "full", "lora" (low-rank adapters beside frozen 16-bit weights) or "qlora" (beside 4-bit ones).
-    micro_batch: sequences of seq_len tokens per GPU and pass; grad_accum: passes per optimizer step.
+    micro_batch: sequences of seq_len tokens per GPU and pass; grad_accum: passes per optimizer step. mean_seq_len: what
+    sequences have in the mean, padding included, where they are not packed: their time is of that, and memory of
+    seq_len; 0: all have seq_len.
     checkpointing: "full" recomputes every layer in the backward pass, "offloaded" too, with the layers' inputs in the
     host's memory; "selective" recomputes attention (Megatron's core_attn), "modules" norms and activations as well,
     "selective_ops" all but attention and every second product (torchtitan), "none" nothing. checkpoint_every: one layer
@@ -169,6 +171,7 @@ class TrainingSetting(Parallel):
     micro_batch: int = 1
     grad_accum: int = 1
     seq_len: int = 2048
+    mean_seq_len: int = 0
     checkpointing: str = "none"
     lora_rank: int = 16
     lora_targets: str = "all"
@@ -223,6 +226,11 @@ class TrainingSetting(Parallel):
             raise InvalidRequest(
                 f"grad_accum is {self.grad_accum}; with optimizer_in_backward gradients are not added up. Set it to 1."
             )
+        if self.mean_seq_len and (self.packing or self.mean_seq_len > self.seq_len):
+            raise InvalidRequest(
+                f"mean_seq_len is {self.mean_seq_len}, seq_len {self.seq_len} and packing {self.packing}; sequences that "
+                "differ are not packed, and have seq_len tokens at most. Set packing to false, and raise seq_len."
+            )
         check_layout(self, self.seq_len)
 
     @property
@@ -233,7 +241,12 @@ class TrainingSetting(Parallel):
     @property
     def step_tokens(self) -> int:
         """Tokens of one optimizer step over all replicas."""
-        return self.micro_tokens * self.cp * self.grad_accum * self.dp
+        return self.timed.micro_tokens * self.cp * self.grad_accum * self.dp
+
+    @property
+    def timed(self) -> TrainingSetting:
+        """The setting whose time is told: with the mean length of its sequences."""
+        return replace(self, seq_len=self.mean_seq_len, mean_seq_len=0) if self.mean_seq_len else self
 
     @property
     def recipe(self) -> Recipe | None:
@@ -464,7 +477,7 @@ def _replica_messages(
 ) -> list[OpCall]:
     """Those between `gpus` that share weights and gradients, and between copies of them."""
     held = FOUR_BIT_BYTES if setting.method == "qlora" else 4.0 if setting.dtype in FULL else 2.0
-    wide = setting.reduce_dtype == "fp32" or setting.dtype in FULL or setting.precision == "amp"
+    wide = setting.reduce_dtype == "fp32" or setting.dtype in FULL or setting.precision in ("amp", "fsdp")
     sent, layers, passes = 4.0 if wide else 2.0, stage.layers, setting.grad_accum
     gathers = (
         (owned.layer / layers * held, layers),
