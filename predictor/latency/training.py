@@ -46,7 +46,13 @@ RECIPE_DOUBT = 0.12  # of products in 8 or 4 bits: libraries differ in what narr
 AMONG_OTHERS = 1.1  # time of a product that power does not hold over its time alone: transposed operands, cold caches
 STRAGGLING = 0.01  # of the step for each e-fold of GPUs beyond a node: every step waits for the slowest of them
 HOST_S_PER_OP = 23e-6  # the host's time to issue an op of the list, Python and autograd included (41 us beside A100)
-HOST_S_PER_FETCH = 0.42e-3  # and to fetch the weights of a matrix that ZeRO 3 has not fetched ahead (0.75 ms)
+# And for each message of ZeRO 3, or to fetch the weights of a matrix that it has not fetched ahead (0.75 ms).
+HOST_S_PER_FETCH = 0.42e-3
+# How much longer, as a share, what PyTorch's own kernels take where none of its steps chose a constant: on other GPUs
+# than these, and around a ring of GPUs.
+UNTIMED_DOUBT = 0.65
+TIMED = ("Volta", "Ampere", "Ada", "Hopper")
+HOST_DOUBT = 1.5  # of the host's times: what a program's own Python adds, and hosts, differ so many times
 # To the host's memory and back through PCIe 4 x16; and its step of one parameter.
 HOST_BYTES_PER_S, HOST_STEP_S = 25e9, 2.6e-10
 # The host's time to read how many tokens go to each expert and to issue what experts run, per layer and pass, of
@@ -104,8 +110,13 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
     computed = [[_within_step(line, gpu, setting) for line in lines] for lines in alone]
     (messages,) = op_lines(sent, gpu, LIBRARY, bundle, links)
     device = {phase: _device_s(lines, made, setting) for (phase, made), lines in zip(stated, computed, strict=True)}
-    times = {phase: max(device[phase], host_share(gpu.generation) * _host_s(made, setting)) for phase, made in phases}
-    times["optimizer"] = max(times["optimizer"], _offloaded_s(model, setting))
+    host = {phase: host_share(gpu.generation) * _host_s(phase, made, calls, setting) for phase, made in phases}
+    host["optimizer"] = max(host["optimizer"], _offloaded_s(model, setting))
+    times = {phase: max(device[phase], host[phase]) for phase in device}
+    slower, faster = (
+        sum(max(device[phase], host[phase] * share) - times[phase] for phase in times)
+        for share in (1 + HOST_DOUBT, 1 / (1 + HOST_DOUBT))
+    )
     exposed = _exposed(calls.communication, messages, times, setting) + _streamed_s(model, setting, times)
     bubble = (times["forward"] + times["backward"]) * (setting.pp - 1) / (setting.grad_accum * setting.vp)
     lines = [line for part in (*computed, messages) for line in part]
@@ -119,6 +130,8 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
         total(waited_for, gpu, bundle),
         sum(line.bound_s for part in computed for line in part),
         hypot(software, STEADY_DOUBT * _held_s(alone, computed) / value, RECIPE_DOUBT if setting.recipe else 0.0),
+        slower=hypot(slower / value, UNTIMED_DOUBT if _untimed(gpu, setting) else 0.0),
+        faster=value / (value + faster) - 1,
     )
     tokens = setting.step_tokens
     flops = model_flops_per_token(model, setting.seq_len) * tokens
@@ -204,18 +217,25 @@ def _held_s(alone: Sequence[Sequence[OpLine]], computed: Sequence[Sequence[OpLin
     return sum(one.latency_s.value for free, one in pairs if one.latency_s.value > slowed * free.latency_s.value)
 
 
+def _untimed(gpu: Gpu, setting: TrainingSetting) -> bool:
+    """Whether PyTorch's kernels run where nobody timed them."""
+    return setting.attention != NEWEST_ATTENTION and (gpu.generation not in TIMED or setting.cp > 1)
+
+
 def _straggling(setting: TrainingSetting) -> float:
     """Share of a step that is waited for the slowest of the GPUs, which grows as the extreme of so many does."""
     return STRAGGLING * log(max(setting.n_gpus / setting.gpus_per_node, 1.0))
 
 
-def _host_s(calls: Sequence[OpCall], setting: TrainingSetting) -> float:
+def _host_s(phase: str, made: Sequence[OpCall], calls: TrainingCalls, setting: TrainingSetting) -> float:
     """Seconds the host takes to issue a phase; a fraction of a count stands for a kernel or a part of one."""
-    issued = HOST_S_PER_OP * sum(call.count for call in calls)
-    if setting.prefetch or setting.zero_stage < 3:
+    issued = HOST_S_PER_OP * sum(call.count for call in made)
+    if setting.zero_stage < 3:
         return issued
-    visits = (call.count for call in calls if fetches(call))
-    return issued + HOST_S_PER_FETCH * sum(visits)
+    if not setting.prefetch:
+        return issued + HOST_S_PER_FETCH * sum(call.count for call in made if fetches(call))
+    sent = (call.count for call in calls.communication if HIDDEN_BY.get(call.name.removeprefix("expert_")) == phase)
+    return issued + HOST_S_PER_FETCH * sum(sent)
 
 
 def _offloaded_s(model: Trainable, setting: TrainingSetting) -> float:

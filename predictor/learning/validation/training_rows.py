@@ -99,6 +99,7 @@ def torchtitan(root: Path) -> Iterator[Training]:
             dp, cp = map(int, re.findall(r"\d+", row["Parallelism"]))
             length = int(row["Sequence Length"])
             request |= {"dp": dp, "cp": cp, "seq_len": length, "micro_batch": 1, "checkpointing": "full"}
+            request |= {"cp_comm_type": "all_gather"} if cp > 1 else {}
             request |= stated_length(request["model"], length)
         elif "Table 3" in context:
             request["dp"] = 128
@@ -146,7 +147,7 @@ def torchao(root: Path) -> Iterator[Training]:
     """Of number formats in torchtitan, and of optimizers in timm and torchtune."""
     for row in records(pd.read_csv(root / TORCHAO, low_memory=False)):
         section = str(row["section"])
-        if "training benchmarks" in section and row["Model"] == "Llama3-8b":
+        if "e2e" in section and row["Model"] == "Llama3-8b":
             yield _formats(row, next(gpu for name, gpu in TORCHAO_GPUS.items() if name in section))
         elif row["AdamW impl"] in AO_OPTIMIZERS:
             yield _vision(row) if pd.notna(row["imgs/s"]) else _alpaca(row)
@@ -176,7 +177,14 @@ def _formats(row: Mapping[str, Any], gpu: str) -> Training:
 def _vision(row: Mapping[str, Any]) -> Training:
     own = row["AdamW impl"] not in ("PyTorch (fused)", "bnb 8-bit")
     request = {"model": "vit_h_14", "gpu": "RTX-4070-Ti-SUPER", **TRAIN, "optimizer": AO_OPTIMIZERS[row["AdamW impl"]]}
-    request |= {"micro_batch": 8, "precision": "amp", "kernels": "fused", "loss": "fused", "attention": "sdpa"}
+    request |= {
+        "micro_batch": 8,
+        "dtype": "bf16",
+        "precision": "amp",
+        "kernels": "fused",
+        "loss": "fused",
+        "attention": "sdpa",
+    }
     return Training(
         TORCHAO,
         "torchao",
@@ -388,7 +396,7 @@ def universal(root: Path) -> Iterator[Training]:
             peak=None if row["oom"] else row["peak_mem_gib"] * GIB,
             counted="used",
             failed=bool(row["oom"]),
-            speed=("step_s", float(row["s_per_step"]) * int(row["grad_accum"])) if row["s_per_step"] > 0 else None,
+            no_speed="a step, and attention under its mask, that are not described" if row["s_per_step"] > 0 else "",
         )
 
 

@@ -228,8 +228,8 @@ class TrainingSetting(Parallel):
             )
         if self.mean_seq_len and (self.packing or self.mean_seq_len > self.seq_len):
             raise InvalidRequest(
-                f"mean_seq_len is {self.mean_seq_len}, seq_len {self.seq_len} and packing {self.packing}; sequences that "
-                "differ are not packed, and have seq_len tokens at most. Set packing to false, and raise seq_len."
+                f"mean_seq_len is {self.mean_seq_len}, seq_len {self.seq_len} and packing {self.packing}; sequences "
+                "that differ are not packed, and have seq_len tokens at most. Set packing to false, and raise seq_len."
             )
         check_layout(self, self.seq_len)
 
