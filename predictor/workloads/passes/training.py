@@ -24,6 +24,7 @@ from predictor.workloads.passes.backward import (
     weights,
 )
 from predictor.workloads.passes.calls import WIDE_DTYPES, Layout, OpCall, Step
+from predictor.workloads.passes.optimizers import OPTIMIZER_BYTES, sweep
 from predictor.workloads.passes.parallel import (
     CP_COMM_TYPES,
     DISPATCHERS,
@@ -38,23 +39,6 @@ from predictor.workloads.passes.parallel import (
 )
 from predictor.workloads.passes.recipes import RECIPES, Recipe, quantised_backward, quantised_forward
 
-# Bytes of one fused optimizer step for each parameter that learns: fp32 gradient read, fp32 weight and moments read and
-# written (8-bit moments: 4 bytes in all; Adafactor: no moments, the update written and read once more). PyTorch's
-# unfused AdamW ("foreach") writes and reads a square root and passes over the weights once more.
-OPTIMIZER_BYTES: Mapping[str, float] = {
-    "adamw": 28.0,
-    "adamw_foreach": 52.0,
-    "adamw_8bit": 16.0,
-    "adamw_fp8": 16.0,
-    "adamw_4bit": 14.0,
-    "paged_adamw": 28.0,
-    "paged_adamw_8bit": 16.0,
-    "galore_adamw": 24.0,
-    "lion": 20.0,
-    "sgd": 12.0,
-    "sgd_momentum": 20.0,
-    "adafactor": 24.0,
-}
 FOUR_BIT_BYTES = 0.6  # a frozen 4-bit weight with its scales
 NARROW_COPY_BYTES = 2.0  # the 16-bit weights, written
 CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -83,7 +67,6 @@ COUNTS = (
 # llm-foundry's clusters: 1600 Gbps between nodes (scripts/train/benchmarking/README.md); 8 NICs of 200 Gbps are usual.
 NODE_LINK_BYTES_PER_S = 200e9
 FULL = ("fp32", "tf32")  # weights, gradients and what passes between layers have 32 bits
-ROWS, COLUMNS = 16384, 4096  # parameters are stepped as tables of this shape, larger than any cache
 
 
 class Trainable(Protocol):
@@ -435,19 +418,13 @@ def _optimizer(owned: Parameters, setting: TrainingSetting) -> tuple[OpCall, ...
     learned = owned.learned_layer + owned.learned_table
     stepped = owned.learned(setting) if setting.zero_stage else learned
     narrow = 0.0 if setting.dtype in FULL else NARROW_COPY_BYTES
-    calls = [_sweep("optimizer_step", stepped, OPTIMIZER_BYTES[setting.optimizer] + narrow)]
+    calls = [sweep("optimizer_step", stepped, OPTIMIZER_BYTES[setting.optimizer] + narrow)]
     if setting.grad_accum > 1:
         kept = owned.learned(setting) if setting.zero_stage > 1 else learned
         added, moved = (owned.learned_experts, 8.0) if setting.gradient_accumulation_fusion else (kept, 12.0)
         if added:
-            calls.append(_sweep("grad_add", added, moved * (setting.grad_accum - 1)))
+            calls.append(sweep("grad_add", added, moved * (setting.grad_accum - 1)))
     return tuple(calls)
-
-
-def _sweep(name: str, elements: float, bytes_each: float) -> OpCall:
-    rows = min(max(ceil(elements / COLUMNS), 1), ROWS)
-    table = Pointwise(kind="add", rows=rows, cols=COLUMNS, dtype="fp32")
-    return OpCall(name, table, max(elements / (ROWS * COLUMNS), 1.0) * bytes_each / 12.0)
 
 
 def messages(model: Trainable, owned: Parameters, stage: Stage, setting: TrainingSetting) -> list[OpCall]:
