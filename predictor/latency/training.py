@@ -161,7 +161,8 @@ def doubts(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: Bundle)
 
 
 def training_notes(step: TrainingStep, request: Request) -> list[str]:
-    """What to say of the width of the arithmetic where 32 bits may mean two, and of the energy where it is told."""
+    """What to say of the width of the arithmetic where 32 bits may mean two, of kernels that nobody timed, and of the
+    energy where it is told."""
     gpu, dtype = step.gpu, step.setting.dtype
     notes = []
     if dtype == "fp32" and "tf32" in gpu.peak_flop_per_s:
@@ -170,6 +171,9 @@ def training_notes(step: TrainingStep, request: Request) -> list[str]:
         )
     if dtype == "tf32":
         notes.append("tf32: products read 19 of the 32 bits (allow_tf32 of PyTorch); all else is in fp32.")
+    if _untimed(gpu, step.setting):
+        where = f"around {step.setting.cp} GPUs" if gpu.generation in TIMED else f"on {gpu.generation}"
+        notes.append(f"PyTorch's kernels were not timed {where} in training: the interval is wider.")
     if trained_tokens(request, step.setting.timed.seq_len):
         notes.append(run_note(step.power_w, gpu, request.pue))
     return notes
