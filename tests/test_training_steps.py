@@ -14,6 +14,7 @@ from predictor.hardware.gpu import Gpu, catalogue, get_gpu
 from predictor.hardware.power import drawn_w, steady_flop_per_s
 from predictor.latency.training import TrainingReport, TrainingStep, training_step
 from predictor.learning.validation.tables import chosen
+from predictor.learning.validation.training_rows import litgpt
 from predictor.ops import Attention, Gemm, Moe, Pointwise
 from predictor.prediction.rows import answer_row
 from predictor.workloads.architectures.decoder import Decoder
@@ -38,20 +39,23 @@ LONG = TrainingSetting(micro_batch=2, seq_len=4096)
 ALL = st.sampled_from(sorted(catalogue()))
 TITAN = "asyncTP, FSDP=2, TP=8, full AC, local batch size 4"
 PUBLISHED = {  # invented, in the layout of the published ones
-    "torchtitan/train_throughput_memory.csv": "context,Quantization,Vanilla TP tokens/sec,NUM_NODES,TPS/GPU,Techniques,"
-    f'Parallelism,Sequence Length,gpu,note\n"Llama3 70b on 16 H100s with {TITAN}",float8 tensorwise,800,,,,,,H100,\n'
-    "Results,,,4,10000,,,,H200,\n",
-    "torchao/memory_speed_tables.csv": "section,Scaling,Median tokens/second,AdamW impl,imgs/s\n"
-    "e2e training benchmarks > NVIDIA H100,float8 rowwise,7000,,\noptim,,,PyTorch (fused),40\n",
-    "torchtune/readme_history.csv": "Model,Finetuning Method,Runnable On,Tokens/sec,first_commit,Example HW Resources,"
-    "Setting,Training Speed (tokens/sec\nLlama 3.1 8B,LoRA,1x A6000,9000,a,,,\n"
-    'Llama2-7B,QLoRA **,,,0217d44c2,1 x RTX 4090,"Batch Size = 4, Seq Length = 2048",3000\n',
-    "litgpt/resource_tables.csv": "size,model,quant,micro_batch,gpu_raw,time_1k_iters_min,method\n"
-    "7 B,Llama 2,bnb.nf4,1,1 x A100,3.7,LoRA\n",
+    "torchtitan/train_throughput_memory.csv": "context,Quantization,Vanilla TP tokens/sec,NUM_NODES,TPS/GPU,"
+    "Memory(GiB),Techniques,Parallelism,Sequence Length,gpu,note\n"
+    f'"Llama3 70b with {TITAN}",float8 tensorwise,800,,,,,,,H100,\n'
+    "Results,,,4,10000,48,,,,H200,torch.compile+float8\n",
+    "torchao/memory_speed_tables.csv": "section,Model,Scaling,Median tokens/second,Peak Memory (GB),AdamW impl,"
+    "Peak memory allocated (GB),imgs/s,Time per step,Configuration,time_us\n"
+    "e2e training benchmarks > NVIDIA H100,Llama3-8b,float8 rowwise,7000,48,,,,,,\n"
+    "optim,,,,,PyTorch (fused),12,40,,,\n",
+    "torchtune/readme_history.csv": "Model,Finetuning Method,Runnable On,Tokens/sec,Example HW Resources,Setting,"
+    "Peak Memory per GPU (GB,Training Speed (tokens/sec\nLlama 3.1 8B,LoRA,1x A6000,9000,,,,\n"
+    'Llama2-7B,QLoRA **,,,1 x RTX 4090,"Batch Size = 4, Seq Length = 2048",12.3 GB,3000\n',
+    "litgpt/resource_tables.csv": "size,model,quant,micro_batch,gpu_raw,time_1k_iters_min,method,max_gpu_ram_gb,oom\n"
+    "7 B,Llama 2,bnb.nf4,1,1 x A100,3.7,LoRA,14,False\n",
     "lambda/train_throughput.csv": "name_gpu,num_gpu,task,throughput,precision,suite,batch_size\n"
     "2x A100 80GB SXM4,2,resnet50,2000,fp32,v1,512\n2x A100 80GB SXM4,2,resnet50,2000,fp32,v1v2,512\n",
-    "gpu_test_h100_a100_pro6000/finetune_memory_speed.csv": "model,method,gpu,batch,seq_len,strategy,s_per_step\n"
-    "Llama 3.1 8B,LoRA,H100,2,8192,single GPU,6.4\nLlama 3.1 8B,Full,H100,2,8192,FSDP + CPU offload,9\n",
+    "gpu_test_h100_a100_pro6000/finetune_memory_speed.csv": "model,method,gpu,batch,seq_len,strategy,s_per_step,"
+    "n_gpus,grad_accum,peak_mem_gib,oom\nLlama 3.1 8B,LoRA,H100,2,8192,single GPU,6.4,1,32,36,False\n",
 }
 RUN = {"phase": "train", "micro_batch": 2, "seq_len": 512}
 
@@ -67,7 +71,7 @@ def step(bundle: Bundle, gpu: str | Gpu = "H100", **changed: object) -> Training
 
 
 def trained(**columns: object) -> TrainingReport:
-    return predict_training("Qwen2.5-0.5B", "A100", micro_batch=2, seq_len=512, **columns)  # type: ignore[arg-type]
+    return predict_training("Qwen2.5-0.5B", "A100", **{"micro_batch": 2, "seq_len": 512} | columns)  # type: ignore[arg-type]
 
 
 @given(ALL, st.floats(0.3, 1.0))
@@ -203,20 +207,77 @@ def test_a_table_has_the_hours_the_price_and_the_energy(bundle: Bundle) -> None:
     assert predict("Qwen2.5-0.5B", "A100").to_dict()["train_hours"] is None
 
 
-def test_published_steps_are_rows_of_a_request_table(tmp_path: Path, bundle: Bundle) -> None:
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
     for name, text in PUBLISHED.items():
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def test_published_steps_are_rows_of_a_request_table(published: Path, bundle: Bundle) -> None:
     (table,) = chosen("steps")
-    replay = table.replay(tmp_path, bundle)
+    replay = table.replay(published, bundle)
     rows = replay.frame().set_index(["model", "dtype"])
     assert (rows["request"] != "").all() and rows["measured"].gt(0).all()
     titan = json.loads(rows.loc[("Llama-3.1-70B", "fp8"), "request"])
     assert (titan["dp"], titan["tp"], titan["micro_batch"], titan["checkpointing"]) == (2, 8, 4, "full")
     assert rows.loc[("Llama-3.1-70B", "fp8"), "measured"] == 16 * 800
     assert json.loads(rows.loc[("ResNet-50", "tf32"), "request"])["micro_batch"] == 256
-    assert rows.loc[("torchvision/vit_h_14", "bf16"), "measured"] == 257 * 40
-    assert len(rows) == 7 and sum(replay.skipped.values()) == 3
+    assert rows.loc[("vit_h_14", "bf16"), "measured"] == 257 * 40
+    assert rows.loc[("Llama-2-7b-hf", "bf16"), "measured"] == pytest.approx(3.7 * 60 / 1000 * 128)
+    assert len(rows) == 6 and sum(replay.skipped.values()) == 3
+
+
+def test_a_published_row_asks_for_time_and_memory_at_once(published: Path, bundle: Bundle) -> None:
+    """litgpt: the memory of the longest sequence of Alpaca, the time of the mean one."""
+    (training,) = litgpt(published)
+    answer = answer_row(training.request, bundle)
+    assert answer["error"] is None and answer["step_s"] > 0 and answer["memory_bytes"] > 0
+    assert training.request["mean_seq_len"] < training.request["seq_len"]
+
+
+def test_time_is_of_the_mean_length_and_memory_of_the_longest(bundle: Bundle) -> None:
+    columns = {"packing": False, "dp": 2, "grad_accum": 2}
+    longest, mean = (trained(**columns | {"seq_len": tokens}) for tokens in (2048, 128))
+    mixed = trained(**columns | {"seq_len": 2048, "mean_seq_len": 128, "dataset_rows": 1000})
+    assert mixed.step_s == mean.step_s and mixed.tokens_per_s == mean.tokens_per_s
+    assert mixed.memory.total_bytes == longest.memory.total_bytes
+    assert mixed.whole and mixed.whole.hours.value == pytest.approx(1000 * 128 / mean.tokens_per_s.value / 3600)
+
+
+@pytest.mark.parametrize("columns", [{"mean_seq_len": 128}, {"mean_seq_len": 1024, "packing": False}])
+def test_a_mean_length_is_of_sequences_that_differ(columns: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequest, match=r"^mean_seq_len is \d+, seq_len 512 and packing .*, and raise seq_len\.$"):
+        trained(**columns)
+
+
+def test_a_step_that_waits_for_its_host_is_in_doubt(bundle: Bundle) -> None:
+    def width(**changed: object) -> float:
+        took = step(bundle, kernels="eager", method="lora", **changed).step_s
+        return took.high / took.low
+
+    assert width(micro_batch=1, seq_len=64) > 3 > 1.7 > width(micro_batch=4, seq_len=4096)
+
+
+def test_the_host_issues_the_messages_of_zero_3(bundle: Bundle) -> None:
+    few = {"micro_batch": 1, "seq_len": 64, "dp": 8, "kernels": "eager"}
+    whole, sharded = (step(bundle, zero_stage=stage, **few) for stage in (0, 3))
+    assert sharded.forward_s > whole.forward_s and sharded.backward_s > whole.backward_s
+
+
+def test_kernels_that_nobody_timed_may_take_longer(bundle: Bundle) -> None:
+    def above(gpu: str, **changed: object) -> float:
+        took = step(bundle, gpu, **changed).step_s
+        return took.high / took.value
+
+    assert above("B200", attention="sdpa") > 1.6 > above("B200", attention="cudnn")
+    assert above("H100", attention="sdpa") < 1.4
+    note = "PyTorch's kernels were not timed on Blackwell in training: the interval is wider."
+    assert note in predict_training("Qwen2.5-0.5B", "B200").notes
+    assert note not in predict_training("Qwen2.5-0.5B", "B200", attention="cudnn").notes
+    ring = {"cp": 4, "seq_len": 8192, "micro_batch": 1}
+    assert above("H100", attention="sdpa", **ring) > 1.6 > above("H100", attention="cudnn", **ring)
 
 
 def test_energy_says_what_it_is_of() -> None:

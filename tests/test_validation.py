@@ -21,7 +21,9 @@ from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import load_bundle
 from predictor.learning.validation import TABLES, ratio_errors
 from predictor.learning.validation.back_of_envelope import reckoned
+from predictor.learning.validation.replay import answers
 from predictor.learning.validation.tables import chosen
+from predictor.learning.validation.training_rows import litgpt
 from predictor.prediction.rows import answer_row
 
 REPO = Path(__file__).resolve().parents[1]
@@ -74,7 +76,13 @@ def rows_of(table: str, truth: Path) -> pd.DataFrame:
 def test_every_table_has_a_name_of_its_own() -> None:
     names = [table.name for table in TABLES]
     folder = REPO / "predictor" / "learning" / "validation"
-    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "back_of_envelope", "replay", "tables"}
+    files = {path.stem for path in folder.glob("*.py")} - {
+        "__init__",
+        "back_of_envelope",
+        "replay",
+        "tables",
+        "training_rows",
+    }
     assert sorted(names) == sorted(files) and len({table.title for table in TABLES}) == len(names)
 
 
@@ -226,6 +234,18 @@ def test_runs_out_of_memory_are_told_from_those_that_ran(trained: Any) -> None:
 
 def test_every_peak_of_training_is_a_row_of_requests(trained: Any) -> None:
     assert (trained["request"] != "").all() and (trained["private_setting"] == "").all()
+
+
+def test_steps_that_wait_for_their_host_are_in_their_interval() -> None:
+    if not (TRUTH / "litgpt").is_dir():
+        pytest.skip(f"the measured steps are not at {TRUTH}; set PREDICTOR_TRUTH")
+    timed = [training for training in litgpt(TRUTH) if training.speed and not training.fitted]
+    told = pd.DataFrame(answers([training.request for training in timed], load_bundle())).assign(
+        measured=[training.speed[1] for training in timed if training.speed]
+    )
+    told = told[told["error"].isna()]
+    inside = (told["step_s_low"] <= told["measured"]) & (told["measured"] <= told["step_s_high"])
+    assert len(told) == 13 and inside.mean() >= 0.72
 
 
 def test_chances_are_no_smaller_than_what_happens(peaks: Any) -> None:

@@ -199,9 +199,14 @@ def _show_training(reports: list[TrainingReport]) -> None:
             for report in reports
         ],
         title=f"{reports[0].model} · {setting.method}, {setting.dtype}, {setting.optimizer} · "
-        f"{setting.grad_accum} × {setting.micro_batch} × {setting.seq_len} tokens · checkpointing "
+        f"{setting.grad_accum} × {setting.micro_batch} × {_sequence(setting)} tokens · checkpointing "
         f"{setting.checkpointing} · ZeRO {setting.zero_stage} · {_layout(setting)}",
     )
+
+
+def _sequence(setting: TrainingSetting) -> str:
+    """Tokens of a sequence, and in the mean."""
+    return f"{setting.seq_len} ({setting.mean_seq_len} in the mean)" if setting.mean_seq_len else str(setting.seq_len)
 
 
 def _whole(run: WholeRun | None) -> list[str]:

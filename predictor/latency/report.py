@@ -34,11 +34,16 @@ SOFTWARE_DOUBT = 0.07
 SERVER_DOUBT, OLDER_DOUBT, EXPERTS_DOUBT = 0.15, 0.20, 0.30
 
 
-def doubted(value: Any, ops: Interval, least: Any, doubt: float = SOFTWARE_DOUBT) -> Interval:
-    """A step of `value` seconds, as doubtful as the sum of its ops and the software around them, not below least."""
+def doubted(
+    value: Any, ops: Interval, least: Any, doubt: float = SOFTWARE_DOUBT, slower: float = 0.0, faster: float = 0.0
+) -> Interval:
+    """A step of `value` seconds, as doubtful as the sum of its ops and the software around them, not below least.
+
+    slower, faster: a doubt, as a share, of how much longer and shorter it may take.
+    """
     down, up = ops.value / ops.low - 1, (ops.high - ops.value) / value
-    low = greater(value / (1 + hypot(down, doubt)), lesser(least, value))
-    return Interval(value, low, value * (1 + hypot(up, doubt)))
+    low = greater(value / (1 + hypot(hypot(down, doubt), faster)), lesser(least, value))
+    return Interval(value, low, value * (1 + hypot(hypot(up, doubt), slower)))
 
 
 NOT_OF_A_ROW = frozenset({"op", "latency_s", "outside_rows", "links_open"})

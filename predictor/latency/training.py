@@ -46,7 +46,13 @@ RECIPE_DOUBT = 0.12  # of products in 8 or 4 bits: libraries differ in what narr
 AMONG_OTHERS = 1.1  # time of a product that power does not hold over its time alone: transposed operands, cold caches
 STRAGGLING = 0.01  # of the step for each e-fold of GPUs beyond a node: every step waits for the slowest of them
 HOST_S_PER_OP = 23e-6  # the host's time to issue an op of the list, Python and autograd included (41 us beside A100)
-HOST_S_PER_FETCH = 0.42e-3  # and to fetch the weights of a matrix that ZeRO 3 has not fetched ahead (0.75 ms)
+# And for each message of ZeRO 3, or to fetch the weights of a matrix that it has not fetched ahead (0.75 ms).
+HOST_S_PER_FETCH = 0.42e-3
+# How much longer, as a share, what PyTorch's own kernels take where none of its steps chose a constant: on other GPUs
+# than these, and around a ring of GPUs.
+UNTIMED_DOUBT = 0.65
+TIMED = ("Volta", "Ampere", "Ada", "Hopper")
+HOST_DOUBT = 1.5  # of the host's times: what a program's own Python adds, and hosts, differ so many times
 # To the host's memory and back through PCIe 4 x16; and its step of one parameter.
 HOST_BYTES_PER_S, HOST_STEP_S = 25e9, 2.6e-10
 # The host's time to read how many tokens go to each expert and to issue what experts run, per layer and pass, of
@@ -97,14 +103,20 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
     (pp - 1) / vp of grad_accum passes are waited for (Narayanan et al., arXiv:2104.04473, 2.2).
     """
     _check_units(gpu, setting)
+    asked, setting = setting, setting.timed
     calls, links = training_calls(model, setting), Links(setting.link)
     stated, (phases, sent) = _computed(calls), _phases(calls, setting)
     alone = op_lines(phases, gpu, ENGINE, bundle, links)
     computed = [[_within_step(line, gpu, setting) for line in lines] for lines in alone]
     (messages,) = op_lines(sent, gpu, LIBRARY, bundle, links)
     device = {phase: _device_s(lines, made, setting) for (phase, made), lines in zip(stated, computed, strict=True)}
-    times = {phase: max(device[phase], host_share(gpu.generation) * _host_s(made, setting)) for phase, made in phases}
-    times["optimizer"] = max(times["optimizer"], _offloaded_s(model, setting))
+    host = {phase: host_share(gpu.generation) * _host_s(phase, made, calls, setting) for phase, made in phases}
+    host["optimizer"] = max(host["optimizer"], _offloaded_s(model, setting))
+    times = {phase: max(device[phase], host[phase]) for phase in device}
+    slower, faster = (
+        sum(max(device[phase], host[phase] * share) - times[phase] for phase in times)
+        for share in (1 + HOST_DOUBT, 1 / (1 + HOST_DOUBT))
+    )
     exposed = _exposed(calls.communication, messages, times, setting) + _streamed_s(model, setting, times)
     bubble = (times["forward"] + times["backward"]) * (setting.pp - 1) / (setting.grad_accum * setting.vp)
     lines = [line for part in (*computed, messages) for line in part]
@@ -118,11 +130,13 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
         total(waited_for, gpu, bundle),
         sum(line.bound_s for part in computed for line in part),
         hypot(software, STEADY_DOUBT * _held_s(alone, computed) / value, RECIPE_DOUBT if setting.recipe else 0.0),
+        slower=hypot(slower / value, UNTIMED_DOUBT if _untimed(gpu, setting) else 0.0),
+        faster=value / (value + faster) - 1,
     )
     tokens = setting.step_tokens
     flops = model_flops_per_token(model, setting.seq_len) * tokens
     return TrainingStep(
-        setting=setting,
+        setting=asked,
         gpu=gpu,
         step_s=step,
         tokens_per_s=Interval(tokens / step.value, tokens / step.high, tokens / step.low),
@@ -139,7 +153,7 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
 
 def doubts(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: Bundle) -> list[str]:
     """What the report of a step notes of its GPU and its ops, without their latencies."""
-    phases, sent = _phases(training_calls(model, setting), setting)
+    phases, sent = _phases(training_calls(model, setting.timed), setting.timed)
     links = Links(setting.link)
     lines = bound_lines(phases, gpu, ENGINE, bundle, links) + bound_lines(sent, gpu, LIBRARY, bundle, links)
     gpu.peak(setting.peak_dtype)  # the step's MFU needs it
@@ -147,7 +161,8 @@ def doubts(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: Bundle)
 
 
 def training_notes(step: TrainingStep, request: Request) -> list[str]:
-    """What to say of the width of the arithmetic where 32 bits may mean two, and of the energy where it is told."""
+    """What to say of the width of the arithmetic where 32 bits may mean two, of kernels that nobody timed, and of the
+    energy where it is told."""
     gpu, dtype = step.gpu, step.setting.dtype
     notes = []
     if dtype == "fp32" and "tf32" in gpu.peak_flop_per_s:
@@ -156,7 +171,10 @@ def training_notes(step: TrainingStep, request: Request) -> list[str]:
         )
     if dtype == "tf32":
         notes.append("tf32: products read 19 of the 32 bits (allow_tf32 of PyTorch); all else is in fp32.")
-    if trained_tokens(request, step.setting.seq_len):
+    if _untimed(gpu, step.setting):
+        where = f"around {step.setting.cp} GPUs" if gpu.generation in TIMED else f"on {gpu.generation}"
+        notes.append(f"PyTorch's kernels were not timed {where} in training: the interval is wider.")
+    if trained_tokens(request, step.setting.timed.seq_len):
         notes.append(run_note(step.power_w, gpu, request.pue))
     return notes
 
@@ -203,18 +221,25 @@ def _held_s(alone: Sequence[Sequence[OpLine]], computed: Sequence[Sequence[OpLin
     return sum(one.latency_s.value for free, one in pairs if one.latency_s.value > slowed * free.latency_s.value)
 
 
+def _untimed(gpu: Gpu, setting: TrainingSetting) -> bool:
+    """Whether PyTorch's kernels run where nobody timed them."""
+    return setting.attention != NEWEST_ATTENTION and (gpu.generation not in TIMED or setting.cp > 1)
+
+
 def _straggling(setting: TrainingSetting) -> float:
     """Share of a step that is waited for the slowest of the GPUs, which grows as the extreme of so many does."""
     return STRAGGLING * log(max(setting.n_gpus / setting.gpus_per_node, 1.0))
 
 
-def _host_s(calls: Sequence[OpCall], setting: TrainingSetting) -> float:
+def _host_s(phase: str, made: Sequence[OpCall], calls: TrainingCalls, setting: TrainingSetting) -> float:
     """Seconds the host takes to issue a phase; a fraction of a count stands for a kernel or a part of one."""
-    issued = HOST_S_PER_OP * sum(call.count for call in calls)
-    if setting.prefetch or setting.zero_stage < 3:
+    issued = HOST_S_PER_OP * sum(call.count for call in made)
+    if setting.zero_stage < 3:
         return issued
-    visits = (call.count for call in calls if fetches(call))
-    return issued + HOST_S_PER_FETCH * sum(visits)
+    if not setting.prefetch:
+        return issued + HOST_S_PER_FETCH * sum(call.count for call in made if fetches(call))
+    sent = (call.count for call in calls.communication if HIDDEN_BY.get(call.name.removeprefix("expert_")) == phase)
+    return issued + HOST_S_PER_FETCH * sum(sent)
 
 
 def _offloaded_s(model: Trainable, setting: TrainingSetting) -> float:
@@ -361,7 +386,7 @@ class TrainingReport:
     @property
     def whole(self) -> WholeRun | None:
         """Hours, price and energy of the whole training; None where the request does not say how long it is."""
-        tokens = trained_tokens(self.request, self.step.setting.seq_len)
+        tokens = trained_tokens(self.request, self.step.setting.timed.seq_len)
         if not tokens:
             return None
         seconds = self.time_for_tokens(tokens)

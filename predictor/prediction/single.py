@@ -124,6 +124,7 @@ def predict_training(
     grad_accum: int = 0,
     global_batch: int = 0,
     seq_len: int = 2048,
+    mean_seq_len: int = 0,
     checkpointing: str = "none",
     checkpoint_every: int = 1,
     zero_stage: int = 0,

@@ -56,7 +56,8 @@ UNDER_LOAD = (
 )
 # Columns that only training has, and those that both phases have; all others are of serving.
 OF_TRAINING = (
-    *("trainer", "method", "optimizer", "micro_batch", "grad_accum", "seq_len", "checkpointing", "checkpoint_every"),
+    *("trainer", "method", "optimizer", "micro_batch", "grad_accum", "seq_len", "mean_seq_len"),
+    *("checkpointing", "checkpoint_every"),
     *("zero_stage", "lora_rank", "lora_targets", "lora_dropout", "adapter_dtype", "use_dora", "train_embeddings"),
     *("quantization", "double_quant", "bitsandbytes_version", "precision", "grad_dtype", "attention", "kernels"),
     *("loss", "loss_chunks", "sequence_parallel", "offload", "optimizer_in_backward", "no_sync", "prefetch", "load"),
@@ -183,6 +184,9 @@ class Request:
     grad_accum: int = _column(0, "Passes between optimizer steps; by default 1, or what global_batch asks.", least=0)
     global_batch: int = _column(0, "Sequences of an optimizer step over all replicas; sets grad_accum.", least=0)
     seq_len: int = _column(2048, "Tokens per training sequence.")
+    mean_seq_len: int = _column(
+        0, "Tokens of a sequence in the mean, padding included, where packing is off; sets the time.", least=0
+    )
     checkpointing: str = _column(
         "none",
         "Activations computed again: none, selective (attention), selective_ops (torchtitan), modules (norms, "
@@ -253,7 +257,7 @@ class Request:
     train_tokens: float = _column(
         0.0, "Tokens to train on in all; adds hours, price and energy to the answer.", least=0
     )
-    dataset_rows: int = _column(0, "Sequences of seq_len tokens (or images) of an epoch, in place of that.", least=0)
+    dataset_rows: int = _column(0, "Sequences (or images) of an epoch, in place of that.", least=0)
     epochs: float = _column(1.0, "Times that all of them are trained on.", least=0)
     pue: float = _column(1.0, "Power of the data centre over that of its GPUs, for the energy of a training.")
 

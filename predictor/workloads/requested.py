@@ -151,7 +151,17 @@ def in_16_bits_of(workload: Workload, gpu: Gpu, *, chosen: bool) -> tuple[Worklo
 
 
 TRAINING_COLUMNS = (
-    *("method", "optimizer", "micro_batch", "grad_accum", "seq_len", "checkpointing", "zero_stage", "lora_rank"),
+    *(
+        "method",
+        "optimizer",
+        "micro_batch",
+        "grad_accum",
+        "seq_len",
+        "mean_seq_len",
+        "checkpointing",
+        "zero_stage",
+        "lora_rank",
+    ),
     *("lora_targets", "precision", "attention", "loss", "loss_chunks", "offload", "tp", "pp", "vp", "cp", "ep", "link"),
     *("cp_comm_type", "expert_tp", "dp", "dp_replicate", "overlap_tp", "overlap_ep", "gpus_per_node"),
     *("moe_token_dispatcher_type", "moe_expert_capacity_factor", "gradient_accumulation_fusion"),

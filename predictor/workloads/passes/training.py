@@ -24,6 +24,7 @@ from predictor.workloads.passes.backward import (
     weights,
 )
 from predictor.workloads.passes.calls import WIDE_DTYPES, Layout, OpCall, Step
+from predictor.workloads.passes.optimizers import OPTIMIZER_BYTES, sweep
 from predictor.workloads.passes.parallel import (
     CP_COMM_TYPES,
     DISPATCHERS,
@@ -38,23 +39,6 @@ from predictor.workloads.passes.parallel import (
 )
 from predictor.workloads.passes.recipes import RECIPES, Recipe, quantised_backward, quantised_forward
 
-# Bytes of one fused optimizer step for each parameter that learns: fp32 gradient read, fp32 weight and moments read and
-# written (8-bit moments: 4 bytes in all; Adafactor: no moments, the update written and read once more). PyTorch's
-# unfused AdamW ("foreach") writes and reads a square root and passes over the weights once more.
-OPTIMIZER_BYTES: Mapping[str, float] = {
-    "adamw": 28.0,
-    "adamw_foreach": 52.0,
-    "adamw_8bit": 16.0,
-    "adamw_fp8": 16.0,
-    "adamw_4bit": 14.0,
-    "paged_adamw": 28.0,
-    "paged_adamw_8bit": 16.0,
-    "galore_adamw": 24.0,
-    "lion": 20.0,
-    "sgd": 12.0,
-    "sgd_momentum": 20.0,
-    "adafactor": 24.0,
-}
 FOUR_BIT_BYTES = 0.6  # a frozen 4-bit weight with its scales
 NARROW_COPY_BYTES = 2.0  # the 16-bit weights, written
 CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -83,7 +67,6 @@ COUNTS = (
 # llm-foundry's clusters: 1600 Gbps between nodes (scripts/train/benchmarking/README.md); 8 NICs of 200 Gbps are usual.
 NODE_LINK_BYTES_PER_S = 200e9
 FULL = ("fp32", "tf32")  # weights, gradients and what passes between layers have 32 bits
-ROWS, COLUMNS = 16384, 4096  # parameters are stepped as tables of this shape, larger than any cache
 
 
 class Trainable(Protocol):
@@ -120,7 +103,9 @@ class TrainingSetting(Parallel):
     """How a model is trained, and shared by GPUs as Parallel says; checked on creation (InvalidRequest).
 
     method: "full", "lora" (low-rank adapters beside frozen 16-bit weights) or "qlora" (beside 4-bit ones).
-    micro_batch: sequences of seq_len tokens per GPU and pass; grad_accum: passes per optimizer step.
+    micro_batch: sequences of seq_len tokens per GPU and pass; grad_accum: passes per optimizer step. mean_seq_len: what
+    sequences have in the mean, padding included, where they are not packed: their time is of that, and memory of
+    seq_len; 0: all have seq_len.
     checkpointing: "full" recomputes every layer in the backward pass, "offloaded" too, with the layers' inputs in the
     host's memory; "selective" recomputes attention (Megatron's core_attn), "modules" norms and activations as well,
     "selective_ops" all but attention and every second product (torchtitan), "none" nothing. checkpoint_every: one layer
@@ -169,6 +154,7 @@ class TrainingSetting(Parallel):
     micro_batch: int = 1
     grad_accum: int = 1
     seq_len: int = 2048
+    mean_seq_len: int = 0
     checkpointing: str = "none"
     lora_rank: int = 16
     lora_targets: str = "all"
@@ -223,6 +209,11 @@ class TrainingSetting(Parallel):
             raise InvalidRequest(
                 f"grad_accum is {self.grad_accum}; with optimizer_in_backward gradients are not added up. Set it to 1."
             )
+        if self.mean_seq_len and (self.packing or self.mean_seq_len > self.seq_len):
+            raise InvalidRequest(
+                f"mean_seq_len is {self.mean_seq_len}, seq_len {self.seq_len} and packing {self.packing}; sequences "
+                "that differ are not packed, and have seq_len tokens at most. Set packing to false, and raise seq_len."
+            )
         check_layout(self, self.seq_len)
 
     @property
@@ -233,7 +224,12 @@ class TrainingSetting(Parallel):
     @property
     def step_tokens(self) -> int:
         """Tokens of one optimizer step over all replicas."""
-        return self.micro_tokens * self.cp * self.grad_accum * self.dp
+        return self.timed.micro_tokens * self.cp * self.grad_accum * self.dp
+
+    @property
+    def timed(self) -> TrainingSetting:
+        """The setting whose time is told: with the mean length of its sequences."""
+        return replace(self, seq_len=self.mean_seq_len, mean_seq_len=0) if self.mean_seq_len else self
 
     @property
     def recipe(self) -> Recipe | None:
@@ -422,19 +418,13 @@ def _optimizer(owned: Parameters, setting: TrainingSetting) -> tuple[OpCall, ...
     learned = owned.learned_layer + owned.learned_table
     stepped = owned.learned(setting) if setting.zero_stage else learned
     narrow = 0.0 if setting.dtype in FULL else NARROW_COPY_BYTES
-    calls = [_sweep("optimizer_step", stepped, OPTIMIZER_BYTES[setting.optimizer] + narrow)]
+    calls = [sweep("optimizer_step", stepped, OPTIMIZER_BYTES[setting.optimizer] + narrow)]
     if setting.grad_accum > 1:
         kept = owned.learned(setting) if setting.zero_stage > 1 else learned
         added, moved = (owned.learned_experts, 8.0) if setting.gradient_accumulation_fusion else (kept, 12.0)
         if added:
-            calls.append(_sweep("grad_add", added, moved * (setting.grad_accum - 1)))
+            calls.append(sweep("grad_add", added, moved * (setting.grad_accum - 1)))
     return tuple(calls)
-
-
-def _sweep(name: str, elements: float, bytes_each: float) -> OpCall:
-    rows = min(max(ceil(elements / COLUMNS), 1), ROWS)
-    table = Pointwise(kind="add", rows=rows, cols=COLUMNS, dtype="fp32")
-    return OpCall(name, table, max(elements / (ROWS * COLUMNS), 1.0) * bytes_each / 12.0)
 
 
 def messages(model: Trainable, owned: Parameters, stage: Stage, setting: TrainingSetting) -> list[OpCall]:
@@ -464,7 +454,7 @@ def _replica_messages(
 ) -> list[OpCall]:
     """Those between `gpus` that share weights and gradients, and between copies of them."""
     held = FOUR_BIT_BYTES if setting.method == "qlora" else 4.0 if setting.dtype in FULL else 2.0
-    wide = setting.reduce_dtype == "fp32" or setting.dtype in FULL or setting.precision == "amp"
+    wide = setting.reduce_dtype == "fp32" or setting.dtype in FULL or setting.precision in ("amp", "fsdp")
     sent, layers, passes = 4.0 if wide else 2.0, stage.layers, setting.grad_accum
     gathers = (
         (owned.layer / layers * held, layers),
