@@ -164,11 +164,6 @@ class Engine:
     profiles_graphs: bool = False
     whole_blocks: bool = False
 
-    @property
-    def front_s(self) -> float:
-        """Seconds of a static batch beside its steps."""
-        return self.request_s + self.batch_s
-
     def step_s_of(self, gpu_s: Any, sequences: Any) -> Any:
         """Seconds of a step: the host prepares the next one meanwhile, or before it."""
         host_s = self.step_s + self.sequence_s * sequences
