@@ -16,7 +16,7 @@ from predictor.ops.dtypes import OWN_FORMATS
 from predictor.shipped import facts
 from predictor.units import GIB
 from predictor.values import show
-from predictor.workloads.engine_tables import ABOUT, OTHERS, named, tables
+from predictor.workloads.engine_tables import ABOUT, OTHERS, having, named, tables
 
 if TYPE_CHECKING:
     from predictor.hardware.gpu import Gpu
@@ -58,15 +58,7 @@ FIELDS = {
     "async_scheduling": "overlapped",
     "batch_wait_timeout_iters": "batch_wait_steps",
 }
-
-
-# What only some engines have: setting → field of an Engine that says whether it has it, or by which name.
-OF_SOME = {
-    "api_server_count": "processes_by",
-    "tokenizer_worker_num": "processes_by",
-    "beam_width": "beams",
-    "enable_two_batch_overlap": "two_batches",
-}
+PROCESSES = ("api_server_count", "tokenizer_worker_num")  # settings that say how many a front end has
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +76,8 @@ class Engine:
     linear_s: number format → host seconds that each linear layer takes beside its launch.
     since, newest: the versions that this is of, newer ones being taken as the newest; both "": only one is known.
     until: the version from which its successor, the engine of the same tables, replaces it. before: version → what is
-        otherwise in those before it. settings: columns of a request that it has, by whatever name of its own.
+        otherwise in those before it. settings: columns of a request that it has, by whatever name of its own. lacks: those
+        of them that this version lacks.
     whole_context: it does not start where the cache cannot hold a sequence of max_model_len tokens. below_gib: GiB of a
         GPU's memory → what is otherwise on smaller ones.
     on_generation: generation → what is otherwise on its GPUs.
@@ -102,11 +95,10 @@ class Engine:
     formats: name of the number formats that it alone has, beside those of 16 and 32 bits, "" where it has all others.
     ubatch: most tokens of a forward pass of an engine on ggml or MLX, whose stages of layers (pp) one batch walks
         through one after another, the passes of a prompt side by side; 0: no such engine.
-    processes_by: setting that says how many processes its front end has, which takes, tokenises and streams; "": none.
-    streamed_s: of sequence_s, what the front end takes. processes: of the front end for each engine core.
+    streamed_s: of sequence_s, what the front end takes, which takes, tokenises and streams. processes: of the front end
+        for each engine core.
     beams: how it searches with beams. "requests": its front end asks anew for each beam in each step; "sequences": each
-        counts as one against max_num_seqs; "within": those of a request count as one; "": not at all.
-    two_batches: may run two halves of a batch, of which one computes while the other's tokens are sent to experts.
+        counts as one against max_num_seqs; "within": those of a request count as one.
     """
 
     name: str
@@ -141,14 +133,13 @@ class Engine:
     graph_batches: int = 0
     ubatch: int = 0
     settings: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
     whole_context: bool = False
     since: str = ""
     newest: str = ""
-    processes_by: str = ""
     streamed_s: float = 0.0
     processes: float = 1.0
     beams: str = ""
-    two_batches: bool = False
     until: str = ""
     runs_on: Mapping[str, str] = field(default_factory=dict)
     doubt: float = 0.0
@@ -188,11 +179,6 @@ class Engine:
             if version and version_of(version) < version_of(later):
                 engine = replace(engine, **self.before[later])
         return engine
-
-    def has(self, setting: str) -> bool:
-        """Whether it has a setting of OF_SOME."""
-        own = getattr(self, OF_SOME[setting])
-        return own == setting if OF_SOME[setting] == "processes_by" else bool(own)
 
     def on(self, gpu: Gpu, settings: Settings = UNSET) -> Engine:
         """The engine as it starts on a GPU: its defaults there, on the host that such GPUs came with, and what a user
@@ -274,14 +260,18 @@ def get_engine(name: str) -> Engine:
 
 
 def check_has(setting: str, value: object, engine: str, version: str) -> None:
-    """Raises InvalidRequest where an engine, in that version, lacks a setting that only some have."""
-    if get_engine(engine).of_version(version).has(setting):
-        return
-    having = [name for name, other in engines().items() if other.has(setting)]
-    cure = "a newer version" if engine in having else " or ".join(having)
-    raise InvalidRequest(
-        f"{setting} is {f'{value}'.lower()}; {f'{engine} {version}'.strip()} has none. Leave it out, or choose {cure}."
-    )
+    """Raises InvalidRequest where an engine lacks a setting, or does in that version."""
+    known = get_engine(engine)
+    if setting not in known.settings:
+        raise InvalidRequest(
+            f"{setting} is {show(value)}; {named(engine)} has none. Set engine to {having(setting)}, or leave it out."
+        )
+    if setting in known.of_version(version).lacks:
+        others = (name for name, other in engines().items() if setting in other.settings and setting not in other.lacks)
+        cure = "a newer version" if setting not in known.lacks else " or ".join(others)
+        raise InvalidRequest(
+            f"{setting} is {value}; {f'{engine} {version}'.strip()} has none. Leave it out, or choose {cure}."
+        )
 
 
 def version_of(text: str) -> tuple[int, ...]:
