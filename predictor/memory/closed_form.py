@@ -58,18 +58,6 @@ class Memory(Need):
         return (self.total_bytes <= self.capacity_bytes) & self.starts
 
 
-# The fields that add up to total_bytes.
-KINDS = (
-    "weights_bytes",
-    "kv_cache_bytes",
-    "activations_bytes",
-    "cuda_graphs_bytes",
-    "runtime_bytes",
-    "fragmentation_bytes",
-    "correction_bytes",
-)
-
-
 def memory(workload: Workload, gpu: Gpu, cached_tokens: float | None = None, longest: float | None = None) -> Memory:
     """Memory of a run on one of its tp GPUs. cached_tokens: in the cache there at its fullest; None: all of the batch.
 
