@@ -18,7 +18,7 @@ from predictor.ops import Attention, Collective, Gemm
 from predictor.ops.base import stack
 from predictor.prediction.rows import answer_rows
 from predictor.prediction.single import predict, resolve
-from predictor.workloads.engines import OF_SOME, Settings, engine_of_version, engines, get_engine, version_of
+from predictor.workloads.engines import Settings, engine_of_version, engines, get_engine, version_of
 from predictor.workloads.models import get_model
 from predictor.workloads.request import Request
 from predictor.workloads.requested import served_workload
@@ -295,9 +295,8 @@ def test_an_engine_takes_its_own_settings_and_refuses_those_of_others(name: str)
     """Each column of `settings` in catalog/engines.toml is one that a request and an engine know."""
     values: dict[str, Any] = {"ubatch": 64, "kv_block": 16, "gpu_memory_utilization": 0.8}
     flags = dict.fromkeys(("enforce_eager", "enable_chunked_prefill", "async_scheduling", "offline"), True)
-    for setting in {*Settings._fields[1:], "ubatch", "kv_block", "beam_width"} - set(
-        OF_SOME
-    ):  # which versions differ in
+    of_some = {"api_server_count", "tokenizer_worker_num", "enable_two_batch_overlap"}  # see test_server_processes.py
+    for setting in {*Settings._fields[1:], "ubatch", "kv_block"} - of_some:
         value = (values | flags).get(setting, 2048)
         own = {setting: value} if setting in ("ubatch", "kv_block") else {}
         sets = {} if own else {"settings": Settings(**{setting: value})}

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from predictor.cli.memory import NAMES
 from predictor.errors import InvalidRequest
 from predictor.hardware.gpu import get_gpu
-from predictor.memory.closed_form import KINDS, memory
+from predictor.memory.closed_form import memory
 from predictor.memory.sizes import sequence_bytes
 from predictor.memory.start import cache_room, start
 from predictor.ops import DTYPES
@@ -117,7 +118,7 @@ def test_more_tokens_never_need_less(batch: int, input_len: int, more: int, dtyp
 def test_the_total_is_the_sum_and_fits_up_to_the_last_byte() -> None:
     workload = Workload(model=LLAMA_8B, tp=2, engine="torch")
     found = memory(workload, H100)
-    assert found.total_bytes == pytest.approx(sum(getattr(found, kind) for kind in KINDS))
+    assert found.total_bytes == pytest.approx(sum(getattr(found, kind, 0.0) for kind in NAMES))
     assert memory(workload, replace(H100, mem_bytes=found.total_bytes)).fits
     assert not memory(workload, replace(H100, mem_bytes=found.total_bytes - 1)).fits
 

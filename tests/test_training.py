@@ -11,9 +11,23 @@ from predictor.latency.training import TrainingStep, training_step
 from predictor.ops import Attention, Collective, Gemm, Moe
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.models import get_model
-from predictor.workloads.passes.backward import Adapters, backward
+from predictor.workloads.passes.backward import (
+    DEQUANTISE_BYTES,
+    FLASH_SLOWDOWN,
+    SEPARATE_TRAFFIC,
+    TARGETS,
+    Adapters,
+    backward,
+)
 from predictor.workloads.passes.calls import OpCall
-from predictor.workloads.passes.training import TrainingSetting, model_flops_per_token, parameters, training_calls
+from predictor.workloads.passes.choices import CHOICES
+from predictor.workloads.passes.training import (
+    OPTIMIZER_BYTES,
+    TrainingSetting,
+    model_flops_per_token,
+    parameters,
+    training_calls,
+)
 
 SMALL = Decoder(
     name="small",
@@ -173,3 +187,9 @@ def test_a_wrong_setting_names_value_rule_and_cure(changed: dict[str, object], m
     with pytest.raises(InvalidRequest) as raised:
         replace(PLAIN, **changed)
     assert str(raised.value) == message
+
+
+def test_every_choice_has_its_numbers():
+    tables = {"optimizer": OPTIMIZER_BYTES, "quantization": DEQUANTISE_BYTES, "kernels": SEPARATE_TRAFFIC}
+    tables |= {"attention": FLASH_SLOWDOWN, "lora_targets": TARGETS}
+    assert {name: tuple(table) for name, table in tables.items()} == {name: CHOICES[name] for name in tables}

@@ -38,7 +38,8 @@ from predictor.latency.serving.disaggregated import FIRST_TOKENS
 from predictor.latency.serving.load import DENSE, EXPERTS, UNMEASURED, groups_of, log_errors, room_for, served_by
 from predictor.latency.serving.scheduler import simulate
 from predictor.latency.serving.step_times import StepTime, step_times
-from predictor.latency.static_batch import report, with_host
+from predictor.latency.static_batch import static_times, with_host
+from predictor.latency.steps import op_lines
 from predictor.learning.validation import alcf, disaggregated, inferencex, llamacpp, qwen, replay, serving
 from predictor.prediction.single import load_of, resolve
 from predictor.workloads import engine_tables
@@ -46,7 +47,7 @@ from predictor.workloads.engines import engines, get_engine
 from predictor.workloads.models import get_model
 from predictor.workloads.request import Request
 from predictor.workloads.requested import served_workload
-from predictor.workloads.workload import Workload
+from predictor.workloads.workload import Workload, phases
 
 Grid = Mapping[str, Sequence[float]]  # constant → values that are tried
 
@@ -230,7 +231,9 @@ def fit_qwen(truth: Path, bundle: Bundle) -> None:
 
 def _without_host(run: qwen.Generation, bundle: Bundle) -> tuple[Interval, Interval]:
     """TTFT and TPOT of the GPU alone."""
-    bare = report(run.workload, run.gpu, bundle, engine=run.engine.without_host())
+    workload = run.workload
+    lines = op_lines(phases(workload), run.gpu, workload.engine, bundle, workload.links)
+    bare = static_times(workload, run.gpu, bundle, lines, run.engine.without_host())
     return bare.ttft_s, bare.tpot_s
 
 

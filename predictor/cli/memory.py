@@ -11,7 +11,8 @@ from predictor.cli.common.comparison import Refusal, answers_of, end, show_refus
 from predictor.cli.common.display import digits, gigabytes, risk, say, show, show_json, show_notes
 from predictor.cli.common.request_options import add_command
 from predictor.errors import InvalidRequest
-from predictor.workloads.request import METHODS, Request
+from predictor.workloads.passes.choices import CHOICES
+from predictor.workloads.request import Request
 from predictor.workloads.results import ENDS
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from predictor.prediction.footprint import Footprint
     from predictor.prediction.single import Resolved
 
-MODES = ("inference", *METHODS)
+MODES = ("inference", *CHOICES["method"])
 BAR = 40  # characters of the widest bar
 NAMES = {
     "weights_bytes": "weights",

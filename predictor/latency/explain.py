@@ -12,6 +12,7 @@ from predictor.latency.report import Interval, OpLine, Report, Serving
 from predictor.latency.static_batch import doubt_of, staged, with_host
 from predictor.latency.steps import op_lines, step
 from predictor.latency.training import TrainingReport
+from predictor.workloads.results import ENDS
 from predictor.workloads.workload import Workload, decode_lengths
 
 NOTHING = 1e-9  # a share of a time below which there is no line
@@ -40,7 +41,7 @@ class Other(NamedTuple):
 
     def row(self) -> dict[str, Any]:
         """As a flat row with the columns of an OpLine's: no shape, no basis, and no bound but what it saves."""
-        ends = {f"latency_s{end}": value for end, value in zip(("", "_low", "_high"), self.latency_s, strict=True)}
+        ends = {f"latency_s{end}": value for end, value in zip(ENDS, self.latency_s, strict=True)}
         names = {"phase": self.phase, "name": self.name, "estimator": self.name, "limiter": self.name}
         none = {
             "count": 1.0,

@@ -12,7 +12,7 @@ from predictor.hardware.gpu import Gpu
 from predictor.memory.closed_form import Memory
 from predictor.ops import Op
 from predictor.workloads.request import Request
-from predictor.workloads.results import RUN_COLUMNS
+from predictor.workloads.results import ENDS, RUN_COLUMNS
 from predictor.workloads.workload import Workload
 
 
@@ -78,7 +78,7 @@ class OpLine(NamedTuple):
     def row(self) -> dict[str, Any]:
         """As a flat row."""
         plain = {name: value for name, value in self._asdict().items() if name not in NOT_OF_A_ROW}
-        ends = {f"latency_s{end}": value for end, value in zip(("", "_low", "_high"), self.latency_s, strict=True)}
+        ends = {f"latency_s{end}": value for end, value in zip(ENDS, self.latency_s, strict=True)}
         return plain | {"shape": self.shape} | ends
 
 
@@ -174,9 +174,9 @@ class Report:
             times |= {name: value for name, value in more.items() if isinstance(value, Interval)}
         times["tokens_per_s_per_gpu"] = Interval(*(end / self.n_gpus for end in self.tokens_per_s))
         for name, interval in times.items():
-            row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+            row |= {f"{name}{end}": value for end, value in zip(ENDS, interval, strict=True)}
         row["saturated"] = self.served.saturated if self.served else None
-        row |= dict.fromkeys(("step_s", "step_s_low", "step_s_high", "mfu", *RUN_COLUMNS))
+        row |= dict.fromkeys((*(f"step_s{end}" for end in ENDS), "mfu", *RUN_COLUMNS))
         row["inputs_per_s"] = workload.batch / self.e2e_s.value if not workload.generates else None
         row |= self.memory.row()
         row |= {

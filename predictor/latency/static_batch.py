@@ -14,7 +14,7 @@ from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.prices import usd_per_hour
 from predictor.latency.report import EXPERTS_DOUBT, OLDER_DOUBT, SERVER_DOUBT, SOFTWARE_DOUBT, Interval, OpLine, Report
-from predictor.latency.steps import basis_of, bound_lines, doubts_of, limiter_of, mean_over, op_lines, step
+from predictor.latency.steps import basis_of, bound_lines, doubts_of, limiter_of, mean_over, step
 from predictor.memory.closed_form import memory
 from predictor.workloads.engine_tables import rates_of
 from predictor.workloads.engines import Engine, get_engine
@@ -36,22 +36,14 @@ class Times(NamedTuple):
     host_s: Interval
 
 
-def report(
-    workload: Workload, gpu: Gpu, bundle: Bundle, notes: tuple[str, ...] = (), engine: Engine | None = None
-) -> Report:
-    """The sum over the ops of prefill and of decode steps, with what limits them and what they need in memory.
-
-    engine: by default that of the workload's name on the hosts of such GPUs.
-    What does not generate has one pass, whose time is TTFT and E2E; its tokens are those of the input.
-    """
-    lines = op_lines(phases(workload), gpu, workload.engine, bundle, workload.links)
-    return composed(workload, gpu, bundle, lines, static_times(workload, gpu, bundle, lines, engine), notes=notes)
-
-
 def static_times(
     workload: Workload, gpu: Gpu, bundle: Bundle, lines: Sequence[list[OpLine]], engine: Engine | None = None
 ) -> Times:
-    """The times of a batch whose sequences start together; lines: of the workload's `phases`."""
+    """The times of a batch whose sequences start together; lines: of the workload's `phases`.
+
+    engine: by default the workload's on the hosts of such GPUs. What does not generate has one pass, whose time is TTFT
+    and E2E; its tokens are those of the input.
+    """
     prefill, *decodes = lines
     doubt = doubt_of(workload)
     ttft = staged(step(prefill, gpu, bundle, doubt), workload, gpu)

@@ -404,10 +404,10 @@ class TrainingReport:
     def to_dict(self) -> dict[str, Any]:
         """One flat row with the columns of an answer; those of serving are None."""
         row: dict[str, Any] = asdict(self.request) | {"model": self.model, "gpu": self.gpu.name, "n_gpus": self.n_gpus}
-        row |= {f"{name}{end}": None for name in ("ttft_s", "tpot_s", "e2e_s") for end in ("", "_low", "_high")}
+        row |= {f"{name}{end}": None for name in ("ttft_s", "tpot_s", "e2e_s") for end in ENDS}
         for name in ("step_s", "tokens_per_s"):
             interval: Interval = getattr(self, name)
-            row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+            row |= {f"{name}{end}": value for end, value in zip(ENDS, interval, strict=True)}
         row |= {"tokens_per_s_per_gpu": self.tokens_per_s.value / self.n_gpus, "mfu": self.mfu}
         row |= self.memory.row() | {"peak_phase": self.memory.peak_phase, "usd_per_mtok": self.usd_per_mtok}
         row |= {"power_w": self.step.power_w or None} | (self.whole.row() if self.whole else dict.fromkeys(RUN_COLUMNS))

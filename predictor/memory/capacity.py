@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 from predictor.errors import PredictorError
@@ -62,7 +61,7 @@ def room(workload: Workload, gpu: Gpu) -> Room:
     """What `gpu` has room for, the workload as asked otherwise."""
 
     def fits(**changes: Any) -> bool:
-        return has_room(memory(replace(workload, **changes), gpu))
+        return _fits(lambda: memory(replace(workload, **changes), gpu))
 
     length = workload.input_len + workload.output_len
     cache, context = CacheRoom(), None
@@ -81,43 +80,42 @@ def training_room(model: Trainable, gpu: Gpu, setting: TrainingSetting) -> Train
     """What `gpu` has room for, the setting as asked otherwise."""
 
     def fits(**changes: Any) -> bool:
-        return has_room(training_memory(model, gpu, replace(setting, **changes)))
+        return _fits(lambda: training_memory(model, gpu, replace(setting, **changes)))
 
     longest = max(model.max_len, setting.max_model_len) if not getattr(model, "fixed_len", 0) else 0
     parts = 2 * setting.cp if setting.cp > 1 else 1  # that a sequence must have
     length = largest(lambda size: fits(seq_len=size * parts), longest // parts)
-    layouts: dict[int, int] = {}  # of GPUs → of them those that share each layer
 
-    def shared(gpus: int) -> bool:
-        """Whether so many GPUs have room: ever more of them share each layer, the others are replicas under ZeRO 3."""
+    def sharing(gpus: int) -> int:
+        """How many of setting.tp * gpus GPUs share each layer, the fewest with room; the others are replicas under ZeRO
+        3. 0: there is no room."""
         for tp in (setting.tp << step for step in range(gpus.bit_length())):
+            dp = setting.tp * gpus // tp
             more: dict[str, Any] = {"tp": tp, "sequence_parallel": True} if tp > setting.tp else {}
-            sharded = partial(fits, zero_stage=3 if setting.tp * gpus > tp else setting.zero_stage, **more)
-            if _allowed(lambda dp, sharded=sharded: sharded(dp=dp), setting.tp * gpus // tp):  # type: ignore[misc]
-                layouts[gpus] = tp
-                return True
-        return False
+            if fits(dp=dp, zero_stage=3 if dp > 1 else setting.zero_stage, **more):
+                return tp
+        return 0
 
-    groups = fewest(shared)
+    groups = fewest(lambda gpus: sharing(gpus) > 0)
     return TrainingRoom(
         largest(lambda size: fits(micro_batch=size), MOST_BATCH),
         length and length * parts,
         groups * setting.tp * setting.cp * setting.pp if groups else None,
-        layouts[groups] if groups else None,
+        sharing(groups) if groups else None,
     )
 
 
 def largest(fits: Callable[[int], bool], most: int) -> int | None:
     """The largest number up to `most` that fits; None where 1 does not. Less is taken to fit where more does."""
-    if most < 1 or not _allowed(fits, 1):
+    if most < 1 or not fits(1):
         return None
     low, high = 1, 2
-    while high <= most and _allowed(fits, high):
+    while high <= most and fits(high):
         low, high = high, 2 * high
     high = min(high, most + 1)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if _allowed(fits, middle) else (low, middle)
+        low, high = (middle, high) if fits(middle) else (low, middle)
     return low
 
 
@@ -125,14 +123,15 @@ def fewest(fits: Callable[[int], bool]) -> int | None:
     """The smallest power of two of GPUs that fits; None where none up to MOST_GPUS does, or can be split so."""
     gpus = 1
     while gpus <= MOST_GPUS:
-        if _allowed(fits, gpus):
+        if fits(gpus):
             return gpus
         gpus *= 2
     return None
 
 
-def _allowed(fits: Callable[[int], bool], number: int) -> bool:
+def _fits(need: Callable[[], Need]) -> bool:
+    """Whether there is room for what a run needs, and it can be run at all."""
     try:
-        return fits(number)
+        return has_room(need())
     except PredictorError:  # the model cannot be split so, or takes no such length
         return False

@@ -1,7 +1,4 @@
-"""How much memory a run takes on each GPU: weights, KV cache, activations and what the runtime keeps.
-
-Sources of the constants stand beside them; the terms are those of vLLM's start-up profile (vllm/worker/worker.py).
-"""
+"""How much memory a run takes on each GPU: of an engine that starts and takes its share, and of any other program."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ from predictor.elementwise import added, chosen, greater, lesser
 from predictor.memory.sizes import (
     FP32_BYTES,
     activations_bytes,
-    cuda_graphs_bytes,
     kv_cache_bytes,
     kv_cache_bytes_per_token,
     largest_pass,
@@ -62,18 +58,6 @@ class Memory(Need):
         return (self.total_bytes <= self.capacity_bytes) & self.starts & (self.p_wait <= 0.5)
 
 
-# The fields that add up to total_bytes.
-KINDS = (
-    "weights_bytes",
-    "kv_cache_bytes",
-    "activations_bytes",
-    "cuda_graphs_bytes",
-    "runtime_bytes",
-    "fragmentation_bytes",
-    "correction_bytes",
-)
-
-
 def memory(workload: Workload, gpu: Gpu, cached_tokens: float | None = None, longest: float | None = None) -> Memory:
     """Memory of a run on one of its tp GPUs. cached_tokens: in the cache there at its fullest; None: all of the batch.
 
@@ -87,7 +71,7 @@ def memory(workload: Workload, gpu: Gpu, cached_tokens: float | None = None, lon
     """
     per_token = kv_cache_bytes_per_token(workload)
     if not (workload.generates and get_engine(workload.engine).joins):
-        kinds, form = closed_form(workload, cached_tokens)
+        kinds, form = closed_form(workload)
         return Memory(**kinds, kv_cache_bytes_per_token=per_token, **doubted(form, gpu))
     started, asked = start(workload, gpu), kv_cache_bytes(workload, cached_tokens)
     one = one_request_bytes(workload, longest)
@@ -122,17 +106,16 @@ def start_note(workload: Workload, gpu: Gpu, need: Memory) -> str:
     )
 
 
-def closed_form(workload: Workload, cached_tokens: float | None = None) -> tuple[dict[str, float], ClosedForm]:
-    """Bytes by kind, and what the learned correction of PyTorch's allocations starts from."""
+def closed_form(workload: Workload) -> tuple[dict[str, float], ClosedForm]:
+    """Bytes by kind of what no serving engine runs, and what the learned correction of PyTorch starts from."""
     kinds = {
         "weights_bytes": weights_bytes(workload),
-        "kv_cache_bytes": kv_cache_bytes(workload, cached_tokens),
+        "kv_cache_bytes": kv_cache_bytes(workload),
         "activations_bytes": activations_bytes(workload),
-        "cuda_graphs_bytes": cuda_graphs_bytes(workload),
+        "cuda_graphs_bytes": 0.0,
     }
-    dynamic = added(kinds.values()) - kinds["weights_bytes"]
-    runtime = runtime_bytes_of(workload)
-    peak = added(kinds.values())
+    peak, runtime = added(kinds.values()), runtime_bytes_of(workload)
+    dynamic = peak - kinds["weights_bytes"]
     if not workload.eager:
         return kinds, ClosedForm("serving", peak, dynamic, runtime, None)
     seen = _features(workload, kinds) | tokens_features(largest_pass(workload), dynamic, kinds["weights_bytes"])

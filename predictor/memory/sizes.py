@@ -1,7 +1,4 @@
-"""Bytes of a run on one GPU, kind by kind: weights, KV cache, activations, CUDA graphs, and what the runtime keeps.
-
-Sources of the constants stand beside them.
-"""
+"""Bytes of a run on one GPU, kind by kind: weights, KV cache, activations, CUDA graphs, and what the runtime keeps."""
 
 from __future__ import annotations
 

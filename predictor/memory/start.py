@@ -18,12 +18,12 @@ import numpy as np
 from predictor.elementwise import greater, hypot, lesser, whole
 from predictor.memory.sizes import (
     FP32_BYTES,
+    GGML_CONTEXT_BYTES,
     activations_bytes,
     cuda_graphs_bytes,
     kv_cache_bytes,
     kv_cache_bytes_per_token,
     pass_bytes,
-    runtime_bytes_of,
     sequence_bytes,
     weights_bytes,
 )
@@ -106,13 +106,14 @@ class Start(NamedTuple):
 def start(workload: Workload, gpu: Gpu, engine: Engine | None = None) -> Start:
     """The start of an engine whose requests join a running batch, by default of the workload's as it is set."""
     engine = engine or workload.engine_on(gpu)
-    weights, graphs = weights_bytes(workload), cuda_graphs_bytes(workload)
-    if workload.pass_tokens:  # llama.cpp takes what it needs
+    weights = weights_bytes(workload)
+    if workload.pass_tokens:  # llama.cpp and MLX take what they need, and capture no graphs
         most = engine.max_sequences * workload.dp * workload.attention_dp
         passing = activations_bytes(replace(workload, batch=lesser(workload.batch, most)))
-        runtime = runtime_bytes_of(workload)
-        return Start(weights, passing, graphs, runtime, gpu.mem_bytes - weights - passing - graphs - runtime, inf)
-    usable, passing, ranks = usable_bytes(gpu), _profiled_bytes(workload, engine), workload.layout.n_gpus > workload.dp
+        room = gpu.mem_bytes - weights - passing - GGML_CONTEXT_BYTES
+        return Start(weights, passing, 0.0, GGML_CONTEXT_BYTES, room, inf)
+    usable, passing, graphs = usable_bytes(gpu), _profiled_bytes(workload, engine), cuda_graphs_bytes(workload)
+    ranks = workload.layout.n_gpus > workload.dp
     runtime = GIB * (engine.start_gib + (engine.ranks_gib if ranks else 0.0))
     inside = graphs if engine.profiles_graphs else 0.0
     if engine.share_of == "static":

@@ -153,10 +153,8 @@ def _of_stage(
     resident = kinds["weights_bytes"] + kinds["optimizer_bytes"] + kinds["gathered_bytes"]
     gradients = kinds["gradients_bytes"]
     loss = kept.until_backward + max(passing, kinds["logits_bytes"]) + kinds["autocast_bytes"]
-    twice, stepping = (
-        _table_gradient(model, owned, stage, setting),
-        _step_bytes(owned, setting, _largest(served, setting)),
-    )
+    twice = _table_gradient(model, owned, stage, setting)
+    stepping = _step_bytes(owned, setting, _largest(served, setting))
     peaks = {
         "load_peak_bytes": kinds["weights_bytes"] + _loading(owned, setting),
         "forward_peak_bytes": resident + loss + (gradients if setting.grad_accum > 1 else 0.0),
@@ -189,13 +187,6 @@ class Kept(NamedTuple):
 
     until_backward: float
     again: float
-
-
-def kinds() -> tuple[str, ...]:
-    """Names of the fields that, less reused_bytes, add up to total_bytes."""
-    states = ("weights_bytes", "gradients_bytes", "optimizer_bytes", "gathered_bytes", "autocast_bytes")
-    passing = ("activations_bytes", "logits_bytes", "temporary_bytes")
-    return (*states, *passing, "runtime_bytes", "fragmentation_bytes", "correction_bytes")
 
 
 def _owned(model: Trainable, served: tuple[OpCall, ...], setting: TrainingSetting) -> Parameters:

@@ -16,7 +16,7 @@ from predictor.ops.dtypes import OWN_FORMATS
 from predictor.shipped import facts
 from predictor.units import GIB
 from predictor.values import show
-from predictor.workloads.engine_tables import ABOUT, OTHERS, named, tables
+from predictor.workloads.engine_tables import ABOUT, OTHERS, having, named, tables
 
 if TYPE_CHECKING:
     from predictor.hardware.gpu import Gpu
@@ -58,55 +58,52 @@ FIELDS = {
     "async_scheduling": "overlapped",
     "batch_wait_timeout_iters": "batch_wait_steps",
 }
-
-
-# What only some engines have: setting → field of an Engine that says whether it has it, or by which name.
-OF_SOME = {
-    "api_server_count": "processes_by",
-    "tokenizer_worker_num": "processes_by",
-    "beam_width": "beams",
-    "enable_two_batch_overlap": "two_batches",
-}
+PROCESSES = ("api_server_count", "tokenizer_worker_num")  # settings that say how many a front end has
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """How an engine schedules and what its host costs; fields as in catalog/engines.toml.
+    """How an engine schedules and what its host costs: a table of catalog/engines.toml, whose operators are apart.
 
-    graphs: decode steps are one launch, a CUDA graph, of sequences up to graph_len tokens (0: of any). joins: requests
-        join a running batch. tables: the engine whose operator tables show what it runs, "": its own.
-    eager: runs the operators of Transformers one by one, and takes prompts whole. versions: which ones, of an engine
-        that has a successor. called: names by which clients of benchmarks call it.
-    offline: what is otherwise where no server streams tokens to clients.
-    issued: operator family → calls that the host issues in a step with prompts for one operator of the list; else one.
-    ranks_s: host seconds that a step takes more where several GPUs share the model, to which a driver sends it.
-    batch_s: seconds that a program's call of a whole batch takes beside its request and steps.
-    linear_s: number format → host seconds that each linear layer takes beside its launch.
-    since, newest: the versions that this is of, newer ones being taken as the newest; both "": only one is known.
-    until: the version from which its successor, the engine of the same tables, replaces it. before: version → what is
-        otherwise in those before it. settings: columns of a request that it has, by whatever name of its own.
-    whole_context: it does not start where the cache cannot hold a sequence of max_model_len tokens. below_gib: GiB of a
-        GPU's memory → what is otherwise on smaller ones.
-    on_generation: generation → what is otherwise on its GPUs.
-    start_gib: GiB that the process holds beside PyTorch's when it has started; ranks_gib: more where several GPUs share
-        the model (NCCL, all-reduce buffers). sampled_bytes: of each sequence and entry of the vocabulary while the pass
-        that is profiled at start samples. profiles_context: that pass has a whole context where it is at most so many
-        tokens. profiles_graphs: the share of the memory holds the CUDA graphs, too.
-    whole_blocks: GPUs that share a matrix get whole blocks of weights, those that have one scale.
-    batch_wait_steps: a step with room left postpones prompts up to so many times while others decode, until
-        batch_wait_share of max_batched_tokens are asked for (batch_wait_timeout_iters of TensorRT-LLM; off).
-    runs_on: generation or vendor of a GPU, which goes after it, or `others` → the engine that runs there under this
+    Steps. max_batched_tokens, max_sequences: of one at most. chunked: a prompt may be split over steps so that they
+        fill up; else only where it is longer than a step. prefill_first: prompts interrupt decoding and run alone.
+        reserved: share of a request's output that must find room in the cache before it starts. joins: requests join a
+        running batch. batch_wait_steps: a step with room left postpones prompts up to so many times while others
+        decode, until batch_wait_share of max_batched_tokens are asked for (batch_wait_timeout_iters of TensorRT-LLM;
+        off). graphs: decode steps are one launch, a CUDA graph, of sequences up to graph_len tokens (0: of any).
+        eager: runs the operators of Transformers one by one, and takes prompts whole. padded: decode steps are as large
+        as the next power of two, prompts as the next whole block of the cache. ubatch: most tokens of a forward pass of
+        an engine on ggml or MLX, whose stages of layers (pp) one batch walks through one after another, the passes of a
+        prompt side by side; 0: no such engine. beams: how it searches. "requests": its front end asks anew for each
+        beam in each step; "sequences": each counts as one against max_num_seqs; "within": those of a request count as
+        one.
+    Host, in seconds. overlapped: prepares the next step while the GPU runs this one. step_s: of a step; ranks_s: more
+        where several GPUs share the model, to which a driver sends it. sequence_s: of each sequence in a step
+        (sampling, detokenisation, streaming), of which the front end takes streamed_s. launch_s: of each operator that
+        is launched alone, as in steps with prompts; issued: operator family → so many launches for one of the list.
+        linear_s: number format → of each linear layer beside its launch. request_s: of the front end for a request
+        (HTTP, tokenisation); processes: of the front end for each engine core. batch_s: of a program's call of a whole
+        batch beside its request and steps. offline: what is otherwise where no server streams tokens to clients.
+        doubt: of an engine that nobody timed, what it adds to the 80 % interval of steps and host times, as a share.
+    Memory. memory_share: of the GPU's memory for weights, activations and cache (share_of "all"), for weights and cache
+        ("static"; 0: what follows from GPU and layout), or of what the others leave for the cache ("free").
+        block_tokens: of a block of the cache, of which each sequence fills whole ones. graph_batches: batch sizes that
+        it captures CUDA graphs of. start_gib: GiB that the process holds beside PyTorch's when it has started;
+        ranks_gib: more where several GPUs share the model (NCCL, all-reduce buffers). sampled_bytes: of each sequence
+        and entry of the vocabulary while the pass that is profiled at start samples. profiles_context: that pass has a
+        whole context where it is at most so many tokens. profiles_graphs: the share of the memory holds the CUDA
+        graphs, too. whole_context: it does not start where the cache cannot hold a sequence of max_model_len tokens.
+        whole_blocks: GPUs that share a matrix get whole blocks of weights, those that have one scale.
+    Names and versions. tables: the engine whose operator tables show what it runs, "": its own. called: names by which
+        clients of benchmarks call it, without case, dashes and underscores. formats: name of the number formats that it
+        alone has, beside those of 16 and 32 bits (OWN_FORMATS of predictor.ops.dtypes); "": it has all others.
+        since, newest: the versions that this is of, newer ones being taken as the newest; both "": only one is known.
+        versions: which ones, in words, of an engine that has a successor. until: the version from which its successor,
+        the engine of the same tables, replaces it. before: version → what is otherwise in those before it. below_gib:
+        GiB of a GPU's memory → what is otherwise on smaller ones. on_generation: generation → what is otherwise there.
+        settings: columns of a request that it has, by whatever name of its own; lacks: those not in this version.
+        runs_on: generation or vendor of a GPU, which goes after it, or `others` → the engine that runs there under this
         name, "" none; where nothing is said, this one.
-    doubt: of an engine that nobody timed, what it adds to the 80 % interval of a step and of host times, as a share.
-    padded: decode steps are as large as the next power of two, prompts as the next whole block of the cache.
-    formats: name of the number formats that it alone has, beside those of 16 and 32 bits, "" where it has all others.
-    ubatch: most tokens of a forward pass of an engine on ggml or MLX, whose stages of layers (pp) one batch walks
-        through one after another, the passes of a prompt side by side; 0: no such engine.
-    processes_by: setting that says how many processes its front end has, which takes, tokenises and streams; "": none.
-    streamed_s: of sequence_s, what the front end takes. processes: of the front end for each engine core.
-    beams: how it searches with beams. "requests": its front end asks anew for each beam in each step; "sequences": each
-        counts as one against max_num_seqs; "within": those of a request count as one; "": not at all.
-    two_batches: may run two halves of a batch, of which one computes while the other's tokens are sent to experts.
     """
 
     name: str
@@ -141,14 +138,13 @@ class Engine:
     graph_batches: int = 0
     ubatch: int = 0
     settings: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
     whole_context: bool = False
     since: str = ""
     newest: str = ""
-    processes_by: str = ""
     streamed_s: float = 0.0
     processes: float = 1.0
     beams: str = ""
-    two_batches: bool = False
     until: str = ""
     runs_on: Mapping[str, str] = field(default_factory=dict)
     doubt: float = 0.0
@@ -163,11 +159,6 @@ class Engine:
     profiles_context: int = 0
     profiles_graphs: bool = False
     whole_blocks: bool = False
-
-    @property
-    def front_s(self) -> float:
-        """Seconds of a static batch beside its steps."""
-        return self.request_s + self.batch_s
 
     def step_s_of(self, gpu_s: Any, sequences: Any) -> Any:
         """Seconds of a step: the host prepares the next one meanwhile, or before it."""
@@ -193,11 +184,6 @@ class Engine:
             if version and version_of(version) < version_of(later):
                 engine = replace(engine, **self.before[later])
         return engine
-
-    def has(self, setting: str) -> bool:
-        """Whether it has a setting of OF_SOME."""
-        own = getattr(self, OF_SOME[setting])
-        return own == setting if OF_SOME[setting] == "processes_by" else bool(own)
 
     def on(self, gpu: Gpu, settings: Settings = UNSET) -> Engine:
         """The engine as it starts on a GPU: its defaults there, on the host that such GPUs came with, and what a user
@@ -279,14 +265,18 @@ def get_engine(name: str) -> Engine:
 
 
 def check_has(setting: str, value: object, engine: str, version: str) -> None:
-    """Raises InvalidRequest where an engine, in that version, lacks a setting that only some have."""
-    if get_engine(engine).of_version(version).has(setting):
-        return
-    having = [name for name, other in engines().items() if other.has(setting)]
-    cure = "a newer version" if engine in having else " or ".join(having)
-    raise InvalidRequest(
-        f"{setting} is {f'{value}'.lower()}; {f'{engine} {version}'.strip()} has none. Leave it out, or choose {cure}."
-    )
+    """Raises InvalidRequest where an engine lacks a setting, or does in that version."""
+    known = get_engine(engine)
+    if setting not in known.settings:
+        raise InvalidRequest(
+            f"{setting} is {show(value)}; {named(engine)} has none. Set engine to {having(setting)}, or leave it out."
+        )
+    if setting in known.of_version(version).lacks:
+        others = (name for name, other in engines().items() if setting in other.settings and setting not in other.lacks)
+        cure = "a newer version" if setting not in known.lacks else " or ".join(others)
+        raise InvalidRequest(
+            f"{setting} is {value}; {f'{engine} {version}'.strip()} has none. Leave it out, or choose {cure}."
+        )
 
 
 def version_of(text: str) -> tuple[int, ...]:

@@ -16,43 +16,18 @@ from predictor.errors import InvalidRequest
 from predictor.values import did_you_mean, show
 from predictor.workloads.cells import checked, is_empty
 from predictor.workloads.engine_tables import LOCAL, SERVES, TRAINS, listed_names
+from predictor.workloads.passes.choices import CHOICES
 from predictor.workloads.trainers import TRAINERS
 
 PHASES = ("serve", "train")
 SCHEDULINGS = ("static", "continuous")
-METHODS = ("full", "lora", "qlora")
-OPTIMIZERS = (
-    *("adamw", "adamw_foreach", "adamw_8bit", "adamw_fp8", "adamw_4bit", "paged_adamw", "paged_adamw_8bit"),
-    *("galore_adamw", "lion", "sgd", "sgd_momentum", "adafactor"),
-)
-CHECKPOINTINGS = ("none", "selective", "selective_ops", "modules", "full", "offloaded")
-PRECISIONS = ("mixed", "amp", "pure", "fsdp")
-LOSSES = ("eager", "eager_kept", "plain", "fused", "chunked", "chunked_kept")
-QUANTIZATIONS = ("nf4", "gptq", "int8")
-ADAPTER_DTYPES = ("bf16", "fp16", "fp32")
-GRADS = ("bf16", "fp16", "fp32")
-LOADS_OF_WEIGHTS = ("sharded", "whole")
-ATTENTIONS = ("flash2", "sdpa", "cudnn", "triton", "eager")
-KERNELS = ("fused", "library", "eager")
-TARGETS = ("all", "qkv", "qv", "qkvo", "mlp", "all_and_head")
-DISPATCHERS = ("alltoall", "flex")
-CP_COMM_TYPES = ("p2p", "all_gather", "a2a")
-OFFLOADS = ("none", "optimizer", "gradients", "parameters")
 JOINED_BY = ("nvlink", "pcie", "host")
 # How requests come, of which a request has one; with a trace of lengths alone the other says when.
 LOADS = ("concurrency", "request_rate", "trace")
 UNDER_LOAD = (
-    *(
-        "draft_tokens",
-        "acceptance",
-        "draft_model",
-        "prefix_cache_hit_rate",
-        *LOADS,
-        "length_spread",
-        "num_prompts",
-        "warmup",
-    ),
-    *("turns", "shared_prefix_len", "batch_wait_timeout_iters", "enable_chunked_prefill", "enable_two_batch_overlap"),
+    *("draft_tokens", "acceptance", "draft_model", "prefix_cache_hit_rate", *LOADS, "length_spread", "num_prompts"),
+    *("warmup", "turns", "shared_prefix_len", "batch_wait_timeout_iters", "enable_chunked_prefill"),
+    "enable_two_batch_overlap",
 )
 # Columns that only training has, and those that both phases have; all others are of serving.
 OF_TRAINING = (
@@ -178,8 +153,8 @@ class Request:
         f"{', '.join(TRAINERS)}.",
         tuple(TRAINERS),
     )
-    method: str = _column("full", "full, lora or qlora.", METHODS)
-    optimizer: str = _column("adamw", ", ".join(OPTIMIZERS) + ".", OPTIMIZERS)
+    method: str = _column("full", "full, lora or qlora.", CHOICES["method"])
+    optimizer: str = _column("adamw", ", ".join(CHOICES["optimizer"]) + ".", CHOICES["optimizer"])
     micro_batch: int = _column(1, "Sequences of one forward and backward pass, per replica.")
     grad_accum: int = _column(0, "Passes between optimizer steps; by default 1, or what global_batch asks.", least=0)
     global_batch: int = _column(0, "Sequences of an optimizer step over all replicas; sets grad_accum.", least=0)
@@ -191,60 +166,72 @@ class Request:
         "none",
         "Activations computed again: none, selective (attention), selective_ops (torchtitan), modules (norms, "
         "activations), full, or offloaded (full, inputs in the host's memory).",
-        CHECKPOINTINGS,
+        CHOICES["checkpointing"],
     )
     checkpoint_every: int = _column(1, "One layer of so many is computed again.")
     zero_stage: int = _column(0, "What replicas shard: 0 nothing to 3 all (FSDP).", least=0)
     lora_rank: int = _column(16, "Rank of LoRA adapters.")
-    lora_targets: str = _column("all", f"Linear layers with adapters: {', '.join(TARGETS)}.", TARGETS)
+    lora_targets: str = _column(
+        "all", f"Linear layers with adapters: {', '.join(CHOICES['lora_targets'])}.", CHOICES["lora_targets"]
+    )
     lora_dropout: float | None = _column(
         None,
         "Dropout of the adapters, which keep inputs of their own then; by default unless fused.",
         least=0,
         kind=float,
     )
-    adapter_dtype: str = _column("", "Number format of the adapters; by default that of the rest.", ADAPTER_DTYPES)
+    adapter_dtype: str = _column(
+        "", "Number format of the adapters; by default that of the rest.", CHOICES["adapter_dtype"]
+    )
     use_dora: bool = _column(False, "Adapters learn magnitudes apart (DoRA).")
     train_embeddings: bool = _column(False, "Embedding and head learn beside the adapters (modules_to_save).")
-    quantization: str = _column("nf4", "Frozen weights of qlora: nf4, gptq or int8.", QUANTIZATIONS)
+    quantization: str = _column("nf4", "Frozen weights of qlora: nf4, gptq or int8.", CHOICES["quantization"])
     double_quant: bool = _column(True, "The scales of nf4 are quantised again.")
     bitsandbytes_version: str = _column("", "Version, which before 0.43.2 kept the inputs of 4-bit layers.")
     precision: str = _column(
         "",
         "16-bit training: mixed (fp32 master weights; by default), amp (autocast), pure, or fsdp (fp32 shards).",
-        PRECISIONS,
+        CHOICES["precision"],
     )
-    grad_dtype: str = _column("", "Number format of the gradients that are kept; by default that of weights.", GRADS)
+    grad_dtype: str = _column(
+        "", "Number format of the gradients that are kept; by default that of weights.", CHOICES["grad_dtype"]
+    )
     attention: str = _column(
         "flash2",
         "Attention in training: flash2, sdpa, cudnn (that of the GPU's generation), triton or eager.",
-        ATTENTIONS,
+        CHOICES["attention"],
     )
-    kernels: str = _column("", "fused, library or eager; by default memory is that of eager, time of fused.", KERNELS)
+    kernels: str = _column(
+        "", "fused, library or eager; by default memory is that of eager, time of fused.", CHOICES["kernels"]
+    )
     loss: str = _column(
         "",
         "How the loss is taken: eager (widened to fp32), eager_kept (and held), plain (as wide as the logits), fused, "
         "chunked (freed) or chunked_kept; by default as kernels.",
-        LOSSES,
+        CHOICES["loss"],
     )
     loss_chunks: int = _column(1, "Parts in which training takes logits and loss.")
     sequence_parallel: int = _column(0, "1: tp GPUs split the tokens outside attention and feed-forward.", least=0)
-    offload: str = _column("none", f"What the host's memory holds: {', '.join(OFFLOADS)}.", OFFLOADS)
+    offload: str = _column(
+        "none", f"What the host's memory holds: {', '.join(CHOICES['offload'])}.", CHOICES["offload"]
+    )
     optimizer_in_backward: bool = _column(False, "Each gradient is used and freed at once.")
     no_sync: bool = _column(False, "Replicas add up whole gradients over grad_accum passes.")
     prefetch: bool = _column(True, "ZeRO 3 fetches weights a layer ahead (FSDP).")
     reshard_after_forward: bool = _column(True, "FSDP frees gathered weights after each layer's forward pass.")
-    load: str = _column("sharded", "What each GPU loads of a sharded model: sharded or whole.", LOADS_OF_WEIGHTS)
+    load: str = _column("sharded", "What each GPU loads of a sharded model: sharded or whole.", CHOICES["load"])
     packing: bool = _column(True, "All sequences have seq_len tokens; false: at most.")
     expandable_segments: bool = _column(False, "PyTorch's allocator grows its blocks, and fragments little.")
     vp: int = _column(1, "Chunks of layers on each stage of a training pipeline, interleaved.")
     cp: int = _column(1, "GPUs that share a training sequence.")
     cp_comm_type: str = _column(
-        "p2p", "How these attend: p2p (ring), all_gather or a2a (heads for tokens, Ulysses).", CP_COMM_TYPES
+        "p2p", "How these attend: p2p (ring), all_gather or a2a (heads for tokens, Ulysses).", CHOICES["cp_comm_type"]
     )
     expert_tp: int = _column(0, "GPUs that split the columns of an expert in training; by default tp.", least=0)
     moe_token_dispatcher_type: str = _column(
-        "alltoall", "How tokens reach experts: alltoall of a library or flex (DeepEP, HybridEP).", DISPATCHERS
+        "alltoall",
+        "How tokens reach experts: alltoall of a library or flex (DeepEP, HybridEP).",
+        CHOICES["moe_token_dispatcher_type"],
     )
     moe_expert_capacity_factor: float = _column(
         0.0, "Tokens for which an expert has room in training, over an even share; 0: all that come.", least=0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from predictor.workloads.engines import Settings, engine_of, engine_with, get_en
 from predictor.workloads.models import Model, get_model
 from predictor.workloads.passes.calls import Layout
 from predictor.workloads.passes.training import TrainingSetting
-from predictor.workloads.request import Request
+from predictor.workloads.request import Request, columns
 from predictor.workloads.trainers import TRAINERS
 from predictor.workloads.weights.files import stored_weights
 from predictor.workloads.weights.gguf import read_gguf
@@ -150,43 +150,26 @@ def in_16_bits_of(workload: Workload, gpu: Gpu, *, chosen: bool) -> tuple[Worklo
     return workload, ""
 
 
-TRAINING_COLUMNS = (
-    *(
-        "method",
-        "optimizer",
-        "micro_batch",
-        "grad_accum",
-        "seq_len",
-        "mean_seq_len",
-        "checkpointing",
-        "zero_stage",
-        "lora_rank",
-    ),
-    *("lora_targets", "precision", "attention", "loss", "loss_chunks", "offload", "tp", "pp", "vp", "cp", "ep", "link"),
-    *("cp_comm_type", "expert_tp", "dp", "dp_replicate", "overlap_tp", "overlap_ep", "gpus_per_node"),
-    *("moe_token_dispatcher_type", "moe_expert_capacity_factor", "gradient_accumulation_fusion"),
-    *("checkpoint_every", "lora_dropout", "adapter_dtype", "use_dora", "train_embeddings", "quantization"),
-    *("double_quant", "optimizer_in_backward", "no_sync", "prefetch", "load", "reshard_after_forward", "packing"),
-    *("expandable_segments", "max_model_len", "grad_dtype"),
-)
 KEPT_INPUTS_UNTIL = (0, 43, 2)  # bitsandbytes: MatMul4Bit keeps what it reads (release notes of 0.43.2)
 
 
 def training_setting(request: Request, model: Model) -> TrainingSetting:
     """How the request trains the model."""
     _check_run(request)
-    settings = {name: getattr(request, name) for name in TRAINING_COLUMNS}
+    names = {field.name for field in fields(TrainingSetting)} & {column.name for column in columns()}
+    settings = {name: getattr(request, name) for name in names}
     settings["seq_len"] = getattr(model, "fixed_len", 0) or request.seq_len
     settings["sequence_parallel"] = bool(request.sequence_parallel)
-    for name, usual in (TRAINERS[request.trainer] if request.trainer else {}).items():
-        settings[name] = usual if getattr(request, name) in ("", None) else getattr(request, name)
-    settings["kernels"] = _kernels(request) or "fused"
+    usual = TRAINERS[request.trainer] if request.trainer else {}
+    settings |= {name: value for name, value in usual.items() if settings[name] in ("", None)}
+    settings["kernels"] = settings["kernels"] or "fused"
     settings["precision"] = settings["precision"] or "mixed"
     settings["described"] = bool(request.kernels and request.loss)
     settings["keeps_quantized_inputs"] = _keeps_inputs(request.bitsandbytes_version)
     if network := stated_network(request.node_link):
         settings["node_link_bytes_per_s"] = network.bytes_per_s * request.gpus_per_node
-    return TrainingSetting(**settings, dtype=request.dtype or model.dtype)
+    settings["dtype"] = request.dtype or model.dtype
+    return TrainingSetting(**settings)
 
 
 def _keeps_inputs(version: str) -> bool:
@@ -212,9 +195,4 @@ def _check_run(request: Request) -> None:
 
 def kept_setting(request: Request, setting: TrainingSetting) -> TrainingSetting:
     """The setting whose memory is told: eager kernels keep most, and most training runs have them."""
-    return setting if _kernels(request) else replace(setting, kernels="eager")
-
-
-def _kernels(request: Request) -> str:
-    """As the request or its trainer says."""
-    return request.kernels or (TRAINERS[request.trainer]["kernels"] if request.trainer else "")
+    return setting if request.kernels or request.trainer else replace(setting, kernels="eager")

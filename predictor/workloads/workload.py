@@ -16,8 +16,8 @@ from predictor.ops import DTYPES, Collective, Op
 from predictor.ops.dtypes import GGUF, MLX, OWN_FORMATS, out_bytes
 from predictor.values import LARGEST, show, whole_number
 from predictor.workloads.architectures.single_pass import SinglePass
-from predictor.workloads.engine_tables import SERVES, engine_names, having, named, operators_of
-from predictor.workloads.engines import OF_SOME, UNSET, Engine, Settings, check_has, engine_with, get_engine
+from predictor.workloads.engine_tables import SERVES, engine_names, operators_of
+from predictor.workloads.engines import PROCESSES, UNSET, Engine, Settings, check_has, engine_with, get_engine
 from predictor.workloads.ggml import ggml_ops
 from predictor.workloads.models import Model
 from predictor.workloads.passes.calls import WIDE_DTYPES, Fused, Layout, OpCall, Phase, Step
@@ -122,18 +122,12 @@ class Workload:
 
     def _check_engine(self) -> None:
         """What is set the engine must have. Some have few number formats but their own; others read a GGUF, too."""
-        own, beside = get_engine(self.engine).settings, {"ubatch": 0, "kv_block": 0, "beam_width": 1}
+        beside = {"ubatch": 0, "kv_block": 0, "beam_width": 1}
         stated = {name: getattr(self, name) for name, unset in beside.items() if getattr(self, name) != unset}
         for name, value in (stated | self.settings.stated()).items():
-            if name not in own:
-                raise InvalidRequest(
-                    f"{name} is {show(value)}; {named(self.engine)} has none. Set engine to {having(name)}, or leave "
-                    "it out."
-                )
-            if name in OF_SOME and value:
-                check_has(name, value, self.engine, self.settings.engine_version)
-                if self.settings.offline and OF_SOME[name] == "processes_by":
-                    raise InvalidRequest(f"{name} is {value}; offline there is no server. Leave it out.")
+            check_has(name, value, self.engine, self.settings.engine_version)
+            if self.settings.offline and name in PROCESSES:
+                raise InvalidRequest(f"{name} is {value}; offline there is no server. Leave it out.")
         most, sequences = self.settings.max_num_batched_tokens, self.settings.max_num_seqs
         if 0 < most < sequences:
             raise InvalidRequest(

@@ -76,20 +76,13 @@ def log_errors(model: Model, engine: str) -> LogErrors:
 SIMULATED = Serving._fields[: Serving._fields.index("sustainable_rate")]
 
 
-def serve(
-    workload: Workload,
-    gpu: Gpu,
-    bundle: Bundle,
-    load: Load,
-    engine: Engine | None = None,
-    warmup: int | None = None,
-) -> Serving:
+def serve(workload: Workload, gpu: Gpu, bundle: Bundle, load: Load, warmup: int | None = None) -> Serving:
     """Step times, KV capacity and simulation in one; the workload's own batch and lengths do not matter.
 
     Replicas (dp), attention groups and pipeline stages each hold a share of the requests and keep step.
     warmup: requests that do not count; None: as above.
     """
-    engine = engine or served_by(workload, gpu)
+    engine = served_by(workload, gpu)
     room = room_for(workload, gpu, load, engine)
     times = step_times(workload, gpu, bundle, engine.max_batched_tokens, engine.max_sequences)
     if draft := workload.drafting:

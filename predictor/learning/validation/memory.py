@@ -14,27 +14,26 @@ allocated at the end, without activations. Peaks of training: training_peaks.py.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import get_gpu
 from predictor.latency.report import Interval
 from predictor.learning.validation.finetune import A100
 from predictor.learning.validation.optimum import FILE as OPTIMUM, MODELS as OPTIMUM_MODELS
 from predictor.learning.validation.qwen import DTYPES, FILE as GENERATION
-from predictor.learning.validation.replay import Figure, Replay, Table, half, private_setting, records
+from predictor.learning.validation.replay import Figure, Replay, Table, half, private_setting, records, stated_length
 from predictor.memory import closed_form as memory
 from predictor.memory.uncertainty import ClosedForm, doubted
 from predictor.prediction.single import answer
 from predictor.units import GIB
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.layered import LayeredDecoder
-from predictor.workloads.models import Model, get_model
+from predictor.workloads.engines import Settings
+from predictor.workloads.models import get_model
 from predictor.workloads.request import Request
 from predictor.workloads.workload import Workload
 
@@ -100,15 +99,6 @@ def _need(form: ClosedForm) -> Mapping[str, float]:
     return {**need, "memory_bytes": need["total_bytes"], **ends}
 
 
-def lengthened(model: Model, tokens: int) -> Model:
-    """The model with room for so many tokens, as YaRN gives it; raises InvalidRequest for what is no decoder."""
-    if tokens <= model.max_len:
-        return model
-    if not isinstance(model, Decoder | LayeredDecoder):
-        raise InvalidRequest(f"tokens is {tokens}; {model.name} takes at most {model.max_len}. Shorten the sequence.")
-    return replace(model, max_len=tokens)
-
-
 def _generation(root: Path) -> Iterator[Peak]:
     table = pd.read_csv(root / GENERATION)
     for row in records(table[table["gpu_mem_gb"].notna() & (table["engine"] == "Transformers")]):
@@ -120,9 +110,10 @@ def _generation(root: Path) -> Iterator[Peak]:
             "output_len": int(row["output_len"]),
             "dtype": DTYPES[row["quant"]],
         }
-        model, tokens = get_model(request["model"]), request["input_len"] + request["output_len"]
-        sizes = {name: request[name] for name in ("engine", "input_len", "output_len", "dtype")}
-        workload, old = Workload(model=lengthened(model, tokens), **sizes), ""
+        model, sizes = get_model(request["model"]), ("engine", "input_len", "output_len", "dtype")
+        longer = stated_length(request["model"], request["input_len"] + request["output_len"])
+        settings = Settings(max_model_len=longer.get("max_model_len", 0))
+        workload, old = Workload(model=model, settings=settings, **{name: request[name] for name in sizes}), ""
         kinds, form = memory.closed_form(workload)
         if row["family"] == "Qwen3":
             old = "without activations, as the table counts"
@@ -132,8 +123,6 @@ def _generation(root: Path) -> Iterator[Peak]:
             form = _as_before(workload, WIDE_LOGIT_BYTES + (MOVED_LOGIT_BYTES if row["n_gpus"] > 1 else 0.0))
             if isinstance(model, Decoder | LayeredDecoder) and model.tied_embeddings:
                 form = form._replace(peak=form.peak + 2.0 * model.vocab * model.hidden)
-        if tokens > model.max_len:
-            request["max_model_len"] = tokens
         yield Peak(
             table=GENERATION,
             model=row["model"],
@@ -141,7 +130,7 @@ def _generation(root: Path) -> Iterator[Peak]:
             case=f"{row['quant']} {row['input_len']}",
             measured=row["gpu_mem_gb"] * GIB,
             form=form,
-            request=request,
+            request=request | longer,
             private_setting=old,
         )
 

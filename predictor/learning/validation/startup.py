@@ -19,7 +19,7 @@ import pandas as pd
 from predictor.errors import PredictorError
 from predictor.estimators.bundle import Bundle
 from predictor.latency.report import Interval
-from predictor.learning.validation.replay import Figure, Replay, Table, records
+from predictor.learning.validation.replay import Figure, Replay, Table, interval, records
 from predictor.prediction.single import answer
 from predictor.units import GIB
 from predictor.workloads.request import Request
@@ -99,8 +99,7 @@ def _figures(row: Mapping[str, Any], request: Mapping[str, Any], told: Mapping[s
         room = told["capacity_bytes"] - told["memory_bytes"] + told["kv_cache_bytes"]
         tokens = row["kv_cache_gib"] * GIB / room * told["max_kv_tokens"]
     if tokens > 0:
-        ends = (told[f"max_kv_tokens{end}"] for end in ("", "_low", "_high"))
-        yield Figure(metric="max_kv_tokens", measured=tokens, predicted=Interval(*ends), **common)
+        yield Figure(metric="max_kv_tokens", measured=tokens, predicted=interval(told, "max_kv_tokens"), **common)
 
 
 TABLE = Table("startup", "what engines set aside when they start", "truth", replay)

@@ -17,14 +17,10 @@ from predictor.ops.dtypes import dtype_facts
 from predictor.workloads.passes.backward import OUTSIDE_LAYERS, TABLES
 from predictor.workloads.passes.calls import Layout, OpCall
 
-# How the ranks of a sequence attend to the keys and values of the others: around a ring beside the attention of what is
-# there already, gathered before it, or heads for tokens (Ulysses, arXiv:2309.14509).
-CP_COMM_TYPES = ("p2p", "all_gather", "a2a")
 # Of the residual stream, and so alike on all tp GPUs unless they split the tokens.
 ALIKE = ("rms_norm", "add_rms_norm", "layer_norm", "add", "shared_add", "router", "routing")
 # Copies of tokens pass through memory by rank and by expert on the way there, and so on the way back (Megatron-Core,
-# token_dispatcher.py), where it is not the kernel that sends them which sorts them ("flex": DeepEP, HybridEP).
-DISPATCHERS = ("alltoall", "flex")
+# token_dispatcher.py), where it is not the kernel that sends them which sorts them.
 SORTED = 3.0
 ROUTED_BYTES = 2.0  # of an element on its way to an expert and back
 

@@ -12,11 +12,7 @@ from predictor.ops import Attention, Collective, Gemm, Moe, Pointwise
 from predictor.ops.dtypes import dtype_facts
 from predictor.values import whole_number
 from predictor.workloads.passes.backward import (
-    DEQUANTISE_BYTES,
-    FLASH_SLOWDOWN,
     OUTSIDE_LAYERS,
-    SEPARATE_TRAFFIC,
-    TARGETS,
     Adapters,
     backward,
     recomputed,
@@ -24,11 +20,11 @@ from predictor.workloads.passes.backward import (
     weights,
 )
 from predictor.workloads.passes.calls import WIDE_DTYPES, Layout, OpCall, Step
+from predictor.workloads.passes.choices import CHOICES
 from predictor.workloads.passes.optimizers import OPTIMIZER_BYTES, sweep
 from predictor.workloads.passes.parallel import (
-    CP_COMM_TYPES,
-    DISPATCHERS,
     Parallel,
+    Splittable,
     Stage,
     check_layout,
     check_split,
@@ -41,24 +37,11 @@ from predictor.workloads.passes.recipes import RECIPES, Recipe, quantised_backwa
 
 FOUR_BIT_BYTES = 0.6  # a frozen 4-bit weight with its scales
 NARROW_COPY_BYTES = 2.0  # the 16-bit weights, written
-CHOICES: Mapping[str, tuple[str, ...]] = {
-    "method": ("full", "lora", "qlora"),
-    "optimizer": tuple(OPTIMIZER_BYTES),
-    "checkpointing": ("none", "selective", "selective_ops", "modules", "full", "offloaded"),
-    "lora_targets": tuple(TARGETS),
-    "quantization": tuple(DEQUANTISE_BYTES),
+KNOWN: Mapping[str, tuple[str, ...]] = {
+    **CHOICES,
+    **{name: ("", *CHOICES[name]) for name in ("loss", "adapter_dtype", "grad_dtype")},
     "dtype": ("bf16", "fp16", "fp32", "tf32", *RECIPES),
     "reduce_dtype": ("bf16", "fp16", "fp32"),
-    "kernels": tuple(SEPARATE_TRAFFIC),
-    "attention": tuple(FLASH_SLOWDOWN),
-    "precision": ("mixed", "amp", "pure", "fsdp"),
-    "offload": ("none", "optimizer", "gradients", "parameters"),
-    "loss": ("", "eager", "eager_kept", "plain", "fused", "chunked", "chunked_kept"),
-    "adapter_dtype": ("", "bf16", "fp16", "fp32"),
-    "load": ("sharded", "whole"),
-    "grad_dtype": ("", "bf16", "fp16", "fp32"),
-    "cp_comm_type": CP_COMM_TYPES,
-    "moe_token_dispatcher_type": DISPATCHERS,
 }
 COUNTS = (
     *("micro_batch", "grad_accum", "seq_len", "lora_rank", "loss_chunks", "tp", "pp", "vp", "cp", "ep", "dp"),
@@ -69,27 +52,16 @@ NODE_LINK_BYTES_PER_S = 200e9
 FULL = ("fp32", "tf32")  # weights, gradients and what passes between layers have 32 bits
 
 
-class Trainable(Protocol):
+class Trainable(Splittable, Protocol):
     """What training needs of a model."""
-
-    @property
-    def name(self) -> str:
-        """Name of the model."""
 
     @property
     def hidden(self) -> int:
         """Model width."""
 
     @property
-    def layers(self) -> int:
-        """Repeated layers."""
-
-    @property
     def max_len(self) -> int:
         """Tokens of the longest sequence."""
-
-    def check(self, layout: Layout) -> None:
-        """Raises InvalidRequest where the model cannot be split so."""
 
     def forward_ops(self, step: Step) -> tuple[OpCall, ...]:
         """The ops of one forward pass on one GPU."""
@@ -194,7 +166,7 @@ class TrainingSetting(Parallel):
             object.__setattr__(self, name, whole_number(name, getattr(self, name)))
         if self.expert_tp:
             object.__setattr__(self, "expert_tp", whole_number("expert_tp", self.expert_tp))
-        for name, choices in CHOICES.items():
+        for name, choices in KNOWN.items():
             if getattr(self, name) not in choices:
                 raise InvalidRequest(f'{name} is "{getattr(self, name)}"; it must be one of {", ".join(choices)}.')
         if type(self.zero_stage) is not int or not 0 <= self.zero_stage <= 3:
