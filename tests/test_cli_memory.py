@@ -93,3 +93,9 @@ def test_a_file_of_weights_says_its_size(tmp_path: Path, capsys: pytest.CaptureF
 def test_predict_points_to_what_would_make_it_fit(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "Llama-3.1-70B", "--gpu", "H100"]) == 0
     assert "`predictor memory` with the same options" in capsys.readouterr().out
+
+
+def test_memory_asks_for_no_link_that_nobody_knows(capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = told(capsys, "Llama-3.1-70B", "--gpu", "DGX-Spark")
+    (again,) = told(capsys, "Llama-3.1-70B", "--gpu", "DGX-Spark", "--tp", str(row["min_tp"]))
+    assert again["fits"] and any("has no known link" in note for note in again["notes"])

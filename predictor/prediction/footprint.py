@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from predictor.errors import UnknownRate
+from predictor.errors import UnknownLink, UnknownRate
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.latency import static_batch, training
@@ -73,5 +73,5 @@ def _unless_unknown(doubts: Callable[..., list[str]], *asked_of: Any) -> list[st
     """What there is to say of the times, which memory does not need: a rate that nobody knows is said and no error."""
     try:
         return doubts(*asked_of)
-    except UnknownRate as error:
+    except (UnknownRate, UnknownLink) as error:
         return [f"of the memory only: {error}"]
