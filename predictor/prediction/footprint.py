@@ -14,7 +14,7 @@ from predictor.memory.closed_form import Memory, memory, start_note
 from predictor.memory.training import TrainingMemory, training_memory
 from predictor.prediction.single import Resolved, load_of
 from predictor.workloads.request import Request
-from predictor.workloads.requested import kept_setting, served_workload, training_setting
+from predictor.workloads.requested import kept_setting, served_workload, training_setting, unread_note
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,8 @@ def _training(resolved: Resolved, bundle: Bundle) -> Footprint:
     setting = training_setting(request, model)
     doubts = _unless_unknown(training.doubts, model, gpu, setting, bundle)
     need = training_memory(model, gpu, kept_setting(request, setting))
-    return Footprint(request, model.name, gpu, setting.n_gpus, need, (*notes, *doubts))
+    unread = [note] if (note := unread_note(request)) else []
+    return Footprint(request, model.name, gpu, setting.n_gpus, need, (*notes, *unread, *doubts))
 
 
 def _unless_unknown(doubts: Callable[..., list[str]], *asked_of: Any) -> list[str]:

@@ -314,7 +314,7 @@ class Request:
                     raise InvalidRequest(
                         f"{name} is {show(value)}; a static batch has none. Set scheduling to continuous."
                     )
-            at_once = self.max_num_seqs * self.dp * self.attention_dp
+            at_once = self.max_num_seqs * max(self.dp, 1) * self.attention_dp
             if 0 < at_once < self.batch:
                 raise InvalidRequest(
                     f"batch is {self.batch} and max_num_seqs {self.max_num_seqs}; a static batch runs all its "
