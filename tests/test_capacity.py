@@ -10,7 +10,7 @@ from predictor.memory.capacity import RISK, fewest, has_room, largest, room, tra
 from predictor.memory.closed_form import memory
 from predictor.memory.training import training_memory
 from predictor.prediction.advice import fixes
-from predictor.prediction.single import answer, resolve
+from predictor.prediction.single import answer, resolve, room_of
 from predictor.workloads import Workload, get_model
 from predictor.workloads.passes.training import TrainingSetting
 from predictor.workloads.request import Request
@@ -153,3 +153,29 @@ def test_fewer_sequences_that_have_room_are_advice_though_the_cache_stays_full()
         load_bundle(),
     )
     assert any("batch" in fix.settings for fix in fixes(answer(resolved, bundle), resolved, bundle))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"phase": "train", "method": "lora", "n_gpus": 8, "zero_stage": 3},
+        {"phase": "train", "method": "full", "n_gpus": 8, "zero_stage": 3},
+        {"phase": "train", "method": "full", "n_gpus": 8, "global_batch": 64},
+        {"n_gpus": 2},
+    ],
+)
+def test_advice_on_gpus_is_asked_back_in_place_of_what_was_asked(asked: dict[str, Any]) -> None:
+    stated = {"model": "Llama-3.1-70B", "gpu": "H100-SXM-80GB", **asked}
+    resolved, bundle = resolve(Request(**stated)), load_bundle()
+    told = [fix for fix in fixes(answer(resolved, bundle), resolved, bundle) if {"tp", "dp"} & set(fix.settings)]
+    assert told and all("n_gpus" in fix.settings for fix in told)
+    for fix in told:
+        again = answer(resolve(Request(**{**stated, **fix.settings})), bundle)
+        assert again.memory == fix.memory and again.n_gpus == fix.settings["n_gpus"]
+
+
+def test_sharing_layers_takes_no_more_gpus_than_are_told_as_the_fewest() -> None:
+    asked = Request(model="Llama-3.1-70B", gpu="H100-SXM-80GB", phase="train", method="lora", n_gpus=8, zero_stage=3)
+    resolved, bundle = resolve(asked), load_bundle()
+    (fix,) = [fix for fix in fixes(answer(resolved, bundle), resolved, bundle) if "share each layer" in fix.change]
+    assert fix.settings["n_gpus"] == room_of(resolved).min_n_gpus

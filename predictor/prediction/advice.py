@@ -112,7 +112,9 @@ def _made(change: str, settings: dict[str, Any], run: _Run) -> Fix | None:
         report = answer(changed, run.bundle)
     except PredictorError:
         return None
-    kept = {name: value for name, value in settings.items() if value or name not in ("n_gpus", "grad_accum")}
+    kept = {name: value for name, value in settings.items() if value or name != "grad_accum"}
+    if "n_gpus" in kept:
+        kept["n_gpus"] = report.n_gpus
     return Fix(change, kept, report.memory, report.tokens_per_s.value / report.n_gpus / run.tokens_per_s_per_gpu)
 
 
@@ -209,7 +211,7 @@ def _training(resolved: Resolved) -> Iterator[tuple[str, dict[str, Any]]]:
     if room.min_tp and room.min_tp > request.tp:
         dp = groups // room.min_tp
         change = f"{room.min_tp} GPUs share each layer" + (f", ZeRO 3 over {dp} replicas" if dp > 1 else "")
-        sharded = {"dp": dp, "zero_stage": 3} if dp > 1 else {}
-        yield change, {"tp": room.min_tp, "sequence_parallel": 1, **sharded}
+        sharded = {"zero_stage": 3} if dp > 1 else {}
+        yield change, {"tp": room.min_tp, "dp": dp, "sequence_parallel": 1, **sharded}
     elif (replicas := groups // request.tp) > request.dp:
         yield f"ZeRO 3 over {replicas} replicas", {"dp": replicas, "zero_stage": 3}
