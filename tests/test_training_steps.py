@@ -275,3 +275,22 @@ def test_messages_between_nodes_are_not_told_as_waiting_for_the_host() -> None:
     others = {(part.phase, part.name): part.latency_s.value for part in explained(report, load_bundle())}
     assert others["forward", "exposed"] > 0.5 * report.step.forward_s
     assert others.get(("forward", "host"), 0.0) < 0.05 * report.step.forward_s
+
+
+@given(st.sampled_from(sorted(RECIPES)), st.integers(1, 4096), st.integers(1, 3))
+@settings(max_examples=40, deadline=None)
+def test_the_host_issues_a_pass_for_each_operand_that_is_narrowed(recipe: str, tokens: int, layers: int) -> None:
+    product = RECIPES[recipe].product
+    experts = OpCall(
+        "experts", Moe(tokens=tokens, hidden=2048, inter=768, experts=128, topk=8, dtype=product), float(layers)
+    )
+    dense = OpCall("proj", Gemm(m=tokens, n=5120, k=2048, dtype=product), float(layers))
+    for narrow in (quantised_forward, quantised_backward):
+        for call in narrow([experts, dense], RECIPES[recipe], 1.0):
+            assert call.count <= 3 * layers
+
+
+def test_more_sequences_never_shorten_a_step_in_four_bits() -> None:
+    asked = {"model": "Qwen3-30B-A3B", "gpu": "GB200", "dtype": "nvfp4", "seq_len": 2048}
+    steps = [predict_training(**asked, micro_batch=size).step_s.value for size in (1, 2, 4)]  # type: ignore[arg-type]
+    assert steps == sorted(steps)
