@@ -170,7 +170,8 @@ def test_the_chance_to_run_out_rises_with_the_batch_and_falls_with_the_card() ->
 
 def test_an_engine_that_starts_does_not_run_out_of_memory_but_lets_sequences_wait() -> None:
     need = memory(Workload(model=LLAMA_8B, batch=512, input_len=8192), H100)
-    assert need.fits and need.p_oom < 0.01 and need.p_wait > 0.99 and need.total_bytes <= need.capacity_bytes
+    assert need.starts and need.p_oom < 0.01 and need.total_bytes <= need.capacity_bytes
+    assert need.p_wait > 0.99 and not need.fits
 
 
 @given(batch=st.integers(1, 256), length=st.integers(1, 16_000), engine=st.sampled_from(["vllm", "torch", "trtllm"]))
@@ -253,7 +254,7 @@ def test_tokens_requests_and_the_chance_to_run_out_agree(tokens: int, batch: int
     need = memory(workload, H100)
     assert need.max_concurrent_requests_low <= need.max_concurrent_requests <= need.max_concurrent_requests_high
     assert need.max_kv_tokens_low <= need.max_kv_tokens <= need.max_kv_tokens_high
-    assert (need.p_wait <= 0.5) == (batch <= need.max_concurrent_requests) and need.fits == (need.p_oom <= 0.5)
+    assert (need.p_wait <= 0.5) == (batch <= need.max_concurrent_requests) and need.fits == (need.p_wait <= 0.5)
     if batch <= need.max_concurrent_requests_low:
         assert need.p_oom <= need.p_wait <= 0.101
     if batch > need.max_concurrent_requests_high:

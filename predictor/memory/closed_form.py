@@ -57,8 +57,8 @@ class Memory(Need):
 
     @property
     def fits(self) -> Any:
-        """Whether the engine starts and the expected need is no more than the GPU has."""
-        return (self.total_bytes <= self.capacity_bytes) & self.starts
+        """Whether the expected need is no more than there is: the engine starts, and no sequence has to wait."""
+        return (self.total_bytes <= self.capacity_bytes) & self.starts & (self.p_wait <= 0.5)
 
 
 # The fields that add up to total_bytes.
