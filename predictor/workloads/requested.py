@@ -84,7 +84,9 @@ def served_workload(request: Request, model: Model, gpu: Gpu) -> tuple[Workload,
         workload, note = _in_ggml(stated), ""
     else:
         workload, note = in_16_bits_of(as_run_on(stated, gpu), gpu, chosen=bool(request.dtype))
-    if workload.beam_width > 1 and get_engine(workload.engine).beams == "requests":
+    if not workload.generates and (unread := list(request.stated(OF_CACHE))):
+        note = f"nothing reads {', '.join(unread)} ({model.name} is no decoder). {note}".rstrip()
+    elif workload.beam_width > 1 and get_engine(workload.engine).beams == "requests":
         asked = (
             f"the server of {workload.engine} asks for each beam of each step as for a request, which its host pays."
         )
@@ -159,6 +161,7 @@ TRAINING_COLUMNS = (
     *("double_quant", "optimizer_in_backward", "no_sync", "prefetch", "load", "reshard_after_forward", "packing"),
     *("expandable_segments", "max_model_len", "grad_dtype"),
 )
+OF_CACHE = ("kv_dtype", "kv_block", "beam_width", "gpu_memory_utilization", "max_num_seqs")
 OF_ADAPTERS = ("lora_rank", "lora_targets", "lora_dropout", "adapter_dtype", "use_dora", "train_embeddings")
 OF_QUANTIZED = ("quantization", "double_quant", "bitsandbytes_version")
 KEPT_INPUTS_UNTIL = (0, 43, 2)  # bitsandbytes: MatMul4Bit keeps what it reads (release notes of 0.43.2)
