@@ -44,7 +44,7 @@ RESULTS = {
     "sustainable_rate": "requests per second that the deployment holds for ever; continuous scheduling only",
     "saturated": "whether more is asked than it holds: queues grow, or clients wait for room",
     "host_s": "of e2e_s, the time in which the GPU waits for the host, seconds",
-    "mfu": "model FLOPs over the time at the dense peak; training only",
+    "mfu": "model FLOPs over the time at the dense peak, of adapters without gradients of frozen weights; training",
     "memory_bytes": "most memory that a GPU needs, bytes",
     "p_oom": "probability that a GPU needs more memory than it has",
     "fits": "whether it is expected to fit, a serving engine to start with room for all that is asked at once",

@@ -17,6 +17,10 @@ class InvalidSpec(PredictorError):
     """A GPU spec or model config with a missing, unknown or impossible field."""
 
 
+class UnknownLink(InvalidSpec):
+    """GPUs joined by nothing of which anybody stated the rate."""
+
+
 class UnsupportedDtype(PredictorError):
     """A number format that the GPU or the operator cannot run."""
 

@@ -10,7 +10,7 @@ from predictor.memory.capacity import RISK, fewest, has_room, largest, room, tra
 from predictor.memory.closed_form import memory
 from predictor.memory.training import training_memory
 from predictor.prediction.advice import fixes
-from predictor.prediction.single import answer, resolve
+from predictor.prediction.single import answer, resolve, room_of
 from predictor.workloads import Workload, get_model
 from predictor.workloads.passes.training import TrainingSetting
 from predictor.workloads.request import Request
@@ -42,6 +42,21 @@ def test_requests_at_once_times_their_length_are_the_tokens_of_the_cache() -> No
     found = room(Workload(model=LLAMA_8B, input_len=2000, output_len=48), H100)
     assert found.max_kv_tokens is not None and found.max_concurrent_requests is not None
     assert found.max_concurrent_requests == found.max_kv_tokens // 2048
+
+
+@pytest.mark.parametrize("engine", ["vllm", "trtllm"])
+def test_beams_count_among_the_requests_at_once(engine: str) -> None:
+    searched = Workload(model=LLAMA_8B, engine=engine, beam_width=64)
+    found, alone = room(searched, H100), room(Workload(model=LLAMA_8B, engine=engine), H100)
+    assert found.max_batch == found.max_concurrent_requests_low
+    assert found.max_kv_tokens == alone.max_kv_tokens
+
+
+@pytest.mark.parametrize("engine", ["torch", "tensorrt"])
+def test_what_serves_no_requests_has_no_room_that_is_set_aside(engine: str) -> None:
+    found = room(Workload(model=LLAMA_8B, engine=engine), H100)
+    assert found.max_kv_tokens is found.max_concurrent_requests is None
+    assert found.max_batch and found.max_batch > 100
 
 
 def test_70b_needs_two_gpus_in_fp8_and_four_in_bf16() -> None:
@@ -107,3 +122,60 @@ def test_fewest_gpus_of_training_share_layers_where_replicas_do_not_help() -> No
     assert found.min_n_gpus and found.min_tp and found.min_n_gpus >= found.min_tp > 1
     _, helping = advised(model="Qwen2.5-72B", gpu="H100", phase="train", method="qlora")
     assert any("share each layer" in fix.change and fix.has_room for fix in helping)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "asked", "changed"),
+    [
+        ("H100-SXM-80GB", {"gpu_memory_utilization": 1.0}, "gpu_memory_utilization"),
+        ("H100-SXM-80GB", {"gpu_memory_utilization": 0.2}, "gpu_memory_utilization"),
+        ("RTX-3090", {"max_model_len": 131_072}, "max_model_len"),
+    ],
+)
+def test_advice_knows_the_settings_with_which_an_engine_starts(gpu: str, asked: dict[str, Any], changed: str) -> None:
+    request = Request(model="Llama-3.1-8B", gpu=gpu, **asked)
+    resolved, bundle = resolve(request, LLAMA_8B), load_bundle()
+    report = answer(resolved, bundle)
+    assert not has_room(report.memory)
+    (fix,) = [fix for fix in fixes(report, resolved, bundle) if set(fix.settings) == {changed}]
+    again = answer(resolve(Request(model="Llama-3.1-8B", gpu=gpu, **{**asked, **fix.settings}), LLAMA_8B), bundle)
+    assert fix.has_room and has_room(again.memory)
+
+
+def test_advice_narrows_nothing_that_is_as_narrow() -> None:
+    resolved, bundle = resolve(Request(model="gpt-oss-120b", gpu="RTX-4090")), load_bundle()
+    assert all("dtype" not in fix.settings for fix in fixes(answer(resolved, bundle), resolved, bundle))
+
+
+def test_fewer_sequences_that_have_room_are_advice_though_the_cache_stays_full() -> None:
+    resolved, bundle = (
+        resolve(Request(model="Llama-3.1-8B", gpu="Apple-M3-Max", engine="mlx", batch=1000)),
+        load_bundle(),
+    )
+    assert any("batch" in fix.settings for fix in fixes(answer(resolved, bundle), resolved, bundle))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"phase": "train", "method": "lora", "n_gpus": 8, "zero_stage": 3},
+        {"phase": "train", "method": "full", "n_gpus": 8, "zero_stage": 3},
+        {"phase": "train", "method": "full", "n_gpus": 8, "global_batch": 64},
+        {"n_gpus": 2},
+    ],
+)
+def test_advice_on_gpus_is_asked_back_in_place_of_what_was_asked(asked: dict[str, Any]) -> None:
+    stated = {"model": "Llama-3.1-70B", "gpu": "H100-SXM-80GB", **asked}
+    resolved, bundle = resolve(Request(**stated)), load_bundle()
+    told = [fix for fix in fixes(answer(resolved, bundle), resolved, bundle) if {"tp", "dp"} & set(fix.settings)]
+    assert told and all("n_gpus" in fix.settings for fix in told)
+    for fix in told:
+        again = answer(resolve(Request(**{**stated, **fix.settings})), bundle)
+        assert again.memory == fix.memory and again.n_gpus == fix.settings["n_gpus"]
+
+
+def test_sharing_layers_takes_no_more_gpus_than_are_told_as_the_fewest() -> None:
+    asked = Request(model="Llama-3.1-70B", gpu="H100-SXM-80GB", phase="train", method="lora", n_gpus=8, zero_stage=3)
+    resolved, bundle = resolve(asked), load_bundle()
+    (fix,) = [fix for fix in fixes(answer(resolved, bundle), resolved, bundle) if "share each layer" in fix.change]
+    assert fix.settings["n_gpus"] == room_of(resolved).min_n_gpus

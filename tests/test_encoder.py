@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from predictor import predict
 from predictor.errors import InvalidRequest, InvalidSpec, UnknownModel
 from predictor.ops import Attention, Gemm
 from predictor.workloads.architectures.encoder import Encoder, VisionEncoder
@@ -276,3 +277,10 @@ def test_transformers_repeats_keys_and_values_in_a_decode_step():
     groups, cache = model.heads // model.kv_heads, 30_000 * 2 * model.kv_heads * model.head_dim * 2 * model.layers
     assert float(repeated.op.bytes_moved()) * repeated.count == 2 * groups * cache
     assert moved(apart.decode_ops(30_000)) > moved(served.decode_ops(30_000)) + 2 * groups * cache
+
+
+def test_settings_of_a_cache_are_not_read_of_what_is_no_decoder_and_that_is_said() -> None:
+    plain = predict("bge-base-en-v1.5", "H100-SXM-80GB", input_len=512)
+    told = predict("bge-base-en-v1.5", "H100-SXM-80GB", input_len=512, beam_width=4, gpu_memory_utilization=0.5)
+    assert told.memory == plain.memory and not any("nothing reads" in note for note in plain.notes)
+    assert "nothing reads beam_width, gpu_memory_utilization (bge-base-en-v1.5 is no decoder)." in told.notes

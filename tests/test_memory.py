@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from predictor.cli.memory import NAMES
 from predictor.errors import InvalidRequest
 from predictor.hardware.gpu import get_gpu
-from predictor.memory.closed_form import memory
+from predictor.memory.closed_form import memory, start_note
 from predictor.memory.sizes import sequence_bytes
 from predictor.memory.start import cache_room, start
 from predictor.ops import DTYPES
@@ -265,3 +265,31 @@ def test_tokens_requests_and_the_chance_to_run_out_agree(tokens: int, batch: int
 def test_a_block_of_the_cache_can_be_chosen() -> None:
     whole = memory(Workload(model=LLAMA_8B, input_len=100, output_len=1, kv_block=256), H100)
     assert whole.kv_cache_bytes == 256 * 131_072
+
+
+@pytest.mark.parametrize(
+    ("engine", "gpu"), [("vllm", "H100"), ("sglang", "H100"), ("trtllm", "H100"), ("vllm-gaudi", "Gaudi2")]
+)
+def test_no_engine_takes_more_than_the_gpu_has(engine: str, gpu: str) -> None:
+    workload = Workload(model=get_model("DeepSeek-V3"), dtype="bf16", engine=engine)
+    need = memory(workload, get_gpu(gpu))
+    assert not need.fits and need.capacity_bytes <= get_gpu(gpu).mem_bytes
+
+
+@pytest.mark.parametrize(
+    ("engine", "gpu", "own", "cure"),
+    [
+        ("vllm", "H100", {}, "Raise tp, choose a narrower dtype, lower max_num_seqs or raise gpu_memory_utilization."),
+        ("vllm", "H100", {"gpu_memory_utilization": 1.0}, "Lower gpu_memory_utilization."),
+        ("trtllm", "H100", {}, "Raise tp or choose a narrower dtype."),
+        ("mlx", "Apple-M3-Max", {}, "Choose a narrower dtype."),
+    ],
+)
+def test_an_engine_that_does_not_start_is_told_what_it_has(
+    engine: str, gpu: str, own: dict[str, float], cure: str
+) -> None:
+    model = LLAMA_8B if own else get_model("Llama-3.1-70B")
+    workload = Workload(model=model, engine=engine, settings=Settings(**own))  # type: ignore[arg-type]
+    device = get_gpu(gpu)
+    note = start_note(workload, device, memory(workload, device))
+    assert note.startswith(f"{engine} does not start on 1 × {device.name}: ") and note.endswith(cure)

@@ -12,6 +12,7 @@ from predictor.errors import InvalidRequest, UnsupportedDtype
 from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.hardware.gpu import Gpu, catalogue, get_gpu
 from predictor.hardware.power import drawn_w, steady_flop_per_s
+from predictor.latency.explain import explained
 from predictor.latency.training import TrainingReport, TrainingStep, training_step
 from predictor.learning.validation.tables import chosen
 from predictor.learning.validation.training_rows import litgpt
@@ -305,6 +306,8 @@ def test_32_bits_are_named() -> None:
         ({"epochs": 3.0}, "epochs is 3; say dataset_rows too."),
         ({"dataset_rows": 5, "epochs": 0.0}, "epochs is 0; it must be above 0."),
         ({"pue": 0.5}, "pue is 0.5; it must be at least 1, the power of the GPUs alone."),
+        ({"pue": 1.2}, "pue is 1.2; say train_tokens or dataset_rows too."),
+        ({"train_tokens": 1e30}, "train_tokens is 1e+30; it must be a number of at least 0 and below 1e+18."),
         ({"train_tokens": -1.0}, "train_tokens is -1.0; it must be a number of at least 0."),
     ],
 )
@@ -312,3 +315,43 @@ def test_a_wrong_length_names_value_rule_and_cure(columns: dict[str, object], me
     with pytest.raises(InvalidRequest) as raised:
         trained(**columns)
     assert str(raised.value) == message
+
+
+def test_adapters_reach_no_more_than_the_peak() -> None:
+    """Frozen weights have no gradients, whose FLOPs the board would have to do beside the others."""
+    report = predict_training("Llama-3.1-8B", "RTX-4090", method="qlora")
+    assert 0.5 < report.mfu < 0.75
+
+
+def test_what_a_training_has_no_part_for_is_said() -> None:
+    assert trained(lora_rank=32).notes[1] == "nothing reads lora_rank (method is full)."
+    notes = trained(method="lora", quantization="gptq", checkpoint_every=2).notes
+    assert notes[1] == "nothing reads quantization (method is lora), checkpoint_every (checkpointing is none)."
+    plain = trained(method="qlora", quantization="gptq", lora_rank=32, checkpointing="full", checkpoint_every=2).notes
+    assert not any("nothing reads" in note for note in plain)
+
+
+def test_messages_between_nodes_are_not_told_as_waiting_for_the_host() -> None:
+    report = predict_training("Qwen3-30B-A3B", "H100-SXM-80GB", n_gpus=64, ep=64, zero_stage=1, node_link="eth-100")
+    others = {(part.phase, part.name): part.latency_s.value for part in explained(report, load_bundle())}
+    assert others["forward", "exposed"] > 0.5 * report.step.forward_s
+    assert others.get(("forward", "host"), 0.0) < 0.05 * report.step.forward_s
+
+
+@given(st.sampled_from(sorted(RECIPES)), st.integers(1, 4096), st.integers(1, 3))
+@settings(max_examples=40, deadline=None)
+def test_the_host_issues_a_pass_for_each_operand_that_is_narrowed(recipe: str, tokens: int, layers: int) -> None:
+    product = RECIPES[recipe].product
+    experts = OpCall(
+        "experts", Moe(tokens=tokens, hidden=2048, inter=768, experts=128, topk=8, dtype=product), float(layers)
+    )
+    dense = OpCall("proj", Gemm(m=tokens, n=5120, k=2048, dtype=product), float(layers))
+    for narrow in (quantised_forward, quantised_backward):
+        for call in narrow([experts, dense], RECIPES[recipe], 1.0):
+            assert call.count <= 3 * layers
+
+
+def test_more_sequences_never_shorten_a_step_in_four_bits() -> None:
+    asked = {"model": "Qwen3-30B-A3B", "gpu": "GB200", "dtype": "nvfp4", "seq_len": 2048}
+    steps = [predict_training(**asked, micro_batch=size).step_s.value for size in (1, 2, 4)]  # type: ignore[arg-type]
+    assert steps == sorted(steps)

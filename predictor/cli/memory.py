@@ -10,7 +10,7 @@ from predictor.boosters import load_xgboost
 from predictor.cli.common.comparison import Refusal, answers_of, end, show_refusals
 from predictor.cli.common.display import digits, gigabytes, risk, say, show, show_json, show_notes
 from predictor.cli.common.request_options import add_command
-from predictor.errors import InvalidRequest
+from predictor.errors import InvalidRequest, UnknownLink, UnknownRate
 from predictor.workloads.passes.choices import CHOICES
 from predictor.workloads.request import Request
 from predictor.workloads.results import ENDS
@@ -104,12 +104,17 @@ def _memory(
 
 
 def _fixes(resolved: Resolved, bundle: Bundle) -> list[Fix]:
-    """What would make the run fit, with the speed of each change, for which estimators load."""
+    """What would make the run fit, with the speed of each change, for which estimators load; nothing where nobody knows
+    that of the run itself, which its notes say."""
     from predictor.prediction.advice import fixes
     from predictor.prediction.single import answer
 
     load_xgboost()
-    return fixes(answer(resolved, bundle), resolved, bundle)
+    try:
+        report = answer(resolved, bundle)
+    except (UnknownRate, UnknownLink):
+        return []
+    return fixes(report, resolved, bundle)
 
 
 def _room(rooms: dict[str, Any], name: str) -> str:

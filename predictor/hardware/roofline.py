@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from predictor.errors import InvalidSpec
+from predictor.errors import UnknownLink
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import link_rate
 from predictor.hardware.spec import COMPUTE_DTYPES
@@ -138,7 +138,7 @@ def roofline(op: Op, gpu: Gpu) -> Bound:
     through_cache = moved / (CACHE_BYTES_PER_SM_CYCLE * gpu.sms * gpu.max_clock_hz)
     linked = column(op.link_bytes(), calls)
     if linked.any() and (link_bytes_per_s(op, gpu) <= 0).any():
-        raise InvalidSpec(f"{gpu.name} has no known link; give link_gb_per_s and pcie_gb_per_s in its spec.")
+        raise UnknownLink(f"{gpu.name} has no known link; give link_gb_per_s and pcie_gb_per_s in its spec.")
     return Bound(
         compute_s=column(flops, calls) / most_flop_per_s(op, gpu) if np.any(flops) else np.zeros(calls),
         memory_s=np.maximum(beyond_cache, through_cache),

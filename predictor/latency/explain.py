@@ -27,7 +27,8 @@ OTHERS: Mapping[str, str] = {
     "load": "what the mean request under load waits for beside its own prompt and the mean decode step: a queue, "
     "prompts of others, parts of a long prompt; below zero where drafts save steps",
     "offload": "the optimizer step on the host, or weights that come from there",
-    "exposed": "what computing does not hide of the messages, between nodes too; below zero where it hides some",
+    "exposed": "what computing does not hide of the messages, between nodes too, and of waiting for where tokens go; "
+    "below zero where it hides some",
     "bubble": "what a stage of the pipeline waits for the others",
 }
 
@@ -114,7 +115,8 @@ def _of_training(report: TrainingReport) -> Iterator[Other]:
     times = {"forward": spent.forward_s, "backward": spent.backward_s, "optimizer": spent.optimizer_s}
     for phase, seconds in times.items():
         name = "offload" if phase == "optimizer" and spent.setting.offload != "none" else "host"
-        yield from _between(phase, (name, _sum(_of(report, phase)), _exactly(seconds)))
+        device = _exactly(spent.device_s[phase])
+        yield from _between(phase, ("exposed", _sum(_of(report, phase)), device), (name, device, _exactly(seconds)))
     yield from _between(
         "communication", ("exposed", _sum(_of(report, "communication")), _exactly(spent.communication_s))
     )

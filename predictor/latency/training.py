@@ -58,6 +58,7 @@ HOST_BYTES_PER_S, HOST_STEP_S = 25e9, 2.6e-10
 # The host's time to read how many tokens go to each expert and to issue what experts run, per layer and pass, of
 # Megatron-Bridge; while tokens travel it is hidden.
 ROUTING_S = 2.5e-3
+FROZEN = 2 / 3  # of the FLOPs of a step are those without gradients of weights, which adapters leave as they are
 # Which pass hides a message: weights are fetched a layer ahead, gradients sent while earlier layers are computed (below
 # ZeRO 2 in the last pass only).
 HIDDEN_BY = {
@@ -74,8 +75,9 @@ class TrainingStep:
     """One optimizer step. Times in seconds; the parts add up to step_s.value.
 
     forward_s, backward_s (recomputation included), optimizer_s: on the slowest stage. communication_s: what computing
-    does not hide. bubble_s: what a stage waits for the others. mfu: model FLOPs over the time at the dense peak.
-    power_w: that a GPU draws in the mean, 0.0 where nobody knows its limit.
+    does not hide. bubble_s: what a stage waits for the others. mfu: model FLOPs over the time at the dense peak, of
+    adapters without those of frozen weights' gradients. power_w: that a GPU draws in the mean, 0.0 where nobody knows
+    its limit. device_s: of each phase, without waiting for the host.
     """
 
     setting: TrainingSetting
@@ -90,6 +92,7 @@ class TrainingStep:
     communication_s: float
     bubble_s: float
     lines: tuple[OpLine, ...]
+    device_s: Mapping[str, float]
 
     def time_for_tokens(self, tokens: float) -> Interval:
         """Seconds to train on that many tokens, whole steps or not."""
@@ -134,7 +137,7 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
         faster=value / (value + faster) - 1,
     )
     tokens = setting.step_tokens
-    flops = model_flops_per_token(model, setting.seq_len) * tokens
+    flops = model_flops_per_token(model, setting.seq_len) * tokens * (1.0 if setting.method == "full" else FROZEN)
     return TrainingStep(
         setting=asked,
         gpu=gpu,
@@ -148,6 +151,7 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
         communication_s=exposed,
         bubble_s=bubble,
         lines=tuple(lines),
+        device_s=device,
     )
 
 

@@ -15,6 +15,7 @@ from predictor.memory.closed_form import memory
 from predictor.memory.start import CacheRoom, room_for_cache, start
 from predictor.memory.training import training_memory
 from predictor.memory.uncertainty import Need
+from predictor.workloads.engines import get_engine
 from predictor.workloads.passes.training import Trainable, TrainingSetting
 from predictor.workloads.workload import Workload
 
@@ -66,7 +67,8 @@ def room(workload: Workload, gpu: Gpu) -> Room:
     length = workload.input_len + workload.output_len
     cache, context = CacheRoom(), None
     if workload.generates:
-        cache = room_for_cache(workload, start(workload, gpu))
+        if get_engine(workload.engine).joins:
+            cache = room_for_cache(workload, start(workload, gpu))
         most = workload.longest - workload.output_len
         prompt = largest(lambda size: fits(input_len=size), most)
         context = prompt + workload.output_len if prompt else None

@@ -18,9 +18,8 @@ from predictor.memory.sizes import (
     score_bytes,
     weights_bytes,
 )
-from predictor.memory.start import context_note, one_request_bytes, room_for_cache, start
+from predictor.memory.start import context_note, one_request_bytes, refusal, room_for_cache, start
 from predictor.memory.uncertainty import ClosedForm, Need, doubted, shape_features, share, tokens_features
-from predictor.units import GB
 from predictor.workloads import Workload
 from predictor.workloads.engines import get_engine
 
@@ -93,11 +92,7 @@ def memory(workload: Workload, gpu: Gpu, cached_tokens: float | None = None, lon
 def start_note(workload: Workload, gpu: Gpu, need: Memory) -> str:
     """What to say of an engine that does not start, or has no room for all sequences at once; "" of columns."""
     if need.starts is False:
-        return context_note(workload, gpu) or (
-            f"{workload.engine} does not start: weights and its first pass leave no room for a sequence in the "
-            f"{need.capacity_bytes / GB:.3g} GB that it takes of each GPU. Raise tp, choose a narrower dtype, lower "
-            "max_num_seqs, or raise gpu_memory_utilization."
-        )
+        return context_note(workload, gpu) or refusal(workload, gpu)
     if need.starts is not True or need.p_wait < 0.5:
         return ""
     return (

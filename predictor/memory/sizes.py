@@ -111,15 +111,20 @@ def kv_cache_bytes(workload: Workload, cached_tokens: float | None = None) -> fl
     prompt until the first token follows (DynamicSlidingWindowLayer holds a view).
     """
     length = workload.input_len + workload.output_len
-    per_sequence = sequence_bytes(workload, length)
     if cached_tokens is not None:
-        return cached_tokens * per_sequence / length
-    if workload.beam_width > 1:  # beams share the prompt
-        own = per_sequence - sequence_bytes(workload, workload.input_len)
-        per_sequence += (workload.beam_width - 1) * own
+        return cached_tokens * sequence_bytes(workload, length) / length
+    per_request = request_bytes(workload)
     if workload.eager:
-        per_sequence = greater(per_sequence, kv_cache_bytes_per_token(workload) * workload.input_len)
-    return workload.local_batch * per_sequence
+        per_request = greater(per_request, kv_cache_bytes_per_token(workload) * workload.input_len)
+    return workload.local_batch * per_request
+
+
+def request_bytes(workload: Workload) -> float:
+    """Cache of one request at its full length on one GPU, whose beams share the prompt."""
+    whole = sequence_bytes(workload, workload.input_len + workload.output_len)
+    if workload.beam_width == 1:
+        return whole
+    return whole + (workload.beam_width - 1) * (whole - sequence_bytes(workload, workload.input_len))
 
 
 def sequence_bytes(workload: Workload, length: int) -> float:

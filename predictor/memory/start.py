@@ -24,12 +24,13 @@ from predictor.memory.sizes import (
     kv_cache_bytes,
     kv_cache_bytes_per_token,
     pass_bytes,
+    request_bytes,
     sequence_bytes,
     weights_bytes,
 )
 from predictor.memory.uncertainty import LEVEL, SUREST, Spread
 from predictor.ops.dtypes import out_bytes
-from predictor.units import GIB, MIB
+from predictor.units import GB, GIB, MIB
 from predictor.workloads import Workload
 from predictor.workloads.engines import Engine, get_engine
 
@@ -122,7 +123,7 @@ def start(workload: Workload, gpu: Gpu, engine: Engine | None = None) -> Start:
     elif engine.share_of == "free":
         inside = graphs
         free = usable - weights - passing - graphs - runtime
-        room, beside = engine.memory_share * free, (1 - engine.memory_share) * free
+        room, beside = lesser(engine.memory_share * free, free), (1 - engine.memory_share) * free
     else:
         taken = engine.memory_share * usable
         room, beside = taken - weights - passing - inside - runtime, usable - taken - OUTSIDE_BYTES - graphs + inside
@@ -168,14 +169,15 @@ class CacheRoom(NamedTuple):
 
 
 def room_for_cache(workload: Workload, started: Start) -> CacheRoom:
-    """Tokens and requests of the workload's length in the room that an engine has when it has started."""
+    """Tokens and requests of the workload's length, with their beams, in the room of an engine that has started."""
     length = workload.input_len + workload.output_len
-    sequence, groups = sequence_bytes(workload, length), workload.dp * workload.attention_dp
+    sequence, request = sequence_bytes(workload, length), request_bytes(workload)
+    groups = workload.dp * workload.attention_dp
     if not np.any(kv_cache_bytes_per_token(workload, length)):
         return CacheRoom()
     rooms = (greater(started.room, 0.0), *(started.room_at((1 + sign * LEVEL) / 2) for sign in (-1, 1)))
     tokens = [whole(length * room / sequence) for room in rooms]
-    requests = [whole(room / sequence) * groups for room in rooms]
+    requests = [whole(room / request) * groups for room in rooms]
     return CacheRoom(*tokens, *requests)
 
 
@@ -188,6 +190,41 @@ def one_request_bytes(workload: Workload, tokens: float | None = None) -> Any:
     if own and get_engine(workload.engine).whole_context:
         return sequence_bytes(workload, own)
     return kv_cache_bytes(replace(workload, batch=workload.dp * workload.attention_dp), tokens)
+
+
+def refusal(workload: Workload, gpu: Gpu, engine: Engine | None = None) -> str:
+    """What to say of an engine that does not start for want of memory: what has no room, and what of its settings
+    makes some."""
+    engine = engine or workload.engine_on(gpu)
+    started, own = start(workload, gpu, engine), engine.settings
+    refused = f"{workload.engine} does not start on {workload.layout.n_gpus // workload.dp} × {gpu.name}"
+    if np.all(started.room > 0) and np.any(started.beside < 0):
+        return (
+            f"{refused}: what it leaves of each outside its share of {engine.memory_share:.3g} has no room for the "
+            "CUDA context and graphs. Lower gpu_memory_utilization."
+        )
+    taken = max(started.need(0.0, 0.0)["capacity_bytes"], 0.0) / GB
+    cures = [
+        "raise tp" if gpu.link_bytes_per_s else "",
+        "choose a narrower dtype",
+        "lower max_num_seqs" if engine.sampled_bytes else "",
+        "raise gpu_memory_utilization" if engine.share_of != "free" and "gpu_memory_utilization" in own else "",
+    ]
+    listed = [cure for cure in cures if cure]
+    either = f"{', '.join(listed[:-1])} or {listed[-1]}" if len(listed) > 1 else listed[0]
+    return (
+        f"{refused}: weights and its first pass leave no room for a sequence in the {taken:.3g} GB that it takes of "
+        f"each. {either[0].upper()}{either[1:]}."
+    )
+
+
+def largest_share(workload: Workload, gpu: Gpu, risk: float) -> float:
+    """The largest gpu_memory_utilization that leaves room for what is outside of it but in a share `risk` of the
+    starts."""
+    engine = workload.engine_on(gpu)
+    started = start(workload, gpu, engine)
+    spare = started.beside - started.doubt * NORMAL.quantile(1 - risk)
+    return float(engine.memory_share + spare / usable_bytes(gpu))
 
 
 def context_note(workload: Workload, gpu: Gpu, engine: Engine | None = None) -> str:

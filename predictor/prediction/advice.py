@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import floor
 from typing import Any, NamedTuple
 
 from predictor.errors import PredictorError
@@ -11,7 +12,9 @@ from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.latency.report import Report
 from predictor.latency.training import TrainingReport
-from predictor.memory.capacity import Room, TrainingRoom, has_room
+from predictor.memory.capacity import RISK, Room, TrainingRoom, has_room, largest
+from predictor.memory.closed_form import memory
+from predictor.memory.start import largest_share
 from predictor.memory.uncertainty import Need
 from predictor.ops.dtypes import weight_bytes
 from predictor.prediction.single import Resolved, answer, room_of
@@ -21,6 +24,7 @@ from predictor.workloads.requested import served_workload
 from predictor.workloads.workload import Workload
 
 GPUS = frozenset({"tp", "dp"})  # columns that ask for more of them
+SIX_BITS = 6 / 8  # bytes of a weight, from which 4 bits are fewer
 SHORTEST = 128  # tokens to which a prompt or a training sequence is cut at most
 
 
@@ -60,7 +64,9 @@ def fixes(report: Report | TrainingReport, resolved: Resolved, bundle: Bundle) -
     run = _Run(resolved, bundle, report.tokens_per_s.value / report.n_gpus)
     changes = list(_serving(resolved) if isinstance(report, Report) else _training(resolved))
     made = [_made(change, settings, run) for change, settings in changes]
-    helping = [fix for fix in made if fix and fix.memory.total_bytes < 0.99 * report.memory.total_bytes]
+    helping = [
+        fix for fix in made if fix and (fix.has_room or fix.memory.total_bytes < 0.99 * report.memory.total_bytes)
+    ]
     helping.sort(key=_rank)
     if not helping or helping[0].has_room:
         return helping
@@ -106,7 +112,9 @@ def _made(change: str, settings: dict[str, Any], run: _Run) -> Fix | None:
         report = answer(changed, run.bundle)
     except PredictorError:
         return None
-    kept = {name: value for name, value in settings.items() if value or name not in ("n_gpus", "grad_accum")}
+    kept = {name: value for name, value in settings.items() if value or name != "grad_accum"}
+    if "n_gpus" in kept:
+        kept["n_gpus"] = report.n_gpus
     return Fix(change, kept, report.memory, report.tokens_per_s.value / report.n_gpus / run.tokens_per_s_per_gpu)
 
 
@@ -120,6 +128,7 @@ def _serving(resolved: Resolved) -> Iterator[tuple[str, dict[str, Any]]]:
     workload = served_workload(request, resolved.model, gpu)[0]
     own = get_engine(workload.engine).formats
     yield from _of_formats(workload, NARROWER[own]) if own else _of_servers(workload, gpu)
+    yield from _of_start(workload, gpu)
     if room.max_batch and room.max_batch < request.batch:
         yield f"batch {room.max_batch}", {"batch": room.max_batch}
     prompt = (room.max_context_len or 0) - request.output_len
@@ -135,10 +144,28 @@ def _of_servers(workload: Workload, gpu: Gpu) -> Iterator[tuple[str, dict[str, A
     """What serving engines have for weights and caches of fewer bits."""
     if "fp8" in gpu.peak_flop_per_s and workload.dtype in ("bf16", "fp16", "fp32"):
         yield "weights in fp8", {"dtype": "fp8"}
-    if workload.dtype not in ("int4_wo", "nf4", "nvfp4", "mxfp4"):
+    if weight_bytes(workload.expert_dtype or workload.dtype) > SIX_BITS:
         yield "weights in 4 bits", {"dtype": "int4_wo"}
     if workload.generates and workload.cache_dtype != "fp8":
         yield "KV cache in fp8", {"kv_dtype": "fp8"}
+
+
+def _of_start(workload: Workload, gpu: Gpu) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Another share of the memory, or a shorter context, with which an engine starts."""
+    engine, own = workload.engine_on(gpu), workload.settings.max_model_len
+    if engine.share_of == "all" and "gpu_memory_utilization" in engine.settings:
+        most = floor(100 * largest_share(workload, gpu, RISK)) / 100
+        if 0 < most != engine.memory_share:
+            yield f"gpu_memory_utilization {most:g}", {"gpu_memory_utilization": most}
+    if engine.whole_context and own:
+        settings, length = workload.settings, workload.input_len + workload.output_len
+
+        def starts(more: int) -> bool:
+            held = settings._replace(max_model_len=length - 1 + more)
+            return has_room(memory(replace(workload, settings=held), gpu))
+
+        if (more := largest(starts, own - length)) and (held := length - 1 + more):
+            yield f"max_model_len {held}", {"max_model_len": held}
 
 
 def _of_formats(workload: Workload, narrower: tuple[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -184,7 +211,7 @@ def _training(resolved: Resolved) -> Iterator[tuple[str, dict[str, Any]]]:
     if room.min_tp and room.min_tp > request.tp:
         dp = groups // room.min_tp
         change = f"{room.min_tp} GPUs share each layer" + (f", ZeRO 3 over {dp} replicas" if dp > 1 else "")
-        sharded = {"dp": dp, "zero_stage": 3} if dp > 1 else {}
-        yield change, {"tp": room.min_tp, "sequence_parallel": 1, **sharded}
+        sharded = {"zero_stage": 3} if dp > 1 else {}
+        yield change, {"tp": room.min_tp, "dp": dp, "sequence_parallel": 1, **sharded}
     elif (replicas := groups // request.tp) > request.dp:
         yield f"ZeRO 3 over {replicas} replicas", {"dp": replicas, "zero_stage": 3}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from predictor.errors import UnknownRate
+from predictor.errors import UnknownLink, UnknownRate
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.latency import static_batch, training
@@ -14,7 +14,7 @@ from predictor.memory.closed_form import Memory, memory, start_note
 from predictor.memory.training import TrainingMemory, training_memory
 from predictor.prediction.single import Resolved, load_of
 from predictor.workloads.request import Request
-from predictor.workloads.requested import kept_setting, served_workload, training_setting
+from predictor.workloads.requested import kept_setting, served_workload, training_setting, unread_note
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +66,13 @@ def _training(resolved: Resolved, bundle: Bundle) -> Footprint:
     setting = training_setting(request, model)
     doubts = _unless_unknown(training.doubts, model, gpu, setting, bundle)
     need = training_memory(model, gpu, kept_setting(request, setting))
-    return Footprint(request, model.name, gpu, setting.n_gpus, need, (*notes, *doubts))
+    unread = [note] if (note := unread_note(request)) else []
+    return Footprint(request, model.name, gpu, setting.n_gpus, need, (*notes, *unread, *doubts))
 
 
 def _unless_unknown(doubts: Callable[..., list[str]], *asked_of: Any) -> list[str]:
     """What there is to say of the times, which memory does not need: a rate that nobody knows is said and no error."""
     try:
         return doubts(*asked_of)
-    except UnknownRate as error:
+    except (UnknownRate, UnknownLink) as error:
         return [f"of the memory only: {error}"]

@@ -27,7 +27,7 @@ from predictor.workloads.architectures.encoder import VisionEncoder
 from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.models import Model, get_model
 from predictor.workloads.request import Request, check_names, clients_note
-from predictor.workloads.requested import kept_setting, served_workload, training_setting, with_engine
+from predictor.workloads.requested import kept_setting, served_workload, training_setting, unread_note, with_engine
 from predictor.workloads.workload import Workload, phases, prompt_and_middle_phases
 
 if TYPE_CHECKING:
@@ -355,6 +355,7 @@ def training_report(resolved: Resolved, bundle: Bundle) -> TrainingReport:
     setting = training_setting(request, resolved.model)
     step = training_step(resolved.model, resolved.gpu, setting, bundle)
     near, doubts = doubts_of(step.lines, resolved.gpu, bundle)
+    unread = [note] if (note := unread_note(request)) else []
     return TrainingReport(
         request=request,
         model=resolved.model.name,
@@ -366,7 +367,7 @@ def training_report(resolved: Resolved, bundle: Bundle) -> TrainingReport:
         nearest_gpu=near,
         bundle=bundle.id,
         level=bundle.level,
-        notes=(*resolved.notes, *training_notes(step, request), *doubts),
+        notes=(*resolved.notes, *unread, *training_notes(step, request), *doubts),
         price_usd=resolved.price_usd,
     )
 

@@ -12,6 +12,7 @@ from predictor.errors import InvalidRequest
 from predictor.values import show, whole_number
 
 FLAG_WORDS = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
+MOST = 1e18  # of a rate
 NUMBERS_OR_TEXTS = frozenset({"node_link"})  # columns of names that a number may stand in
 MISSING_CELLS = frozenset({"NAType", "NaTType"})  # types of pandas, which is not loaded for a request
 
@@ -103,6 +104,7 @@ def _number(name: str, text: str) -> float:
 
 
 def _rate(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e18:
-        raise InvalidRequest(f"{name} is {show(value)}; it must be a number of at least 0.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MOST:
+        most = f" and below {MOST:g}" if isinstance(value, int | float) and MOST <= value < math.inf else ""
+        raise InvalidRequest(f"{name} is {show(value)}; it must be a number of at least 0{most}.")
     return float(value)

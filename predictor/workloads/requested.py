@@ -84,7 +84,9 @@ def served_workload(request: Request, model: Model, gpu: Gpu) -> tuple[Workload,
         workload, note = _in_ggml(stated), ""
     else:
         workload, note = in_16_bits_of(as_run_on(stated, gpu), gpu, chosen=bool(request.dtype))
-    if workload.beam_width > 1 and get_engine(workload.engine).beams == "requests":
+    if not workload.generates and (unread := list(request.stated(OF_CACHE))):
+        note = f"nothing reads {', '.join(unread)} ({model.name} is no decoder). {note}".rstrip()
+    elif workload.beam_width > 1 and get_engine(workload.engine).beams == "requests":
         asked = (
             f"the server of {workload.engine} asks for each beam of each step as for a request, which its host pays."
         )
@@ -150,6 +152,9 @@ def in_16_bits_of(workload: Workload, gpu: Gpu, *, chosen: bool) -> tuple[Worklo
     return workload, ""
 
 
+OF_CACHE = ("kv_dtype", "kv_block", "beam_width", "gpu_memory_utilization", "max_num_seqs")
+OF_ADAPTERS = ("lora_rank", "lora_targets", "lora_dropout", "adapter_dtype", "use_dora", "train_embeddings")
+OF_QUANTIZED = ("quantization", "double_quant", "bitsandbytes_version")
 KEPT_INPUTS_UNTIL = (0, 43, 2)  # bitsandbytes: MatMul4Bit keeps what it reads (release notes of 0.43.2)
 
 
@@ -191,6 +196,19 @@ def _check_run(request: Request) -> None:
         raise InvalidRequest(f"epochs is {request.epochs:g}; {rule}.")
     if request.pue < 1:
         raise InvalidRequest(f"pue is {request.pue:g}; it must be at least 1, the power of the GPUs alone.")
+    if request.pue > 1 and not (request.train_tokens or request.dataset_rows):
+        raise InvalidRequest(f"pue is {request.pue:g}; say train_tokens or dataset_rows too.")
+
+
+def unread_note(request: Request) -> str:
+    """What to say of columns that belong to parts of a training which the request does not have; "" of none."""
+    parts = (
+        (OF_ADAPTERS, request.method != "full", "method is full"),
+        (OF_QUANTIZED, request.method == "qlora", f"method is {request.method}"),
+        (("checkpoint_every",), request.checkpointing != "none", "checkpointing is none"),
+    )
+    unread = [(name, why) for names, has, why in parts if not has for name in request.stated(names)]
+    return f"nothing reads {', '.join(f'{name} ({why})' for name, why in unread)}." if unread else ""
 
 
 def kept_setting(request: Request, setting: TrainingSetting) -> TrainingSetting:

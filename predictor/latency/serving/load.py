@@ -31,7 +31,7 @@ from predictor.latency.serving.scheduler import Served, check_cache, simulate
 from predictor.latency.serving.step_times import ENDS, Chunk, StepTime, StepTimes, step_times
 from predictor.latency.serving.sustained import Sustained, sustained
 from predictor.memory.sizes import kv_cache_bytes_per_token
-from predictor.memory.start import cache_room, context_note
+from predictor.memory.start import cache_room, context_note, refusal
 from predictor.ops.dtypes import Array
 from predictor.workloads.engines import Engine, get_engine, get_server
 from predictor.workloads.models import Model
@@ -116,12 +116,7 @@ def room_for(workload: Workload, gpu: Gpu, load: Load, engine: Engine) -> float:
             f"{engine.max_batched_tokens} tokens. Lower draft_tokens."
         )
     if tokens < (workload.kv_block or engine.block_tokens):
-        gpus = f"{workload.layout.n_gpus // workload.dp} × {gpu.name}"
-        raise InvalidRequest(
-            f"{workload.engine} does not start on {gpus}: weights and its first pass leave no room for a cache in its "
-            "share of the memory. Raise tp, choose a narrower dtype, lower max_num_seqs, or raise "
-            "gpu_memory_utilization."
-        )
+        raise InvalidRequest(refusal(workload, gpu, engine))
     if note := context_note(workload, gpu, engine):
         raise InvalidRequest(note)
     if engine.most_requests(load.beams) < 1:

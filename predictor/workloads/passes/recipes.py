@@ -9,6 +9,7 @@ are not narrowed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import ceil
 from typing import NamedTuple
 
 from predictor.ops import Gemm, Moe, Pointwise
@@ -86,9 +87,15 @@ def _operands(call: OpCall, recipe: Recipe) -> Operands | None:
 
 
 def _narrowed(call: OpCall, size: Operands, each: tuple[float, float, float]) -> OpCall:
-    """A pass over memory that moves so many bytes for each element of the input, the output and the weights."""
+    """Passes over memory that move so many bytes for each element of the input, the output and the weights.
+
+    Copies as large as the input of the call, or fewer and larger ones where they would be more than a pass for each
+    operand: the host issues one.
+    """
     op = call.op
     rows, columns = (op.m, op.k) if isinstance(op, Gemm) else (op.tokens, op.hidden)  # type: ignore[attr-defined]
-    copy = Pointwise(kind="copy", rows=rows, cols=columns, dtype="bf16")
     moved = sum(elements * moved_each for elements, moved_each in zip(size, each, strict=True))
-    return OpCall(f"{call.name}_quantise", copy, call.count * moved / (COPY_BYTES * float(rows * columns)))
+    copied_rows, passes = moved / (COPY_BYTES * float(columns)), sum(moved_each > 0 for moved_each in each)
+    rows = max(float(rows), float(ceil(copied_rows / max(passes, 1))))
+    copy = Pointwise(kind="copy", rows=rows, cols=columns, dtype="bf16")
+    return OpCall(f"{call.name}_quantise", copy, call.count * copied_rows / rows)
