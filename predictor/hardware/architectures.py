@@ -73,6 +73,7 @@ class Generation:
     fp8_latent_prefill: native latent prefill calculates in fp8 where the cache is fp8.
     widens_fp8_cache: native attention kernels widen an fp8 cache and calculate in the dtype of the query.
     splits_fp8_cache: TensorRT-LLM has a decode kernel for fp8 caches that is as fast per query head as for others.
+    trained_on: training steps of PyTorch that were timed there chose constants of predictor/latency/training.py.
     """
 
     source: str = ""
@@ -87,6 +88,7 @@ class Generation:
     fp8_latent_prefill: bool = False
     widens_fp8_cache: bool = False
     splits_fp8_cache: bool = True
+    trained_on: bool = False
 
 
 class Architectures(NamedTuple):

@@ -9,6 +9,7 @@ from typing import Any
 
 from predictor.errors import UnsupportedDtype
 from predictor.estimators.bundle import Bundle
+from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import Links
 from predictor.hardware.power import steady_flop_per_s
@@ -48,10 +49,9 @@ STRAGGLING = 0.01  # of the step for each e-fold of GPUs beyond a node: every st
 HOST_S_PER_OP = 23e-6  # the host's time to issue an op of the list, Python and autograd included (41 us beside A100)
 # And for each message of ZeRO 3, or to fetch the weights of a matrix that it has not fetched ahead (0.75 ms).
 HOST_S_PER_FETCH = 0.42e-3
-# How much longer, as a share, what PyTorch's own kernels take where none of its steps chose a constant: on other GPUs
-# than these, and around a ring of GPUs.
+# How much longer, as a share, what PyTorch's own kernels take where none of its steps chose a constant: on GPUs of
+# generations on which none was timed, and around a ring of GPUs.
 UNTIMED_DOUBT = 0.65
-TIMED = ("Volta", "Ampere", "Ada", "Hopper")
 HOST_DOUBT = 1.5  # of the host's times: what a program's own Python adds, and hosts, differ so many times
 # To the host's memory and back through PCIe 4 x16; and its step of one parameter.
 HOST_BYTES_PER_S, HOST_STEP_S = 25e9, 2.6e-10
@@ -161,26 +161,27 @@ def doubts(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: Bundle)
     links = Links(setting.link)
     lines = bound_lines(phases, gpu, ENGINE, bundle, links) + bound_lines(sent, gpu, LIBRARY, bundle, links)
     gpu.peak(setting.peak_dtype)  # the step's MFU needs it
-    return doubts_of([line for part in lines for line in part], gpu, bundle)[1]
+    return [*training_notes(gpu, setting), *doubts_of([line for part in lines for line in part], gpu, bundle)[1]]
 
 
-def training_notes(step: TrainingStep, request: Request) -> list[str]:
-    """What to say of the width of the arithmetic where 32 bits may mean two, of kernels that nobody timed, and of the
-    energy where it is told."""
-    gpu, dtype = step.gpu, step.setting.dtype
-    notes = []
+def training_notes(gpu: Gpu, setting: TrainingSetting) -> list[str]:
+    """What to say of the width of the arithmetic where 32 bits may mean two, and of kernels that nobody timed."""
+    notes, dtype = list[str](), setting.dtype
     if dtype == "fp32" and "tf32" in gpu.peak_flop_per_s:
         notes.append(
             'fp32: products are in fp32, as by default in PyTorch. dtype="tf32" is allow_tf32, which is faster.'
         )
     if dtype == "tf32":
         notes.append("tf32: products read 19 of the 32 bits (allow_tf32 of PyTorch); all else is in fp32.")
-    if _untimed(gpu, step.setting):
-        where = f"around {step.setting.cp} GPUs" if gpu.generation in TIMED else f"on {gpu.generation}"
+    if _untimed(gpu, setting):
+        where = f"around {setting.cp} GPUs" if generation(gpu.generation).trained_on else f"on {gpu.generation}"
         notes.append(f"PyTorch's kernels were not timed {where} in training: the interval is wider.")
-    if trained_tokens(request, step.setting.timed.seq_len):
-        notes.append(run_note(step.power_w, gpu, request.pue))
     return notes
+
+
+def energy_note(step: TrainingStep, request: Request) -> str:
+    """What to say of the energy of a whole training; "" where its length is not asked."""
+    return run_note(step.power_w, step.gpu, request.pue) if trained_tokens(request, step.setting.timed.seq_len) else ""
 
 
 def _computed(calls: TrainingCalls) -> list[Phase]:
@@ -227,7 +228,7 @@ def _held_s(alone: Sequence[Sequence[OpLine]], computed: Sequence[Sequence[OpLin
 
 def _untimed(gpu: Gpu, setting: TrainingSetting) -> bool:
     """Whether PyTorch's kernels run where nobody timed them."""
-    return setting.attention != NEWEST_ATTENTION and (gpu.generation not in TIMED or setting.cp > 1)
+    return setting.attention != NEWEST_ATTENTION and (not generation(gpu.generation).trained_on or setting.cp > 1)
 
 
 def _straggling(setting: TrainingSetting) -> float:

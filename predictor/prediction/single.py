@@ -17,7 +17,7 @@ from predictor.hardware.prices import usd_per_hour
 from predictor.latency.report import OpLine, Report
 from predictor.latency.static_batch import Times, composed, static_times
 from predictor.latency.steps import Steps, basis_of, doubts_of, limiter_of, op_lines
-from predictor.latency.training import TrainingReport, training_notes, training_step
+from predictor.latency.training import TrainingReport, energy_note, training_notes, training_step
 from predictor.memory.capacity import Room, TrainingRoom, room, training_room
 from predictor.memory.closed_form import memory, start_note
 from predictor.memory.training import training_memory
@@ -355,7 +355,7 @@ def training_report(resolved: Resolved, bundle: Bundle) -> TrainingReport:
     setting = training_setting(request, resolved.model)
     step = training_step(resolved.model, resolved.gpu, setting, bundle)
     near, doubts = doubts_of(step.lines, resolved.gpu, bundle)
-    unread = [note] if (note := unread_note(request)) else []
+    told = (unread_note(request), *training_notes(resolved.gpu, setting), energy_note(step, request))
     return TrainingReport(
         request=request,
         model=resolved.model.name,
@@ -367,7 +367,7 @@ def training_report(resolved: Resolved, bundle: Bundle) -> TrainingReport:
         nearest_gpu=near,
         bundle=bundle.id,
         level=bundle.level,
-        notes=(*resolved.notes, *unread, *training_notes(step, request), *doubts),
+        notes=(*resolved.notes, *(text for text in told if text), *doubts),
         price_usd=resolved.price_usd,
     )
 
