@@ -360,4 +360,4 @@ def test_what_cannot_be_traced_says_why(case):
 def test_an_unknown_engine_is_refused():
     with pytest.raises(InvalidRequest) as error:
         predict_network(from_torch(nn.Linear(3, 4), zeros(2, 3)), "A100", engine="tf")
-    assert str(error.value).startswith('engine is "tf"; it must be one of vllm, vllm-v0, tensorrt, sglang, ')
+    assert str(error.value).startswith('engine is "tf"; it must be one of vllm, vllm-v0, ')
