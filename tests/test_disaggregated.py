@@ -2,13 +2,13 @@
 
 import itertools
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
+from straight import Straight
 
 from predictor.cli import main
 from predictor.errors import InvalidRequest
@@ -28,22 +28,7 @@ from predictor.workloads.passes.calls import Layout
 FREE = get_engine("vllm").without_host()
 TRANSFER_S = 0.004
 
-
-@dataclass(frozen=True)
-class Straight:
-    """Step times that are straight lines: seconds per step, per token, per decoding sequence and per cached token."""
-
-    scale: float = 1.0
-    launches: float = 100.0
-
-    def decode_s(self, sequences: int, cached: float, tokens: int = 1) -> float:
-        return self.scale * (0.01 + sequences * (5e-5 * tokens + 1e-8 * cached))
-
-    def mixed_s(self, chunks: Sequence[Chunk], sequences: int, cached: float, tokens: int = 1) -> float:
-        return self.decode_s(sequences, cached, tokens) + self.scale * 5e-5 * sum(chunk.new for chunk in chunks)
-
-
-TIMES = StepTimes(Straight(), Straight(0.8), Straight(1.3))  # type: ignore[arg-type]
+TIMES = StepTimes(*(Straight(0.01 * scale, 5e-5 * scale, 1e-8 * scale) for scale in (1.0, 0.8, 1.3)))
 
 
 def pools(input_len: int = 3000, output_len: int = 200, slots: int = 64) -> tuple[PrefillWorker, DecodeWorker]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
+from straight import Straight
 
 from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import load_bundle
@@ -30,23 +30,7 @@ ROUNDING = 1 + 1e-9
 ANOMALY = 1.05
 
 
-@dataclass(frozen=True)
-class Straight:
-    """Step times that are straight lines: seconds per step, per token, per decoding sequence and per cached token."""
-
-    step: float = 0.002
-    token: float = 2e-5
-    cached: float = 1e-8
-    launches: float = 10.0
-
-    def decode_s(self, sequences: int, cached: float, tokens: int = 1) -> float:
-        return self.step + sequences * (self.token * tokens + self.cached * cached)
-
-    def mixed_s(self, chunks: Sequence[Chunk], sequences: int, cached: float, tokens: int = 1) -> float:
-        return self.decode_s(sequences, cached, tokens) + self.token * sum(chunk.new for chunk in chunks)
-
-
-STEP = Straight()
+STEP = Straight(step=0.002, token=2e-5, launches=10.0)
 
 
 def run(load: Load, engine: Engine, kv_tokens: float = math.inf) -> Served:

@@ -2,12 +2,12 @@
 
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from straight import Straight
 
 from predictor.errors import InvalidRequest, UnsupportedDtype
 from predictor.estimators.bundle import load_bundle
@@ -31,23 +31,6 @@ from predictor.workloads import Workload, get_model
 from predictor.workloads.engines import Engine, engines, get_engine, get_server
 
 ENGINES = sorted(engines())
-
-
-@dataclass(frozen=True)
-class Straight:
-    """Step times that are straight lines: seconds per step, per token, per decoding sequence and per cached token."""
-
-    step: float = 0.01
-    token: float = 5e-5
-    cached: float = 1e-8
-    launches: float = 100.0
-
-    def decode_s(self, sequences: int, cached: float, tokens: int = 1) -> float:
-        return self.step + sequences * (self.token * tokens + self.cached * cached)
-
-    def mixed_s(self, chunks: Sequence[Chunk], sequences: int, cached: float, tokens: int = 1) -> float:
-        new = sum(chunk.new for chunk in chunks)
-        return self.decode_s(sequences, cached, tokens) + self.token * new
 
 
 STEP = Straight()

@@ -229,8 +229,10 @@ def largest_share(workload: Workload, gpu: Gpu, risk: float) -> float:
 
 def context_note(workload: Workload, gpu: Gpu, engine: Engine | None = None) -> str:
     """What to say of a max_model_len that the cache cannot hold, with which vLLM does not start; "" otherwise."""
-    engine, own = engine or workload.engine_on(gpu), workload.settings.max_model_len
-    longest = longest_context(workload, gpu, engine) if engine.whole_context and own else own
+    own = workload.settings.max_model_len
+    if not own or not get_engine(workload.engine).whole_context:
+        return ""
+    longest = longest_context(workload, gpu, engine or workload.engine_on(gpu))
     if longest >= own or not longest:  # without any room that is what is said
         return ""
     return (

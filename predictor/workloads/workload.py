@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
@@ -186,28 +186,30 @@ class Workload:
                 f"ep is {self.ep}; it must divide tp * attention_dp, the {group} GPUs that share the experts."
             )
         self.model.check(self.layout)
-        if get_engine(self.engine).whole_blocks and hasattr(self.model, "columns_of"):
-            self._check_blocks(self.model.columns_of(self.layout))
+        if get_engine(self.engine).whole_blocks:
+            self._check_blocks()
         if self.two_batches and not any(sent_to_experts(call) for call in self.launched()):
             raise InvalidRequest(
                 "enable_two_batch_overlap is true; no tokens are sent to experts on other GPUs. Leave it out, or set "
                 "attention_dp and ep to more GPUs than a token has experts."
             )
 
-    def _check_blocks(self, columns_of: Mapping[str, tuple[int, ...]]) -> None:
+    def _check_blocks(self) -> None:
         """Engines refuse to cut a block of published weights that has one scale; who quantises may choose others."""
-        model, experts = self.model, self.expert_dtype or self.dtype
+        model, experts = self.model, getattr(self.model, "experts", "")
         published = {"linear": getattr(model, "linear_dtype", ""), "experts": getattr(model, "expert_dtype", "")}
-        dtypes = {"linear": self.dtype, "experts": experts}
-        shared = {"linear": self.tp, "experts": self.layout.expert_tp if self.model.experts else self.tp}
-        for kind, columns in columns_of.items():
-            block = DTYPES[dtypes[kind]].block if shared[kind] > 1 and dtypes[kind] == published[kind] else 1
+        dtypes = {"linear": self.dtype, "experts": self.expert_dtype or self.dtype}
+        shared = {"linear": self.tp, "experts": self.layout.expert_tp if experts else self.tp}
+        for kind, dtype in dtypes.items():
+            block = DTYPES[dtype].block
+            if block == 1 or shared[kind] == 1 or dtype != published[kind]:
+                continue
+            columns = model.columns_of(self.layout).get(kind, ())  # type: ignore[union-attr]  # published formats are of decoders
             if cut := [count for count in columns if count % block]:
-                of = "each expert" if kind == "experts" and self.model.experts else "a feed-forward"
+                of, ep = ("each expert", ", or raise ep") if kind == "experts" and experts else ("a feed-forward", "")
                 raise InvalidRequest(
-                    f"tp is {self.tp}, which leaves {cut[0]} columns of {of} of {self.model.name} on a GPU; "
-                    f"{self.engine} takes whole blocks of {block} in {dtypes[kind]}. Lower tp"
-                    f"{', or raise ep' if kind == 'experts' else ''}."
+                    f"tp is {self.tp}, which leaves {cut[0]} columns of {of} of {model.name} on a GPU; "
+                    f"{self.engine} takes whole blocks of {block} in {dtype}. Lower tp{ep}."
                 )
 
     @classmethod

@@ -69,8 +69,7 @@ def log_errors(model: Model, engine: str) -> LogErrors:
     if model.notes:
         return UNMEASURED
     own = EXPERTS if model.experts else OLDER if get_engine(engine).tables else DENSE
-    doubt = math.log1p(get_engine(engine).doubt)
-    return own._replace(ttft=math.hypot(own.ttft, doubt), other=math.hypot(own.other, doubt))
+    return own.beside(math.log1p(get_engine(engine).doubt))
 
 
 SIMULATED = Serving._fields[: Serving._fields.index("sustainable_rate")]

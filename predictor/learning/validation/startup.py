@@ -10,6 +10,7 @@ other parts; the file has 60.8 GiB, so that row's cache counts and its weights d
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,15 +55,15 @@ KINDS = {
 
 def replay(root: Path, bundle: Bundle) -> Replay:
     """A figure per part of a start: bytes by kind, and max_kv_tokens."""
-    figures, skipped = list[Figure](), dict[str, int]()
+    figures, skipped = list[Figure](), Counter[str]()
     for row in records(pd.read_csv(root / FILE)):
         try:
             request = request_of(row)
             told = answer(Request.of(request), bundle).to_dict()
         except PredictorError as error:
-            skipped[str(error)] = skipped.get(str(error), 0) + 1
+            skipped[str(error)] += 1
         except KeyError as error:
-            skipped[f"no catalogue entry, format or version for {error}"] = 1
+            skipped[f"no catalogue entry, format or version for {error}"] += 1
         else:
             figures += _figures(row, request, told)
     return Replay(figures, skipped)

@@ -185,30 +185,23 @@ def _vision(row: Mapping[str, Any]) -> Training:
         "loss": "fused",
         "attention": "sdpa",
     }
-    return Training(
-        TORCHAO,
-        "torchao",
-        row["AdamW impl"],
-        request,
-        peak=float(row["Peak memory allocated (GB)"]) * GIB,
-        speed=("tokens_per_s", VIT_TOKENS * float(row["imgs/s"])),
-        no_speed="optimizers in 8 and 4 bits that a compiler makes" if own else "",
-    )
+    left = "optimizers in 8 and 4 bits that a compiler makes" if own else ""
+    return _optimizer(row, request, VIT_TOKENS * float(row["imgs/s"]), left)
 
 
 def _alpaca(row: Mapping[str, Any]) -> Training:
     request = {"model": "Llama-2-7b-hf", "gpu": A100, **TRAIN, "optimizer": AO_OPTIMIZERS[row["AdamW impl"]]}
     request |= {"micro_batch": 2, "seq_len": 512, "checkpointing": "full"}
     request |= {"precision": "pure", "kernels": "fused", "loss": "fused", "attention": "sdpa"}
-    return Training(
-        TORCHAO,
-        "torchao",
-        row["AdamW impl"],
-        request,
-        peak=float(row["Peak memory allocated (GB)"]) * GIB,
-        speed=("tokens_per_s", float(row["toks/s"])),
-        no_speed="tokens per second of sequences whose lengths are not told",
-    )
+    left = "tokens per second of sequences whose lengths are not told"
+    return _optimizer(row, request, float(row["toks/s"]), left)
+
+
+def _optimizer(row: Mapping[str, Any], request: Mapping[str, Any], tokens_per_s: float, no_speed: str) -> Training:
+    """A row of a table of optimizers."""
+    peak = float(row["Peak memory allocated (GB)"]) * GIB
+    case, speed = row["AdamW impl"], ("tokens_per_s", tokens_per_s)
+    return Training(TORCHAO, "torchao", case, request, peak=peak, speed=speed, no_speed=no_speed)
 
 
 def _offloaded(row: Mapping[str, Any]) -> Training:
