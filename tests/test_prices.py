@@ -155,7 +155,7 @@ def test_a_file_extends_and_replaces(tmp_path):
     listed = price_list(mine)
     lambdas = listed.of(get_gpu("A10"), provider="Lambda")
     assert [(price.usd_per_hour, price.date, price.source) for price in lambdas] == [(0.9, "2026-11-01", "mine.toml")]
-    assert listed.cheapest(get_gpu("A100-SXM-80GB"), 2).usd_per_gpu_hour == 2.0
+    assert listed.cheapest(get_gpu("A100-SXM-80GB"), 8).usd_per_gpu_hour == 0.5
     assert len(listed.prices) == len(SHIPPED.prices) + 1
 
 
