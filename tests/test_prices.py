@@ -1,8 +1,10 @@
 """Prices: what is shipped is dated, quoted and sane; whole instances; cards that are bought; files of one's own."""
 
 import json
-from datetime import date
+import sys
+from datetime import UTC, date, datetime
 from math import ceil
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from hypothesis import given, strategies as st
@@ -11,6 +13,7 @@ from predictor.cli import main
 from predictor.errors import InvalidRequest, InvalidSpec, UnknownGpu
 from predictor.hardware.gpu import catalogue, get_gpu
 from predictor.hardware.price_files import read_prices, write_prices
+from predictor.hardware.price_refresh import fetch_prices
 from predictor.hardware.prices import (
     KINDS,
     OWN_PRICES,
@@ -159,6 +162,11 @@ def test_a_file_extends_and_replaces(tmp_path):
     assert len(listed.prices) == len(SHIPPED.prices) + 1
 
 
+def test_a_price_of_a_region_replaces_the_one_for_all_regions(tmp_path):
+    mine = file(tmp_path, "provider,gpu,region,usd_per_hour\nLambda,A10,us-east-1,0.9\n", "mine.csv")
+    assert [price.region for price in price_list(mine).of("A10", provider="Lambda")] == ["us-east-1"]
+
+
 def test_a_file_drops_the_shipped_prices(tmp_path):
     mine = file(tmp_path, 'replace = true\n[[price]]\nprovider = "ours"\ngpu = "L4"\nusd_per_hour = 0.3\n')
     assert [price.provider for price in price_list(mine).prices] == ["ours"]
@@ -254,3 +262,63 @@ def test_the_command_names_what_it_lacks(capsys):
     assert 'did you mean "Lambda"?' in capsys.readouterr().err
     assert main(["prices", "--refresh"]) == 2
     assert "--refresh and --out go together" in capsys.readouterr().err
+
+
+def row_of_gpuhunt(**changes):
+    row = {"provider": "aws", "instance_name": "p5.48xlarge", "location": "us-east-1", "price": 55.04, "gpu_count": 8}
+    return SimpleNamespace(**row | {"gpu_name": "H100", "gpu_memory": 80, "spot": False} | changes)
+
+
+def test_rows_of_gpuhunt_become_prices(tmp_path):
+    rows = [
+        row_of_gpuhunt(),
+        row_of_gpuhunt(price=60.0, instance_name="dearer"),
+        row_of_gpuhunt(spot=True, price=20.0),
+        row_of_gpuhunt(provider="vastai", gpu_name="RTX4090", gpu_memory=24, gpu_count=1, price=0.4, location="DE"),
+        row_of_gpuhunt(provider="gcp", gpu_name="A100", gpu_memory=40, gpu_count=1, price=3.7),
+        row_of_gpuhunt(provider="crusoe", instance_name="a100-80gb-pcie.1x", gpu_name="A100", gpu_count=1, price=1.65),
+        row_of_gpuhunt(gpu_name="v5litepod", gpu_memory=16),
+        row_of_gpuhunt(gpu_count=0, gpu_name=None, gpu_memory=None),
+    ]
+    prices, left_out = fetch_prices(rows)
+    found = [(price.gpu, price.n_gpus, price.kind, price.usd_per_hour) for price in prices]
+    assert found == [
+        ("H100-SXM-80GB", 8, "on-demand", 55.04),
+        ("H100-SXM-80GB", 8, "spot", 20.0),
+        ("RTX-4090", 1, "community", 0.4),
+        ("A100-SXM-40GB", 1, "on-demand", 3.7),
+        ("A100-PCIe-80GB", 1, "on-demand", 1.65),
+    ]
+    assert left_out == 1
+    assert {price.date for price in prices} == {datetime.now(UTC).date().isoformat()}
+    write_prices(prices, tmp_path / "new.csv")
+    assert price_list(tmp_path / "new.csv").of("RTX-4090", provider="vast.ai")[0].usd_per_hour == 0.4
+
+
+def test_a_refresh_writes_a_file_that_commands_read(tmp_path, monkeypatch, capsys):
+    gpuhunt = ModuleType("gpuhunt")
+    gpuhunt.query, gpuhunt.GPUHuntError = lambda: [row_of_gpuhunt()], type("GPUHuntError", (Exception,), {})
+    monkeypatch.setitem(sys.modules, "gpuhunt", gpuhunt)
+    out = tmp_path / "new.csv"
+    assert main(["prices", "--refresh", "--out", str(out)]) == 0
+    assert "1 prices in" in capsys.readouterr().out
+    assert main(["prices", "H100", "--prices", str(out), "--provider", "AWS", "--kind", "on-demand", "--json"]) == 0
+    assert [row["source"] for row in json.loads(capsys.readouterr().out)][-1] == "gpuhunt"
+
+
+def test_a_refresh_without_a_network_says_so(tmp_path, monkeypatch, capsys):
+    def offline():
+        raise OSError("no route to host")
+
+    gpuhunt = ModuleType("gpuhunt")
+    gpuhunt.query, gpuhunt.GPUHuntError = offline, type("GPUHuntError", (Exception,), {})
+    monkeypatch.setitem(sys.modules, "gpuhunt", gpuhunt)
+    assert main(["prices", "--refresh", "--out", str(tmp_path / "new.csv")]) == 2
+    assert "no route to host" in capsys.readouterr().err
+    assert not (tmp_path / "new.csv").exists()
+
+
+def test_a_refresh_without_gpuhunt_names_the_extra(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gpuhunt", None)
+    assert main(["prices", "--refresh", "--out", str(tmp_path / "new.csv")]) == 2
+    assert "pip install 'gpu-predictor[prices]'" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +13,22 @@ from predictor.units import GIB
 
 INSTALL = "pip install 'gpu-predictor[prices]'"
 WITHOUT_PROMISE = ("lium", "vastai")  # marketplaces
+# gpuhunt's names of providers that the catalogue of prices has by another.
+PROVIDERS: Mapping[str, str] = {
+    "aws": "AWS",
+    "azure": "Azure",
+    "crusoe": "Crusoe",
+    "digitalocean": "DigitalOcean",
+    "gcp": "Google Cloud",
+    "jarvislabs": "Jarvislabs",
+    "lambdalabs": "Lambda",
+    "nebius": "Nebius",
+    "oci": "Oracle Cloud",
+    "runpod": "RunPod",
+    "vastai": "Vast.ai",
+    "verda": "Verda",
+    "vultr": "Vultr",
+}
 CLOSE = 0.15  # of the memory by which a row's GPU is told from its siblings
 
 
@@ -33,10 +49,11 @@ def fetch_prices(rows: Iterable[Any] | None = None) -> tuple[list[Price], int]:
             left_out += 1
             continue
         kind = "spot" if row.spot else "community" if row.provider in WITHOUT_PROMISE else "on-demand"
-        place = (row.provider, row.location, gpu.name, row.gpu_count, kind)
+        provider = PROVIDERS.get(row.provider, row.provider)
+        place = (provider, row.location, gpu.name, row.gpu_count, kind)
         if place not in cheapest or row.price < cheapest[place].usd_per_hour:
             cheapest[place] = Price(
-                provider=row.provider,
+                provider=provider,
                 gpu=gpu.name,
                 n_gpus=row.gpu_count,
                 kind=kind,

@@ -113,6 +113,11 @@ class Offer:
         """USD for an hour of one GPU of those that were asked for; idle ones of an instance are paid for by these."""
         return self.usd_per_hour / self.n_gpus
 
+    @property
+    def told(self) -> str:
+        """What is paid to whom, when that was listed, and where."""
+        return f"{self}; {self.price.source}"
+
     def __str__(self) -> str:
         price = self.price
         place = f" in {price.region}" if price.region else ""
@@ -121,7 +126,7 @@ class Offer:
         return f"{sold}, {price.kind}{bought}, {self.usd_per_hour:.2f} USD/h ({price.dated})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class PriceList:
     """Prices, and what makes an hour of those of things that are bought. electricity: where its price is from."""
 
@@ -187,7 +192,8 @@ class PriceList:
 def price_list(file: str | Path = "") -> PriceList:
     """The shipped prices, with those of a file (.toml or .csv) by default the one that PREDICTOR_PRICES names.
 
-    A row of the file replaces the shipped ones of its provider, region, GPU, n_gpus and kind; other rows are added.
+    A row of the file replaces the shipped one of its provider, region, GPU, n_gpus and kind, and the shipped one that
+    names no region, as that held for all; other rows are added.
     `replace = true` at the top of a TOML file drops all shipped prices. Its `[electricity]` and `[ownership]` replace.
     Raises InvalidSpec, which names the row, the rule and the cure.
     """
@@ -213,7 +219,7 @@ def _with_file(path: Path, changed_ns: int) -> PriceList:
     from predictor.hardware.price_files import read_prices
 
     own, shipped = read_prices(path), shipped_prices()
-    taken = {_place(price) for price in own.prices}
+    taken = {_place(replace(price, region=region)) for price in own.prices for region in ("", price.region)}
     kept = [] if own.replace else [price for price in shipped.prices if _place(price) not in taken]
     ownership = replace(shipped.ownership, **own.ownership)
     told = f"{ownership.usd_per_kwh:g} USD/kWh, {path.name}" if "usd_per_kwh" in own.ownership else shipped.electricity
@@ -231,8 +237,18 @@ def usd_per_hour(gpu: Gpu, n_gpus: int = 1) -> float | None:
     >>> usd_per_hour(get_gpu("H100-SXM-80GB:3g.40gb")) is None
     True
     """
-    offer = price_list().cheapest(gpu, n_gpus)
+    offer = usual_offer(gpu, n_gpus)
     return None if offer is None else offer.usd_per_gpu_hour
+
+
+def usual_offer(gpu: Gpu, n_gpus: int = 1) -> Offer | None:
+    """What `usd_per_hour` is of: its `told` says whose price that is, when it was listed and where."""
+    return _usual_offer(price_list(), gpu.name, n_gpus)
+
+
+@lru_cache(maxsize=4096)  # a job asks for the same few in every row
+def _usual_offer(listed: PriceList, gpu: str, n_gpus: int) -> Offer | None:
+    return listed.cheapest(gpu, n_gpus)
 
 
 def known_providers(prices: Iterable[Price]) -> list[str]:
