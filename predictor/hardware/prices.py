@@ -120,10 +120,12 @@ class Offer:
 
     def __str__(self) -> str:
         price = self.price
+        sold = f"{self.instances} × {f'{price.n_gpus} ' if price.n_gpus > 1 else ''}{price.gpu}"
         place = f" in {price.region}" if price.region else ""
-        sold = f"{self.instances} × {price.n_gpus} {price.gpu} of {price.provider}{place}"
-        bought = f" of {price.purchase_usd:,.0f} USD" if price.kind == "purchase" else ""
-        return f"{sold}, {price.kind}{bought}, {self.usd_per_hour:.2f} USD/h ({price.dated})"
+        terms = f"of {price.provider}{place}, {price.kind}"
+        if price.kind == "purchase":
+            terms = f"bought for {price.purchase_usd:,.0f} USD each ({price.provider}){place}"
+        return f"{sold} {terms}, {self.usd_per_hour:.2f} USD/h ({price.dated})"
 
 
 @dataclass(frozen=True, eq=False)
