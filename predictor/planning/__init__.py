@@ -1,0 +1,1 @@
+"""Which GPU, how many, at what price."""
