@@ -44,8 +44,8 @@ BATCHES = 2 ** np.arange(0, 11)
 class Candidate(NamedTuple):
     """One replica.
 
-    resolved: its request, with the whole load. least: bounds of it. usd_per_hour: what the GPUs cost that the load needs
-    at the roofline; None where no price is listed. most_gpus: of this kind that there are; 0: nobody says. settings:
+    resolved: its request, with the whole load. least: bounds of it. least_usd_per_hour: what the GPUs cost that the load
+    needs at the roofline; None where no price is listed. most_gpus: of this kind that there are; 0: nobody says. settings:
     of the engine, as in Request, where it is a variant of another candidate.
     """
 
@@ -128,19 +128,24 @@ class Choices(NamedTuple):
     usd_per_hour: float = math.inf
 
     def offer(self, gpu: Gpu, n_gpus: int, together: int) -> Offer | None:
-        """The cheapest listed price of so many GPUs, of which `together` share an instance; None where none is listed.
+        """Its price, as in offer_of."""
+        return offer_of(self.prices, gpu, n_gpus, together, float(self.columns.get("usd_per_hour") or 0.0))
 
-        A price that the request states comes first. What is sold singly only is taken where nothing else is listed.
-        """
-        if own := float(self.columns.get("usd_per_hour") or 0.0):
-            stated = Price("as stated", gpu.name, usd_per_hour=own)
-            return Offer(stated, n_gpus, n_gpus, own * n_gpus)
-        for kind in USUAL:
-            of_kind = self.prices.of(gpu, kind=kind)
-            whole = [price for price in of_kind if price.n_gpus >= together or kind == "purchase"] or of_kind
-            if whole:
-                return min((self.prices.offer(price, n_gpus) for price in whole), key=lambda offer: offer.usd_per_hour)
-        return None
+
+def offer_of(prices: PriceList, gpu: Gpu, n_gpus: int, together: int, stated: float = 0.0) -> Offer | None:
+    """The cheapest listed price of so many GPUs, of which `together` share an instance; None where none is listed.
+
+    stated: USD for an hour of one GPU, in place of what is listed. What is sold singly only is taken where nothing else
+    is listed.
+    """
+    if stated:
+        return Offer(Price("as stated", gpu.name, usd_per_hour=stated), n_gpus, n_gpus, stated * n_gpus)
+    for kind in USUAL:
+        of_kind = prices.of(gpu, kind=kind)
+        whole = [price for price in of_kind if price.n_gpus >= together or kind == "purchase"] or of_kind
+        if whole:
+            return min((prices.offer(price, n_gpus) for price in whole), key=lambda offer: offer.usd_per_hour)
+    return None
 
 
 def candidates(choices: Choices, bundle: Bundle) -> tuple[list[Candidate], list[Lost]]:
@@ -166,7 +171,7 @@ def _dtypes(choices: Choices, gpu: Gpu) -> Sequence[str]:
 
 def _sized(choices: Choices, some: Some, engine: str, dtype: str, bundle: Bundle) -> Iterator[Candidate | Lost]:
     """Replicas of rising size, from the first with room; where none has any, why the largest has none."""
-    most = some.count or choices.most_gpus or math.inf
+    most = some.n_gpus or choices.most_gpus or math.inf
     refused, fitting = "", 0
     for layout in _layouts(choices, some.gpu):
         if layout["tp"] * layout["pp"] * layout.get("attention_dp", 1) > most:
@@ -223,7 +228,7 @@ def _made(choices: Choices, some: Some, changes: Mapping[str, Any], bundle: Bund
     offer = choices.offer(gpu, gpus * _replicas(load, least), gpus)
     settings = {name: value for name, value in changes.items() if name in Settings._fields}
     return Candidate(
-        resolved, workload, note, load, least, offer.usd_per_hour if offer else None, some.count, settings
+        resolved, workload, note, load, least, offer.usd_per_hour if offer else None, some.n_gpus, settings
     )
 
 
@@ -231,7 +236,9 @@ def variant(one: Candidate, choices: Choices, changes: Mapping[str, Any], bundle
     """A candidate with other columns of its request, or why there is none."""
     request = one.resolved.request
     names = ("engine", "dtype", "tp", "pp", "ep", "attention_dp")
-    return _made(choices, Some(one.gpu, one.most_gpus), {name: getattr(request, name) for name in names} | changes, bundle)
+    return _made(
+        choices, Some(one.gpu, one.most_gpus), {**{name: getattr(request, name) for name in names}, **changes}, bundle
+    )
 
 
 def _unrunnable(dtype: str, gpu: Gpu) -> str:
@@ -242,16 +249,14 @@ def _unrunnable(dtype: str, gpu: Gpu) -> str:
     return f"{gpu.name} has no units for {dtype}."
 
 
-def least_of(
-    workload: Workload, gpu: Gpu, load: Load, room: float, level: ServiceLevel, bundle: Bundle
-) -> Least:
+def least_of(workload: Workload, gpu: Gpu, load: Load, room: float, level: ServiceLevel, bundle: Bundle) -> Least:
     """Bounds of a replica under a load. room: tokens that the cache of a group has room for."""
     prompt, cached, output = load.mean_len
     alone = replace(workload, batch=1, input_len=max(round(prompt), 1), output_len=max(round(output), 1), dp=1)
     groups = workload.attention_dp * (1 if workload.pass_tokens else workload.pp)
     held = prompt - load.shared + output / 2
     most = min(float(served_by(workload, gpu).max_sequences), room / max(held, 1.0)) * groups
-    counts = np.unique([*BATCHES[BATCHES < max(most, 1.0)], max(int(most), 1)])
+    counts = np.unique([*BATCHES[max(most, 1.0) > BATCHES], max(int(most), 1)])
     prefill_s, decode_s = _bounds(alone, counts, gpu, bundle)
     new, gain, following = 1 - cached / prompt, load.tokens_per_step, max(output - 1, 0.0)
     tpot_s = decode_s / gain

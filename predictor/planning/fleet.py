@@ -15,16 +15,16 @@ COUNTED = re.compile(r"\s*(\d+)\s*(?:x|×|\*)\s*(.+)", re.IGNORECASE)
 
 
 class Some(NamedTuple):
-    """GPUs of one kind. count: how many of them; 0: nobody says. note: what to say of the name."""
+    """GPUs of one kind. n_gpus: how many of them; 0: nobody says. note: what to say of the name."""
 
     gpu: Gpu
-    count: int
+    n_gpus: int
     note: str = ""
 
     @property
     def text(self) -> str:
         """ "8xH100-SXM-80GB", or the name alone."""
-        return f"{self.count}x{self.gpu.name}" if self.count else self.gpu.name
+        return f"{self.n_gpus}x{self.gpu.name}" if self.n_gpus else self.gpu.name
 
 
 def fleet(text: str) -> list[Some]:

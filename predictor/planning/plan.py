@@ -8,12 +8,13 @@ best are answered by the door that all requests come through, so that `predictor
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from predictor.errors import InvalidRequest, PredictorError
+from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.hardware.prices import Offer, PriceList, price_list
 from predictor.latency.report import Report
@@ -323,7 +324,9 @@ class _Search:
         size = f"{one.n_gpus} GPUs in {one.replicas} replica{'s' * (one.replicas > 1)}"
         return f"holds with {size}, {100 * more:.0f} % dearer." if more > 0.005 else f"holds with {size}, as cheap."
 
-    def _not_tried(self, all_of: Sequence[Candidate], tried: Sequence[Candidate], plans: Sequence[Plan]) -> Iterator[Lost]:
+    def _not_tried(
+        self, all_of: Sequence[Candidate], tried: Sequence[Candidate], plans: Sequence[Plan]
+    ) -> Iterator[Lost]:
         """Of what was not simulated, and of what was but is not shown, one reason for each GPU without a plan."""
         told = {plan.deployment.candidate.gpu.name for plan in plans} | {lost.gpu for lost in self.lost}
         shown = {id(plan.deployment) for plan in plans}
@@ -332,7 +335,9 @@ class _Search:
             if id(one) not in shown and name not in told:
                 told.add(name)
                 candidate = one.candidate
-                yield Lost(name, one.n_gpus, one.workload.dtype, candidate.workload.engine, self._why(one, self._ranked()[0]))
+                yield Lost(
+                    name, one.n_gpus, one.workload.dtype, candidate.workload.engine, self._why(one, self._ranked()[0])
+                )
         simulated = {id(one) for one in tried}
         for candidate in sorted(all_of, key=_least):
             if id(candidate) in simulated or candidate.gpu.name in told:
@@ -368,18 +373,17 @@ class _Lazily(Sequence[Candidate]):
     """A list that is made when it is first read."""
 
     def __init__(self, make: Any) -> None:
-        self._make, self._made = make, None
+        self._make = make
 
+    @cached_property
     def _items(self) -> list[Candidate]:
-        if self._made is None:
-            self._made = self._make()
-        return self._made
+        return list(self._make())
 
     def __getitem__(self, place: Any) -> Any:
-        return self._items()[place]
+        return self._items[place]
 
     def __len__(self) -> int:
-        return len(self._items())
+        return len(self._items)
 
 
 def _least(one: Candidate) -> tuple[Any, ...]:
@@ -434,15 +438,12 @@ def _weakest(one: Deployment, level: ServiceLevel) -> str:
     served = one.served
     if served.saturated:
         return f"holds {served.sustainable_rate.value:.3g} requests/s; more arrive."
-    told = {
-        name: f"{name} is {1e3 * getattr(served, name).value:.0f} ms "
-        f"({1e3 * getattr(served, name).low:.0f}–{1e3 * getattr(served, name).high:.0f}), {1e3 * seconds:.0f} are promised"
-        for name, seconds in level.promised.items()
-    }
-    if not told:
+    if not level.promised:
         return f"starts and keeps up with {one.p_slo:.0%} only."
-    ratios = {name: getattr(served, name).high / seconds for name, seconds in level.promised.items()}
-    return f"{told[max(ratios, key=lambda name: ratios[name])]}: kept with {one.p_slo:.0%}."
+    name = max(level.promised, key=lambda name: getattr(served, name).high / level.promised[name])
+    value, low, high = (1e3 * end for end in getattr(served, name))
+    promised = f"{1e3 * level.promised[name]:.3g} are promised"
+    return f"{name} is {value:.3g} ms ({low:.3g}–{high:.3g}), {promised}: all is kept with {one.p_slo:.0%}."
 
 
 def predicted_by(request: Request) -> str:

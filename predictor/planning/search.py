@@ -71,8 +71,8 @@ def _fewest(one: Candidate, level: ServiceLevel, sure: float, bundle: Bundle, mo
 
 
 def _halved(one: Candidate, level: ServiceLevel, sure: float, bundle: Bundle, most: int) -> Deployment:
-    """The fewest replicas up to `most` that are sure enough, within a tenth of them; else the fewest that keep the level
-    more likely than not; else the surest."""
+    """The fewest replicas up to `most` that are sure enough, within a tenth of them; else the fewest that keep the
+    level more likely than not; else the surest."""
     here = min(guess(one, level, bundle), most)
     most = min(most, MORE * here + MORE)
     failing, passing = 0, 0
@@ -83,7 +83,7 @@ def _halved(one: Candidate, level: ServiceLevel, sure: float, bundle: Bundle, mo
             passing = here
         else:
             failing = here
-        if passing and passing - failing <= max(1, passing // 10) or failing >= most or _alone(tried[-1], failing):
+        if (passing and passing - failing <= max(1, passing // 10)) or failing >= most or _alone(tried[-1], failing):
             break
         here = (failing + passing) // 2 if passing else min(max(failing + 1, 3 * failing // 2), most)
     for enough in (sure, LIKELY):

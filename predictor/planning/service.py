@@ -49,9 +49,7 @@ class ServiceLevel(NamedTuple):
 
     def kept(self, served: Serving, level: float) -> float:
         """Probability that all of it is kept. level: of the intervals, such as 0.8."""
-        return math.prod(
-            p_below(getattr(served, name), seconds, level) for name, seconds in self.promised.items()
-        )
+        return math.prod(p_below(getattr(served, name), seconds, level) for name, seconds in self.promised.items())
 
     def missed_by(self, served: Serving) -> float:
         """The largest ratio of a figure to what is promised of it; at most 1 where all is kept."""
@@ -71,10 +69,7 @@ def p_below(figure: Interval, limit: float, level: float) -> float:
     if figure.value <= 0.0:
         return SUREST
     distance, error = math.log(limit / figure.value), log_error(figure, limit >= figure.value, level)
-    if error < STEP:
-        share = 1.0 if distance >= 0 else 0.0
-    else:
-        share = NORMAL.cdf(distance / error - BIAS)
+    share = NORMAL.cdf(distance / error - BIAS) if error >= STEP else float(distance >= 0)
     return min(max(share, 1 - SUREST), SUREST)
 
 
