@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, str] = {
     "op": "Predict one operator call on GPUs.",
     "gpus": "List GPUs, show one, or check a spec file.",
     "models": "List models, or show one.",
+    "prices": "What GPUs cost: dated list prices, rented by the hour or bought, and where each is from.",
     "check": "Which rows of a table obey physics, and why not.",
     "ingest": "Read measurements of operator calls, or of whole runs, into one table, and say which obey physics.",
     "train": "Make a bundle from measurement tables.",
