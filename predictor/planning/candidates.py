@@ -18,7 +18,7 @@ from predictor.errors import InvalidRequest, PredictorError
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import node_gpus
-from predictor.hardware.prices import USUAL, Offer, Price, PriceList
+from predictor.hardware.prices import Offer, Price, PriceList, usual_offer
 from predictor.latency.serving.clients import Load
 from predictor.latency.serving.load import room_for, served_by
 from predictor.latency.steps import bound_lines, bound_of
@@ -44,9 +44,9 @@ BATCHES = 2 ** np.arange(0, 11)
 class Candidate(NamedTuple):
     """One replica.
 
-    resolved: its request, with the whole load. least: bounds of it. least_usd_per_hour: what the GPUs cost that the load
-    needs at the roofline; None where no price is listed. most_gpus: of this kind that there are; 0: nobody says. settings:
-    of the engine, as in Request, where it is a variant of another candidate.
+    resolved: its request, with the whole load. least: bounds of it. least_usd_per_hour: what the GPUs cost that the
+    load needs at the roofline; None where no price is listed. most_gpus: of this kind that there are; 0: nobody says.
+    settings: of the engine, as in Request, where it is a variant of another candidate.
     """
 
     resolved: Resolved
@@ -133,19 +133,10 @@ class Choices(NamedTuple):
 
 
 def offer_of(prices: PriceList, gpu: Gpu, n_gpus: int, together: int, stated: float = 0.0) -> Offer | None:
-    """The cheapest listed price of so many GPUs, of which `together` share an instance; None where none is listed.
-
-    stated: USD for an hour of one GPU, in place of what is listed. What is sold singly only is taken where nothing else
-    is listed.
-    """
+    """The usual price of so many GPUs, as in predictor.hardware.prices; stated: USD of one for an hour in its place."""
     if stated:
         return Offer(Price("as stated", gpu.name, usd_per_hour=stated), n_gpus, n_gpus, stated * n_gpus)
-    for kind in USUAL:
-        of_kind = prices.of(gpu, kind=kind)
-        whole = [price for price in of_kind if price.n_gpus >= together or kind == "purchase"] or of_kind
-        if whole:
-            return min((prices.offer(price, n_gpus) for price in whole), key=lambda offer: offer.usd_per_hour)
-    return None
+    return usual_offer(gpu, n_gpus, together, prices)
 
 
 def candidates(choices: Choices, bundle: Bundle) -> tuple[list[Candidate], list[Lost]]:

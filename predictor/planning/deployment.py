@@ -8,7 +8,8 @@ best are answered by the door that all requests come through, so that `predictor
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,7 @@ from predictor.planning.search import LIKELY, TOGETHER, Deployment, deployments
 from predictor.planning.service import ServiceLevel, within
 from predictor.prediction.single import answer
 from predictor.workloads.models import Model, get_model
-from predictor.workloads.request import LOADS, Request, check_names
+from predictor.workloads.request import LOADS, SPREAD, Request, check_names, columns as columns_of
 from predictor.workloads.results import ENDS
 
 SURE = 0.8  # probability with which a plan keeps what is promised, unless another is asked for
@@ -91,9 +92,8 @@ class Plan:
             row[f"usd_per_mtok{end}"] = None if hour is None else hour / 3600 / rate * 1e6
         row |= {
             "usd_per_hour": hour,
-            "price": str(self.offer) if self.offer else None,
             "price_date": self.offer.price.date if self.offer else None,
-            "price_source": self.offer.price.source if self.offer else None,
+            "price_source": self.offer.told if self.offer else None,
             "users_per_replica": self.users,
             "p_slo": deployment.p_slo,
             "holds": self.holds,
@@ -113,12 +113,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The answer. plans: the best, those that hold first, the cheapest of them first. lost: all else, and why.
+    """The answer.
 
-    nearest: where nothing holds, what is met nearest to what was promised. screened: replicas that were looked at, and
-    those of them that were simulated.
+    load: what is served, in words. plans: the best, those that hold first, the cheapest of them first. lost: all else,
+    and why. nearest: where nothing holds, what is met nearest to what was promised. screened: replicas that were looked
+    at; simulated: those of them that were.
     """
 
+    load: str
     plans: tuple[Plan, ...]
     lost: tuple[Lost, ...]
     level: ServiceLevel
@@ -133,6 +135,20 @@ class Planned:
     def holds(self) -> bool:
         """Whether anything keeps what is promised as surely as asked."""
         return any(plan.holds for plan in self.plans)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `predictor plan --json` prints."""
+        return {
+            "plans": [plan.row() for plan in self.plans],
+            "lost": [lost._asdict() for lost in self.lost],
+            "promised": self.level.promised,
+            "p_slo": self.sure,
+            "nearest": self.nearest or None,
+            "screened": self.screened,
+            "simulated": self.simulated,
+            "notes": list(self.notes),
+            "bundle": self.bundle,
+        }
 
 
 def plan(
@@ -202,6 +218,7 @@ class _Search:
         plans = self._plans()
         self.lost += self._not_tried(all_of, tried, plans)
         return Planned(
+            load=_load(self.choices.columns),
             plans=tuple(plans),
             lost=tuple(self.lost),
             level=self.choices.level,
@@ -386,6 +403,15 @@ class _Lazily(Sequence[Candidate]):
         return len(self._items)
 
 
+def _load(columns: Mapping[str, Any]) -> str:
+    """ "10 requests/s · 2000 tokens in, 400 out"."""
+    request = Request.of({**columns, "gpu": "any"})
+    if request.trace:
+        return f"the requests of {request.trace}"
+    come = f"{request.clients} clients" if request.clients else f"{request.request_rate:g} requests/s"
+    return f"{come} · {request.input_len} tokens in, {request.output_len} out"
+
+
 def _least(one: Candidate) -> tuple[Any, ...]:
     cost = one.least_usd_per_hour
     return (cost is None, cost or 0.0, one.least_gpus, one.n_gpus)
@@ -448,14 +474,13 @@ def _weakest(one: Deployment, level: ServiceLevel) -> str:
 
 def predicted_by(request: Request) -> str:
     """The command that answers a request."""
-    import shlex
-
-    from predictor.workloads.request import columns
-
     words = ["predictor", "predict", request.model, "--gpu", request.gpu]
-    for column in columns():
+    follows = {"tp": 1, "dp": 1, "length_spread": SPREAD}  # where nobody says
+    for column in columns_of():
         value = getattr(request, column.name)
-        if column.name in ("model", "gpu", "n_gpus", "scheduling") or value == column.default or value in ("", None):
+        if column.name in ("model", "gpu", "n_gpus", "scheduling") or value in ("", None, column.default):
+            continue
+        if value == follows.get(column.name):
             continue
         option = column.name.replace("_", "-")
         if isinstance(value, bool):

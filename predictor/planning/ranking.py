@@ -84,8 +84,8 @@ def compare(
     """The GPUs, best first; those that have no answer come last, with its reason in `error`.
 
     gpus: as in predictor.planning.fleet; "8xH100" asks for eight. sort: one of ORDERS, by default usd_per_mtok where
-    any price is listed. fit_only: leave out what does not fit in memory, or has no answer. prices: as in `plan`. columns:
-    others of a Request. Raises PredictorError for what cannot be asked, and where no GPU has an answer.
+    any price is listed. fit_only: leave out what does not fit in memory, or has no answer. prices: as in `plan`.
+    columns: others of a Request. Raises PredictorError for what cannot be asked, and where no GPU has an answer.
 
     >>> [one.gpu.name for one in compare("Llama-3.1-8B", "L4, H100", sort="tpot_s")]
     ['H100-SXM-80GB', 'L4']
@@ -121,8 +121,8 @@ def _priced(some: Some, row: dict[str, Any], listed: PriceList, columns: Mapping
         rate, dearest = row.get(f"tokens_per_s{end}"), row.get(f"tokens_per_s{other}")
         row[f"usd_per_mtok{end}"] = hour / 3600 / dearest * 1e6 if hour is not None and dearest else None
         row[f"tokens_per_s_per_w{end}"] = rate / watts if rate and watts else None
-    row |= {"usd_per_hour": hour, "price": str(offer) if offer else None}
-    row |= {"price_date": offer.price.date if offer else None, "price_source": offer.price.source if offer else None}
+    row |= {"usd_per_hour": hour, "price_date": offer.price.date if offer else None}
+    row["price_source"] = offer.told if offer else None
     return Compared(some.gpu, row, offer)
 
 
