@@ -22,6 +22,8 @@ from predictor.errors import PredictorError
 COMMANDS: Mapping[str, str] = {
     "predict": "Latency, throughput and memory of a model on GPUs.",
     "memory": "Whether a run fits in memory, how surely, and what would make it fit.",
+    "compare": "One question put to many GPUs: ranked, with the probability that one beats the next.",
+    "plan": "Which GPUs, how many, and how they are set, to serve a load within what is promised, at the least cost.",
     "batch": "Answer every row of a table; the columns are those of `predictor predict`. Started again, it goes on.",
     "sweep": "Predict every combination of the values in a TOML file. Started again, it goes on.",
     "disaggregated": "Serving with prefill and decode on GPUs of their own: how many workers match, and what they do.",

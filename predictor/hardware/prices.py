@@ -160,15 +160,24 @@ class PriceList:
         return tuple(sorted(found, key=lambda price: price.hourly(self.ownership) / price.n_gpus))
 
     def cheapest(
-        self, gpu: Gpu | str, n_gpus: int = 1, provider: str = "", region: str = "", kind: str | Sequence[str] = ""
+        self,
+        gpu: Gpu | str,
+        n_gpus: int = 1,
+        provider: str = "",
+        region: str = "",
+        kind: str | Sequence[str] = "",
+        together: int = 1,
     ) -> Offer | None:
         """The least that so many GPUs cost in whole instances of one price; None where no price is listed.
 
-        kind: by default the first of USUAL that is listed.
+        kind: by default the first of USUAL that is listed. together: GPUs that work on one layer, and so share an
+        instance where one of so many is listed; cards that are bought share a machine in any case.
         """
         number = whole_number("n_gpus", n_gpus)
         for kinds in [kind] if kind else USUAL:
-            offers = [self.offer(price, number) for price in self.of(gpu, provider, region, kinds)]
+            listed = self.of(gpu, provider, region, kinds)
+            whole = [price for price in listed if price.n_gpus >= together or price.kind == "purchase"]
+            offers = [self.offer(price, number) for price in whole or listed]
             if offers:
                 return min(offers, key=lambda offer: offer.usd_per_hour)
         return None
@@ -243,14 +252,17 @@ def usd_per_hour(gpu: Gpu, n_gpus: int = 1) -> float | None:
     return None if offer is None else offer.usd_per_gpu_hour
 
 
-def usual_offer(gpu: Gpu, n_gpus: int = 1) -> Offer | None:
-    """What `usd_per_hour` is of: its `told` says whose price that is, when it was listed and where."""
-    return _usual_offer(price_list(), gpu.name, n_gpus)
+def usual_offer(gpu: Gpu, n_gpus: int = 1, together: int = 1, listed: PriceList | None = None) -> Offer | None:
+    """What `usd_per_hour` is of: its `told` says whose price that is, when it was listed and where.
+
+    together: as in PriceList.cheapest. listed: by default the shipped prices and a user's own.
+    """
+    return _usual_offer(listed or price_list(), gpu.name, n_gpus, together)
 
 
 @lru_cache(maxsize=4096)  # a job asks for the same few in every row
-def _usual_offer(listed: PriceList, gpu: str, n_gpus: int) -> Offer | None:
-    return listed.cheapest(gpu, n_gpus)
+def _usual_offer(listed: PriceList, gpu: str, n_gpus: int, together: int) -> Offer | None:
+    return listed.cheapest(gpu, n_gpus, together=together)
 
 
 def known_providers(prices: Iterable[Price]) -> list[str]:

@@ -233,7 +233,7 @@ def resolve(request: Request, model: Model | None = None, gpu: Gpu | None = None
     request, chosen = with_engine(request, network, device)
     told = (note, *doubts, link_note(request.link, device), *network.notes, clients_note(request), chosen)
     trace, price_usd, price_source = None, request.usd_per_hour or None, "given" if request.usd_per_hour else ""
-    if not price_usd and (offer := usual_offer(device, request.n_gpus)):
+    if not price_usd and (offer := usual_offer(device, request.n_gpus, request.n_gpus // max(request.dp, 1))):
         price_usd, price_source = offer.usd_per_gpu_hour, offer.told
     if request.trace:
         from predictor.latency.serving.traces import read_trace
