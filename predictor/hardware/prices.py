@@ -58,6 +58,7 @@ class Price:
     """One listed price of what is sold as a whole: an instance with its GPUs, a card, a computer.
 
     gpu: canonical name. n_gpus: in the instance; fewer cannot be had by this price. instance: its name at the provider.
+    up_to: GPUs that share an instance at this price of each; 0 where only n_gpus are known to.
     region: "" where the price holds for all, or none is named. kind: one of KINDS.
     usd_per_hour: of the whole instance. purchase_usd: of the whole, where kind is "purchase"; the other is 0.
     power_w: under load, of what is bought; 0 takes the GPUs' TDP. Apple publishes no TDP and sells computers.
@@ -72,6 +73,7 @@ class Price:
     purchase_usd: float = 0.0
     region: str = ""
     instance: str = ""
+    up_to: int = 0
     power_w: float = 0.0
     date: str = ""
     source: str = ""
@@ -176,7 +178,9 @@ class PriceList:
         number = whole_number("n_gpus", n_gpus)
         for kinds in [kind] if kind else USUAL:
             listed = self.of(gpu, provider, region, kinds)
-            whole = [price for price in listed if price.n_gpus >= together or price.kind == "purchase"]
+            whole = [
+                price for price in listed if max(price.n_gpus, price.up_to) >= together or price.kind == "purchase"
+            ]
             offers = [self.offer(price, number) for price in whole or listed]
             if offers:
                 return min(offers, key=lambda offer: offer.usd_per_hour)
@@ -285,6 +289,8 @@ def checked(price: Price, where: str) -> Price:
         raise wrong("provider", "name who sells it.")
     if not 1 <= price.n_gpus <= 1024:
         raise wrong("n_gpus", "it must be a whole number from 1 to 1024.")
+    if price.up_to and not price.n_gpus <= price.up_to <= 1024:
+        raise wrong("up_to", f"it must be 0, or a whole number from n_gpus, {price.n_gpus}, to 1024.")
     paid, other = ("purchase_usd", "usd_per_hour") if price.kind == "purchase" else ("usd_per_hour", "purchase_usd")
     if not 0 < getattr(price, paid) < float("inf"):
         raise wrong(paid, f"the USD of the whole instance must be more than 0; give {paid} to kind {price.kind}.")
