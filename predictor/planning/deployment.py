@@ -11,7 +11,6 @@ import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from predictor.latency.report import Report
 from predictor.planning.candidates import Candidate, Choices, Lost, candidates, check_choices, variant
 from predictor.planning.fleet import fleet
 from predictor.planning.launch import launched
-from predictor.planning.search import LIKELY, TOGETHER, Deployment, deployments
+from predictor.planning.search import LIKELY, Deployment, deployments, expected
 from predictor.planning.service import ServiceLevel, within
 from predictor.prediction.single import answer
 from predictor.workloads.models import Model, get_model
@@ -31,9 +30,13 @@ from predictor.workloads.results import ENDS
 
 SURE = 0.8  # probability with which a plan keeps what is promised, unless another is asked for
 SHOWN = 10
-MOST_SIMULATED = 48  # replicas, two rounds of them apart from those of the cheapest GPUs
-VARIED = 3  # of the cheapest plans, on other engines and settings
-# What each plan is besides: how it is run by other engines, in wider or narrower steps, with groups that attend apart.
+MOST_GPUS, FEWEST_OTHERS = 64, 24  # GPUs of which a replica is predicted, and those of them outside of data centres
+GPUS_MORE_OF = 12  # GPUs of which other replicas are predicted, too
+MOST_SIMULATED = 24
+AT_ONCE = 8  # replicas that are simulated before it is asked whether others can be cheaper
+OF_A_GPU = 2  # plans of one GPU, where there are others
+SLACK = 1.5  # times dearer by the closed form than what holds, beyond which nothing is simulated
+VARIED = 2  # of the cheapest plans, on other engines and settings
 ENGINES = ("vllm", "sglang", "tensorrt")
 
 
@@ -231,35 +234,38 @@ class _Search:
         )
 
     def _cheapest(self, left: Sequence[Candidate]) -> list[Candidate]:
-        """Simulate the cheapest at the roofline until no other can be among the best: of each GPU its cheapest replica
-        first, then the others of the GPUs that did best."""
+        """Simulate those that are expected to be cheapest: of the GPUs that are cheapest at the roofline, and of all of
+        data centres, their cheapest replica; then others of those that did best by then."""
         first, others = _one_of_each(left)
-        tried: list[Candidate] = []
-        for part in (first, self._of_the_best(others)):
-            for start in range(0, MOST_SIMULATED // 2, TOGETHER):
-                batch = [one for one in part[start : start + TOGETHER] if not self._dearer(one)]
-                if not batch:
-                    break
-                self._simulate(batch)
-                tried += batch
+        known = self._expected(_looked_at(first))
+        best = {one.gpu.name for one, _ in known[:GPUS_MORE_OF]}
+        known = [*known, *self._expected([one for one in others if one.gpu.name in best][: 2 * GPUS_MORE_OF])]
+        ordered, tried = _varied(known), list[Candidate]()
+        for start in range(0, MOST_SIMULATED, AT_ONCE):
+            batch = [one for one, hour in ordered[start : start + AT_ONCE] if not self._dearer(hour)]
+            if not batch:
+                break
+            self._simulate(batch)
+            tried += batch
         return tried
 
-    def _of_the_best(self, others: Sequence[Candidate]) -> Sequence[Candidate]:
-        return _Lazily(lambda: [one for one in others if one.gpu.name in self._best_gpus()])
+    def _expected(self, many: Sequence[Candidate]) -> list[tuple[Candidate, float | None]]:
+        """Candidates with the price of the replicas that they are expected to need, cheapest first; others are lost."""
+        priced: list[tuple[Candidate, float | None]] = []
+        for one, told in zip(many, expected(many, self.choices.level, self.bundle), strict=True):
+            if isinstance(told, Lost):
+                self.lost.append(told)
+                continue
+            offer = self.choices.offer(one.gpu, told * one.n_gpus, one.n_gpus)
+            priced.append((one, offer.usd_per_hour if offer else None))
+        return sorted(priced, key=_cost)
 
-    def _best_gpus(self) -> set[str]:
-        """GPUs of the plans that are to be shown."""
-        return {deployment.candidate.gpu.name for deployment in self._ranked()[: self.shown // 2]}
-
-    def _dearer(self, one: Candidate) -> bool:
-        """Whether a candidate cannot be among the best, whatever a simulation says."""
-        cost = one.least_usd_per_hour
-        if cost is None:
+    def _dearer(self, hour: float | None) -> bool:
+        """Whether what costs so much can hardly be among the best."""
+        if hour is None:
             return False
-        if cost > self.choices.usd_per_hour:
-            return True
-        known = sorted(hour for deployment in self._holding() if (hour := self._hour(deployment)) is not None)
-        return len(known) >= self.shown and cost > known[self.shown - 1]
+        known = sorted(cost for one in self._holding() if (cost := self._hour(one)) is not None)
+        return len(known) >= self.shown and hour > SLACK * known[self.shown - 1]
 
     def _simulate(self, batch: Sequence[Candidate]) -> None:
         for one in deployments(batch, self.choices.level, self.sure, self.bundle, self.choices.most_gpus):
@@ -309,7 +315,9 @@ class _Search:
         chosen: list[Deployment] = []
         for one in self._ranked():
             name = one.candidate.gpu.name
-            if sum(other.candidate.gpu.name == name for other in chosen) < max(2, self.shown // len(self.choices.gpus)):
+            if sum(other.candidate.gpu.name == name for other in chosen) < max(
+                OF_A_GPU, self.shown // len(self.choices.gpus)
+            ):
                 chosen.append(one)
             if len(chosen) == self.shown:
                 break
@@ -386,23 +394,6 @@ class _Search:
         return f"the nearest that is met with {self.sure:.0%}: {figures or 'the load'}, by {where}."
 
 
-class _Lazily(Sequence[Candidate]):
-    """A list that is made when it is first read."""
-
-    def __init__(self, make: Any) -> None:
-        self._make = make
-
-    @cached_property
-    def _items(self) -> list[Candidate]:
-        return list(self._make())
-
-    def __getitem__(self, place: Any) -> Any:
-        return self._items[place]
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-
 def _load(columns: Mapping[str, Any]) -> str:
     """ "10 requests/s · 2000 tokens in, 400 out"."""
     request = Request.of({**columns, "gpu": "any"})
@@ -415,6 +406,29 @@ def _load(columns: Mapping[str, Any]) -> str:
 def _least(one: Candidate) -> tuple[Any, ...]:
     cost = one.least_usd_per_hour
     return (cost is None, cost or 0.0, one.least_gpus, one.n_gpus)
+
+
+def _cost(pair: tuple[Candidate, float | None]) -> tuple[Any, ...]:
+    one, hour = pair
+    return hour is None, hour or 0.0, one.least_gpus
+
+
+def _varied(known: Sequence[tuple[Candidate, float | None]]) -> list[tuple[Candidate, float | None]]:
+    """Cheapest first, but that no GPU comes a third time before all others did twice."""
+    seen: dict[str, int] = {}
+    early, late = list[tuple[Candidate, float | None]](), list[tuple[Candidate, float | None]]()
+    for pair in sorted(known, key=_cost):
+        name = pair[0].gpu.name
+        seen[name] = seen.get(name, 0) + 1
+        (early if seen[name] <= OF_A_GPU else late).append(pair)
+    return early + late
+
+
+def _looked_at(first: Sequence[Candidate]) -> list[Candidate]:
+    """Of the cheapest replica of each GPU, in order, those that are predicted: of data centres all that have a price,
+    which are further from cheap at the roofline than under a load."""
+    sold = [one for one in first if one.gpu.segment == "data-centre" and one.least_usd_per_hour is not None]
+    return sold + [one for one in first if one not in sold][: max(MOST_GPUS - len(sold), FEWEST_OTHERS)]
 
 
 def _one_of_each(ordered: Sequence[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
