@@ -37,7 +37,7 @@ AT_ONCE = 8  # replicas that are simulated before it is asked whether others can
 OF_A_GPU = 2  # plans of one GPU, where there are others
 SLACK = 1.5  # times dearer by the closed form than what holds, beyond which nothing is simulated
 VARIED = 2  # of the cheapest plans, on other engines and settings
-ENGINES = ("vllm", "sglang", "tensorrt")
+ENGINES = ("vllm", "sglang", "trtllm")
 
 
 @dataclass(frozen=True, slots=True)
