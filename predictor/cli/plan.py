@@ -14,7 +14,7 @@ from predictor.errors import InvalidRequest
 from predictor.workloads.request import OF_TRAINING, columns as columns_of
 
 if TYPE_CHECKING:
-    from predictor.planning.deployment import Plan, Planned
+    from predictor.planning.answers import Plan, Planned
 
 # Columns of a request that a plan decides, or that a load has none of.
 DECIDED = ("dtype", "engine", "tp", "n_gpus", "dp", "phase", "scheduling", "batch", "image_size", *OF_TRAINING)
