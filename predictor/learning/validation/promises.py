@@ -30,10 +30,10 @@ BINS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 class Kept(NamedTuple):
-    """Of the cases of a table that were said to happen with about this probability: how many, said and happened."""
+    """Cases of a table that were said to come true with about this probability: what was said, and what share did."""
 
     table: str
-    count: int
+    cases: int
     said: float
     happened: float
 
