@@ -132,7 +132,7 @@ def _show_plans(planned: Planned, title: str) -> None:
 def _layout(plan: Plan) -> str:
     """ "5 × (2 × H100-SXM-80GB, fp8, vllm)", so that ten GPUs read as five replicas of two."""
     one = plan.deployment.candidate
-    own = f"{one.text}{''.join(f', {name} {value}' for name, value in one.settings.items())}"
+    own = f"{one.text}{''.join(f', {name} {value}' for name, value in one.settings)}"
     return f"{plan.deployment.replicas} × ({own})" if plan.deployment.replicas > 1 else own
 
 

@@ -60,7 +60,7 @@ class Plan:
             **{name: getattr(workload, name) for name in ("tp", "pp", "ep", "attention_dp", "dtype")},
             "kv_dtype": workload.cache_dtype,
             "engine": workload.engine,
-            **one.settings,
+            **dict(one.settings),
         }
         names = ("ttft_s", "ttft_p99_s", "tpot_s", "tpot_p99_s", "e2e_s", "tokens_per_s", "requests_per_s")
         for name in (*names, "sustainable_rate"):

@@ -189,20 +189,21 @@ class _Search:
 
         def place(one: Deployment) -> tuple[Any, ...]:
             hour = self._hour(one)
-            cost = (hour is None, hour or 0.0, one.n_gpus, -one.p_slo)
+            cost = (hour is None, hour or 0.0, one.n_gpus, -round(one.p_slo, 2), one.served.ttft_p99_s.value)
             return (0, *cost) if self._holds(one) else (1 if one.p_slo >= LIKELY else 2, -round(one.p_slo, 1), *cost)
 
         return sorted(self.found, key=place)
 
     def _plans(self) -> list[Plan]:
-        """The best, at most two of a GPU, with their reports."""
+        """The best, few of one GPU, each replica in its best setting, with their reports."""
         chosen: list[Deployment] = []
+        most, replicas = max(OF_A_GPU, self.shown // len(self.choices.gpus)), set[tuple[Any, ...]]()
         for one in self._ranked():
-            name = one.candidate.gpu.name
-            if sum(other.candidate.gpu.name == name for other in chosen) < max(
-                OF_A_GPU, self.shown // len(self.choices.gpus)
-            ):
-                chosen.append(one)
+            replica = (one.candidate.gpu.name, one.workload.dtype, one.workload.engine, one.candidate.workload.layout)
+            if replica in replicas or sum(other[0] == replica[0] for other in replicas) >= most:
+                continue
+            replicas.add(replica)
+            chosen.append(one)
             if len(chosen) == self.shown:
                 break
         fronts = _front([(self._hour(one), one.served.ttft_p99_s.value, one.served.tpot_s.value) for one in chosen])
@@ -237,7 +238,7 @@ class _Search:
         self, all_of: Sequence[Candidate], tried: Sequence[Candidate], plans: Sequence[Plan]
     ) -> Iterator[Lost]:
         """Of what was not simulated, and of what was but is not shown, one reason for each GPU without a plan."""
-        told = {plan.deployment.candidate.gpu.name for plan in plans} | {lost.gpu for lost in self.lost}
+        told = {plan.deployment.candidate.gpu.name for plan in plans}
         shown = {id(plan.deployment) for plan in plans}
         for one in self._ranked():
             name = one.candidate.gpu.name
@@ -247,9 +248,9 @@ class _Search:
                 yield Lost(
                     name, one.n_gpus, one.workload.dtype, candidate.workload.engine, self._why(one, self._ranked()[0])
                 )
-        simulated = {id(one) for one in tried}
+        simulated, expected_out = {id(one) for one in tried}, {lost.gpu for lost in self.lost}
         for candidate in sorted(all_of, key=_least):
-            if id(candidate) in simulated or candidate.gpu.name in told:
+            if id(candidate) in simulated or candidate.gpu.name in told | expected_out:
                 continue
             told.add(candidate.gpu.name)
             cost, count = candidate.least_usd_per_hour, candidate.least_gpus

@@ -88,24 +88,23 @@ def expected(many: Sequence[Candidate], level: ServiceLevel, bundle: Bundle) -> 
             told.append(lost._replace(why=one_line(lines)))
             continue
         prompt, *decodes = (total(step, one.gpu, bundle) for step in lines)
-        alone = float(np.max(prompt.low)) * (1 - one.load.mean_len[1] / one.load.mean_len[0])
+        alone = float(prompt.low) * (1 - one.load.mean_len[1] / one.load.mean_len[0])
         if alone > level.ttft_p99_s:
             why = f"a prompt alone takes {alone:.3g} s at least; {level.ttft_p99_s:.3g} are promised."
             told.append(lost._replace(why=why))
             continue
-        decode_s = np.ravel(decodes[0].high) if len(decodes) == 1 else np.array([float(step.high) for step in decodes])
-        told.append(_needed(one, float(np.max(prompt.high)), counts, decode_s, level))
+        decode_s = np.array([float(step.high) for step in decodes])
+        told.append(_needed(one, float(prompt.high), counts, decode_s, level))
     return told
 
 
 def _sized(one: Candidate, counts: Array) -> Iterator[list[Phase]]:
-    """The steps of a prompt alone, and of decode steps of so many sequences, as a column where that can be."""
+    """The steps of a prompt alone, and of decode steps of so many sequences."""
     prompt, _, output = one.load.mean_len
     alone = replace(one.workload, batch=1, input_len=max(round(prompt), 1), output_len=max(round(output), 1))
     yield prompt_and_middle_phases(alone)[:1]
-    sized = [replace(alone, batch=int(count)) for count in counts]
-    for workload in [Workload.column(sized)] if alone.in_columns else sized:
-        yield prompt_and_middle_phases(workload)[1:]
+    for count in counts:
+        yield prompt_and_middle_phases(replace(alone, batch=int(count)))[1:]
 
 
 def _needed(one: Candidate, prompt_s: float, counts: Array, decode_s: Array, level: ServiceLevel) -> int:
