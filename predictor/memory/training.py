@@ -118,6 +118,7 @@ def training_memory(model: Trainable, gpu: Gpu, setting: TrainingSetting) -> Tra
 
 def closed_form(model: Trainable, setting: TrainingSetting) -> tuple[dict[str, float], dict[str, float], ClosedForm]:
     """Bytes by kind on the fullest stage, the peaks of the phases, and what the learned correction starts from."""
+    setting = setting.held
     served = training_step_ops(model, setting)
     owned = _owned(model, served, setting)
     how = autograd(served, setting)

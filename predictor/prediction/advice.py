@@ -191,8 +191,9 @@ def _training(resolved: Resolved) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "FlashAttention", {"attention": "flash2"}
     if request.loss_chunks == 1:
         yield "loss in 8 chunks", {"loss": "chunked", "loss_chunks": 8}
-    if room.max_seq_len and SHORTEST <= room.max_seq_len < request.seq_len:
-        yield f"sequences of {room.max_seq_len} tokens", {"seq_len": room.max_seq_len}
+    if (longest := room.max_seq_len) and SHORTEST <= longest < request.seq_len:
+        mean = {"mean_seq_len": longest} if request.mean_seq_len > longest else {}
+        yield f"sequences of {longest} tokens", {"seq_len": longest, **mean}
     if request.method == "full":
         if request.optimizer == "adamw":
             yield "8-bit AdamW", {"optimizer": "adamw_8bit"}
