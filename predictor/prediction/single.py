@@ -20,6 +20,7 @@ from predictor.latency.steps import Steps, basis_of, doubts_of, limiter_of, op_l
 from predictor.latency.training import TrainingReport, energy_note, training_notes, training_step
 from predictor.memory.capacity import Room, TrainingRoom, room, training_room
 from predictor.memory.closed_form import memory, start_note
+from predictor.memory.host import host_note
 from predictor.memory.training import training_memory
 from predictor.workloads.architectures.convnet import ConvNet
 from predictor.workloads.architectures.decoder import Decoder
@@ -357,13 +358,15 @@ def training_report(resolved: Resolved, bundle: Bundle) -> TrainingReport:
     setting = training_setting(request, resolved.model)
     step = training_step(resolved.model, resolved.gpu, setting, bundle)
     near, doubts = doubts_of(step.lines, resolved.gpu, bundle)
-    told = (unread_note(request), *training_notes(resolved.gpu, setting), energy_note(step, request))
+    need = training_memory(resolved.model, resolved.gpu, kept_setting(request, setting))
+    host = host_note(need.host_held_bytes)
+    told = (unread_note(request), host, *training_notes(resolved.gpu, setting), energy_note(step, request))
     return TrainingReport(
         request=request,
         model=resolved.model.name,
         gpu=resolved.gpu,
         step=step,
-        memory=training_memory(resolved.model, resolved.gpu, kept_setting(request, setting)),
+        memory=need,
         limiter=limiter_of(step.lines),
         basis=basis_of([line.basis for line in step.lines]),
         nearest_gpu=near,

@@ -222,7 +222,12 @@ class Request:
     no_sync: bool = _column(False, "Replicas add up whole gradients over grad_accum passes.")
     prefetch: bool = _column(True, "ZeRO 3 fetches weights a layer ahead (FSDP).")
     reshard_after_forward: bool = _column(True, "FSDP frees gathered weights after each layer's forward pass.")
-    load: str = _column("sharded", "What each GPU loads of a sharded model: sharded or whole.", CHOICES["load"])
+    load: str = _column(
+        "sharded",
+        "How weights come to the GPUs: sharded (each process reads its part), rank0 (one of a node holds the whole for "
+        "all, cpu_ram_efficient_loading) or whole (each holds it).",
+        CHOICES["load"],
+    )
     packing: bool = _column(True, "Sequences fill rows of seq_len tokens, each attends to itself; false: at most that.")
     padding: str = _column(
         "",

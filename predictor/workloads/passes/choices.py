@@ -20,7 +20,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "kernels": ("fused", "library", "eager"),
     "loss": ("eager", "eager_kept", "plain", "fused", "chunked", "chunked_kept"),
     "offload": ("none", "optimizer", "gradients", "parameters"),
-    "load": ("sharded", "whole"),
+    "load": ("sharded", "rank0", "whole"),
     # Of a micro-batch whose sequences differ, as Transformers' tokenizers call it; "none": without padding, attention
     # by sequence (padding_free of TRL, DataCollatorWithFlattening, BERT unpadded).
     "padding": ("longest", "max_length", "none"),

@@ -109,7 +109,8 @@ class TrainingSetting(Sequences):
     "chunked_kept" in parts whose logits stay until the backward pass; "" follows from kernels.
     reshard_after_forward: FSDP frees what it gathered of a layer after its forward pass, to gather it again; else all
     stays until the backward pass ends (SHARD_GRAD_OP).
-    load: whether each GPU loads its shard, or the "whole" model before it is sharded.
+    load: whether each process loads its shard, or the "whole" model before it is sharded, or "rank0", one of a node,
+    does so for all.
     expandable_segments: PYTORCH_CUDA_ALLOC_CONF, which leaves no fragmentation to speak of.
     described: whether kernels and loss are those of the program that trains, and not what most programs have.
     max_model_len: tokens of a sequence at most, where that is more than the model's context.
