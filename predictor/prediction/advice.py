@@ -20,6 +20,7 @@ from predictor.ops.dtypes import weight_bytes
 from predictor.prediction.single import Resolved, answer, room_of
 from predictor.workloads.engine_tables import SERVES
 from predictor.workloads.engines import get_engine
+from predictor.workloads.passes.lengths import VARLEN
 from predictor.workloads.requested import served_workload
 from predictor.workloads.workload import Workload
 
@@ -187,6 +188,8 @@ def _training(resolved: Resolved) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{passes} passes of micro-batch {fitting}", {"micro_batch": fitting, "grad_accum": passes}
     if request.checkpointing not in ("full", "offloaded"):
         yield "full checkpointing", {"checkpointing": "full"}
+    if request.padding in ("longest", "max_length") and request.attention in VARLEN:
+        yield "no padding", {"padding": "none"}
     if request.attention == "eager":
         yield "FlashAttention", {"attention": "flash2"}
     if request.loss_chunks == 1:
