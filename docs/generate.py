@@ -52,6 +52,7 @@ RESULTS = {
     "max_kv_tokens": "tokens, in sequences as long as asked, that the cache of a serving engine holds on each GPU",
     "max_concurrent_requests": "sequences as long as asked for which all caches have room at once",
     "usd_per_mtok": "price of a million tokens, US dollars; empty where the GPU's price is not known",
+    "price_source": "whose price that is, when it was listed and where; `given` where usd_per_hour is",
     "train_hours": "hours of the whole training, where train_tokens or dataset_rows says its length; as the next two",
     "train_usd": "its price, US dollars; empty where the GPU's price is not known",
     "train_kwh": "energy of its GPUs times pue, kWh; empty where their power limit is not known",

@@ -202,6 +202,9 @@ def _show_training(reports: list[TrainingReport]) -> None:
         f"{setting.grad_accum} × {setting.micro_batch} × {_sequence(setting)} tokens · checkpointing "
         f"{setting.checkpointing} · ZeRO {setting.zero_stage} · {_layout(setting)}",
     )
+    for source in dict.fromkeys(report.price_source for report in reports if report.whole):
+        if source:
+            say(f"price of {source}.")
 
 
 def _sequence(setting: TrainingSetting) -> str:

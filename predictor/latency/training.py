@@ -363,6 +363,7 @@ class TrainingReport:
     level: float
     notes: tuple[str, ...]
     price_usd: float | None = None
+    price_source: str = ""
 
     @property
     def n_gpus(self) -> int:
@@ -418,6 +419,7 @@ class TrainingReport:
             row |= {f"{name}{end}": value for end, value in zip(ENDS, interval, strict=True)}
         row |= {"tokens_per_s_per_gpu": self.tokens_per_s.value / self.n_gpus, "mfu": self.mfu}
         row |= self.memory.row() | {"peak_phase": self.memory.peak_phase, "usd_per_mtok": self.usd_per_mtok}
+        row |= {"price_source": self.price_source}
         row |= {"power_w": self.step.power_w or None} | (self.whole.row() if self.whole else dict.fromkeys(RUN_COLUMNS))
         if self.whole:
             row |= {f"train_s{end}": hours * HOUR for end, hours in zip(ENDS, self.whole.hours, strict=True)}

@@ -13,7 +13,7 @@ from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.hardware.gpu import Gpu, catalogue, resolve_gpu
 from predictor.hardware.interconnect import check_link, link_note
 from predictor.hardware.lint import lint
-from predictor.hardware.prices import usd_per_hour
+from predictor.hardware.prices import usual_offer
 from predictor.latency.report import OpLine, Report
 from predictor.latency.static_batch import Times, composed, static_times
 from predictor.latency.steps import Steps, basis_of, doubts_of, limiter_of, op_lines
@@ -211,6 +211,7 @@ def _answer(
 class Resolved(NamedTuple):
     """A request whose names were looked up. notes: what to say of the GPU and the model. price_usd: of a GPU's hour.
 
+    price_source: whose price that is, when it was listed and where.
     trace: of the requests that clients send, whose means are then the request's lengths.
     """
 
@@ -220,6 +221,7 @@ class Resolved(NamedTuple):
     notes: tuple[str, ...]
     price_usd: float | None
     trace: Trace | None = None
+    price_source: str = ""
 
 
 def resolve(request: Request, model: Model | None = None, gpu: Gpu | None = None) -> Resolved:
@@ -233,7 +235,9 @@ def resolve(request: Request, model: Model | None = None, gpu: Gpu | None = None
     network = _sized(model or get_model(request.model), request.image_size)
     request, chosen = with_engine(request, network, device)
     told = (note, *doubts, link_note(request.link, device), *network.notes, clients_note(request), chosen)
-    trace, price_usd = None, request.usd_per_hour or usd_per_hour(device)
+    trace, price_usd, price_source = None, request.usd_per_hour or None, "given" if request.usd_per_hour else ""
+    if not price_usd and (offer := usual_offer(device, request.n_gpus, request.n_gpus // max(request.dp, 1))):
+        price_usd, price_source = offer.usd_per_gpu_hour, offer.told
     if request.trace:
         from predictor.latency.serving.traces import read_trace
 
@@ -241,7 +245,7 @@ def resolve(request: Request, model: Model | None = None, gpu: Gpu | None = None
         prompt, output = trace.mean_len
         request = replace(request, input_len=prompt, output_len=output)
         told = (*told, trace.note)
-    return Resolved(request, network, device, tuple(text for text in told if text), price_usd, trace)
+    return Resolved(request, network, device, tuple(text for text in told if text), price_usd, trace, price_source)
 
 
 def answer(
@@ -311,6 +315,7 @@ def serving_report(task: ServingTask, lines: list[list[OpLine]], bundle: Bundle)
         memory=need,
         notes=tuple(text for text in (*resolved.notes, note, *note_of_load, start) if text),
         price_usd=resolved.price_usd,
+        price_source=resolved.price_source,
         request=resolved.request,
         **more,
     )
@@ -374,6 +379,7 @@ def training_report(resolved: Resolved, bundle: Bundle) -> TrainingReport:
         level=bundle.level,
         notes=(*resolved.notes, *(text for text in told if text), *doubts),
         price_usd=resolved.price_usd,
+        price_source=resolved.price_source,
     )
 
 
