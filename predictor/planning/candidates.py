@@ -79,8 +79,10 @@ class Candidate(NamedTuple):
 
 
 def layout_of(n_gpus: int, gpu: str, workload: Workload) -> str:
-    """A replica in words."""
-    return f"{n_gpus} × {gpu}, {workload.dtype}, {workload.engine}"
+    """A replica in words; of how its GPUs share the model, what is not tensor parallelism alone."""
+    ways = {"pp": workload.pp, "ep": workload.ep, "attention dp": workload.attention_dp}
+    shared = "".join(f", {way} {degree}" for way, degree in ways.items() if degree > 1)
+    return f"{n_gpus} × {gpu}{shared}, {workload.dtype}, {workload.engine}"
 
 
 def _replicas(load: Load, least: Least) -> int:
