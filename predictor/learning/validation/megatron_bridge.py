@@ -55,7 +55,9 @@ COMMON: Mapping[str, Any] = {
     "gradient_accumulation_fusion": True,
     "node_link": "ib-400",
 }
-NEWER = "26.02"  # containers whose recipes sort tokens in kernels of dispatch and overlap messages to experts
+# Containers whose recipes sort tokens in kernels of dispatch and overlap messages to experts.
+NEWER: Mapping[str, str] = {"": "26.02", "Qwen3_30B_a3B": "26.02.01"}
+CAPTURED = ("Qwen3_30B_a3B", "Nemotron_3_Nano")
 
 
 def replay(root: Path, bundle: Bundle) -> Replay:
@@ -76,6 +78,8 @@ def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
         "dtype": _dtype(row["precision"]),
         "method": "lora" if row["task"].startswith("LoRA") else "full",
     }
+    if request["method"] == "lora":
+        request["lora_targets"] = "qkv"
     if layout["tp"] > 1:
         request |= {"sequence_parallel": 1, "overlap_tp": True}
     if row["FSDP"] > 0:
@@ -89,13 +93,16 @@ def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _routing(name: str, how: str, row: Mapping[str, Any], layout: Mapping[str, int]) -> dict[str, Any]:
     """How the recipe of a row sends tokens to experts."""
-    newer = row["container"] >= NEWER
+    newer = row["container"] >= NEWER.get(name, NEWER[""])
+    first = (name, row["gpu"]) == ("DeepSeekV3", "H100")  # whose recipe of 25.09 has both
     sorts = newer and name not in ("Qwen3_235B_a22B", "GPT OSS 120B")
     far = (name, row["gpu"]) == ("Qwen3_235B_a22B", "H100") or (name, layout["ep"]) == ("DeepSeekV3", 32)
+    captured = name in CAPTURED and row["gpu"] == "B200" and newer
     return {
-        "moe_token_dispatcher_type": "flex" if sorts else "alltoall",
+        "moe_token_dispatcher_type": "flex" if sorts or first else "alltoall",
         "moe_expert_capacity_factor": 1.0 if how.startswith("tokendrop") else 0.0,
-        "overlap_ep": newer and far,
+        "overlap_ep": (newer and far) or first,
+        "cuda_graphs": captured or (name == "DeepSeekV3" and layout["ep"] == 32) or row["precision"] == "NVFP4",
     }
 
 

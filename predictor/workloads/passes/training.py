@@ -118,6 +118,8 @@ class TrainingSetting(Parallel):
     expandable_segments: PYTORCH_CUDA_ALLOC_CONF, which leaves no fragmentation to speak of.
     described: whether kernels and loss are those of the program that trains, and not what most programs have.
     max_model_len: tokens of a sequence at most, where that is more than the model's context.
+    host_waits: the host waits for the GPU in every layer, so that neither works ahead of the other. cuda_graphs: what
+    layers launch is captured once; the host issues graphs.
     early_stop: recomputation leaves out the projection that ends a layer, as PyTorch does from 2.1 on.
     """
 
@@ -159,6 +161,8 @@ class TrainingSetting(Parallel):
     expandable_segments: bool = False
     max_model_len: int = 0
     grad_dtype: str = ""
+    host_waits: bool = False
+    cuda_graphs: bool = False
     described: bool = False
 
     def __post_init__(self) -> None:
