@@ -179,6 +179,11 @@ def training_notes(gpu: Gpu, setting: TrainingSetting) -> list[str]:
         )
     if dtype == "tf32":
         notes.append("tf32: products read 19 of the 32 bits (allow_tf32 of PyTorch); all else is in fp32.")
+    if setting.ep > 1 and _waits_for_routing(setting):
+        notes.append(
+            f"experts: {1e3 * ROUTING_S:g} ms in each layer and pass at least, in which the host reads how many tokens "
+            "go where (Megatron-Core); cuda_graphs and moe_expert_capacity_factor need no such wait."
+        )
     if _untimed(gpu, setting):
         where = f"around {setting.cp} GPUs" if generation(gpu.generation).trained_on else f"on {gpu.generation}"
         notes.append(f"PyTorch's kernels were not timed {where} in training: the interval is wider.")
@@ -325,9 +330,10 @@ def _device_s(lines: Sequence[OpLine], calls: Sequence[OpCall], setting: Trainin
     """Seconds of a phase on the GPU, with what its messages take beyond the computing beside them.
 
     Overlapped with the products of a layer, a message is sent in tp parts: what is gathered starts with the part that
-    is there, of what is reduced the last part is waited for (Transformer Engine, comm_gemm_overlap.cpp); keys and values go around a ring beside attention; what experts are sent, beside another
-    micro-batch. The host reads how many tokens go where and issues what follows; experts of a fixed capacity, and
-    captured graphs, need no such count.
+    is there, of what is reduced the last part is waited for (Transformer Engine, comm_gemm_overlap.cpp). Keys and
+    values go around a ring beside attention; what experts are sent, beside another micro-batch. The host reads how
+    many tokens go where and issues what follows; experts of a fixed capacity, and captured graphs, need no such
+    count.
     """
     times = dict.fromkeys(("gemm", "attention", "other", "layer", "ring", "experts"), 0.0)
     for line, call in zip(lines, calls, strict=True):
@@ -337,9 +343,14 @@ def _device_s(lines: Sequence[OpLine], calls: Sequence[OpCall], setting: Trainin
     ring = _beside_s(times["ring"], times["attention"])
     computed = times["gemm"] + times["attention"] + times["other"] + layer + ring
     experts = _beside_s(times["experts"], computed) if setting.overlap_ep else times["experts"]
-    if times["experts"] and not setting.moe_expert_capacity_factor and not setting.cuda_graphs:
+    if times["experts"] and _waits_for_routing(setting):
         experts = max(experts, ROUTING_S * sum(call.count for call in calls if call.name.startswith("dispatch")))
     return computed + experts
+
+
+def _waits_for_routing(setting: TrainingSetting) -> bool:
+    """Whether the host must read how many tokens go to each expert that is elsewhere."""
+    return not (setting.moe_expert_capacity_factor or setting.cuda_graphs)
 
 
 def _hidden_kind(line: OpLine, call: OpCall, setting: TrainingSetting) -> str:

@@ -34,11 +34,11 @@ class Recipe(NamedTuple):
 
 
 # The times of products hold one pass that narrows what they read, as engines run them; here is what comes on top. A
-# scale for the tensor: a pass finds the largest value (2: nvte_compute_amax, torchao's tensor_to_amax), and the next one
+# scale for the tensor: a pass finds the largest value (2: nvte_compute_amax, torchao's tensor_to_amax), and the next
 # also writes a transposed copy (1) for the next product, as the fp8 units of Hopper take one layout; weights are
-# narrowed (2 + 1) beside. Scales for groups:
-# what is summed over along another dimension is narrowed anew (2 + 1); weights in square blocks are only transposed.
-# NVFP4 (arXiv:2509.25149): also a scale for the tensor, weights in square blocks.
+# narrowed (2 + 1) beside. Scales for groups: what is summed over along another dimension is narrowed anew (2 + 1);
+# weights in square blocks are only transposed. NVFP4 (arXiv:2509.25149): also a scale for the tensor, weights in
+# square blocks.
 RECIPES: Mapping[str, Recipe] = {
     "fp8": Recipe("fp8", 3.0, 5.0, 0.0, 3.0, 1.0),
     "fp8_block": Recipe("fp8_block", 0.0, 3.0, 0.0, 3.0, 2.0),

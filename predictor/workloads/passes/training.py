@@ -190,6 +190,11 @@ class TrainingSetting(Parallel):
                 f"mean_seq_len is {self.mean_seq_len}, seq_len {self.seq_len} and packing {self.packing}; sequences "
                 "that differ are not packed, and have seq_len tokens at most. Set packing to false, and raise seq_len."
             )
+        if self.host_waits and self.cuda_graphs:
+            raise InvalidRequest(
+                "host_waits and cuda_graphs are both set; layers that make the host wait cannot be captured. Leave one "
+                "out."
+            )
         check_layout(self, self.seq_len)
 
     @property
