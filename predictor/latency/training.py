@@ -59,8 +59,9 @@ HOST_BYTES_PER_S, HOST_STEP_S = 25e9, 2.6e-10
 # Megatron-Bridge; while tokens travel it is hidden, and another micro-batch is not issued meanwhile.
 ROUTING_S = 2.5e-3
 # What computing loses to a message beside it, of the message's time: 20 of 132 SMs send (DeepSeek-V3, arXiv:2412.19437,
-# 3.2.2).
-SENDING_SMS = 20 / 132
+# 3.2.2) beside kernels that leave them free (Transformer Engine's margins). Products of PyTorch, whose blocks are dealt
+# out to all SMs, wait for those; 0.5 to 1 suit the fitted half of llm-foundry's runs alike, 0.5 torchtitan's in bf16.
+SENDING_SMS, SHARED_SMS = 20 / 132, 0.5
 # Kinds whose times are of serving engines' own kernels; PyTorch's, compilers' and Transformer Engine's move as many
 # bytes as fast as an addition does.
 STREAMED = frozenset({"rms_norm", "add_rms_norm", "silu", "silu_mul", "rope"})
@@ -229,9 +230,10 @@ def _taken_s(device_s: float, host_s: float, setting: TrainingSetting) -> float:
     return device_s + host_s if setting.host_waits else max(device_s, host_s)
 
 
-def _beside_s(message_s: float, computing_s: float) -> float:
+def _beside_s(message_s: float, computing_s: float, setting: TrainingSetting) -> float:
     """Seconds that a message adds to the computing beside it, which it leaves fewer SMs."""
-    return max(message_s - computing_s, 0.0) + SENDING_SMS * min(message_s, computing_s)
+    lost = SENDING_SMS if setting.attention == NEWEST_ATTENTION else SHARED_SMS
+    return max(message_s - computing_s, 0.0) + lost * min(message_s, computing_s)
 
 
 def _within_step(line: OpLine, gpu: Gpu, setting: TrainingSetting) -> OpLine:
@@ -339,10 +341,10 @@ def _device_s(lines: Sequence[OpLine], calls: Sequence[OpCall], setting: Trainin
     for line, call in zip(lines, calls, strict=True):
         times[_hidden_kind(line, call, setting)] += _sent_s(line, call, setting)
     last = times["layer"] / 2 / setting.tp
-    layer = last + _beside_s(times["layer"] - last, times["gemm"])
-    ring = _beside_s(times["ring"], times["attention"])
+    layer = last + _beside_s(times["layer"] - last, times["gemm"], setting)
+    ring = _beside_s(times["ring"], times["attention"], setting)
     computed = times["gemm"] + times["attention"] + times["other"] + layer + ring
-    experts = _beside_s(times["experts"], computed) if setting.overlap_ep else times["experts"]
+    experts = _beside_s(times["experts"], computed, setting) if setting.overlap_ep else times["experts"]
     if times["experts"] and _waits_for_routing(setting):
         experts = max(experts, ROUTING_S * sum(call.count for call in calls if call.name.startswith("dispatch")))
     return computed + experts
@@ -377,7 +379,7 @@ def _exposed(
         waits[phase] = waits.get(phase, 0.0) + _sent_s(line, call, setting)
     passes = 1 if setting.zero_stage > 1 else setting.grad_accum
     room = {"forward": times["forward"], "backward": times["backward"] / passes, "": 0.0}
-    return sum(_beside_s(wait, room[phase]) for phase, wait in waits.items())
+    return sum(_beside_s(wait, room[phase], setting) for phase, wait in waits.items())
 
 
 @dataclass(frozen=True, slots=True)
