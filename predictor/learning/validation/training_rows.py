@@ -315,9 +315,7 @@ LITGPT_MODELS = {
 }
 # Tokens of the longest sequence of Alpaca by the tokenizer of Llama 2 and by the others: what the rise from a
 # micro-batch of one to two comes to (Llama 2 7B, phi-1.5); with their template sequences have about 128 in the mean.
-LONGEST_LLAMA, LONGEST = 1540, 1304
-# What a micro-batch is padded to in the mean: the longest of so many, of lengths that spread by 0.6 of their mean.
-PADDED: Mapping[int, int] = {1: 128, 2: 165, 4: 205}
+LONGEST_LLAMA, LONGEST, MEAN = 1540, 1304, 128
 LITGPT_CHUNK = 128
 LITGPT_BATCH = 128
 ONE_KERNEL = ("phi-1.5", "falcon-40b")  # for LayerNorm and for GELU; RMSNorm and SwiGLU are written out
@@ -339,12 +337,7 @@ def litgpt(root: Path) -> Iterator[Training]:
         request = {
             **{"model": model, "gpu": "A100-SXM-40GB", "method": "qlora" if quantised else "lora", **TRAIN},
             **{"lora_rank": 8, "lora_targets": "qv", "lora_dropout": 0.05, "micro_batch": int(row["micro_batch"])},
-            **{
-                "seq_len": length,
-                "mean_seq_len": PADDED[int(row["micro_batch"])],
-                "packing": False,
-                "grad_accum": passes,
-            },
+            **{"seq_len": length, "mean_seq_len": MEAN, "padding": "longest", "grad_accum": passes},
             "kernels": "library" if model in ONE_KERNEL else "eager",
             **{"precision": "pure", "attention": "sdpa", "optimizer": "adamw_foreach", "dtype": "bf16"},
             **{"loss": "chunked_kept", "loss_chunks": -(-length // LITGPT_CHUNK), "host_waits": True},
