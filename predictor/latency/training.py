@@ -83,9 +83,9 @@ class TrainingStep:
     """One optimizer step. Times in seconds; the parts add up to step_s.value.
 
     forward_s, backward_s (recomputation included), optimizer_s: on the slowest stage. communication_s: what computing
-    does not hide. bubble_s: what a stage waits for the others. mfu: model FLOPs over the time at the dense peak, of
-    adapters without those of frozen weights' gradients. power_w: that a GPU draws in the mean, 0.0 where nobody knows
-    its limit. device_s: of each phase, without waiting for the host.
+    does not hide, and what it loses beside messages. bubble_s: what a stage waits for the others. mfu: model FLOPs
+    over the time at the dense peak, of adapters without those of frozen weights' gradients. power_w: that a GPU draws
+    in the mean, 0.0 where nobody knows its limit. device_s: of each phase, without waiting for the host.
     """
 
     setting: TrainingSetting
