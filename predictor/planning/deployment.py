@@ -161,10 +161,10 @@ class _Search:
                 self.found.append(one)
 
     def _variants(self) -> list[Candidate]:
-        """The cheapest that hold on other engines, with other steps and other ways to share attention."""
+        """The best on other engines, with other steps and other ways to share attention."""
         varied = [
             other
-            for deployment in self._holding()[:VARIED]
+            for deployment in (self._holding() or self._ranked())[:VARIED]
             for changes in _changes(deployment.candidate, bool(self.choices.engines))
             if isinstance(other := variant(deployment.candidate, self.choices, changes, self.bundle), Candidate)
         ]
