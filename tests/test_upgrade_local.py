@@ -114,3 +114,9 @@ def test_commands(capsys, tmp_path):
     assert "tuning" in capsys.readouterr().out
     assert main(["local", "--gpu", "RTX-4090", "--model", "Qwen3-8B", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["fits"]
+
+
+def test_experts_that_are_published_in_four_bits_are_not_widened():
+    found = local(Detected(get_gpu("RTX-5090"), 1, ""), ["gpt-oss-20b"])[0]
+    assert found.fits and found.tried[0] == "" and "q8_0" not in found.tried
+    assert found.row["memory_bytes"] < 16e9
