@@ -132,6 +132,14 @@ def test_what_cannot_be_held_names_the_nearest():
     assert not easier.holds and (easier.nearest or easier.lost)
 
 
+def test_what_nothing_is_said_to_keep_is_refused():
+    assert ServiceLevel(1.0, 0.05).surest(arrivals=True) == pytest.approx(SUREST**3)
+    with pytest.raises(InvalidRequest, match=r"p_slo is 0\.95; these promises are kept with 0\.91 at most"):
+        plan("Qwen3-8B", "L4", ttft_p99_s=1.0, tpot_s=0.05, p_slo=0.95, **LOAD)
+    with pytest.raises(InvalidRequest, match=r"kept with 0\.94 at most"):
+        plan("Qwen3-8B", "L4", ttft_p99_s=1.0, tpot_s=0.05, p_slo=0.95, concurrency=8)
+
+
 def test_a_replica_says_how_its_gpus_share_the_model():
     ways = SimpleNamespace(pp=1, ep=8, attention_dp=8, dtype="fp8_block", engine="vllm")
     assert layout_of(8, "H200", ways) == "8 × H200, ep 8, attention dp 8, fp8_block, vllm"

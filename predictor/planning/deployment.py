@@ -76,6 +76,8 @@ def plan(
         raise InvalidRequest(f"p_slo is {p_slo:g}; it must be from 0.5 to below 1.")
     if not any(columns.get(name) for name in LOADS):
         raise InvalidRequest("there is no load; give request_rate, concurrency or a trace.")
+    if p_slo > (surest := level.surest(arrivals=not columns.get("concurrency"))):
+        raise InvalidRequest(f"p_slo is {p_slo:g}; these promises are kept with {surest:.2f} at most. Ask for no more.")
     network = get_model(model) if isinstance(model, str | Path) else model
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     listed = prices if isinstance(prices, PriceList) else price_list(prices)
