@@ -14,7 +14,7 @@ from predictor.errors import InvalidRequest
 from predictor.workloads.request import OF_TRAINING, columns as columns_of
 
 if TYPE_CHECKING:
-    from predictor.planning.deployment import Plan, Planned
+    from predictor.planning.answers import Plan, Planned
 
 # Columns of a request that a plan decides, or that a load has none of.
 DECIDED = ("dtype", "engine", "tp", "n_gpus", "dp", "phase", "scheduling", "batch", "image_size", *OF_TRAINING)
@@ -143,7 +143,7 @@ def _show_plans(planned: Planned, title: str) -> None:
 def _layout(plan: Plan) -> str:
     """ "5 × (2 × H100-SXM-80GB, fp8, vllm)", so that ten GPUs read as five replicas of two."""
     one = plan.deployment.candidate
-    own = f"{one.text}{''.join(f', {name} {value}' for name, value in one.settings.items())}"
+    own = f"{one.text}{''.join(f', {name} {value}' for name, value in one.settings)}"
     return f"{plan.deployment.replicas} × ({own})" if plan.deployment.replicas > 1 else own
 
 

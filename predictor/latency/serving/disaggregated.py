@@ -103,9 +103,11 @@ class Plan(Matched):
     @property
     def _offers(self) -> tuple[Offer | None, ...]:
         """Of the GPUs of both pools, together where they are the same."""
+        workers = [layout.n_gpus // layout.dp for layout in (self.prefill.layout, self.decode.layout)]
         if self.prefill_gpu == self.decode_gpu:
-            return (usual_offer(self.prefill_gpu, self.n_gpus),)
-        return usual_offer(self.prefill_gpu, self.prefill_gpus), usual_offer(self.decode_gpu, self.decode_gpus)
+            return (usual_offer(self.prefill_gpu, self.n_gpus, max(workers)),)
+        pools = (self.prefill_gpu, self.decode_gpu), (self.prefill_gpus, self.decode_gpus), workers
+        return tuple(usual_offer(gpu, number, worker) for gpu, number, worker in zip(*pools, strict=True))
 
     def to_dict(self) -> dict[str, Any]:
         """One flat row; an interval x becomes x, x_low and x_high."""
