@@ -152,6 +152,8 @@ def _show_best(best: Plan) -> None:
     if best.offer:
         say(f"Price: {best.offer.told}.")
     say(f"Start each replica: {row['command']}")
+    for note in row["notes"]:
+        say(f"Note: {note}")
     say(f"Ask again: {row['predict']}")
 
 

@@ -54,7 +54,7 @@ def load_of(given: Given, rate: Any, concurrency: Any, served_rate: Any) -> dict
 
 def lengths_of(result: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
     """Lengths of the answered requests: those asked for, evenly in a share `length_spread` below the longest, where the
-    mean of the tokens counted agrees; else that mean, of all requests."""
+    mean of the tokens counted agrees; else that mean."""
     done = number(result.get("completed")) or 0.0
     if not done:
         return {}
@@ -65,7 +65,7 @@ def lengths_of(result: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str,
         longest = {name: number(asked.get(name)) or 0.0 for name in means}
         if all(abs(longest[name] * (1 - spread / 2) / mean - 1) < AGREE for name, mean in means.items()):
             return {name: round(value) for name, value in longest.items()} | {"length_spread": spread}
-    return {name: round(mean) for name, mean in means.items()} | {"length_spread": 0.0}
+    return {name: round(mean) for name, mean in means.items()}
 
 
 def engine_name(backend: Any) -> str:

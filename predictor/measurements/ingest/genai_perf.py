@@ -70,7 +70,6 @@ def _row(result: Mapping[str, Any], given: Given, unread: Unread) -> Iterator[di
         "source": NAME,
         **load,
         **{name: max(round(value), 1) for name, value in lengths.items() if value},
-        "length_spread": 0.0,
         **{name: _time(result, *metric) for name, metric in TIMES.items()},
         "measured_tokens_per_s": _average(result, "output_token_throughput"),
     }

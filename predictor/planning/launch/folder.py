@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from predictor.errors import InvalidRequest
 from predictor.files import needs_place, whole_folder
+from predictor.hardware.interconnect import node_gpus
 from predictor.planning.launch.benchmark import broken_up, script
 from predictor.planning.launch.command import LEADER, Launch, launched
 from predictor.planning.launch.manifests import Replicas, compose, dns_label, kubernetes
@@ -16,7 +17,7 @@ from predictor.planning.launch.servers import vendor
 from predictor.workloads.request import columns
 
 if TYPE_CHECKING:
-    from predictor.planning.deployment import Plan, Planned
+    from predictor.planning.answers import Plan, Planned
 
 ALL = "plans.json"
 
@@ -61,7 +62,7 @@ def name_of(rank: int, plan: Plan) -> str:
     shared = [f"{name}{degree}" for name, degree in degrees.items() if degree > 1]
     gpu = one.gpu.name.replace(":", "-").replace("/", "-")
     size = f"{deployment.replicas}x{one.n_gpus}x{gpu}"
-    settings = [f"{name.replace('_', '-')}-{value}" for name, value in one.settings.items()]
+    settings = [f"{name.replace('_', '-')}-{value}" for name, value in one.settings]
     return "-".join([f"{rank:02d}", size, workload.dtype, workload.engine, *shared, *settings])
 
 
@@ -102,7 +103,7 @@ def _run(title: str, of: Replicas) -> str:
     server, launch = of.server, of.launch
     head = [f"One of {of.replicas} replicas: {title}", f"Options are those of {server.name} {server.version}."]
     owner = vendor(of.gpu)
-    if of.replicas > 1 and owner and launch.nodes == 1:
+    if of.replicas > 1 and owner and node_gpus(of.gpu) >= 2 * launch.gpus:
         one = ",".join(str(launch.gpus + place) for place in range(launch.gpus))
         head.append(f"More on one machine: {owner.visible}={one} PORT={server.port + 1} ./run.sh")
     head += launch.notes

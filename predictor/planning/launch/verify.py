@@ -67,6 +67,8 @@ def verified(runs: pd.DataFrame, plan: Mapping[str, Any]) -> tuple[list[Line], l
     runs: as predictor.measurements.ingest.ingest gives them. plan: as read_plan does.
     """
     request = Request.of(plan["request"])
+    arriving = bool(request.request_rate)  # then tokens per second are what comes, no matter how fast
+    figures = [name.removeprefix("measured_") for name in MEASURED if not (arriving and "tokens_per_s" in name)]
     promised = plan.get("promised") or {}
     lines: list[Line] = []
     notes: list[str] = []
@@ -84,11 +86,11 @@ def verified(runs: pd.DataFrame, plan: Mapping[str, Any]) -> tuple[list[Line], l
                     predicted=plan[figure],
                     low=plan[f"{figure}_low"],
                     high=plan[f"{figure}_high"],
-                    measured=row[name],
+                    measured=row[f"measured_{figure}"],
                     promised=promised.get(figure, math.nan),
                 )
-                for name in MEASURED
-                if not math.isnan(row[name]) and (figure := name.removeprefix("measured_")) in plan
+                for figure in figures
+                if figure in plan and not math.isnan(row[f"measured_{figure}"])
             ]
     return lines, notes
 
