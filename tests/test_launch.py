@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 from launches import launch_of
 
+from predictor.errors import PredictorError
 from predictor.hardware.gpu import catalogue, get_gpu
 from predictor.ops.dtypes import DTYPES
 from predictor.planning.launch import Launch
@@ -303,3 +304,28 @@ def test_slices_are_slices():
 def test_names_are_dns_labels(model, gpu):
     name = dns_label("m" + model, gpu)
     assert len(name) <= 63 and name[0].isalnum() and name[-1].isalnum() and name.replace("-", "a").isalnum()
+
+
+@pytest.mark.parametrize(
+    ("gpu", "engine", "columns"),
+    [
+        ("H200", "vllm", {"tp": 8}),
+        ("H200", "sglang", {"tp": 8, "dtype": "fp8"}),
+        ("B200", "trtllm", {"tp": 8, "dtype": "nvfp4"}),
+        ("RTX-4090", "llama.cpp", {"dtype": "q4_k_m"}),
+        ("Apple-M4-Max", "mlx", {"dtype": "mlx_4bit"}),
+    ],
+)
+def test_every_model_that_an_engine_runs_is_started(gpu, engine, columns):
+    made = 0
+    for model in models():
+        try:
+            launch = launch_of(model=model, gpu=gpu, engine=engine, **columns)
+        except PredictorError:
+            continue  # what does not run there
+        made += 1
+        assert tuple(shlex.split(launch.command)) == launch.words and launch.model
+        of = Replicas(dns_label(model), launch, get_gpu(gpu), 2)
+        if not of.lacking:
+            assert kubernetes(of) and compose(of)
+    assert made > 50

@@ -205,10 +205,10 @@ class _Command:
             return
         longest = self.request.max_model_len or self.request.input_len + self.request.output_len
         longest = math.ceil(longest / CELLS) * CELLS
-        tokens = float(cache_room(workload, self.gpu)) / kv_cache_bytes_per_token(workload, longest)
         most = self.request.max_num_seqs or workload.engine_on(self.gpu).max_sequences
-        slots = max(min(most, int(tokens / longest)), 1)
-        yield from _filled(server.slots, {"slots": str(slots), "cells": str(slots * longest)})
+        context_bytes = longest * kv_cache_bytes_per_token(workload, longest)  # none of models that keep no tokens
+        slots = max(min(most, float(cache_room(workload, self.gpu)) // max(context_bytes, 1.0)), 1)
+        yield from _filled(server.slots, {"slots": f"{slots:g}", "cells": f"{slots * longest:.0f}"})
 
     def _drafts(self) -> Iterator[str]:
         """Speculative decoding."""

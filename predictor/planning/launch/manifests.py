@@ -67,6 +67,8 @@ def kubernetes(of: Replicas) -> str:
         f"{', which reaches one of the replicas only: check the plan from inside' if of.replicas > 1 else ''}.",
         "Weights behind a licence want a token: kubectl create secret generic hugging-face --from-literal=token=…",
     ]
+    if of.launch.local:
+        head.append(f"Weights are read from {_folder(of)} of each node; put them there, or mount a volume of yours.")
     if of.launch.nodes > 1:
         head.append("LeaderWorkerSet is an add-on of clusters: lws.sigs.k8s.io, from 0.6 on.")
     if not _selector(of):
