@@ -302,8 +302,14 @@ def test_slices_are_slices():
 
 @given(st.text(), st.text())
 def test_names_are_dns_labels(model, gpu):
-    name = dns_label("m" + model, gpu)
-    assert len(name) <= 63 and name[0].isalnum() and name[-1].isalnum() and name.replace("-", "a").isalnum()
+    name = dns_label(model, gpu)
+    assert (
+        len(name) <= 63
+        and name[0].isalpha()
+        and name.isascii()
+        and name[-1].isalnum()
+        and name.replace("-", "a").isalnum()
+    )
 
 
 @pytest.mark.parametrize(

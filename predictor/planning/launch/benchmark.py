@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from predictor.measurements.runs import ASKED
 from predictor.planning.launch.command import Launch
+from predictor.planning.launch.yaml_text import comments
 from predictor.workloads.models import hub_id
 from predictor.workloads.request import Request
 
@@ -72,7 +73,7 @@ def script(title: str, request: Request, launch: Launch) -> str:
         f"3. predictor ingest {result} --plan plan.json --out runs.parquet",
         "which says of each figure what was predicted, what was measured, and whether that lies in the interval.",
     ]
-    lines = ["#!/usr/bin/env bash", *(f"# {line}" for line in head), "set -euo pipefail", 'cd "$(dirname "$0")"']
+    lines = [opening(head)]
     if left_out := not_replayed(request):
         told = f"no client is known here for {left_out}, and write {result} as vllm bench serve does."
         return "\n".join([*lines, f"echo {shlex.quote(told)} >&2", "exit 2", ""])
@@ -139,6 +140,11 @@ def _metadata(request: Request) -> Iterator[str]:
     for name, value in (request.stated(ASKED) | lengths).items():
         if name not in ("model", "request_rate", "concurrency", "scheduling", "n_gpus", "batch"):
             yield f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+
+
+def opening(head: Iterable[str]) -> str:
+    """How a script of a plan begins: what it is for, and that it ends at the first error, beside itself."""
+    return f'#!/usr/bin/env bash\n{comments(head)}set -euo pipefail\ncd "$(dirname "$0")"'
 
 
 def broken_up(words: Iterable[str]) -> str:

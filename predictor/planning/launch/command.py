@@ -116,7 +116,7 @@ class _Command:
         if self.server.weights_file:
             if file.endswith(".gguf"):
                 return str(Path(file).expanduser().resolve()), True
-            return self._made_file(name), True
+            return self._made_file(name)
         if hub := hub_id(name):
             return hub, False
         path = Path(name).expanduser()
@@ -125,18 +125,18 @@ class _Command:
         self.notes.append(f'"{name}" has no hub id here; put the one of your weights, or their folder, in its place.')
         return name, False
 
-    def _made_file(self, name: str) -> str:
-        """The file of weights in a format of the engine's own, which somebody has to make."""
+    def _made_file(self, name: str) -> tuple[str, bool]:
+        """The file of weights in a format of the engine's own, which somebody makes; mlx-lm reads the hub's, too."""
         dtype = self.workload.dtype
         hub = hub_id(name) or name
         if self.server.name == "mlx" and dtype not in MLX:
-            return hub
+            return hub, False
         said = {"name": self.workload.model.name, "dtype": dtype.upper(), "hub": hub}
         file = "./" + Template(self.server.weights_file).substitute(said)
         bits = "".join(filter(str.isdigit, dtype))
         made = Template(self.server.makes).safe_substitute(said | {"file": file, "bits": bits})
         self.notes.append(f"{file} is {hub} in {dtype}: {made}.")
-        return file
+        return file, True
 
     def _weights(self) -> Iterator[str]:
         """What makes the number format of the plan of what is published, and what of that needs other weights."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from predictor.errors import InvalidRequest
 from predictor.files import needs_place, whole_folder
 from predictor.hardware.interconnect import node_gpus
-from predictor.planning.launch.benchmark import broken_up, script
+from predictor.planning.launch.benchmark import broken_up, opening, script
 from predictor.planning.launch.command import LEADER, Launch, launched
 from predictor.planning.launch.manifests import Replicas, compose, dns_label, kubernetes
 from predictor.planning.launch.servers import vendor
@@ -111,8 +111,7 @@ def _run(title: str, of: Replicas) -> str:
         head.append(of.lacking)
     if launch.nodes > 1 and launch.joined:
         head.append(f"On each of {launch.nodes} machines: NODE_RANK=0 (1, …) {LEADER}=ADDRESS ./run.sh")
-    lines = ["#!/usr/bin/env bash", *(f"# {line}" for line in head), "set -euo pipefail", 'cd "$(dirname "$0")"']
-    return "\n".join([*lines, *_exec(launch, server.port), ""])
+    return "\n".join([opening(head), *_exec(launch, server.port), ""])
 
 
 def _exec(launch: Launch, port: int) -> Iterator[str]:

@@ -11,7 +11,7 @@ from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import node_gpus
 from predictor.planning.launch.command import Launch
 from predictor.planning.launch.servers import Server, product, resource, vendor
-from predictor.planning.launch.yaml_text import yaml_text
+from predictor.planning.launch.yaml_text import comments, yaml_text
 
 SHARED_MEMORY = "16Gi"  # of processes that pass tensors to each other; Docker and Kubernetes give 64 MiB
 LOADS_S, ASKED_S = 7200, 10  # seconds that weights may take to come and load, and between two questions meanwhile
@@ -52,7 +52,8 @@ def dns_label(*parts: str) -> str:
     >>> dns_label("Qwen3-8B", "RTX-4090", "llama.cpp")
     'qwen3-8b-rtx-4090-llama-cpp'
     """
-    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).casefold()).strip("-")[:52].rstrip("-")
+    name = re.sub(r"[^a-z0-9]+", "-", "-".join(parts).casefold()).strip("-")
+    return (name if name[:1].isalpha() else f"llm-{name}")[:52].rstrip("-")
 
 
 def kubernetes(of: Replicas) -> str:
@@ -77,7 +78,7 @@ def kubernetes(of: Replicas) -> str:
         )
     if of.gpu.vendor == "Intel" and resource(of.gpu).startswith("gpu.intel.com"):
         head.append("Where the driver is i915, the GPU is gpu.intel.com/i915 in place of gpu.intel.com/xe.")
-    return _commented(head) + yaml_text(*documents)
+    return comments(head) + yaml_text(*documents)
 
 
 def _config(of: Replicas, labels: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -184,7 +185,7 @@ def compose(of: Replicas) -> dict[str, str]:
     head = [f"docker compose up; a machine with {here * of.launch.gpus} × {of.gpu.name}."]
     if here < of.replicas:
         head.append(f"{here} of {of.replicas} replicas: run it on more machines, with a balancer before them.")
-    text = _commented(head) + yaml_text({"services": services, "volumes": {"hub": {}}})
+    text = comments(head) + yaml_text({"services": services, "volumes": {"hub": {}}})
     return {"compose.yaml": text} | ({"nginx.conf": _nginx(names, port)} if several else {})
 
 
@@ -259,7 +260,3 @@ http {{
   }}
 }}
 """
-
-
-def _commented(lines: Sequence[str]) -> str:
-    return "".join(f"# {line}\n" for line in lines)

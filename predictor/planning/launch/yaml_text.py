@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 PLAIN = re.compile(r"(?:--|/|\./)?[A-Za-z][\w./-]*")  # text that needs no quotes, unless it is one of NOT_PLAIN
@@ -25,6 +25,15 @@ def yaml_text(value: Mapping[str, Any], *others: Mapping[str, Any]) -> str:
     """
     documents = ("\n".join(_lines(document)) for document in (value, *others))
     return "\n---\n".join(documents) + "\n"
+
+
+def comments(lines: Iterable[str]) -> str:
+    """Lines that YAML and shells do not read, whatever blanks are in them.
+
+    >>> comments(["a", "b\\nc"])
+    '# a\\n# b c\\n'
+    """
+    return "".join(f"# {' '.join(line.split())}\n" for line in lines)
 
 
 def _lines(value: Mapping[str, Any]) -> Iterator[str]:
