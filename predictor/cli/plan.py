@@ -159,7 +159,10 @@ def _show_best(best: Plan) -> None:
 
 
 def _show_lost(planned: Planned) -> None:
-    for lost in planned.lost[:LOST_SHOWN]:
-        say(f"{lost.gpu}: {lost.why}")
-    if (more := len(planned.lost) - LOST_SHOWN) > 0:
+    """GPUs without a plan, each with the reason that comes last, of its narrowest format."""
+    planned_for = {plan.deployment.candidate.gpu.name for plan in planned.plans}
+    why = {lost.gpu: lost.why for lost in planned.lost if lost.gpu not in planned_for}
+    for gpu, told in list(why.items())[:LOST_SHOWN]:
+        say(f"{gpu}: {told}")
+    if (more := len(why) - LOST_SHOWN) > 0:
         say(f"{more} more GPUs have none; --json says why of each.")
