@@ -54,6 +54,7 @@ class Plan:
         """One flat row, its names those of `predictor plan --json`; an interval x is x, x_low and x_high."""
         deployment, served = self.deployment, self.deployment.served
         one, workload = deployment.candidate, deployment.workload
+        launch = launched(self.request, workload, one.gpu)
         row: dict[str, Any] = {
             "gpu": one.gpu.name,
             "n_gpus": deployment.n_gpus,
@@ -84,9 +85,9 @@ class Plan:
             "basis": self.report.basis,
             "nearest_gpu": self.report.nearest_gpu,
             "why": self.why,
-            "command": launched(self.request, workload, one.gpu).command,
+            "command": launch.command,
             "predict": predicted_by(self.request),
-            "notes": list(self.report.notes),
+            "notes": [*self.report.notes, *launch.notes],
         }
         return row
 
