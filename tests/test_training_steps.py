@@ -247,12 +247,6 @@ def test_time_is_of_the_mean_length_and_memory_of_the_longest(bundle: Bundle) ->
     assert mixed.whole and mixed.whole.hours.value == pytest.approx(1000 * 128 / mean.tokens_per_s.value / 3600)
 
 
-@pytest.mark.parametrize("columns", [{"mean_seq_len": 128}, {"mean_seq_len": 1024, "packing": False}])
-def test_a_mean_length_is_of_sequences_that_differ(columns: dict[str, object]) -> None:
-    with pytest.raises(InvalidRequest, match=r"^mean_seq_len is \d+, seq_len 512 and packing .*, and raise seq_len\.$"):
-        trained(**columns)
-
-
 def test_a_step_that_waits_for_its_host_is_in_doubt(bundle: Bundle) -> None:
     def width(**changed: object) -> float:
         took = step(bundle, kernels="eager", method="lora", **changed).step_s

@@ -22,6 +22,7 @@ from predictor.units import HOUR
 from predictor.workloads.engines import host_share
 from predictor.workloads.passes.backward import fetches
 from predictor.workloads.passes.calls import OpCall, Phase
+from predictor.workloads.passes.lengths import lengths_note
 from predictor.workloads.passes.parallel import as_served, group_of
 from predictor.workloads.passes.recipes import BLOCK_SCALED
 from predictor.workloads.passes.training import (
@@ -133,11 +134,11 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
         total(waited_for, gpu, bundle),
         sum(line.bound_s for part in computed for line in part),
         hypot(software, STEADY_DOUBT * _held_s(alone, computed) / value, RECIPE_DOUBT if setting.recipe else 0.0),
-        slower=hypot(slower / value, UNTIMED_DOUBT if _untimed(gpu, setting) else 0.0),
+        slower=hypot(slower / value, UNTIMED_DOUBT if _untimed(gpu, setting) else 0.0, asked.tail_doubt),
         faster=value / (value + faster) - 1,
     )
-    tokens = setting.step_tokens
-    flops = model_flops_per_token(model, setting.seq_len) * tokens * (1.0 if setting.method == "full" else FROZEN)
+    tokens = asked.step_tokens
+    flops = model_flops_per_token(model, asked.known_len) * tokens * (1.0 if setting.method == "full" else FROZEN)
     return TrainingStep(
         setting=asked,
         gpu=gpu,
@@ -165,8 +166,8 @@ def doubts(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: Bundle)
 
 
 def training_notes(gpu: Gpu, setting: TrainingSetting) -> list[str]:
-    """What to say of the width of the arithmetic where 32 bits may mean two, and of kernels that nobody timed."""
-    notes, dtype = list[str](), setting.dtype
+    """What to say of padding, of the width of arithmetic where 32 bits may mean two, and of kernels nobody timed."""
+    notes, dtype = [note] if (note := lengths_note(setting)) else [], setting.dtype
     if dtype == "fp32" and "tf32" in gpu.peak_flop_per_s:
         notes.append(
             'fp32: products are in fp32, as by default in PyTorch. dtype="tf32" is allow_tf32, which is faster.'
@@ -181,7 +182,9 @@ def training_notes(gpu: Gpu, setting: TrainingSetting) -> list[str]:
 
 def energy_note(step: TrainingStep, request: Request) -> str:
     """What to say of the energy of a whole training; "" where its length is not asked."""
-    return run_note(step.power_w, step.gpu, request.pue) if trained_tokens(request, step.setting.timed.seq_len) else ""
+    return (
+        run_note(step.power_w, step.gpu, request.pue) if trained_tokens(request, step.setting.sequence_tokens) else ""
+    )
 
 
 def _computed(calls: TrainingCalls) -> list[Phase]:
@@ -360,6 +363,7 @@ class TrainingReport:
     level: float
     notes: tuple[str, ...]
     price_usd: float | None = None
+    price_source: str = ""
 
     @property
     def n_gpus(self) -> int:
@@ -391,7 +395,7 @@ class TrainingReport:
     @property
     def whole(self) -> WholeRun | None:
         """Hours, price and energy of the whole training; None where the request does not say how long it is."""
-        tokens = trained_tokens(self.request, self.step.setting.timed.seq_len)
+        tokens = trained_tokens(self.request, self.step.setting.sequence_tokens)
         if not tokens:
             return None
         seconds = self.time_for_tokens(tokens)
@@ -415,6 +419,7 @@ class TrainingReport:
             row |= {f"{name}{end}": value for end, value in zip(ENDS, interval, strict=True)}
         row |= {"tokens_per_s_per_gpu": self.tokens_per_s.value / self.n_gpus, "mfu": self.mfu}
         row |= self.memory.row() | {"peak_phase": self.memory.peak_phase, "usd_per_mtok": self.usd_per_mtok}
+        row |= {"price_source": self.price_source}
         row |= {"power_w": self.step.power_w or None} | (self.whole.row() if self.whole else dict.fromkeys(RUN_COLUMNS))
         if self.whole:
             row |= {f"train_s{end}": hours * HOUR for end, hours in zip(ENDS, self.whole.hours, strict=True)}

@@ -127,12 +127,11 @@ class Op(ABC):
         return 0.0
 
     def __len__(self) -> int:
-        length = 1
         for name in names_of(type(self)):
             value = getattr(self, name)
-            if type(value) is not float and type(value) is not str:
-                length = max(length, np.size(value))
-        return length
+            if type(value) is not float and type(value) is not str and (length := np.size(value)) > 1:
+                return length
+        return 1
 
     def is_column(self) -> bool:
         """Whether any field is a column of calls."""
