@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class Drafted:
     def steps_s(self, computed: Computed, tokens: int = 1) -> Array:
         """As decode_s and mixed_s."""
         nothing = np.zeros(0, dtype=np.int64)
-        alone = self.draft.steps_s(computed._replace(step=nothing, new=nothing, past=nothing))
+        alone = self.draft.steps_s(replace(computed, step=nothing, new=nothing, past=nothing))
         rest = np.where(computed.sequences > 0, (self.proposed - 1) * alone, 0.0)
         return self.model.steps_s(computed, tokens) + self.draft.steps_s(computed) + rest
 

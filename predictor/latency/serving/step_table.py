@@ -6,7 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -30,7 +30,8 @@ class Chunk(NamedTuple):
     past: int
 
 
-class Computed(NamedTuple):
+@dataclass(frozen=True)
+class Computed:
     """What each of some steps computes, as columns.
 
     sequences, cached: (n_steps,) that decode, and the tokens that each of them has cached on average. step, new, past:
@@ -43,15 +44,33 @@ class Computed(NamedTuple):
     new: NDArray[np.int64]
     past: NDArray[np.int64]
 
-    @property
+    @cached_property
     def chunks(self) -> NDArray[np.int64]:
         """Prompt chunks of each step, (n_steps,)."""
         return np.bincount(self.step, minlength=len(self.sequences))
 
-    @property
+    @cached_property
     def prompt(self) -> Array:
         """Prompt tokens of each step, (n_steps,)."""
         return np.bincount(self.step, self.new, minlength=len(self.sequences)).astype(np.float64)
+
+    @cached_property
+    def held(self) -> tuple[NDArray[np.int64], Array]:
+        """The place of `cached` among CACHED_OCTAVES, and the share of the way to the next, (n_steps,)."""
+        octave = np.log2(np.maximum(self.cached, 2.0 ** CACHED_OCTAVES[0])) - CACHED_OCTAVES[0]
+        place = np.minimum(octave.astype(np.int64), LAST_CACHED)
+        return place, octave - place
+
+    @cached_property
+    def prompts(self) -> tuple[Array, Array, NDArray[np.int64], Array]:
+        """Of each chunk the octaves of its step's prompt tokens and of its own above SHORTEST_CHUNK, the last of
+        PAST_OCTAVES before it and the share of the way to the next, (n_chunks,)."""
+        lengths = np.maximum(self.new, SHORTEST_CHUNK)
+        ratio = np.where(self.past > 0, np.log2((self.past + lengths) / lengths), 0.0)
+        past = np.minimum(np.searchsorted(PAST_OCTAVES, ratio, side="right") - 1, len(PAST_OCTAVES) - 2)
+        low, high = np.array(PAST_OCTAVES)[[past, past + 1]]
+        octave = (np.log2(np.maximum(self.prompt, SHORTEST_CHUNK)) - FIRST_CHUNK)[self.step]
+        return octave, np.log2(lengths) - FIRST_CHUNK, past, np.minimum((ratio - low) / (high - low), 1.0)
 
 
 class StepTime(Protocol):
@@ -125,17 +144,15 @@ class Rows(dict[int, list[float]]):
         self[sequences] = row
         return row
 
-    def of(self, sequences: NDArray[np.int64], cached: Array) -> Array:
-        """Seconds of attention of many counts of sequences, and tokens that each has cached, as columns."""
+    def of(self, sequences: NDArray[np.int64], column: NDArray[np.int64], beyond: Array) -> Array:
+        """Seconds of attention of many counts of sequences, as columns; column, beyond: as Computed.held."""
         at, logs = np.array(self.at), np.array(self.logs)
-        octave = np.log2(np.maximum(cached, 2.0 ** CACHED_OCTAVES[0])) - CACHED_OCTAVES[0]
-        column = np.minimum(octave.astype(np.int64), LAST_CACHED)
         held = np.clip(sequences, 1, min(self.most, self.at[-1]))
         row = np.searchsorted(at, held, side="right") - 1
         after = np.minimum(row + 1, len(at) - 1)
         share = np.log(held / at[row]) / np.log(np.maximum(at[after] / at[row], 2.0))
         low, high = (_blend(logs[row, place], logs[after, place], share) for place in (column, column + 1))
-        return np.asarray(np.exp(_blend(low, high, octave - column)) * np.maximum(sequences / self.most, 1.0))
+        return np.asarray(np.exp(_blend(low, high, beyond)) * np.maximum(sequences / self.most, 1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +183,7 @@ class StepTable:
             heads = np.where(mixed, -(-heads // 2), halved * tokens)
         else:
             halved = sequences
-        decoding = np.where(sequences > 0, self.decode.of(halved, computed.cached), 0.0)
+        decoding = np.where(sequences > 0, self.decode.of(halved, *computed.held), 0.0)
         attention = self._prompts_s(computed, prompt) + decoding
         if self.sent is not None:
             attention = np.where(mixed, attention / 2, attention)
@@ -180,13 +197,9 @@ class StepTable:
         """Seconds of attention of the prompts of each step, (n_steps,), as _prefill_attention has them."""
         if not computed.step.size:
             return np.zeros(len(prompt))
-        logs, last, lengths = np.array(self.prefill), len(self.prefill) - 1, np.maximum(computed.new, SHORTEST_CHUNK)
-        ratio = np.where(computed.past > 0, np.log2((computed.past + lengths) / lengths), 0.0)
-        past = np.minimum(np.searchsorted(PAST_OCTAVES, ratio, side="right") - 1, len(PAST_OCTAVES) - 2)
-        low, high = np.array(PAST_OCTAVES)[[past, past + 1]]
-        past_share = np.minimum((ratio - low) / (high - low), 1.0)
-        octave = (np.log2(np.maximum(prompt, SHORTEST_CHUNK)) - FIRST_CHUNK)[computed.step]
-        (step, share), (own, own_share) = (_places(at, last) for at in (octave, np.log2(lengths) - FIRST_CHUNK))
+        logs, last = np.array(self.prefill), len(self.prefill) - 1
+        *octaves, past, past_share = computed.prompts
+        (step, share), (own, own_share) = (_places(at, last) for at in octaves)
 
         def of_step(step: NDArray[np.int64]) -> Array:
             one, two = (
