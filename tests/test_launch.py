@@ -4,6 +4,7 @@ import json
 import shlex
 
 import pytest
+import yaml
 from hypothesis import given, strategies as st
 from launches import launch_of
 
@@ -183,10 +184,6 @@ def test_every_setting_of_an_engine_has_an_option_or_is_the_clients():
 # YAML
 
 
-def yaml():
-    return pytest.importorskip("yaml", reason="PyYAML, of the extra dev, reads manifests back")
-
-
 @given(
     st.dictionaries(
         st.text(min_size=1, max_size=8),
@@ -204,7 +201,7 @@ def yaml():
     )
 )
 def test_what_is_written_is_read_back(value):
-    assert yaml().safe_load(yaml_text(value)) == value
+    assert yaml.safe_load(yaml_text(value)) == value
 
 
 @pytest.mark.parametrize(
@@ -221,7 +218,7 @@ def test_what_is_written_is_read_back(value):
 def test_manifests_ask_for_the_gpus_of_a_replica(gpu, engine, resource, count):
     launch = launch_of(model="Qwen3-8B", gpu=gpu, engine=engine, tp=count)
     of = Replicas("qwen3-8b", launch, get_gpu(gpu), 3)
-    workers, service = yaml().safe_load_all(kubernetes(of))
+    workers, service = yaml.safe_load_all(kubernetes(of))
     pod = workers["spec"]["template"]["spec"]
     container = pod["containers"][0]
     assert (workers["kind"], workers["spec"]["replicas"], service["kind"]) == ("Deployment", 3, "Service")
@@ -235,7 +232,7 @@ def test_manifests_ask_for_the_gpus_of_a_replica(gpu, engine, resource, count):
         assert pod["nodeSelector"] == {vendor(get_gpu(gpu)).label: product(get_gpu(gpu))}
 
     files = compose(of)
-    services = yaml().safe_load(files["compose.yaml"])["services"]
+    services = yaml.safe_load(files["compose.yaml"])["services"]
     replicas = [service for name, service in services.items() if name != "balancer"]
     here = min(3, 8 // count)
     assert len(replicas) == here and services["balancer"]["depends_on"] == [f"engine-{n}" for n in range(here)]
@@ -256,15 +253,15 @@ def test_one_replica_needs_no_balancer():
     of = Replicas("qwen3-8b", launch_of(model="Qwen3-8B", gpu="L4"), get_gpu("L4"), 1)
     files = compose(of)
     assert set(files) == {"compose.yaml"}
-    assert yaml().safe_load(files["compose.yaml"])["services"]["engine-0"]["ports"] == ["8000:8000"]
+    assert yaml.safe_load(files["compose.yaml"])["services"]["engine-0"]["ports"] == ["8000:8000"]
 
 
 def test_an_engines_own_file_travels_with_it():
     launch = launch_of(model="Qwen3-8B", gpu="H200", engine="trtllm", kv_dtype="fp8", async_scheduling=False)
     expected = {"kv_cache_config": {"dtype": "fp8"}, "disable_overlap_scheduler": True}
-    assert yaml().safe_load(launch.file) == expected
-    config, workers, _ = yaml().safe_load_all(kubernetes(Replicas("q", launch, get_gpu("H200"), 1)))
-    assert yaml().safe_load(config["data"]["trtllm.yaml"]) == expected
+    assert yaml.safe_load(launch.file) == expected
+    config, workers, _ = yaml.safe_load_all(kubernetes(Replicas("q", launch, get_gpu("H200"), 1)))
+    assert yaml.safe_load(config["data"]["trtllm.yaml"]) == expected
     container = workers["spec"]["template"]["spec"]["containers"][0]
     mount = next(mount for mount in container["volumeMounts"] if mount["name"] == "plan")
     assert mount["mountPath"] == f"{container['workingDir']}/trtllm.yaml"
@@ -274,7 +271,7 @@ def test_replicas_across_machines_are_leader_and_workers():
     columns = {"model": "DeepSeek-V3", "gpu": "H100", "tp": 8, "pp": 2}
     launch = launch_of(**columns)
     assert (launch.nodes, launch.gpus) == (2, 8)
-    workers, _ = yaml().safe_load_all(kubernetes(Replicas("ds", launch, get_gpu("H100"), 2)))
+    workers, _ = yaml.safe_load_all(kubernetes(Replicas("ds", launch, get_gpu("H100"), 2)))
     template = workers["spec"]["leaderWorkerTemplate"]
     assert (workers["kind"], workers["spec"]["replicas"], template["size"]) == ("LeaderWorkerSet", 2, 2)
     leader, worker = (template[f"{kind}Template"]["spec"]["containers"][0] for kind in ("leader", "worker"))
@@ -295,7 +292,7 @@ def test_what_no_container_reaches_is_said():
 
 def test_slices_are_slices():
     launch = launch_of(model="Qwen3-8B", gpu="H100:3g.40gb")
-    workers, _ = yaml().safe_load_all(kubernetes(Replicas("q", launch, get_gpu("H100:3g.40gb"), 1)))
+    workers, _ = yaml.safe_load_all(kubernetes(Replicas("q", launch, get_gpu("H100:3g.40gb"), 1)))
     limits = workers["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
     assert limits == {"nvidia.com/mig-3g.40gb": 1}
 
