@@ -140,6 +140,11 @@ def test_what_nothing_is_said_to_keep_is_refused():
         plan("Qwen3-8B", "L4", ttft_p99_s=1.0, tpot_s=0.05, p_slo=0.95, concurrency=8)
 
 
+def test_what_makes_no_tokens_is_compared_and_not_planned():
+    with pytest.raises(InvalidRequest, match=r"xlm-roberta-large makes no tokens.* Ask `predictor compare` by batch\."):
+        plan("xlm-roberta-large", "A100", request_rate=37.5, input_len=512)
+
+
 def test_a_replica_says_how_its_gpus_share_the_model():
     ways = SimpleNamespace(pp=1, ep=8, attention_dp=8, dtype="fp8_block", engine="vllm")
     assert layout_of(8, "H200", ways) == "8 × H200, ep 8, attention dp 8, fp8_block, vllm"
