@@ -331,6 +331,34 @@ def test_what_a_training_has_no_part_for_is_said() -> None:
     assert not any("nothing reads" in note for note in plain)
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "why", "others"),
+    [
+        ("cp_comm_type", "a2a", "cp is 1", {}),
+        ("overlap_tp", True, "tp is 1", {}),
+        ("sequence_parallel", 1, "tp is 1", {"tp": 1, "dp": 4}),
+        ("overlap_ep", True, "Llama-3.1-8B has no experts", {"tp": 2}),
+        ("overlap_ep", True, "ep is 1", {"model": "Qwen3-30B-A3B", "tp": 2}),
+        ("moe_token_dispatcher_type", "flex", "ep is 1", {"model": "Qwen3-30B-A3B"}),
+        ("moe_expert_capacity_factor", 1.5, "Llama-3.1-8B has no experts", {}),
+        ("gradient_accumulation_fusion", True, "grad_accum is 1", {}),
+        ("no_sync", True, "grad_accum is 1", {"dp": 2, "zero_stage": 2}),
+        ("load", "whole", "zero_stage is 2", {"dp": 2, "zero_stage": 2}),
+        ("reshard_after_forward", False, "zero_stage is 1", {"dp": 2, "zero_stage": 1}),
+        ("link", "pcie", "n_gpus is 1", {}),
+        ("node_link", "eth-100", "one node has 8 GPUs", {"dp": 8, "zero_stage": 3}),
+    ],
+)
+def test_a_setting_that_acts_on_nothing_is_said_and_changes_nothing(
+    column: str, value: object, why: str, others: dict[str, object]
+) -> None:
+    asked = {"model": "Llama-3.1-8B", "gpu": "H100-SXM-80GB", **others}
+    told, plain = predict_training(**asked, **{column: value}), predict_training(**asked)
+    assert f"nothing reads {column} ({why})." in told.notes
+    assert told.step_s == plain.step_s and told.memory == plain.memory
+    assert not any("nothing reads" in note for note in plain.notes)
+
+
 def test_messages_between_nodes_are_not_told_as_waiting_for_the_host() -> None:
     report = predict_training("Qwen3-30B-A3B", "H100-SXM-80GB", n_gpus=64, ep=64, zero_stage=1, node_link="eth-100")
     others = {(part.phase, part.name): part.latency_s.value for part in explained(report, load_bundle())}

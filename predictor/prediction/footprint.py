@@ -66,7 +66,7 @@ def _training(resolved: Resolved, bundle: Bundle) -> Footprint:
     setting = training_setting(request, model)
     doubts = _unless_unknown(training.doubts, model, gpu, setting, bundle)
     need = training_memory(model, gpu, kept_setting(request, setting))
-    unread = [note] if (note := unread_note(request)) else []
+    unread = [note] if (note := unread_note(request, model)) else []
     return Footprint(request, model.name, gpu, setting.n_gpus, need, (*notes, *unread, *doubts))
 
 

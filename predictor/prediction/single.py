@@ -355,7 +355,7 @@ def training_report(resolved: Resolved, bundle: Bundle) -> TrainingReport:
     setting = training_setting(request, resolved.model)
     step = training_step(resolved.model, resolved.gpu, setting, bundle)
     near, doubts = doubts_of(step.lines, resolved.gpu, bundle)
-    told = (unread_note(request), *training_notes(resolved.gpu, setting), energy_note(step, request))
+    told = (unread_note(request, resolved.model), *training_notes(resolved.gpu, setting), energy_note(step, request))
     return TrainingReport(
         request=request,
         model=resolved.model.name,

@@ -200,12 +200,23 @@ def _check_run(request: Request) -> None:
         raise InvalidRequest(f"pue is {request.pue:g}; say train_tokens or dataset_rows too.")
 
 
-def unread_note(request: Request) -> str:
+def unread_note(request: Request, model: Model) -> str:
     """What to say of columns that belong to parts of a training which the request does not have; "" of none."""
+    sent = "ep is 1" if model.experts else f"{model.name} has no experts"
+    split = request.ep > 1 or request.expert_tp not in (0, request.tp)
+    added = request.grad_accum > 1
     parts = (
         (OF_ADAPTERS, request.method != "full", "method is full"),
         (OF_QUANTIZED, request.method == "qlora", f"method is {request.method}"),
         (("checkpoint_every",), request.checkpointing != "none", "checkpointing is none"),
+        (("overlap_tp", "sequence_parallel"), request.tp > 1, "tp is 1"),
+        (("cp_comm_type",), request.cp > 1, "cp is 1"),
+        (("overlap_ep", "moe_token_dispatcher_type"), request.ep > 1, sent),
+        (("moe_expert_capacity_factor",), split, sent),
+        (("gradient_accumulation_fusion", "no_sync"), added, "grad_accum is 1"),
+        (("load", "reshard_after_forward"), request.zero_stage > 2, f"zero_stage is {request.zero_stage}"),
+        (("link",), request.n_gpus > 1, "n_gpus is 1"),
+        (("node_link",), request.n_gpus > request.gpus_per_node, f"one node has {request.gpus_per_node} GPUs"),
     )
     unread = [(name, why) for names, has, why in parts if not has for name in request.stated(names)]
     return f"nothing reads {', '.join(f'{name} ({why})' for name, why in unread)}." if unread else ""
