@@ -359,6 +359,25 @@ def test_a_setting_that_acts_on_nothing_is_said_and_changes_nothing(
     assert not any("nothing reads" in note for note in plain.notes)
 
 
+@pytest.mark.parametrize("layout", [{"zero_stage": 3}, {"zero_stage": 1}, {"zero_stage": 1, "tp": 8, "pp": 2}])
+def test_a_network_that_nobody_states_is_told_and_widens_the_interval(layout: dict[str, int]) -> None:
+    asked = {"model": "Llama-3.1-8B", "gpu": "H100-SXM-80GB", "n_gpus": 64, **layout}
+    plain, usual, slow, fast = (
+        predict_training(**asked, node_link=link) for link in ("", "ib-400", "eth-100", "ib-800")
+    )
+    told = "node_link is not stated: 400 Gb/s of each GPU between nodes are taken, and the interval spans 100 to 800."
+    assert told in plain.notes and not any("node_link" in note for note in usual.notes)
+    assert plain.step_s.value == usual.step_s.value
+    low, high = plain.step_s[1:]
+    assert low <= fast.step_s.value <= plain.step_s.value <= slow.step_s.value <= high
+    assert low <= usual.step_s.low and high > usual.step_s.high * (1 + 1e-3)
+
+
+def test_one_node_has_no_network_to_state() -> None:
+    one, stated = (predict_training("Llama-3.1-8B", "H100", dp=8, zero_stage=3, node_link=to) for to in ("", "ib-400"))
+    assert one.step_s == stated.step_s and not any("not stated" in note for note in one.notes)
+
+
 def test_messages_between_nodes_are_not_told_as_waiting_for_the_host() -> None:
     report = predict_training("Qwen3-30B-A3B", "H100-SXM-80GB", n_gpus=64, ep=64, zero_stage=1, node_link="eth-100")
     others = {(part.phase, part.name): part.latency_s.value for part in explained(report, load_bundle())}

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import ceil, hypot, log
-from typing import Any
+from typing import Any, NamedTuple
 
 from predictor.errors import UnsupportedDtype
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
-from predictor.hardware.interconnect import Links
+from predictor.hardware.interconnect import FASTEST, SLOWEST, Links, node_link_bytes_per_s
 from predictor.hardware.power import steady_flop_per_s
 from predictor.latency.report import EXPERTS_DOUBT, SOFTWARE_DOUBT, Interval, OpLine, doubted
 from predictor.latency.steps import bound_lines, doubts_of, op_lines, total
@@ -108,33 +108,26 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
     _check_units(gpu, setting)
     asked, setting = setting, setting.timed
     calls, links = training_calls(model, setting), Links(setting.link)
-    stated, (phases, sent) = _computed(calls), _phases(calls, setting)
+    phases, sent = _phases(calls, setting)
     alone = op_lines(phases, gpu, ENGINE, bundle, links)
     computed = [[_within_step(line, gpu, setting) for line in lines] for lines in alone]
     (messages,) = op_lines(sent, gpu, LIBRARY, bundle, links)
-    device = {phase: _device_s(lines, made, setting) for (phase, made), lines in zip(stated, computed, strict=True)}
     host = {phase: host_share(gpu.generation) * _host_s(phase, made, calls, setting) for phase, made in phases}
     host["optimizer"] = max(host["optimizer"], _offloaded_s(model, setting))
-    times = {phase: max(device[phase], host[phase]) for phase in device}
-    slower, faster = (
-        sum(max(device[phase], host[phase] * share) - times[phase] for phase in times)
-        for share in (1 + HOST_DOUBT, 1 / (1 + HOST_DOUBT))
+    streamed_s = _streamed_bytes(model, setting) / HOST_BYTES_PER_S
+    pace, *others = (
+        _paced(calls, (*computed, messages), host, streamed_s, setting, unsaid) for unsaid in _unsaid(gpu, setting)
     )
-    exposed = _exposed(calls.communication, messages, times, setting) + _streamed_s(model, setting, times)
-    bubble = (times["forward"] + times["backward"]) * (setting.pp - 1) / (setting.grad_accum * setting.vp)
-    lines = [line for part in (*computed, messages) for line in part]
-    waited_for = lines if exposed else lines[: len(lines) - len(messages)]
-    exposed += _straggling(setting) * (sum(times.values()) + exposed + bubble)
-    value = sum(times.values()) + exposed + bubble
-    routed = any(call.name == "dispatch" for call in calls.forward)
-    software = EXPERTS_DOUBT if routed else SOFTWARE_DOUBT
+    value, lines = pace.step_s, [line for part in (*computed, messages) for line in part]
+    waited_for = lines if pace.sends else lines[: len(lines) - len(messages)]
+    software = EXPERTS_DOUBT if _is_routed(calls) else SOFTWARE_DOUBT
     step = doubted(
         value,
         total(waited_for, gpu, bundle),
         sum(line.bound_s for part in computed for line in part),
         hypot(software, STEADY_DOUBT * _held_s(alone, computed) / value, RECIPE_DOUBT if setting.recipe else 0.0),
-        slower=hypot(slower / value, UNTIMED_DOUBT if _untimed(gpu, setting) else 0.0),
-        faster=value / (value + faster) - 1,
+        slower=hypot(UNTIMED_DOUBT * _untimed(gpu, setting), *(max(other.step_s / value - 1, 0.0) for other in others)),
+        faster=hypot(*(max(value / other.step_s - 1, 0.0) for other in others)),
     )
     tokens = setting.step_tokens
     flops = model_flops_per_token(model, setting.seq_len) * tokens * (1.0 if setting.method == "full" else FROZEN)
@@ -145,13 +138,13 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
         tokens_per_s=Interval(tokens / step.value, tokens / step.high, tokens / step.low),
         mfu=flops / (step.value * gpu.peak(setting.peak_dtype) * setting.n_gpus),
         power_w=mean_power_w([line for part in computed for line in part], step.value, gpu),
-        forward_s=times["forward"],
-        backward_s=times["backward"],
-        optimizer_s=times["optimizer"],
-        communication_s=exposed,
-        bubble_s=bubble,
+        forward_s=pace.times["forward"],
+        backward_s=pace.times["backward"],
+        optimizer_s=pace.times["optimizer"],
+        communication_s=pace.exposed_s,
+        bubble_s=pace.bubble_s,
         lines=tuple(lines),
-        device_s=device,
+        device_s=pace.device_s,
     )
 
 
@@ -173,6 +166,12 @@ def training_notes(gpu: Gpu, setting: TrainingSetting) -> list[str]:
         )
     if dtype == "tf32":
         notes.append("tf32: products read 19 of the 32 bits (allow_tf32 of PyTorch); all else is in fp32.")
+    if setting.node_link_bytes_per_s is None and setting.n_gpus > setting.gpus_per_node:
+        taken, least, most = (8e-9 * rate for rate in (node_link_bytes_per_s(gpu), SLOWEST[0], FASTEST[0]))
+        notes.append(
+            f"node_link is not stated: {taken:.0f} Gb/s of each GPU between nodes are taken, and the interval spans "
+            f"{least:.0f} to {most:.0f}."
+        )
     if _untimed(gpu, setting):
         where = f"around {setting.cp} GPUs" if generation(gpu.generation).trained_on else f"on {gpu.generation}"
         notes.append(f"PyTorch's kernels were not timed {where} in training: the interval is wider.")
@@ -182,6 +181,62 @@ def training_notes(gpu: Gpu, setting: TrainingSetting) -> list[str]:
 def energy_note(step: TrainingStep, request: Request) -> str:
     """What to say of the energy of a whole training; "" where its length is not asked."""
     return run_note(step.power_w, step.gpu, request.pue) if trained_tokens(request, step.setting.timed.seq_len) else ""
+
+
+class _Unsaid(NamedTuple):
+    """What a request may leave open: bytes per second of all links of a node, and the host's times over those taken."""
+
+    between_bytes_per_s: float
+    host: float = 1.0
+
+
+def _unsaid(gpu: Gpu, setting: TrainingSetting) -> list[_Unsaid]:
+    """What is taken, and then with each in turn as large or small as it may be."""
+    stated, of_gpu = setting.node_link_bytes_per_s, setting.gpus_per_node
+    taken = _Unsaid(stated or of_gpu * node_link_bytes_per_s(gpu))
+    hosts = [taken._replace(host=share) for share in (1 + HOST_DOUBT, 1 / (1 + HOST_DOUBT))]
+    networks = () if stated else (FASTEST, SLOWEST)
+    return [taken, *hosts, *(taken._replace(between_bytes_per_s=of_gpu * end.bytes_per_s) for end in networks)]
+
+
+class _Pace(NamedTuple):
+    """Seconds of a step by its parts. sends: whether messages are waited for."""
+
+    times: Mapping[str, float]
+    device_s: Mapping[str, float]
+    exposed_s: float
+    bubble_s: float
+    sends: bool
+
+    @property
+    def step_s(self) -> float:
+        return sum(self.times.values()) + self.exposed_s + self.bubble_s
+
+
+def _paced(
+    calls: TrainingCalls,
+    lines: Sequence[Sequence[OpLine]],
+    host: Mapping[str, float],
+    streamed_s: float,
+    setting: TrainingSetting,
+    unsaid: _Unsaid,
+) -> _Pace:
+    """What a step takes. lines: of its phases, and of messages; host: seconds it takes to issue each phase; streamed_s:
+    seconds of weights on their way from there."""
+    *computed, messages = lines
+    parts = zip(_computed(calls), computed, strict=True)
+    device = {phase: _device_s(part, made, setting, unsaid) for (phase, made), part in parts}
+    times = {phase: max(device[phase], host[phase] * unsaid.host) for phase in device}
+    exposed = _exposed(calls.communication, messages, times, setting, unsaid)
+    exposed += max(streamed_s - times["forward"] - times["backward"], 0.0)
+    bubble = (times["forward"] + times["backward"]) * (setting.pp - 1) / (setting.grad_accum * setting.vp)
+    waited = _straggling(setting) * (sum(times.values()) + exposed + bubble)
+    return _Pace(times, device, exposed + waited, bubble, exposed > 0)
+
+
+def _is_routed(calls: TrainingCalls) -> bool:
+    """Whether tokens travel to experts."""
+    return any(call.name == "dispatch" for call in calls.forward)
 
 
 def _computed(calls: TrainingCalls) -> list[Phase]:
@@ -258,13 +313,12 @@ def _offloaded_s(model: Trainable, setting: TrainingSetting) -> float:
     return elements * (min(setting.n_gpus, setting.gpus_per_node) * HOST_STEP_S + 4.0 / HOST_BYTES_PER_S)
 
 
-def _streamed_s(model: Trainable, setting: TrainingSetting, times: Mapping[str, float]) -> float:
-    """Seconds that weights on the host are waited for, forward and backward, in 16 bits and a layer ahead."""
+def _streamed_bytes(model: Trainable, setting: TrainingSetting) -> float:
+    """Weights that come from the host, forward and backward, in 16 bits and a layer ahead."""
     if setting.offload != "parameters":
         return 0.0
     fetched = 2 * 2.0 * sum(model.elements(as_served(setting))) * setting.grad_accum
-    fetched /= setting.shards if setting.zero_stage > 2 else 1
-    return max(fetched / HOST_BYTES_PER_S - times["forward"] - times["backward"], 0.0)
+    return fetched / (setting.shards if setting.zero_stage > 2 else 1)
 
 
 def _within_node(call: OpCall, setting: TrainingSetting) -> OpCall:
@@ -277,7 +331,7 @@ def _within_node(call: OpCall, setting: TrainingSetting) -> OpCall:
     return call._replace(op=replace(call.op, message_bytes=message, n_gpus=max(group.local, 2)))
 
 
-def _sent_s(line: OpLine, call: OpCall, setting: TrainingSetting) -> float:
+def _sent_s(line: OpLine, call: OpCall, setting: TrainingSetting, unsaid: _Unsaid) -> float:
     """Seconds of a message: within the node and, beside that, through the links of the node, which all its GPUs share.
 
     Each node must receive the (nodes - 1) / nodes of the buffer that others hold; twice for an all-reduce. Between
@@ -293,10 +347,10 @@ def _sent_s(line: OpLine, call: OpCall, setting: TrainingSetting) -> float:
     buffers = setting.gpus_per_node // (1 if own else group.local)
     share = 1.0 if op.kind == "send_recv" else (group.nodes - 1) / group.nodes
     received = (2.0 if op.kind == "all_reduce" else 1.0) * buffers * float(op.message_bytes) * share
-    return max(within, call.count * received / setting.node_link_bytes_per_s)
+    return max(within, call.count * received / unsaid.between_bytes_per_s)
 
 
-def _device_s(lines: Sequence[OpLine], calls: Sequence[OpCall], setting: TrainingSetting) -> float:
+def _device_s(lines: Sequence[OpLine], calls: Sequence[OpCall], setting: TrainingSetting, unsaid: _Unsaid) -> float:
     """Seconds of a phase on the GPU, with what its messages take beyond the computing beside them.
 
     Overlapped with the products of a layer, a message is sent in tp parts of which the first is waited for (Transformer
@@ -306,7 +360,7 @@ def _device_s(lines: Sequence[OpLine], calls: Sequence[OpCall], setting: Trainin
     """
     times = dict.fromkeys(("gemm", "attention", "other", "layer", "ring", "experts"), 0.0)
     for line, call in zip(lines, calls, strict=True):
-        times[_hidden_kind(line, call, setting)] += _sent_s(line, call, setting)
+        times[_hidden_kind(line, call, setting)] += _sent_s(line, call, setting, unsaid)
     if times["experts"] and not setting.moe_expert_capacity_factor:
         passes = sum(call.count for call in calls if call.name.startswith("dispatch"))
         times["experts"] = max(times["experts"], ROUTING_S * passes)
@@ -330,7 +384,11 @@ def _hidden_kind(line: OpLine, call: OpCall, setting: TrainingSetting) -> str:
 
 
 def _exposed(
-    calls: Sequence[OpCall], messages: Sequence[OpLine], times: dict[str, float], setting: TrainingSetting
+    calls: Sequence[OpCall],
+    messages: Sequence[OpLine],
+    times: Mapping[str, float],
+    setting: TrainingSetting,
+    unsaid: _Unsaid,
 ) -> float:
     """Seconds of communication that no computing hides."""
     waits: dict[str, float] = {}
@@ -338,7 +396,7 @@ def _exposed(
         phase = HIDDEN_BY.get(call.name.removeprefix("expert_"), "") if setting.prefetch else ""
         if call.name == "stage_send_recv" and setting.vp > 1:  # of another chunk than is computed
             phase = "forward"
-        waits[phase] = waits.get(phase, 0.0) + _sent_s(line, call, setting)
+        waits[phase] = waits.get(phase, 0.0) + _sent_s(line, call, setting, unsaid)
     passes = 1 if setting.zero_stage > 1 else setting.grad_accum
     room = {"forward": times["forward"], "backward": times["backward"] / passes, "": 0.0}
     return sum(max(wait - room[phase], 0.0) for phase, wait in waits.items())
