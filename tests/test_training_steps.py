@@ -13,7 +13,7 @@ from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.hardware.gpu import Gpu, catalogue, get_gpu
 from predictor.hardware.power import drawn_w, steady_flop_per_s
 from predictor.latency.explain import explained
-from predictor.latency.training import TrainingReport, TrainingStep, training_step
+from predictor.latency.training import HOST_DOUBT, ROUTING_S, TrainingReport, TrainingStep, training_step
 from predictor.learning.validation.tables import chosen
 from predictor.learning.validation.training_rows import litgpt
 from predictor.ops import Attention, Gemm, Moe, Pointwise
@@ -371,6 +371,21 @@ def test_a_network_that_nobody_states_is_told_and_widens_the_interval(layout: di
     low, high = plain.step_s[1:]
     assert low <= fast.step_s.value <= plain.step_s.value <= slow.step_s.value <= high
     assert low <= usual.step_s.low and high > usual.step_s.high * (1 + 1e-3)
+
+
+def test_waiting_for_routing_is_told_and_as_doubtful_as_the_host() -> None:
+    asked = {"model": "Qwen3-30B-A3B", "gpu": "H100-SXM-80GB", "n_gpus": 8, "ep": 8, "zero_stage": 1}
+    waits, fixed = predict_training(**asked), predict_training(**asked, moe_expert_capacity_factor=1.0)
+    told = (
+        "each layer waits 2.5 ms or more in each pass until the host has read how many tokens go where, as in "
+        "Megatron-Bridge; other programs differ. moe_expert_capacity_factor leaves that out."
+    )
+    assert told in waits.notes and told not in fixed.notes
+    dense = predict_training("Llama-3.1-8B", "H100-SXM-80GB", n_gpus=8, zero_stage=1)
+    assert not any("waits" in note for note in (*dense.notes, *predict_training(**{**asked, "ep": 1}).notes))
+    without, least = waits.step_s.value - fixed.step_s.value, 2 * 48 * ROUTING_S / 2
+    assert without > least
+    assert waits.step_s.high - waits.step_s.value > HOST_DOUBT * without > fixed.step_s.high - fixed.step_s.value
 
 
 def test_one_node_has_no_network_to_state() -> None:

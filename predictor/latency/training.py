@@ -172,6 +172,11 @@ def training_notes(gpu: Gpu, setting: TrainingSetting) -> list[str]:
             f"node_link is not stated: {taken:.0f} Gb/s of each GPU between nodes are taken, and the interval spans "
             f"{least:.0f} to {most:.0f}."
         )
+    if setting.ep > 1 and not setting.moe_expert_capacity_factor:
+        notes.append(
+            f"each layer waits {1e3 * ROUTING_S:g} ms or more in each pass until the host has read how many tokens go "
+            "where, as in Megatron-Bridge; other programs differ. moe_expert_capacity_factor leaves that out."
+        )
     if _untimed(gpu, setting):
         where = f"around {setting.cp} GPUs" if generation(gpu.generation).trained_on else f"on {gpu.generation}"
         notes.append(f"PyTorch's kernels were not timed {where} in training: the interval is wider.")
@@ -363,7 +368,7 @@ def _device_s(lines: Sequence[OpLine], calls: Sequence[OpCall], setting: Trainin
         times[_hidden_kind(line, call, setting)] += _sent_s(line, call, setting, unsaid)
     if times["experts"] and not setting.moe_expert_capacity_factor:
         passes = sum(call.count for call in calls if call.name.startswith("dispatch"))
-        times["experts"] = max(times["experts"], ROUTING_S * passes)
+        times["experts"] = max(times["experts"], unsaid.host * ROUTING_S * passes)
     if not setting.overlap_ep:
         times["other"], times["experts"] = times["other"] + times["experts"], 0.0
     layer = max(times["layer"] / setting.tp, times["layer"] - times["gemm"])
