@@ -12,6 +12,7 @@ from predictor.errors import InvalidRequest, UnsupportedDtype
 from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.hardware.gpu import Gpu, catalogue, get_gpu
 from predictor.hardware.power import drawn_w, steady_flop_per_s
+from predictor.hardware.roofline import peak_flop_per_s
 from predictor.latency.explain import explained
 from predictor.latency.training import HOST_DOUBT, ROUTING_S, TrainingReport, TrainingStep, training_step
 from predictor.learning.validation.tables import chosen
@@ -417,3 +418,19 @@ def test_more_sequences_never_shorten_a_step_in_four_bits() -> None:
     asked = {"model": "Qwen3-30B-A3B", "gpu": "GB200", "dtype": "nvfp4", "seq_len": 2048}
     steps = [predict_training(**asked, micro_batch=size).step_s.value for size in (1, 2, 4)]  # type: ignore[arg-type]
     assert steps == sorted(steps)
+
+
+@pytest.mark.parametrize("name", ["Gaudi2", "Gaudi3"])
+def test_element_wise_work_of_a_gaudi_runs_on_its_vector_units(name: str) -> None:
+    """24 or 64 TPCs take 64 floats a cycle (Habana TPC user guide), whatever its matrix engines do."""
+    gpu = get_gpu(name)
+    assert gpu.vector_flop_per_s == pytest.approx(gpu.sms * 64 * 2 * gpu.max_clock_hz, rel=0.1)
+    added = Pointwise(kind="add", rows=4096, cols=4096)
+    assert float(peak_flop_per_s(added, gpu)[0]) == gpu.vector_flop_per_s
+    report = predict_training("Llama-3.1-8B", name, method="lora", checkpointing="full")
+    assert report.step_s.low < report.step_s.value < report.step_s.high and 0.05 < report.mfu < 0.8
+
+
+def test_products_in_fp32_are_not_run_on_vector_units() -> None:
+    with pytest.raises(UnsupportedDtype, match='no fp32 peak for Gaudi2; use dtype="bf16"'):
+        predict_training("Llama-3.1-8B", "Gaudi2", dtype="fp32", method="lora")
