@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def served_workload(request: Request, model: Model, gpu: Gpu) -> tuple[Workload,
         beyond = f"{model.name} was made for {model.max_len} tokens; max_model_len is {request.max_model_len}."
         note = f"{beyond} {note}".rstrip()
     newer, untimed = version_note(request.engine, request.engine_version), untimed_note(workload.engine, gpu)
-    told = (newer, _whole_prompts(request), note, untimed)
+    told = (newer, _whole_prompts(request), _seats(request, workload, gpu), note, untimed)
     return workload, " ".join(text for text in told if text)
 
 
@@ -104,6 +105,28 @@ def _whole_prompts(request: Request) -> str:
     if request.scheduling != "static" or not 0 < request.max_num_batched_tokens < request.batch * request.input_len:
         return ""
     return "a static batch takes its prompts in one pass; max_num_batched_tokens is of the memory at start alone."
+
+
+def _seats(request: Request, workload: Workload, gpu: Gpu) -> str:
+    """What to say of a static batch of more sequences than the engine, as it is by default, runs at once."""
+    groups, beams = request.dp * request.attention_dp, request.beam_width
+    if request.scheduling != "static" or request.batch * beams <= _fewest_seats(workload.engine) * groups:
+        return ""
+    at_once = workload.engine_on(gpu).most_requests(beams) * groups
+    if request.batch <= at_once or not (workload.generates and get_engine(workload.engine).joins):
+        return ""
+    return (
+        f"{workload.engine} runs {at_once} sequences at once (max_num_seqs); others of the {request.batch} wait, and "
+        f"the times are of all at once. For those of waves set concurrency and num_prompts to {request.batch} instead."
+    )
+
+
+@cache
+def _fewest_seats(name: str) -> int:
+    """Sequences that an engine runs at once at least, on whatever GPU and in whatever version."""
+    engine = get_engine(name)
+    others = (*engine.below_gib.values(), *engine.on_generation.values(), *engine.before.values())
+    return min([engine.max_sequences, *(int(other["max_sequences"]) for other in others if "max_sequences" in other)])
 
 
 def _in_ggml(workload: Workload) -> Workload:
