@@ -52,7 +52,7 @@ HOST_S_PER_FETCH = 0.42e-3
 # How much longer, as a share, what PyTorch's own kernels take where none of its steps chose a constant: on GPUs of
 # generations on which none was timed, and around a ring of GPUs.
 UNTIMED_DOUBT = 0.65
-HOST_DOUBT = 1.5  # of the host's times: what a program's own Python adds, and hosts, differ so many times
+HOST_DOUBT = 1.75  # of the host's times: what a program's own Python adds, and hosts, differ so many times
 # To the host's memory and back through PCIe 4 x16; and its step of one parameter.
 HOST_BYTES_PER_S, HOST_STEP_S = 25e9, 2.6e-10
 # The host's time to read how many tokens go to each expert and to issue what experts run, per layer and pass, of
