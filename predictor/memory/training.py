@@ -382,8 +382,8 @@ def _logits(model: Trainable, served: tuple[OpCall, ...], how: Autograd, setting
     if head is None:
         return 0.0
     kind, tokens = setting.loss_kind, float(setting.micro_tokens)
-    # what tensor parallelism split over the tokens is gathered before the head, and so is its gradient
-    whole = 2 * how.element_bytes * tokens * float(head.k) * (1 - 1 / how.sequence_tp)
+    # what tensor parallelism split over the tokens is gathered before the head; its gradient is whole either way
+    whole = how.element_bytes * tokens * float(head.k) * (1 - 1 / how.sequence_tp)
     chunks = USUAL_CHUNKS if kind.startswith("chunked") and setting.loss_chunks == 1 else setting.loss_chunks
     # autograd keeps the tanh that caps them (modeling_gemma2.py), where no kernel takes it anew
     anew = "fused" in (kind, setting.kernels if kind == "chunked_kept" else "")
