@@ -258,3 +258,13 @@ def test_a_cap_of_the_logits_keeps_its_tanh(how: dict[str, Any], more: float) ->
         training_memory(model, A100, setting).logits_bytes for model in (capped, replace(capped, capped_logits=False))
     )
     assert with_cap - without == pytest.approx(more * 1024 * 256_000)
+
+
+@pytest.mark.parametrize("offload", ["optimizer", "gradients", "parameters"])
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_what_stays_on_the_gpu_is_less_known_where_the_host_holds_parts(offload: str, method: str) -> None:
+    setting = TrainingSetting(seq_len=4096, method=method, checkpointing="full", dp=2, zero_stage=3)
+    plain, there = (training_memory(MODEL, A100, replace(setting, offload=name)) for name in ("none", offload))
+    assert there.total_bytes <= plain.total_bytes
+    assert there.high_bytes / there.total_bytes > plain.high_bytes / plain.total_bytes
+    assert there.low_bytes / there.total_bytes < plain.low_bytes / plain.total_bytes

@@ -174,7 +174,7 @@ def _of_stage(
     seen["scores_share"] = share(scores_bytes(served, how), saved) if how.scores else 0.0
     seen |= tokens_features(setting.micro_tokens, peak - resident, resident)
     form = ClosedForm(spread_of(setting), peak, peak - resident, runtime_bytes(setting.n_gpus), seen)
-    return kinds, peaks, form._replace(segments=_segments(setting))
+    return kinds, peaks, form._replace(segments=_segments(setting), offloaded=setting.offload != "none")
 
 
 def spread_of(setting: TrainingSetting) -> str:
