@@ -24,6 +24,7 @@ LAYERS = (
     ("estimators",),  # operator × GPU → latency
     ("latency",),  # operators → steps, serving, training
     ("prediction",),  # request → answer
+    ("planning",),  # which GPU, how many
     ("learning",),  # measurements → bundle
     ("registry",),  # which bundle is the champion
     ("cli",),

@@ -12,6 +12,8 @@ from hypothesis import given, settings, strategies as st
 from predictor import answer, get_model, load_bundle, predict, predict_training
 from predictor.errors import InvalidRequest, PredictorError
 from predictor.estimators.bundle import Bundle
+from predictor.hardware.gpu import get_gpu
+from predictor.hardware.prices import usual_offer
 from predictor.prediction.rows import answer_row
 from predictor.workloads.request import Request, columns
 from predictor.workloads.results import RESULTS
@@ -132,7 +134,16 @@ def test_any_cell_is_understood_or_one_clear_error(name: str, cell: object) -> N
 def test_price_of_tokens_follows_the_price_of_the_gpu() -> None:
     cheap, dear = (predict("Qwen2.5-0.5B", "H100", usd_per_hour=usd).usd_per_mtok for usd in (1.0, 3.0))
     assert cheap is not None and dear == pytest.approx(3 * cheap)
-    assert predict("Qwen2.5-0.5B", "Tesla-T4", dtype="fp16").usd_per_mtok is None
+    assert predict("Qwen2.5-0.5B", "MI100").usd_per_mtok is None
+
+
+def test_a_price_says_whose_it_is_and_when_it_was_listed() -> None:
+    row = predict("Qwen2.5-0.5B", "A10", tp=2).to_dict()
+    offer = usual_offer(get_gpu("A10"), 2)
+    assert offer is not None and row["price_source"] == offer.told
+    assert offer.price.date in offer.told and offer.price.source in offer.told
+    assert predict("Qwen2.5-0.5B", "A10", usd_per_hour=1.0).to_dict()["price_source"] == "given"
+    assert predict("Qwen2.5-0.5B", "MI100").to_dict()["price_source"] == ""
 
 
 def test_cached_prompts_and_right_drafts_shorten_an_answer() -> None:

@@ -14,7 +14,8 @@ from predictor.hardware.gpu import Gpu, catalogue, get_gpu
 from predictor.hardware.power import drawn_w, steady_flop_per_s
 from predictor.hardware.roofline import peak_flop_per_s
 from predictor.latency.explain import explained
-from predictor.latency.training import HOST_DOUBT, ROUTING_S, TrainingReport, TrainingStep, training_step
+from predictor.latency.pace import HOST_DOUBT, ROUTING_S
+from predictor.latency.training import TrainingReport, TrainingStep, training_step
 from predictor.learning.validation.tables import chosen
 from predictor.learning.validation.training_rows import litgpt
 from predictor.ops import Attention, Gemm, Moe, Pointwise
@@ -248,12 +249,6 @@ def test_time_is_of_the_mean_length_and_memory_of_the_longest(bundle: Bundle) ->
     assert mixed.whole and mixed.whole.hours.value == pytest.approx(1000 * 128 / mean.tokens_per_s.value / 3600)
 
 
-@pytest.mark.parametrize("columns", [{"mean_seq_len": 128}, {"mean_seq_len": 1024, "packing": False}])
-def test_a_mean_length_is_of_sequences_that_differ(columns: dict[str, object]) -> None:
-    with pytest.raises(InvalidRequest, match=r"^mean_seq_len is \d+, seq_len 512 and packing .*, and raise seq_len\.$"):
-        trained(**columns)
-
-
 def test_a_step_that_waits_for_its_host_is_in_doubt(bundle: Bundle) -> None:
     def width(**changed: object) -> float:
         took = step(bundle, kernels="eager", method="lora", **changed).step_s
@@ -344,7 +339,6 @@ def test_what_a_training_has_no_part_for_is_said() -> None:
         ("moe_expert_capacity_factor", 1.5, "Llama-3.1-8B has no experts", {}),
         ("gradient_accumulation_fusion", True, "grad_accum is 1", {}),
         ("no_sync", True, "grad_accum is 1", {"dp": 2, "zero_stage": 2}),
-        ("load", "whole", "zero_stage is 2", {"dp": 2, "zero_stage": 2}),
         ("reshard_after_forward", False, "zero_stage is 1", {"dp": 2, "zero_stage": 1}),
         ("link", "pcie", "n_gpus is 1", {}),
         ("node_link", "eth-100", "one node has 8 GPUs", {"dp": 8, "zero_stage": 3}),

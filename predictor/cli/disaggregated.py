@@ -149,6 +149,7 @@ def _show(plan: Plan, clients: int) -> None:
         "tokens/s per GPU": _digits(plan.tokens_per_s_per_gpu),
         "limited by": LIMITS[plan.limiter],
         "price": f"{plan.usd_per_mtok:.2f} USD per million tokens put out" if plan.usd_per_mtok else "unknown",
+        **({"of": plan.price_source} if plan.usd_per_mtok else {}),
         "basis": BASES[plan.basis],
     }
     come = f"of {clients} clients that wait for their answers" if clients else "that arrive at random"

@@ -202,11 +202,15 @@ def _show_training(reports: list[TrainingReport]) -> None:
         f"{setting.grad_accum} × {setting.micro_batch} × {_sequence(setting)} tokens · checkpointing "
         f"{setting.checkpointing} · ZeRO {setting.zero_stage} · {_layout(setting)}",
     )
+    for source in dict.fromkeys(report.price_source for report in reports if report.whole):
+        if source:
+            say(f"price of {source}.")
 
 
 def _sequence(setting: TrainingSetting) -> str:
-    """Tokens of a sequence, and in the mean."""
-    return f"{setting.seq_len} ({setting.mean_seq_len} in the mean)" if setting.mean_seq_len else str(setting.seq_len)
+    """Tokens of a row, and of a sequence in the mean where they differ."""
+    mean = f"{setting.sequence_tokens:.0f}"
+    return str(setting.seq_len) if mean == str(setting.seq_len) else f"{setting.seq_len} ({mean} in the mean)"
 
 
 def _whole(run: WholeRun | None) -> list[str]:

@@ -7,6 +7,7 @@ resolve_gpu      a name, a MIG slice, a spec file or a spec as text
 gpu_from_toml    a GPU of your own
 Bound            least seconds of an op on a GPU, and what limits it (`roofline.roofline`)
 usd_per_hour     list price of an hour
+price_list       all list prices, and those of a file of one's own
 within_node      the part of a collective that stays within a node
 between_nodes_s  seconds of the part that crosses nodes
 architecture     what makes two GPUs siblings
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
         resolve_gpu as resolve_gpu,
     )
     from predictor.hardware.interconnect import between_nodes_s as between_nodes_s, within_node as within_node
-    from predictor.hardware.prices import usd_per_hour as usd_per_hour
+    from predictor.hardware.prices import price_list as price_list, usd_per_hour as usd_per_hour
     from predictor.hardware.roofline import Bound as Bound
     from predictor.hardware.siblings import architecture as architecture, card_class as card_class
 
@@ -37,7 +38,7 @@ __getattr__, __dir__, __all__ = attach(
     submod_attrs={
         "gpu": ["Gpu", "catalogue", "get_gpu", "resolve_gpu", "gpu_from_toml"],
         "roofline": ["Bound"],
-        "prices": ["usd_per_hour"],
+        "prices": ["usd_per_hour", "price_list"],
         "interconnect": ["within_node", "between_nodes_s"],
         "siblings": ["architecture", "card_class"],
     },

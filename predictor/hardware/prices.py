@@ -1,24 +1,305 @@
-"""What a GPU costs: list prices from the catalogue."""
+"""What a GPU costs: dated list prices, rented by the hour or bought, of the catalogue and of a file of one's own.
+
+>>> from predictor.hardware.gpu import get_gpu
+>>> offer = price_list().cheapest(get_gpu("A100-SXM-80GB"), n_gpus=2, provider="Lambda")
+>>> print(offer)
+1 × 8 A100-SXM-80GB of Lambda, on-demand, 22.32 USD/h (2026-09-20)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import ceil
+from pathlib import Path
+from typing import Literal, get_args
 
-from predictor.hardware.gpu import Gpu
+from predictor.errors import InvalidRequest, InvalidSpec
+from predictor.hardware.gpu import Gpu, get_gpu
 from predictor.shipped import read_catalogue
+from predictor.values import did_you_mean, whole_number
+
+OWN_PRICES = "PREDICTOR_PRICES"  # a file of prices that every command reads
+HOURS_PER_YEAR = 8760
+
+# community: a marketplace's or a peer's GPU, without the provider's promise; spot: may be taken away; reserved: for a
+# term; purchase: the card, or the computer, itself.
+Kind = Literal["on-demand", "community", "purchase", "reserved", "spot"]
+KINDS: tuple[str, ...] = get_args(Kind)
+# What stands for a GPU's price where nobody says which: the first of these that is listed. The others have conditions.
+USUAL = ("on-demand", "community", "purchase")
 
 
-def usd_per_hour(gpu: Gpu) -> float | None:
-    """List price of one GPU for an hour; None where none is known.
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """What turns the price of a card into that of an hour.
 
-    >>> from predictor.hardware.gpu import get_gpu
-    >>> usd_per_hour(get_gpu("A100-SXM-80GB"))
-    1.79
+    years: of use, after which it is worth nothing. usd_per_kwh: of electricity. in_use: share of those years in which
+    it works; hours without work are paid for by the others and cost no electricity.
     """
-    return _prices().get(gpu.name)
+
+    years: float
+    usd_per_kwh: float
+    in_use: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.years <= 50:
+            raise InvalidRequest(f"years is {self.years:g}; it must be more than 0 and at most 50.")
+        if not 0 <= self.usd_per_kwh <= 5:
+            raise InvalidRequest(f"usd_per_kwh is {self.usd_per_kwh:g}; it must be 0 to 5.")
+        if not 0 < self.in_use <= 1:
+            raise InvalidRequest(f"in_use is {self.in_use:g}; it must be more than 0 and at most 1.")
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """One listed price of what is sold as a whole: an instance with its GPUs, a card, a computer.
+
+    gpu: canonical name. n_gpus: in the instance; fewer cannot be had by this price. instance: its name at the provider.
+    up_to: GPUs that share an instance at this price of each; 0 where only n_gpus are known to.
+    region: "" where the price holds for all, or none is named. kind: one of KINDS.
+    usd_per_hour: of the whole instance. purchase_usd: of the whole, where kind is "purchase"; the other is 0.
+    power_w: under load, of what is bought; 0 takes the GPUs' TDP. Apple publishes no TDP and sells computers.
+    date: when it was listed, as 2026-09-20. source: where. quote: the source's words for it.
+    """
+
+    provider: str
+    gpu: str
+    n_gpus: int = 1
+    kind: str = "on-demand"
+    usd_per_hour: float = 0.0
+    purchase_usd: float = 0.0
+    region: str = ""
+    instance: str = ""
+    up_to: int = 0
+    power_w: float = 0.0
+    date: str = ""
+    source: str = ""
+    quote: str = ""
+
+    def hourly(self, ownership: Ownership) -> float:
+        """USD of the whole for an hour; of what is bought: price / hours of use + power × price of electricity.
+
+        >>> card = Price("a shop", "RTX-4090", kind="purchase", purchase_usd=1599.0, power_w=450.0)
+        >>> round(card.hourly(Ownership(years=3, usd_per_kwh=0.2)), 3)
+        0.151
+        """
+        if self.kind != "purchase":
+            return self.usd_per_hour
+        wear = self.purchase_usd / (ownership.years * HOURS_PER_YEAR * ownership.in_use)
+        electricity = (self.power_w or self.n_gpus * get_gpu(self.gpu).tdp_w) / 1000 * ownership.usd_per_kwh
+        return wear + electricity
+
+    @property
+    def dated(self) -> str:
+        """The date, or that there is none."""
+        return self.date or "undated"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A price taken often enough for a number of GPUs.
+
+    n_gpus: asked for. instances: bought or rented. usd_per_hour: of all of them.
+    """
+
+    price: Price
+    n_gpus: int
+    instances: int
+    usd_per_hour: float
+
+    @property
+    def usd_per_gpu_hour(self) -> float:
+        """USD for an hour of one GPU of those that were asked for; idle ones of an instance are paid for by these."""
+        return self.usd_per_hour / self.n_gpus
+
+    @property
+    def told(self) -> str:
+        """What is paid to whom, when that was listed, and where."""
+        return f"{self}; {self.price.source}"
+
+    def __str__(self) -> str:
+        price = self.price
+        sold = f"{self.instances} × {f'{price.n_gpus} ' if price.n_gpus > 1 else ''}{price.gpu}"
+        place = f" in {price.region}" if price.region else ""
+        terms = f"of {price.provider}{place}, {price.kind}"
+        if price.kind == "purchase":
+            terms = f"bought for {price.purchase_usd:,.0f} USD each ({price.provider}){place}"
+        return f"{sold} {terms}, {self.usd_per_hour:.2f} USD/h ({price.dated})"
+
+
+@dataclass(frozen=True, eq=False)
+class PriceList:
+    """Prices, and what makes an hour of those of things that are bought. electricity: where its price is from."""
+
+    prices: tuple[Price, ...]
+    ownership: Ownership
+    electricity: str = ""
+
+    def of(
+        self, gpu: Gpu | str, provider: str = "", region: str = "", kind: str | Sequence[str] = ""
+    ) -> tuple[Price, ...]:
+        """Prices of a GPU, cheapest per GPU and hour first; () where none is listed, as for MIG slices.
+
+        provider, region: in any case, and only theirs. kind: one of KINDS or several; else InvalidRequest.
+        """
+        name = gpu if isinstance(gpu, str) else gpu.name
+        wanted = (kind,) if isinstance(kind, str) and kind else tuple(kind) or KINDS
+        for each in wanted:
+            if each not in KINDS:
+                cure = did_you_mean(each, KINDS, f"it must be one of {', '.join(KINDS)}.", '"')
+                raise InvalidRequest(f'kind of price is "{each}"; {cure}')
+        found = [
+            price
+            for price in self.prices
+            if price.gpu == name
+            and price.kind in wanted
+            and (not provider or price.provider.casefold() == provider.casefold())
+            and (not region or price.region.casefold() == region.casefold())
+        ]
+        return tuple(sorted(found, key=lambda price: price.hourly(self.ownership) / price.n_gpus))
+
+    def cheapest(
+        self,
+        gpu: Gpu | str,
+        n_gpus: int = 1,
+        provider: str = "",
+        region: str = "",
+        kind: str | Sequence[str] = "",
+        together: int = 1,
+    ) -> Offer | None:
+        """The least that so many GPUs cost in whole instances of one price; None where no price is listed.
+
+        kind: by default the first of USUAL that is listed. together: GPUs that work on one layer, and so share an
+        instance where one of so many is listed; cards that are bought share a machine in any case.
+        """
+        number = whole_number("n_gpus", n_gpus)
+        for kinds in [kind] if kind else USUAL:
+            listed = self.of(gpu, provider, region, kinds)
+            whole = [
+                price for price in listed if max(price.n_gpus, price.up_to) >= together or price.kind == "purchase"
+            ]
+            offers = [self.offer(price, number) for price in whole or listed]
+            if offers:
+                return min(offers, key=lambda offer: offer.usd_per_hour)
+        return None
+
+    def owned_for(
+        self, years: float | None = None, usd_per_kwh: float | None = None, in_use: float | None = None
+    ) -> PriceList:
+        """The same prices with another use of what is bought; what is None stays."""
+        given = {"years": years, "usd_per_kwh": usd_per_kwh, "in_use": in_use}
+        ownership = replace(self.ownership, **{name: value for name, value in given.items() if value is not None})
+        return replace(
+            self,
+            ownership=ownership,
+            electricity=self.electricity if usd_per_kwh is None else f"{usd_per_kwh:g} USD/kWh",
+        )
+
+    def offer(self, price: Price, n_gpus: int) -> Offer:
+        """That price for so many GPUs, in whole instances."""
+        instances = ceil(n_gpus / price.n_gpus)
+        return Offer(price, n_gpus, instances, instances * price.hourly(self.ownership))
+
+
+def price_list(file: str | Path = "") -> PriceList:
+    """The shipped prices, with those of a file (.toml or .csv) by default the one that PREDICTOR_PRICES names.
+
+    A row of the file replaces the shipped one of its provider, region, GPU, n_gpus and kind, and the shipped one that
+    names no region, as that held for all; other rows are added.
+    `replace = true` at the top of a TOML file drops all shipped prices. Its `[electricity]` and `[ownership]` replace.
+    Raises InvalidSpec, which names the row, the rule and the cure.
+    """
+    path = Path(file or os.environ.get(OWN_PRICES, ""))
+    if path == Path():
+        return shipped_prices()
+    return _with_file(path.absolute(), path.stat().st_mtime_ns if path.is_file() else 0)
 
 
 @lru_cache(maxsize=1)
-def _prices() -> Mapping[str, float]:
-    return {name: float(entry["usd_per_hour"]) for name, entry in read_catalogue("prices.toml").items()}
+def shipped_prices() -> PriceList:
+    """The prices of predictor/catalog/prices.toml, each with its date, source and quote."""
+    tables = read_catalogue("prices.toml")
+    power = tables["electricity"]
+    prices = tuple(Price(**row) for row in tables["price"])
+    told = f"{power['usd_per_kwh']:g} USD/kWh, {power['date']}, {power['source']}"
+    return PriceList(prices, Ownership(tables["ownership"]["years"], power["usd_per_kwh"]), told)
+
+
+@lru_cache(maxsize=4)
+def _with_file(path: Path, changed_ns: int) -> PriceList:
+    """Shipped prices with those of a file. changed_ns: of the file, whose old content nobody wants."""
+    from predictor.hardware.price_files import read_prices
+
+    own, shipped = read_prices(path), shipped_prices()
+    taken = {_place(replace(price, region=region)) for price in own.prices for region in ("", price.region)}
+    kept = [] if own.replace else [price for price in shipped.prices if _place(price) not in taken]
+    ownership = replace(shipped.ownership, **own.ownership)
+    told = f"{ownership.usd_per_kwh:g} USD/kWh, {path.name}" if "usd_per_kwh" in own.ownership else shipped.electricity
+    return PriceList((*own.prices, *kept), ownership, told)
+
+
+def _place(price: Price) -> tuple[str, str, str, int, str]:
+    return price.provider.casefold(), price.region.casefold(), price.gpu, price.n_gpus, price.kind
+
+
+def usd_per_hour(gpu: Gpu, n_gpus: int = 1) -> float | None:
+    """Cheapest usual list price of one GPU for an hour, among n_gpus in whole instances; None where none is known.
+
+    >>> from predictor.hardware.gpu import get_gpu
+    >>> usd_per_hour(get_gpu("H100-SXM-80GB:3g.40gb")) is None
+    True
+    """
+    offer = usual_offer(gpu, n_gpus)
+    return None if offer is None else offer.usd_per_gpu_hour
+
+
+def usual_offer(gpu: Gpu, n_gpus: int = 1, together: int = 1, listed: PriceList | None = None) -> Offer | None:
+    """What `usd_per_hour` is of: its `told` says whose price that is, when it was listed and where.
+
+    together: as in PriceList.cheapest. listed: by default the shipped prices and a user's own.
+    """
+    return _usual_offer(listed or price_list(), gpu.name, n_gpus, together)
+
+
+@lru_cache(maxsize=4096)  # a job asks for the same few in every row
+def _usual_offer(listed: PriceList, gpu: str, n_gpus: int, together: int) -> Offer | None:
+    return listed.cheapest(gpu, n_gpus, together=together)
+
+
+def known_providers(prices: Iterable[Price]) -> list[str]:
+    """Names of the providers, in order of the alphabet."""
+    return sorted({price.provider for price in prices}, key=str.casefold)
+
+
+def checked(price: Price, where: str) -> Price:
+    """The price, if it can be one; else InvalidSpec. where: which row it is."""
+    from datetime import date
+
+    def wrong(name: str, rule: str) -> InvalidSpec:
+        value = getattr(price, name)
+        shown = f'"{value}"' if isinstance(value, str) else f"{value:g}"
+        return InvalidSpec(f"{name} is {shown} in {where}; {rule}")
+
+    if price.kind not in KINDS:
+        raise wrong("kind", did_you_mean(price.kind, KINDS, f"it must be one of {', '.join(KINDS)}.", '"'))
+    if not price.provider:
+        raise wrong("provider", "name who sells it.")
+    if not 1 <= price.n_gpus <= 1024:
+        raise wrong("n_gpus", "it must be a whole number from 1 to 1024.")
+    if price.up_to and not price.n_gpus <= price.up_to <= 1024:
+        raise wrong("up_to", f"it must be 0, or a whole number from n_gpus, {price.n_gpus}, to 1024.")
+    paid, other = ("purchase_usd", "usd_per_hour") if price.kind == "purchase" else ("usd_per_hour", "purchase_usd")
+    if not 0 < getattr(price, paid) < float("inf"):
+        raise wrong(paid, f"the USD of the whole instance must be more than 0; give {paid} to kind {price.kind}.")
+    if getattr(price, other):
+        raise wrong(other, f"kind {price.kind} has none; give {paid} only.")
+    if not 0 <= price.power_w < float("inf"):
+        raise wrong("power_w", "it must be at least 0.")
+    try:
+        date.fromisoformat(price.date or "2000-01-01")
+    except ValueError:
+        raise wrong("date", "write it as 2026-09-20.") from None
+    return price

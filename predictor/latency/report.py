@@ -134,6 +134,7 @@ class Report:
     notes: tuple[str, ...]
     ops: tuple[OpLine, ...]
     price_usd: float | None = None
+    price_source: str = ""
     request: Request | None = None
     served: Serving | None = None
 
@@ -181,6 +182,7 @@ class Report:
         row |= self.memory.row()
         row |= {
             "usd_per_mtok": self.usd_per_mtok,
+            "price_source": self.price_source,
             "limiter": self.limiter,
             "basis": self.basis,
             "nearest_gpu": self.nearest_gpu,

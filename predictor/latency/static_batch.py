@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from predictor.elementwise import chosen, greater, lesser
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
-from predictor.hardware.prices import usd_per_hour
+from predictor.hardware.prices import usual_offer
 from predictor.latency.report import EXPERTS_DOUBT, OLDER_DOUBT, SERVER_DOUBT, SOFTWARE_DOUBT, Interval, OpLine, Report
 from predictor.latency.steps import basis_of, bound_lines, doubts_of, limiter_of, mean_over, step
 from predictor.memory.closed_form import memory
@@ -73,6 +73,7 @@ def composed(
     if middle:
         limiter = chosen(workload.output_len > 1, limiter_of(middle), limiter)
     near, doubts = doubts_of(prefill + middle, gpu, bundle)
+    offer = usual_offer(gpu, workload.layout.n_gpus, workload.layout.n_gpus // workload.layout.dp)
     return Report(
         workload=workload,
         gpu=gpu,
@@ -84,7 +85,8 @@ def composed(
         level=bundle.level,
         ops=tuple(prefill + middle),
         **{
-            "price_usd": usd_per_hour(gpu),
+            "price_usd": offer and offer.usd_per_gpu_hour,
+            "price_source": offer.told if offer else "",
             "memory": more.get("memory") or memory(workload, gpu),
             **more,
             "notes": (*more.get("notes", ()), *doubts),

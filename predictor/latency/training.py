@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from math import ceil, hypot, log
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass
+from math import hypot
+from typing import Any
 
 from predictor.errors import UnsupportedDtype
 from predictor.estimators.bundle import Bundle
@@ -13,16 +13,17 @@ from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import FASTEST, SLOWEST, Links, node_link_bytes_per_s
 from predictor.hardware.power import steady_flop_per_s
+from predictor.latency.pace import HIDDEN_BY, ROUTING_S, computed_phases, paced, taken_and_ends, within_node
 from predictor.latency.report import EXPERTS_DOUBT, SOFTWARE_DOUBT, Interval, OpLine, doubted
 from predictor.latency.steps import bound_lines, doubts_of, op_lines, total
 from predictor.latency.whole_run import WholeRun, mean_power_w, run_note, trained_tokens, whole_run
 from predictor.memory.training import TrainingMemory
-from predictor.ops import Attention, Collective, Mla
 from predictor.units import HOUR
 from predictor.workloads.engines import host_share
 from predictor.workloads.passes.backward import fetches
 from predictor.workloads.passes.calls import OpCall, Phase
-from predictor.workloads.passes.parallel import as_served, group_of
+from predictor.workloads.passes.lengths import lengths_note
+from predictor.workloads.passes.parallel import as_served
 from predictor.workloads.passes.recipes import BLOCK_SCALED
 from predictor.workloads.passes.training import (
     Trainable,
@@ -41,33 +42,19 @@ LIBRARY = "nccl"
 FLASH2_FLOP_PER_SM_CYCLE = 1300.0
 NEWEST_ATTENTION = "cudnn"
 # Host times, transposing and waiting for routing were fitted on one half of the measured configurations
-# (predictor/learning/validation); the four below were chosen with all of them in view.
+# (predictor/learning/validation); the three below and STRAGGLING were chosen with all of them in view.
 STEADY_DOUBT = 0.2  # of what board power or an old kernel slows: boards differ, and what else draws power
 RECIPE_DOUBT = 0.12  # of products in 8 or 4 bits: libraries differ in what narrows operands, and what is fused
 AMONG_OTHERS = 1.1  # time of a product that power does not hold over its time alone: transposed operands, cold caches
-STRAGGLING = 0.01  # of the step for each e-fold of GPUs beyond a node: every step waits for the slowest of them
 HOST_S_PER_OP = 23e-6  # the host's time to issue an op of the list, Python and autograd included (41 us beside A100)
 # And for each message of ZeRO 3, or to fetch the weights of a matrix that it has not fetched ahead (0.75 ms).
 HOST_S_PER_FETCH = 0.42e-3
 # How much longer, as a share, what PyTorch's own kernels take where none of its steps chose a constant: on GPUs of
 # generations on which none was timed, and around a ring of GPUs.
 UNTIMED_DOUBT = 0.65
-HOST_DOUBT = 1.75  # of the host's times: what a program's own Python adds, and hosts, differ so many times
 # To the host's memory and back through PCIe 4 x16; and its step of one parameter.
 HOST_BYTES_PER_S, HOST_STEP_S = 25e9, 2.6e-10
-# The host's time to read how many tokens go to each expert and to issue what experts run, per layer and pass, of
-# Megatron-Bridge; while tokens travel it is hidden.
-ROUTING_S = 2.5e-3
 FROZEN = 2 / 3  # of the FLOPs of a step are those without gradients of weights, which adapters leave as they are
-# Which pass hides a message: weights are fetched a layer ahead, gradients sent while earlier layers are computed (below
-# ZeRO 2 in the last pass only).
-HIDDEN_BY = {
-    "forward_all_gather": "forward",
-    "backward_all_gather": "backward",
-    "grad_reduce_scatter": "backward",
-    "grad_all_reduce": "backward",
-    "replicate_all_reduce": "backward",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +103,8 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
     host["optimizer"] = max(host["optimizer"], _offloaded_s(model, setting))
     streamed_s = _streamed_bytes(model, setting) / HOST_BYTES_PER_S
     pace, *others = (
-        _paced(calls, (*computed, messages), host, streamed_s, setting, unsaid) for unsaid in _unsaid(gpu, setting)
+        paced(calls, (*computed, messages), host, streamed_s, setting, unsaid)
+        for unsaid in taken_and_ends(gpu, setting)
     )
     value, lines = pace.step_s, [line for part in (*computed, messages) for line in part]
     waited_for = lines if pace.sends else lines[: len(lines) - len(messages)]
@@ -126,11 +114,15 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
         total(waited_for, gpu, bundle),
         sum(line.bound_s for part in computed for line in part),
         hypot(software, STEADY_DOUBT * _held_s(alone, computed) / value, RECIPE_DOUBT if setting.recipe else 0.0),
-        slower=hypot(UNTIMED_DOUBT * _untimed(gpu, setting), *(max(other.step_s / value - 1, 0.0) for other in others)),
+        slower=hypot(
+            UNTIMED_DOUBT * _untimed(gpu, setting),
+            asked.tail_doubt,
+            *(max(other.step_s / value - 1, 0.0) for other in others),
+        ),
         faster=hypot(*(max(value / other.step_s - 1, 0.0) for other in others)),
     )
-    tokens = setting.step_tokens
-    flops = model_flops_per_token(model, setting.seq_len) * tokens * (1.0 if setting.method == "full" else FROZEN)
+    tokens = asked.step_tokens
+    flops = model_flops_per_token(model, asked.known_len) * tokens * (1.0 if setting.method == "full" else FROZEN)
     return TrainingStep(
         setting=asked,
         gpu=gpu,
@@ -158,8 +150,8 @@ def doubts(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: Bundle)
 
 
 def training_notes(gpu: Gpu, setting: TrainingSetting) -> list[str]:
-    """What to say of the width of the arithmetic where 32 bits may mean two, and of kernels that nobody timed."""
-    notes, dtype = list[str](), setting.dtype
+    """What to say of padding, of the width of arithmetic where 32 bits may mean two, and of kernels nobody timed."""
+    notes, dtype = [note] if (note := lengths_note(setting)) else [], setting.dtype
     if dtype == "fp32" and "tf32" in gpu.peak_flop_per_s:
         notes.append(
             'fp32: products are in fp32, as by default in PyTorch. dtype="tf32" is allow_tf32, which is faster.'
@@ -185,58 +177,9 @@ def training_notes(gpu: Gpu, setting: TrainingSetting) -> list[str]:
 
 def energy_note(step: TrainingStep, request: Request) -> str:
     """What to say of the energy of a whole training; "" where its length is not asked."""
-    return run_note(step.power_w, step.gpu, request.pue) if trained_tokens(request, step.setting.timed.seq_len) else ""
-
-
-class _Unsaid(NamedTuple):
-    """What a request may leave open: bytes per second of all links of a node, and the host's times over those taken."""
-
-    between_bytes_per_s: float
-    host: float = 1.0
-
-
-def _unsaid(gpu: Gpu, setting: TrainingSetting) -> list[_Unsaid]:
-    """What is taken, and then with each in turn as large or small as it may be."""
-    stated, of_gpu = setting.node_link_bytes_per_s, setting.gpus_per_node
-    taken = _Unsaid(stated or of_gpu * node_link_bytes_per_s(gpu))
-    hosts = [taken._replace(host=share) for share in (1 + HOST_DOUBT, 1 / (1 + HOST_DOUBT))]
-    networks = () if stated else (FASTEST, SLOWEST)
-    return [taken, *hosts, *(taken._replace(between_bytes_per_s=of_gpu * end.bytes_per_s) for end in networks)]
-
-
-class _Pace(NamedTuple):
-    """Seconds of a step by its parts. sends: whether messages are waited for."""
-
-    times: Mapping[str, float]
-    device_s: Mapping[str, float]
-    exposed_s: float
-    bubble_s: float
-    sends: bool
-
-    @property
-    def step_s(self) -> float:
-        return sum(self.times.values()) + self.exposed_s + self.bubble_s
-
-
-def _paced(
-    calls: TrainingCalls,
-    lines: Sequence[Sequence[OpLine]],
-    host: Mapping[str, float],
-    streamed_s: float,
-    setting: TrainingSetting,
-    unsaid: _Unsaid,
-) -> _Pace:
-    """What a step takes. lines: of its phases, and of messages; host: seconds it takes to issue each phase; streamed_s:
-    seconds of weights on their way from there."""
-    *computed, messages = lines
-    parts = zip(_computed(calls), computed, strict=True)
-    device = {phase: _device_s(part, made, setting, unsaid) for (phase, made), part in parts}
-    times = {phase: max(device[phase], host[phase] * unsaid.host) for phase in device}
-    exposed = _exposed(calls.communication, messages, times, setting, unsaid)
-    exposed += max(streamed_s - times["forward"] - times["backward"], 0.0)
-    bubble = (times["forward"] + times["backward"]) * (setting.pp - 1) / (setting.grad_accum * setting.vp)
-    waited = _straggling(setting) * (sum(times.values()) + exposed + bubble)
-    return _Pace(times, device, exposed + waited, bubble, exposed > 0)
+    return (
+        run_note(step.power_w, step.gpu, request.pue) if trained_tokens(request, step.setting.sequence_tokens) else ""
+    )
 
 
 def _is_routed(calls: TrainingCalls) -> bool:
@@ -244,17 +187,14 @@ def _is_routed(calls: TrainingCalls) -> bool:
     return any(call.name == "dispatch" for call in calls.forward)
 
 
-def _computed(calls: TrainingCalls) -> list[Phase]:
-    return [("forward", calls.forward), ("backward", calls.backward), ("optimizer", calls.optimizer)]
-
-
 def _phases(calls: TrainingCalls, setting: TrainingSetting) -> tuple[list[Phase], list[Phase]]:
     """What a step computes, and what it sends, both as far as they stay within a node."""
 
     def local(made: Sequence[OpCall]) -> list[OpCall]:
-        return [_within_node(call, setting) for call in made]
+        return [within_node(call, setting) for call in made]
 
-    return [(name, local(made)) for name, made in _computed(calls)], [("communication", local(calls.communication))]
+    computed: list[Phase] = [(name, local(made)) for name, made in computed_phases(calls)]
+    return computed, [("communication", local(calls.communication))]
 
 
 def _check_units(gpu: Gpu, setting: TrainingSetting) -> None:
@@ -291,11 +231,6 @@ def _untimed(gpu: Gpu, setting: TrainingSetting) -> bool:
     return setting.attention != NEWEST_ATTENTION and (not generation(gpu.generation).trained_on or setting.cp > 1)
 
 
-def _straggling(setting: TrainingSetting) -> float:
-    """Share of a step that is waited for the slowest of the GPUs, which grows as the extreme of so many does."""
-    return STRAGGLING * log(max(setting.n_gpus / setting.gpus_per_node, 1.0))
-
-
 def _host_s(phase: str, made: Sequence[OpCall], calls: TrainingCalls, setting: TrainingSetting) -> float:
     """Seconds the host takes to issue a phase; a fraction of a count stands for a kernel or a part of one."""
     issued = HOST_S_PER_OP * sum(call.count for call in made)
@@ -326,87 +261,6 @@ def _streamed_bytes(model: Trainable, setting: TrainingSetting) -> float:
     return fetched / (setting.shards if setting.zero_stage > 2 else 1)
 
 
-def _within_node(call: OpCall, setting: TrainingSetting) -> OpCall:
-    """The part of a message that travels between the GPUs of a node (of two where a group has one there)."""
-    group = group_of(call.name, setting) if isinstance(call.op, Collective) else None
-    if group is None or not isinstance(call.op, Collective):
-        return call
-    share = group.local / group.gpus if call.op.kind == "all_to_all" else 1.0
-    message = float(ceil(float(call.op.message_bytes) * share))
-    return call._replace(op=replace(call.op, message_bytes=message, n_gpus=max(group.local, 2)))
-
-
-def _sent_s(line: OpLine, call: OpCall, setting: TrainingSetting, unsaid: _Unsaid) -> float:
-    """Seconds of a message: within the node and, beside that, through the links of the node, which all its GPUs share.
-
-    Each node must receive the (nodes - 1) / nodes of the buffer that others hold; twice for an all-reduce. Between
-    stages, and to experts, every GPU sends its own.
-    """
-    group, op = group_of(call.name, setting), call.op
-    if group is None or not isinstance(op, Collective):
-        return line.latency_s.value
-    within = line.latency_s.value if group.local > 1 else 0.0
-    if group.nodes <= 1:
-        return within
-    own = op.kind in ("all_to_all", "send_recv")
-    buffers = setting.gpus_per_node // (1 if own else group.local)
-    share = 1.0 if op.kind == "send_recv" else (group.nodes - 1) / group.nodes
-    received = (2.0 if op.kind == "all_reduce" else 1.0) * buffers * float(op.message_bytes) * share
-    return max(within, call.count * received / unsaid.between_bytes_per_s)
-
-
-def _device_s(lines: Sequence[OpLine], calls: Sequence[OpCall], setting: TrainingSetting, unsaid: _Unsaid) -> float:
-    """Seconds of a phase on the GPU, with what its messages take beyond the computing beside them.
-
-    Overlapped with the products of a layer, a message is sent in tp parts of which the first is waited for (Transformer
-    Engine, userbuffers); keys and values go around a ring beside attention; what experts are sent, beside another
-    micro-batch. While tokens travel, the host reads how many go where and issues what follows; experts of a fixed
-    capacity need no such count.
-    """
-    times = dict.fromkeys(("gemm", "attention", "other", "layer", "ring", "experts"), 0.0)
-    for line, call in zip(lines, calls, strict=True):
-        times[_hidden_kind(line, call, setting)] += _sent_s(line, call, setting, unsaid)
-    if times["experts"] and not setting.moe_expert_capacity_factor:
-        passes = sum(call.count for call in calls if call.name.startswith("dispatch"))
-        times["experts"] = max(times["experts"], unsaid.host * ROUTING_S * passes)
-    if not setting.overlap_ep:
-        times["other"], times["experts"] = times["other"] + times["experts"], 0.0
-    layer = max(times["layer"] / setting.tp, times["layer"] - times["gemm"])
-    computed = times["gemm"] + times["attention"] + times["other"] + layer
-    ring, experts = max(times["ring"] - times["attention"], 0.0), max(times["experts"] - computed, 0.0)
-    return computed + ring + experts
-
-
-def _hidden_kind(line: OpLine, call: OpCall, setting: TrainingSetting) -> str:
-    """What a call is to others of its phase: computing that hides messages, or a message that is hidden."""
-    if isinstance(call.op, Collective):
-        if call.name.startswith(("dispatch", "combine")):
-            return "experts"
-        if call.name.startswith("cp_p2p"):
-            return "ring"
-        return "layer" if setting.overlap_tp and group_of(call.name, setting) is None else "other"
-    return "gemm" if line.estimator == "gemm" else "attention" if isinstance(call.op, Attention | Mla) else "other"
-
-
-def _exposed(
-    calls: Sequence[OpCall],
-    messages: Sequence[OpLine],
-    times: Mapping[str, float],
-    setting: TrainingSetting,
-    unsaid: _Unsaid,
-) -> float:
-    """Seconds of communication that no computing hides."""
-    waits: dict[str, float] = {}
-    for call, line in zip(calls, messages, strict=True):
-        phase = HIDDEN_BY.get(call.name.removeprefix("expert_"), "") if setting.prefetch else ""
-        if call.name == "stage_send_recv" and setting.vp > 1:  # of another chunk than is computed
-            phase = "forward"
-        waits[phase] = waits.get(phase, 0.0) + _sent_s(line, call, setting, unsaid)
-    passes = 1 if setting.zero_stage > 1 else setting.grad_accum
-    room = {"forward": times["forward"], "backward": times["backward"] / passes, "": 0.0}
-    return sum(max(wait - room[phase], 0.0) for phase, wait in waits.items())
-
-
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
     """The answer for one training step of `model` on n_gpus × `gpu`."""
@@ -423,6 +277,7 @@ class TrainingReport:
     level: float
     notes: tuple[str, ...]
     price_usd: float | None = None
+    price_source: str = ""
 
     @property
     def n_gpus(self) -> int:
@@ -454,7 +309,7 @@ class TrainingReport:
     @property
     def whole(self) -> WholeRun | None:
         """Hours, price and energy of the whole training; None where the request does not say how long it is."""
-        tokens = trained_tokens(self.request, self.step.setting.timed.seq_len)
+        tokens = trained_tokens(self.request, self.step.setting.sequence_tokens)
         if not tokens:
             return None
         seconds = self.time_for_tokens(tokens)
@@ -478,6 +333,7 @@ class TrainingReport:
             row |= {f"{name}{end}": value for end, value in zip(ENDS, interval, strict=True)}
         row |= {"tokens_per_s_per_gpu": self.tokens_per_s.value / self.n_gpus, "mfu": self.mfu}
         row |= self.memory.row() | {"peak_phase": self.memory.peak_phase, "usd_per_mtok": self.usd_per_mtok}
+        row |= {"price_source": self.price_source}
         row |= {"power_w": self.step.power_w or None} | (self.whole.row() if self.whole else dict.fromkeys(RUN_COLUMNS))
         if self.whole:
             row |= {f"train_s{end}": hours * HOUR for end, hours in zip(ENDS, self.whole.hours, strict=True)}

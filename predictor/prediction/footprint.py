@@ -12,6 +12,7 @@ from predictor.hardware.gpu import Gpu
 from predictor.latency import static_batch, training
 from predictor.memory.capacity import alone_note
 from predictor.memory.closed_form import Memory, memory, start_note
+from predictor.memory.host import host_note
 from predictor.memory.training import TrainingMemory, training_memory
 from predictor.prediction.single import Resolved, load_of
 from predictor.workloads.request import Request
@@ -71,8 +72,9 @@ def _training(resolved: Resolved, bundle: Bundle) -> Footprint:
     setting = training_setting(request, model)
     doubts = _unless_unknown(training.doubts, model, gpu, setting, bundle)
     need = training_memory(model, gpu, kept_setting(request, setting))
-    unread = [text for text in (unread_note(request, model), alone_note(need, gpu, setting.n_gpus)) if text]
-    return Footprint(request, model.name, gpu, setting.n_gpus, need, (*notes, *unread, *doubts))
+    alone = alone_note(need, gpu, setting.n_gpus)
+    told = [note for note in (unread_note(request, model), host_note(need.host_held_bytes), alone) if note]
+    return Footprint(request, model.name, gpu, setting.n_gpus, need, (*notes, *told, *doubts))
 
 
 def _unless_unknown(doubts: Callable[..., list[str]], *asked_of: Any) -> list[str]:

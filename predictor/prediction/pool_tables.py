@@ -35,7 +35,7 @@ POOL_COLUMNS = (
 FOUND = ("prefill_workers", "decode_workers", "n_gpus")  # asked and answered: a column of the table is filled in
 TIMES = ("ttft_s", "tpot_s", "e2e_s", "requests_per_s", "tokens_per_s", "tokens_per_s_per_gpu")
 NUMBERS = ("transfer_s", "prefill_load", "decode_batch", "prefill_requests_per_s", "decode_requests_per_s")
-TEXTS = ("limiter", "basis", "bundle", "notes", "error")
+TEXTS = ("price_source", "limiter", "basis", "bundle", "notes", "error")
 POOL_RESULTS = (*(f"{name}{end}" for name in TIMES for end in ENDS), *NUMBERS, "usd_per_mtok", *TEXTS)
 POOL_ROWS = 64  # of a part of a job: each takes a second
 

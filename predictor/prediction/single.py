@@ -13,13 +13,14 @@ from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.hardware.gpu import Gpu, catalogue, resolve_gpu
 from predictor.hardware.interconnect import check_link, link_note
 from predictor.hardware.lint import lint
-from predictor.hardware.prices import usd_per_hour
+from predictor.hardware.prices import usual_offer
 from predictor.latency.report import OpLine, Report
 from predictor.latency.static_batch import Times, composed, static_times
 from predictor.latency.steps import Steps, basis_of, doubts_of, limiter_of, op_lines
 from predictor.latency.training import TrainingReport, energy_note, training_notes, training_step
 from predictor.memory.capacity import Room, TrainingRoom, room, training_room
 from predictor.memory.closed_form import memory, start_note
+from predictor.memory.host import host_note
 from predictor.memory.training import training_memory
 from predictor.workloads.architectures.convnet import ConvNet
 from predictor.workloads.architectures.decoder import Decoder
@@ -125,6 +126,7 @@ def predict_training(
     global_batch: int = 0,
     seq_len: int = 2048,
     mean_seq_len: int = 0,
+    length_spread: float | None = None,
     checkpointing: str = "none",
     checkpoint_every: int = 1,
     zero_stage: int = 0,
@@ -151,6 +153,7 @@ def predict_training(
     reshard_after_forward: bool = True,
     load: str = "sharded",
     packing: bool = True,
+    padding: str = "",
     expandable_segments: bool = False,
     max_model_len: int = 0,
     train_tokens: float = 0.0,
@@ -208,6 +211,7 @@ def _answer(
 class Resolved(NamedTuple):
     """A request whose names were looked up. notes: what to say of the GPU and the model. price_usd: of a GPU's hour.
 
+    price_source: whose price that is, when it was listed and where.
     trace: of the requests that clients send, whose means are then the request's lengths.
     """
 
@@ -217,6 +221,7 @@ class Resolved(NamedTuple):
     notes: tuple[str, ...]
     price_usd: float | None
     trace: Trace | None = None
+    price_source: str = ""
 
 
 def resolve(request: Request, model: Model | None = None, gpu: Gpu | None = None) -> Resolved:
@@ -230,7 +235,9 @@ def resolve(request: Request, model: Model | None = None, gpu: Gpu | None = None
     network = _sized(model or get_model(request.model), request.image_size)
     request, chosen = with_engine(request, network, device)
     told = (note, *doubts, link_note(request.link, device), *network.notes, clients_note(request), chosen)
-    trace, price_usd = None, request.usd_per_hour or usd_per_hour(device)
+    trace, price_usd, price_source = None, request.usd_per_hour or None, "given" if request.usd_per_hour else ""
+    if not price_usd and (offer := usual_offer(device, request.n_gpus, request.n_gpus // max(request.dp, 1))):
+        price_usd, price_source = offer.usd_per_gpu_hour, offer.told
     if request.trace:
         from predictor.latency.serving.traces import read_trace
 
@@ -238,7 +245,7 @@ def resolve(request: Request, model: Model | None = None, gpu: Gpu | None = None
         prompt, output = trace.mean_len
         request = replace(request, input_len=prompt, output_len=output)
         told = (*told, trace.note)
-    return Resolved(request, network, device, tuple(text for text in told if text), price_usd, trace)
+    return Resolved(request, network, device, tuple(text for text in told if text), price_usd, trace, price_source)
 
 
 def answer(
@@ -308,6 +315,7 @@ def serving_report(task: ServingTask, lines: list[list[OpLine]], bundle: Bundle)
         memory=need,
         notes=tuple(text for text in (*resolved.notes, note, *note_of_load, start) if text),
         price_usd=resolved.price_usd,
+        price_source=resolved.price_source,
         request=resolved.request,
         **more,
     )
@@ -355,13 +363,15 @@ def training_report(resolved: Resolved, bundle: Bundle) -> TrainingReport:
     setting = training_setting(request, resolved.model)
     step = training_step(resolved.model, resolved.gpu, setting, bundle)
     near, doubts = doubts_of(step.lines, resolved.gpu, bundle)
-    told = (unread_note(request, resolved.model), *training_notes(resolved.gpu, setting), energy_note(step, request))
+    need = training_memory(resolved.model, resolved.gpu, kept_setting(request, setting))
+    unread, host = unread_note(request, resolved.model), host_note(need.host_held_bytes)
+    told = (unread, host, *training_notes(resolved.gpu, setting), energy_note(step, request))
     return TrainingReport(
         request=request,
         model=resolved.model.name,
         gpu=resolved.gpu,
         step=step,
-        memory=training_memory(resolved.model, resolved.gpu, kept_setting(request, setting)),
+        memory=need,
         limiter=limiter_of(step.lines),
         basis=basis_of([line.basis for line in step.lines]),
         nearest_gpu=near,
@@ -369,6 +379,7 @@ def training_report(resolved: Resolved, bundle: Bundle) -> TrainingReport:
         level=bundle.level,
         notes=(*resolved.notes, *(text for text in told if text), *doubts),
         price_usd=resolved.price_usd,
+        price_source=resolved.price_source,
     )
 
 

@@ -21,9 +21,11 @@ RESULTS = (
     "memory_bytes_high",
     "p_oom",
     "fits",
+    "host_memory_bytes",
     *(f"max_kv_tokens{end}" for end in ENDS),
     *(f"max_concurrent_requests{end}" for end in ENDS),
     "usd_per_mtok",
+    "price_source",
     *RUN_COLUMNS,
     "n_gpus",
     "limiter",
@@ -33,7 +35,7 @@ RESULTS = (
     "notes",
     "error",
 )
-TEXTS = frozenset({"limiter", "basis", "nearest_gpu", "bundle", "notes", "error"})
+TEXTS = frozenset({"price_source", "limiter", "basis", "nearest_gpu", "bundle", "notes", "error"})
 FLAGS = frozenset({"fits", "saturated"})
 BETWEEN_NOTES = " | "  # notes are sentences, and commas and semicolons occur in them
 BOTH = "n_gpus"  # a column of a request and a result: a table's own keeps its place, and its empty cells are filled

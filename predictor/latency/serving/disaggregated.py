@@ -25,7 +25,7 @@ from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.hardware.gpu import Gpu, resolve_gpu
 from predictor.hardware.interconnect import NODE_LINK_BYTES_PER_S, check_link
-from predictor.hardware.prices import usd_per_hour
+from predictor.hardware.prices import Offer, usual_offer
 from predictor.latency.report import Interval, OpLine
 from predictor.latency.serving.clients import Load
 from predictor.latency.serving.load import kv_capacity, log_errors
@@ -89,11 +89,25 @@ class Plan(Matched):
     @property
     def usd_per_mtok(self) -> float | None:
         """List price of a million tokens put out; None where that of a GPU is not known."""
-        prices = usd_per_hour(self.prefill_gpu), usd_per_hour(self.decode_gpu)
-        if prices[0] is None or prices[1] is None:
+        offers = self._offers
+        if None in offers:
             return None
-        usd = self.prefill_gpus * prices[0] + self.decode_gpus * prices[1]
-        return usd / 3600 / self.tokens_per_s.value * 1e6
+        usd_per_hour = sum(offer.usd_per_hour for offer in offers if offer)
+        return usd_per_hour / 3600 / self.tokens_per_s.value * 1e6
+
+    @property
+    def price_source(self) -> str:
+        """Whose prices those are, when they were listed and where."""
+        return " + ".join(dict.fromkeys(offer.told for offer in self._offers if offer))
+
+    @property
+    def _offers(self) -> tuple[Offer | None, ...]:
+        """Of the GPUs of both pools, together where they are the same."""
+        workers = [layout.n_gpus // layout.dp for layout in (self.prefill.layout, self.decode.layout)]
+        if self.prefill_gpu == self.decode_gpu:
+            return (usual_offer(self.prefill_gpu, self.n_gpus, max(workers)),)
+        pools = (self.prefill_gpu, self.decode_gpu), (self.prefill_gpus, self.decode_gpus), workers
+        return tuple(usual_offer(gpu, number, worker) for gpu, number, worker in zip(*pools, strict=True))
 
     def to_dict(self) -> dict[str, Any]:
         """One flat row; an interval x becomes x, x_low and x_high."""
@@ -108,7 +122,7 @@ class Plan(Matched):
         for name, value in (matched | {"tokens_per_s_per_gpu": self.tokens_per_s_per_gpu}).items():
             ends = value._asdict() if isinstance(value, Interval) else {"value": value}
             row |= {name if end == "value" else f"{name}_{end}": number for end, number in ends.items()}
-        row |= {name: getattr(self, name) for name in ("usd_per_mtok", "basis", "bundle")}
+        row |= {name: getattr(self, name) for name in ("usd_per_mtok", "price_source", "basis", "bundle")}
         return row | {"interval_level": self.level, "notes": list(self.notes)}
 
 

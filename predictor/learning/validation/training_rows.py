@@ -337,7 +337,7 @@ def litgpt(root: Path) -> Iterator[Training]:
         request = {
             **{"model": model, "gpu": "A100-SXM-40GB", "method": "qlora" if quantised else "lora", **TRAIN},
             **{"lora_rank": 8, "lora_targets": "qv", "lora_dropout": 0.05, "micro_batch": int(row["micro_batch"])},
-            **{"seq_len": length, "mean_seq_len": MEAN, "packing": False, "grad_accum": passes},
+            **{"seq_len": length, "mean_seq_len": MEAN, "padding": "longest", "grad_accum": passes},
             "kernels": "library" if model in ONE_KERNEL else "eager",
             **{"precision": "pure", "attention": "sdpa", "optimizer": "adamw_foreach", "dtype": "bf16"},
             **{"loss": "chunked_kept", "loss_chunks": -(-length // LITGPT_CHUNK)},

@@ -1,0 +1,117 @@
+"""predictor compare: one question put to many GPUs, ranked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, Option, Typer
+
+from predictor.boosters import load_xgboost
+from predictor.cli.common.display import (
+    BASES,
+    LIMITERS,
+    digits,
+    duration_interval,
+    percent,
+    say,
+    show,
+    show_json,
+    show_notes,
+)
+from predictor.cli.common.request_options import add_command
+from predictor.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from predictor.latency.report import Interval
+    from predictor.planning.ranking import Compared
+
+# Why a GPU is as fast as it is, by what limits it.
+WHY = {"memory": "bandwidth", "compute": "FLOPs", "launch": "host", "link": "link", **LIMITERS}
+REFUSED_SHOWN = 8
+TIMES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "step_s": "step"}
+
+
+def add(app: Typer) -> None:
+    """Add the command, with an option for every column of a request."""
+    add_command(app, "compare", _compare, without=("n_gpus",))
+
+
+def _compare(
+    model: Annotated[str, Argument(help="Model name, hub id, or path of a config.json.")],
+    *,
+    gpus: Annotated[str, Option(help="all, a segment (data-centre …), or names, some counted: A100,8xH100.")] = "all",
+    sort: Annotated[str, Option(help="usd_per_mtok, tokens_per_s, ttft_s, tpot_s, tokens_per_s_per_w …")] = "",
+    fit_only: Annotated[bool, Option("--fit-only", help="Only GPUs with room in memory.")] = False,
+    top: Annotated[int, Option(help="GPUs that are shown; 0: all of them.")] = 30,
+    prices: Annotated[
+        Path | None, Option(metavar="FILE", help="Prices of your own (.toml, .csv), which replace or extend the list.")
+    ] = None,
+    bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
+    json: Annotated[bool, Option("--json", help="Print a JSON array, one object per GPU, best first.")] = False,
+    **columns: Any,
+) -> None:
+    """One question put to many GPUs: ranked, with the probability that one beats the next."""
+    from predictor.planning.ranking import compare
+    from predictor.workloads.request import columns as columns_of
+
+    if top < 0:
+        raise InvalidRequest(f"top is {top}; it must be at least 1, or 0 for all.")
+    defaults = {column.name: column.default for column in columns_of()}
+    stated = {name: value for name, value in columns.items() if value != defaults[name]}
+    load_xgboost()
+    ranked = compare(model, gpus, sort=sort, fit_only=fit_only, prices=prices or "", bundle=bundle, **stated)
+    if json:
+        show_json([one.to_dict() for one in ranked])
+        return
+    answered = [one for one in ranked if not one.row["error"]]
+    _show(model, answered[: top or None])
+    if len(answered) > top > 0:
+        say(f"{len(answered) - top} more GPUs have an answer; --top 0 shows all.")
+    refused = [one for one in ranked if one.row["error"]]
+    for one in refused[:REFUSED_SHOWN]:
+        say(f"{one.gpu.name}: {one.row['error']}")
+    if (more := len(refused) - REFUSED_SHOWN) > 0:
+        say(f"{more} more GPUs have no answer; --json says why of each.")
+
+
+def _show(model: str, ranked: Sequence[Compared]) -> None:
+    shown = [name for name in TIMES if any(one.interval(name) for one in ranked)]
+    show(
+        [
+            *("GPU", ">$/Mtok", ">beats next", ">tokens/s", *(f">{TIMES[name]}" for name in shown)),
+            *("P(OOM)", "limited by", ">tokens/s/W", ">$/h", ">even at $/h each", "basis"),
+        ],
+        [
+            [
+                one.gpu.name if one.row["n_gpus"] == 1 else f"{one.row['n_gpus']} × {one.gpu.name}",
+                _number(one.interval("usd_per_mtok")),
+                "–" if one.p_beats_next is None else percent(one.p_beats_next),
+                _number(one.interval("tokens_per_s")),
+                *(duration_interval(*times) if (times := one.interval(name)) else "–" for name in shown),
+                _risk(one),
+                WHY.get(one.row["limiter"], one.row["limiter"]),
+                _number(one.interval("tokens_per_s_per_w"), ends=False),
+                "–" if one.row["usd_per_hour"] is None else digits(one.row["usd_per_hour"]),
+                "–" if one.break_even_usd_per_hour is None else digits(one.break_even_usd_per_hour),
+                BASES.get(one.row["basis"], one.row["basis"]),
+            ]
+            for one in ranked
+        ],
+        title=model,
+    )
+    say("$/Mtok: of a million tokens that come out, GPUs in whole instances. beats next: probability.")
+    show_notes(f"{one.gpu.name}: {one.offer.told}." for one in ranked[:3] if one.offer)
+
+
+def _number(figure: Interval | None, ends: bool = True) -> str:
+    if figure is None:
+        return "–"
+    return digits(figure.value) + (f" ({digits(figure.low)}–{digits(figure.high)})" if ends else "")
+
+
+def _risk(one: Compared) -> str:
+    share = one.row["p_oom"]
+    text = "< 0.1 %" if share < 1e-3 else "> 99.9 %" if share > 0.999 else percent(share)
+    return text if one.row["fits"] else f"{text} (NO)"

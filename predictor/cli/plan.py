@@ -1,0 +1,151 @@
+"""predictor plan: which GPUs, how many, and how they are set, to serve a load within what is promised."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, Exit, Option, Typer
+
+from predictor.cli.common.display import BASES, digits, duration, duration_interval, percent, say, show, show_json
+from predictor.cli.common.request_options import add_command
+from predictor.errors import InvalidRequest
+from predictor.workloads.request import OF_TRAINING, columns as columns_of
+
+if TYPE_CHECKING:
+    from predictor.planning.answers import Plan, Planned
+
+# Columns of a request that a plan decides, or that a load has none of.
+DECIDED = ("dtype", "engine", "tp", "n_gpus", "dp", "phase", "scheduling", "batch", "image_size", *OF_TRAINING)
+LOST_SHOWN = 8
+
+
+def add(app: Typer) -> None:
+    """Add the command, with an option for every column of a request that a plan does not decide."""
+    add_command(app, "plan", _plan, without=DECIDED)
+
+
+def _plan(
+    model: Annotated[str, Argument(help="Model name, hub id, or path of a config.json.")],
+    *,
+    gpus: Annotated[str, Option(help="all, a segment (data-centre …), or names, some counted: H100,8xH200.")] = "all",
+    ttft_p99: Annotated[float, Option(help="Seconds to the first token that 99 in 100 requests keep.")] = math.inf,
+    tpot: Annotated[float, Option(help="Seconds between tokens, in the mean.")] = math.inf,
+    e2e: Annotated[float, Option(help="Seconds to the last token, in the mean.")] = math.inf,
+    p_slo: Annotated[float, Option(help="Probability with which these are kept.")] = 0.8,
+    max_gpus: Annotated[int, Option(help="GPUs at most, in all.")] = 0,
+    budget: Annotated[float, Option(help="USD per hour at most.")] = math.inf,
+    dtype: Annotated[str, Option(help="Number formats to try: bf16,fp8; by default the model's, and fp8.")] = "",
+    engine: Annotated[str, Option(help="Engines to try; by default what suits the GPU, and others of the best.")] = "",
+    tp: Annotated[str, Option(help="GPUs that share each layer, to try: 1,2,4; by default from the fewest.")] = "",
+    prices: Annotated[
+        Path | None, Option(metavar="FILE", help="Prices of your own (.toml, .csv), which replace or extend the list.")
+    ] = None,
+    top: Annotated[int, Option(help="Plans that are shown.")] = 10,
+    bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
+    json: Annotated[bool, Option("--json", help="Print JSON: plans, what lost and why, the nearest target.")] = False,
+    **columns: Any,
+) -> None:
+    """Which GPUs, how many, and how they are set, to serve a load within what is promised, at the least cost."""
+    from predictor.planning.deployment import plan
+
+    if top < 1:
+        raise InvalidRequest(f"top is {top}; it must be at least 1.")
+    defaults = {column.name: column.default for column in columns_of()}
+    stated = {name: value for name, value in columns.items() if value != defaults[name]}
+    planned = plan(
+        model,
+        gpus,
+        ttft_p99_s=ttft_p99,
+        tpot_s=tpot,
+        e2e_s=e2e,
+        p_slo=p_slo,
+        max_gpus=max_gpus,
+        usd_per_hour=budget,
+        dtypes=_listed(dtype),
+        engines=_listed(engine),
+        tps=_counts(tp),
+        prices=prices or "",
+        bundle=bundle,
+        shown=top,
+        **stated,
+    )
+    if json:
+        show_json(planned.to_dict())
+    else:
+        _show(model, planned)
+    if not planned.holds:
+        raise Exit(1)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    parts = _listed(text)
+    if wrong := [part for part in parts if not part.isdecimal()]:
+        raise InvalidRequest(f'tp is "{wrong[0]}"; it must be whole numbers such as 1,2,4.')
+    return tuple(int(part) for part in parts)
+
+
+def _show(model: str, planned: Planned) -> None:
+    level = planned.level
+    promises = {"TTFT p99": level.ttft_p99_s, "TPOT": level.tpot_s, "E2E": level.e2e_s}
+    told = [f"{name} ≤ {duration(seconds)}" for name, seconds in promises.items() if seconds < math.inf]
+    if planned.plans:
+        _show_plans(planned, f"{model} · {' · '.join([planned.load, *told, f'with {planned.sure:.0%}'])}")
+        _show_best(planned.plans[0])
+    if planned.nearest:
+        say(f"Nothing holds; {planned.nearest}")
+    _show_lost(planned)
+    for note in planned.notes:
+        say(f"Note: {note}")
+    say(f"{planned.screened} replicas screened, {planned.simulated} simulated. Bundle {planned.bundle}.")
+
+
+def _show_plans(planned: Planned, title: str) -> None:
+    show(
+        ["plan", ">$/h", ">$/Mtok", ">holds", ">TTFT p99", ">TPOT", ">users each", ">P(OOM)", "front", "basis", "why"],
+        [
+            [
+                _layout(plan),
+                digits(plan.usd_per_hour) if plan.usd_per_hour is not None else "–",
+                digits(row["usd_per_mtok"]) if row["usd_per_mtok"] is not None else "–",
+                percent(row["p_slo"]) if plan.holds else f"{percent(row['p_slo'])} (NO)",
+                duration_interval(*plan.deployment.served.ttft_p99_s),
+                duration_interval(*plan.deployment.served.tpot_s),
+                digits(plan.users),
+                "< 0.1 %" if row["p_oom"] < 1e-3 else percent(row["p_oom"]),
+                "yes" if plan.front else "",
+                BASES.get(row["basis"], row["basis"]),
+                plan.why,
+            ]
+            for plan in planned.plans
+            if (row := plan.row())
+        ],
+        title=title,
+    )
+
+
+def _layout(plan: Plan) -> str:
+    """ "5 × (2 × H100-SXM-80GB, fp8, vllm)", so that ten GPUs read as five replicas of two."""
+    one = plan.deployment.candidate
+    own = f"{one.text}{''.join(f', {name} {value}' for name, value in one.settings)}"
+    return f"{plan.deployment.replicas} × ({own})" if plan.deployment.replicas > 1 else own
+
+
+def _show_best(best: Plan) -> None:
+    row = best.row()
+    if best.offer:
+        say(f"Price: {best.offer.told}.")
+    say(f"Start each replica: {row['command']}")
+    say(f"Ask again: {row['predict']}")
+
+
+def _show_lost(planned: Planned) -> None:
+    for lost in planned.lost[:LOST_SHOWN]:
+        say(f"{lost.gpu}: {lost.why}")
+    if (more := len(planned.lost) - LOST_SHOWN) > 0:
+        say(f"{more} more GPUs have none; --json says why of each.")

@@ -1,0 +1,371 @@
+"""Which GPUs, how many, and how they are set, to serve a load within what is promised, at the least cost.
+
+Every replica that starts on a GPU is screened at the roofline, which nothing beats (candidates.py). The cheapest there
+are simulated under the load with as many replicas as keep the promises (search.py), until no other can be cheaper. The
+best are answered by the door that all requests come through, so that `predictor predict` says the same of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from predictor.errors import InvalidRequest
+from predictor.estimators.bundle import Bundle, load_bundle
+from predictor.hardware.prices import Offer, PriceList, price_list
+from predictor.latency.report import Report
+from predictor.planning.answers import Plan, Planned
+from predictor.planning.candidates import Candidate, Choices, Lost, candidates, check_choices, variant
+from predictor.planning.fleet import fleet
+from predictor.planning.search import LIKELY, Deployment, deployments, expected
+from predictor.planning.service import ServiceLevel, within
+from predictor.prediction.single import answer
+from predictor.workloads.models import Model, get_model
+from predictor.workloads.request import LOADS, Request, check_names
+
+SURE = 0.8  # probability with which a plan keeps what is promised, unless another is asked for
+SHOWN = 10
+MOST_GPUS, FEWEST_OTHERS = 64, 24  # GPUs of which a replica is predicted, and those of them outside of data centres
+GPUS_MORE_OF = 12  # GPUs of which other replicas are predicted, too
+MOST_SIMULATED = 24
+AT_ONCE = 8  # replicas that are simulated before it is asked whether others can be cheaper
+OF_A_GPU = 2  # plans of one GPU, where there are others
+SLACK = 1.5  # times dearer by the closed form than what holds, beyond which nothing is simulated
+VARIED = 2  # of the cheapest plans, on other engines and settings
+ENGINES = ("vllm", "sglang", "trtllm")
+
+
+def plan(
+    model: str | Path | Model,
+    gpus: str = "all",
+    *,
+    ttft_p99_s: float = math.inf,
+    tpot_s: float = math.inf,
+    e2e_s: float = math.inf,
+    p_slo: float = SURE,
+    max_gpus: int = 0,
+    usd_per_hour: float = math.inf,
+    dtypes: Sequence[str] = (),
+    engines: Sequence[str] = (),
+    tps: Sequence[int] = (),
+    prices: str | Path | PriceList = "",
+    bundle: str | Path | Bundle = "",
+    shown: int = SHOWN,
+    vary: bool = True,
+    **columns: Any,
+) -> Planned:
+    """The cheapest deployments that keep a promise under a load.
+
+    gpus: as in predictor.planning.fleet. ttft_p99_s, tpot_s, e2e_s: seconds promised, as in ServiceLevel. p_slo: how
+    surely. max_gpus: in all. usd_per_hour: budget. dtypes, engines, tps: those tried, by default what suits each GPU.
+    prices: a list, or a file that is added to the shipped one. shown: plans in the answer. vary: try the best on other
+    engines and settings, too. columns: others of a Request, one of which states the load. Raises PredictorError for
+    what cannot be asked.
+
+    >>> best = plan("Qwen3-8B", "L4, L40S", concurrency=8, input_len=500, output_len=100, tpot_s=0.05).plans[0]
+    >>> best.holds, best.deployment.replicas
+    (True, 1)
+    """
+    check_names(columns)
+    level = ServiceLevel(ttft_p99_s, tpot_s, e2e_s).checked()
+    if not 0.5 <= p_slo < 1:
+        raise InvalidRequest(f"p_slo is {p_slo:g}; it must be from 0.5 to below 1.")
+    if not any(columns.get(name) for name in LOADS):
+        raise InvalidRequest("there is no load; give request_rate, concurrency or a trace.")
+    network = get_model(model) if isinstance(model, str | Path) else model
+    opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    listed = prices if isinstance(prices, PriceList) else price_list(prices)
+    name = str(model) if isinstance(model, str | Path) else model.name
+    choices = Choices(
+        network, {**columns, "model": name}, fleet(gpus), listed, dtypes, engines, tps, level, max_gpus, usd_per_hour
+    )
+    check_choices(choices)
+    return _Search(choices, opened, p_slo, shown, vary).answer()
+
+
+class _Search:
+    """One search, from candidates to plans."""
+
+    def __init__(self, choices: Choices, bundle: Bundle, sure: float, shown: int, vary: bool) -> None:
+        self.choices, self.bundle, self.sure, self.shown, self.vary = choices, bundle, sure, shown, vary
+        self.found: list[Deployment] = []
+        self.lost: list[Lost] = []
+
+    def answer(self) -> Planned:
+        """The plans, and all else."""
+        all_of, refused = candidates(self.choices, self.bundle)
+        self.lost += refused
+        left = sorted(all_of, key=_least)
+        tried = self._cheapest(left)
+        if self.vary:
+            tried += self._variants()
+        plans = self._plans()
+        self.lost += self._not_tried(all_of, tried, plans)
+        return Planned(
+            load=_load(self.choices.columns),
+            plans=tuple(plans),
+            lost=tuple(self.lost),
+            level=self.choices.level,
+            sure=self.sure,
+            screened=len(all_of) + len(refused),
+            simulated=len(tried),
+            nearest="" if any(plan.holds for plan in plans) else self._nearest(),
+            notes=tuple(dict.fromkeys(some.note for some in self.choices.gpus if some.note)),
+            bundle=self.bundle.id,
+        )
+
+    def _cheapest(self, left: Sequence[Candidate]) -> list[Candidate]:
+        """Simulate those that are expected to be cheapest: of the GPUs that are cheapest at the roofline, and of all of
+        data centres, their cheapest replica; then others of those that did best by then."""
+        first, others = _one_of_each(left)
+        known = self._expected(_looked_at(first))
+        best = {one.gpu.name for one, _ in known[:GPUS_MORE_OF]}
+        known = [*known, *self._expected([one for one in others if one.gpu.name in best][: 2 * GPUS_MORE_OF])]
+        ordered, tried = _varied(known), list[Candidate]()
+        for start in range(0, MOST_SIMULATED, AT_ONCE):
+            batch = [one for one, hour in ordered[start : start + AT_ONCE] if not self._dearer(hour)]
+            if not batch:
+                break
+            self._simulate(batch)
+            tried += batch
+        return tried
+
+    def _expected(self, many: Sequence[Candidate]) -> list[tuple[Candidate, float | None]]:
+        """Candidates with the price of the replicas that they are expected to need, cheapest first; others are lost."""
+        priced: list[tuple[Candidate, float | None]] = []
+        for one, told in zip(many, expected(many, self.choices.level, self.bundle), strict=True):
+            if isinstance(told, Lost):
+                self.lost.append(told)
+                continue
+            offer = self.choices.offer(one.gpu, told * one.n_gpus, one.n_gpus)
+            priced.append((one, offer.usd_per_hour if offer else None))
+        return sorted(priced, key=_cost)
+
+    def _dearer(self, hour: float | None) -> bool:
+        """Whether what costs so much can hardly be among the best."""
+        if hour is None:
+            return False
+        known = sorted(cost for one in self._holding() if (cost := self._hour(one)) is not None)
+        return len(known) >= self.shown and hour > SLACK * known[self.shown - 1]
+
+    def _simulate(self, batch: Sequence[Candidate]) -> None:
+        for one in deployments(batch, self.choices.level, self.sure, self.bundle, self.choices.most_gpus):
+            if isinstance(one, Lost):
+                self.lost.append(one)
+            else:
+                self.found.append(one)
+
+    def _variants(self) -> list[Candidate]:
+        """The cheapest that hold on other engines, with other steps and other ways to share attention."""
+        varied = [
+            other
+            for deployment in self._holding()[:VARIED]
+            for changes in _changes(deployment.candidate, bool(self.choices.engines))
+            if isinstance(other := variant(deployment.candidate, self.choices, changes, self.bundle), Candidate)
+        ]
+        self._simulate(varied)
+        return varied
+
+    def _holding(self) -> list[Deployment]:
+        """Those that hold within the budget, the cheapest first."""
+        return [one for one in self._ranked() if self._holds(one)]
+
+    def _holds(self, one: Deployment) -> bool:
+        hour = self._hour(one)
+        return one.p_slo >= self.sure and (hour is None or hour <= self.choices.usd_per_hour)
+
+    def _offer(self, one: Deployment) -> Offer | None:
+        return self.choices.offer(one.candidate.gpu, one.n_gpus, one.candidate.n_gpus)
+
+    def _hour(self, one: Deployment) -> float | None:
+        offer = self._offer(one)
+        return offer.usd_per_hour if offer else None
+
+    def _ranked(self) -> list[Deployment]:
+        """All that were simulated: those that hold, by cost; then the others, by how surely they do."""
+
+        def place(one: Deployment) -> tuple[Any, ...]:
+            hour = self._hour(one)
+            cost = (hour is None, hour or 0.0, one.n_gpus, -round(one.p_slo, 2), one.served.ttft_p99_s.value)
+            return (0, *cost) if self._holds(one) else (1 if one.p_slo >= LIKELY else 2, -round(one.p_slo, 1), *cost)
+
+        return sorted(self.found, key=place)
+
+    def _plans(self) -> list[Plan]:
+        """The best, few of one GPU, each replica in its best setting, with their reports."""
+        chosen: list[Deployment] = []
+        most, replicas = max(OF_A_GPU, self.shown // len(self.choices.gpus)), set[tuple[Any, ...]]()
+        for one in self._ranked():
+            replica = (one.candidate.gpu.name, one.workload.dtype, one.workload.engine, one.candidate.workload.layout)
+            if replica in replicas or sum(other[0] == replica[0] for other in replicas) >= most:
+                continue
+            replicas.add(replica)
+            chosen.append(one)
+            if len(chosen) == self.shown:
+                break
+        fronts = _front([(self._hour(one), one.served.ttft_p99_s.value, one.served.tpot_s.value) for one in chosen])
+        return [
+            Plan(
+                deployment=one,
+                offer=self._offer(one),
+                report=_report(one, self.bundle),
+                holds=self._holds(one),
+                front=front,
+                why=self._why(one, chosen[0]),
+            )
+            for one, front in zip(chosen, fronts, strict=True)
+        ]
+
+    def _why(self, one: Deployment, best: Deployment) -> str:
+        """What sets a deployment apart from the best, or why it does not hold."""
+        hour, least = self._hour(one), self._hour(best)
+        if one.p_slo < self.sure:
+            return f"{_weakest(one, self.choices.level)}"
+        if hour is not None and hour > self.choices.usd_per_hour:
+            return f"costs {hour:.2f} USD/h; the budget is {self.choices.usd_per_hour:.2f}."
+        if one is best:
+            return "the cheapest that holds." if hour is not None else "holds; no price of this GPU is listed."
+        if hour is None or least is None:
+            return "holds; no price of this GPU is listed."
+        more = hour / least - 1
+        size = f"{one.n_gpus} GPUs in {one.replicas} replica{'s' * (one.replicas > 1)}"
+        return f"holds with {size}, {100 * more:.0f} % dearer." if more > 0.005 else f"holds with {size}, as cheap."
+
+    def _not_tried(
+        self, all_of: Sequence[Candidate], tried: Sequence[Candidate], plans: Sequence[Plan]
+    ) -> Iterator[Lost]:
+        """Of what was not simulated, and of what was but is not shown, one reason for each GPU without a plan."""
+        told = {plan.deployment.candidate.gpu.name for plan in plans}
+        shown = {id(plan.deployment) for plan in plans}
+        for one in self._ranked():
+            name = one.candidate.gpu.name
+            if id(one) not in shown and name not in told:
+                told.add(name)
+                candidate = one.candidate
+                yield Lost(
+                    name, one.n_gpus, one.workload.dtype, candidate.workload.engine, self._why(one, self._ranked()[0])
+                )
+        simulated, expected_out = {id(one) for one in tried}, {lost.gpu for lost in self.lost}
+        for candidate in sorted(all_of, key=_least):
+            if id(candidate) in simulated or candidate.gpu.name in told | expected_out:
+                continue
+            told.add(candidate.gpu.name)
+            cost, count = candidate.least_usd_per_hour, candidate.least_gpus
+            why = (
+                f"not simulated: no price is listed, and {count} are needed even at the roofline."
+                if cost is None
+                else f"not simulated: even at the roofline {count} are needed, {cost:.2f} USD/h."
+            )
+            yield Lost(candidate.gpu.name, count, candidate.workload.dtype, candidate.workload.engine, why)
+
+    def _nearest(self) -> str:
+        """What is met, as surely as asked, by what comes nearest to what was promised; "" where nothing starts."""
+        level = self.choices.level
+        if not self.found:
+            return ""
+
+        def met(one: Deployment) -> dict[str, float]:
+            return {name: within(getattr(one.served, name), self.bundle.level, self.sure) for name in level.promised}
+
+        def missed(one: Deployment) -> float:
+            return max((met(one)[name] / seconds for name, seconds in level.promised.items()), default=1.0)
+
+        one = min(self.found, key=missed)
+        figures = ", ".join(f"{name} {seconds:.3g}" for name, seconds in met(one).items())
+        where = f"{one.replicas} × ({one.candidate.text})"
+        return f"the nearest that is met with {self.sure:.0%}: {figures or 'the load'}, by {where}."
+
+
+def _load(columns: Mapping[str, Any]) -> str:
+    """ "10 requests/s · 2000 tokens in, 400 out"."""
+    request = Request.of({**columns, "gpu": "any"})
+    if request.trace:
+        return f"the requests of {request.trace}"
+    come = f"{request.clients} clients" if request.clients else f"{request.request_rate:g} requests/s"
+    return f"{come} · {request.input_len} tokens in, {request.output_len} out"
+
+
+def _least(one: Candidate) -> tuple[Any, ...]:
+    cost = one.least_usd_per_hour
+    return (cost is None, cost or 0.0, one.least_gpus, one.n_gpus)
+
+
+def _cost(pair: tuple[Candidate, float | None]) -> tuple[Any, ...]:
+    one, hour = pair
+    return hour is None, hour or 0.0, one.least_gpus
+
+
+def _varied(known: Sequence[tuple[Candidate, float | None]]) -> list[tuple[Candidate, float | None]]:
+    """Cheapest first, but that no GPU comes a third time before all others did twice."""
+    seen: dict[str, int] = {}
+    early, late = list[tuple[Candidate, float | None]](), list[tuple[Candidate, float | None]]()
+    for pair in sorted(known, key=_cost):
+        name = pair[0].gpu.name
+        seen[name] = seen.get(name, 0) + 1
+        (early if seen[name] <= OF_A_GPU else late).append(pair)
+    return early + late
+
+
+def _looked_at(first: Sequence[Candidate]) -> list[Candidate]:
+    """Of the cheapest replica of each GPU, in order, those that are predicted: of data centres all that have a price,
+    which are further from cheap at the roofline than under a load."""
+    sold = [one for one in first if one.gpu.segment == "data-centre" and one.least_usd_per_hour is not None]
+    return sold + [one for one in first if one not in sold][: max(MOST_GPUS - len(sold), FEWEST_OTHERS)]
+
+
+def _one_of_each(ordered: Sequence[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
+    """The first of each GPU, and the rest."""
+    first: dict[str, Candidate] = {}
+    for one in ordered:
+        first.setdefault(one.gpu.name, one)
+    chosen = {id(one) for one in first.values()}
+    return list(first.values()), [one for one in ordered if id(one) not in chosen]
+
+
+def _changes(one: Candidate, engines_asked: bool) -> Iterator[dict[str, Any]]:
+    """Columns of a request that make another of a candidate."""
+    request = one.resolved.request
+    if not engines_asked and request.engine in ENGINES:
+        yield from ({"engine": engine} for engine in ENGINES if engine != request.engine)
+    if not request.max_num_batched_tokens:
+        most = one.workload.engine_on(one.gpu).max_batched_tokens
+        yield from ({"max_num_batched_tokens": tokens} for tokens in (most // 4, most * 2))
+    experts = getattr(one.workload.model, "experts", 0)
+    if experts and request.tp > 1 and request.attention_dp == 1:
+        yield {"attention_dp": request.tp, "tp": 1, "ep": request.tp}
+        if request.ep == 1:
+            yield {"ep": request.tp}
+
+
+def _front(points: Sequence[tuple[float | None, float, float]]) -> list[bool]:
+    """Of each point whether no other is as low in all and lower in one; what has no price is on no front."""
+    known = [tuple(point) for point in points if point[0] is not None]
+
+    def beaten(point: tuple[Any, ...]) -> bool:
+        return any(other != point and all(a <= b for a, b in zip(other, point, strict=True)) for other in known)
+
+    return [point[0] is not None and not beaten(tuple(point)) for point in points]
+
+
+def _report(one: Deployment, bundle: Bundle) -> Report:
+    """The answer to the request of a deployment."""
+    request = replace(one.candidate.resolved.request, dp=one.replicas, n_gpus=0)
+    report = answer(one.candidate.resolved._replace(request=request), bundle)
+    assert isinstance(report, Report)
+    return report
+
+
+def _weakest(one: Deployment, level: ServiceLevel) -> str:
+    """Which promise is least surely kept."""
+    served = one.served
+    if served.saturated:
+        return f"holds {served.sustainable_rate.value:.3g} requests/s; more arrive."
+    if not level.promised:
+        return f"starts and keeps up with {one.p_slo:.0%} only."
+    name = max(level.promised, key=lambda name: getattr(served, name).high / level.promised[name])
+    value, low, high = (1e3 * end for end in getattr(served, name))
+    promised = f"{1e3 * level.promised[name]:.3g} are promised"
+    return f"{name} is {value:.3g} ms ({low:.3g}–{high:.3g}), {promised}: all is kept with {one.p_slo:.0%}."

@@ -1,0 +1,200 @@
+"""How many replicas of each candidate keep a promise, by simulation.
+
+More replicas shorten queues and batches, so that a promise is kept ever more surely: the fewest that keep it surely
+enough are found by halving, from what the closed form of an endless queue says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from predictor.errors import PredictorError
+from predictor.estimators.bundle import Bundle
+from predictor.latency.report import Interval
+from predictor.latency.serving.load import Serving, groups_of, kv_capacity, serve, served_by
+from predictor.latency.serving.step_times import foresee, step_times
+from predictor.latency.serving.sustained import sustained
+from predictor.latency.steps import Steps, op_lines_of_many, total
+from predictor.memory.closed_form import Memory, memory
+from predictor.ops.dtypes import Array
+from predictor.planning.candidates import Candidate, Lost
+from predictor.planning.service import ServiceLevel, p_above
+from predictor.values import one_line
+from predictor.workloads.passes.calls import Phase
+from predictor.workloads.workload import Workload, prompt_and_middle_phases
+
+TOGETHER = 16  # candidates whose step times are predicted together
+CAREFUL = 1.25  # times as long as predicted steps take, where the search begins
+MORE = 2  # times as many more replicas are tried; what then is not kept surely is too little known
+MOST_REPLICAS = 4096
+TRIES = 5  # simulations of a candidate at most
+LIKELY = 0.5
+
+
+class Deployment(NamedTuple):
+    """Replicas of a candidate under the whole load. p_slo: probability that it starts, keeps up, and keeps what is
+    promised."""
+
+    candidate: Candidate
+    replicas: int
+    workload: Workload
+    served: Serving
+    memory: Memory
+    p_slo: float
+
+    @property
+    def n_gpus(self) -> int:
+        """GPUs in all."""
+        return self.candidate.n_gpus * self.replicas
+
+
+def deployments(
+    many: Sequence[Candidate], level: ServiceLevel, sure: float, bundle: Bundle, most_gpus: int = 0
+) -> list[Deployment | Lost]:
+    """The fewest replicas of each that keep the level with a probability of `sure`; where none do, those that come
+    nearest, or why there is no answer."""
+    answers: list[Deployment | Lost] = []
+    for first in range(0, len(many), TOGETHER):
+        part = many[first : first + TOGETHER]
+        foresee([(one.workload, one.gpu) for one in part], bundle)
+        answers += [_fewest(one, level, sure, bundle, most_gpus) for one in part]
+    return answers
+
+
+def expected(many: Sequence[Candidate], level: ServiceLevel, bundle: Bundle) -> list[int | Lost]:
+    """Replicas that each needs if its steps take as long as the high end of their interval says, or why it has no
+    answer: from predictions of a prompt alone and of decode steps of a few sizes, without a simulation."""
+    sizes = [
+        np.unique(np.array([1, *(int(one.least.sequences) // 2**halving or 1 for halving in range(4))])) for one in many
+    ]
+    steps = [
+        Steps(
+            [phase for sized in _sized(one, counts) for phase in sized],
+            one.gpu,
+            one.workload.engine,
+            one.workload.links,
+        )
+        for one, counts in zip(many, sizes, strict=True)
+    ]
+    told: list[int | Lost] = []
+    for one, counts, lines in zip(many, sizes, op_lines_of_many(steps, bundle), strict=True):
+        lost = Lost(one.gpu.name, one.n_gpus, one.workload.dtype, one.workload.engine, "")
+        if isinstance(lines, PredictorError):
+            told.append(lost._replace(why=one_line(lines)))
+            continue
+        prompt, *decodes = (total(step, one.gpu, bundle) for step in lines)
+        alone = float(prompt.low) * (1 - one.load.mean_len[1] / one.load.mean_len[0])
+        if alone > level.ttft_p99_s:
+            why = f"a prompt alone takes {alone:.3g} s at least; {level.ttft_p99_s:.3g} are promised."
+            told.append(lost._replace(why=why))
+            continue
+        decode_s = np.array([float(step.high) for step in decodes])
+        told.append(_needed(one, float(prompt.high), counts, decode_s, level))
+    return told
+
+
+def _sized(one: Candidate, counts: Array) -> Iterator[list[Phase]]:
+    """The steps of a prompt alone, and of decode steps of so many sequences."""
+    prompt, _, output = one.load.mean_len
+    alone = replace(one.workload, batch=1, input_len=max(round(prompt), 1), output_len=max(round(output), 1))
+    yield prompt_and_middle_phases(alone)[:1]
+    for count in counts:
+        yield prompt_and_middle_phases(replace(alone, batch=int(count)))[1:]
+
+
+def _needed(one: Candidate, prompt_s: float, counts: Array, decode_s: Array, level: ServiceLevel) -> int:
+    """Replicas, where a prompt and decode steps of `counts` sequences take so long: prompts interrupt decoding."""
+    prompt, cached, output = one.load.mean_len
+    following, gain = max(output - 1, 0.0), one.load.tokens_per_step
+    groups = groups_of(one.workload)
+    each_s = prompt_s * (1 - cached / prompt) / groups + following * decode_s / gain / counts
+    token_s = counts * each_s / max(following, 1.0)
+    kept = token_s <= level.tpot_s
+    best = int(np.argmin(np.where(kept, each_s, np.inf))) if kept.any() else 0
+    if one.load.concurrency:
+        return max(math.ceil(one.load.concurrency / float(counts[best])), 1)
+    return max(math.ceil(one.load.offered_rate * float(each_s[best])), 1)
+
+
+def _fewest(one: Candidate, level: ServiceLevel, sure: float, bundle: Bundle, most_gpus: int) -> Deployment | Lost:
+    limit = one.most_gpus or most_gpus
+    most = min(limit // one.n_gpus if limit else MOST_REPLICAS, one.load.concurrency or MOST_REPLICAS)
+    try:
+        return _halved(one, level, sure, bundle, max(most, 1))
+    except PredictorError as error:
+        return Lost(one.gpu.name, one.n_gpus, one.workload.dtype, one.workload.engine, one_line(error))
+
+
+def _halved(one: Candidate, level: ServiceLevel, sure: float, bundle: Bundle, most: int) -> Deployment:
+    """The fewest replicas up to `most` that are sure enough, within a tenth of them; else the fewest that keep the
+    level more likely than not; else the surest."""
+    here = min(guess(one, level, bundle), most)
+    most = min(most, MORE * here + MORE)
+    failing, passing = 0, 0
+    tried: list[Deployment] = []
+    for _ in range(TRIES):
+        tried.append(deployed(one, here, level, bundle))
+        if tried[-1].p_slo >= sure:
+            passing = here
+        else:
+            failing = here
+        if (passing and passing - failing <= max(1, passing // 10)) or failing >= most or _alone(tried[-1], failing):
+            break
+        here = (failing + passing) // 2 if passing else min(max(failing + 1, 3 * failing // 2), most)
+    for enough in (sure, LIKELY):
+        if kept := [one for one in tried if one.p_slo >= enough]:
+            return min(kept, key=lambda one: one.replicas)
+    return max(tried, key=lambda one: one.p_slo)
+
+
+def _alone(tried: Deployment, failing: int) -> bool:
+    """Whether fewer requests for each replica would not help: already they seldom meet."""
+    return tried.replicas == failing and tried.served.batch <= 1.2 * tried.replicas
+
+
+def guess(one: Candidate, level: ServiceLevel, bundle: Bundle) -> int:
+    """Replicas that keep up with the load and with the time of a token, in closed form."""
+    workload, load = one.workload, one.load
+    engine = served_by(workload, one.gpu)
+    times = step_times(workload, one.gpu, bundle, engine.max_batched_tokens, engine.max_sequences)
+    room, groups = kv_capacity(workload, one.gpu, load, engine), groups_of(workload)
+    output = load.mean_len[2]
+
+    def held(sequences: int) -> tuple[float, float]:
+        """Requests per second and seconds of a token of a group with so many sequences at most."""
+        rate, at_once = sustained(load, times.value, replace(engine, max_sequences=sequences), room)
+        return rate, CAREFUL * at_once / rate / max(output, 1.0)
+
+    most = engine.max_sequences
+    if held(most)[1] > level.tpot_s:
+        low, high = 1, most
+        while high - low > max(low // 8, 1):
+            middle = (low + high) // 2
+            low, high = (middle, high) if held(middle)[1] <= level.tpot_s else (low, middle)
+        most = low
+    if load.concurrency:
+        return max(math.ceil(load.concurrency / (most * groups)), 1)
+    return max(math.ceil(CAREFUL * load.offered_rate / (held(most)[0] * groups)), 1)
+
+
+def deployed(one: Candidate, replicas: int, level: ServiceLevel, bundle: Bundle) -> Deployment:
+    """So many replicas under the whole load."""
+    workload = replace(one.workload, dp=replicas)
+    served = serve(workload, one.gpu, bundle, one.load, warmup=one.resolved.request.warmup)
+    at_once = replace(workload, batch=max(round(served.batch), 1))
+    need = memory(at_once, one.gpu, served.peak_tokens, one.load.held)
+    kept = level.kept(served, bundle.level) * (1 - float(need.p_oom))
+    return Deployment(one, replicas, workload, served, need, kept * keeps_up(one, served, bundle.level))
+
+
+def keeps_up(one: Candidate, served: Serving, level: float) -> float:
+    """Probability that no queue grows for ever: of arrivals, that more can be served than come."""
+    if one.load.concurrency:
+        return 1.0
+    rate: Interval = served.sustainable_rate
+    return p_above(rate, one.load.offered_rate, level)
