@@ -15,6 +15,7 @@ from predictor.workloads.request import OF_TRAINING, columns as columns_of
 
 if TYPE_CHECKING:
     from predictor.planning.answers import Plan, Planned
+    from predictor.planning.pools import Pooled
 
 # Columns of a request that a plan decides, or that a load has none of.
 DECIDED = ("dtype", "engine", "tp", "n_gpus", "dp", "phase", "scheduling", "batch", "image_size", *OF_TRAINING)
@@ -97,6 +98,8 @@ def _show(model: str, planned: Planned) -> None:
     if planned.plans:
         _show_plans(planned, f"{model} · {' · '.join([planned.load, *told, f'with {planned.sure:.0%}'])}")
         _show_best(planned.plans[0])
+    for pools in planned.pools:
+        say(_of_pools(pools))
     if planned.nearest:
         say(f"Nothing holds; {planned.nearest}")
     _show_lost(planned)
@@ -126,6 +129,17 @@ def _show_plans(planned: Planned, title: str) -> None:
             if (row := plan.row())
         ],
         title=title,
+    )
+
+
+def _of_pools(pools: Pooled) -> str:
+    """What prefill and decode on GPUs of their own would take."""
+    row, one = pools.row(), pools.candidate
+    price = f", {digits(row['usd_per_hour'])} $/h" if row["usd_per_hour"] is not None else ""
+    return (
+        f"Disaggregated: {row['prefill_workers']} prefill and {row['decode_workers']} decode workers of {one.text}"
+        f"{price}: TTFT p99 {duration_interval(*pools.ttft_p99_s)}, TPOT {duration_interval(*pools.pools.tpot_s)}, "
+        f"kept with {percent(row['p_slo'])}."
     )
 
 

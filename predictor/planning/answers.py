@@ -10,6 +10,7 @@ from predictor.hardware.prices import Offer
 from predictor.latency.report import Report
 from predictor.planning.candidates import Lost
 from predictor.planning.launch import launched
+from predictor.planning.pools import Pooled
 from predictor.planning.search import Deployment
 from predictor.planning.service import ServiceLevel
 from predictor.workloads.request import SPREAD, Request, columns as columns_of
@@ -94,13 +95,14 @@ class Plan:
 class Planned:
     """The answer.
 
-    load: what is served, in words. plans: the best, those that hold first, the cheapest of them first. lost: all else,
-    and why. nearest: where nothing holds, what is met nearest to what was promised. screened: replicas that were looked
-    at; simulated: those of them that were.
+    load: what is served, in words. plans: the best, those that hold first, the cheapest of them first. pools: prefill
+    and decode apart, on the GPUs of the cheapest. lost: all else, and why. nearest: where nothing holds, what is met
+    nearest to what was promised. screened: replicas that were looked at; simulated: those of them that were.
     """
 
     load: str
     plans: tuple[Plan, ...]
+    pools: tuple[Pooled, ...]
     lost: tuple[Lost, ...]
     level: ServiceLevel
     sure: float
@@ -119,6 +121,7 @@ class Planned:
         """What `predictor plan --json` prints."""
         return {
             "plans": [plan.row() for plan in self.plans],
+            "disaggregated": [pools.row() for pools in self.pools],
             "lost": [lost._asdict() for lost in self.lost],
             "promised": self.level.promised,
             "p_slo": self.sure,

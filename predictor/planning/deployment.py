@@ -20,6 +20,7 @@ from predictor.latency.report import Report
 from predictor.planning.answers import Plan, Planned
 from predictor.planning.candidates import Candidate, Choices, Lost, candidates, check_choices, variant
 from predictor.planning.fleet import fleet
+from predictor.planning.pools import pooled
 from predictor.planning.search import LIKELY, Deployment, deployments, expected
 from predictor.planning.service import ServiceLevel, within
 from predictor.prediction.single import answer
@@ -107,6 +108,7 @@ class _Search:
         return Planned(
             load=_load(self.choices.columns),
             plans=tuple(plans),
+            pools=tuple(pooled(self._for_pools(), self.choices, self.sure, self.bundle) if self.vary else ()),
             lost=tuple(self.lost),
             level=self.choices.level,
             sure=self.sure,
@@ -159,15 +161,22 @@ class _Search:
                 self.found.append(one)
 
     def _variants(self) -> list[Candidate]:
-        """The cheapest that hold on other engines, with other steps and other ways to share attention."""
+        """The best on other engines, with other steps and other ways to share attention."""
         varied = [
             other
-            for deployment in self._holding()[:VARIED]
+            for deployment in (self._holding() or self._ranked())[:VARIED]
             for changes in _changes(deployment.candidate, bool(self.choices.engines))
             if isinstance(other := variant(deployment.candidate, self.choices, changes, self.bundle), Candidate)
         ]
         self._simulate(varied)
         return varied
+
+    def _for_pools(self) -> list[Deployment]:
+        """The cheapest that hold of a few GPUs, whose workers may be prefill and decode workers instead."""
+        cheapest = dict[str, Deployment]()
+        for one in self._holding():
+            cheapest.setdefault(one.candidate.gpu.name, one)
+        return list(cheapest.values())[:VARIED]
 
     def _holding(self) -> list[Deployment]:
         """Those that hold within the budget, the cheapest first."""
