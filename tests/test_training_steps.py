@@ -154,10 +154,46 @@ def test_a_recipe_narrows_both_operands_of_every_product(name: str) -> None:
     norm = OpCall("norm", Pointwise(kind="rms_norm", rows=512, cols=128, dtype="bf16"), 1.0)
     for quantised in (quantised_forward, quantised_backward):
         calls = quantised([product, experts, wide, norm], recipe, 1)
-        assert [call.name for call in calls] == ["up_proj_quantise", "experts_quantise"]
+        assert [call.name for call in calls] == ["up_proj_quantise", "experts_quantise", "experts_pad"]
         assert all(call.count > 0 for call in calls)
         assert quantised([product], None, 1) == []
         assert quantised([product], recipe, 8)[0].count < calls[0].count
+
+
+def test_rows_of_experts_in_8_bits_are_copied_into_blocks_and_back() -> None:
+    experts = OpCall("experts", Moe(tokens=512, hidden=128, inter=64, experts=8, topk=2, dtype="fp8"), 3.0)
+    padded = quantised_forward([experts], RECIPES["fp8"], 1)[-1]
+    assert padded.op == Pointwise(kind="copy", rows=1024.0, cols=128, dtype="bf16") and padded.count == 6.0
+
+
+def test_norms_gates_and_rotations_move_bytes_as_additions_do(bundle: Bundle) -> None:
+    lines = {line.name: line for line in step(bundle).lines}
+    for name in ("add_rms_norm", "rope", "silu_mul"):
+        assert lines[name].op.kind == "add"  # type: ignore[attr-defined]
+        alone = replace(LONG, kernels="eager")
+        call = next(call for call in training_calls(LAYERS, alone).forward if call.name == name)
+        moved = next(line for line in step(bundle, kernels="eager").lines if line.name == name)
+        assert moved.count * float(moved.op.bytes_moved()) == pytest.approx(call.count * float(call.op.bytes_moved()))
+
+
+def test_a_host_that_waits_adds_its_time(bundle: Bundle) -> None:
+    few = {"micro_batch": 1, "seq_len": 128, "kernels": "eager"}
+    ahead, waits = step(bundle, **few), step(bundle, **few, host_waits=True)
+    assert ahead.forward_s > ahead.device_s["forward"]  # the host sets the pace
+    assert waits.forward_s == pytest.approx(ahead.forward_s + ahead.device_s["forward"])
+    captured = step(bundle, **few, cuda_graphs=True)
+    assert captured.step_s.value == pytest.approx(sum(ahead.device_s.values()))
+    with pytest.raises(InvalidRequest) as raised:
+        TrainingSetting(host_waits=True, cuda_graphs=True)
+    assert str(raised.value) == (
+        "host_waits and cuda_graphs are both set; layers that make the host wait cannot be captured. Leave one out."
+    )
+
+
+def test_nothing_hides_the_messages_of_a_host_that_waits(bundle: Bundle) -> None:
+    shared = {"zero_stage": 3, "dp": 8}
+    ahead, waits = step(bundle, **shared), step(bundle, **shared, host_waits=True)
+    assert 0 < ahead.communication_s < waits.communication_s
 
 
 def test_weights_are_narrowed_once_for_the_micro_batches_that_keep_them() -> None:
@@ -372,12 +408,13 @@ def test_waiting_for_routing_is_told_and_as_doubtful_as_the_host() -> None:
     asked = {"model": "Qwen3-30B-A3B", "gpu": "H100-SXM-80GB", "n_gpus": 8, "ep": 8, "zero_stage": 1}
     waits, fixed = predict_training(**asked), predict_training(**asked, moe_expert_capacity_factor=1.0)
     told = (
-        "each layer waits 2.5 ms or more in each pass until the host has read how many tokens go where, as in "
-        "Megatron-Bridge; other programs differ. moe_expert_capacity_factor leaves that out."
+        "experts: 2.5 ms in each layer and pass at least, in which the host reads how many tokens go where "
+        "(Megatron-Core; other programs differ). cuda_graphs and moe_expert_capacity_factor need no such wait."
     )
     assert told in waits.notes and told not in fixed.notes
     dense = predict_training("Llama-3.1-8B", "H100-SXM-80GB", n_gpus=8, zero_stage=1)
-    assert not any("waits" in note for note in (*dense.notes, *predict_training(**{**asked, "ep": 1}).notes))
+    whole = predict_training(**{**asked, "ep": 1})
+    assert not any(note.startswith("experts:") for note in (*dense.notes, *whole.notes))
     without, least = waits.step_s.value - fixed.step_s.value, 2 * 48 * ROUTING_S / 2
     assert without > least
     assert waits.step_s.high - waits.step_s.value > HOST_DOUBT * without > fixed.step_s.high - fixed.step_s.value

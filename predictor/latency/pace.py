@@ -19,10 +19,15 @@ from predictor.workloads.passes.parallel import group_of
 from predictor.workloads.passes.training import TrainingCalls, TrainingSetting
 
 STRAGGLING = 0.01  # of the step for each e-fold of GPUs beyond a node: every step waits for the slowest of them
-HOST_DOUBT = 1.75  # of the host's times: what a program's own Python adds, and hosts, differ so many times
+HOST_DOUBT = 1.5  # of the host's times: what a program's own Python adds, and hosts, differ so many times
 # The host's time to read how many tokens go to each expert and to issue what experts run, per layer and pass, of
-# Megatron-Bridge; while tokens travel it is hidden.
+# Megatron-Bridge; while tokens travel it is hidden, and another micro-batch is not issued meanwhile.
 ROUTING_S = 2.5e-3
+NEWEST_ATTENTION = "cudnn"  # what Transformer Engine runs
+# What computing loses to a message beside it, of the message's time: 20 of 132 SMs send (DeepSeek-V3, arXiv:2412.19437,
+# 3.2.2) beside kernels that leave them free (Transformer Engine's margins). Products of PyTorch, whose blocks are dealt
+# out to all SMs, wait for those; 0.5 to 1 suit the fitted half of llm-foundry's runs alike, 0.5 torchtitan's in bf16.
+SENDING_SMS, SHARED_SMS = 20 / 132, 0.5
 # Which pass hides a message: weights are fetched a layer ahead, gradients sent while earlier layers are computed (below
 # ZeRO 2 in the last pass only).
 HIDDEN_BY = {
@@ -78,7 +83,7 @@ def paced(
     *computed, messages = lines
     parts = zip(computed_phases(calls), computed, strict=True)
     device = {phase: _device_s(part, made, setting, unsaid) for (phase, made), part in parts}
-    times = {phase: max(device[phase], host[phase] * unsaid.host) for phase in device}
+    times = {phase: _taken_s(device[phase], host[phase] * unsaid.host, setting) for phase in device}
     exposed = _exposed(calls.communication, messages, times, setting, unsaid)
     exposed += max(streamed_s - times["forward"] - times["backward"], 0.0)
     bubble = (times["forward"] + times["backward"]) * (setting.pp - 1) / (setting.grad_accum * setting.vp)
@@ -89,6 +94,22 @@ def paced(
 def computed_phases(calls: TrainingCalls) -> list[Phase]:
     """What a step computes, by phase."""
     return [("forward", calls.forward), ("backward", calls.backward), ("optimizer", calls.optimizer)]
+
+
+def waits_for_routing(setting: TrainingSetting) -> bool:
+    """Whether the host must read how many tokens go to each expert that is elsewhere."""
+    return not (setting.moe_expert_capacity_factor or setting.cuda_graphs)
+
+
+def _taken_s(device_s: float, host_s: float, setting: TrainingSetting) -> float:
+    """Seconds of a phase: the GPU computes while the host issues what follows, unless the host waits for it."""
+    return device_s + host_s if setting.host_waits else max(device_s, host_s)
+
+
+def _beside_s(message_s: float, computing_s: float, setting: TrainingSetting) -> float:
+    """Seconds that a message adds to the computing beside it, which it leaves fewer SMs."""
+    lost = SENDING_SMS if setting.attention == NEWEST_ATTENTION else SHARED_SMS
+    return max(message_s - computing_s, 0.0) + lost * min(message_s, computing_s)
 
 
 def _straggling(setting: TrainingSetting) -> float:
@@ -128,23 +149,24 @@ def _sent_s(line: OpLine, call: OpCall, setting: TrainingSetting, unsaid: Unsaid
 def _device_s(lines: Sequence[OpLine], calls: Sequence[OpCall], setting: TrainingSetting, unsaid: Unsaid) -> float:
     """Seconds of a phase on the GPU, with what its messages take beyond the computing beside them.
 
-    Overlapped with the products of a layer, a message is sent in tp parts of which the first is waited for (Transformer
-    Engine, userbuffers); keys and values go around a ring beside attention; what experts are sent, beside another
-    micro-batch. While tokens travel, the host reads how many go where and issues what follows; experts of a fixed
-    capacity need no such count.
+    Overlapped with the products of a layer, a message is sent in tp parts: what is gathered starts with the part that
+    is there, of what is reduced the last part is waited for (Transformer Engine, comm_gemm_overlap.cpp). Keys and
+    values go around a ring beside attention; what experts are sent, beside another micro-batch. The host reads how
+    many tokens go where and issues what follows; experts of a fixed capacity, and captured graphs, need no such
+    count.
     """
     times = dict.fromkeys(("gemm", "attention", "other", "layer", "ring", "experts"), 0.0)
     for line, call in zip(lines, calls, strict=True):
         times[_hidden_kind(line, call, setting)] += _sent_s(line, call, setting, unsaid)
-    if times["experts"] and not setting.moe_expert_capacity_factor:
+    last = times["layer"] / 2 / setting.tp
+    layer = last + _beside_s(times["layer"] - last, times["gemm"], setting)
+    ring = _beside_s(times["ring"], times["attention"], setting)
+    computed = times["gemm"] + times["attention"] + times["other"] + layer + ring
+    experts = _beside_s(times["experts"], computed, setting) if setting.overlap_ep else times["experts"]
+    if times["experts"] and waits_for_routing(setting):
         passes = sum(call.count for call in calls if call.name.startswith("dispatch"))
-        times["experts"] = max(times["experts"], unsaid.host * ROUTING_S * passes)
-    if not setting.overlap_ep:
-        times["other"], times["experts"] = times["other"] + times["experts"], 0.0
-    layer = max(times["layer"] / setting.tp, times["layer"] - times["gemm"])
-    computed = times["gemm"] + times["attention"] + times["other"] + layer
-    ring, experts = max(times["ring"] - times["attention"], 0.0), max(times["experts"] - computed, 0.0)
-    return computed + ring + experts
+        experts = max(experts, unsaid.host * ROUTING_S * passes)
+    return computed + experts
 
 
 def _hidden_kind(line: OpLine, call: OpCall, setting: TrainingSetting) -> str:
@@ -167,11 +189,12 @@ def _exposed(
 ) -> float:
     """Seconds of communication that no computing hides."""
     waits: dict[str, float] = {}
+    ahead = setting.prefetch and not setting.host_waits
     for call, line in zip(calls, messages, strict=True):
-        phase = HIDDEN_BY.get(call.name.removeprefix("expert_"), "") if setting.prefetch else ""
+        phase = HIDDEN_BY.get(call.name.removeprefix("expert_"), "") if ahead else ""
         if call.name == "stage_send_recv" and setting.vp > 1:  # of another chunk than is computed
             phase = "forward"
         waits[phase] = waits.get(phase, 0.0) + _sent_s(line, call, setting, unsaid)
     passes = 1 if setting.zero_stage > 1 else setting.grad_accum
     room = {"forward": times["forward"], "backward": times["backward"] / passes, "": 0.0}
-    return sum(max(wait - room[phase], 0.0) for phase, wait in waits.items())
+    return sum(_beside_s(wait, room[phase], setting) for phase, wait in waits.items())

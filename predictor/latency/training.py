@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import hypot
 from typing import Any
 
@@ -13,11 +13,21 @@ from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import FASTEST, SLOWEST, Links, node_link_bytes_per_s
 from predictor.hardware.power import steady_flop_per_s
-from predictor.latency.pace import HIDDEN_BY, ROUTING_S, computed_phases, paced, taken_and_ends, within_node
+from predictor.latency.pace import (
+    HIDDEN_BY,
+    NEWEST_ATTENTION,
+    ROUTING_S,
+    computed_phases,
+    paced,
+    taken_and_ends,
+    waits_for_routing,
+    within_node,
+)
 from predictor.latency.report import EXPERTS_DOUBT, SOFTWARE_DOUBT, Interval, OpLine, doubted
 from predictor.latency.steps import bound_lines, doubts_of, op_lines, total
 from predictor.latency.whole_run import WholeRun, mean_power_w, run_note, trained_tokens, whole_run
 from predictor.memory.training import TrainingMemory
+from predictor.ops import Pointwise
 from predictor.units import HOUR
 from predictor.workloads.engines import host_share
 from predictor.workloads.passes.backward import fetches
@@ -40,7 +50,6 @@ LIBRARY = "nccl"
 # FlashAttention-2 keeps to the instructions of Ampere: 0.35 of H100's peak (Shah et al., arXiv:2407.08608, 1), which is
 # more than older parts reach of theirs.
 FLASH2_FLOP_PER_SM_CYCLE = 1300.0
-NEWEST_ATTENTION = "cudnn"
 # Host times, transposing and waiting for routing were fitted on one half of the measured configurations
 # (predictor/learning/validation); the three below and STRAGGLING were chosen with all of them in view.
 STEADY_DOUBT = 0.2  # of what board power or an old kernel slows: boards differ, and what else draws power
@@ -54,6 +63,9 @@ HOST_S_PER_FETCH = 0.42e-3
 UNTIMED_DOUBT = 0.65
 # To the host's memory and back through PCIe 4 x16; and its step of one parameter.
 HOST_BYTES_PER_S, HOST_STEP_S = 25e9, 2.6e-10
+# Kinds whose times are of serving engines' own kernels; PyTorch's, compilers' and Transformer Engine's move as many
+# bytes as fast as an addition does.
+STREAMED = frozenset({"rms_norm", "add_rms_norm", "silu", "silu_mul", "rope"})
 FROZEN = 2 / 3  # of the FLOPs of a step are those without gradients of weights, which adapters leave as they are
 
 
@@ -62,9 +74,9 @@ class TrainingStep:
     """One optimizer step. Times in seconds; the parts add up to step_s.value.
 
     forward_s, backward_s (recomputation included), optimizer_s: on the slowest stage. communication_s: what computing
-    does not hide. bubble_s: what a stage waits for the others. mfu: model FLOPs over the time at the dense peak, of
-    adapters without those of frozen weights' gradients. power_w: that a GPU draws in the mean, 0.0 where nobody knows
-    its limit. device_s: of each phase, without waiting for the host.
+    does not hide, and what it loses beside messages. bubble_s: what a stage waits for the others. mfu: model FLOPs
+    over the time at the dense peak, of adapters without those of frozen weights' gradients. power_w: that a GPU draws
+    in the mean, 0.0 where nobody knows its limit. device_s: of each phase, without waiting for the host.
     """
 
     setting: TrainingSetting
@@ -164,10 +176,11 @@ def training_notes(gpu: Gpu, setting: TrainingSetting) -> list[str]:
             f"node_link is not stated: {taken:.0f} Gb/s of each GPU between nodes are taken, and the interval spans "
             f"{least:.0f} to {most:.0f}."
         )
-    if setting.ep > 1 and not setting.moe_expert_capacity_factor:
+    if setting.ep > 1 and waits_for_routing(setting):
         notes.append(
-            f"each layer waits {1e3 * ROUTING_S:g} ms or more in each pass until the host has read how many tokens go "
-            "where, as in Megatron-Bridge; other programs differ. moe_expert_capacity_factor leaves that out."
+            f"experts: {1e3 * ROUTING_S:g} ms in each layer and pass at least, in which the host reads how many tokens "
+            "go where (Megatron-Core; other programs differ). cuda_graphs and moe_expert_capacity_factor need no such "
+            "wait."
         )
     if _untimed(gpu, setting):
         where = f"around {setting.cp} GPUs" if generation(gpu.generation).trained_on else f"on {gpu.generation}"
@@ -191,10 +204,19 @@ def _phases(calls: TrainingCalls, setting: TrainingSetting) -> tuple[list[Phase]
     """What a step computes, and what it sends, both as far as they stay within a node."""
 
     def local(made: Sequence[OpCall]) -> list[OpCall]:
-        return [within_node(call, setting) for call in made]
+        return [_streamed(within_node(call, setting)) for call in made]
 
     computed: list[Phase] = [(name, local(made)) for name, made in computed_phases(calls)]
     return computed, [("communication", local(calls.communication))]
+
+
+def _streamed(call: OpCall) -> OpCall:
+    """A call as an addition that moves as many bytes, where its own kernel is a serving engine's."""
+    op = call.op
+    if not isinstance(op, Pointwise) or str(op.kind) not in STREAMED:
+        return call
+    added = replace(op, kind="add")
+    return call._replace(op=added, count=call.count * float(op.bytes_moved()) / float(added.bytes_moved()))
 
 
 def _check_units(gpu: Gpu, setting: TrainingSetting) -> None:
@@ -233,7 +255,7 @@ def _untimed(gpu: Gpu, setting: TrainingSetting) -> bool:
 
 def _host_s(phase: str, made: Sequence[OpCall], calls: TrainingCalls, setting: TrainingSetting) -> float:
     """Seconds the host takes to issue a phase; a fraction of a count stands for a kernel or a part of one."""
-    issued = HOST_S_PER_OP * sum(call.count for call in made)
+    issued = 0.0 if setting.cuda_graphs else HOST_S_PER_OP * sum(call.count for call in made)
     if setting.zero_stage < 3:
         return issued
     if not setting.prefetch:

@@ -175,6 +175,8 @@ def predict_training(
     overlap_tp: bool = False,
     overlap_ep: bool = False,
     gradient_accumulation_fusion: bool = False,
+    host_waits: bool = False,
+    cuda_graphs: bool = False,
     gpus_per_node: int = 8,
     link: str = "",
     node_link: str = "",

@@ -38,7 +38,7 @@ OF_TRAINING = (
     *("loss", "loss_chunks", "sequence_parallel", "offload", "optimizer_in_backward", "no_sync", "prefetch", "load"),
     *("reshard_after_forward", "packing", "padding", "expandable_segments", "global_batch", "vp", "cp", "cp_comm_type"),
     *("expert_tp", "moe_token_dispatcher_type", "moe_expert_capacity_factor", "dp_replicate", "overlap_tp"),
-    *("overlap_ep", "gradient_accumulation_fusion", "gpus_per_node", "train_tokens"),
+    *("overlap_ep", "gradient_accumulation_fusion", "host_waits", "cuda_graphs", "gpus_per_node", "train_tokens"),
     *("dataset_rows", "epochs", "pue"),
 )
 OF_BOTH = (
@@ -254,6 +254,10 @@ class Request:
     overlap_tp: bool = _column(False, "Messages of tp run beside matrix products of training (async TP).", kind=bool)
     overlap_ep: bool = _column(False, "Messages to experts run beside another micro-batch of training.", kind=bool)
     gradient_accumulation_fusion: bool = _column(False, "The products that make gradients add them up.", kind=bool)
+    host_waits: bool = _column(
+        False, "Every layer of training makes the host wait for the GPU (.item(), copies made anew).", kind=bool
+    )
+    cuda_graphs: bool = _column(False, "Layers of training are captured as CUDA graphs, routing included.", kind=bool)
     gpus_per_node: int = _column(8, "GPUs of a node in training.")
     train_tokens: float = _column(
         0.0, "Tokens to train on in all; adds hours, price and energy to the answer.", least=0

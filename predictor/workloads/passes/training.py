@@ -112,6 +112,8 @@ class TrainingSetting(Sequences):
     expandable_segments: PYTORCH_CUDA_ALLOC_CONF, which leaves no fragmentation to speak of.
     described: whether kernels and loss are those of the program that trains, and not what most programs have.
     max_model_len: tokens of a sequence at most, where that is more than the model's context.
+    host_waits: the host waits for the GPU in every layer, so that neither works ahead of the other. cuda_graphs: what
+    layers launch is captured once; the host issues graphs.
     early_stop: recomputation leaves out the projection that ends a layer, as PyTorch does from 2.1 on.
     """
 
@@ -147,6 +149,8 @@ class TrainingSetting(Sequences):
     expandable_segments: bool = False
     max_model_len: int = 0
     grad_dtype: str = ""
+    host_waits: bool = False
+    cuda_graphs: bool = False
     described: bool = False
 
     def __post_init__(self) -> None:
@@ -170,6 +174,11 @@ class TrainingSetting(Sequences):
                 f"grad_accum is {self.grad_accum}; with optimizer_in_backward gradients are not added up. Set it to 1."
             )
         self.check_lengths()
+        if self.host_waits and self.cuda_graphs:
+            raise InvalidRequest(
+                "host_waits and cuda_graphs are both set; layers that make the host wait cannot be captured. Leave one "
+                "out."
+            )
         check_layout(self, self.seq_len)
 
     @property
