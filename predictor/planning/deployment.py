@@ -17,6 +17,7 @@ from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.hardware.prices import Offer, PriceList, price_list
 from predictor.latency.report import Report
+from predictor.latency.serving.traces import read_trace
 from predictor.planning.answers import Plan, Planned
 from predictor.planning.candidates import Candidate, Choices, Lost, candidates, check_choices, variant
 from predictor.planning.fleet import fleet
@@ -84,6 +85,8 @@ def plan(
         network, {**columns, "model": name}, fleet(gpus), listed, dtypes, engines, tps, level, max_gpus, usd_per_hour
     )
     check_choices(choices)
+    if (asked := Request.of({**choices.columns, "gpu": "any"})).trace:
+        read_trace(asked.trace)  # a file that cannot be read fails once, not on every GPU
     return _Search(choices, opened, p_slo, shown, vary).answer()
 
 
