@@ -15,8 +15,8 @@ from predictor.hardware.prices import price_list
 from predictor.latency.report import Interval
 from predictor.planning import ServiceLevel, compare, plan
 from predictor.planning.candidates import Candidate, Choices, candidates
-from predictor.planning.pareto import pareto_front
 from predictor.planning.fleet import fleet
+from predictor.planning.pareto import pareto_front
 from predictor.planning.search import deployed
 from predictor.planning.service import SUREST, p_above, p_below, p_less, within
 from predictor.prediction import predict

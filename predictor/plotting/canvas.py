@@ -171,7 +171,7 @@ def _beside(
     across, up = math.cos(angle), math.sin(angle)
     x = own[0] + radius * scale * across - width * (0.5 - 0.5 * _sign(across))
     y = own[1] + radius * scale * up - height * (0.5 - 0.5 * _sign(up))
-    return Bbox.from_bounds(x - 1, y - 1, width + 2, height + 2), ((x - own[0]) / scale, (y - own[1]) / scale)
+    return Bbox.from_bounds(x - 3, y - 1, width + 6, height + 2), ((x - own[0]) / scale, (y - own[1]) / scale)
 
 
 def _sign(number: float) -> int:

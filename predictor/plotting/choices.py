@@ -163,11 +163,11 @@ def quality_picture(judged: Sequence[Judged], axis: str, rises: bool, bundle: st
         raise InvalidRequest("no row has both a score and a price or a latency; --plot has nothing to draw.")
     with drawn(file, 5.0 * len(panels_of) + 1.6, 4.8) as figure:
         panels = figure.subplots(1, len(panels_of), sharey=True, squeeze=False)[0]
-        figure.suptitle(f"{axis}, beside price and latency", fontsize=11, x=0.01, ha="left")
+        figure.suptitle(f"quality: {axis}", fontsize=11, x=0.01, ha="left")
         for axes, (name, points) in zip(panels, panels_of.items(), strict=True):
             _draw(axes, points, rises, log_y=False)
             axes.set_xlabel(figures[name][1])
-        panels[0].set_ylabel(axis)
+        panels[0].set_ylabel("quality")
         some = next(iter(panels_of.values()))
         figure.legend(handles=_legend(some, ""), loc="outside right upper")
         say_below(figure, basis_text(bundle, level), "Upright lines are one standard error of the score.")

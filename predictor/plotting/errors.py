@@ -19,7 +19,7 @@ DARK = 0.55  # share of the scale from which numbers are black on it
 
 
 def error_table(cells: pd.DataFrame, columns: str) -> pd.DataFrame:
-    """Mean of the errors over cells, GPUs × `columns`, generations together; not a number where nothing was measured."""
+    """Mean of the errors over cells, GPUs × `columns`, generations together; NaN where nothing was measured."""
     table = cells.pivot_table(index="gpu", columns=columns, values="mape", aggfunc="mean")
     return table.loc[sorted(table.index, key=_generation)]
 
