@@ -37,6 +37,8 @@ STYLE: Mapping[str, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 8,
 }
+# Behind a text, so that it is read on lines. A rim of its letters would turn the text of an SVG into drawings.
+ON_LINES: Mapping[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
 # Where the label of a point may stand: its sides, further and further away, in points.
 AROUND = tuple((radius, turn) for radius in (8, 14, 22, 32, 44) for turn in (0, 1, 7, 2, 6, 3, 5, 4))
 # Ticks of a tenfold on logarithmic axes of at most so many decades.
@@ -185,17 +187,10 @@ def _write(axes: Axes, label: Label, offset: tuple[float, float], far: bool) -> 
         offset,
         textcoords="offset points",
         fontsize=7.5,
+        bbox=ON_LINES,
         arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 4} if far else None,
     )
     text.set_in_layout(False)
-    text.set_path_effects(halo())
-
-
-def halo() -> list[Any]:
-    """A white rim, by which a text is read on lines."""
-    from matplotlib.patheffects import withStroke
-
-    return [withStroke(linewidth=2.2, foreground="white")]
 
 
 def mark(label: str, **style: Any) -> Any:

@@ -18,6 +18,7 @@ from predictor.plotting.canvas import (
     BLUE,
     GREEN,
     GREY,
+    ON_LINES,
     ORANGE,
     PINK,
     RED,
@@ -25,7 +26,6 @@ from predictor.plotting.canvas import (
     YELLOW,
     Axes,
     Label,
-    halo,
     mark,
     one_decade_at_least,
     place_labels,
@@ -110,10 +110,9 @@ def draw_roofs(axes: Axes, gpu: Gpu, lines: Sequence[OpLine | Other], title: str
     for row, (name, rate) in enumerate(sorted(rates.items(), key=lambda pair: -pair[1])):
         axes.plot(x, np.minimum(x * gpu.mem_bytes_per_s, rate) / TERA, color=BLACK, linewidth=1.3, zorder=1)
         text = f"{name}: {rate / TERA:,.0f} TFLOP/s"
-        roof = axes.annotate(
-            text, (high, rate / TERA), (-2, 3 - 12 * (row > 0)), textcoords="offset points", ha="right", fontsize=7.5
-        )
-        roof.set_path_effects(halo())
+        below = 3 - 12 * (row > 0)
+        where = {"textcoords": "offset points", "ha": "right", "fontsize": 7.5, "bbox": ON_LINES}
+        axes.annotate(text, (high, rate / TERA), (-2, below), **where)
     axes.plot(x, np.minimum(x * cache, peak) / TERA, color=GREY, linewidth=0.9, linestyle=":", zorder=1)
     by_area = sorted(points, key=lambda point: -point.share)
     for point in by_area:
