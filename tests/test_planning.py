@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from itertools import pairwise
 
 import pytest
@@ -185,3 +186,21 @@ def test_every_candidate_of_a_partition_is_one_gpu():
         Choices(get_model("Qwen3-8B"), {"model": "Qwen3-8B", **LOAD}, fleet(gpu.name), price_list()), load_bundle()
     )
     assert all(isinstance(one, Candidate) for one in found)
+
+
+def test_pools_beside_a_plan_are_those_of_the_command(capsys):
+    planned = plan("Qwen3-8B", "L40S", tpot_s=0.04, **LOAD)
+    (pools,) = planned.pools
+    row = pools.row()
+    assert row["p_slo"] > 0.5 and row["ttft_p99_s"] >= row["ttft_s"]
+    assert main([*shlex.split(row["predict"])[1:], "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["tpot_s"] == pytest.approx(row["tpot_s"]) and told["n_gpus"] == row["n_gpus"]
+
+
+def test_prompts_and_answers_pay_for_a_request_together():
+    row = plan("Qwen3-8B", "L40S", tpot_s=0.04, **LOAD).plans[0].row()
+    prompt, output = 500 * 0.9, 100 * 0.9  # in the mean, lengths lying between 80 and 100 %
+    request = row["usd_per_mtok_input"] * prompt / 1e6 + row["usd_per_mtok_output"] * output / 1e6
+    assert request * 1e3 == pytest.approx(row["usd_per_1k_requests"], rel=0.02)
+    assert 0 < row["usd_per_mtok_input"] < row["usd_per_mtok_output"]

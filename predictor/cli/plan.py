@@ -16,6 +16,7 @@ from predictor.workloads.request import OF_TRAINING, columns as columns_of
 
 if TYPE_CHECKING:
     from predictor.planning.answers import Plan, Planned
+    from predictor.planning.pools import Pooled
 
 # Columns of a request that a plan decides, or that a load has none of.
 DECIDED = ("dtype", "engine", "tp", "n_gpus", "dp", "phase", "scheduling", "batch", "image_size", *OF_TRAINING)
@@ -47,11 +48,19 @@ def _plan(
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     json: Annotated[bool, Option("--json", help="Print JSON: plans, what lost and why, the nearest target.")] = False,
     plot: Plot = None,
+    write: Annotated[
+        Path | None,
+        Option(metavar="DIR", help="Write each plan: commands, manifests, and the benchmark that checks it."),
+    ] = None,
+    force: Annotated[bool, Option("--force", help="Write over the plans in DIR.")] = False,
     **columns: Any,
 ) -> None:
     """Which GPUs, how many, and how they are set, to serve a load within what is promised, at the least cost."""
     from predictor.planning.deployment import plan
+    from predictor.planning.launch.folder import check_place, written
 
+    if write:
+        check_place(write, force)
     if top < 1:
         raise InvalidRequest(f"top is {top}; it must be at least 1.")
     defaults = {column.name: column.default for column in columns_of()}
@@ -73,10 +82,13 @@ def _plan(
         shown=top,
         **stated,
     )
+    names = written(planned, write, force) if write and planned.plans else []
     if json:
         show_json(planned.to_dict())
     else:
         _show(model, planned)
+        if names:
+            say(f"{len(names)} plans in {write}: start {names[0]}/run.sh there, and check it with benchmark.sh.")
     if plot:
         from predictor.estimators.bundle import load_bundle
         from predictor.plotting import plans_picture
@@ -105,6 +117,8 @@ def _show(model: str, planned: Planned) -> None:
     if planned.plans:
         _show_plans(planned, f"{model} · {' · '.join([planned.load, *told, f'with {planned.sure:.0%}'])}")
         _show_best(planned.plans[0])
+    for pools in planned.pools:
+        say(_of_pools(pools))
     if planned.nearest:
         say(f"Nothing holds; {planned.nearest}")
     _show_lost(planned)
@@ -137,16 +151,32 @@ def _show_plans(planned: Planned, title: str) -> None:
     )
 
 
+def _of_pools(pools: Pooled) -> str:
+    """What prefill and decode on GPUs of their own would take."""
+    row, one = pools.row(), pools.candidate
+    price = f", {digits(row['usd_per_hour'])} $/h" if row["usd_per_hour"] is not None else ""
+    return (
+        f"Disaggregated: {row['prefill_workers']} prefill and {row['decode_workers']} decode workers of {one.text}"
+        f"{price}: TTFT p99 {duration_interval(*pools.ttft_p99_s)}, TPOT {duration_interval(*pools.pools.tpot_s)}, "
+        f"kept with {percent(row['p_slo'])}."
+    )
+
+
 def _show_best(best: Plan) -> None:
     row = best.row()
     if best.offer:
         say(f"Price: {best.offer.told}.")
     say(f"Start each replica: {row['command']}")
+    for note in row["notes"]:
+        say(f"Note: {note}")
     say(f"Ask again: {row['predict']}")
 
 
 def _show_lost(planned: Planned) -> None:
-    for lost in planned.lost[:LOST_SHOWN]:
-        say(f"{lost.gpu}: {lost.why}")
-    if (more := len(planned.lost) - LOST_SHOWN) > 0:
+    """GPUs without a plan, each with the reason that comes last, of its narrowest format."""
+    planned_for = {plan.deployment.candidate.gpu.name for plan in planned.plans}
+    why = {lost.gpu: lost.why for lost in planned.lost if lost.gpu not in planned_for}
+    for gpu, told in list(why.items())[:LOST_SHOWN]:
+        say(f"{gpu}: {told}")
+    if (more := len(why) - LOST_SHOWN) > 0:
         say(f"{more} more GPUs have none; --json says why of each.")

@@ -79,15 +79,17 @@ def _quality(
 
 
 def _show(found: Quality) -> None:
-    tasks = found.heads[:TASKS_SHOWN]
+    tasks, gpus = found.heads[:TASKS_SHOWN], list(dict.fromkeys(row.gpus for row in found.rows))
+    heads = ["model", "dtype", *(["GPU"] if len(gpus) > 1 else [])]
+    told = [found.axis.text] if found.axis else []
     show(
         [
-            *("model", "dtype", "GPU", ">quality", *(f">{task}" for task in tasks)),
+            *(*heads, ">quality", *(f">{task}" for task in tasks)),
             *(">$/Mtok", ">TTFT", ">TPOT", ">memory", "P(OOM)", "front"),
         ],
-        [_row(row, found, tasks) for row in found.rows],
-        title=f"quality: {found.axis.text}" if found.axis else "",
-        keys=3,
+        [[*_names(row)[: len(heads)], *_cells(row, found, tasks)] for row in found.rows],
+        title=" · ".join([*(f"quality: {text}" for text in told), *(gpus if len(gpus) == 1 else [])]),
+        keys=len(heads),
     )
     if left := found.heads[TASKS_SHOWN:]:
         say(f"{len(left)} more tasks have scores, which --json has: {', '.join(left[:8])}{' …' * (len(left) > 8)}.")
@@ -100,15 +102,13 @@ def _show(found: Quality) -> None:
         _show_audits(found)
 
 
-def _row(row: Judged, found: Quality, tasks: Sequence[str]) -> list[str]:
-    own = row.evaluated
-    told = [
-        own.name,
-        own.format,
-        row.gpus,
-        _value(row.quality, row.quality_stderr, found.axis.scale if found.axis else 1),
-    ]
-    told += [_score(own.main(task)) for task in tasks]
+def _names(row: Judged) -> list[str]:
+    return [row.evaluated.name, row.evaluated.format, row.gpus]
+
+
+def _cells(row: Judged, found: Quality, tasks: Sequence[str]) -> list[str]:
+    told = [_value(row.quality, row.quality_stderr, found.axis.scale if found.axis else 1.0)]
+    told += [_score(row.evaluated.main(task)) for task in tasks]
     if row.row.get("error"):
         return [*told, "–", "–", "–", "–", "–", ""]
     times = [duration_interval(*time) if (time := row.interval(name)) else "–" for name in ("ttft_s", "tpot_s")]
@@ -151,11 +151,6 @@ def _show_audits(found: Quality) -> None:
             if score.task in found.audits:
                 better = {True: "more is better", False: "less is better", None: "–"}[score.rises]
                 neutral = better if score.neutral is None else f"{score.neutral:g} is neutral"
-                figure = f"{score.metric} ({score.filter})" if score.filter else score.metric
-                rows.append([one.name, one.format, score.task, figure, _score(score), neutral])
-    show(
-        ["model", "dtype", "audit", "figure", ">value", "read as"],
-        rows,
-        title="Audits of bias, no part of quality",
-        keys=4,
-    )
+                rows.append([one.name, one.format, score.name, _score(score), neutral])
+    title = "Audits of bias, no part of quality"
+    show(["model", "dtype", "audit", ">value", "read as"], rows, title=title, keys=2)

@@ -92,7 +92,7 @@ def _show_kept(scored: pd.DataFrame, level: float) -> None:
             lines = _grouped(
                 cells,
                 "file",
-                lambda cell: ["", str(cell["count"]), *(_percent(cell[name]) for name in ("said", "happened"))],
+                lambda cell: ["", str(cell["cases"]), *(_percent(cell[name]) for name in ("said", "happened"))],
             )
             show(["", ">n", ">said", ">came true"], lines, title=title)
 

@@ -61,7 +61,7 @@ class Op(ABC):
             value = getattr(self, name)
             if name in TEXT_FIELDS:
                 if name in ("dtype", "kv_dtype"):
-                    for dtype in {value} if isinstance(value, str) else set(np.asarray(value).tolist()):
+                    for dtype in names_in(value):
                         dtype_facts(dtype)
                 continue
             object.__setattr__(self, name, self._checked(name, value))
@@ -127,8 +127,11 @@ class Op(ABC):
         return 0.0
 
     def __len__(self) -> int:
-        values = [getattr(self, name) for name in names_of(type(self))]
-        return max(1 if type(value) is float else np.size(value) for value in values if not isinstance(value, str))
+        for name in names_of(type(self)):
+            value = getattr(self, name)
+            if type(value) is not float and type(value) is not str and (length := np.size(value)) > 1:
+                return length
+        return 1
 
     def is_column(self) -> bool:
         """Whether any field is a column of calls."""
@@ -168,6 +171,11 @@ def merged_key(op: Op) -> object:
 def names_of(kind: type[Op]) -> tuple[str, ...]:
     """Names of the fields of a kind of op, in order."""
     return tuple(field.name for field in fields(kind))
+
+
+def names_in(value: Text) -> set[str]:
+    """The different names of a text field."""
+    return {value} if isinstance(value, str) else set(np.asarray(value).tolist())
 
 
 def column(value: Number | int, length: int) -> Array:

@@ -10,6 +10,7 @@ from predictor.hardware.prices import Offer
 from predictor.latency.report import Report
 from predictor.planning.candidates import Lost
 from predictor.planning.launch import launched
+from predictor.planning.pools import Pooled
 from predictor.planning.search import Deployment
 from predictor.planning.service import ServiceLevel
 from predictor.workloads.request import SPREAD, Request, columns as columns_of
@@ -41,7 +42,7 @@ class Plan:
     def text(self) -> str:
         """ "5 × (2 × H100-SXM-80GB, fp8, vllm)", so that ten GPUs read as five replicas of two."""
         one = self.deployment.candidate
-        own = f"{one.text}{''.join(f', {name} {value}' for name, value in one.settings.items())}"
+        own = f"{one.text}{''.join(f', {name} {value}' for name, value in one.settings)}"
         return f"{self.deployment.replicas} × ({own})" if self.deployment.replicas > 1 else own
 
     @property
@@ -56,10 +57,30 @@ class Plan:
         served = self.deployment.served
         return served.requests_per_s.value * served.e2e_s.value / self.deployment.replicas
 
+    def _prices(self) -> dict[str, Any]:
+        """What a request costs, in parts: prompts and answers pay for the time that each take of the GPUs.
+
+        kwh_per_mtok: of tokens that come out, where all boards draw as much as they may.
+        """
+        deployment, served, names = (
+            self.deployment,
+            self.deployment.served,
+            ("usd_per_mtok_input", "usd_per_mtok_output"),
+        )
+        watts = deployment.n_gpus * deployment.candidate.gpu.tdp_w
+        energy = watts / 3.6e6 / served.tokens_per_s.value * 1e6 if watts else None
+        if self.usd_per_hour is None:
+            return {**dict.fromkeys((*names, "usd_per_1k_requests")), "kwh_per_mtok": energy}
+        request_usd, (prompt, _, output) = self.usd_per_hour / 3600 / served.requests_per_s.value, served.mean_len
+        shares = deployment.prompt_share, 1 - deployment.prompt_share
+        each = [request_usd * share / tokens * 1e6 for share, tokens in zip(shares, (prompt, output), strict=True)]
+        return {**dict(zip(names, each, strict=True)), "usd_per_1k_requests": 1e3 * request_usd, "kwh_per_mtok": energy}
+
     def row(self) -> dict[str, Any]:
         """One flat row, its names those of `predictor plan --json`; an interval x is x, x_low and x_high."""
         deployment, served = self.deployment, self.deployment.served
         one, workload = deployment.candidate, deployment.workload
+        launch = launched(self.request, workload, one.gpu)
         row: dict[str, Any] = {
             "gpu": one.gpu.name,
             "n_gpus": deployment.n_gpus,
@@ -67,7 +88,7 @@ class Plan:
             **{name: getattr(workload, name) for name in ("tp", "pp", "ep", "attention_dp", "dtype")},
             "kv_dtype": workload.cache_dtype,
             "engine": workload.engine,
-            **one.settings,
+            **dict(one.settings),
         }
         names = ("ttft_s", "ttft_p99_s", "tpot_s", "tpot_p99_s", "e2e_s", "tokens_per_s", "requests_per_s")
         for name in (*names, "sustainable_rate"):
@@ -76,6 +97,7 @@ class Plan:
         per_s = (served.tokens_per_s.value, served.tokens_per_s.high, served.tokens_per_s.low)
         for end, rate in zip(ENDS, per_s, strict=True):
             row[f"usd_per_mtok{end}"] = None if hour is None else hour / 3600 / rate * 1e6
+        row |= self._prices()
         row |= {
             "usd_per_hour": hour,
             "price_date": self.offer.price.date if self.offer else None,
@@ -90,9 +112,9 @@ class Plan:
             "basis": self.report.basis,
             "nearest_gpu": self.report.nearest_gpu,
             "why": self.why,
-            "command": launched(self.request, workload, one.gpu).command,
+            "command": launch.command,
             "predict": predicted_by(self.request),
-            "notes": list(self.report.notes),
+            "notes": [*self.report.notes, *launch.notes],
         }
         return row
 
@@ -101,13 +123,14 @@ class Plan:
 class Planned:
     """The answer.
 
-    load: what is served, in words. plans: the best, those that hold first, the cheapest of them first. lost: all else,
-    and why. nearest: where nothing holds, what is met nearest to what was promised. screened: replicas that were looked
-    at; simulated: those of them that were.
+    load: what is served, in words. plans: the best, those that hold first, the cheapest of them first. pools: prefill
+    and decode apart, on the GPUs of the cheapest. lost: all else, and why. nearest: where nothing holds, what is met
+    nearest to what was promised. screened: replicas that were looked at; simulated: those of them that were.
     """
 
     load: str
     plans: tuple[Plan, ...]
+    pools: tuple[Pooled, ...]
     lost: tuple[Lost, ...]
     level: ServiceLevel
     sure: float
@@ -126,6 +149,7 @@ class Planned:
         """What `predictor plan --json` prints."""
         return {
             "plans": [plan.row() for plan in self.plans],
+            "disaggregated": [pools.row() for pools in self.pools],
             "lost": [lost._asdict() for lost in self.lost],
             "promised": self.level.promised,
             "p_slo": self.sure,

@@ -17,10 +17,12 @@ from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.hardware.prices import Offer, PriceList, price_list
 from predictor.latency.report import Report
+from predictor.latency.serving.traces import read_trace
 from predictor.planning.answers import Plan, Planned
 from predictor.planning.candidates import Candidate, Choices, Lost, candidates, check_choices, variant
 from predictor.planning.fleet import fleet
 from predictor.planning.pareto import pareto_front
+from predictor.planning.pools import pooled
 from predictor.planning.search import LIKELY, Deployment, deployments, expected
 from predictor.planning.service import ServiceLevel, within
 from predictor.prediction.single import answer
@@ -84,6 +86,8 @@ def plan(
         network, {**columns, "model": name}, fleet(gpus), listed, dtypes, engines, tps, level, max_gpus, usd_per_hour
     )
     check_choices(choices)
+    if (asked := Request.of({**choices.columns, "gpu": "any"})).trace:
+        read_trace(asked.trace)  # a file that cannot be read fails once, not on every GPU
     return _Search(choices, opened, p_slo, shown, vary).answer()
 
 
@@ -108,6 +112,7 @@ class _Search:
         return Planned(
             load=_load(self.choices.columns),
             plans=tuple(plans),
+            pools=tuple(pooled(self._for_pools(), self.choices, self.sure, self.bundle) if self.vary else ()),
             lost=tuple(self.lost),
             level=self.choices.level,
             sure=self.sure,
@@ -160,15 +165,22 @@ class _Search:
                 self.found.append(one)
 
     def _variants(self) -> list[Candidate]:
-        """The cheapest that hold on other engines, with other steps and other ways to share attention."""
+        """The best on other engines, with other steps and other ways to share attention."""
         varied = [
             other
-            for deployment in self._holding()[:VARIED]
+            for deployment in (self._holding() or self._ranked())[:VARIED]
             for changes in _changes(deployment.candidate, bool(self.choices.engines))
             if isinstance(other := variant(deployment.candidate, self.choices, changes, self.bundle), Candidate)
         ]
         self._simulate(varied)
         return varied
+
+    def _for_pools(self) -> list[Deployment]:
+        """The cheapest that hold of a few GPUs, whose workers may be prefill and decode workers instead."""
+        cheapest = dict[str, Deployment]()
+        for one in self._holding():
+            cheapest.setdefault(one.candidate.gpu.name, one)
+        return list(cheapest.values())[:VARIED]
 
     def _holding(self) -> list[Deployment]:
         """Those that hold within the budget, the cheapest first."""
@@ -190,20 +202,21 @@ class _Search:
 
         def place(one: Deployment) -> tuple[Any, ...]:
             hour = self._hour(one)
-            cost = (hour is None, hour or 0.0, one.n_gpus, -one.p_slo)
+            cost = (hour is None, hour or 0.0, one.n_gpus, -round(one.p_slo, 2), one.served.ttft_p99_s.value)
             return (0, *cost) if self._holds(one) else (1 if one.p_slo >= LIKELY else 2, -round(one.p_slo, 1), *cost)
 
         return sorted(self.found, key=place)
 
     def _plans(self) -> list[Plan]:
-        """The best, at most two of a GPU, with their reports."""
+        """The best, few of one GPU, each replica in its best setting, with their reports."""
         chosen: list[Deployment] = []
+        most, replicas = max(OF_A_GPU, self.shown // len(self.choices.gpus)), set[tuple[Any, ...]]()
         for one in self._ranked():
-            name = one.candidate.gpu.name
-            if sum(other.candidate.gpu.name == name for other in chosen) < max(
-                OF_A_GPU, self.shown // len(self.choices.gpus)
-            ):
-                chosen.append(one)
+            replica = (one.candidate.gpu.name, one.workload.dtype, one.workload.engine, one.candidate.workload.layout)
+            if replica in replicas or sum(other[0] == replica[0] for other in replicas) >= most:
+                continue
+            replicas.add(replica)
+            chosen.append(one)
             if len(chosen) == self.shown:
                 break
         fronts = pareto_front(
@@ -240,7 +253,7 @@ class _Search:
         self, all_of: Sequence[Candidate], tried: Sequence[Candidate], plans: Sequence[Plan]
     ) -> Iterator[Lost]:
         """Of what was not simulated, and of what was but is not shown, one reason for each GPU without a plan."""
-        told = {plan.deployment.candidate.gpu.name for plan in plans} | {lost.gpu for lost in self.lost}
+        told = {plan.deployment.candidate.gpu.name for plan in plans}
         shown = {id(plan.deployment) for plan in plans}
         for one in self._ranked():
             name = one.candidate.gpu.name
@@ -250,9 +263,9 @@ class _Search:
                 yield Lost(
                     name, one.n_gpus, one.workload.dtype, candidate.workload.engine, self._why(one, self._ranked()[0])
                 )
-        simulated = {id(one) for one in tried}
+        simulated, expected_out = {id(one) for one in tried}, {lost.gpu for lost in self.lost}
         for candidate in sorted(all_of, key=_least):
-            if id(candidate) in simulated or candidate.gpu.name in told:
+            if id(candidate) in simulated or candidate.gpu.name in told | expected_out:
                 continue
             told.add(candidate.gpu.name)
             cost, count = candidate.least_usd_per_hour, candidate.least_gpus

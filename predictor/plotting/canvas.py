@@ -43,7 +43,8 @@ ON_LINES: Mapping[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha
 AROUND = tuple((radius, turn) for radius in (8, 14, 22, 32, 44) for turn in (0, 1, 7, 2, 6, 3, 5, 4))
 # Ticks of a tenfold on logarithmic axes of at most so many decades.
 TICKS = (
-    (1.0, (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)),
+    (0.4, (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)),
+    (1.0, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)),
     (3.0, (1.0, 2.0, 5.0)),
     (math.inf, (1.0,)),
 )

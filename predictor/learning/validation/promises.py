@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from predictor.latency.report import Interval
+from predictor.learning.validation.replay import records
 from predictor.planning.service import p_below, p_less
 
 if TYPE_CHECKING:
@@ -29,20 +30,23 @@ BINS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 class Kept(NamedTuple):
-    """Of the cases of a table that were said to happen with about this probability: how many, said and happened."""
+    """Cases of a table that were said to come true with about this probability: what was said, and what share did."""
 
     table: str
-    count: int
+    cases: int
     said: float
     happened: float
 
 
 def promises(rows: pd.DataFrame, level: float) -> list[Kept]:
-    """By table and probability. rows: of `predictor validate --out`, those that chose no constant. level: of intervals."""
+    """By table and probability.
+
+    rows: of `predictor validate --out`, those that chose no constant. level: of intervals.
+    """
     random = np.random.default_rng(SEED)
     cases: list[tuple[str, float, bool]] = []
     for (table, _), group in rows[rows["metric"].isin(list(PROMISED))].groupby(["table", "request"], sort=True):
-        figures = {row["metric"]: row for row in group.to_dict("records")}
+        figures = {row["metric"]: row for row in records(group)}
         if not figures.keys() >= PROMISED.keys():
             continue
         for _ in range(DRAWS):
@@ -52,7 +56,7 @@ def promises(rows: pd.DataFrame, level: float) -> list[Kept]:
                 limit = row["predicted"] * float(np.exp(random.normal(mean, spread)))
                 said *= p_below(_interval(row), limit, level)
                 kept &= row["measured"] <= limit
-            cases.append((table, said, kept))
+            cases.append((str(table), said, kept))
     return list(_bins(cases))
 
 
@@ -61,14 +65,14 @@ def wins(rows: pd.DataFrame, level: float) -> list[Kept]:
     cases: list[tuple[str, float, bool]] = []
     timed = rows[rows["metric"].isin([*TIMES, *RATES]) & rows["request"].astype(bool)]
     asked = [_question(text) for text in timed["request"]]
-    for (table, metric, _), group in timed.assign(asked=asked).groupby(["table", "metric", "asked"], sort=True):
-        for one, two in combinations(group.to_dict("records"), 2):
+    for (table, *_), group in timed.assign(asked=asked).groupby(["table", "metric", "asked"], sort=True):
+        for one, two in combinations(records(group), 2):
             if one["gpu"] == two["gpu"]:
                 continue
             said = p_less(_interval(one), _interval(two), level)
             less = one["measured"] < two["measured"]
             # The order of a pair means nothing, so the surer of both sayings is judged.
-            cases.append((table, max(said, 1 - said), less == (said >= 0.5)))
+            cases.append((str(table), max(said, 1 - said), less == (said >= 0.5)))
     return list(_bins(cases))
 
 
@@ -89,7 +93,7 @@ def _bins(cases: list[tuple[str, float, bool]]) -> Iterator[Kept]:
     for table in dict.fromkeys(case[0] for case in cases):
         own = [case[1:] for case in cases if case[0] == table]
         said, happened = (np.array(column, dtype=float) for column in zip(*own, strict=True))
-        for low, high in zip(BINS, BINS[1:], strict=False):
+        for low, high in pairwise(BINS):
             within = (said >= low) & ((said < high) | (high == BINS[-1]))
             if within.any():
                 yield Kept(table, int(within.sum()), float(said[within].mean()), float(happened[within].mean()))
