@@ -66,6 +66,10 @@ def _compare(
     load_xgboost()
     ranked = compare(model, gpus, sort=sort, fit_only=fit_only, prices=prices or "", bundle=bundle, **stated)
     answered = [one for one in ranked if not one.row["error"]]
+    if json:
+        show_json([one.to_dict() for one in ranked])
+    else:
+        _show_all(model, ranked, answered, top)
     if plot:
         from predictor.estimators.bundle import load_bundle
         from predictor.planning.ranking import usual_order
@@ -74,9 +78,10 @@ def _compare(
         opened = load_bundle(bundle)
         ranking_picture(model, answered[: top or None], sort or usual_order(ranked), opened.id, opened.level, plot)
         say_plotted(plot, json)
-    if json:
-        show_json([one.to_dict() for one in ranked])
-        return
+
+
+def _show_all(model: str, ranked: Sequence[Compared], answered: Sequence[Compared], top: int) -> None:
+    """The table of the first, and how many more there are, with an answer and without."""
     _show(model, answered[: top or None])
     if len(answered) > top > 0:
         say(f"{len(answered) - top} more GPUs have an answer; --top 0 shows all.")

@@ -96,7 +96,9 @@ def _title(report: Answer) -> str:
     if report.served and report.request:
         asked = report.request
         load = f"{asked.clients} clients" if asked.clients else f"{asked.request_rate:g} requests/s"
-    lengths = f"{workload.input_len} tokens in" + (f", {workload.output_len} out" if workload.generates else "")
+    image = getattr(workload.model, "image", 0)
+    prompt = f"{image} × {image} pixels" if image else f"{workload.input_len} tokens in"
+    lengths = prompt + (f", {workload.output_len} out" if workload.generates else "")
     return f"{workload.model.name} · {workload.dtype} · {workload.engine} · {load} · {lengths}"
 
 

@@ -48,7 +48,7 @@ def errors_picture(cells: pd.DataFrame, columns: str, title: str, bundle: str, f
     tables = {text: error_table(part, columns) for text, part in parts.items() if len(part)}
     names = list(dict.fromkeys(name for table in tables.values() for name in table.index))
     widest = max(len(table.columns) for table in tables.values())
-    with drawn(file, 2.8 + 0.52 * widest * len(tables), 2.2 + 0.2 * len(names)) as figure:
+    with drawn(file, 2.8 + max(0.52 * widest, 2.2) * len(tables), max(2.2 + 0.2 * len(names), 4.2)) as figure:
         panels = figure.subplots(1, len(tables), squeeze=False)[0]
         filled = 0
         for place, (panel, (text, table)) in enumerate(zip(panels, tables.items(), strict=True)):

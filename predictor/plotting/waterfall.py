@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PARTS = 12  # bars at most; the smallest come together in one of them
 SMALL = 0.005  # a share of the whole below which a part has no bar of its own
+INSIDE = 0.6  # share of the axis that the lower end needs for the text of the whole to stand before it
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 OTHER, SEVERAL = "host, queue, rest", "several"
 # What limits a part → colour, hatch and the words of the legend.
@@ -97,10 +98,12 @@ def draw_waterfall(axes: Axes, steps: Sequence[Step], whole: Interval, title: st
     ends = [[(whole.value - whole.low) / scale], [(whole.high - whole.value) / scale]]
     axes.errorbar([whole.value / scale], [last], xerr=ends, color=BLACK, capsize=3, linewidth=1.2)
     text = f"{_short(whole.value / scale)} ({_short(whole.low / scale)}–{_short(whole.high / scale)})"
-    axes.annotate(text, (0, last), (4, 0), textcoords="offset points", va="center", color="white", fontsize=7.5)
+    inside = whole.low >= INSIDE * most * scale
+    place, color = (0.0, "white") if inside else (whole.high / scale, BLACK)
+    axes.annotate(text, (place, last), (4, 0), textcoords="offset points", va="center", color=color, fontsize=7.5)
     axes.set_yticks(range(last + 1), [*(step.name for step in steps), "total"], fontsize=8)
     axes.set_ylim(last + 0.7, -0.6)
-    axes.set_xlim(min(0.0, *_starts(steps, scale)), most * 1.3)
+    axes.set_xlim(min(0.0, *_starts(steps, scale)), most * (1.3 if inside else 1.6))
     axes.set_xlabel(f"time, {unit}")
     axes.set_title(title, loc="left")
     axes.grid(axis="x", alpha=0.25)
