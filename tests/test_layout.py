@@ -25,6 +25,7 @@ LAYERS = (
     ("latency",),  # operators → steps, serving, training
     ("prediction",),  # request → answer
     ("planning",),  # which GPU, how many
+    ("plotting",),  # answers → pictures
     ("learning",),  # measurements → bundle
     ("registry",),  # which bundle is the champion
     ("cli",),

@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "memory": "Whether a run fits in memory, how surely, and what would make it fit.",
     "compare": "One question put to many GPUs: ranked, with the probability that one beats the next.",
     "plan": "Which GPUs, how many, and how they are set, to serve a load within what is promised, at the least cost.",
+    "quality": "Scores of models, as lm-evaluation-harness wrote them, beside cost, latency and memory.",
     "upgrade": "Other GPUs in place of those one has: ratios of speed, room and cost over a mix of work.",
     "local": "What runs on this machine, at which quantisation, how fast.",
     "batch": "Answer every row of a table; the columns are those of `predictor predict`. Started again, it goes on.",

@@ -9,6 +9,7 @@ from typer import Argument, Option, Typer
 from predictor.boosters import load_xgboost
 from predictor.cli.common.comparison import Refusal, answers_of, end, show_refusals
 from predictor.cli.common.display import digits, gigabytes, risk, say, show, show_json, show_notes
+from predictor.cli.common.plot_option import Plot, say_plotted
 from predictor.cli.common.request_options import add_command
 from predictor.errors import InvalidRequest, UnknownLink, UnknownRate
 from predictor.workloads.passes.choices import CHOICES
@@ -63,6 +64,7 @@ def _memory(
     mode: Annotated[str, Option(help="inference, or training: full, lora or qlora.")] = "inference",
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     json: Annotated[bool, Option("--json", help="Print a JSON array, one object per GPU.")] = False,
+    plot: Plot = None,
     **settings: Any,
 ) -> None:
     """Whether a run fits in memory, how surely, and what would make it fit."""
@@ -100,6 +102,12 @@ def _memory(
         show_json(rows)
     else:
         show_refusals(answers)
+    if plot:
+        from predictor.plotting import memory_picture
+
+        needs = [answer[0] for answer in answers if not isinstance(answer, Refusal)]
+        memory_picture(needs, f"{network.name} · {mode}", plot)
+        say_plotted(plot, json)
     end(answers)
 
 

@@ -24,6 +24,7 @@ from predictor.cli.common.display import (
     show_json,
     show_notes,
 )
+from predictor.cli.common.plot_option import Plot, say_plotted
 from predictor.cli.common.request_options import add_command
 from predictor.workloads.engines import Settings
 from predictor.workloads.request import LOADS, UNDER_LOAD, Request
@@ -57,6 +58,7 @@ def _predict(
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     json: Annotated[bool, Option("--json", help="Print a JSON array, one object per GPU.")] = False,
     explain: Annotated[bool, Option("--explain", help="Add every operator: time, bound, what limits it.")] = False,
+    plot: Plot = None,
     **settings: Any,
 ) -> None:
     """Latency, throughput and memory of a model on GPUs."""
@@ -64,6 +66,10 @@ def _predict(
     from predictor.prediction.single import answer, resolve
     from predictor.workloads.models import get_model
 
+    if plot:
+        from predictor.plotting.answers import check_gpus
+
+        check_gpus(len(gpu))
     network = get_model(model)
     # A wrong name fails here, before the estimators load.
     requests = [resolve(Request(model=model, gpu=name, **settings), network) for name in gpu]
@@ -81,6 +87,11 @@ def _predict(
         show_json([_json_row(pair, network.name, opened, explain) for pair in answers])
     else:
         _show_answers([pair for pair in answers if not isinstance(pair, Refusal)], answers, opened, explain)
+    if plot:
+        from predictor.plotting import answers_picture
+
+        answers_picture([pair[0] for pair in answers if not isinstance(pair, Refusal)], opened, plot)
+        say_plotted(plot, json)
     end(answers)
 
 
