@@ -84,7 +84,7 @@ def plan(given: Given, bundle: Bundle) -> Any:
     model, gpus = stated.pop("model"), stated.pop("gpus", "all")
     names = {"ttft_p99": "ttft_p99_s", "tpot": "tpot_s", "e2e": "e2e_s", "budget": "usd_per_hour", "top": "shown"}
     own = {other: stated.pop(name) for name, other in names.items() if name in stated}
-    lists = {f"{name}s": _listed(stated.pop(name)) for name in ("dtype", "engine") if name in stated}
+    lists: dict[str, Any] = {f"{name}s": _listed(stated.pop(name)) for name in ("dtype", "engine") if name in stated}
     tps = _counts(stated.pop("tp", ""))
     if own.get("shown", 1) < 1:
         raise InvalidRequest(f"top is {own['shown']}; it must be at least 1.")
@@ -118,16 +118,21 @@ def gpus(given: Given, bundle: Bundle) -> Any:
     if given.get("gpu"):
         return sheet(resolve_gpu(given["gpu"])[0])
     vendor, segment = (given.get(name, "").casefold() for name in ("vendor", "segment"))
-    return [
-        sheet(gpu)
+    chosen = [
+        gpu
         for gpu in catalogue().values()
         if (not vendor or gpu.vendor.casefold() == vendor) and (not segment or gpu.segment == segment)
     ]
+    if given.get("short"):
+        return [{name: getattr(gpu, name) for name in ("name", "vendor", "segment", "mem_bytes")} for gpu in chosen]
+    return [sheet(gpu) for gpu in chosen]
 
 
 def models(given: Given, bundle: Bundle) -> Any:
     """As `predictor models --json`."""
     chosen = [get_model(given["model"])] if given.get("model") else list(known_models().values())
+    if given.get("short"):
+        return [{"name": model.name, "parameters": model.parameters()} for model in chosen]
     rows = [asdict(model) | {"parameters": model.parameters()} for model in chosen]
     return rows[0] if given.get("model") else rows
 

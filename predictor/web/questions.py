@@ -170,6 +170,7 @@ def _columns(without: Sequence[str] = (), many: Sequence[str] = ()) -> tuple[Par
 MODEL = Parameter("model", str, None, "Model name, hub id, or the id that POST /api/model gave.", needed=True)
 GPU = Parameter("gpu", str, None, "GPU name or MIG slice (H100:3g.40gb); repeat to compare.", many=True, needed=True)
 GPUS = Parameter("gpus", str, "all", "all, a segment (data-centre …), or names, some counted: H100,8xH200.")
+SHORT = Parameter("short", bool, False, "Of a list only names and sizes.")
 EXPLAIN = Parameter("explain", bool, False, "Add every operator: time, bound, what limits it.")
 
 
@@ -252,13 +253,14 @@ def questions() -> Mapping[str, Question]:
                 Parameter("gpu", str, "", "A GPU; by default all."),
                 Parameter("vendor", str, "", "Only GPUs of this vendor."),
                 Parameter("segment", str, "", "Only of this segment: data-centre, workstation, consumer, laptop …"),
+                SHORT,
             ),
         ),
         Question(
             "models",
             "The models that are known by name, or one of them.",
             "models",
-            (MODEL._replace(needed=False, text="A model; by default all."),),
+            (MODEL._replace(needed=False, text="A model; by default all."), SHORT),
         ),
         Question(
             "prices",
