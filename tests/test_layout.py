@@ -31,7 +31,19 @@ LAYERS = (
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-HEAVY = ("torch", "mlflow", "sklearn", "matplotlib", "optuna", "pandas", "xgboost", "typer", "rich", "starlette", "uvicorn")
+HEAVY = (
+    "torch",
+    "mlflow",
+    "sklearn",
+    "matplotlib",
+    "optuna",
+    "pandas",
+    "xgboost",
+    "typer",
+    "rich",
+    "starlette",
+    "uvicorn",
+)
 CLIENTS = ("datasets", "docs", "training", "models", "notebooks", "tests", "benchmarks")
 
 

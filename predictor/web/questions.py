@@ -67,6 +67,8 @@ class Question(NamedTuple):
         known = {parameter.name: parameter for parameter in self.parameters}
         given: dict[str, Any] = {}
         for name, text in query:
+            if name in (*FILES, "bundle", "prices"):
+                raise InvalidRequest(f"{name} is a file of the server, none of which is read; leave it out.")
             if name not in known:
                 raise InvalidRequest(f"there is no parameter {name[:80]}; {did_you_mean(name[:80], list(known), SEE)}")
             if len(text) > LONGEST:

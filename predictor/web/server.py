@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 
 from predictor.errors import InvalidRequest
 from predictor.web.app import create_app
@@ -20,10 +21,10 @@ def serve(host: str = LOOPBACK, port: int = 8000, bundle: str = "", workers: int
     if not 0 <= port < 2**16:
         raise InvalidRequest(f"port is {port}; it must be from 0 to 65535.")
     app = create_app(bundle, workers, hosts=(host,) if is_loopback(host) else ("*",))
-    config = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
     try:
-        listening = config.bind_socket()
-    except (OSError, SystemExit):
+        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError:
         raise InvalidRequest(f"port {port} of {host} cannot be had; give another --port.") from None
     name, number = listening.getsockname()[:2]
     print(f"http://{f'[{name}]' if ':' in name else name}:{number}", flush=True)

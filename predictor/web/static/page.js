@@ -5,7 +5,7 @@ import { againstUsers, pareto } from "./plots.js";
 import { PRESETS, address, asked, fill, fit, mode, planQuery, popular, queryOf, sent, state, trainQuery } from "./questions.js";
 import { download, fillTable } from "./table.js";
 import { planTiles, trainTiles } from "./tiles.js";
-import { BASES, digits, dollars, duration, durationInterval, element, layout, percent, risk, settings } from "./words.js";
+import { BASES, digits, dollars, duration, durationInterval, element, hours, layout, limit, percent, risk, settings, whole as count } from "./words.js";
 
 const at = (id) => document.getElementById(id);
 const FORM = at("ask");
@@ -16,7 +16,7 @@ const catalogue = { models: [], gpus: [] };
 const files = new Map(); // name in the form → id of the server
 let asking = new AbortController();
 let current = null; // what is shown: { said, model, rows, lost, promised, chosen, … }
-let sort = { column: 0, falling: false };
+let sort = { column: -1, falling: false }; // -1: best first, as answered
 
 // ---- asking
 
@@ -64,7 +64,7 @@ async function askPlans(said, model, signal, began) {
     throw error.name === "AbortError" ? error : (failed ?? error);
   });
   showPlans(said, model, whole);
-  tell(`${digits(whole.screened)} replicas on ${said.gpus || "all GPUs"} screened, ${digits(whole.simulated)} simulated, in ${seconds(began)}.`);
+  tell(`${count(whole.screened)} replicas on ${said.gpus || "all GPUs"} screened, ${count(whole.simulated)} simulated, in ${seconds(began)}.`);
 }
 
 const isMany = (gpus) => !/\d/.test(gpus) || gpus.split(",").length > 4;
@@ -88,7 +88,7 @@ function tell(text) {
 function wrong(text, input = null) {
   at("error").textContent = text;
   FORM.querySelectorAll("[aria-invalid]").forEach((one) => one.removeAttribute("aria-invalid"));
-  const named = input ?? (text && (FORM.querySelector(`[data-key="${text.split(" ")[0]}"]`) ?? (/^unknown model|^model/.test(text) ? at("model") : /^unknown GPU|^gpu/i.test(text) ? FORM.querySelector('[data-key="gpus"]') : null)));
+  const named = input ?? (!text ? null : (FORM.querySelector(`[data-key="${text.split(" ")[0]}"]`) ?? (/^unknown model|^model/.test(text) ? at("model") : /^unknown GPU|^gpu/i.test(text) ? FORM.querySelector('[data-key="gpus"]') : null)));
   named?.setAttribute("aria-invalid", "true");
 }
 
@@ -148,7 +148,7 @@ const priceOf = (plan) => (plan.usd_per_mtok === null ? "no price is listed" : `
 
 function promiseOf(plan, promised) {
   const names = { ttft_p99_s: "TTFT", tpot_s: "TPOT", e2e_s: "E2E" };
-  const told = Object.entries(promised).map(([name, limit]) => `${names[name]} < ${duration(limit)}`);
+  const told = Object.entries(promised).map(([name, most]) => `${names[name]} < ${limit(most)}`);
   return `${plan.holds ? "holds" : "holds only"} ${told.join(" and ") || "the load"} with ${percent(plan.p_slo)}`;
 }
 
@@ -176,12 +176,12 @@ async function badge(row) {
   const seen = row.basis === "seen-gpu";
   at("badge").textContent = BASES[row.basis] ?? row.basis;
   at("badge").dataset.basis = row.basis;
-  const near = row.basis === "unseen-gpu" && row.nearest_gpu ? `The nearest that was measured is ${row.nearest_gpu}. ` : "";
+  const near = row.basis === "unseen-gpu" && row.nearest_gpu && row.nearest_gpu !== row.gpu ? `The nearest that was measured is ${row.nearest_gpu}. ` : "";
   at("known").textContent = near;
   const cells = await ledger(seen ? row.gpu : "");
   const told = (held, text) => {
     const found = cells.find((cell) => cell.held_out === held);
-    return found && `${text} err by ${percent(found.median_ape)} in the median (${digits(found.rows)} measured)`;
+    return found && `${text} err by ${percent(found.median_ape)} in the median (${count(found.rows)} measured)`;
   };
   const parts = seen ? [told("rows-out", "Operators of this GPU that were left out")] : [told("gpu-out", "Operators of GPUs left out"), told("generation-out", "of whole generations left out")];
   if (current.rows[current.chosen] === row && parts.some(Boolean)) at("known").textContent = `${near}${parts.filter(Boolean).join(", ")}.`;
@@ -197,8 +197,7 @@ function showPlots(plan) {
     holds: row.holds,
     text: `${layout(row)}, ${settings(row)}: ${priceOf(row)}, TTFT p99 ${duration(row.ttft_p99_s)}, ${promiseOf(row, promised)}`,
   }));
-  const most = Math.max(...points.map((row) => row.x), promised.ttft_p99_s ?? 0);
-  const front = pareto("Price against first token", "Nothing is both cheaper and faster than those on the line; a point shows its plan.", points, chosen, choose, { text: "TTFT p99", format: (value) => duration(value, most) }, "USD per million tokens", promised.ttft_p99_s ?? null);
+  const front = pareto("Price against first token", "Nothing is both cheaper and faster than those on the line; a point shows its plan.", points, chosen, choose, { text: "TTFT p99", format: duration }, "USD per million tokens", promised.ttft_p99_s ?? null);
   const later = element("div", { class: "later" }, element("p", {}, "Latency against users is being asked …"));
   at("plots").replaceChildren(front, later);
   loads(plan).then(
@@ -247,7 +246,7 @@ function showTraining(row) {
   const { said, model, details } = current;
   at("badge").hidden = false;
   const cost = row.train_usd === null ? "no price is listed" : dollars(row.train_usd);
-  at("headline").textContent = `${row.n_gpus} × ${row.gpu}: ${digits(row.train_hours)} hours (${digits(row.train_hours_low)}–${digits(row.train_hours_high)}), ${cost}; ${row.fits ? "fits" : "does not fit"}, P(out of memory) ${risk(row.p_oom)}`;
+  at("headline").textContent = `${row.n_gpus} × ${row.gpu}: ${hours(row.train_hours)} (${hours(row.train_hours_low, row.train_hours)} to ${hours(row.train_hours_high, row.train_hours)}), ${cost}; ${row.fits ? "fits" : "does not fit"}, P(out of memory) ${risk(row.p_oom)}`;
   at("why").textContent = row.p_beats_next === null || row.p_beats_next === undefined ? "" : `Cheaper per token than the next with ${percent(row.p_beats_next)}.`;
   badge(row);
   const query = trainQuery(said, model, []);
@@ -368,7 +367,7 @@ function everyRow() {
 
 function showTable() {
   const columns = current.kind === "plan" ? PLAN_COLUMNS : TRAIN_COLUMNS;
-  if (sort.column >= columns.length || sort.kind !== current.kind) sort = { column: current.kind === "plan" ? 4 : 3, falling: false, kind: current.kind };
+  if (sort.column >= columns.length || sort.kind !== current.kind) sort = { column: -1, falling: false, kind: current.kind };
   const rows = everyRow();
   const holds = current.rows.filter((row) => row.holds).length;
   const caption = current.kind === "plan" ? `${current.rows.length} plans, ${holds} of which hold; ${current.lost.length} GPUs have none, and why.` : `${current.rows.length} trainings, ${holds} of which fit; ${current.lost.length} GPUs have none, and why.`;

@@ -14,17 +14,19 @@ function ticks(most) {
   return made;
 }
 
+const tidy = (text) => text.replace(/\.0+(?!\d)/, "");
+
 /** Axes from 0; x and y: { most, text, format }. Returns the svg and what places a value. */
 function axes(title, x, y) {
   const svg = drawn("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "plot", role: "group", "aria-label": title });
   const xs = ticks(x.most), ys = ticks(y.most);
   const toX = (value) => LEFT + ((WIDTH - LEFT - RIGHT) * Math.min(value, xs.at(-1))) / xs.at(-1);
   const toY = (value) => HEIGHT - BOTTOM - ((HEIGHT - TOP - BOTTOM) * Math.min(value, ys.at(-1))) / ys.at(-1);
-  for (const at of xs) svg.append(drawn("text", { x: toX(at), y: HEIGHT - BOTTOM + 16, class: "tick", "text-anchor": "middle" }, x.format(at)));
+  for (const at of xs) svg.append(drawn("text", { x: toX(at), y: HEIGHT - BOTTOM + 16, class: "tick", "text-anchor": "middle" }, tidy(x.format(at))));
   for (const at of ys) {
     svg.append(
       drawn("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: toY(at), y2: toY(at), class: "grid" }),
-      drawn("text", { x: LEFT - 6, y: toY(at) + 4, class: "tick", "text-anchor": "end" }, y.format(at)),
+      drawn("text", { x: LEFT - 6, y: toY(at) + 4, class: "tick", "text-anchor": "end" }, tidy(y.format(at))),
     );
   }
   svg.append(drawn("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 8, class: "name", "text-anchor": "middle" }, x.text));
@@ -54,18 +56,20 @@ const figure = (title, caption, svg) => element("figure", {}, element("figcaptio
 export function pareto(title, caption, rows, chosen, choose, x, yText, limit = null) {
   const priced = rows.map((row, place) => ({ ...row, place })).filter((row) => row.y !== null && row.x !== null);
   if (!priced.length) return figure(title, "No price is listed of any of them.", "");
-  const mostX = Math.max(limit ?? 0, ...priced.map((row) => row.x)) * 1.1;
-  const { svg, toX, toY } = axes(title, { most: mostX, text: x.text, format: x.format }, { most: Math.max(...priced.map((row) => row.y)) * 1.05, format: dollars });
+  const near = priced.filter((row) => row.holds || row.place === chosen), scaled = near.length ? near : priced;
+  const mostX = Math.max(1.3 * (limit ?? 0), ...scaled.map((row) => 1.1 * row.high)), mostY = 1.25 * Math.max(...scaled.map((row) => row.y));
+  const shown = priced.filter((row) => row.x <= mostX && row.y <= mostY), left = priced.length - shown.length;
+  const { svg, toX, toY } = axes(title, { most: mostX, text: x.text, format: (value) => x.format(value, mostX) }, { most: mostY, format: dollars });
   svg.append(drawn("text", { x: LEFT + 4, y: TOP - 2, class: "name" }, yText));
-  const front = priced
-    .filter((row) => !priced.some((other) => other.x <= row.x && other.y <= row.y && (other.x < row.x || other.y < row.y)))
+  const front = shown
+    .filter((row) => !shown.some((other) => other.x <= row.x && other.y <= row.y && (other.x < row.x || other.y < row.y)))
     .sort((one, two) => one.x - two.x);
   svg.append(drawn("polyline", { class: "front-line", points: front.map((row) => `${toX(row.x)},${toY(row.y)}`).join(" ") }));
   if (limit) promise(svg, { x1: toX(limit), x2: toX(limit), y1: TOP, y2: HEIGHT - BOTTOM });
-  for (const row of priced) svg.append(drawn("line", { x1: toX(row.low), x2: toX(row.high), y1: toY(row.y), y2: toY(row.y), class: "whisker" }));
-  for (const row of priced.sort((one) => (one.place === chosen ? 1 : -1)))
+  for (const row of shown) svg.append(drawn("line", { x1: toX(row.low), x2: toX(row.high), y1: toY(row.y), y2: toY(row.y), class: "whisker" }));
+  for (const row of shown.sort((one) => (one.place === chosen ? 1 : -1)))
     svg.append(point([toX(row.x), toY(row.y)], row.text, row.place === chosen, () => choose(row.place), !row.holds));
-  return figure(title, caption, svg);
+  return figure(title, left ? `${caption} ${left} that ${left > 1 ? "are" : "is"} slower or dearer lie outside.` : caption, svg);
 }
 
 function promise(svg, ends) {
@@ -75,10 +79,11 @@ function promise(svg, ends) {
 /** A latency against users at once, with its interval. rows: answers to rising loads. */
 export function againstUsers(title, name, rows, asked, limit, choose) {
   const points = rows.map((row, place) => ({ place, users: row.requests_per_s * row.e2e_s, value: row[name], low: row[`${name}_low`], high: row[`${name}_high`], full: row.saturated }));
-  const open = points.filter((one) => !one.full);
-  const highest = Math.max(...(open.length ? open : points).map((one) => one.high), (limit ?? 0) * 1.2);
+  const first = points.findIndex((one) => one.full && one.place !== asked);
+  const beyond = first < 0 || first <= asked ? [] : points.splice(first); // queues that grow for ever have no latency
+  const highest = Math.max(...points.map((one) => one.high), (limit ?? 0) * 1.2);
   const most = limit ? Math.min(highest, limit * 4) : highest;
-  const { svg, toX, toY } = axes(title, { most: Math.max(...points.map((one) => one.users)), text: "users at once", format: digits }, { most, format: (seconds) => duration(seconds, most) });
+  const { svg, toX, toY } = axes(title, { most: Math.max(...points.map((one) => one.users)) * 1.02, text: "users at once", format: digits }, { most, format: (seconds) => duration(seconds, most) });
   const edge = (end) => points.map((one) => `${toX(one.users)},${toY(one[end])}`);
   svg.append(
     drawn("polygon", { class: "band", points: [...edge("low"), ...edge("high").reverse()].join(" ") }),
@@ -89,5 +94,6 @@ export function againstUsers(title, name, rows, asked, limit, choose) {
     const text = `${digits(one.users)} users: ${duration(one.value)} (${duration(one.low)} to ${duration(one.high)})${one.full ? ", more than it holds" : ""}`;
     svg.append(point([toX(one.users), toY(one.value)], text, one.place === asked, () => choose(one.place), one.full));
   }
-  return figure(title, limit ? "With what is promised; a point sets the load." : "A point sets the load.", svg);
+  const told = `${limit ? "With what is promised; a" : "A"} point sets the load.`;
+  return figure(title, beyond.length ? `${told} Beyond the last, more is asked than it holds.` : told, svg);
 }

@@ -5,7 +5,7 @@ import { element } from "./words.js";
 /** Fill a table. columns: { name, value: row → number or text, cell: row → node, right }. Rows without a value come
  * last. choose: of a row that is marked by `chosen`. */
 export function fillTable(table, caption, columns, rows, { sort, chosen, choose, resort }) {
-  const ordered = sorted(rows, columns[sort.column], sort.falling);
+  const ordered = sort.column < 0 ? rows : sorted(rows, columns[sort.column], sort.falling);
   const heads = columns.map((column, place) => {
     const own = place === sort.column;
     const head = element("th", { scope: "col", class: column.right ? "right" : null, "aria-sort": own ? (sort.falling ? "descending" : "ascending") : null });
@@ -13,9 +13,11 @@ export function fillTable(table, caption, columns, rows, { sort, chosen, choose,
     return head;
   });
   const body = ordered.map((row) => {
-    const cells = columns.map((column, place) => {
+    const shown = row.selectable ? columns : [...columns.slice(0, 2), columns.at(-1)];
+    const cells = shown.map((column, place) => {
       const content = column.cell ? column.cell(row) : (column.value(row) ?? "–");
-      return element(place ? "td" : "th", { scope: place ? null : "row", class: column.right ? "right" : null }, content);
+      const wide = row.selectable || place < 2 ? {} : { colspan: columns.length - 2, class: "reason" };
+      return element(place ? "td" : "th", { scope: place ? null : "row", class: column.right ? "right" : null, ...wide }, content);
     });
     const line = element("tr", { class: row === chosen ? "chosen" : null, "data-holds": row.holds === undefined ? null : String(row.holds) }, ...cells);
     if (choose && row.selectable) line.addEventListener("click", (event) => event.target.closest("button, a") || choose(row));

@@ -1,6 +1,6 @@
 // The figures of a plan, each with its interval; a tile turns over to its arithmetic.
 
-import { digits, dollars, drawn, duration, element, gigabytes, percent, risk } from "./words.js";
+import { digits, dollars, drawn, duration, element, gigabytes, hours, limit as promise, percent, risk } from "./words.js";
 
 const KINDS = {
   weights_bytes: "weights",
@@ -102,7 +102,7 @@ export function planTiles(plan, promised, details) {
   const seconds = (name) => {
     const [value, low, high] = interval(name);
     const limit = promised[name];
-    const kept = limit ? `${duration(limit)} promised` : "nothing promised";
+    const kept = limit ? `${promise(limit)} promised` : "nothing promised";
     return [duration(value), `${duration(low, value)} to ${duration(high, value)} · ${kept}`, intervalBar(interval(name), limit, `${duration(low)} to ${duration(high)}, ${kept}`)];
   };
   const users = plan.requests_per_s * plan.e2e_s;
@@ -166,9 +166,10 @@ export function planTiles(plan, promised, details) {
 export function trainTiles(row, details) {
   const interval = (name) => [row[name], row[`${name}_low`], row[`${name}_high`]];
   const bar = (name, text) => intervalBar(interval(name), null, `${text(row[`${name}_low`])} to ${text(row[`${name}_high`])}`);
-  const hours = (number) => `${digits(number)} h`;
+  const memory = element("div", {});
+  details().then((full) => memory.replaceChildren(memoryBar(full), legend(full)), () => undefined);
   return [
-    tile("The whole training", hours(row.train_hours), `${hours(row.train_hours_low)} to ${hours(row.train_hours_high)}`, bar("train_hours", hours), async () => [
+    tile("The whole training", hours(row.train_hours), `${hours(row.train_hours_low, row.train_hours)} to ${hours(row.train_hours_high, row.train_hours)}`, bar("train_hours", hours), async () => [
       sum([
         ["tokens", digits(row.train_tokens)],
         ["÷ tokens per second", digits(row.tokens_per_s)],
@@ -183,10 +184,11 @@ export function trainTiles(row, details) {
         operators(full.ops, phase, full.ops.filter((op) => op.phase === phase).reduce((all, op) => all + op.latency_s, 0)),
       ]);
     }),
-    tile("Memory of each GPU", `${gigabytes(row.memory_bytes)} GB`, `P(out of memory) ${risk(row.p_oom)}${row.fits ? "" : " · it does not fit"}`, element("div", {}, memoryBar(row), legend(row)), async () => [
-      sum([...Object.keys(KINDS).filter((name) => Math.abs(row[name]) > 5e6).map((name) => [KINDS[name], `${gigabytes(row[name])} GB`]), ["at the peak", `${gigabytes(row.memory_bytes)} GB`], ["there is", `${gigabytes(row.capacity_bytes)} GB`]]),
-      ...words("Not all is alive at once."),
-    ]),
+    tile("Memory of each GPU", `${gigabytes(row.memory_bytes)} GB`, `P(out of memory) ${risk(row.p_oom)}${row.fits ? "" : " · it does not fit"}`, memory, async () => {
+      const full = await details();
+      const kinds = Object.keys(KINDS).filter((name) => Math.abs(full[name]) > 5e6);
+      return [sum([...kinds.map((name) => [KINDS[name], `${gigabytes(full[name])} GB`]), ["at the peak", `${gigabytes(full.memory_bytes)} GB`], ["there is", `${gigabytes(full.capacity_bytes)} GB`]]), ...words("Not all is alive at once.")];
+    }),
     tile("Cost", dollars(row.train_usd), row.usd_per_hour === null ? "no price of this GPU is listed" : `${dollars(row.usd_per_hour)} per hour · listed ${row.price_date}`, row.train_usd === null ? "" : bar("train_usd", dollars), async () =>
       row.usd_per_hour === null
         ? words("No price of this GPU is listed.")

@@ -23,6 +23,18 @@ export function durationInterval(value, low, high) {
   return `${duration(value)} (${digits(low * scale)}–${digits(high * scale)})`;
 }
 
+/** A whole number. */
+export const whole = (number) => Math.round(number).toLocaleString("en-US");
+
+/** Hours, of less than one in minutes; like: what sets the unit. */
+export const hours = (number, like = number) => (number === null || number === undefined ? "–" : like < 1 ? `${digits(60 * number)} min` : `${digits(number)} h`);
+
+/** What is promised: "40 ms", "1 s". */
+export function limit(seconds) {
+  const [scale, unit] = seconds >= 1 ? [1, "s"] : [1e3, "ms"];
+  return `${Number((seconds * scale).toPrecision(4))} ${unit}`;
+}
+
 export const dollars = (usd) => (usd === null || usd === undefined ? "no price" : `$${digits(usd)}`);
 export const percent = (share) => (share === null || share === undefined ? "–" : `${Math.round(100 * share)} %`);
 export const gigabytes = (bytes) => digits(bytes / 1e9);
