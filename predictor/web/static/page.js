@@ -88,7 +88,7 @@ function tell(text) {
 function wrong(text, input = null) {
   at("error").textContent = text;
   FORM.querySelectorAll("[aria-invalid]").forEach((one) => one.removeAttribute("aria-invalid"));
-  const named = input ?? (!text ? null : (FORM.querySelector(`[data-key="${text.split(" ")[0]}"]`) ?? (/^unknown model|^model/.test(text) ? at("model") : /^unknown GPU|^gpu/i.test(text) ? FORM.querySelector('[data-key="gpus"]') : null)));
+  const named = input ?? (!text ? null : (FORM.querySelector(`[data-key="${text.split(" ")[0]}"]`) ?? (/^unknown model|^model/.test(text) ? at("model") : /GPU called|^gpu/.test(text) ? FORM.querySelector('[data-key="gpus"]') : null)));
   named?.setAttribute("aria-invalid", "true");
 }
 
@@ -343,7 +343,7 @@ function reason(row) {
 async function help(row) {
   const { said, model } = current, train = current.kind === "train";
   const query = train ? trainQuery(said, model, []) : planQuery(said, model);
-  for (const key of ["gpus", "phase", "train_tokens", "ttft_p99", "tpot", "p_slo", "max_gpus", "budget"]) query.delete(key);
+  for (const key of ["gpus", "phase", "train_tokens", "ttft_p99", "tpot", "p_slo", "max_gpus", "budget", "request_rate", "concurrency", "prefix_cache_hit_rate"]) query.delete(key);
   if (query.has("method")) (query.set("mode", query.get("method")), query.delete("method"));
   else query.set("mode", "inference");
   query.set("gpu", row.gpu);
