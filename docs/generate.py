@@ -48,6 +48,7 @@ RESULTS = {
     "memory_bytes": "most memory that a GPU needs, bytes",
     "p_oom": "probability that a GPU needs more memory than it has",
     "fits": "whether it is expected to fit, a serving engine to start with room for all that is asked at once",
+    "host_memory_bytes": "most memory that the host of a node needs, loading or training, bytes; training only",
     "max_kv_tokens": "tokens, in sequences as long as asked, that the cache of a serving engine holds on each GPU",
     "max_concurrent_requests": "sequences as long as asked for which all caches have room at once",
     "usd_per_mtok": "price of a million tokens, US dollars; empty where the GPU's price is not known",

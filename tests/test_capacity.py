@@ -114,6 +114,15 @@ def test_training_advice_keeps_the_tokens_of_a_step() -> None:
     assert training_memory(LLAMA_8B, H100, setting).p_oom <= RISK
 
 
+def test_leaving_padding_out_is_advice_where_there_is_some() -> None:
+    columns: dict[str, Any] = {"model": "Llama-3.1-8B", "gpu": "RTX 4090", "phase": "train", "method": "qlora"}
+    columns |= {"micro_batch": 8, "seq_len": 4096, "mean_seq_len": 512}
+    found, helping = advised(**columns, padding="longest")
+    unpadded = next(fix for fix in helping if fix.change == "no padding")
+    assert unpadded.speed > 1 and unpadded.memory.total_bytes < found.memory.total_bytes
+    assert all(fix.change != "no padding" for fix in advised(**columns)[1])
+
+
 def test_fewest_gpus_of_training_share_layers_where_replicas_do_not_help() -> None:
     """Activations of a micro-batch of one do not shrink with replicas: Q-LoRA said "–" while its own advice fitted."""
     setting = TrainingSetting(method="qlora", seq_len=2048, kernels="eager", zero_stage=0)

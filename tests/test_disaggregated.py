@@ -145,6 +145,40 @@ def test_limits_are_kept_and_cost_throughput(ttft: float, tpot: float) -> None:
     assert tight.requests_per_s.value <= free.requests_per_s.value * (1 + 1e-9)
 
 
+@given(budget=st.integers(6, 40), clients=st.integers(1, 400), prompt=prompts)
+@quick
+def test_no_split_answers_clients_much_faster(budget: int, clients: int, prompt: int) -> None:
+    """The split is found as if first tokens took no time, which costs little where answers are long."""
+    found = matched(Goal(n_gpus=budget, concurrency=clients), input_len=prompt, output_len=600)
+    assert found.prefill_workers * 2 + found.decode_workers * 4 <= budget
+    splits = [(x, (budget - 2 * x) // 4) for x in range(1, (budget - 4) // 2 + 1)]
+    rates = [
+        matched(Goal(prefill_workers=x, decode_workers=y, concurrency=clients), input_len=prompt, output_len=600)
+        for x, y in splits
+    ]
+    assert found.requests_per_s.value >= 0.9 * max(other.requests_per_s.value for other in rates)
+
+
+@given(alone=st.floats(0.2, 0.9), prompt=prompts)
+@quick
+def test_a_group_alone_is_faster_and_a_full_worker_the_same(alone: float, prompt: int) -> None:
+    full = replace(pools(input_len=prompt)[0], groups=4)
+    shared = replace(full, alone=alone)
+    most = full.requests_per_s()
+    assert shared.requests_per_s() == most
+    few, many = ([worker.ttft_s(share * most) for worker in (full, shared)] for share in (1e-6, 0.9))
+    assert few[1] == pytest.approx(alone * few[0], rel=0.01)
+    assert few[1] <= many[1] <= many[0]
+
+
+def test_clients_that_begin_together_wait_for_each_others_prompts() -> None:
+    """Half of the first prompts of all, in one request of ten."""
+    prefill, _ = pools(output_len=600)
+    few, many = (matched(Goal(prefill_workers=2, decode_workers=8, concurrency=c), output_len=600) for c in (1, 65))
+    wave_s = 64 / 2 / (2 * prefill.requests_per_s())
+    assert many.ttft_s.value >= few.ttft_s.value + 0.1 * wave_s
+
+
 def test_slow_links_limit_and_say_so() -> None:
     prefill, decode = pools()
     found = match(replace(prefill, link_s=2.0), decode, 2.0, goal_of(4, 4))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from itertools import pairwise
 
 import pytest
@@ -180,3 +181,13 @@ def test_every_candidate_of_a_partition_is_one_gpu():
         Choices(get_model("Qwen3-8B"), {"model": "Qwen3-8B", **LOAD}, fleet(gpu.name), price_list()), load_bundle()
     )
     assert all(isinstance(one, Candidate) for one in found)
+
+
+def test_pools_beside_a_plan_are_those_of_the_command(capsys):
+    planned = plan("Qwen3-8B", "L40S", tpot_s=0.04, **LOAD)
+    (pools,) = planned.pools
+    row = pools.row()
+    assert row["p_slo"] > 0.5 and row["ttft_p99_s"] >= row["ttft_s"]
+    assert main([*shlex.split(row["predict"])[1:], "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["tpot_s"] == pytest.approx(row["tpot_s"]) and told["n_gpus"] == row["n_gpus"]

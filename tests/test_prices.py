@@ -105,6 +105,15 @@ def test_more_gpus_never_cost_less(n_gpus):
     assert SHIPPED.cheapest(gpu, n_gpus + 1).usd_per_hour >= SHIPPED.cheapest(gpu, n_gpus).usd_per_hour - 1e-9
 
 
+@pytest.mark.parametrize("together", [1, 2, 4, 8])
+def test_gpus_that_work_together_share_an_instance(together):
+    """Where one of so many is listed; it never costs less than GPUs that may be apart."""
+    for name in ("H100-SXM-80GB", "A100-PCIe-80GB", "L40S"):
+        offer = SHIPPED.cheapest(name, 8, together=together)
+        assert max(offer.price.n_gpus, offer.price.up_to) >= together
+        assert offer.usd_per_hour >= SHIPPED.cheapest(name, 8).usd_per_hour
+
+
 def test_what_is_rented_stands_for_the_price_before_what_has_conditions():
     """Spot and reserved prices have conditions that nobody accepted."""
     assert SHIPPED.cheapest(get_gpu("H100-SXM-80GB")).price.kind == "on-demand"
@@ -200,6 +209,7 @@ ROW = 'provider = "ours"\ngpu = "L4"\nusd_per_hour = 1.0\n'
         ("[[price]]\n" + ROW + "[[price]]\n" + ROW.replace("L4", "L5"), UnknownGpu, "price 2 of mine.toml: no GPU"),
         ("[[price]]\n" + ROW + 'kind = "on demand"\n', InvalidSpec, 'did you mean "on-demand"?'),
         ("[[price]]\n" + ROW + "n_gpus = 0\n", InvalidSpec, "n_gpus is 0 in price 1 of mine.toml"),
+        ("[[price]]\n" + ROW + "n_gpus = 8\nup_to = 4\n", InvalidSpec, "up_to is 4 in price 1 of mine.toml"),
         ("[[price]]\n" + ROW + 'date = "last week"\n', InvalidSpec, "write it as 2026-09-20"),
         ("[[price]]\n" + ROW + "usd = 3\n", InvalidSpec, "unknown key usd in price 1 of mine.toml"),
         ("[[price]]\n" + ROW + 'kind = "purchase"\n', InvalidSpec, "give purchase_usd to kind purchase"),

@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.hardware.gpu import get_gpu
-from predictor.latency.training import TrainingStep, training_step
+from predictor.latency.training import ROUTING_S, TrainingStep, training_notes, training_step
 from predictor.memory.capacity import training_room
 from predictor.memory.training import training_memory
 from predictor.ops import Attention, Collective, Gemm, Moe
@@ -160,6 +160,27 @@ def test_what_overlaps_never_takes_longer() -> None:
     assert dropped.step_s.value <= step(ROUTED, **far).step_s.value
     fused = step(gradient_accumulation_fusion=True)
     assert fused.optimizer_s < step().optimizer_s
+
+
+def test_overlapping_hides_messages_and_not_the_host_that_counts_tokens() -> None:
+    shape = {"dp": 16, "ep": 16, "expert_tp": 1, "overlap_ep": True}
+    waits, captured = step(ROUTED, **shape), step(ROUTED, **shape, cuda_graphs=True)
+    least = ROUTING_S * 48 * 16  # layers, passes
+    assert waits.device_s["forward"] > least
+    assert captured.step_s.value < waits.step_s.value
+    assert step(ROUTED, **shape, moe_expert_capacity_factor=1.0).device_s == captured.device_s
+    (note,) = [note for note in training_notes(get_gpu("H100"), waits.setting) if note.startswith("experts")]
+    assert note == (
+        "experts: 2.5 ms in each layer and pass at least, in which the host reads how many tokens go where "
+        "(Megatron-Core); cuda_graphs and moe_expert_capacity_factor need no such wait."
+    )
+    assert not training_notes(get_gpu("H100"), captured.setting)
+
+
+def test_a_message_beside_computing_slows_it() -> None:
+    hidden = step(dp=8, zero_stage=1, gpus_per_node=8)
+    assert hidden.communication_s > 0
+    assert step(dp=8, zero_stage=1, prefetch=False).communication_s > hidden.communication_s
 
 
 def test_copies_of_shards_send_less_between_nodes_and_need_more() -> None:

@@ -152,10 +152,46 @@ def test_a_recipe_narrows_both_operands_of_every_product(name: str) -> None:
     norm = OpCall("norm", Pointwise(kind="rms_norm", rows=512, cols=128, dtype="bf16"), 1.0)
     for quantised in (quantised_forward, quantised_backward):
         calls = quantised([product, experts, wide, norm], recipe, 1)
-        assert [call.name for call in calls] == ["up_proj_quantise", "experts_quantise"]
+        assert [call.name for call in calls] == ["up_proj_quantise", "experts_quantise", "experts_pad"]
         assert all(call.count > 0 for call in calls)
         assert quantised([product], None, 1) == []
         assert quantised([product], recipe, 8)[0].count < calls[0].count
+
+
+def test_rows_of_experts_in_8_bits_are_copied_into_blocks_and_back() -> None:
+    experts = OpCall("experts", Moe(tokens=512, hidden=128, inter=64, experts=8, topk=2, dtype="fp8"), 3.0)
+    padded = quantised_forward([experts], RECIPES["fp8"], 1)[-1]
+    assert padded.op == Pointwise(kind="copy", rows=1024.0, cols=128, dtype="bf16") and padded.count == 6.0
+
+
+def test_norms_gates_and_rotations_move_bytes_as_additions_do(bundle: Bundle) -> None:
+    lines = {line.name: line for line in step(bundle).lines}
+    for name in ("add_rms_norm", "rope", "silu_mul"):
+        assert lines[name].op.kind == "add"  # type: ignore[attr-defined]
+        alone = replace(LONG, kernels="eager")
+        call = next(call for call in training_calls(LAYERS, alone).forward if call.name == name)
+        moved = next(line for line in step(bundle, kernels="eager").lines if line.name == name)
+        assert moved.count * float(moved.op.bytes_moved()) == pytest.approx(call.count * float(call.op.bytes_moved()))
+
+
+def test_a_host_that_waits_adds_its_time(bundle: Bundle) -> None:
+    few = {"micro_batch": 1, "seq_len": 128, "kernels": "eager"}
+    ahead, waits = step(bundle, **few), step(bundle, **few, host_waits=True)
+    assert ahead.forward_s > ahead.device_s["forward"]  # the host sets the pace
+    assert waits.forward_s == pytest.approx(ahead.forward_s + ahead.device_s["forward"])
+    captured = step(bundle, **few, cuda_graphs=True)
+    assert captured.step_s.value == pytest.approx(sum(ahead.device_s.values()))
+    with pytest.raises(InvalidRequest) as raised:
+        TrainingSetting(host_waits=True, cuda_graphs=True)
+    assert str(raised.value) == (
+        "host_waits and cuda_graphs are both set; layers that make the host wait cannot be captured. Leave one out."
+    )
+
+
+def test_nothing_hides_the_messages_of_a_host_that_waits(bundle: Bundle) -> None:
+    shared = {"zero_stage": 3, "dp": 8}
+    ahead, waits = step(bundle, **shared), step(bundle, **shared, host_waits=True)
+    assert 0 < ahead.communication_s < waits.communication_s
 
 
 def test_weights_are_narrowed_once_for_the_micro_batches_that_keep_them() -> None:
@@ -245,12 +281,6 @@ def test_time_is_of_the_mean_length_and_memory_of_the_longest(bundle: Bundle) ->
     assert mixed.step_s == mean.step_s and mixed.tokens_per_s == mean.tokens_per_s
     assert mixed.memory.total_bytes == longest.memory.total_bytes
     assert mixed.whole and mixed.whole.hours.value == pytest.approx(1000 * 128 / mean.tokens_per_s.value / 3600)
-
-
-@pytest.mark.parametrize("columns", [{"mean_seq_len": 128}, {"mean_seq_len": 1024, "packing": False}])
-def test_a_mean_length_is_of_sequences_that_differ(columns: dict[str, object]) -> None:
-    with pytest.raises(InvalidRequest, match=r"^mean_seq_len is \d+, seq_len 512 and packing .*, and raise seq_len\.$"):
-        trained(**columns)
 
 
 def test_a_step_that_waits_for_its_host_is_in_doubt(bundle: Bundle) -> None:

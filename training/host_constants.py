@@ -1,16 +1,17 @@
 """Fits what the hosts of engines cost and what kernels reach that nobody timed, of predictor/catalog/engines.toml.
 
-    .venv/bin/python training/host_constants.py serving [--truth ../shared/truth] [--bundle NAME]
-    .venv/bin/python training/host_constants.py qwen [--truth ../shared/truth] [--bundle NAME]
-    .venv/bin/python training/host_constants.py intervals [--truth ../shared/truth] [--bundle NAME]
-    .venv/bin/python training/host_constants.py llamacpp [--truth ../shared/truth] [--without GPU]
-    .venv/bin/python training/host_constants.py gaudi [--truth ../shared/truth]
+    .venv/bin/python training/host_constants.py serving|qwen|llamacpp|gaudi [--without COLUMN[=VALUE] [--all]]
+    .venv/bin/python training/host_constants.py intervals
+    each with [--truth ../shared/truth] [--bundle NAME]
 
 On published figures. serving: vLLM, SGLang and TensorRT-LLM under load; qwen: Transformers and vLLM before 0.8 at
 batch 1; llamacpp: rates by backend, with the spread of their errors, every GPU as much as any; gaudi: rates of HPU
 graphs, every model and number of GPUs as much as any. One constant after the other takes the value of least error on
 the half that predictor/learning/validation names (`fitted`), in two rounds.
---without leaves a GPU out and tells its errors.
+--without model, version or gpu: fits once more without the rows of each value of that column, or of one (such as
+version=0.12.0), and tells the errors of those of its rows that chose no constant, as users get them, with the shipped
+constants and so. Rows of serving tell model, gpu, engine and version, of qwen model, gpu and engine, of llamacpp and
+gaudi model and gpu. --all: every row of the others chooses, and every row that was left out is told.
 intervals: what makes intervals under load hold 80 %, of models with experts and without, of those with layers that
 nobody timed (predictor/latency/serving/load.py) and of disaggregated pools: the mean over groups of model, GPU, engine,
 version and format, and what is then covered of each group.
@@ -21,8 +22,10 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +43,8 @@ from predictor.latency.serving.scheduler import simulate
 from predictor.latency.serving.step_times import StepTime, step_times
 from predictor.latency.static_batch import static_times, with_host
 from predictor.latency.steps import op_lines
-from predictor.learning.validation import alcf, disaggregated, inferencex, llamacpp, qwen, replay, serving
+from predictor.learning.validation import alcf, disaggregated, inferencex, llamacpp, qwen, serving
+from predictor.learning.validation.replay import Replay
 from predictor.prediction.single import load_of, resolve
 from predictor.workloads import engine_tables
 from predictor.workloads.engines import engines, get_engine
@@ -101,7 +105,7 @@ RATES_GRIDS: Mapping[str, Grid] = {
         "overlap": (0.3, 0.5, 0.7, 0.85, 1.0),
     },
 }
-GAUDI, HPU = "vllm-gaudi", "hpu"
+GAUDI, HPU, HABANA = "vllm-gaudi", "hpu", "Habana Gaudi2"
 GAUDI_GRID: Grid = {
     "launch_s": (0.0, 1.2e-5, 1.4e-5, 1.6e-5, 1.8e-5, 2e-5, 2.2e-5),
     "bandwidth": (0.8, 0.85, 0.9, 0.95, 1.0),
@@ -128,10 +132,9 @@ def least(
     return best
 
 
-class Case(NamedTuple):
-    """A configuration and what its simulation needs; steps: of the GPU alone."""
+class Simulated(NamedTuple):
+    """What the simulation of a configuration needs; steps: of the GPU alone."""
 
-    row: Mapping[str, Any]
     gpu: Gpu
     workload: Workload
     load: Load
@@ -139,39 +142,53 @@ class Case(NamedTuple):
     steps: StepTime
 
 
-def fit_serving(truth: Path, bundle: Bundle) -> None:
-    """Prints the constants of each engine that serves under load."""
-    rows = [row for row in serving.configurations(truth)[0] if serving.fitted(row)]
-    cases = list(_cases(rows, bundle))
-    for engine in sorted({case.workload.engine for case in cases}):
-        part = [case for case in cases if case.workload.engine == engine]
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A configuration under load. Equal to itself alone, so that what was simulated of it is kept."""
 
-        def loss(_: str, constants: Mapping[str, float], part: Sequence[Case] = part) -> float:
-            return sum(_serving_loss(case, constants) for case in part) / len(part)
+    row: Mapping[str, Any]
+    bundle: Bundle
 
-        print(engine, least(SERVING_GRID, SERVING_START, loss))
+    @property
+    def fitted(self) -> bool:
+        """Whether it chose constants."""
+        return serving.fitted(self.row)
 
-
-def _cases(rows: Sequence[Mapping[str, Any]], bundle: Bundle) -> Iterator[Case]:
-    for row in rows:
-        resolved = resolve(Request.of(serving.request_of(row)))
+    @cached_property
+    def simulated(self) -> Simulated | None:
+        """None of an engine that does not start."""
+        resolved = resolve(Request.of(serving.request_of(self.row)))
         workload, _ = served_workload(resolved.request, resolved.model, resolved.gpu)
         try:
             engine, load = served_by(workload, resolved.gpu), load_of(resolved)
             room = room_for(workload, resolved.gpu, load, engine)
-        except PredictorError:  # an engine that does not start
-            continue
-        times = step_times(workload, resolved.gpu, bundle, engine.max_batched_tokens, engine.max_sequences)
-        yield Case(row, resolved.gpu, workload, load, room, times.value)
+        except PredictorError:
+            return None
+        times = step_times(workload, resolved.gpu, self.bundle, engine.max_batched_tokens, engine.max_sequences)
+        return Simulated(resolved.gpu, workload, load, room, times.value)
 
 
-def _serving_loss(case: Case, constants: Mapping[str, float]) -> float:
-    """Absolute log error of TPOT and a share of TTFT's."""
-    workload, load, groups = case.workload, case.load, groups_of(case.workload)
-    changed: dict[str, Any] = dict(constants)
-    engine = workload.as_set(replace(get_engine(workload.engine), **changed), case.gpu)
+def fit_serving(cases: Sequence[Case], bundle: Bundle) -> None:
+    """Prints and sets the constants of each engine that serves under load."""
+    for engine in sorted({case.row["engine"] for case in cases}):
+        part = [case for case in cases if case.row["engine"] == engine and case.simulated]
+
+        def loss(_: str, constants: Mapping[str, float], part: Sequence[Case] = part) -> float:
+            return sum(_serving_loss(case, *(constants[name] for name in SERVING_GRID)) for case in part) / len(part)
+
+        best = least(SERVING_GRID, SERVING_START, loss)
+        _set_host(engine, best)
+        print(engine, best)
+
+
+@cache
+def _serving_loss(case: Case, *constants: float) -> float:
+    """Absolute log error of TPOT and a share of TTFT's; constants: as in SERVING_GRID."""
+    gpu, workload, load, room, steps = case.simulated
+    changed: dict[str, Any] = dict(zip(SERVING_GRID, constants, strict=True))
+    groups, engine = groups_of(workload), workload.as_set(replace(get_engine(workload.engine), **changed), gpu)
     part = replace(load, concurrency=-(-load.concurrency // groups), requests=-(-load.requests // groups))
-    served = simulate(part, case.steps, engine, case.room)
+    served = simulate(part, steps, engine, room)
     longer = served.output_len > 1
     tpot_s = ((served.finished_s - served.first_s)[longer] / (served.output_len[longer] - 1)).mean()
     told = {"ttft_s": float((served.first_s - served.submitted_s).mean()), "tpot_s": float(tpot_s)}
@@ -211,12 +228,11 @@ def _covered(rows: pd.DataFrame, own: float) -> pd.Series:
     return (rows["score"] <= np.hypot(rows["ops"], own)).groupby(rows["group"]).mean()
 
 
-def fit_qwen(truth: Path, bundle: Bundle) -> None:
-    """Prints the constants of Transformers and of vLLM before 0.8.
+def fit_qwen(runs: Sequence[qwen.Generation], bundle: Bundle) -> None:
+    """Prints and sets the constants of Transformers and of vLLM before 0.8.
 
     What a format adds goes by the rows of that format, all else by those of 16 bits.
     """
-    runs = [run for run in qwen.generations(truth)[0] if run.fitted]
     for engine, grid in QWEN_GRIDS.items():
         part = [(run, *_without_host(run, bundle)) for run in runs if run.engine.name == engine]
         formats = get_engine(engine).linear_s
@@ -226,7 +242,10 @@ def fit_qwen(truth: Path, bundle: Bundle) -> None:
             losses = [_qwen_loss(*timed, constants) for timed in part if timed[0].workload.dtype == dtype]
             return sum(losses) / len(losses)
 
-        print(engine, least(grid, {}, loss))
+        best = least(grid, {}, loss)
+        narrow = {name: value for name, value in best.items() if name in formats}
+        _set_host(engine, {name: value for name, value in best.items() if name not in formats}, narrow)
+        print(engine, best)
 
 
 def _without_host(run: qwen.Generation, bundle: Bundle) -> tuple[Interval, Interval]:
@@ -248,69 +267,54 @@ def _qwen_loss(run: qwen.Generation, ttft: Interval, tpot: Interval, constants: 
     return min(abs(math.log(predicted / (run.counted / run.row["speed_tokens_per_s"]))), WORST)
 
 
-def fit_llamacpp(truth: Path, bundle: Bundle, without: str = "") -> None:
-    """Prints the rates of each backend, the doubt of prompts and of all else, and errors of a GPU that was left out.
-
-    without: a GPU; then all rows of the others count.
-    """
-    rows = [row for row in llamacpp.speeds(truth) if row.request["gpu"] != without and (without or row.fitted)]
-    left_out = [row for row in llamacpp.speeds(truth) if row.request["gpu"] == without]
+def fit_llamacpp(rows: Sequence[llamacpp.Speed], bundle: Bundle) -> None:
+    """Prints and sets the rates of each backend, and their errors."""
     for backend, grid in RATES_GRIDS.items():
         part = [row for row in rows if _backend(row) == backend]
-        if without and not any(_backend(row) == backend for row in left_out):
+        if not part:
+            print(f"{backend}: no row is left; its rates stay")
             continue
 
         def loss(
             _: str, rates: Mapping[str, float], backend: str = backend, part: list[llamacpp.Speed] = part
         ) -> float:
             _set_rates(llamacpp.ENGINE, backend, rates)
-            errors = np.abs(_log_errors(part, bundle)).clip(max=WORST)
-            cells = pd.Series(errors).groupby([f"{row.phase} {row.request['gpu']}" for row in part])
-            return float(cells.mean().mean())
+            told = llamacpp.replay_of(part, bundle).frame()
+            errors = np.log(told["predicted"] / told["measured"]).abs().clip(upper=WORST)
+            return float(errors.groupby([told["phase"], told["gpu"]]).mean().mean())
 
         best = least(grid, _rates_now(llamacpp.ENGINE, backend, grid), loss)
         _set_rates(llamacpp.ENGINE, backend, best)
-        _print_errors(f"{backend}, fitted", part, bundle)
         print(backend, best)
-    if left_out:
-        _print_errors(f"{without}, left out", left_out, bundle)
 
 
-def fit_gaudi(truth: Path, bundle: Bundle) -> None:
-    """Prints the rates of HPU graphs, and errors of both halves."""
-    rows = [row for row in alcf.configurations(truth)[0] if row["gpu_raw"] == "Habana Gaudi2"]
-
-    def errors(part: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-        told = alcf.answered([dict(row) for row in part], bundle)
-        known = [(row, answer["e2e_s"]) for row, _, answer in told if not answer["error"]]
-        log = [math.log(predicted / row["e2e_latency_s"]) for row, predicted in known]
-        return pd.DataFrame({"error": log, "cell": [(row["model"], row["n_gpus"]) for row, _ in known]})
-
-    fitted = [row for row in rows if alcf.fitted(row)]
+def fit_gaudi(rows: Sequence[Mapping[str, Any]], bundle: Bundle) -> None:
+    """Prints and sets the rates of HPU graphs."""
 
     def loss(_: str, rates: Mapping[str, float]) -> float:
         _set_gaudi(rates)
-        frame = errors(fitted)
-        return float(frame["error"].abs().clip(upper=WORST).groupby(frame["cell"]).mean().mean())
+        told = alcf.replay_of(rows, bundle).frame()
+        errors = np.log(told["predicted"] / told["measured"]).abs().clip(upper=WORST)
+        return float(errors.groupby([told["model"], told["n_gpus"]]).mean().mean())
 
     now = _rates_now(GAUDI, HPU, {name: () for name in GAUDI_GRID if name != "launch_s"})
     best = least(GAUDI_GRID, {"launch_s": get_engine(GAUDI).launch_s, **now}, loss)
     _set_gaudi(best)
     print(best)
-    for name, part in (("fitted", fitted), ("others", [row for row in rows if not alcf.fitted(row)])):
-        sizes = np.expm1((log := errors(part)["error"]).abs())
-        print(
-            f"{name}: {len(sizes)} rows, median {sizes.median():.3f}, mean {sizes.mean():.3f}, signed "
-            f"{log.median():+.3f}, {SHARE:.0%} within {sizes.quantile(SHARE):.3f}"
-        )
 
 
 def _set_gaudi(constants: Mapping[str, float]) -> None:
     rates = dict(constants)
-    tables: dict[str, Any] = engine_tables.tables()[GAUDI]  # type: ignore[assignment]
-    tables["launch_s"] = rates.pop("launch_s")
-    engines.cache_clear()
+    _set_host(GAUDI, {"launch_s": rates.pop("launch_s")})
     _set_rates(GAUDI, HPU, rates)
+
+
+def _set_host(engine: str, constants: Mapping[str, float], linear_s: Mapping[str, float] | None = None) -> None:
+    """Sets constants of an engine in memory, and what formats add to its linear layers."""
+    tables: dict[str, Any] = engine_tables.tables()[engine]  # type: ignore[assignment]
+    tables.update(constants)
+    tables.setdefault("linear_s", {}).update(linear_s or {})
+    engines.cache_clear()
 
 
 def _backend(row: llamacpp.Speed) -> str:
@@ -344,36 +348,120 @@ def _set_rates(engine: str, backend: str, rates: Mapping[str, float]) -> None:
     engine_tables.rates_of.cache_clear()
 
 
-def _log_errors(rows: Sequence[llamacpp.Speed], bundle: Bundle) -> Any:
-    """Log of predicted over measured speed of each row."""
-    told = replay.answers([row.request for row in rows], bundle)
-    return np.log([llamacpp.predicted(*pair).value / pair[0].measured for pair in zip(rows, told, strict=True)])
+class Fit(NamedTuple):
+    """A published table whose rows choose constants. choose: prints and sets them in memory. says: the columns of a
+    row that can be left out."""
+
+    rows: Callable[[Path, Bundle], Sequence[Any]]
+    fitted: Callable[[Any], bool]
+    says: Callable[[Any], Mapping[str, Any]]
+    choose: Callable[[Sequence[Any], Bundle], None]
+    replay_of: Callable[[Sequence[Any], Bundle], Replay]
 
 
-def _print_errors(title: str, rows: Sequence[llamacpp.Speed], bundle: Bundle) -> None:
-    """Median, mean and the share of errors that hold SHARE of them, by table and phase."""
-    frame = pd.DataFrame({"phase": [row.table + " " + row.phase for row in rows], "error": _log_errors(rows, bundle)})
-    for phase, errors in frame.groupby("phase")["error"]:
-        sizes = np.expm1(errors.abs())
+FITS = {
+    "serving": Fit(
+        rows=lambda truth, bundle: [Case(row, bundle) for row in serving.configurations(truth)[0]],
+        fitted=attrgetter("fitted"),
+        says=attrgetter("row"),
+        choose=fit_serving,
+        replay_of=lambda cases, bundle: serving.replay_of([case.row for case in cases], bundle),
+    ),
+    "qwen": Fit(
+        rows=lambda truth, _: [run for run in qwen.generations(truth)[0] if run.engine.name in QWEN_GRIDS],
+        fitted=attrgetter("fitted"),
+        says=lambda run: {"model": run.row["model"], "gpu": run.gpu.name, "engine": run.engine.name},
+        choose=fit_qwen,
+        replay_of=qwen.replay_of,
+    ),
+    "llamacpp": Fit(
+        rows=lambda truth, _: llamacpp.speeds(truth),
+        fitted=attrgetter("fitted"),
+        says=attrgetter("request"),
+        choose=fit_llamacpp,
+        replay_of=llamacpp.replay_of,
+    ),
+    "gaudi": Fit(
+        rows=lambda truth, _: [row for row in alcf.configurations(truth)[0] if row["gpu_raw"] == HABANA],
+        fitted=alcf.fitted,
+        says=lambda row: row,
+        choose=fit_gaudi,
+        replay_of=alcf.replay_of,
+    ),
+}
+
+
+def refit(fit: Fit, rows: Sequence[Any], bundle: Bundle) -> None:
+    """Prints the constants of the half that chooses them, and the errors of both halves with them."""
+    halves = [[row for row in rows if fit.fitted(row) == chose] for chose in (True, False)]
+    fit.choose(halves[0], bundle)
+    for title, part in zip(("rows that chose", "others"), halves, strict=True):
+        print_errors(title, fit.replay_of(part, bundle).frame())
+
+
+def leave_out(fit: Fit, rows: Sequence[Any], bundle: Bundle, left_out: str, whole: bool = False) -> None:
+    """Prints the errors of rows that chose no constant: as shipped, and with constants that no row of the same value
+    of a column chose. left_out: a column, or one of its values behind an equals sign. whole: all rows choose and are
+    told."""
+    column, _, only = left_out.partition("=")
+    said = [str(fit.says(row)[column]) for row in rows]
+    with_and_without: list[tuple[pd.DataFrame, pd.DataFrame]] = []
+    for value in [only] if only else sorted(set(said)):
+        own = [row for row, name in zip(rows, said, strict=True) if name == value and (whole or not fit.fitted(row))]
+        others = [row for row, name in zip(rows, said, strict=True) if name != value and (whole or fit.fitted(row))]
+        if not own:
+            print(f"{column} {value}: every row chose constants; no error to tell")
+            continue
+        shipped = fit.replay_of(own, bundle).frame()
+        fit.choose(others, bundle)
+        with_and_without.append((shipped, fit.replay_of(own, bundle).frame()))
+        as_shipped()
+        for title, frame in zip(("as shipped", "left out"), with_and_without[-1], strict=True):
+            print_errors(f"{column} {value or 'not told'}, {title}", frame)
+    for title, frames in zip(("as shipped", "left out"), zip(*with_and_without, strict=True), strict=True):
+        print_errors(f"every {column}, {title}", pd.concat(frames, ignore_index=True))
+
+
+def as_shipped() -> None:
+    """Reads the constants of engines.toml again."""
+    for kept in (engine_tables.tables, engine_tables.operators_of, engine_tables.rates_of, engines):
+        kept.cache_clear()
+
+
+def print_errors(title: str, rows: pd.DataFrame) -> None:
+    """Errors of figures by metric, and by phase and table where those tell: absolute ones of predictions over
+    measurements, the median of the log, and the share that most lie within either way."""
+    kinds = [name for name in ("table", "phase") if name in rows and "phase" in rows]
+    for kind, part in rows.groupby(["metric", *kinds]):
+        log = np.log(part["predicted"] / part["measured"])
+        sizes, inside = np.expm1(log).abs(), part["measured"].between(part["low"], part["high"])
         print(
-            f"{title}: {phase}: {len(errors)} rows, median {sizes.median():.3f}, mean {sizes.mean():.3f}, "
-            f"signed {errors.median():+.3f}, {SHARE:.0%} within {sizes.quantile(SHARE):.3f}"
+            f"{title}: {' '.join(kind)}: {len(part)} rows, median {sizes.median():.3f}, mean {sizes.mean():.3f}, "
+            f"signed {log.median():+.3f}, {SHARE:.0%} within {math.expm1(log.abs().quantile(SHARE)):.3f}, in the "
+            f"interval {inside.mean():.0%}",
+            flush=True,
         )
 
 
 def main() -> None:
     """Prints the constants of least error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("serving", "qwen", "intervals", "llamacpp", "gaudi"))
+    parser.add_argument("table", choices=(*FITS, "intervals"))
     parser.add_argument("--truth", type=Path, default=Path(os.environ.get("PREDICTOR_TRUTH", "../shared/truth")))
     parser.add_argument("--bundle", default="")
-    parser.add_argument("--without", default="", help="GPU that no rate of llama.cpp may see")
+    parser.add_argument("--without", default="", metavar="COLUMN[=VALUE]", help="what no constant may see")
+    parser.add_argument("--all", action="store_true", help="not the half that chooses, but all rows")
     options = parser.parse_args()
-    if options.table == "llamacpp":
-        fit_llamacpp(options.truth, load_bundle(options.bundle), options.without)
+    bundle = load_bundle(options.bundle)
+    if options.table == "intervals":
+        fit_intervals(options.truth, bundle)
         return
-    fit = {"serving": fit_serving, "qwen": fit_qwen, "intervals": fit_intervals, "gaudi": fit_gaudi}[options.table]
-    fit(options.truth, load_bundle(options.bundle))
+    fit = FITS[options.table]
+    rows = fit.rows(options.truth, bundle)
+    if options.without:
+        leave_out(fit, rows, bundle, options.without, options.all)
+    else:
+        refit(fit, rows, bundle)
 
 
 if __name__ == "__main__":

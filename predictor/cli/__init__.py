@@ -24,6 +24,8 @@ COMMANDS: Mapping[str, str] = {
     "memory": "Whether a run fits in memory, how surely, and what would make it fit.",
     "compare": "One question put to many GPUs: ranked, with the probability that one beats the next.",
     "plan": "Which GPUs, how many, and how they are set, to serve a load within what is promised, at the least cost.",
+    "upgrade": "Other GPUs in place of those one has: ratios of speed, room and cost over a mix of work.",
+    "local": "What runs on this machine, at which quantisation, how fast.",
     "web": "The page: which GPU, how many, at what price; and the commands over HTTP (extra: web).",
     "batch": "Answer every row of a table; the columns are those of `predictor predict`. Started again, it goes on.",
     "sweep": "Predict every combination of the values in a TOML file. Started again, it goes on.",

@@ -56,7 +56,7 @@ def disaggregated(
     decode_workers: Annotated[int, Option(help="Decode workers; 0 finds the number.")] = 0,
     n_gpus: Annotated[int, Option(help="GPUs to split between the pools for the most tokens per second.")] = 0,
     request_rate: Annotated[float, Option(help="Requests per second that arrive; alone it sizes the pools.")] = 0.0,
-    concurrency: Annotated[int, Option(help="Clients that wait for their answers; with given workers.")] = 0,
+    concurrency: Annotated[int, Option(help="Clients that wait for their answers; n_gpus are split for them.")] = 0,
     max_ttft: Annotated[
         float, Option("--max-ttft-s", "--max-ttft", help="Highest mean TTFT in seconds; 0: any.")
     ] = 0.0,

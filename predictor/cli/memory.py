@@ -98,6 +98,8 @@ def _room(rooms: dict[str, Any], name: str) -> str:
 
 
 def _show(footprint: Footprint, rooms: dict[str, Any], helping: list[Fix]) -> None:
+    from predictor.memory.training import TrainingMemory
+
     need, per = footprint.memory, " on each" if footprint.n_gpus > 1 else ""
     gpus = footprint.gpu.name if footprint.n_gpus == 1 else f"{footprint.n_gpus} × {footprint.gpu.name}"
     kinds = {name: getattr(need, name) for name in NAMES if abs(getattr(need, name, 0.0)) >= 5e5}
@@ -117,6 +119,9 @@ def _show(footprint: Footprint, rooms: dict[str, Any], helping: list[Fix]) -> No
         f"{gigabytes(need.capacity_bytes)} GB{per}; P(out of memory): {risk(need)}",
         "  ",
     )
+    if isinstance(need, TrainingMemory):
+        loading = f" ({gigabytes(need.host_load_bytes)} GB to load)" if need.host_held_bytes else ", to load"
+        print(f"  {'memory of the host of a node':<32}  {gigabytes(need.host_memory_bytes)} GB{loading}")
     for name, text in ROOMS.items():
         if name in rooms:
             print(f"  {text:<32}  {_room(rooms, name)}")

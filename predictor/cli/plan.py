@@ -14,7 +14,8 @@ from predictor.errors import InvalidRequest
 from predictor.workloads.request import OF_TRAINING, columns as columns_of
 
 if TYPE_CHECKING:
-    from predictor.planning.deployment import Plan, Planned
+    from predictor.planning.answers import Plan, Planned
+    from predictor.planning.pools import Pooled
 
 # Columns of a request that a plan decides, or that a load has none of.
 DECIDED = ("dtype", "engine", "tp", "n_gpus", "dp", "phase", "scheduling", "batch", "image_size", *OF_TRAINING)
@@ -97,6 +98,8 @@ def _show(model: str, planned: Planned) -> None:
     if planned.plans:
         _show_plans(planned, f"{model} · {' · '.join([planned.load, *told, f'with {planned.sure:.0%}'])}")
         _show_best(planned.plans[0])
+    for pools in planned.pools:
+        say(_of_pools(pools))
     if planned.nearest:
         say(f"Nothing holds; {planned.nearest}")
     _show_lost(planned)
@@ -129,10 +132,21 @@ def _show_plans(planned: Planned, title: str) -> None:
     )
 
 
+def _of_pools(pools: Pooled) -> str:
+    """What prefill and decode on GPUs of their own would take."""
+    row, one = pools.row(), pools.candidate
+    price = f", {digits(row['usd_per_hour'])} $/h" if row["usd_per_hour"] is not None else ""
+    return (
+        f"Disaggregated: {row['prefill_workers']} prefill and {row['decode_workers']} decode workers of {one.text}"
+        f"{price}: TTFT p99 {duration_interval(*pools.ttft_p99_s)}, TPOT {duration_interval(*pools.pools.tpot_s)}, "
+        f"kept with {percent(row['p_slo'])}."
+    )
+
+
 def _layout(plan: Plan) -> str:
     """ "5 × (2 × H100-SXM-80GB, fp8, vllm)", so that ten GPUs read as five replicas of two."""
     one = plan.deployment.candidate
-    own = f"{one.text}{''.join(f', {name} {value}' for name, value in one.settings.items())}"
+    own = f"{one.text}{''.join(f', {name} {value}' for name, value in one.settings)}"
     return f"{plan.deployment.replicas} × ({own})" if plan.deployment.replicas > 1 else own
 
 
@@ -145,7 +159,10 @@ def _show_best(best: Plan) -> None:
 
 
 def _show_lost(planned: Planned) -> None:
-    for lost in planned.lost[:LOST_SHOWN]:
-        say(f"{lost.gpu}: {lost.why}")
-    if (more := len(planned.lost) - LOST_SHOWN) > 0:
+    """GPUs without a plan, each with the reason that comes last, of its narrowest format."""
+    planned_for = {plan.deployment.candidate.gpu.name for plan in planned.plans}
+    why = {lost.gpu: lost.why for lost in planned.lost if lost.gpu not in planned_for}
+    for gpu, told in list(why.items())[:LOST_SHOWN]:
+        say(f"{gpu}: {told}")
+    if (more := len(why) - LOST_SHOWN) > 0:
         say(f"{more} more GPUs have none; --json says why of each.")

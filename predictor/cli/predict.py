@@ -184,8 +184,9 @@ def _show_training(reports: list[TrainingReport]) -> None:
 
 
 def _sequence(setting: TrainingSetting) -> str:
-    """Tokens of a sequence, and in the mean."""
-    return f"{setting.seq_len} ({setting.mean_seq_len} in the mean)" if setting.mean_seq_len else str(setting.seq_len)
+    """Tokens of a row, and of a sequence in the mean where they differ."""
+    mean = f"{setting.sequence_tokens:.0f}"
+    return str(setting.seq_len) if mean == str(setting.seq_len) else f"{setting.seq_len} ({mean} in the mean)"
 
 
 def _whole(run: WholeRun | None) -> list[str]:

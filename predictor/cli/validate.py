@@ -76,6 +76,25 @@ def validate(
     for (name, metric), part in scored.groupby(["table", "metric"], sort=True):
         _show_cells(f"{metric} of {name}", part)
     _show_tables(scored, len(rows))
+    _show_kept(scored, opened.level)
+
+
+def _show_kept(scored: pd.DataFrame, level: float) -> None:
+    """How often what was said with a probability came true; nothing where no table has such cases."""
+    from predictor.learning.validation.promises import promises, wins
+
+    for title, kept in (
+        ("promises of first token and tokens (p_slo of `predictor plan`)", promises(scored, level)),
+        ("the faster of two GPUs (beats next of `predictor compare`)", wins(scored, level)),
+    ):
+        if kept:
+            cells = [one._asdict() | {"file": _folded(one.table)} for one in kept]
+            lines = _grouped(
+                cells,
+                "file",
+                lambda cell: ["", str(cell["cases"]), *(_percent(cell[name]) for name in ("said", "happened"))],
+            )
+            show(["", ">n", ">said", ">came true"], lines, title=title)
 
 
 def _write_asked(replays: Sequence[Replay], out: Path) -> None:

@@ -27,6 +27,7 @@ from predictor.estimators.envelope import Knots, rising
 from predictor.estimators.features import Features, Setting, features, groups, kernels_of, names_kernels, stand_in
 from predictor.estimators.linear import Floors, Line, core_s, inputs, line_s
 from predictor.estimators.mixture import Mixture, Views, call_size, mix, weights_of
+from predictor.estimators.told import Memory, Told, fingerprint
 from predictor.hardware.gpu import Gpu, get_gpu
 from predictor.hardware.roofline import roofline
 from predictor.hardware.siblings import is_far, is_measured, memory_kind, outsiders, tiers
@@ -62,6 +63,7 @@ class Estimator:
     far: Mixture = field(default_factory=dict)
     corrections: Mapping[str, Correction] = field(default_factory=dict)
     knots: Knots = field(default_factory=Knots, compare=False, repr=False)
+    told: Memory = field(default_factory=Memory, compare=False, repr=False)
 
     def latency_s(self, op: Op, gpu: Gpu, setting: Setting) -> Array:
         """Predicted seconds per call, (n_calls,); the caller holds it above the bound."""
@@ -199,11 +201,29 @@ class Estimator:
             measured = left[_among(self.references[name], groups(op.take(left), gpu, whose.take(left)), len(left))]
             if not measured.size:
                 continue
-            for rows, there in _features_at(op, gpu, whose, measured):
-                logs[rows] = self._reference(*self._seen(there), there.tokens, name)
+            for told in self._told(name, op, whose, measured, carried=carry is not None):
+                logs[told.rows] = told.reference
                 if carry and here:
-                    logs[rows] += carry(self._slower(there, here, rows))
+                    slower = Ratio(here.transfer[told.rows] - told.transfer, here.core[told.rows] - told.core)
+                    logs[told.rows] += carry(slower)
         return logs
+
+    def _told(self, name: str, op: Op, setting: Setting, rows: NDArray[np.int64], *, carried: bool) -> list[Told]:
+        """What a measured GPU says of the calls at `rows`; carried: what is needed to carry it over, too."""
+
+        def answer() -> list[Told]:
+            return [
+                self._told_of(at, there, name, carried) for at, there in _features_at(op, get_gpu(name), setting, rows)
+            ]
+
+        return self.told.ask((name, carried, rows.tobytes(), *fingerprint(op, setting)), answer)
+
+    def _told_of(self, rows: NDArray[np.int64], there: Features, name: str, carried: bool) -> Told:
+        values, base = self._seen(there)
+        reference = self._reference(values, base, there.tokens, name)
+        if not carried:
+            return Told(rows, reference, reference, reference)
+        return Told(rows, reference, self._transfer(values, base), np.log(core_s(there, self.floors)))
 
     def _stood_in(self, names: tuple[str, ...], op: Op, setting: Setting, here: Views) -> Array:
         """As _referred, from other engines, timings or 16-bit formats that ran the same kernels there.
@@ -214,12 +234,16 @@ class Estimator:
 
     def _stood_in_on(self, name: str, op: Op, setting: Setting, here: Views) -> Array:
         logs = np.full(len(op), np.nan)
-        for rows, like, whose in self._stand_ins(name, op, setting):
-            for some, there in _features_at(like, get_gpu(name), whose, np.arange(len(rows))):
-                values, base = self._seen(there)
-                known = rows[some]
-                measured = self._reference(values, base, there.tokens, name)
-                logs[known] = measured + here.transfer[known] - self._transfer(values, base)
+
+        def answer() -> list[Told]:
+            return [
+                self._told_of(rows[some], there, name, carried=True)
+                for rows, like, whose in self._stand_ins(name, op, setting)
+                for some, there in _features_at(like, get_gpu(name), whose, np.arange(len(rows)))
+            ]
+
+        for told in self.told.ask((name, "stand-in", *fingerprint(op, setting)), answer):
+            logs[told.rows] = told.reference + here.transfer[told.rows] - told.transfer
         return logs
 
     def _stand_ins(self, name: str, op: Op, setting: Setting) -> Iterator[tuple[NDArray[np.int64], Op, Setting]]:
@@ -234,11 +258,6 @@ class Estimator:
             like = replace(like, **{"dtype": other.dtype}) if other.dtype else like
             if _among(measured, groups(like, gpu, other.setting), len(rows)).all():
                 yield rows, like, other.setting
-
-    def _slower(self, there: Features, here: Views, rows: NDArray[np.int64]) -> Ratio:
-        values, base = self._seen(there)
-        by_core = here.core[rows] - np.log(core_s(there, self.floors))
-        return Ratio(here.transfer[rows] - self._transfer(values, base), by_core)
 
     def _seen(self, table: Features) -> tuple[NDArray[np.float32], Array]:
         """What both boosters see of each call, and what they correct."""

@@ -209,7 +209,8 @@ def get_gpu(name: str) -> Gpu:
     """The GPU of that name, alias, MIG slice ("H100:3g.40gb"), spec file ("mine.toml") or change of a catalogue GPU
     ("H100, mem_gib=96, peak_tflops.bf16=1200"); raises UnknownGpu.
     """
-    return resolve_gpu(name)[0]
+    exact = _catalogue().gpus.get(name) if isinstance(name, str) else None  # as code asks, over and over
+    return exact or resolve_gpu(name)[0]
 
 
 def resolve_gpu(name: str) -> tuple[Gpu, str]:

@@ -16,7 +16,13 @@ from predictor.shipped import facts
 from predictor.values import did_you_mean
 
 TABLES = ("replace", "electricity", "ownership", "price")
-NUMBERS: Mapping[str, type] = {"n_gpus": int, "usd_per_hour": float, "purchase_usd": float, "power_w": float}
+NUMBERS: Mapping[str, type] = {
+    "n_gpus": int,
+    "up_to": int,
+    "usd_per_hour": float,
+    "purchase_usd": float,
+    "power_w": float,
+}
 
 
 @dataclass(frozen=True, slots=True)

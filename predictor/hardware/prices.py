@@ -58,6 +58,7 @@ class Price:
     """One listed price of what is sold as a whole: an instance with its GPUs, a card, a computer.
 
     gpu: canonical name. n_gpus: in the instance; fewer cannot be had by this price. instance: its name at the provider.
+    up_to: GPUs that share an instance at this price of each; 0 where only n_gpus are known to.
     region: "" where the price holds for all, or none is named. kind: one of KINDS.
     usd_per_hour: of the whole instance. purchase_usd: of the whole, where kind is "purchase"; the other is 0.
     power_w: under load, of what is bought; 0 takes the GPUs' TDP. Apple publishes no TDP and sells computers.
@@ -72,6 +73,7 @@ class Price:
     purchase_usd: float = 0.0
     region: str = ""
     instance: str = ""
+    up_to: int = 0
     power_w: float = 0.0
     date: str = ""
     source: str = ""
@@ -120,10 +122,12 @@ class Offer:
 
     def __str__(self) -> str:
         price = self.price
+        sold = f"{self.instances} × {f'{price.n_gpus} ' if price.n_gpus > 1 else ''}{price.gpu}"
         place = f" in {price.region}" if price.region else ""
-        sold = f"{self.instances} × {price.n_gpus} {price.gpu} of {price.provider}{place}"
-        bought = f" of {price.purchase_usd:,.0f} USD" if price.kind == "purchase" else ""
-        return f"{sold}, {price.kind}{bought}, {self.usd_per_hour:.2f} USD/h ({price.dated})"
+        terms = f"of {price.provider}{place}, {price.kind}"
+        if price.kind == "purchase":
+            terms = f"bought for {price.purchase_usd:,.0f} USD each ({price.provider}){place}"
+        return f"{sold} {terms}, {self.usd_per_hour:.2f} USD/h ({price.dated})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +178,9 @@ class PriceList:
         number = whole_number("n_gpus", n_gpus)
         for kinds in [kind] if kind else USUAL:
             listed = self.of(gpu, provider, region, kinds)
-            whole = [price for price in listed if price.n_gpus >= together or price.kind == "purchase"]
+            whole = [
+                price for price in listed if max(price.n_gpus, price.up_to) >= together or price.kind == "purchase"
+            ]
             offers = [self.offer(price, number) for price in whole or listed]
             if offers:
                 return min(offers, key=lambda offer: offer.usd_per_hour)
@@ -283,6 +289,8 @@ def checked(price: Price, where: str) -> Price:
         raise wrong("provider", "name who sells it.")
     if not 1 <= price.n_gpus <= 1024:
         raise wrong("n_gpus", "it must be a whole number from 1 to 1024.")
+    if price.up_to and not price.n_gpus <= price.up_to <= 1024:
+        raise wrong("up_to", f"it must be 0, or a whole number from n_gpus, {price.n_gpus}, to 1024.")
     paid, other = ("purchase_usd", "usd_per_hour") if price.kind == "purchase" else ("usd_per_hour", "purchase_usd")
     if not 0 < getattr(price, paid) < float("inf"):
         raise wrong(paid, f"the USD of the whole instance must be more than 0; give {paid} to kind {price.kind}.")

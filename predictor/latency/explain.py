@@ -27,7 +27,7 @@ OTHERS: Mapping[str, str] = {
     "load": "what the mean request under load waits for beside its own prompt and the mean decode step: a queue, "
     "prompts of others, parts of a long prompt; below zero where drafts save steps",
     "offload": "the optimizer step on the host, or weights that come from there",
-    "exposed": "what computing does not hide of the messages, between nodes too, and of waiting for where tokens go; "
+    "exposed": "what messages, between nodes too, and waiting for where tokens go add to computing beside them; "
     "below zero where it hides some",
     "bubble": "what a stage of the pipeline waits for the others",
 }

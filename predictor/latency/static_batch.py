@@ -73,7 +73,7 @@ def composed(
     if middle:
         limiter = chosen(workload.output_len > 1, limiter_of(middle), limiter)
     near, doubts = doubts_of(prefill + middle, gpu, bundle)
-    offer = usual_offer(gpu, workload.layout.n_gpus)
+    offer = usual_offer(gpu, workload.layout.n_gpus, workload.layout.n_gpus // workload.layout.dp)
     return Report(
         workload=workload,
         gpu=gpu,

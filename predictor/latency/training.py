@@ -17,11 +17,12 @@ from predictor.latency.report import EXPERTS_DOUBT, SOFTWARE_DOUBT, Interval, Op
 from predictor.latency.steps import bound_lines, doubts_of, op_lines, total
 from predictor.latency.whole_run import WholeRun, mean_power_w, run_note, trained_tokens, whole_run
 from predictor.memory.training import TrainingMemory
-from predictor.ops import Attention, Collective, Mla
+from predictor.ops import Attention, Collective, Mla, Pointwise
 from predictor.units import HOUR
 from predictor.workloads.engines import host_share
 from predictor.workloads.passes.backward import fetches
 from predictor.workloads.passes.calls import OpCall, Phase
+from predictor.workloads.passes.lengths import lengths_note
 from predictor.workloads.passes.parallel import as_served, group_of
 from predictor.workloads.passes.recipes import BLOCK_SCALED
 from predictor.workloads.passes.training import (
@@ -56,8 +57,15 @@ HOST_DOUBT = 1.5  # of the host's times: what a program's own Python adds, and h
 # To the host's memory and back through PCIe 4 x16; and its step of one parameter.
 HOST_BYTES_PER_S, HOST_STEP_S = 25e9, 2.6e-10
 # The host's time to read how many tokens go to each expert and to issue what experts run, per layer and pass, of
-# Megatron-Bridge; while tokens travel it is hidden.
+# Megatron-Bridge; while tokens travel it is hidden, and another micro-batch is not issued meanwhile.
 ROUTING_S = 2.5e-3
+# What computing loses to a message beside it, of the message's time: 20 of 132 SMs send (DeepSeek-V3, arXiv:2412.19437,
+# 3.2.2) beside kernels that leave them free (Transformer Engine's margins). Products of PyTorch, whose blocks are dealt
+# out to all SMs, wait for those; 0.5 to 1 suit the fitted half of llm-foundry's runs alike, 0.5 torchtitan's in bf16.
+SENDING_SMS, SHARED_SMS = 20 / 132, 0.5
+# Kinds whose times are of serving engines' own kernels; PyTorch's, compilers' and Transformer Engine's move as many
+# bytes as fast as an addition does.
+STREAMED = frozenset({"rms_norm", "add_rms_norm", "silu", "silu_mul", "rope"})
 FROZEN = 2 / 3  # of the FLOPs of a step are those without gradients of weights, which adapters leave as they are
 # Which pass hides a message: weights are fetched a layer ahead, gradients sent while earlier layers are computed (below
 # ZeRO 2 in the last pass only).
@@ -75,9 +83,9 @@ class TrainingStep:
     """One optimizer step. Times in seconds; the parts add up to step_s.value.
 
     forward_s, backward_s (recomputation included), optimizer_s: on the slowest stage. communication_s: what computing
-    does not hide. bubble_s: what a stage waits for the others. mfu: model FLOPs over the time at the dense peak, of
-    adapters without those of frozen weights' gradients. power_w: that a GPU draws in the mean, 0.0 where nobody knows
-    its limit. device_s: of each phase, without waiting for the host.
+    does not hide, and what it loses beside messages. bubble_s: what a stage waits for the others. mfu: model FLOPs
+    over the time at the dense peak, of adapters without those of frozen weights' gradients. power_w: that a GPU draws
+    in the mean, 0.0 where nobody knows its limit. device_s: of each phase, without waiting for the host.
     """
 
     setting: TrainingSetting
@@ -115,9 +123,9 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
     device = {phase: _device_s(lines, made, setting) for (phase, made), lines in zip(stated, computed, strict=True)}
     host = {phase: host_share(gpu.generation) * _host_s(phase, made, calls, setting) for phase, made in phases}
     host["optimizer"] = max(host["optimizer"], _offloaded_s(model, setting))
-    times = {phase: max(device[phase], host[phase]) for phase in device}
+    times = {phase: _taken_s(device[phase], host[phase], setting) for phase in device}
     slower, faster = (
-        sum(max(device[phase], host[phase] * share) - times[phase] for phase in times)
+        sum(_taken_s(device[phase], host[phase] * share, setting) - times[phase] for phase in times)
         for share in (1 + HOST_DOUBT, 1 / (1 + HOST_DOUBT))
     )
     exposed = _exposed(calls.communication, messages, times, setting) + _streamed_s(model, setting, times)
@@ -133,11 +141,11 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
         total(waited_for, gpu, bundle),
         sum(line.bound_s for part in computed for line in part),
         hypot(software, STEADY_DOUBT * _held_s(alone, computed) / value, RECIPE_DOUBT if setting.recipe else 0.0),
-        slower=hypot(slower / value, UNTIMED_DOUBT if _untimed(gpu, setting) else 0.0),
+        slower=hypot(slower / value, UNTIMED_DOUBT if _untimed(gpu, setting) else 0.0, asked.tail_doubt),
         faster=value / (value + faster) - 1,
     )
-    tokens = setting.step_tokens
-    flops = model_flops_per_token(model, setting.seq_len) * tokens * (1.0 if setting.method == "full" else FROZEN)
+    tokens = asked.step_tokens
+    flops = model_flops_per_token(model, asked.known_len) * tokens * (1.0 if setting.method == "full" else FROZEN)
     return TrainingStep(
         setting=asked,
         gpu=gpu,
@@ -165,14 +173,19 @@ def doubts(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: Bundle)
 
 
 def training_notes(gpu: Gpu, setting: TrainingSetting) -> list[str]:
-    """What to say of the width of the arithmetic where 32 bits may mean two, and of kernels that nobody timed."""
-    notes, dtype = list[str](), setting.dtype
+    """What to say of padding, of the width of arithmetic where 32 bits may mean two, and of kernels nobody timed."""
+    notes, dtype = [note] if (note := lengths_note(setting)) else [], setting.dtype
     if dtype == "fp32" and "tf32" in gpu.peak_flop_per_s:
         notes.append(
             'fp32: products are in fp32, as by default in PyTorch. dtype="tf32" is allow_tf32, which is faster.'
         )
     if dtype == "tf32":
         notes.append("tf32: products read 19 of the 32 bits (allow_tf32 of PyTorch); all else is in fp32.")
+    if setting.ep > 1 and _waits_for_routing(setting):
+        notes.append(
+            f"experts: {1e3 * ROUTING_S:g} ms in each layer and pass at least, in which the host reads how many tokens "
+            "go where (Megatron-Core); cuda_graphs and moe_expert_capacity_factor need no such wait."
+        )
     if _untimed(gpu, setting):
         where = f"around {setting.cp} GPUs" if generation(gpu.generation).trained_on else f"on {gpu.generation}"
         notes.append(f"PyTorch's kernels were not timed {where} in training: the interval is wider.")
@@ -181,7 +194,9 @@ def training_notes(gpu: Gpu, setting: TrainingSetting) -> list[str]:
 
 def energy_note(step: TrainingStep, request: Request) -> str:
     """What to say of the energy of a whole training; "" where its length is not asked."""
-    return run_note(step.power_w, step.gpu, request.pue) if trained_tokens(request, step.setting.timed.seq_len) else ""
+    return (
+        run_note(step.power_w, step.gpu, request.pue) if trained_tokens(request, step.setting.sequence_tokens) else ""
+    )
 
 
 def _computed(calls: TrainingCalls) -> list[Phase]:
@@ -192,9 +207,18 @@ def _phases(calls: TrainingCalls, setting: TrainingSetting) -> tuple[list[Phase]
     """What a step computes, and what it sends, both as far as they stay within a node."""
 
     def local(made: Sequence[OpCall]) -> list[OpCall]:
-        return [_within_node(call, setting) for call in made]
+        return [_streamed(_within_node(call, setting)) for call in made]
 
     return [(name, local(made)) for name, made in _computed(calls)], [("communication", local(calls.communication))]
+
+
+def _streamed(call: OpCall) -> OpCall:
+    """A call as an addition that moves as many bytes, where its own kernel is a serving engine's."""
+    op = call.op
+    if not isinstance(op, Pointwise) or str(op.kind) not in STREAMED:
+        return call
+    added = replace(op, kind="add")
+    return call._replace(op=added, count=call.count * float(op.bytes_moved()) / float(added.bytes_moved()))
 
 
 def _check_units(gpu: Gpu, setting: TrainingSetting) -> None:
@@ -202,6 +226,17 @@ def _check_units(gpu: Gpu, setting: TrainingSetting) -> None:
     if setting.dtype in BLOCK_SCALED and "fp4" not in gpu.peak_flop_per_s:
         instead = next(dtype for dtype in ("fp8", "bf16", "fp16", "fp32") if dtype in gpu.peak_flop_per_s)
         raise UnsupportedDtype(f'{gpu.name} has no units that scale blocks for {setting.dtype}; use dtype="{instead}".')
+
+
+def _taken_s(device_s: float, host_s: float, setting: TrainingSetting) -> float:
+    """Seconds of a phase: the GPU computes while the host issues what follows, unless the host waits for it."""
+    return device_s + host_s if setting.host_waits else max(device_s, host_s)
+
+
+def _beside_s(message_s: float, computing_s: float, setting: TrainingSetting) -> float:
+    """Seconds that a message adds to the computing beside it, which it leaves fewer SMs."""
+    lost = SENDING_SMS if setting.attention == NEWEST_ATTENTION else SHARED_SMS
+    return max(message_s - computing_s, 0.0) + lost * min(message_s, computing_s)
 
 
 def _within_step(line: OpLine, gpu: Gpu, setting: TrainingSetting) -> OpLine:
@@ -238,7 +273,7 @@ def _straggling(setting: TrainingSetting) -> float:
 
 def _host_s(phase: str, made: Sequence[OpCall], calls: TrainingCalls, setting: TrainingSetting) -> float:
     """Seconds the host takes to issue a phase; a fraction of a count stands for a kernel or a part of one."""
-    issued = HOST_S_PER_OP * sum(call.count for call in made)
+    issued = 0.0 if setting.cuda_graphs else HOST_S_PER_OP * sum(call.count for call in made)
     if setting.zero_stage < 3:
         return issued
     if not setting.prefetch:
@@ -299,23 +334,28 @@ def _sent_s(line: OpLine, call: OpCall, setting: TrainingSetting) -> float:
 def _device_s(lines: Sequence[OpLine], calls: Sequence[OpCall], setting: TrainingSetting) -> float:
     """Seconds of a phase on the GPU, with what its messages take beyond the computing beside them.
 
-    Overlapped with the products of a layer, a message is sent in tp parts of which the first is waited for (Transformer
-    Engine, userbuffers); keys and values go around a ring beside attention; what experts are sent, beside another
-    micro-batch. While tokens travel, the host reads how many go where and issues what follows; experts of a fixed
-    capacity need no such count.
+    Overlapped with the products of a layer, a message is sent in tp parts: what is gathered starts with the part that
+    is there, of what is reduced the last part is waited for (Transformer Engine, comm_gemm_overlap.cpp). Keys and
+    values go around a ring beside attention; what experts are sent, beside another micro-batch. The host reads how
+    many tokens go where and issues what follows; experts of a fixed capacity, and captured graphs, need no such
+    count.
     """
     times = dict.fromkeys(("gemm", "attention", "other", "layer", "ring", "experts"), 0.0)
     for line, call in zip(lines, calls, strict=True):
         times[_hidden_kind(line, call, setting)] += _sent_s(line, call, setting)
-    if times["experts"] and not setting.moe_expert_capacity_factor:
-        passes = sum(call.count for call in calls if call.name.startswith("dispatch"))
-        times["experts"] = max(times["experts"], ROUTING_S * passes)
-    if not setting.overlap_ep:
-        times["other"], times["experts"] = times["other"] + times["experts"], 0.0
-    layer = max(times["layer"] / setting.tp, times["layer"] - times["gemm"])
-    computed = times["gemm"] + times["attention"] + times["other"] + layer
-    ring, experts = max(times["ring"] - times["attention"], 0.0), max(times["experts"] - computed, 0.0)
-    return computed + ring + experts
+    last = times["layer"] / 2 / setting.tp
+    layer = last + _beside_s(times["layer"] - last, times["gemm"], setting)
+    ring = _beside_s(times["ring"], times["attention"], setting)
+    computed = times["gemm"] + times["attention"] + times["other"] + layer + ring
+    experts = _beside_s(times["experts"], computed, setting) if setting.overlap_ep else times["experts"]
+    if times["experts"] and _waits_for_routing(setting):
+        experts = max(experts, ROUTING_S * sum(call.count for call in calls if call.name.startswith("dispatch")))
+    return computed + experts
+
+
+def _waits_for_routing(setting: TrainingSetting) -> bool:
+    """Whether the host must read how many tokens go to each expert that is elsewhere."""
+    return not (setting.moe_expert_capacity_factor or setting.cuda_graphs)
 
 
 def _hidden_kind(line: OpLine, call: OpCall, setting: TrainingSetting) -> str:
@@ -335,13 +375,14 @@ def _exposed(
     """Seconds of communication that no computing hides."""
     waits: dict[str, float] = {}
     for call, line in zip(calls, messages, strict=True):
-        phase = HIDDEN_BY.get(call.name.removeprefix("expert_"), "") if setting.prefetch else ""
+        ahead = setting.prefetch and not setting.host_waits
+        phase = HIDDEN_BY.get(call.name.removeprefix("expert_"), "") if ahead else ""
         if call.name == "stage_send_recv" and setting.vp > 1:  # of another chunk than is computed
             phase = "forward"
         waits[phase] = waits.get(phase, 0.0) + _sent_s(line, call, setting)
     passes = 1 if setting.zero_stage > 1 else setting.grad_accum
     room = {"forward": times["forward"], "backward": times["backward"] / passes, "": 0.0}
-    return sum(max(wait - room[phase], 0.0) for phase, wait in waits.items())
+    return sum(_beside_s(wait, room[phase], setting) for phase, wait in waits.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,7 +433,7 @@ class TrainingReport:
     @property
     def whole(self) -> WholeRun | None:
         """Hours, price and energy of the whole training; None where the request does not say how long it is."""
-        tokens = trained_tokens(self.request, self.step.setting.timed.seq_len)
+        tokens = trained_tokens(self.request, self.step.setting.sequence_tokens)
         if not tokens:
             return None
         seconds = self.time_for_tokens(tokens)

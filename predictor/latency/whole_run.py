@@ -36,9 +36,9 @@ class WholeRun(NamedTuple):
         return row
 
 
-def trained_tokens(request: Request, seq_len: int) -> float:
-    """Tokens of the whole training; rows of a dataset are as long as a sequence, padded or packed. 0: not said."""
-    return request.train_tokens or request.dataset_rows * request.epochs * seq_len
+def trained_tokens(request: Request, sequence_tokens: float) -> float:
+    """Tokens of the whole training, whose dataset has rows of so many tokens in the mean. 0: not said."""
+    return request.train_tokens or request.dataset_rows * request.epochs * sequence_tokens
 
 
 def whole_run(seconds: Interval, gpus: int, power_w: float, price_usd: float | None, pue: float) -> WholeRun:

@@ -86,7 +86,13 @@ def training_room(model: Trainable, gpu: Gpu, setting: TrainingSetting) -> Train
 
     longest = max(model.max_len, setting.max_model_len) if not getattr(model, "fixed_len", 0) else 0
     parts = 2 * setting.cp if setting.cp > 1 else 1  # that a sequence must have
-    length = largest(lambda size: fits(seq_len=size * parts), longest // parts)
+
+    def shorter(length: int) -> dict[str, Any]:
+        """Sequences of so many tokens at most, whose mean is no more."""
+        spread = None if setting.mean_seq_len else setting.length_spread
+        return {"seq_len": length, "mean_seq_len": min(setting.mean_seq_len, length), "length_spread": spread}
+
+    length = largest(lambda size: fits(**shorter(size * parts)), longest // parts)
 
     def sharing(gpus: int) -> int:
         """How many of setting.tp * gpus GPUs share each layer, the fewest with room; the others are replicas under ZeRO

@@ -8,13 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from predictor.hardware.gpu import Gpu
+from predictor.memory.host import host_bytes
 from predictor.memory.sizes import FP32_BYTES, runtime_bytes
+from predictor.memory.states import (
+    element_bytes,
+    file_element_bytes,
+    gradient_bytes,
+    is_autocast,
+    is_mastered,
+    is_sharded,
+    kept_share,
+    learned_bytes,
+    learned_share,
+    optimizer_bytes,
+    quantised_bytes,
+    whole_weights_bytes,
+)
 from predictor.memory.uncertainty import ClosedForm, Need, doubted, shape_features, share, tokens_features
 from predictor.ops import Attention, Gemm
-from predictor.workloads.passes.backward import training_forward
+from predictor.workloads.passes.backward import OUTSIDE_LAYERS, training_forward
 from predictor.workloads.passes.calls import OpCall
 from predictor.workloads.passes.parallel import Stage, as_served, stages
 from predictor.workloads.passes.saved import (
@@ -34,35 +49,11 @@ from predictor.workloads.passes.training import (
     training_step_ops,
 )
 
-# Of a learned parameter: moments, by optimizer, in elements of fp32 or of the weights' format. Paged ones live where
-# there is room, at the latest in the host's memory (bitsandbytes, cudaMallocManaged).
-MOMENTS: Mapping[str, float] = {
-    "adamw": 2.0,
-    "adamw_foreach": 2.0,
-    "paged_adamw": 0.0,
-    "paged_adamw_8bit": 0.0,
-    "lion": 1.0,
-    "sgd": 0.0,
-    "sgd_momentum": 1.0,
-    "adafactor": 0.0,
-}
-# Bytes of both moments in formats of their own, whatever the weights: 8 bits, fp8 with an fp32 scale in blocks of 256,
-# 4 bits in blocks of 128 (bitsandbytes; torchao/optim/subclass_*.py).
-NARROW_MOMENTS: Mapping[str, float] = {
-    "adamw_8bit": 2.0,
-    "adamw_fp8": 2 * (1 + 4 / 256),
-    "adamw_4bit": 2 * (0.5 + 4 / 128),
-}
-GALORE_RANK = 128  # galore_torch; moments of what is projected to so many rows or columns, and the projection
 # Elements that the step of all parameters needs for a while: the square roots of PyTorch's unfused AdamW.
 STEP_ELEMENTS: Mapping[str, float] = {"adamw_foreach": 1.0}
 # Bytes of temporaries for each element of a matrix: Adafactor's squared gradient, its root and the update, in fp32
 # (transformers/optimization.py).
 MATRIX_BYTES: Mapping[str, float] = {"adafactor": 14.0}
-# A quantised weight with its scales: NF4 in blocks of 64 whose scales are quantised again (arXiv:2305.14314), GPTQ in
-# groups of 128 with a scale in 16 bits and a zero point in 4, LLM.int8 with one scale a row (bitsandbytes).
-QUANTISED_BYTES: Mapping[str, float] = {"nf4": 0.5 + 0.127 / 8, "gptq": 0.5 + 2.5 / 128, "int8": 1.0}
-SINGLE_QUANT_BYTES = 0.5 + 4 / 64
 # Of a logit, by how the loss is taken. "eager" PyTorch takes a log-softmax, its gradient and that of the loss, all in
 # fp32, beside the logits in 16 bits, which the caller holds; "eager_kept" holds them in fp32, and shifted, until the
 # backward pass is through (torchtune before 2024-10, recipes/lora_finetune_single_device.py). "plain": as computed, the
@@ -86,7 +77,8 @@ class TrainingMemory(Need):
     gathered_bytes: weights that ZeRO 3 has gathered whole, and buckets of messages. autocast_bytes: 16-bit copies of
     weights. temporary_bytes: of the optimizer step, or of a table that is embedding and head, if that is the peak.
     Kinds are counted in full, though not all are alive at once: reused_bytes is what they come to beyond the peak. The
-    peaks of the phases leave out runtime_bytes, fragmentation_bytes and correction_bytes.
+    peaks of the phases leave out runtime_bytes, fragmentation_bytes and correction_bytes. host_load_bytes,
+    host_held_bytes: of the host of a node, for all its GPUs; predictor.memory.host.HostBytes.
     """
 
     weights_bytes: float
@@ -102,6 +94,17 @@ class TrainingMemory(Need):
     forward_peak_bytes: float
     backward_peak_bytes: float
     step_peak_bytes: float
+    host_load_bytes: float
+    host_held_bytes: float
+
+    @property
+    def host_memory_bytes(self) -> float:
+        """Of the host of a node, at most: while weights are loaded or in training."""
+        return max(self.host_load_bytes, self.host_held_bytes)
+
+    def row(self) -> dict[str, Any]:
+        """One flat row, with what the host of a node needs for all its GPUs."""
+        return Need.row(self) | {"host_memory_bytes": self.host_memory_bytes}
 
     @property
     def peak_phase(self) -> str:
@@ -117,7 +120,9 @@ def training_memory(model: Trainable, gpu: Gpu, setting: TrainingSetting) -> Tra
 
 
 def closed_form(model: Trainable, setting: TrainingSetting) -> tuple[dict[str, float], dict[str, float], ClosedForm]:
-    """Bytes by kind on the fullest stage, the peaks of the phases, and what the learned correction starts from."""
+    """Bytes by kind on the fullest stage, peaks of the phases and of the host, and what the learned correction starts
+    from."""
+    setting = setting.held
     served = training_step_ops(model, setting)
     owned = _owned(model, served, setting)
     how = autograd(served, setting)
@@ -144,7 +149,7 @@ def _of_stage(
     kinds = {
         "weights_bytes": _weights(owned, setting),
         "gradients_bytes": _gradients(owned, stage, setting),
-        "optimizer_bytes": _optimizer(owned, served, setting),
+        "optimizer_bytes": optimizer_bytes(owned, served, setting) if setting.offload == "none" else 0.0,
         "activations_bytes": kept.until_backward + passing,
         "logits_bytes": _logits(served, how, setting) * stage.heads,
         "autocast_bytes": _copies(owned, setting),
@@ -156,7 +161,7 @@ def _of_stage(
     twice = _table_gradient(model, owned, stage, setting)
     stepping = _step_bytes(owned, setting, _largest(served, setting))
     peaks = {
-        "load_peak_bytes": kinds["weights_bytes"] + _loading(owned, setting),
+        "load_peak_bytes": kinds["weights_bytes"] + _loading(owned, served, setting),
         "forward_peak_bytes": resident + loss + (gradients if setting.grad_accum > 1 else 0.0),
         "backward_peak_bytes": resident + gradients + (kept.again or kept.until_backward / model.layers) + twice,
         "step_peak_bytes": resident + gradients + stepping,
@@ -174,7 +179,9 @@ def _of_stage(
     seen["scores_share"] = share(scores_bytes(served, how), saved) if how.scores else 0.0
     seen |= tokens_features(setting.micro_tokens, peak - resident, resident)
     form = ClosedForm(spread_of(setting), peak, peak - resident, runtime_bytes(setting.n_gpus), seen)
-    return kinds, peaks, form._replace(segments=_segments(setting))
+    inputs = _layer_input(model, setting, how) * stage.layers * stage.flying * setting.recomputed_share
+    host = host_bytes(owned, served, setting, inputs)
+    return kinds, peaks | host._asdict(), form._replace(segments=_segments(setting))
 
 
 def spread_of(setting: TrainingSetting) -> str:
@@ -202,58 +209,19 @@ def _owned(model: Trainable, served: tuple[OpCall, ...], setting: TrainingSettin
     return owned._replace(table=owned.table + rest, learned_table=owned.learned_table + learned)
 
 
-def _element(setting: TrainingSetting) -> float:
-    """Bytes of a weight that learns, and of its gradient."""
-    wide = setting.dtype in ("fp32", "tf32") or setting.precision == "fsdp" or _autocast(setting)
-    return FP32_BYTES if wide else 2.0
-
-
-def _learned(setting: TrainingSetting) -> float:
-    """Bytes of a weight of what learns: adapters may have a format of their own."""
-    own = setting.adapter_dtype if setting.method != "full" else ""
-    return (FP32_BYTES if own == "fp32" else 2.0) if own else _element(setting)
-
-
-def _mastered(setting: TrainingSetting) -> bool:
-    return setting.precision == "mixed" and _learned(setting) < FP32_BYTES
-
-
-def _sharded(setting: TrainingSetting) -> bool:
-    return setting.zero_stage > 2 and setting.shards > 1
-
-
 def _weights(owned: Parameters, setting: TrainingSetting) -> float:
     if setting.offload == "parameters":
         return 0.0
-    return _whole_weights(owned, setting) * _kept_share(owned, setting, 3)
+    return whole_weights_bytes(owned, setting) * kept_share(owned, setting, 3)
 
 
-def _whole_weights(owned: Parameters, setting: TrainingSetting) -> float:
-    """Before they are sharded."""
-    element, whole = _element(setting), owned.layer + owned.table
-    if setting.method == "qlora":
-        # PEFT's prepare_model_for_kbit_training widens what is not quantised
-        narrow = setting.kernels == "fused" or (setting.precision == "pure" and element < FP32_BYTES)
-        weights = owned.layer * quantised_bytes(setting) + owned.table * (element if narrow else FP32_BYTES)
-        return weights + owned.learned_layer * _learned(setting)
-    # PEFT keeps the frozen tables beside those that learn (modules_to_save)
-    beside = owned.learned_layer + owned.learned_table if setting.method == "lora" else 0.0
-    return whole * element + beside * _learned(setting)
-
-
-def quantised_bytes(setting: TrainingSetting) -> float:
-    """Of a frozen weight under QLoRA, with its scales."""
-    if setting.quantization == "nf4" and not setting.double_quant:
-        return SINGLE_QUANT_BYTES
-    return QUANTISED_BYTES[setting.quantization]
-
-
-def _loading(owned: Parameters, setting: TrainingSetting) -> float:
-    """The whole model beside the shards that are cut of it, in its own format."""
-    if setting.load == "sharded" or not _sharded(setting):
-        return 0.0
-    element = FP32_BYTES if setting.dtype in ("fp32", "tf32") else 2.0
-    return (owned.layer + owned.table) * element
+def _loading(owned: Parameters, served: tuple[OpCall, ...], setting: TrainingSetting) -> float:
+    """The whole model beside the shards that are cut of it, in its own format; a matrix that is being quantised."""
+    if setting.load == "whole" and is_sharded(setting):
+        return (owned.layer + owned.table) * file_element_bytes(setting)
+    frozen = [call.op for call in served if isinstance(call.op, Gemm) and call.name not in OUTSIDE_LAYERS]
+    largest = max((float(op.n * op.k) for op in frozen), default=0.0)
+    return largest * file_element_bytes(setting) if setting.method == "qlora" else 0.0
 
 
 def _segments(setting: TrainingSetting) -> str:
@@ -261,83 +229,37 @@ def _segments(setting: TrainingSetting) -> str:
     return "expandable" if setting.expandable_segments else "fixed" if setting.packing else "varied"
 
 
-def _kept_share(owned: Parameters, setting: TrainingSetting, stage: int) -> float:
-    """Share of its weights that each GPU keeps from that stage of ZeRO on."""
-    whole = owned.layer + owned.table
-    return owned.kept(setting) / whole if setting.zero_stage >= stage and whole else 1.0
-
-
-def _learned_share(owned: Parameters, setting: TrainingSetting, stage: int) -> float:
-    """Share of the elements with a gradient that each GPU keeps, shared out from that stage of ZeRO on."""
-    whole = owned.learned_layer + owned.learned_table
-    return owned.learned(setting) / whole if setting.zero_stage >= stage and whole else 1.0
-
-
 def _copies(owned: Parameters, setting: TrainingSetting) -> float:
     """16-bit copies of the weights, which autocast keeps until the loss and the backward pass have used them; those in
     4 bits are widened anew in each pass, as are frozen ones of layers that are computed again."""
     again = setting.method == "lora" and setting.checkpointing == "full"
     copied = owned.table + (0.0 if again or setting.method == "qlora" else owned.layer)
-    return 2.0 * copied if _autocast(setting) else 0.0
-
-
-def _autocast(setting: TrainingSetting) -> bool:
-    """Whether the stream between layers is fp32 and products are taken in 16 bits; so also where PEFT has widened what
-    bitsandbytes left unquantised."""
-    widened = setting.method == "qlora" and setting.quantization == "nf4" and setting.kernels == "eager"
-    autocast = setting.precision == "amp" or (setting.precision == "mixed" and widened)
-    return autocast and setting.dtype in ("bf16", "fp16")
+    return 2.0 * copied if is_autocast(setting) else 0.0
 
 
 def _table_gradient(model: Trainable, owned: Parameters, stage: Stage, setting: TrainingSetting) -> float:
     """A table that is embedding and head at once has two gradients before they are added. FSDP has the whole gradient
     of its last unit, the tables, or of a layer, before it is shared out."""
-    if setting.precision == "fsdp" and _sharded(setting):
+    if setting.precision == "fsdp" and is_sharded(setting):
         return REDUCED_BYTES * max(owned.learned_layer / stage.layers, owned.learned_table)
     tied = getattr(model, "tied_embeddings", False)
-    return owned.learned_table * _element(setting) if tied and setting.method == "full" else 0.0
+    return owned.learned_table * element_bytes(setting) if tied and setting.method == "full" else 0.0
 
 
 def _gradients(owned: Parameters, stage: Stage, setting: TrainingSetting) -> float:
     """As computed; ZeRO 3 also keeps a shard of their sum in the format of the master weights. Those that are used or
     sent to the host at once: of two layers, or of a table. Those that replicas add up by themselves: all, in 16 bits
     where FSDP gathers weights so."""
-    summed = FP32_BYTES if setting.zero_stage > 2 and _mastered(setting) and setting.offload == "none" else 0.0
-    element = (FP32_BYTES if setting.grad_dtype == "fp32" else 2.0) if setting.grad_dtype else _learned(setting)
+    summed = FP32_BYTES if setting.zero_stage > 2 and is_mastered(setting) and setting.offload == "none" else 0.0
+    element = gradient_bytes(setting)
     alone = setting.no_sync and setting.grad_accum > 1 and setting.zero_stage > 1
     if setting.optimizer_in_backward or (setting.offload in ("gradients", "parameters") and not alone):
         passing = max(2 * owned.learned_layer / stage.layers, owned.learned_table / 2)
-        return passing * element * _learned_share(owned, setting, 2)
+        return passing * element * learned_share(owned, setting, 2)
     whole = owned.learned_layer + owned.learned_table
     if alone:
         return whole * (2.0 if setting.precision == "fsdp" else element)
-    return whole * (element + summed) * _learned_share(owned, setting, 2)
-
-
-def _optimizer(owned: Parameters, served: tuple[OpCall, ...], setting: TrainingSetting) -> float:
-    if setting.offload != "none":
-        return 0.0
-    master = FP32_BYTES if _mastered(setting) else 0.0
-    state = FP32_BYTES if master else _learned(setting)
-    if setting.optimizer == "galore_adamw":
-        moments = 2 * state * (owned.learned_layer * _projected_share(served, setting) + owned.learned_table)
-    else:
-        each = NARROW_MOMENTS.get(setting.optimizer) or MOMENTS[setting.optimizer] * state
-        moments = each * (owned.learned_layer + owned.learned_table)
-    whole = moments + master * (owned.learned_layer + owned.learned_table)
-    return whole * _learned_share(owned, setting, 1)
-
-
-def _projected_share(served: tuple[OpCall, ...], setting: TrainingSetting) -> float:
-    """Of the elements of all matrices, those of the projected gradients and half of the projections, which are kept
-    once beside two moments (Zhao et al., GaLore, arXiv:2403.03507, table 1)."""
-    whole = kept = 0.0
-    for call in served:
-        if isinstance(call.op, Gemm) and setting.adapters.trains(call):
-            n, k = float(call.op.n), float(call.op.k)
-            whole += n * k * call.count
-            kept += min(GALORE_RANK * (max(n, k) + min(n, k) / 2), n * k) * call.count
-    return kept / whole if whole else 1.0
+    return whole * (element + summed) * learned_share(owned, setting, 2)
 
 
 def _largest(served: tuple[OpCall, ...], setting: TrainingSetting) -> float:
@@ -351,12 +273,12 @@ def _step_bytes(owned: Parameters, setting: TrainingSetting, largest: float) -> 
     """What the optimizer needs for a while. largest: elements of the largest matrix, which is stepped alone."""
     if setting.offload != "none":
         return 0.0
-    state = FP32_BYTES if _mastered(setting) else _learned(setting)
+    state = FP32_BYTES if is_mastered(setting) else learned_bytes(setting)
     elements, matrix = STEP_ELEMENTS.get(setting.optimizer, 0.0), MATRIX_BYTES.get(setting.optimizer, 0.0)
     if setting.optimizer_in_backward:  # the matrices are stepped one by one
         return max(elements * state, matrix) * largest
     whole = (owned.learned_layer + owned.learned_table) * elements * state
-    return whole * _learned_share(owned, setting, 1) + matrix * largest
+    return whole * learned_share(owned, setting, 1) + matrix * largest
 
 
 def _gathered(owned: Parameters, stage: Stage, setting: TrainingSetting) -> float:
@@ -366,14 +288,14 @@ def _gathered(owned: Parameters, stage: Stage, setting: TrainingSetting) -> floa
         return 0.0
     if not setting.reshard_after_forward and not streamed:
         narrow = setting.precision == "fsdp" and setting.dtype not in ("fp32", "tf32")
-        return _whole_weights(owned, setting) * (0.5 if narrow else 1.0)
+        return whole_weights_bytes(owned, setting) * (0.5 if narrow else 1.0)
     if setting.precision == "fsdp":
         # 16-bit copies; the tables belong to the root, which stays gathered; what was gathered last is copied out of
         # one buffer (torch/distributed/fsdp/_fully_shard/_fsdp_collectives.py: foreach_all_gather_copy_out)
         layer = owned.layer / stage.layers
         return 2.0 * (2 * layer + owned.table + max(layer, owned.table))
-    held = quantised_bytes(setting) if setting.method == "qlora" else _element(setting)
-    gathered = max(2 * owned.layer / stage.layers * held, owned.table / 2 * _element(setting))
+    held = quantised_bytes(setting) if setting.method == "qlora" else element_bytes(setting)
+    gathered = max(2 * owned.layer / stage.layers * held, owned.table / 2 * element_bytes(setting))
     return gathered + (0.0 if setting.prefetch else min(BUCKET_BYTES, gathered))
 
 
@@ -390,7 +312,7 @@ def _logits(served: tuple[OpCall, ...], how: Autograd, setting: TrainingSetting)
     else:
         kept, passing = 0.0, LOGIT_BYTES[kind] * (2.0 if setting.loss == "plain" and how.width == 1 else 1.0)
     # the gradient of the head of one chunk is added to that of those before
-    table = 2 * _element(setting) * float(head.n * head.k) if chunks > 1 and setting.method == "full" else 0.0
+    table = 2 * element_bytes(setting) * float(head.n * head.k) if chunks > 1 and setting.method == "full" else 0.0
     return tokens * float(head.n) * (kept + passing / chunks) + table + whole
 
 
@@ -398,10 +320,15 @@ def autograd(served: tuple[OpCall, ...], setting: TrainingSetting) -> Autograd:
     """How the forward pass runs. PyTorch's fused attention in fp32 does not share heads: with grouped ones it keeps
     the scores (aten, sdp_utils.cpp: enable_gqa needs FlashAttention or the math path)."""
     gathered = setting.precision == "fsdp" and setting.dtype not in ("fp32", "tf32")
-    width = 2 if _autocast(setting) else 1 if _element(setting) > 2 and not gathered else 0
+    width = 2 if is_autocast(setting) else 1 if element_bytes(setting) > 2 and not gathered else 0
     grouped = any(isinstance(call.op, Attention) and call.op.heads != call.op.kv_heads for call in served)
     scores = setting.attention == "eager" or (setting.attention == "sdpa" and width == 1 and grouped)
     return Autograd(setting.adapters, width, scores, setting.tp if setting.sequence_parallel else 1)
+
+
+def _layer_input(model: Trainable, setting: TrainingSetting, how: Autograd) -> float:
+    """What a layer reads of one micro-batch."""
+    return how.stream_bytes * setting.micro_tokens * model.hidden / how.sequence_tp
 
 
 def _activations(
@@ -414,7 +341,7 @@ def _activations(
 ) -> Kept:
     """What is kept of the `whole` of all layers without checkpointing, of the micro-batches that the stage holds."""
     flying = stage.layers / model.layers * stage.flying
-    inputs = how.stream_bytes * setting.micro_tokens * model.hidden / how.sequence_tp
+    inputs = _layer_input(model, setting, how)
     layers, way = model.layers, setting.checkpointing
     if way == "none":
         return Kept(whole * flying + inputs, 0.0)

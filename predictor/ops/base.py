@@ -127,8 +127,11 @@ class Op(ABC):
         return 0.0
 
     def __len__(self) -> int:
-        values = [getattr(self, name) for name in names_of(type(self))]
-        return max(1 if type(value) is float else np.size(value) for value in values if not isinstance(value, str))
+        for name in names_of(type(self)):
+            value = getattr(self, name)
+            if type(value) is not float and type(value) is not str and (length := np.size(value)) > 1:
+                return length
+        return 1
 
     def is_column(self) -> bool:
         """Whether any field is a column of calls."""

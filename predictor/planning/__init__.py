@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from lazy_loader import attach
 
 if TYPE_CHECKING:
-    from predictor.planning.deployment import Plan as Plan, Planned as Planned, plan as plan
+    from predictor.planning.answers import Plan as Plan, Planned as Planned
+    from predictor.planning.deployment import plan as plan
     from predictor.planning.ranking import Compared as Compared, compare as compare
     from predictor.planning.service import ServiceLevel as ServiceLevel
 
@@ -23,7 +24,8 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     submod_attrs={
         "ranking": ["compare", "Compared"],
-        "deployment": ["plan", "Plan", "Planned"],
+        "deployment": ["plan"],
+        "answers": ["Plan", "Planned"],
         "service": ["ServiceLevel"],
     },
 )

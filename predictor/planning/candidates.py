@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,7 +55,7 @@ class Candidate(NamedTuple):
     least: Least
     least_usd_per_hour: float | None
     most_gpus: int
-    settings: Mapping[str, Any] = MappingProxyType({})
+    settings: tuple[tuple[str, Any], ...] = ()
 
     @property
     def gpu(self) -> Gpu:
@@ -217,7 +216,7 @@ def _made(choices: Choices, some: Some, changes: Mapping[str, Any], bundle: Bund
             return f"{what} takes {1e3 * seconds:.3g} ms at the roofline; {1e3 * promised:.3g} ms are promised."
     gpus = workload.layout.n_gpus
     offer = choices.offer(gpu, gpus * _replicas(load, least), gpus)
-    settings = {name: value for name, value in changes.items() if name in Settings._fields}
+    settings = tuple((name, value) for name, value in changes.items() if name in Settings._fields)
     return Candidate(
         resolved, workload, note, load, least, offer.usd_per_hour if offer else None, some.n_gpus, settings
     )

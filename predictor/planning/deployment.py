@@ -8,10 +8,8 @@ best are answered by the door that all requests come through, so that `predictor
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,136 +17,27 @@ from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.hardware.prices import Offer, PriceList, price_list
 from predictor.latency.report import Report
+from predictor.latency.serving.traces import read_trace
+from predictor.planning.answers import Plan, Planned
 from predictor.planning.candidates import Candidate, Choices, Lost, candidates, check_choices, variant
 from predictor.planning.fleet import fleet
-from predictor.planning.launch import launched
-from predictor.planning.search import LIKELY, TOGETHER, Deployment, deployments
+from predictor.planning.pools import pooled
+from predictor.planning.search import LIKELY, Deployment, deployments, expected
 from predictor.planning.service import ServiceLevel, within
 from predictor.prediction.single import answer
 from predictor.workloads.models import Model, get_model
-from predictor.workloads.request import LOADS, SPREAD, Request, check_names, columns as columns_of
-from predictor.workloads.results import ENDS
+from predictor.workloads.request import LOADS, Request, check_names
 
 SURE = 0.8  # probability with which a plan keeps what is promised, unless another is asked for
 SHOWN = 10
-MOST_SIMULATED = 48  # replicas, two rounds of them apart from those of the cheapest GPUs
-VARIED = 3  # of the cheapest plans, on other engines and settings
-# What each plan is besides: how it is run by other engines, in wider or narrower steps, with groups that attend apart.
-ENGINES = ("vllm", "sglang", "tensorrt")
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A deployment that was simulated, and how `predictor predict` answers it.
-
-    offer: its price, None where none is listed. report: None where it is not among the best. holds: it keeps what is
-    promised as surely as asked. front: no other is cheaper and faster in first tokens and between tokens. why: what
-    sets it apart from the best, or why it does not hold.
-    """
-
-    deployment: Deployment
-    offer: Offer | None
-    report: Report
-    holds: bool
-    front: bool
-    why: str
-
-    @property
-    def usd_per_hour(self) -> float | None:
-        """Of all GPUs, in whole instances."""
-        return self.offer.usd_per_hour if self.offer else None
-
-    @property
-    def request(self) -> Request:
-        """What `predictor predict` is asked."""
-        assert self.report.request
-        return self.report.request
-
-    @property
-    def users(self) -> float:
-        """Requests under way in one replica (Little's law)."""
-        served = self.deployment.served
-        return served.requests_per_s.value * served.e2e_s.value / self.deployment.replicas
-
-    def row(self) -> dict[str, Any]:
-        """One flat row, its names those of `predictor plan --json`; an interval x is x, x_low and x_high."""
-        deployment, served = self.deployment, self.deployment.served
-        one, workload = deployment.candidate, deployment.workload
-        row: dict[str, Any] = {
-            "gpu": one.gpu.name,
-            "n_gpus": deployment.n_gpus,
-            "replicas": deployment.replicas,
-            **{name: getattr(workload, name) for name in ("tp", "pp", "ep", "attention_dp", "dtype")},
-            "kv_dtype": workload.cache_dtype,
-            "engine": workload.engine,
-            **one.settings,
-        }
-        names = ("ttft_s", "ttft_p99_s", "tpot_s", "tpot_p99_s", "e2e_s", "tokens_per_s", "requests_per_s")
-        for name in (*names, "sustainable_rate"):
-            row |= {f"{name}{end}": value for end, value in zip(ENDS, getattr(served, name), strict=True)}
-        hour = self.usd_per_hour
-        per_s = (served.tokens_per_s.value, served.tokens_per_s.high, served.tokens_per_s.low)
-        for end, rate in zip(ENDS, per_s, strict=True):
-            row[f"usd_per_mtok{end}"] = None if hour is None else hour / 3600 / rate * 1e6
-        row |= {
-            "usd_per_hour": hour,
-            "price_date": self.offer.price.date if self.offer else None,
-            "price_source": self.offer.told if self.offer else None,
-            "users_per_replica": self.users,
-            "p_slo": deployment.p_slo,
-            "holds": self.holds,
-            "front": self.front,
-            "memory_bytes": float(deployment.memory.total_bytes),
-            "p_oom": float(deployment.memory.p_oom),
-            "limiter": self.report.limiter,
-            "basis": self.report.basis,
-            "nearest_gpu": self.report.nearest_gpu,
-            "why": self.why,
-            "command": launched(self.request, workload, one.gpu).command,
-            "predict": predicted_by(self.request),
-            "notes": list(self.report.notes),
-        }
-        return row
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """The answer.
-
-    load: what is served, in words. plans: the best, those that hold first, the cheapest of them first. lost: all else,
-    and why. nearest: where nothing holds, what is met nearest to what was promised. screened: replicas that were looked
-    at; simulated: those of them that were.
-    """
-
-    load: str
-    plans: tuple[Plan, ...]
-    lost: tuple[Lost, ...]
-    level: ServiceLevel
-    sure: float
-    screened: int
-    simulated: int
-    nearest: str
-    notes: tuple[str, ...]
-    bundle: str
-
-    @property
-    def holds(self) -> bool:
-        """Whether anything keeps what is promised as surely as asked."""
-        return any(plan.holds for plan in self.plans)
-
-    def to_dict(self) -> dict[str, Any]:
-        """What `predictor plan --json` prints."""
-        return {
-            "plans": [plan.row() for plan in self.plans],
-            "lost": [lost._asdict() for lost in self.lost],
-            "promised": self.level.promised,
-            "p_slo": self.sure,
-            "nearest": self.nearest or None,
-            "screened": self.screened,
-            "simulated": self.simulated,
-            "notes": list(self.notes),
-            "bundle": self.bundle,
-        }
+MOST_GPUS, FEWEST_OTHERS = 64, 24  # GPUs of which a replica is predicted, and those of them outside of data centres
+GPUS_MORE_OF = 12  # GPUs of which other replicas are predicted, too
+MOST_SIMULATED = 24
+AT_ONCE = 8  # replicas that are simulated before it is asked whether others can be cheaper
+OF_A_GPU = 2  # plans of one GPU, where there are others
+SLACK = 1.5  # times dearer by the closed form than what holds, beyond which nothing is simulated
+VARIED = 2  # of the cheapest plans, on other engines and settings
+ENGINES = ("vllm", "sglang", "trtllm")
 
 
 def plan(
@@ -196,6 +85,8 @@ def plan(
         network, {**columns, "model": name}, fleet(gpus), listed, dtypes, engines, tps, level, max_gpus, usd_per_hour
     )
     check_choices(choices)
+    if (asked := Request.of({**choices.columns, "gpu": "any"})).trace:
+        read_trace(asked.trace)  # a file that cannot be read fails once, not on every GPU
     return _Search(choices, opened, p_slo, shown, vary).answer()
 
 
@@ -220,6 +111,7 @@ class _Search:
         return Planned(
             load=_load(self.choices.columns),
             plans=tuple(plans),
+            pools=tuple(pooled(self._for_pools(), self.choices, self.sure, self.bundle) if self.vary else ()),
             lost=tuple(self.lost),
             level=self.choices.level,
             sure=self.sure,
@@ -231,35 +123,38 @@ class _Search:
         )
 
     def _cheapest(self, left: Sequence[Candidate]) -> list[Candidate]:
-        """Simulate the cheapest at the roofline until no other can be among the best: of each GPU its cheapest replica
-        first, then the others of the GPUs that did best."""
+        """Simulate those that are expected to be cheapest: of the GPUs that are cheapest at the roofline, and of all of
+        data centres, their cheapest replica; then others of those that did best by then."""
         first, others = _one_of_each(left)
-        tried: list[Candidate] = []
-        for part in (first, self._of_the_best(others)):
-            for start in range(0, MOST_SIMULATED // 2, TOGETHER):
-                batch = [one for one in part[start : start + TOGETHER] if not self._dearer(one)]
-                if not batch:
-                    break
-                self._simulate(batch)
-                tried += batch
+        known = self._expected(_looked_at(first))
+        best = {one.gpu.name for one, _ in known[:GPUS_MORE_OF]}
+        known = [*known, *self._expected([one for one in others if one.gpu.name in best][: 2 * GPUS_MORE_OF])]
+        ordered, tried = _varied(known), list[Candidate]()
+        for start in range(0, MOST_SIMULATED, AT_ONCE):
+            batch = [one for one, hour in ordered[start : start + AT_ONCE] if not self._dearer(hour)]
+            if not batch:
+                break
+            self._simulate(batch)
+            tried += batch
         return tried
 
-    def _of_the_best(self, others: Sequence[Candidate]) -> Sequence[Candidate]:
-        return _Lazily(lambda: [one for one in others if one.gpu.name in self._best_gpus()])
+    def _expected(self, many: Sequence[Candidate]) -> list[tuple[Candidate, float | None]]:
+        """Candidates with the price of the replicas that they are expected to need, cheapest first; others are lost."""
+        priced: list[tuple[Candidate, float | None]] = []
+        for one, told in zip(many, expected(many, self.choices.level, self.bundle), strict=True):
+            if isinstance(told, Lost):
+                self.lost.append(told)
+                continue
+            offer = self.choices.offer(one.gpu, told * one.n_gpus, one.n_gpus)
+            priced.append((one, offer.usd_per_hour if offer else None))
+        return sorted(priced, key=_cost)
 
-    def _best_gpus(self) -> set[str]:
-        """GPUs of the plans that are to be shown."""
-        return {deployment.candidate.gpu.name for deployment in self._ranked()[: self.shown // 2]}
-
-    def _dearer(self, one: Candidate) -> bool:
-        """Whether a candidate cannot be among the best, whatever a simulation says."""
-        cost = one.least_usd_per_hour
-        if cost is None:
+    def _dearer(self, hour: float | None) -> bool:
+        """Whether what costs so much can hardly be among the best."""
+        if hour is None:
             return False
-        if cost > self.choices.usd_per_hour:
-            return True
-        known = sorted(hour for deployment in self._holding() if (hour := self._hour(deployment)) is not None)
-        return len(known) >= self.shown and cost > known[self.shown - 1]
+        known = sorted(cost for one in self._holding() if (cost := self._hour(one)) is not None)
+        return len(known) >= self.shown and hour > SLACK * known[self.shown - 1]
 
     def _simulate(self, batch: Sequence[Candidate]) -> None:
         for one in deployments(batch, self.choices.level, self.sure, self.bundle, self.choices.most_gpus):
@@ -269,15 +164,22 @@ class _Search:
                 self.found.append(one)
 
     def _variants(self) -> list[Candidate]:
-        """The cheapest that hold on other engines, with other steps and other ways to share attention."""
+        """The best on other engines, with other steps and other ways to share attention."""
         varied = [
             other
-            for deployment in self._holding()[:VARIED]
+            for deployment in (self._holding() or self._ranked())[:VARIED]
             for changes in _changes(deployment.candidate, bool(self.choices.engines))
             if isinstance(other := variant(deployment.candidate, self.choices, changes, self.bundle), Candidate)
         ]
         self._simulate(varied)
         return varied
+
+    def _for_pools(self) -> list[Deployment]:
+        """The cheapest that hold of a few GPUs, whose workers may be prefill and decode workers instead."""
+        cheapest = dict[str, Deployment]()
+        for one in self._holding():
+            cheapest.setdefault(one.candidate.gpu.name, one)
+        return list(cheapest.values())[:VARIED]
 
     def _holding(self) -> list[Deployment]:
         """Those that hold within the budget, the cheapest first."""
@@ -299,18 +201,21 @@ class _Search:
 
         def place(one: Deployment) -> tuple[Any, ...]:
             hour = self._hour(one)
-            cost = (hour is None, hour or 0.0, one.n_gpus, -one.p_slo)
+            cost = (hour is None, hour or 0.0, one.n_gpus, -round(one.p_slo, 2), one.served.ttft_p99_s.value)
             return (0, *cost) if self._holds(one) else (1 if one.p_slo >= LIKELY else 2, -round(one.p_slo, 1), *cost)
 
         return sorted(self.found, key=place)
 
     def _plans(self) -> list[Plan]:
-        """The best, at most two of a GPU, with their reports."""
+        """The best, few of one GPU, each replica in its best setting, with their reports."""
         chosen: list[Deployment] = []
+        most, replicas = max(OF_A_GPU, self.shown // len(self.choices.gpus)), set[tuple[Any, ...]]()
         for one in self._ranked():
-            name = one.candidate.gpu.name
-            if sum(other.candidate.gpu.name == name for other in chosen) < max(2, self.shown // len(self.choices.gpus)):
-                chosen.append(one)
+            replica = (one.candidate.gpu.name, one.workload.dtype, one.workload.engine, one.candidate.workload.layout)
+            if replica in replicas or sum(other[0] == replica[0] for other in replicas) >= most:
+                continue
+            replicas.add(replica)
+            chosen.append(one)
             if len(chosen) == self.shown:
                 break
         fronts = _front([(self._hour(one), one.served.ttft_p99_s.value, one.served.tpot_s.value) for one in chosen])
@@ -345,7 +250,7 @@ class _Search:
         self, all_of: Sequence[Candidate], tried: Sequence[Candidate], plans: Sequence[Plan]
     ) -> Iterator[Lost]:
         """Of what was not simulated, and of what was but is not shown, one reason for each GPU without a plan."""
-        told = {plan.deployment.candidate.gpu.name for plan in plans} | {lost.gpu for lost in self.lost}
+        told = {plan.deployment.candidate.gpu.name for plan in plans}
         shown = {id(plan.deployment) for plan in plans}
         for one in self._ranked():
             name = one.candidate.gpu.name
@@ -355,9 +260,9 @@ class _Search:
                 yield Lost(
                     name, one.n_gpus, one.workload.dtype, candidate.workload.engine, self._why(one, self._ranked()[0])
                 )
-        simulated = {id(one) for one in tried}
+        simulated, expected_out = {id(one) for one in tried}, {lost.gpu for lost in self.lost}
         for candidate in sorted(all_of, key=_least):
-            if id(candidate) in simulated or candidate.gpu.name in told:
+            if id(candidate) in simulated or candidate.gpu.name in told | expected_out:
                 continue
             told.add(candidate.gpu.name)
             cost, count = candidate.least_usd_per_hour, candidate.least_gpus
@@ -386,23 +291,6 @@ class _Search:
         return f"the nearest that is met with {self.sure:.0%}: {figures or 'the load'}, by {where}."
 
 
-class _Lazily(Sequence[Candidate]):
-    """A list that is made when it is first read."""
-
-    def __init__(self, make: Any) -> None:
-        self._make = make
-
-    @cached_property
-    def _items(self) -> list[Candidate]:
-        return list(self._make())
-
-    def __getitem__(self, place: Any) -> Any:
-        return self._items[place]
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-
 def _load(columns: Mapping[str, Any]) -> str:
     """ "10 requests/s · 2000 tokens in, 400 out"."""
     request = Request.of({**columns, "gpu": "any"})
@@ -415,6 +303,29 @@ def _load(columns: Mapping[str, Any]) -> str:
 def _least(one: Candidate) -> tuple[Any, ...]:
     cost = one.least_usd_per_hour
     return (cost is None, cost or 0.0, one.least_gpus, one.n_gpus)
+
+
+def _cost(pair: tuple[Candidate, float | None]) -> tuple[Any, ...]:
+    one, hour = pair
+    return hour is None, hour or 0.0, one.least_gpus
+
+
+def _varied(known: Sequence[tuple[Candidate, float | None]]) -> list[tuple[Candidate, float | None]]:
+    """Cheapest first, but that no GPU comes a third time before all others did twice."""
+    seen: dict[str, int] = {}
+    early, late = list[tuple[Candidate, float | None]](), list[tuple[Candidate, float | None]]()
+    for pair in sorted(known, key=_cost):
+        name = pair[0].gpu.name
+        seen[name] = seen.get(name, 0) + 1
+        (early if seen[name] <= OF_A_GPU else late).append(pair)
+    return early + late
+
+
+def _looked_at(first: Sequence[Candidate]) -> list[Candidate]:
+    """Of the cheapest replica of each GPU, in order, those that are predicted: of data centres all that have a price,
+    which are further from cheap at the roofline than under a load."""
+    sold = [one for one in first if one.gpu.segment == "data-centre" and one.least_usd_per_hour is not None]
+    return sold + [one for one in first if one not in sold][: max(MOST_GPUS - len(sold), FEWEST_OTHERS)]
 
 
 def _one_of_each(ordered: Sequence[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
@@ -470,21 +381,3 @@ def _weakest(one: Deployment, level: ServiceLevel) -> str:
     value, low, high = (1e3 * end for end in getattr(served, name))
     promised = f"{1e3 * level.promised[name]:.3g} are promised"
     return f"{name} is {value:.3g} ms ({low:.3g}–{high:.3g}), {promised}: all is kept with {one.p_slo:.0%}."
-
-
-def predicted_by(request: Request) -> str:
-    """The command that answers a request."""
-    words = ["predictor", "predict", request.model, "--gpu", request.gpu]
-    follows = {"tp": 1, "dp": 1, "length_spread": SPREAD}  # where nobody says
-    for column in columns_of():
-        value = getattr(request, column.name)
-        if column.name in ("model", "gpu", "n_gpus", "scheduling") or value in ("", None, column.default):
-            continue
-        if value == follows.get(column.name):
-            continue
-        option = column.name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{option}" if value else f"--no-{option}")
-        else:
-            words += [f"--{option}", f"{value:g}" if isinstance(value, float) else str(value)]
-    return shlex.join(words)

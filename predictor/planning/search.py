@@ -7,9 +7,11 @@ enough are found by halving, from what the closed form of an endless queue says.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
+
+import numpy as np
 
 from predictor.errors import PredictorError
 from predictor.estimators.bundle import Bundle
@@ -17,11 +19,14 @@ from predictor.latency.report import Interval
 from predictor.latency.serving.load import Serving, groups_of, kv_capacity, serve, served_by
 from predictor.latency.serving.step_times import foresee, step_times
 from predictor.latency.serving.sustained import sustained
+from predictor.latency.steps import Steps, op_lines_of_many, total
 from predictor.memory.closed_form import Memory, memory
+from predictor.ops.dtypes import Array
 from predictor.planning.candidates import Candidate, Lost
 from predictor.planning.service import ServiceLevel, p_above
 from predictor.values import one_line
-from predictor.workloads.workload import Workload
+from predictor.workloads.passes.calls import Phase
+from predictor.workloads.workload import Workload, prompt_and_middle_phases
 
 TOGETHER = 16  # candidates whose step times are predicted together
 CAREFUL = 1.25  # times as long as predicted steps take, where the search begins
@@ -59,6 +64,61 @@ def deployments(
         foresee([(one.workload, one.gpu) for one in part], bundle)
         answers += [_fewest(one, level, sure, bundle, most_gpus) for one in part]
     return answers
+
+
+def expected(many: Sequence[Candidate], level: ServiceLevel, bundle: Bundle) -> list[int | Lost]:
+    """Replicas that each needs if its steps take as long as the high end of their interval says, or why it has no
+    answer: from predictions of a prompt alone and of decode steps of a few sizes, without a simulation."""
+    sizes = [
+        np.unique(np.array([1, *(int(one.least.sequences) // 2**halving or 1 for halving in range(4))])) for one in many
+    ]
+    steps = [
+        Steps(
+            [phase for sized in _sized(one, counts) for phase in sized],
+            one.gpu,
+            one.workload.engine,
+            one.workload.links,
+        )
+        for one, counts in zip(many, sizes, strict=True)
+    ]
+    told: list[int | Lost] = []
+    for one, counts, lines in zip(many, sizes, op_lines_of_many(steps, bundle), strict=True):
+        lost = Lost(one.gpu.name, one.n_gpus, one.workload.dtype, one.workload.engine, "")
+        if isinstance(lines, PredictorError):
+            told.append(lost._replace(why=one_line(lines)))
+            continue
+        prompt, *decodes = (total(step, one.gpu, bundle) for step in lines)
+        alone = float(prompt.low) * (1 - one.load.mean_len[1] / one.load.mean_len[0])
+        if alone > level.ttft_p99_s:
+            why = f"a prompt alone takes {alone:.3g} s at least; {level.ttft_p99_s:.3g} are promised."
+            told.append(lost._replace(why=why))
+            continue
+        decode_s = np.array([float(step.high) for step in decodes])
+        told.append(_needed(one, float(prompt.high), counts, decode_s, level))
+    return told
+
+
+def _sized(one: Candidate, counts: Array) -> Iterator[list[Phase]]:
+    """The steps of a prompt alone, and of decode steps of so many sequences."""
+    prompt, _, output = one.load.mean_len
+    alone = replace(one.workload, batch=1, input_len=max(round(prompt), 1), output_len=max(round(output), 1))
+    yield prompt_and_middle_phases(alone)[:1]
+    for count in counts:
+        yield prompt_and_middle_phases(replace(alone, batch=int(count)))[1:]
+
+
+def _needed(one: Candidate, prompt_s: float, counts: Array, decode_s: Array, level: ServiceLevel) -> int:
+    """Replicas, where a prompt and decode steps of `counts` sequences take so long: prompts interrupt decoding."""
+    prompt, cached, output = one.load.mean_len
+    following, gain = max(output - 1, 0.0), one.load.tokens_per_step
+    groups = groups_of(one.workload)
+    each_s = prompt_s * (1 - cached / prompt) / groups + following * decode_s / gain / counts
+    token_s = counts * each_s / max(following, 1.0)
+    kept = token_s <= level.tpot_s
+    best = int(np.argmin(np.where(kept, each_s, np.inf))) if kept.any() else 0
+    if one.load.concurrency:
+        return max(math.ceil(one.load.concurrency / float(counts[best])), 1)
+    return max(math.ceil(one.load.offered_rate * float(each_s[best])), 1)
 
 
 def _fewest(one: Candidate, level: ServiceLevel, sure: float, bundle: Bundle, most_gpus: int) -> Deployment | Lost:

@@ -20,6 +20,7 @@ from predictor.ops.dtypes import weight_bytes
 from predictor.prediction.single import Resolved, answer, room_of
 from predictor.workloads.engine_tables import SERVES
 from predictor.workloads.engines import get_engine
+from predictor.workloads.passes.lengths import VARLEN
 from predictor.workloads.requested import served_workload
 from predictor.workloads.workload import Workload
 
@@ -187,12 +188,15 @@ def _training(resolved: Resolved) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{passes} passes of micro-batch {fitting}", {"micro_batch": fitting, "grad_accum": passes}
     if request.checkpointing not in ("full", "offloaded"):
         yield "full checkpointing", {"checkpointing": "full"}
+    if request.padding in ("longest", "max_length") and request.attention in VARLEN:
+        yield "no padding", {"padding": "none"}
     if request.attention == "eager":
         yield "FlashAttention", {"attention": "flash2"}
     if request.loss_chunks == 1:
         yield "loss in 8 chunks", {"loss": "chunked", "loss_chunks": 8}
-    if room.max_seq_len and SHORTEST <= room.max_seq_len < request.seq_len:
-        yield f"sequences of {room.max_seq_len} tokens", {"seq_len": room.max_seq_len}
+    if (longest := room.max_seq_len) and SHORTEST <= longest < request.seq_len:
+        mean = {"mean_seq_len": longest} if request.mean_seq_len > longest else {}
+        yield f"sequences of {longest} tokens", {"seq_len": longest, **mean}
     if request.method == "full":
         if request.optimizer == "adamw":
             yield "8-bit AdamW", {"optimizer": "adamw_8bit"}

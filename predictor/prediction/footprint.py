@@ -11,6 +11,7 @@ from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.latency import static_batch, training
 from predictor.memory.closed_form import Memory, memory, start_note
+from predictor.memory.host import host_note
 from predictor.memory.training import TrainingMemory, training_memory
 from predictor.prediction.single import Resolved, load_of
 from predictor.workloads.request import Request
@@ -66,8 +67,8 @@ def _training(resolved: Resolved, bundle: Bundle) -> Footprint:
     setting = training_setting(request, model)
     doubts = _unless_unknown(training.doubts, model, gpu, setting, bundle)
     need = training_memory(model, gpu, kept_setting(request, setting))
-    unread = [note] if (note := unread_note(request)) else []
-    return Footprint(request, model.name, gpu, setting.n_gpus, need, (*notes, *unread, *doubts))
+    told = [note for note in (unread_note(request), host_note(need.host_held_bytes)) if note]
+    return Footprint(request, model.name, gpu, setting.n_gpus, need, (*notes, *told, *doubts))
 
 
 def _unless_unknown(doubts: Callable[..., list[str]], *asked_of: Any) -> list[str]:

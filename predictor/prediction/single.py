@@ -20,6 +20,7 @@ from predictor.latency.steps import Steps, basis_of, doubts_of, limiter_of, op_l
 from predictor.latency.training import TrainingReport, energy_note, training_notes, training_step
 from predictor.memory.capacity import Room, TrainingRoom, room, training_room
 from predictor.memory.closed_form import memory, start_note
+from predictor.memory.host import host_note
 from predictor.memory.training import training_memory
 from predictor.workloads.architectures.convnet import ConvNet
 from predictor.workloads.architectures.decoder import Decoder
@@ -125,6 +126,7 @@ def predict_training(
     global_batch: int = 0,
     seq_len: int = 2048,
     mean_seq_len: int = 0,
+    length_spread: float | None = None,
     checkpointing: str = "none",
     checkpoint_every: int = 1,
     zero_stage: int = 0,
@@ -151,6 +153,7 @@ def predict_training(
     reshard_after_forward: bool = True,
     load: str = "sharded",
     packing: bool = True,
+    padding: str = "",
     expandable_segments: bool = False,
     max_model_len: int = 0,
     train_tokens: float = 0.0,
@@ -172,6 +175,8 @@ def predict_training(
     overlap_tp: bool = False,
     overlap_ep: bool = False,
     gradient_accumulation_fusion: bool = False,
+    host_waits: bool = False,
+    cuda_graphs: bool = False,
     gpus_per_node: int = 8,
     link: str = "",
     node_link: str = "",
@@ -360,13 +365,15 @@ def training_report(resolved: Resolved, bundle: Bundle) -> TrainingReport:
     setting = training_setting(request, resolved.model)
     step = training_step(resolved.model, resolved.gpu, setting, bundle)
     near, doubts = doubts_of(step.lines, resolved.gpu, bundle)
-    told = (unread_note(request), *training_notes(resolved.gpu, setting), energy_note(step, request))
+    need = training_memory(resolved.model, resolved.gpu, kept_setting(request, setting))
+    host = host_note(need.host_held_bytes)
+    told = (unread_note(request), host, *training_notes(resolved.gpu, setting), energy_note(step, request))
     return TrainingReport(
         request=request,
         model=resolved.model.name,
         gpu=resolved.gpu,
         step=step,
-        memory=training_memory(resolved.model, resolved.gpu, kept_setting(request, setting)),
+        memory=need,
         limiter=limiter_of(step.lines),
         basis=basis_of([line.basis for line in step.lines]),
         nearest_gpu=near,

@@ -36,14 +36,14 @@ OF_TRAINING = (
     *("zero_stage", "lora_rank", "lora_targets", "lora_dropout", "adapter_dtype", "use_dora", "train_embeddings"),
     *("quantization", "double_quant", "bitsandbytes_version", "precision", "grad_dtype", "attention", "kernels"),
     *("loss", "loss_chunks", "sequence_parallel", "offload", "optimizer_in_backward", "no_sync", "prefetch", "load"),
-    *("reshard_after_forward", "packing", "expandable_segments", "global_batch", "vp", "cp", "cp_comm_type"),
+    *("reshard_after_forward", "packing", "padding", "expandable_segments", "global_batch", "vp", "cp", "cp_comm_type"),
     *("expert_tp", "moe_token_dispatcher_type", "moe_expert_capacity_factor", "dp_replicate", "overlap_tp"),
-    *("overlap_ep", "gradient_accumulation_fusion", "gpus_per_node", "train_tokens"),
+    *("overlap_ep", "gradient_accumulation_fusion", "host_waits", "cuda_graphs", "gpus_per_node", "train_tokens"),
     *("dataset_rows", "epochs", "pue"),
 )
 OF_BOTH = (
     *("model", "gpu", "n_gpus", "phase", "dtype", "tp", "pp", "dp", "ep", "link", "node_link", "image_size"),
-    *("usd_per_hour", "max_model_len"),
+    *("usd_per_hour", "max_model_len", "length_spread"),
 )
 IN_TRAINING = {"batch": "micro_batch", "input_len": "seq_len"}  # what others are called there
 OF_NO_TRACE = ("turns", "shared_prefix_len")
@@ -85,7 +85,7 @@ class Request:
     length_spread: float | None = _column(
         None,
         "Lengths lie evenly between this share below the stated ones and them; by default 0.2 under load, 0 in a "
-        "static batch.",
+        "static batch. In training below the longest; by default up to seq_len, at most twice mean_seq_len.",
         least=0,
         kind=float,
     )
@@ -160,7 +160,10 @@ class Request:
     global_batch: int = _column(0, "Sequences of an optimizer step over all replicas; sets grad_accum.", least=0)
     seq_len: int = _column(2048, "Tokens per training sequence.")
     mean_seq_len: int = _column(
-        0, "Tokens of a sequence in the mean, padding included, where packing is off; sets the time.", least=0
+        0,
+        "Tokens of a sequence in the mean, where not all have seq_len; without padding or packing said, padding is "
+        "part of it.",
+        least=0,
     )
     checkpointing: str = _column(
         "none",
@@ -219,8 +222,19 @@ class Request:
     no_sync: bool = _column(False, "Replicas add up whole gradients over grad_accum passes.")
     prefetch: bool = _column(True, "ZeRO 3 fetches weights a layer ahead (FSDP).")
     reshard_after_forward: bool = _column(True, "FSDP frees gathered weights after each layer's forward pass.")
-    load: str = _column("sharded", "What each GPU loads of a sharded model: sharded or whole.", CHOICES["load"])
-    packing: bool = _column(True, "All sequences have seq_len tokens; false: at most.")
+    load: str = _column(
+        "sharded",
+        "How weights come to the GPUs: sharded (each process reads its part), rank0 (one of a node holds the whole for "
+        "all, cpu_ram_efficient_loading) or whole (each holds it).",
+        CHOICES["load"],
+    )
+    packing: bool = _column(True, "Sequences fill rows of seq_len tokens, each attends to itself; false: at most that.")
+    padding: str = _column(
+        "",
+        "In place of packing: sequences padded to the longest of a micro-batch, to max_length (seq_len), or none "
+        "(padding-free, unpadded); tokens/s counts none of it.",
+        CHOICES["padding"],
+    )
     expandable_segments: bool = _column(False, "PyTorch's allocator grows its blocks, and fragments little.")
     vp: int = _column(1, "Chunks of layers on each stage of a training pipeline, interleaved.")
     cp: int = _column(1, "GPUs that share a training sequence.")
@@ -240,6 +254,10 @@ class Request:
     overlap_tp: bool = _column(False, "Messages of tp run beside matrix products of training (async TP).", kind=bool)
     overlap_ep: bool = _column(False, "Messages to experts run beside another micro-batch of training.", kind=bool)
     gradient_accumulation_fusion: bool = _column(False, "The products that make gradients add them up.", kind=bool)
+    host_waits: bool = _column(
+        False, "Every layer of training makes the host wait for the GPU (.item(), copies made anew).", kind=bool
+    )
+    cuda_graphs: bool = _column(False, "Layers of training are captured as CUDA graphs, routing included.", kind=bool)
     gpus_per_node: int = _column(8, "GPUs of a node in training.")
     train_tokens: float = _column(
         0.0, "Tokens to train on in all; adds hours, price and energy to the answer.", least=0
@@ -282,7 +300,7 @@ class Request:
             return
         if self.engine != TRAINS:
             raise InvalidRequest(f"engine is {show(self.engine)}; training runs in {TRAINS}. Leave it out.")
-        filled = {"engine": TRAINS, "scheduling": "static", "length_spread": 0.0}
+        filled = {"engine": TRAINS, "scheduling": "static"}
         of_serving = [column.name for column in columns() if column.name not in (*OF_TRAINING, *OF_BOTH)]
         for name, value in self.stated(of_serving).items():
             if value != filled.get(name):
@@ -301,7 +319,7 @@ class Request:
             object.__setattr__(self, "scheduling", "continuous" if loads else "static")
         if self.scheduling == "static":
             for name, value in self.stated(UNDER_LOAD).items():
-                if value:
+                if value and not (self.phase == "train" and name in OF_BOTH):
                     raise InvalidRequest(
                         f"{name} is {show(value)}; a static batch has none. Set scheduling to continuous."
                     )
@@ -324,7 +342,7 @@ class Request:
                 "arrivals that do not are two loads. Give one of them."
             )
         self._check_drafts()
-        if self.length_spread is None:
+        if self.length_spread is None and self.phase == "serve":
             object.__setattr__(self, "length_spread", SPREAD if self.scheduling == "continuous" else 0.0)
 
     def _check_drafts(self) -> None:
@@ -378,7 +396,9 @@ class Request:
         object.__setattr__(self, "n_gpus", product)
 
     def _fill_training(self) -> None:
-        """Replicas that follow from the GPUs, and passes from the sequences of a step."""
+        """Replicas that follow from the GPUs, and passes from the sequences of a step; what is padded is not packed."""
+        if self.padding:
+            object.__setattr__(self, "packing", False)
         if not self.tp:
             object.__setattr__(self, "tp", 1)
         shared = self.tp * self.cp * self.pp

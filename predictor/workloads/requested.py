@@ -11,6 +11,7 @@ from predictor.errors import InvalidRequest
 from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import stated_network
+from predictor.values import show
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.engine_tables import LOCAL, SERVES, TRAINS, untimed_note
@@ -163,7 +164,7 @@ def training_setting(request: Request, model: Model) -> TrainingSetting:
     _check_run(request)
     names = {field.name for field in fields(TrainingSetting)} & {column.name for column in columns()}
     settings = {name: getattr(request, name) for name in names}
-    settings["seq_len"] = getattr(model, "fixed_len", 0) or request.seq_len
+    settings["seq_len"] = _fixed_len(request, model) or request.seq_len
     settings["sequence_parallel"] = bool(request.sequence_parallel)
     usual = TRAINERS[request.trainer] if request.trainer else {}
     settings |= {name: value for name, value in usual.items() if settings[name] in ("", None)}
@@ -175,6 +176,16 @@ def training_setting(request: Request, model: Model) -> TrainingSetting:
         settings["node_link_bytes_per_s"] = network.bytes_per_s * request.gpus_per_node
     settings["dtype"] = request.dtype or model.dtype
     return TrainingSetting(**settings)
+
+
+def _fixed_len(request: Request, model: Model) -> int:
+    """Tokens of an image, 0 of text; raises InvalidRequest where images are said to differ."""
+    length: int = getattr(model, "fixed_len", 0)
+    unlike = request.stated(("mean_seq_len", "length_spread", "padding")) if length else {}
+    for name, value in unlike.items():
+        if value:
+            raise InvalidRequest(f"{name} is {show(value)}; all images of {model.name} are alike. Leave it out.")
+    return length
 
 
 def _keeps_inputs(version: str) -> bool:

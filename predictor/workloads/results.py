@@ -21,6 +21,7 @@ RESULTS = (
     "memory_bytes_high",
     "p_oom",
     "fits",
+    "host_memory_bytes",
     *(f"max_kv_tokens{end}" for end in ENDS),
     *(f"max_concurrent_requests{end}" for end in ENDS),
     "usd_per_mtok",

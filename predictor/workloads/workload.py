@@ -391,7 +391,16 @@ class Workload:
 
 def sent_to_experts(call: OpCall) -> bool:
     """Whether the call sends tokens to the GPUs of their experts, or what those made of them back."""
-    return isinstance(call.op, Collective) and call.op.kind == "all_to_all"
+    return _sent(call.op)
+
+
+def _sent(op: Op) -> bool:
+    return isinstance(op, Collective) and op.kind == "all_to_all"
+
+
+def of_all_groups(name: str, op: Op) -> bool:
+    """Whether an op works on the tokens of all attention groups: experts, and what gathers tokens for them."""
+    return op.family == "moe" or (isinstance(op, Collective) and name in ("dispatch", "combine") and not _sent(op))
 
 
 DECODE_POINTS = 5  # cached lengths at which a decode step is predicted; between them it is near linear

@@ -1,9 +1,9 @@
 """Disaggregated serving: a pool of prefill workers, a pool of decode workers, and how many of each match.
 
 A request waits for a prefill worker, which computes its prompt; its KV cache then goes to a decode worker over the
-links of the GPUs that hold it, and the first token is shown. So TTFT = wait + prefill + transfer. What one worker takes
-and how long it does is predictor.latency.serving.workers; how many workers go together
-predictor.latency.serving.rate_matching.
+links of the GPUs that hold it, and the first token is shown. So TTFT = wait + prefill + transfer; of clients the mean
+of a run of ten requests each, which begin together. What one worker takes and how long it does is
+predictor.latency.serving.workers; how many workers go together predictor.latency.serving.rate_matching.
 
 Not modelled: a transfer that overlaps with prefill, prefix caches and routers that know queues (all would shorten
 TTFT), the hop through a proxy, and links between the nodes of one worker. Experts of attention groups are reached by
@@ -11,8 +11,8 @@ all-gather and reduce-scatter and are loaded unevenly, so wide expert parallelis
 predicted far too slow: of LMSYS's 96 H100 (lmsys.org/blog/2025-05-05-large-scale-ep) a prefill node of EP32 read
 52.3k tokens/s of 2000-token prompts; predicted are 7.4k, and 29k for workers of one node (EP8 on H200).
 
-No other measured disaggregated server is at hand, so nothing here was fitted; step times and host constants are those
-of servers with one pool, which predictor/learning/validation/serving.py replays.
+Nothing here was fitted but the width of first tokens; step times and host constants are those of servers with one pool,
+which predictor/learning/validation/serving.py replays.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from predictor.latency.serving.rate_matching import Goal, Matched, match
 from predictor.latency.serving.step_times import step_times
 from predictor.latency.serving.workers import DecodeWorker, PrefillWorker
 from predictor.latency.static_batch import prompt_and_middle
-from predictor.latency.steps import basis_of, bound_lines, doubts_of, weakest
+from predictor.latency.steps import basis_of, bound_lines, doubts_of, op_lines, weakest
 from predictor.ops.dtypes import weight_bytes
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.layered import LayeredDecoder
@@ -41,11 +41,12 @@ from predictor.workloads.engines import Engine, get_server
 from predictor.workloads.models import Model, get_model
 from predictor.workloads.passes.calls import Layout
 from predictor.workloads.requested import as_run_on, in_16_bits_of
-from predictor.workloads.workload import Workload, phases
+from predictor.workloads.workload import Workload, of_all_groups, phases
 
 ONE_GPU = Layout()
-# Log error of first tokens, at least: what hands a request from pool to pool takes 0.6 to 1.5 s more in some places.
-# By half of the rows of predictor/learning/validation/disaggregated.py, as the mean over groups.
+# Log error of first tokens, at least: what hands a request from pool to pool takes 0.3 to 1 s more in most places. Half
+# of the rows of predictor/learning/validation/disaggregated.py ask for 0.9, as the mean over groups; a third more, as
+# these are one network on two GPUs.
 FIRST_TOKENS = 1.2
 ASKED = ("input_len", "output_len", "dtype", "kv_dtype", "engine", "link", "node_link")  # of a workload
 
@@ -103,9 +104,11 @@ class Plan(Matched):
     @property
     def _offers(self) -> tuple[Offer | None, ...]:
         """Of the GPUs of both pools, together where they are the same."""
+        workers = [layout.n_gpus // layout.dp for layout in (self.prefill.layout, self.decode.layout)]
         if self.prefill_gpu == self.decode_gpu:
-            return (usual_offer(self.prefill_gpu, self.n_gpus),)
-        return usual_offer(self.prefill_gpu, self.prefill_gpus), usual_offer(self.decode_gpu, self.decode_gpus)
+            return (usual_offer(self.prefill_gpu, self.n_gpus, max(workers)),)
+        pools = (self.prefill_gpu, self.decode_gpu), (self.prefill_gpus, self.decode_gpus), workers
+        return tuple(usual_offer(gpu, number, worker) for gpu, number, worker in zip(*pools, strict=True))
 
     def to_dict(self) -> dict[str, Any]:
         """One flat row; an interval x becomes x, x_low and x_high."""
@@ -228,7 +231,18 @@ def _prefill_worker(side: Workload, gpu: Gpu, bundle: Bundle, transfer_s: float)
         kv_tokens=_room("prefill", side, gpu, side.input_len + 1),
         link_s=transfer_s / side.attention_dp,
         n_gpus=side.layout.n_gpus,
+        alone=_alone(side, gpu, bundle),
     )
+
+
+def _alone(side: Workload, gpu: Gpu, bundle: Bundle) -> float:
+    """Share of its time that the step of a prompt takes where other attention groups have none."""
+    if side.attention_dp == 1:
+        return 1.0
+    (lines,) = op_lines([("prefill", side.prefill_ops())], gpu, side.engine, bundle, side.links)
+    of_all_s = sum(line.latency_s.value for line in lines if of_all_groups(line.name, line.op))
+    share = of_all_s / sum(line.latency_s.value for line in lines)
+    return 1 - share * (1 - 1 / side.attention_dp)
 
 
 def _decode_worker(side: Workload, gpu: Gpu, bundle: Bundle, transfer_s: float) -> DecodeWorker:

@@ -28,7 +28,7 @@ from predictor.latency.report import Interval, Serving as Serving
 from predictor.latency.serving.clients import Load
 from predictor.latency.serving.drafting import drafted
 from predictor.latency.serving.scheduler import Served, check_cache, simulate
-from predictor.latency.serving.step_times import ENDS, Chunk, StepTime, StepTimes, step_times
+from predictor.latency.serving.step_times import ENDS, Slower, StepTime, StepTimes, step_times
 from predictor.latency.serving.sustained import Sustained, sustained
 from predictor.memory.sizes import kv_cache_bytes_per_token
 from predictor.memory.start import cache_room, context_note, refusal
@@ -209,23 +209,6 @@ def continuous(
     )
 
 
-class _Slower(NamedTuple):
-    """A StepTime whose steps take `share` times as long."""
-
-    steps: StepTime
-    share: float
-
-    @property
-    def launches(self) -> float:
-        return self.steps.launches
-
-    def decode_s(self, sequences: int, cached: float, tokens: int = 1) -> float:
-        return self.share * self.steps.decode_s(sequences, cached, tokens)
-
-    def mixed_s(self, chunks: Sequence[Chunk], sequences: int, cached: float, tokens: int = 1) -> float:
-        return self.share * self.steps.mixed_s(chunks, sequences, cached, tokens)
-
-
 def doubted_steps(times: StepTimes, sequences: float, cached: float, error: float) -> StepTimes:
     """Step times whose ends also hold a log error of all steps, in quadrature, as in a step of `sequences`.
 
@@ -234,8 +217,8 @@ def doubted_steps(times: StepTimes, sequences: float, cached: float, error: floa
     """
     value, low, high = (max(getattr(times, end).decode_s(max(int(sequences), 1), cached), TINY) for end in ENDS)
     down, up = (math.log(max(ends, 1.0)) for ends in (value / low, high / value))
-    slower = _Slower(times.high, math.exp(math.hypot(up, error) - up))
-    return StepTimes(times.value, _Slower(times.low, math.exp(down - math.hypot(down, error))), slower)
+    slower = Slower(times.high, math.exp(math.hypot(up, error) - up))
+    return StepTimes(times.value, Slower(times.low, math.exp(down - math.hypot(down, error))), slower)
 
 
 ROOM_FOR_FLIGHTS = 12  # times as many requests as are under way at once make a run that settles; judged

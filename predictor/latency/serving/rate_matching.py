@@ -9,11 +9,13 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from predictor.errors import InvalidRequest
 from predictor.latency.report import Interval
+from predictor.latency.serving.clients import Load
 from predictor.latency.serving.load import DENSE, LogErrors, interval_of
 from predictor.latency.serving.step_times import ENDS
 from predictor.latency.serving.workers import DecodeLoads, DecodeWorker, PrefillWorker
@@ -32,8 +34,8 @@ class Goal:
     """What the pools have or must do; 0 is not given.
 
     prefill_workers and decode_workers, or n_gpus to split, or request_rate (requests per second) to size them for.
-    concurrency: clients, each sending its next request when the last is answered; alone the fewest workers that have
-    room for all and whose prefill pool is not the slower one.
+    concurrency: clients, each sending its next request when the last is answered; with n_gpus the split that answers
+    them fastest, alone the fewest workers that have room for all and whose prefill pool is not the slower one.
     max_ttft_s, max_tpot_s: means over requests. max_prefill_load: share of what prefill workers can take.
     """
 
@@ -101,7 +103,8 @@ def match(
     """The pools that meet the goal, and what they do. errors: of the intervals.
 
     Of a budget of GPUs the split with the most tokens per second is taken; of those the one with the fewest GPUs. For a
-    request_rate alone, the fewest workers. The ends of intervals are the same pools with step times at their ends.
+    request_rate or clients alone, the fewest workers. The ends of intervals are the same pools with step times at their
+    ends.
     """
     takes = prefill.requests_per_s()
     load = _prefill_load(prefill, takes, transfer_s, goal)
@@ -113,10 +116,11 @@ def match(
             "Raise max_tpot_s or the tp of decode workers."
         )
     per_worker = load * takes, loads.first(allowed).most
-    if goal.concurrency and not goal.n_gpus:
-        workers = _for_clients(goal, takes, loads, decode.output_len - 1)
+    gpus, clients = (prefill.n_gpus, decode.n_gpus), _Clients(goal.concurrency, takes, loads, decode.output_len - 1)
+    if not goal.concurrency or (goal.prefill_workers and goal.decode_workers):
+        workers = _split(goal, per_worker, gpus)
     else:
-        workers = _split(goal, per_worker, (prefill.n_gpus, decode.n_gpus))
+        workers = _shared_by(clients, goal, gpus) if goal.n_gpus else _enough_for(clients, goal)
     pools = workers[0] * per_worker[0], workers[1] * per_worker[1]
     if goal.request_rate > min(pools) * (1 + SAME):
         raise InvalidRequest(
@@ -156,23 +160,61 @@ def match(
     )
 
 
-def _for_clients(goal: Goal, takes: float, loads: DecodeLoads, following: int) -> tuple[int, int]:
-    """Prefill and decode workers for clients; takes: requests per second of a prefill worker."""
-    decodes = goal.decode_workers or math.ceil(goal.concurrency / float(loads.sequences[-1]))
-    tpot_s = float(np.interp(goal.concurrency / decodes, loads.sequences, loads.tpot_s))
-    rate = min(goal.concurrency / (following * tpot_s), decodes * loads.most)
-    return goal.prefill_workers or max(math.ceil(rate / takes * (1 - SAME)), 1), decodes
+class _Clients(NamedTuple):
+    """Clients that wait for their answers. takes: requests per second of a prefill worker. loads: of a decode worker.
+    following: tokens after the first."""
+
+    clients: int
+    takes: float
+    loads: DecodeLoads
+    following: int
+
+    def requests_per_s(self, decodes: int) -> float:
+        """What so many decode workers answer if first tokens take no time."""
+        tpot_s = float(np.interp(self.clients / decodes, self.loads.sequences, self.loads.tpot_s))
+        return min(self.clients / (self.following * tpot_s), decodes * self.loads.most)
+
+
+def _enough_for(clients: _Clients, goal: Goal) -> tuple[int, int]:
+    """The fewest prefill and decode workers for clients."""
+    decodes = goal.decode_workers or math.ceil(clients.clients / float(clients.loads.sequences[-1]))
+    needed = clients.requests_per_s(decodes) / clients.takes
+    return goal.prefill_workers or max(math.ceil(needed * (1 - SAME)), 1), decodes
+
+
+def _shared_by(clients: _Clients, goal: Goal, gpus: tuple[int, int]) -> tuple[int, int]:
+    """The split of n_gpus that answers clients fastest: decode workers beside no more prefill workers than keep up, as
+    fewer sequences of each make its steps shorter; gpus: of one worker of either pool."""
+    prefills = [goal.prefill_workers] if goal.prefill_workers else range(1, goal.n_gpus // gpus[0] + 1)
+    rooms = [(count, (goal.n_gpus - count * gpus[0]) // gpus[1]) for count in prefills]
+    splits = [(count, goal.decode_workers or room) for count, room in rooms if room >= max(goal.decode_workers, 1)]
+    if not splits:
+        raise InvalidRequest(_too_few(goal, gpus))
+
+    def merit(split: tuple[int, int]) -> tuple[float, int]:
+        rate = min(split[0] * clients.takes, clients.requests_per_s(split[1]))
+        return float(f"{rate:.9g}"), -split[0]
+
+    return max(splits, key=merit)
 
 
 def _closed(
     prefill: PrefillWorker, decode: DecodeWorker, workers: tuple[int, int], transfer_s: float, clients: int, end: str
 ) -> tuple[float, float, float]:
     """Requests per second, TTFT and TPOT where `clients` wait for their answers: as many as are under way at that rate
-    (Little). One that arrives waits for the others, not for itself (arrival theorem)."""
+    (Little). One that arrives waits for the others, not for itself (arrival theorem). TTFT is the mean of a run, its
+    first wave counted, as benchmarks tell it."""
     loads, following = decode.loads(end), decode.output_len - 1
     most = min(workers[0] * prefill.requests_per_s(end), workers[1] * loads.most)
     others = (clients - 1) / clients
     alone_s = prefill.ttft_s(1e-6 * most / workers[0], end)
+
+    # In a run all clients start together, so that half of them wait for the others' first prompts.
+    rounds = Load(input_len=prefill.input_len, output_len=decode.output_len, concurrency=clients).requests / clients
+    first_s = (clients - 1) / 2 / (workers[0] * prefill.requests_per_s(end))
+
+    def of_run(ttft_s: float) -> float:
+        return max(ttft_s, ((rounds - 1) * ttft_s + alone_s + first_s + transfer_s) / rounds)
 
     def times(rate: float) -> tuple[float, float]:
         wait_s = others * max(prefill.ttft_s(rate / workers[0], end) - alone_s, 0.0)
@@ -182,13 +224,13 @@ def _closed(
     low, high = 0.0, FULL * most
     ttft_s, tpot_s = times(high)
     if high * (ttft_s + following * tpot_s) <= clients:
-        return most, max(ttft_s, clients / most - following * tpot_s), tpot_s
+        return most, of_run(max(ttft_s, clients / most - following * tpot_s)), tpot_s
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         ttft_s, tpot_s = times(middle)
         low, high = (low, middle) if middle * (ttft_s + following * tpot_s) > clients else (middle, high)
     ttft_s, tpot_s = times((low + high) / 2)
-    return clients / (ttft_s + following * tpot_s), ttft_s, tpot_s
+    return clients / (ttft_s + following * tpot_s), of_run(ttft_s), tpot_s
 
 
 def _prefill_load(prefill: PrefillWorker, takes: float, transfer_s: float, goal: Goal) -> float:
@@ -226,12 +268,17 @@ def _split(goal: Goal, per_worker: tuple[float, float], gpus: tuple[int, int]) -
 
     splits = list(_within(goal, per_worker, gpus))
     if not splits:
-        pair = (fixed[0] or 1) * gpus[0] + (fixed[1] or 1) * gpus[1]
-        raise InvalidRequest(
-            f"n_gpus is {goal.n_gpus}; {fixed[0] or 1} prefill and {fixed[1] or 1} decode workers of {gpus[0]} and "
-            f"{gpus[1]} GPUs need {pair}. Raise n_gpus, or predict one pool: `predictor predict`."
-        )
+        raise InvalidRequest(_too_few(goal, gpus))
     return max(splits, key=merit)
+
+
+def _too_few(goal: Goal, gpus: tuple[int, int]) -> str:
+    fixed = goal.prefill_workers or 1, goal.decode_workers or 1
+    pair = fixed[0] * gpus[0] + fixed[1] * gpus[1]
+    return (
+        f"n_gpus is {goal.n_gpus}; {fixed[0]} prefill and {fixed[1]} decode workers of {gpus[0]} and {gpus[1]} GPUs "
+        f"need {pair}. Raise n_gpus, or predict one pool: `predictor predict`."
+    )
 
 
 def _within(goal: Goal, per_worker: tuple[float, float], gpus: tuple[int, int]) -> Iterator[tuple[int, int]]:

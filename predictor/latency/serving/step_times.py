@@ -68,6 +68,26 @@ class StepTime(Protocol):
         """Seconds of a step that also computes prompt chunks."""
 
 
+class Slower(NamedTuple):
+    """A StepTime whose steps take `share` times as long."""
+
+    steps: StepTime
+    share: float
+
+    @property
+    def launches(self) -> float:
+        """As of the steps."""
+        return self.steps.launches
+
+    def decode_s(self, sequences: int, cached: float, tokens: int = 1) -> float:
+        """As of the steps, but longer."""
+        return self.share * self.steps.decode_s(sequences, cached, tokens)
+
+    def mixed_s(self, chunks: Sequence[Chunk], sequences: int, cached: float, tokens: int = 1) -> float:
+        """As of the steps, but longer."""
+        return self.share * self.steps.mixed_s(chunks, sequences, cached, tokens)
+
+
 class _Curve(dict[int, float]):
     """Seconds by count, each made when it is first asked for: log-log between the points of a grid, where they rise.
 

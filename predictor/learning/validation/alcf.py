@@ -23,6 +23,7 @@ which ended at once (0.04 s at batch 1).
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,12 @@ SHAPE = ["gpu_raw", "engine", "model", "n_gpus", "batch", "input_len", "output_l
 def replay(root: Path, bundle: Bundle) -> Replay:
     """A figure per configuration: e2e_s of the batch."""
     rows, skipped = configurations(root)
-    figures: list[Figure] = []
+    return replay_of(rows, bundle, skipped)
+
+
+def replay_of(rows: list[dict[str, Any]], bundle: Bundle, left_out: Mapping[str, int] | None = None) -> Replay:
+    """Those of some configurations."""
+    figures, skipped = list[Figure](), Counter(left_out)
     for row, request, answer in answered(rows, bundle):
         if answer["error"]:
             skipped[answer["error"]] += 1

@@ -11,7 +11,7 @@ output after 8,192 tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,7 +61,12 @@ class Speed(NamedTuple):
 
 def replay(root: Path, bundle: Bundle) -> Replay:
     """A figure per published speed: tokens_per_s."""
-    return replayed(speeds(root), attrgetter("request"), _figures, bundle)
+    return replay_of(speeds(root), bundle)
+
+
+def replay_of(rows: Sequence[Speed], bundle: Bundle) -> Replay:
+    """Those of some speeds."""
+    return replayed(rows, attrgetter("request"), _figures, bundle)
 
 
 def speeds(root: Path) -> list[Speed]:

@@ -6,11 +6,14 @@ Nemotron 3 on 8 to 1,024 GPUs in bf16, fp8, mxfp8 and nvfp4, with tp, pp, cp, vp
 
 What the table does not say, the recipes of the same repository do (scripts/performance/configs): the distributed
 optimizer (ZeRO 1; ZeRO 3 where the row has FSDP), tokens split wherever tp is above 1 and messages of tp overlapped,
-gradients added up by the products that make them, whole experts (expert_tp 1), routing forced into balance, tokens
-dropped to an even share where the row says tokendrop, all but Mamba layers recomputed for Nemotron 3 Nano on H100;
-from 26.02 on dispatch by kernels that sort (HybridEP, DeepEP) but for Qwen3-235B and gpt-oss, and messages to experts
-overlapped for Qwen3-235B on H100 and DeepSeek-V3 with ep 32. They are recipes of one day, not of each container's:
-Qwen3-235B on H100 trained nearly as fast before its recipe overlapped, which is now predicted a third too fast. Eight
+gradients added up by the products that make them, adapters at queries, keys and values, whole experts (expert_tp 1),
+routing forced into balance, tokens dropped to an even share where the row says tokendrop, all but Mamba layers
+recomputed for Nemotron 3 Nano on H100. Dispatch by kernels that sort (HybridEP, DeepEP) from 26.02 on (Qwen3-30B,
+whose layouts of 26.02 are those of the recipe before, from 26.02.01 on) but for Qwen3-235B and gpt-oss, and for
+DeepSeek-V3 on H100 from the start; messages to experts overlapped in that recipe, for Qwen3-235B on H100 and for
+DeepSeek-V3 with ep 32; routing captured in graphs (cuda_graph_scope moe_router, moe_preprocess) on B200 for
+Qwen3-30B, Nemotron 3 Nano, DeepSeek-V3 with ep 32 and what is in NVFP4. They are recipes of a few days, not of each
+container's. Nemotron 3 Super and DeepSeek-V3 also train layers that predict further tokens, which are left out. Eight
 cards of 400 Gb/s in each node (data sheets of DGX H100 and B200).
 """
 
@@ -55,7 +58,9 @@ COMMON: Mapping[str, Any] = {
     "gradient_accumulation_fusion": True,
     "node_link": "ib-400",
 }
-NEWER = "26.02"  # containers whose recipes sort tokens in kernels of dispatch and overlap messages to experts
+# Containers whose recipes sort tokens in kernels of dispatch and overlap messages to experts.
+NEWER: Mapping[str, str] = {"": "26.02", "Qwen3_30B_a3B": "26.02.01"}
+CAPTURED = ("Qwen3_30B_a3B", "Nemotron_3_Nano")
 
 
 def replay(root: Path, bundle: Bundle) -> Replay:
@@ -76,6 +81,8 @@ def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
         "dtype": _dtype(row["precision"]),
         "method": "lora" if row["task"].startswith("LoRA") else "full",
     }
+    if request["method"] == "lora":
+        request["lora_targets"] = "qkv"
     if layout["tp"] > 1:
         request |= {"sequence_parallel": 1, "overlap_tp": True}
     if row["FSDP"] > 0:
@@ -89,13 +96,16 @@ def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _routing(name: str, how: str, row: Mapping[str, Any], layout: Mapping[str, int]) -> dict[str, Any]:
     """How the recipe of a row sends tokens to experts."""
-    newer = row["container"] >= NEWER
+    newer = row["container"] >= NEWER.get(name, NEWER[""])
+    first = (name, row["gpu"]) == ("DeepSeekV3", "H100")  # whose recipe of 25.09 has both
     sorts = newer and name not in ("Qwen3_235B_a22B", "GPT OSS 120B")
     far = (name, row["gpu"]) == ("Qwen3_235B_a22B", "H100") or (name, layout["ep"]) == ("DeepSeekV3", 32)
+    captured = name in CAPTURED and row["gpu"] == "B200" and newer
     return {
-        "moe_token_dispatcher_type": "flex" if sorts else "alltoall",
+        "moe_token_dispatcher_type": "flex" if sorts or first else "alltoall",
         "moe_expert_capacity_factor": 1.0 if how.startswith("tokendrop") else 0.0,
-        "overlap_ep": newer and far,
+        "overlap_ep": (newer and far) or first,
+        "cuda_graphs": captured or (name == "DeepSeekV3" and layout["ep"] == 32) or row["precision"] == "NVFP4",
     }
 
 

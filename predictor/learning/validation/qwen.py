@@ -11,7 +11,7 @@ show no end of vLLM's CUDA graphs at 8,192 tokens, so max_seq_len_to_capture hol
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,6 +64,11 @@ class Generation(NamedTuple):
 def replay(root: Path, bundle: Bundle) -> Replay:
     """A figure per published speed: tokens_per_s."""
     runs, skipped = generations(root)
+    return replay_of(runs, bundle, skipped)
+
+
+def replay_of(runs: Sequence[Generation], bundle: Bundle, skipped: Mapping[str, int] | None = None) -> Replay:
+    """Those of some speeds."""
     return replayed(runs, attrgetter("request"), _figures, bundle, skipped)
 
 

@@ -26,7 +26,7 @@ compiled in between.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,11 @@ NODE = 8  # GPUs
 def replay(root: Path, bundle: Bundle) -> Replay:
     """Two figures per configuration, ttft_s and tpot_s."""
     rows, skipped = configurations(root)
+    return replay_of(rows, bundle, skipped)
+
+
+def replay_of(rows: Sequence[dict[str, Any]], bundle: Bundle, skipped: Mapping[str, int] | None = None) -> Replay:
+    """Those of some configurations."""
     return replayed(rows, request_of, _figures, bundle, skipped)
 
 

@@ -51,7 +51,7 @@ SEPARATE_TRAFFIC: Mapping[str, Mapping[str, float]] = {
 # bits: 1 read, 2 written, scales.
 DEQUANTISE_BYTES: Mapping[str, float] = {"nf4": 2.6, "gptq": 22.5, "int8": 3.1}
 # bitsandbytes' kernel does not reach the bandwidth: 6 to 7 ps for each weight on A100 (fitted on one half of litgpt's).
-BITSANDBYTES_BYTES = 10.0
+BITSANDBYTES_BYTES = 7.5
 # PEFT's dropout: a mask beside input and output. Adapters of 16-bit weights first widen the input to fp32, then narrow.
 DROPOUT_BYTES, WIDENED_DROPOUT_BYTES = 5.0, 21.0
 

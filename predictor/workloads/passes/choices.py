@@ -20,7 +20,10 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "kernels": ("fused", "library", "eager"),
     "loss": ("eager", "eager_kept", "plain", "fused", "chunked", "chunked_kept"),
     "offload": ("none", "optimizer", "gradients", "parameters"),
-    "load": ("sharded", "whole"),
+    "load": ("sharded", "rank0", "whole"),
+    # Of a micro-batch whose sequences differ, as Transformers' tokenizers call it; "none": without padding, attention
+    # by sequence (padding_free of TRL, DataCollatorWithFlattening, BERT unpadded).
+    "padding": ("longest", "max_length", "none"),
     # How the ranks of a sequence attend to the keys and values of the others: around a ring beside the attention of
     # what is there already, gathered before it, or heads for tokens (Ulysses, arXiv:2309.14509).
     "cp_comm_type": ("p2p", "all_gather", "a2a"),

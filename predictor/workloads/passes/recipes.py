@@ -34,12 +34,13 @@ class Recipe(NamedTuple):
 
 
 # The times of products hold one pass that narrows what they read, as engines run them; here is what comes on top. A
-# scale for the tensor: the kernel before finds the largest value, and the pass also writes a transposed copy (1) for
-# the next product, as the fp8 units of Hopper take one layout; weights are narrowed (2 + 1) beside. Scales for groups:
-# what is summed over along another dimension is narrowed anew (2 + 1); weights in square blocks are only transposed.
-# NVFP4 (arXiv:2509.25149): also a scale for the tensor, weights in square blocks.
+# scale for the tensor: a pass finds the largest value (2: nvte_compute_amax, torchao's tensor_to_amax), and the next
+# also writes a transposed copy (1) for the next product, as the fp8 units of Hopper take one layout; weights are
+# narrowed (2 + 1) beside. Scales for groups: what is summed over along another dimension is narrowed anew (2 + 1);
+# weights in square blocks are only transposed. NVFP4 (arXiv:2509.25149): also a scale for the tensor, weights in
+# square blocks.
 RECIPES: Mapping[str, Recipe] = {
-    "fp8": Recipe("fp8", 1.0, 3.0, 0.0, 1.0, 1.0),
+    "fp8": Recipe("fp8", 3.0, 5.0, 0.0, 3.0, 1.0),
     "fp8_block": Recipe("fp8_block", 0.0, 3.0, 0.0, 3.0, 2.0),
     "mxfp8": Recipe("fp8", 0.0, 3.0, 0.0, 3.0, 3.0),
     "nvfp4": Recipe("nvfp4", 2.0, 4.6, 0.0, 4.6, 1.1),
@@ -63,7 +64,7 @@ def quantised_forward(calls: Iterable[OpCall], recipe: Recipe | None, kept: floa
     if recipe is None:
         return []
     each = recipe.forward_input, 0.0, recipe.forward_weight / kept
-    return [_narrowed(call, size, each) for call in calls if (size := _operands(call, recipe))]
+    return _fed(calls, recipe, each)
 
 
 def quantised_backward(calls: Iterable[OpCall], recipe: Recipe | None, kept: float) -> list[OpCall]:
@@ -71,7 +72,24 @@ def quantised_backward(calls: Iterable[OpCall], recipe: Recipe | None, kept: flo
     if recipe is None:
         return []
     each = recipe.input, recipe.gradient, recipe.weight / kept
-    return [_narrowed(call, size, each) for call in calls if (size := _operands(call, recipe))]
+    return _fed(calls, recipe, each)
+
+
+def _fed(calls: Iterable[OpCall], recipe: Recipe, each: tuple[float, float, float]) -> list[OpCall]:
+    """What narrows the operands of the products among `calls`, and pads the tokens of experts."""
+    fed = list[OpCall]()
+    for call in calls:
+        if size := _operands(call, recipe):
+            fed.append(_narrowed(call, size, each))
+            if isinstance(call.op, Moe):
+                fed.append(_padded(call, call.op))
+    return fed
+
+
+def _padded(call: OpCall, op: Moe) -> OpCall:
+    """Copies of what experts read and write: their rows must fill whole blocks (Megatron-Core, TEGroupedMLP)."""
+    copy = Pointwise(kind="copy", rows=float(ceil(float(op.routed_tokens()))), cols=op.hidden, dtype="bf16")
+    return OpCall(f"{call.name}_pad", copy, 2.0 * call.count)
 
 
 def _operands(call: OpCall, recipe: Recipe) -> Operands | None:

@@ -21,9 +21,9 @@ from predictor.workloads.passes.backward import (
 )
 from predictor.workloads.passes.calls import WIDE_DTYPES, Layout, OpCall, Step
 from predictor.workloads.passes.choices import CHOICES
+from predictor.workloads.passes.lengths import Sequences, by_sequence
 from predictor.workloads.passes.optimizers import OPTIMIZER_BYTES, sweep
 from predictor.workloads.passes.parallel import (
-    Parallel,
     Splittable,
     Stage,
     check_layout,
@@ -39,7 +39,7 @@ FOUR_BIT_BYTES = 0.6  # a frozen 4-bit weight with its scales
 NARROW_COPY_BYTES = 2.0  # the 16-bit weights, written
 KNOWN: Mapping[str, tuple[str, ...]] = {
     **CHOICES,
-    **{name: ("", *CHOICES[name]) for name in ("loss", "adapter_dtype", "grad_dtype")},
+    **{name: ("", *CHOICES[name]) for name in ("loss", "adapter_dtype", "grad_dtype", "padding")},
     "dtype": ("bf16", "fp16", "fp32", "tf32", *RECIPES),
     "reduce_dtype": ("bf16", "fp16", "fp32"),
 }
@@ -71,13 +71,11 @@ class Trainable(Splittable, Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingSetting(Parallel):
-    """How a model is trained, and shared by GPUs as Parallel says; checked on creation (InvalidRequest).
+class TrainingSetting(Sequences):
+    """How a model is trained on what Sequences says, shared by GPUs as Parallel says; checked on creation
+    (InvalidRequest).
 
     method: "full", "lora" (low-rank adapters beside frozen 16-bit weights) or "qlora" (beside 4-bit ones).
-    micro_batch: sequences of seq_len tokens per GPU and pass; grad_accum: passes per optimizer step. mean_seq_len: what
-    sequences have in the mean, padding included, where they are not packed: their time is of that, and memory of
-    seq_len; 0: all have seq_len.
     checkpointing: "full" recomputes every layer in the backward pass, "offloaded" too, with the layers' inputs in the
     host's memory; "selective" recomputes attention (Megatron's core_attn), "modules" norms and activations as well,
     "selective_ops" all but attention and every second product (torchtitan), "none" nothing. checkpoint_every: one layer
@@ -94,9 +92,7 @@ class TrainingSetting(Parallel):
     gpus_per_node; node_link_bytes_per_s: of all links of a node together, per direction. link: what joins the GPUs of a
     node, one of predictor.hardware.interconnect.LINKS; "" is not stated.
     kernels: of norms, rotations, gates, adapters and the loss: "fused" by a compiler, "library" with one kernel for a
-    norm and one for a rotation, "eager" as written in PyTorch. attention: which FlashAttention, PyTorch's own ("sdpa",
-    the same kernel), that of the GPU's generation ("cudnn": cuDNN's, FlashAttention-3), "triton", or "eager" with the
-    scores in memory.
+    norm and one for a rotation, "eager" as written in PyTorch.
     prefetch: ZeRO 3 fetches weights a layer ahead (FSDP); without, module by module when needed, and everything waits
     (DeepSpeed, whose trace of modules checkpointing and adapters break).
     precision: of 16-bit training. "mixed": weights and gradients in 16 bits, master weights and moments in fp32
@@ -113,20 +109,18 @@ class TrainingSetting(Parallel):
     "chunked_kept" in parts whose logits stay until the backward pass; "" follows from kernels.
     reshard_after_forward: FSDP frees what it gathered of a layer after its forward pass, to gather it again; else all
     stays until the backward pass ends (SHARD_GRAD_OP).
-    load: whether each GPU loads its shard, or the "whole" model before it is sharded.
-    packing: all sequences have seq_len tokens; else at most, and blocks of many sizes fragment memory.
+    load: whether each process loads its shard, or the "whole" model before it is sharded, or "rank0", one of a node,
+    does so for all.
     expandable_segments: PYTORCH_CUDA_ALLOC_CONF, which leaves no fragmentation to speak of.
     described: whether kernels and loss are those of the program that trains, and not what most programs have.
     max_model_len: tokens of a sequence at most, where that is more than the model's context.
+    host_waits: the host waits for the GPU in every layer, so that neither works ahead of the other. cuda_graphs: what
+    layers launch is captured once; the host issues graphs.
     early_stop: recomputation leaves out the projection that ends a layer, as PyTorch does from 2.1 on.
     """
 
     method: str = "full"
     optimizer: str = "adamw"
-    micro_batch: int = 1
-    grad_accum: int = 1
-    seq_len: int = 2048
-    mean_seq_len: int = 0
     checkpointing: str = "none"
     lora_rank: int = 16
     lora_targets: str = "all"
@@ -137,7 +131,6 @@ class TrainingSetting(Parallel):
     gradient_accumulation_fusion: bool = False
     node_link_bytes_per_s: float = NODE_LINK_BYTES_PER_S
     kernels: str = "fused"
-    attention: str = "flash2"
     early_stop: bool = True
     prefetch: bool = True
     precision: str = "mixed"
@@ -155,10 +148,11 @@ class TrainingSetting(Parallel):
     no_sync: bool = False
     load: str = "sharded"
     reshard_after_forward: bool = True
-    packing: bool = True
     expandable_segments: bool = False
     max_model_len: int = 0
     grad_dtype: str = ""
+    host_waits: bool = False
+    cuda_graphs: bool = False
     described: bool = False
 
     def __post_init__(self) -> None:
@@ -181,27 +175,13 @@ class TrainingSetting(Parallel):
             raise InvalidRequest(
                 f"grad_accum is {self.grad_accum}; with optimizer_in_backward gradients are not added up. Set it to 1."
             )
-        if self.mean_seq_len and (self.packing or self.mean_seq_len > self.seq_len):
+        self.check_lengths()
+        if self.host_waits and self.cuda_graphs:
             raise InvalidRequest(
-                f"mean_seq_len is {self.mean_seq_len}, seq_len {self.seq_len} and packing {self.packing}; sequences "
-                "that differ are not packed, and have seq_len tokens at most. Set packing to false, and raise seq_len."
+                "host_waits and cuda_graphs are both set; layers that make the host wait cannot be captured. Leave one "
+                "out."
             )
         check_layout(self, self.seq_len)
-
-    @property
-    def micro_tokens(self) -> int:
-        """Tokens of one pass on one GPU."""
-        return self.micro_batch * (self.seq_len // self.cp)
-
-    @property
-    def step_tokens(self) -> int:
-        """Tokens of one optimizer step over all replicas."""
-        return self.timed.micro_tokens * self.cp * self.grad_accum * self.dp
-
-    @property
-    def timed(self) -> TrainingSetting:
-        """The setting whose time is told: with the mean length of its sequences."""
-        return replace(self, seq_len=self.mean_seq_len, mean_seq_len=0) if self.mean_seq_len else self
 
     @property
     def recipe(self) -> Recipe | None:
@@ -320,7 +300,7 @@ def training_step_ops(model: Trainable, setting: TrainingSetting) -> tuple[OpCal
             f"seq_len is {setting.seq_len}; {model.name} takes at most {longest}. Shorten it, or raise max_model_len."
         )
     check_split(model, setting)
-    return split(model.forward_ops(_step(setting)), setting)
+    return by_sequence(split(model.forward_ops(_step(setting)), setting), setting.attended_len)
 
 
 def parameters(model: Trainable, forward: Sequence[OpCall], adapters: Adapters) -> Parameters:

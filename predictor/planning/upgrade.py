@@ -1,0 +1,180 @@
+"""Other GPUs in place of those one has: ratios of speed, room and cost over a mix of work.
+
+Each fleet does each kind of work in the layout in which it does most of it. Speeds of a mix add up as times: who does
+half of the tokens twice as fast and the others as before is 4/3 as fast. Errors of the two fleets are taken to be
+independent, as in ServiceLevel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from predictor.errors import InvalidRequest
+from predictor.estimators.bundle import Bundle, load_bundle
+from predictor.files import read_toml
+from predictor.hardware.prices import Offer, PriceList, price_list
+from predictor.latency.report import Interval
+from predictor.planning.candidates import offer_of
+from predictor.planning.fleet import Some
+from predictor.planning.service import log_error
+from predictor.prediction.rows import answer_rows
+from predictor.workloads.request import check_names
+from predictor.workloads.results import ENDS
+
+DRAWS, SEED = 4000, 0
+SHARED = (1, 2, 4, 8, 16)  # GPUs that share each layer, of which the fastest way is taken
+
+
+class Work(NamedTuple):
+    """A part of the mix. share: of all tokens. columns: of a Request, without the GPU and its layout."""
+
+    name: str
+    share: float
+    columns: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """GPUs of one kind. answers: to each work, in the fastest layout; a row with `error` where it does not run."""
+
+    some: Some
+    offer: Offer | None
+    answers: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """A fleet over the one that there is; intervals at the bundle's level.
+
+    speed: tokens per second over the mix. of_each: of each work, by name. room: memory of all GPUs. cost: USD for an
+    hour; cost_per_token: of a token of the mix. None: not known, or some work does not run, which `why` says.
+    """
+
+    fleet: Fleet
+    speed: Interval | None
+    of_each: Mapping[str, Interval]
+    room: float
+    cost: float | None
+    cost_per_token: Interval | None
+    why: str
+
+    def row(self) -> dict[str, Any]:
+        """One flat row; an interval x is x, x_low and x_high."""
+        row: dict[str, Any] = {"gpu": self.fleet.some.gpu.name, "n_gpus": self.fleet.some.n_gpus or 1}
+        for name, interval in {"speed": self.speed, "cost_per_token": self.cost_per_token}.items():
+            row |= {f"{name}{end}": interval and interval[place] for place, end in enumerate(ENDS)}
+        offer = self.fleet.offer
+        row |= {"room": self.room, "cost": self.cost, "usd_per_hour": offer.usd_per_hour if offer else None}
+        row["price_source"] = offer.told if offer else None
+        row["of_each"] = {name: dict(zip(Interval._fields, ratio, strict=True)) for name, ratio in self.of_each.items()}
+        return row | {"why": self.why}
+
+
+def read_mix(path: str | Path) -> list[Work]:
+    """The mix of a TOML file: [[work]] tables of a share, maybe a name, and columns of a Request.
+
+    Raises InvalidRequest for what is none.
+    """
+    cure = "write [[work]] tables of model, share and columns of a request."
+    tables = read_toml(Path(path), cure, InvalidRequest).get("work")
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
+        raise InvalidRequest(f"{path} has no work; {cure}")
+    mix: list[Work] = []
+    for number, table in enumerate(tables, 1):
+        columns = dict(table)
+        share, name = columns.pop("share", 1.0), str(columns.pop("name", table.get("model", "")))
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < math.inf:
+            raise InvalidRequest(f"share is {share!r} in work {number} of {path}; it must be above 0.")
+        check_names(columns)
+        if taken := [column for column in ("gpu", "n_gpus", "tp", "dp") if column in columns]:
+            raise InvalidRequest(f"{taken[0]} is stated in work {number} of {path}; the fleets decide it. Drop it.")
+        mix.append(Work(f"{name} ({number})" if any(name == other.name for other in mix) else name, share, columns))
+    whole = sum(work.share for work in mix)
+    return [work._replace(share=work.share / whole) for work in mix]
+
+
+def upgrade(
+    have: Some,
+    consider: Sequence[Some],
+    mix: Sequence[Work],
+    *,
+    prices: str | Path | PriceList = "",
+    bundle: str | Path | Bundle = "",
+) -> list[Upgrade]:
+    """Each fleet over the one that there is, the fastest first. Raises PredictorError where that one does not do the
+    work itself."""
+    opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    listed = prices if isinstance(prices, PriceList) else price_list(prices)
+    now = _fleet(have, mix, listed, opened)
+    for work, row in zip(mix, now.answers, strict=True):
+        if row["error"]:
+            raise InvalidRequest(f"{have.text} does not run {work.name}: {row['error']}")
+    found = [_over(now, _fleet(some, mix, listed, opened), mix, opened.level) for some in consider]
+    return sorted(found, key=lambda one: -(one.speed.value if one.speed else 0.0))
+
+
+def _fleet(some: Some, mix: Sequence[Work], listed: PriceList, bundle: Bundle) -> Fleet:
+    gpus = some.n_gpus or 1
+    answers = []
+    for work in mix:
+        rows = list(answer_rows([{**work.columns, "gpu": some.gpu.name, **way} for way in _ways(work, gpus)], bundle))
+        fitting = [row for row in rows if not row["error"] and row["fits"]]
+        answers.append(max(fitting, key=lambda row: row["tokens_per_s"]) if fitting else _refused(rows))
+    return Fleet(some, offer_of(listed, some.gpu, gpus, gpus), tuple(answers))
+
+
+def _refused(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The last row, with why it is no answer."""
+    last = rows[-1]
+    return last if last["error"] else last | {"error": f"needs {last['memory_bytes'] / 1e9:.3g} GB of each GPU."}
+
+
+def _ways(work: Work, gpus: int) -> Iterator[dict[str, int]]:
+    """Layouts of all GPUs: replicas of groups that share each layer; in training also shards of one replica."""
+    training = work.columns.get("phase") == "train"
+    for tp in SHARED:
+        if gpus % tp:
+            continue
+        yield {"tp": tp, "dp": gpus // tp}
+        if training and gpus // tp > 1 and not work.columns.get("zero_stage"):
+            yield {"tp": tp, "dp": gpus // tp, "zero_stage": 3}
+
+
+def _over(now: Fleet, then: Fleet, mix: Sequence[Work], level: float) -> Upgrade:
+    refused = [f"{work.name}: {row['error']}" for work, row in zip(mix, then.answers, strict=True) if row["error"]]
+    room = (then.some.n_gpus or 1) * then.some.gpu.mem_bytes / ((now.some.n_gpus or 1) * now.some.gpu.mem_bytes)
+    cost = then.offer.usd_per_hour / now.offer.usd_per_hour if then.offer and now.offer else None
+    if refused:
+        return Upgrade(then, None, {}, room, cost, None, " ".join(refused))
+    draws = {
+        work.name: _drawn(new, level, 2 * place) / _drawn(old, level, 2 * place + 1)
+        for place, (work, old, new) in enumerate(zip(mix, now.answers, then.answers, strict=True))
+    }
+    ratios = {
+        work.name: new["tokens_per_s"] / old["tokens_per_s"]
+        for work, old, new in zip(mix, now.answers, then.answers, strict=True)
+    }
+    speed = 1 / sum(work.share / ratios[work.name] for work in mix)
+    speeds = 1 / sum(work.share / draws[work.name] for work in mix)
+    of_each = {name: _interval(ratio, draws[name], level) for name, ratio in ratios.items()}
+    per_token = None if cost is None else _interval(cost / speed, cost / speeds, level)
+    return Upgrade(then, _interval(speed, speeds, level), of_each, room, cost, per_token, "")
+
+
+def _drawn(row: Mapping[str, Any], level: float, place: int) -> Any:
+    """Tokens per second as they may turn out, (DRAWS,)."""
+    rate = Interval(*(row[f"tokens_per_s{end}"] for end in ENDS))
+    errors = np.random.default_rng((SEED, place)).standard_normal(DRAWS)
+    wide = np.where(errors > 0, log_error(rate, True, level), log_error(rate, False, level))
+    return rate.value * np.exp(errors * wide)
+
+
+def _interval(value: float, draws: Any, level: float) -> Interval:
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, min(value, float(low)), max(value, float(high)))
