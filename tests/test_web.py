@@ -279,7 +279,9 @@ def test_a_question_takes_what_its_command_takes():
 def test_a_plan_of_all_gpus_waits_for_no_quick_question():
     plan = questions()["plan"]
     assert plan.is_slow({"gpus": "all"}) and plan.is_slow({}) and plan.is_slow({"gpus": "data-centre"})
-    assert not plan.is_slow({"gpus": "H100,H200"})
+    assert plan.is_slow({"gpus": "H100,H200"}) and plan.is_slow({"gpus": "all", "vary": False})
+    assert not plan.is_slow({"gpus": "H100,H200", "vary": False})
+    assert questions()["compare"].is_slow({}) and not questions()["compare"].is_slow({"gpus": "H100"})
     assert not questions()["predict"].is_slow({})
 
 

@@ -91,10 +91,10 @@ class Question(NamedTuple):
         return given
 
     def is_slow(self, given: Mapping[str, Any]) -> bool:
-        """Whether an answer takes seconds: a plan or a comparison of many GPUs."""
+        """Whether an answer takes seconds: a plan that tries other engines and settings, too, and of many GPUs any."""
         gpus = str(given.get("gpus", "all"))
         many = gpus.count(",") >= MANY_GPUS or not any(letter.isdigit() for letter in gpus)
-        return self.name in ("plan", "compare") and many
+        return (self.name == "plan" and (many or given.get("vary", True))) or (self.name == "compare" and many)
 
 
 SEE = "see /api/docs."

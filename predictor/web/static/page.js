@@ -46,19 +46,17 @@ async function ask() {
 const seconds = (began) => `${((performance.now() - began) / 1000).toFixed(1)} s`;
 
 async function askPlans(said, model, signal, began) {
-  const few = said.gpus && !isMany(said.gpus) ? null : popular(catalogue.models.find((one) => one.name === said.model)?.parameters);
-  tell(few ? `Asking about ${few.join(", ")} …` : "Asking …");
+  const few = fewOf(said), next = said.gpus ? "now all of them, other engines and settings are tried" : "now all GPUs are searched";
+  tell(`Asking about ${few.join(", ")} …`);
   let failed = null;
-  if (few && !said.gpus) {
-    try {
-      const quick = await asked("plan", planQuery(said, model, { gpus: few.join(","), vary: "false", top: "3" }), signal);
-      showPlans(said, model, quick);
-      tell(`${few.join(", ")} answered in ${seconds(began)}; now all GPUs are searched, which takes some seconds …`);
-    } catch (error) {
-      if (error.name === "AbortError") throw error;
-      failed = error; // perhaps another GPU can
-      tell(`None of ${few.join(", ")} can; now all GPUs are searched …`);
-    }
+  try {
+    const quick = await asked("plan", planQuery(said, model, { gpus: few.join(","), vary: "false", top: "3" }), signal);
+    showPlans(said, model, quick);
+    tell(`${few.join(", ")} answered in ${seconds(began)}; ${next}, which takes some seconds …`);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    failed = error; // perhaps another GPU can
+    tell(`None of ${few.join(", ")} can; ${next} …`);
   }
   const whole = await asked("plan", planQuery(said, model, { top: "30" }), signal).catch((error) => {
     throw error.name === "AbortError" ? error : (failed ?? error);
@@ -67,7 +65,11 @@ async function askPlans(said, model, signal, began) {
   tell(`${count(whole.screened)} replicas on ${said.gpus || "all GPUs"} screened, ${count(whole.simulated)} simulated, in ${seconds(began)}.`);
 }
 
-const isMany = (gpus) => !/\d/.test(gpus) || gpus.split(",").length > 4;
+/** The GPUs that are asked about first: of those that are named, else of those that suit the model's size. */
+function fewOf(said) {
+  const named = said.gpus.includes("=") ? [said.gpus] : said.gpus.split(",").map((one) => one.trim()).filter((one) => /\d/.test(one));
+  return named.length ? named.slice(0, 3) : popular(catalogue.models.find((one) => one.name === said.model)?.parameters);
+}
 
 async function askTrainings(said, model, signal, began) {
   const own = said.train_gpus.split(",").map((one) => one.trim()).filter(Boolean);
@@ -98,11 +100,10 @@ function showPlans(said, model, answer) {
   const before = current?.rows?.[current.chosen];
   const rows = answer.plans.map((row) => ({ ...row, selectable: true }));
   const names = new Set(rows.map((row) => row.gpu));
-  const lost = [];
-  for (const one of answer.lost) if (!names.has(one.gpu)) (names.add(one.gpu), lost.push(one));
+  const lost = [...new Map(answer.lost.filter((one) => !names.has(one.gpu)).map((one) => [one.gpu, one])).values()]; // the last reason of each
   const same = (row) => before && ["gpu", "n_gpus", "dtype", "engine", "tp", "replicas", "max_num_batched_tokens"].every((key) => row[key] === before[key]);
   const kept = current?.picked ? rows.findIndex(same) : -1;
-  current = { kind: "plan", said, model, rows, lost, promised: answer.promised, nearest: answer.nearest, sure: answer.p_slo, notes: answer.notes, bundle: answer.bundle, chosen: Math.max(kept, 0), picked: kept >= 0, details: new Map() };
+  current = { kind: "plan", said, model, rows, lost, promised: answer.promised, nearest: answer.nearest, apart: answer.disaggregated ?? [], notes: answer.notes, bundle: answer.bundle, chosen: Math.max(kept, 0), picked: kept >= 0, details: new Map() };
   show();
 }
 
@@ -141,8 +142,12 @@ function showPlan(plan) {
     ["Ask on the command line", plan.predict],
     ...["manifest", "compose", "benchmark"].filter((name) => plan[name]).map((name) => [name, plan[name]]),
   ]);
-  showNotes([plan.price_source && `Price: ${plan.price_source}.`, ...plan.notes, ...current.notes]);
+  showNotes([plan.price_source && `Price: ${plan.price_source}.`, ...current.apart.map(apart), ...plan.notes, ...current.notes]);
 }
+
+/** Prefill and decode on GPUs of their own. */
+const apart = (row) =>
+  `Disaggregated: ${row.prefill_workers} prefill and ${row.decode_workers} decode workers of ${row.gpu}, ${row.n_gpus} GPUs: ${priceOf(row)}, TTFT p99 ${durationInterval(row.ttft_p99_s, row.ttft_p99_s_low, row.ttft_p99_s_high)}, TPOT ${durationInterval(row.tpot_s, row.tpot_s_low, row.tpot_s_high)}; kept with ${percent(row.p_slo)}.`;
 
 const priceOf = (plan) => (plan.usd_per_mtok === null ? "no price is listed" : `${dollars(plan.usd_per_mtok)} per million tokens`);
 
