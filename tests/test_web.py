@@ -304,6 +304,31 @@ def test_wrong_options_are_one_sentence(capsys, options, sentence):
     assert capsys.readouterr().err == f"error: {sentence}\n"
 
 
+def test_without_the_extra_it_says_what_to_install(capsys, monkeypatch):
+    monkeypatch.setattr("predictor.cli.web.find_spec", lambda name: None)
+    assert main(["web"]) == 2
+    assert capsys.readouterr().err == "error: starlette is not installed; pip install 'gpu-predictor[web]'.\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(TooMany("x"), 429), (GivenUp("x"), 504), (Refused("x"), 422), (Broken("KeyError"), 500)]
+)
+def test_what_a_lane_says_has_its_status(client, monkeypatch, error, status):
+    async def refuse(lane, job):
+        raise error
+
+    monkeypatch.setattr(Lane, "answer", refuse)
+    response = client.get("/api/models?model=never-asked")
+    assert response.status_code == status and "error" in response.json()
+    assert ("retry-after" in response.headers) == (status == 429)
+
+
+def test_an_answer_is_kept(client, monkeypatch):
+    first = client.get("/api/gpus?gpu=L4&vendor=NVIDIA").json()
+    monkeypatch.setattr(Lane, "answer", None)
+    assert client.get("/api/gpus?vendor=NVIDIA&gpu=L4").json() == first
+
+
 def in_lane(coroutine, **settings):
     """Run a coroutine function of a lane."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Annotated
 
 from typer import Option, Typer
@@ -21,11 +22,11 @@ def web(
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
 ) -> None:
     """The page: which GPU, how many, at what price; and the commands over HTTP (extra: web)."""
-    try:
-        from predictor.web.server import serve
-    except ImportError as error:
-        raise InvalidRequest(f"{error.name} is not installed; pip install 'gpu-predictor[web]'.") from None
+    for needed in ("starlette", "uvicorn"):
+        if find_spec(needed) is None:
+            raise InvalidRequest(f"{needed} is not installed; pip install 'gpu-predictor[web]'.")
     from predictor.estimators.bundle import load_bundle
+    from predictor.web.server import serve
 
     load_bundle(bundle)  # a wrong one fails here
     serve(host, port, bundle, workers)

@@ -13,16 +13,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.middleware.gzip import GZipMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from typing import TYPE_CHECKING, Any
 
 from predictor.errors import InvalidRequest, PredictorError
 from predictor.values import one_line
@@ -30,6 +21,11 @@ from predictor.web.openapi import described, described_page
 from predictor.web.questions import Question, questions
 from predictor.web.uploads import MOST_GGUF_BYTES, Shelf, dropped
 from predictor.web.workers import QUICK_S, SLOW_S, Broken, GivenUp, Job, Lane, Refused, TooMany
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
 
 STATIC = Path(__file__).parent / "static"
 LONGEST_QUERY = 8000  # bytes
@@ -54,6 +50,13 @@ def create_app(bundle: str = "", workers: int = 2, hosts: Sequence[str] = LOOPBA
 
     Raises InvalidRequest for no workers.
     """
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.middleware.gzip import GZipMiddleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.routing import Mount, Route
+    from starlette.staticfiles import StaticFiles
+
     if not 2 <= workers <= 64:
         raise InvalidRequest(f"workers is {workers}; it must be from 2, one for slow questions, to 64.")
     desk = _Desk(bundle, workers)
@@ -141,7 +144,7 @@ class _Desk:
         return {"id": one.id, "name": one.name, "parameters": model["parameters"], "model": model}
 
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+Endpoint = Callable[["Request"], Awaitable["Response"]]
 
 
 def _asked(desk: _Desk, question: Question) -> Endpoint:
@@ -171,6 +174,8 @@ def _taken(desk: _Desk) -> Endpoint:
 
 async def _body(request: Request) -> bytes:
     """What is sent, of which no more is read than may be."""
+    from starlette.requests import ClientDisconnect
+
     content = bytearray()
     with suppress(ClientDisconnect):
         async for part in request.stream():
@@ -196,7 +201,7 @@ async def _unless_gone(request: Request, answer: Callable[[], Awaitable[bytes]])
 
 async def _replied(answer: Awaitable[bytes]) -> Response:
     try:
-        return Response(await answer, media_type="application/json", headers={"cache-control": "no-store"})
+        return _response(await answer)
     except PredictorError as error:
         status = next((status for kind, status in STATUS.items() if isinstance(error, kind)), 422)
         return _error(one_line(error), status)
@@ -206,17 +211,25 @@ async def _replied(answer: Awaitable[bytes]) -> Response:
 
 
 def _error(text: str, status: int) -> Response:
-    headers = {"retry-after": "5"} if status == 429 else {}
-    return Response(json.dumps({"error": text}), status, headers, "application/json")
+    return _response(json.dumps({"error": text}), status, retry_after="5" if status == 429 else "")
+
+
+def _response(
+    content: str | bytes, status: int = 200, kind: str = "application/json", retry_after: str = ""
+) -> Response:
+    from starlette.responses import Response
+
+    headers = {"cache-control": "no-store"} | ({"retry-after": retry_after} if retry_after else {})
+    return Response(content, status, headers, kind)
 
 
 async def _described(request: Request) -> Response:
-    return Response(json.dumps(described()), media_type="application/json")
+    return _response(json.dumps(described()))
 
 
 async def _documented(request: Request) -> Response:
-    return Response(described_page(), media_type="text/html")
+    return _response(described_page(), kind="text/html")
 
 
 async def _healthy(request: Request) -> Response:
-    return Response('{"status": "ok"}', media_type="application/json")
+    return _response('{"status": "ok"}')
