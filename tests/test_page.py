@@ -246,6 +246,10 @@ def test_training_says_hours_and_cost(open_page):
     assert page.locator(".tile").count() == 5
     page.check("input[value=train]")
     answered(page)
+    page.select_option("[data-key=zero_stage]", "0")
+    answered(page)
+    again = open_page(page.url.split("/", 3)[3])
+    assert again.input_value("[data-key=zero_stage]") == "0" and again.input_value("[data-key=method]") == "full"
     assert page.is_disabled("[data-key=method]")
     assert "method" in page.locator("#copies").inner_text() and "--method full" in page.locator("#copies").inner_text()
 

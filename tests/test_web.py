@@ -123,7 +123,17 @@ def test_the_ledger_tells_what_was_held_out(client):
         ("plan?model=Qwen3-8B&gpus=L4&concurrency=4&top=0", 422, "top is 0; it must be at least 1."),
         ("plan?model=Qwen3-8B&gpus=L4", 422, "there is no load; give request_rate, concurrency or a trace."),
         ("plan?model=Qwen3-8B&gpus=L4&concurrency=4&ttft_p99=nan", 400, None),
-        ("predict?model=no-such-model-at-all&gpu=H100", 422, None),
+        (
+            "predict?model=Lama-3.1-8B&gpu=H100",
+            422,
+            'unknown model "Lama-3.1-8B"; did you mean Llama-3.1-8B or Llama-3.1-70B or Llama-3.1-8B-Instruct-FP8? '
+            "Or drop its config.json.",
+        ),
+        (
+            "predict?model=Qwen3-8B&gpu=H101",
+            422,
+            'no GPU called "H101"; did you mean H100-SXM-80GB? Or change one, such as "H100, mem_gib=96".',
+        ),
         ("predict?model=someone/no-such-model&gpu=H100", 422, None),
         ("predict?model=Qwen3-8B&gpu=H900", 422, None),
         ("sweep?model=Qwen3-8B&gpu=L4" + "".join(f"&batch={n}" for n in range(1, 40)), 422, None),

@@ -41,7 +41,7 @@ def described() -> dict[str, Any]:
             "get": {
                 "operationId": question.name,
                 "summary": question.text,
-                "description": f"As `predictor {question.command}` with `--json`.",
+                "description": f"As `predictor {question.command}`.",
                 "parameters": [_parameter(parameter) for parameter in question.parameters],
                 "responses": _responses(),
             }
@@ -147,7 +147,7 @@ def _section(name: str) -> str:
     )
     return (
         f'<section><h2 id="{name}"><code>GET /api/{name}</code></h2>'
-        f"<p>{html.escape(question.text)} As <code>predictor {question.command}</code> with <code>--json</code>.</p>"
+        f"<p>{html.escape(question.text)} As <code>predictor {question.command}</code>.</p>"
         f'<p><a href="{html.escape(address)}">{html.escape(address)}</a></p>'
         f"<details><summary>{len(question.parameters)} parameters (* needed)</summary>"
         f'<div class="scroll" tabindex="0" role="region" aria-label="Parameters of {name}"><table>'

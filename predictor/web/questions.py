@@ -54,7 +54,7 @@ class Parameter(NamedTuple):
 
 
 class Question(NamedTuple):
-    """A path below /api/. text: what it answers. command: whose JSON that is."""
+    """A path below /api/. text: what it answers. command: that says the same."""
 
     name: str
     text: str
@@ -184,19 +184,19 @@ def questions() -> Mapping[str, Question]:
         Question(
             "predict",
             "Latency, throughput and memory of a model on GPUs.",
-            "predict",
+            "predict --json",
             (MODEL, GPU, EXPLAIN, *_columns()),
         ),
         Question(
             "train",
             "An optimizer step of a model on GPUs; with train_tokens or dataset_rows hours, price and energy.",
-            "predict --phase train",
+            "predict --phase train --json",
             (MODEL, GPU, EXPLAIN, *_columns(("phase",))),
         ),
         Question(
             "memory",
             "Whether a run fits in memory, how surely, and what would make it fit.",
-            "memory",
+            "memory --json",
             (
                 MODEL,
                 GPU,
@@ -207,7 +207,7 @@ def questions() -> Mapping[str, Question]:
         Question(
             "compare",
             "One question put to many GPUs: ranked, with the probability that one beats the next.",
-            "compare",
+            "compare --json",
             (
                 MODEL,
                 GPUS,
@@ -219,7 +219,7 @@ def questions() -> Mapping[str, Question]:
         Question(
             "plan",
             "Which GPUs, how many, and how they are set, to serve a load within what is promised, at the least cost.",
-            "plan",
+            "plan --json",
             (
                 MODEL,
                 GPUS,
@@ -250,7 +250,7 @@ def questions() -> Mapping[str, Question]:
         Question(
             "gpus",
             "The catalogue of GPUs, or one of them.",
-            "gpus",
+            "gpus --json",
             (
                 Parameter("gpu", str, "", "A GPU; by default all."),
                 Parameter("vendor", str, "", "Only GPUs of this vendor."),
@@ -261,13 +261,13 @@ def questions() -> Mapping[str, Question]:
         Question(
             "models",
             "The models that are known by name, or one of them.",
-            "models",
+            "models --json",
             (MODEL._replace(needed=False, text="A model; by default all."), SHORT),
         ),
         Question(
             "prices",
             "What GPUs cost: dated list prices, and where each is from.",
-            "prices",
+            "prices --json",
             (
                 GPU._replace(needed=False, text="By default every GPU with a price; repeat for more."),
                 Parameter("provider", str, "", "Only of this provider."),

@@ -26,6 +26,12 @@ from predictor.web.uploads import Dropped
 SPAWN = get_context("spawn")  # a fork would take the server's threads along
 QUICK_S, SLOW_S = 60.0, 180.0  # seconds after which a question is given up
 STARTS_S = 120.0
+# Cures that need a file or a program of the server, and what helps those who ask it.
+CURES = {
+    "The path of a config.json works too.": "Or drop its config.json.",
+    " To ask the hub: pip install 'gpu-predictor[hub]'.": "",
+    "Or describe your own in a .toml file.": 'Or change one, such as "H100, mem_gib=96".',
+}
 
 
 class TooMany(PredictorError):
@@ -172,10 +178,17 @@ def _answer(job: Job, bundle: Any, folder: Path, answered: Any) -> tuple[str, by
         content = json.dumps(answered(job.question, given, bundle), allow_nan=False, default=_plain)
         return "answer", content.encode()
     except PredictorError as error:
-        return "refused", one_line(error).encode()
+        return "refused", _for_readers(one_line(error)).encode()
     except Exception as error:  # a bug: said to the one who runs the server, and not to the one who asks
         traceback.print_exc(file=sys.stderr)
         return "broken", type(error).__name__.encode()
+
+
+def _for_readers(text: str) -> str:
+    """What an error says to those who have no files on this machine."""
+    for of_files, instead in CURES.items():
+        text = text.replace(of_files, instead)
+    return text
 
 
 def _plain(value: Any) -> Any:

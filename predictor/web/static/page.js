@@ -2,7 +2,7 @@
 
 import { header } from "./gguf.js";
 import { againstUsers, pareto } from "./plots.js";
-import { PRESETS, address, asked, fill, fit, mode, planQuery, popular, queryOf, sent, state, trainQuery } from "./questions.js";
+import { PRESETS, address, asked, begin, fill, fit, mode, planQuery, popular, queryOf, sent, state, trainQuery } from "./questions.js";
 import { download, fillTable } from "./table.js";
 import { planTiles, trainTiles } from "./tiles.js";
 import { BASES, digits, dollars, duration, durationInterval, element, hours, layout, limit, percent, risk, settings, whole as count } from "./words.js";
@@ -118,7 +118,7 @@ function show() {
   at("answer").hidden = at("all").hidden = false;
   (current.kind === "plan" ? showPlan : showTraining)(current.rows[current.chosen]);
   showTable();
-  at("bundle").textContent = `Bundle ${current.bundle ?? ""}`;
+  at("bundle").textContent = ` · Bundle ${current.bundle ?? ""}`;
 }
 
 function showPlan(plan) {
@@ -131,7 +131,7 @@ function showPlan(plan) {
     return;
   }
   at("badge").hidden = false;
-  at("headline").textContent = `${layout(plan)}: ${priceOf(plan)}; ${promiseOf(plan, promised)}`;
+  at("headline").textContent = `${plan.holds ? "" : "Nothing keeps this surely. "}${layout(plan)}: ${priceOf(plan)}; ${promiseOf(plan, promised)}`;
   at("why").textContent = `${settings(plan)}: ${plan.why}${current.nearest ? ` Nothing holds; ${current.nearest}` : ""}`;
   badge(plan);
   const details = detailed(plan.predict);
@@ -341,7 +341,7 @@ function named(row) {
 
 /** Why a GPU lost, with what would help where memory is short. */
 function reason(row) {
-  if (!/does not (start|fit)|no room|needs .* GB/.test(row.why ?? "")) return row.why ?? "";
+  if (!/does not (start|fit)|no room|needs .* GB/.test(row.why ?? "")) return element("span", {}, row.why ?? "");
   return element("span", {}, row.why, " ", element("button", { type: "button", class: "small", onclick: () => help(row), "aria-label": `What would help on ${row.gpu}?` }, "What would help?"));
 }
 
@@ -433,10 +433,7 @@ FORM.addEventListener("submit", (event) => {
 FORM.addEventListener("input", fit);
 FORM.addEventListener("change", (event) => {
   if (event.target.name === "mode") {
-    fill({ mode: mode(), ...(mode() === "train" ? { zero_stage: "3", checkpointing: "full" } : mode() === "tune" ? { zero_stage: "0", checkpointing: "none" } : {}) });
-    FORM.querySelector('[data-key="method"]').disabled = mode() === "train";
-    if (mode() === "train") fill({ method: "full" });
-    else if (mode() === "tune") fill({ method: "lora" });
+    begin(mode());
   }
   if (event.target.id !== "file") ask();
 });
@@ -465,7 +462,9 @@ function suggest(id, names) {
 }
 
 themed();
-fill(Object.fromEntries(new URLSearchParams(location.search)));
+const given = Object.fromEntries(new URLSearchParams(location.search));
+begin(given.mode ?? "serve");
+fill(given);
 ask();
 const short = new URLSearchParams({ short: "true" });
 asked("models", short).then((models) => {

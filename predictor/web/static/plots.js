@@ -82,7 +82,7 @@ export function againstUsers(title, name, rows, asked, limit, choose) {
   const first = points.findIndex((one) => one.full && one.place !== asked);
   const beyond = first < 0 || first <= asked ? [] : points.splice(first); // queues that grow for ever have no latency
   const highest = Math.max(...points.map((one) => one.high), (limit ?? 0) * 1.2);
-  const most = limit ? Math.min(highest, limit * 4) : highest;
+  const most = limit ? Math.min(highest, Math.max(limit * 4, ...points.map((one) => 1.2 * one.value))) : highest;
   const { svg, toX, toY } = axes(title, { most: Math.max(...points.map((one) => one.users)) * 1.02, text: "users at once", format: digits }, { most, format: (seconds) => duration(seconds, most) });
   const edge = (end) => points.map((one) => `${toX(one.users)},${toY(one[end])}`);
   svg.append(

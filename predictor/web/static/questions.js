@@ -34,6 +34,14 @@ export function fill(values) {
   fit();
 }
 
+const USUAL = { tune: { method: "lora", zero_stage: "0", checkpointing: "none" }, train: { method: "full", zero_stage: "3", checkpointing: "full" } };
+
+/** Choose a mode, with what is usual there. */
+export function begin(chosen) {
+  fill({ mode: chosen, ...USUAL[chosen] });
+  field("method").disabled = mode() === "train";
+}
+
 /** Fields of the sentence are as wide as what they say. */
 export function fit() {
   for (const input of FORM.querySelectorAll(".sentence input")) {
@@ -45,7 +53,11 @@ export function fit() {
 /** The address that asks the same; what stands in the form by itself is left out. */
 export function address() {
   const query = new URLSearchParams();
-  for (const [key, value] of Object.entries(state())) if (value !== initial[key]) query.set(key, value);
+  const usual = { ...initial, ...USUAL[mode()] };
+  for (const [key, value] of Object.entries(state())) {
+    const part = (field(key) ?? document.getElementById(key))?.closest("[data-for]");
+    if (value !== usual[key] && !part?.hidden) query.set(key, value);
+  }
   return `${location.pathname}${query.size ? `?${query}` : ""}`;
 }
 
@@ -111,7 +123,10 @@ export async function sent(content, name) {
 }
 
 async function replied(response) {
-  const content = await response.json().catch(() => ({ error: `The server answered ${response.status}.` }));
+  const content = await response.json().catch((error) => {
+    if (response.ok) throw error; // it was given up while it arrived
+    return { error: `The server answered ${response.status}.` };
+  });
   if (!response.ok) throw new Error(content.error);
   return content;
 }
