@@ -27,7 +27,8 @@ COMMAND = Path(sys.executable).parent / "predictor"
 RUNS = 10
 CALLS = 200_000
 LAYERS = 1_000  # knots of calls that differ in tokens only are shared
-HELP_S, MEMORY_S, PREDICT_S, CALLS_PER_S = 0.2, 0.35, 1.0, 100_000
+HELP_S, MEMORY_S, PREDICT_S, PLAN_S, CALLS_PER_S = 0.2, 0.35, 1.0, 10.0, 100_000
+LOAD = ["--request-rate", "10", "--input-len", "2000", "--output-len", "400"]
 
 
 class Cost(NamedTuple):
@@ -54,6 +55,12 @@ def main() -> None:
             ["predict", "Llama-3.1-8B", "--gpu", "A100", "--gpu", "H100", "--gpu", "B200", *chosen],
             PREDICT_S,
         ),
+        (
+            "predictor plan, all GPUs",
+            ["plan", "Qwen3-32B", *LOAD, "--ttft-p99", "1", "--tpot", "0.04", *chosen],
+            PLAN_S,
+        ),
+        ("predictor compare, all GPUs", ["compare", "Qwen3-32B", "--fit-only", *chosen], PLAN_S),
     ]
     print(f"{'what':32}{'measured':>14}{'target':>14}{'user + system':>16}")
     for what, arguments, target in commands:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from predictor.latency.serving.step_times import Chunk
+from predictor.latency.serving.step_table import Chunk, Computed
+from predictor.ops.dtypes import Array
 
 
 @dataclass(frozen=True)
@@ -23,3 +24,7 @@ class Straight:
     def mixed_s(self, chunks: Sequence[Chunk], sequences: int, cached: float, tokens: int = 1) -> float:
         new = sum(chunk.new for chunk in chunks)
         return self.decode_s(sequences, cached, tokens) + self.token * new
+
+    def steps_s(self, computed: Computed, tokens: int = 1) -> Array:
+        decoding = computed.sequences * (self.token * tokens + self.cached * computed.cached)
+        return self.step + decoding + self.token * computed.prompt

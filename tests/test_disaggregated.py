@@ -19,7 +19,7 @@ from predictor.latency.serving.clients import Load
 from predictor.latency.serving.disaggregated import Plan, plan
 from predictor.latency.serving.load import serve
 from predictor.latency.serving.rate_matching import Goal, Matched, match
-from predictor.latency.serving.step_times import Chunk, StepTimes
+from predictor.latency.serving.step_table import Chunk, StepTimes
 from predictor.latency.serving.workers import DecodeWorker, PrefillWorker
 from predictor.workloads import Workload, get_model
 from predictor.workloads.engines import get_engine

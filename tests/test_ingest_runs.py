@@ -128,3 +128,18 @@ def test_latency_of_vllm_needs_what_it_does_not_tell(tmp_path: Path):
     assert str(error.value) == f"{path} tells the latency only; add --set batch=… --set input_len=… --set output_len=…."
     told = {"gpu": "H100", "model": "Qwen3-8B", "batch": 8, "input_len": 32, "output_len": 128}
     assert ingest([path], columns=told)["measured_e2e_s"].tolist() == [1.4]
+
+
+def test_lengths_that_were_asked_for_are_taken_where_the_tokens_agree(tmp_path: Path):
+    """SGLang's random lengths lie evenly between a share of the longest and it."""
+    asked = {"random_input_len": 1138, "random_output_len": 284, "random_range_ratio": 0.8}
+    for dataset, expected in (("random", [1138, 284, 0.2]), ("sharegpt", [1024, 256, float("nan")])):
+        path = write(tmp_path, "s.jsonl", json.dumps(SGLANG | asked | {"dataset_name": dataset}) + "\n")
+        run = read_one(path, columns={"gpu": "H100"})[0].iloc[0]
+        assert run[["input_len", "output_len", "length_spread"]].tolist() == pytest.approx(expected, nan_ok=True)
+
+
+def test_percentiles_are_read(tmp_path: Path):
+    path = write(tmp_path, "v.json", SERVE | {"p99_ttft_ms": 400.0, "p99_tpot_ms": 12.0})
+    run = read_one(path, columns={"gpu": "H100"})[0].iloc[0]
+    assert run[["measured_ttft_p99_s", "measured_tpot_p99_s"]].tolist() == [0.4, 0.012]

@@ -191,3 +191,11 @@ def test_pools_beside_a_plan_are_those_of_the_command(capsys):
     assert main([*shlex.split(row["predict"])[1:], "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["tpot_s"] == pytest.approx(row["tpot_s"]) and told["n_gpus"] == row["n_gpus"]
+
+
+def test_prompts_and_answers_pay_for_a_request_together():
+    row = plan("Qwen3-8B", "L40S", tpot_s=0.04, **LOAD).plans[0].row()
+    prompt, output = 500 * 0.9, 100 * 0.9  # in the mean, lengths lying between 80 and 100 %
+    request = row["usd_per_mtok_input"] * prompt / 1e6 + row["usd_per_mtok_output"] * output / 1e6
+    assert request * 1e3 == pytest.approx(row["usd_per_1k_requests"], rel=0.02)
+    assert 0 < row["usd_per_mtok_input"] < row["usd_per_mtok_output"]

@@ -16,7 +16,8 @@ from predictor.hardware.gpu import get_gpu
 from predictor.latency.explain import explained
 from predictor.latency.serving.clients import Load
 from predictor.latency.serving.scheduler import Served, simulate
-from predictor.latency.serving.step_times import Chunk, StepTable, step_times
+from predictor.latency.serving.step_table import Chunk, StepTable
+from predictor.latency.serving.step_times import step_times
 from predictor.latency.serving.sustained import sustained
 from predictor.prediction.single import predict
 from predictor.workloads import Workload, get_model

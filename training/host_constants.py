@@ -40,7 +40,8 @@ from predictor.latency.serving.clients import Load
 from predictor.latency.serving.disaggregated import FIRST_TOKENS
 from predictor.latency.serving.load import DENSE, EXPERTS, UNMEASURED, groups_of, log_errors, room_for, served_by
 from predictor.latency.serving.scheduler import simulate
-from predictor.latency.serving.step_times import StepTime, step_times
+from predictor.latency.serving.step_table import StepTime
+from predictor.latency.serving.step_times import step_times
 from predictor.latency.static_batch import static_times, with_host
 from predictor.latency.steps import op_lines
 from predictor.learning.validation import alcf, disaggregated, inferencex, llamacpp, qwen, serving

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 WHY = {"memory": "bandwidth", "compute": "FLOPs", "launch": "host", "link": "link", **LIMITERS}
 REFUSED_SHOWN = 8
 TIMES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "step_s": "step"}
+WHOLE = {"train_hours": "hours", "train_usd": "USD in all"}  # of a training with a length
 
 
 def add(app: Typer) -> None:
@@ -77,10 +78,11 @@ def _compare(
 
 
 def _show(model: str, ranked: Sequence[Compared]) -> None:
-    shown = [name for name in TIMES if any(one.interval(name) for one in ranked)]
+    shown, whole = ([name for name in of if any(one.interval(name) for one in ranked)] for of in (TIMES, WHOLE))
     show(
         [
             *("GPU", ">$/Mtok", ">beats next", ">tokens/s", *(f">{TIMES[name]}" for name in shown)),
+            *(f">{WHOLE[name]}" for name in whole),
             *("P(OOM)", "limited by", ">tokens/s/W", ">$/h", ">even at $/h each", "basis"),
         ],
         [
@@ -90,6 +92,7 @@ def _show(model: str, ranked: Sequence[Compared]) -> None:
                 "–" if one.p_beats_next is None else percent(one.p_beats_next),
                 _number(one.interval("tokens_per_s")),
                 *(duration_interval(*times) if (times := one.interval(name)) else "–" for name in shown),
+                *(_number(one.interval(name)) for name in whole),
                 _risk(one),
                 WHY.get(one.row["limiter"], one.row["limiter"]),
                 _number(one.interval("tokens_per_s_per_w"), ends=False),

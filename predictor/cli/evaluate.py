@@ -34,7 +34,14 @@ ERRORS = {
     "roofline2_mape": "roofline2",
 }
 
-FIGURES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "E2E", "tokens_per_s": "tokens/s"}
+FIGURES = {
+    "ttft_s": "TTFT",
+    "ttft_p99_s": "TTFT p99",
+    "tpot_s": "TPOT",
+    "tpot_p99_s": "TPOT p99",
+    "e2e_s": "E2E",
+    "tokens_per_s": "tokens/s",
+}
 
 
 def add(app: Typer) -> None:

@@ -46,11 +46,19 @@ def _plan(
     top: Annotated[int, Option(help="Plans that are shown.")] = 10,
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     json: Annotated[bool, Option("--json", help="Print JSON: plans, what lost and why, the nearest target.")] = False,
+    write: Annotated[
+        Path | None,
+        Option(metavar="DIR", help="Write each plan: commands, manifests, and the benchmark that checks it."),
+    ] = None,
+    force: Annotated[bool, Option("--force", help="Write over the plans in DIR.")] = False,
     **columns: Any,
 ) -> None:
     """Which GPUs, how many, and how they are set, to serve a load within what is promised, at the least cost."""
     from predictor.planning.deployment import plan
+    from predictor.planning.launch.folder import check_place, written
 
+    if write:
+        check_place(write, force)
     if top < 1:
         raise InvalidRequest(f"top is {top}; it must be at least 1.")
     defaults = {column.name: column.default for column in columns_of()}
@@ -72,10 +80,13 @@ def _plan(
         shown=top,
         **stated,
     )
+    names = written(planned, write, force) if write and planned.plans else []
     if json:
         show_json(planned.to_dict())
     else:
         _show(model, planned)
+        if names:
+            say(f"{len(names)} plans in {write}: start {names[0]}/run.sh there, and check it with benchmark.sh.")
     if not planned.holds:
         raise Exit(1)
 
@@ -155,6 +166,8 @@ def _show_best(best: Plan) -> None:
     if best.offer:
         say(f"Price: {best.offer.told}.")
     say(f"Start each replica: {row['command']}")
+    for note in row["notes"]:
+        say(f"Note: {note}")
     say(f"Ask again: {row['predict']}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -153,7 +153,11 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """One flat row; an interval x becomes x, x_low and x_high. Bytes are per GPU."""
         workload = self.workload
-        row: dict[str, Any] = {} if self.request is None else asdict(self.request)
+        row: dict[str, Any] = (
+            {}
+            if self.request is None
+            else {each.name: getattr(self.request, each.name) for each in fields(self.request)}
+        )
         row |= {
             "model": workload.model.name,
             "gpu": self.gpu.name,

@@ -39,6 +39,7 @@ from predictor.hardware.gpu import get_gpu
 from predictor.latency.as_run import asked_engine
 from predictor.learning.sampling import drawn_per_cell
 from predictor.measurements.checks import ACCEPTED, check, usable
+from predictor.measurements.runs import holds_runs
 from predictor.measurements.schema import groups, op_of, parse_table, read_table, write_table
 from predictor.workloads.engine_tables import measured_engines
 
@@ -56,6 +57,11 @@ def calibrate(data: Path | str, bundle: Bundle, out: Path | str) -> tuple[Bundle
     appears whole or not at all.
     """
     out = Path(out)
+    if holds_runs(data):
+        raise InvalidRequest(
+            f"{data} holds whole runs, which do not say which operator is off; `predictor evaluate {data}` compares "
+            "them. Give operator calls, as `predictor bench` times them."
+        )
     if out.exists():
         raise InvalidRequest(f"{out} exists already; give another folder for the bundle or remove it.")
     needs_folder(out)

@@ -37,7 +37,9 @@ ASKED = (
 )
 MEASURED: Mapping[str, tuple[str, str]] = {
     "measured_ttft_s": ("seconds", "time to first token, mean over requests"),
+    "measured_ttft_p99_s": ("seconds", "time to first token that 99 in 100 requests keep"),
     "measured_tpot_s": ("seconds", "time per output token after the first, mean over requests"),
+    "measured_tpot_p99_s": ("seconds", "time per output token that 99 in 100 requests keep, each its own mean"),
     "measured_e2e_s": ("seconds", "time of a whole request, mean over requests"),
     "measured_tokens_per_s": ("tokens/s", "generated tokens per second, all requests and GPUs together"),
 }

@@ -61,7 +61,7 @@ class Op(ABC):
             value = getattr(self, name)
             if name in TEXT_FIELDS:
                 if name in ("dtype", "kv_dtype"):
-                    for dtype in {value} if isinstance(value, str) else set(np.asarray(value).tolist()):
+                    for dtype in names_in(value):
                         dtype_facts(dtype)
                 continue
             object.__setattr__(self, name, self._checked(name, value))
@@ -171,6 +171,11 @@ def merged_key(op: Op) -> object:
 def names_of(kind: type[Op]) -> tuple[str, ...]:
     """Names of the fields of a kind of op, in order."""
     return tuple(field.name for field in fields(kind))
+
+
+def names_in(value: Text) -> set[str]:
+    """The different names of a text field."""
+    return {value} if isinstance(value, str) else set(np.asarray(value).tolist())
 
 
 def column(value: Number | int, length: int) -> Array:

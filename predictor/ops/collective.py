@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from predictor.errors import InvalidOp
-from predictor.ops.base import Op, meaning, text_column
+from predictor.ops.base import Op, meaning, names_in, text_column
 from predictor.ops.dtypes import Number, Text
 
 # Share of the message that one GPU must at least send or receive, as (constant, factor of (n-1)/n).
@@ -49,12 +49,12 @@ class Collective(Op):
 
     def __post_init__(self) -> None:
         Op.__post_init__(self)
-        if np.any(np.asarray(self.n_gpus) < 2):
+        if np.any(np.less(self.n_gpus, 2)):
             raise InvalidOp("n_gpus is below 2; a collective needs at least 2 GPUs.")
-        for kind in set(text_column(self.kind, len(self)).tolist()):
+        for kind in names_in(self.kind):
             if kind not in LEAST_TRAFFIC:
                 raise InvalidOp(f'kind is "{kind}"; a collective is one of {", ".join(LEAST_TRAFFIC)}.')
-        for link in set(text_column(self.link, len(self)).tolist()):
+        for link in names_in(self.link):
             if link not in LINKS:
                 raise InvalidOp(f'link is "{link}"; it must be one of {", ".join(LINKS)}.')
 

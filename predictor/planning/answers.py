@@ -50,10 +50,30 @@ class Plan:
         served = self.deployment.served
         return served.requests_per_s.value * served.e2e_s.value / self.deployment.replicas
 
+    def _prices(self) -> dict[str, Any]:
+        """What a request costs, in parts: prompts and answers pay for the time that each take of the GPUs.
+
+        kwh_per_mtok: of tokens that come out, where all boards draw as much as they may.
+        """
+        deployment, served, names = (
+            self.deployment,
+            self.deployment.served,
+            ("usd_per_mtok_input", "usd_per_mtok_output"),
+        )
+        watts = deployment.n_gpus * deployment.candidate.gpu.tdp_w
+        energy = watts / 3.6e6 / served.tokens_per_s.value * 1e6 if watts else None
+        if self.usd_per_hour is None:
+            return {**dict.fromkeys((*names, "usd_per_1k_requests")), "kwh_per_mtok": energy}
+        request_usd, (prompt, _, output) = self.usd_per_hour / 3600 / served.requests_per_s.value, served.mean_len
+        shares = deployment.prompt_share, 1 - deployment.prompt_share
+        each = [request_usd * share / tokens * 1e6 for share, tokens in zip(shares, (prompt, output), strict=True)]
+        return {**dict(zip(names, each, strict=True)), "usd_per_1k_requests": 1e3 * request_usd, "kwh_per_mtok": energy}
+
     def row(self) -> dict[str, Any]:
         """One flat row, its names those of `predictor plan --json`; an interval x is x, x_low and x_high."""
         deployment, served = self.deployment, self.deployment.served
         one, workload = deployment.candidate, deployment.workload
+        launch = launched(self.request, workload, one.gpu)
         row: dict[str, Any] = {
             "gpu": one.gpu.name,
             "n_gpus": deployment.n_gpus,
@@ -70,6 +90,7 @@ class Plan:
         per_s = (served.tokens_per_s.value, served.tokens_per_s.high, served.tokens_per_s.low)
         for end, rate in zip(ENDS, per_s, strict=True):
             row[f"usd_per_mtok{end}"] = None if hour is None else hour / 3600 / rate * 1e6
+        row |= self._prices()
         row |= {
             "usd_per_hour": hour,
             "price_date": self.offer.price.date if self.offer else None,
@@ -84,9 +105,9 @@ class Plan:
             "basis": self.report.basis,
             "nearest_gpu": self.report.nearest_gpu,
             "why": self.why,
-            "command": launched(self.request, workload, one.gpu).command,
+            "command": launch.command,
             "predict": predicted_by(self.request),
-            "notes": list(self.report.notes),
+            "notes": [*self.report.notes, *launch.notes],
         }
         return row
 

@@ -149,7 +149,9 @@ def _ranked(found: Sequence[Compared], sort: str, level: float) -> list[Compared
 
 
 def _beats(one: Compared, after: Compared | None, sort: str, level: float) -> float | None:
-    """Probability that a GPU is better than the next."""
+    """Probability that a GPU is better than the next; None where the next has no room, and so is no rival."""
+    if after and one.row["fits"] and not after.row["fits"]:
+        return None
     first, second = one.interval(sort), after.interval(sort) if after else None
     if first is None or second is None:
         return None

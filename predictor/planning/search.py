@@ -17,6 +17,7 @@ from predictor.errors import PredictorError
 from predictor.estimators.bundle import Bundle
 from predictor.latency.report import Interval
 from predictor.latency.serving.load import Serving, groups_of, kv_capacity, serve, served_by
+from predictor.latency.serving.step_table import Chunk
 from predictor.latency.serving.step_times import foresee, step_times
 from predictor.latency.serving.sustained import sustained
 from predictor.latency.steps import Steps, op_lines_of_many, total
@@ -38,7 +39,7 @@ LIKELY = 0.5
 
 class Deployment(NamedTuple):
     """Replicas of a candidate under the whole load. p_slo: probability that it starts, keeps up, and keeps what is
-    promised."""
+    promised. prompt_share: of the GPUs' time that prompts take, the rest being of the tokens after the first."""
 
     candidate: Candidate
     replicas: int
@@ -46,6 +47,7 @@ class Deployment(NamedTuple):
     served: Serving
     memory: Memory
     p_slo: float
+    prompt_share: float
 
     @property
     def n_gpus(self) -> int:
@@ -189,7 +191,19 @@ def deployed(one: Candidate, replicas: int, level: ServiceLevel, bundle: Bundle)
     at_once = replace(workload, batch=max(round(served.batch), 1))
     need = memory(at_once, one.gpu, served.peak_tokens, one.load.held)
     kept = level.kept(served, bundle.level) * (1 - float(need.p_oom))
-    return Deployment(one, replicas, workload, served, need, kept * keeps_up(one, served, bundle.level))
+    share = _prompt_share(one, served.batch / (replicas * groups_of(one.workload)), bundle)
+    return Deployment(one, replicas, workload, served, need, kept * keeps_up(one, served, bundle.level), share)
+
+
+def _prompt_share(one: Candidate, sequences: float, bundle: Bundle) -> float:
+    """Share of the time of steps that prompts take, with so many sequences of a group at once."""
+    engine, (prompt, cached, output) = served_by(one.workload, one.gpu), one.load.mean_len
+    steps = step_times(one.workload, one.gpu, bundle, engine.max_batched_tokens, engine.max_sequences).value
+    at_once = max(round(sequences), 1)
+    new = max(min(round(prompt - cached), engine.max_batched_tokens), 1)
+    prompt_s = (prompt - cached) / new * steps.mixed_s([Chunk(new, round(cached))], 0, 0.0)
+    token_s = steps.decode_s(at_once, prompt + output / 2, one.load.draft_tokens + 1) / at_once
+    return prompt_s / (prompt_s + max(output - 1, 0.0) / one.load.tokens_per_step * token_s)
 
 
 def keeps_up(one: Candidate, served: Serving, level: float) -> float:

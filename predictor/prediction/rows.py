@@ -160,9 +160,10 @@ def _write(cells: Cells, numbers: Sequence[int], answer: Report | TrainingReport
     """Write an answer into rows; notes are those of the first."""
     told: dict[str, Any] = {"error": one_line(answer)} if isinstance(answer, PredictorError) else answer.to_dict()
     told["notes"] = BETWEEN_NOTES.join(told.get("notes", ())) or None
+    rows: Any = numbers if len(numbers) > 1 else numbers[0]
     for name, column in cells.items():
         if name in told:
-            column[numbers] = told[name]
+            column[rows] = told[name]
 
 
 def _notes(members: Sequence[_Row], report: Report) -> Iterator[list[str]]:

@@ -174,8 +174,11 @@ class Engine:
 
         length: tokens of the longest sequence.
         """
-        captured = self.graphs and (not self.graph_len or length <= self.graph_len)
-        return self.prompt_s(gpu_s, chosen(captured, 0.0, launches), sequences)
+        return self.prompt_s(gpu_s, chosen(self.captures(length), 0.0, launches), sequences)
+
+    def captures(self, length: Any) -> Any:
+        """Whether a decode step of sequences of so many tokens is one launch."""
+        return self.graphs and (not self.graph_len or length <= self.graph_len)
 
     def of_version(self, version: str) -> Engine:
         """The engine as it was in a version; "": the newest."""
@@ -262,6 +265,12 @@ def get_engine(name: str) -> Engine:
     if name not in engines():
         raise InvalidRequest(f'engine is "{name}"; serving knows {", ".join(engines())}. Choose one of them.')
     return engines()[name]
+
+
+@lru_cache(maxsize=1024)
+def engine_on(name: str, gpu: Gpu, settings: Settings = UNSET) -> Engine:
+    """The engine of that name as it starts on a GPU, with what a user sets."""
+    return get_engine(name).on(gpu, settings)
 
 
 def check_has(setting: str, value: object, engine: str, version: str) -> None:

@@ -81,6 +81,26 @@ def get_model(name: str | Path) -> Model:
     return model_from_config(_path(name))
 
 
+def hub_id(name: str) -> str:
+    """The hub id of a name: itself where it is one, that of a model of the catalogue, and "" of a file or a folder, and
+    of what nobody knows.
+
+    >>> hub_id("qwen3-8b"), hub_id("Llama-3.1-8B-Instruct"), hub_id("./config.json")
+    ('Qwen/Qwen3-8B', 'meta-llama/Llama-3.1-8B-Instruct', '')
+    """
+    if name.startswith((".", "/", "~")) or name.endswith((".json", ".gguf")):
+        return ""
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return name if _known(name) or _quantised(name) or not _is_directory(name) else ""
+    wanted = normalise(name)
+    for number in range(len(FILES)):
+        if (known := _part(number).names.get(wanted)) is not None:
+            words = {word for word in re.split(r"[-_\s]+", name.casefold()) if word in VARIANTS}
+            said = words <= set(re.split(r"[-_\s]+", known.casefold()))
+            return known if said else f"{known.rpartition('/')[0]}/{name}"
+    return ""
+
+
 def _quantised(name: str) -> Model | None:
     """A known decoder in the number format that the name ends with."""
     for ending, dtype in QUANTISED.items():

@@ -17,7 +17,16 @@ from predictor.ops.dtypes import GGUF, MLX, OWN_FORMATS, out_bytes
 from predictor.values import LARGEST, show, whole_number
 from predictor.workloads.architectures.single_pass import SinglePass
 from predictor.workloads.engine_tables import SERVES, engine_names, operators_of
-from predictor.workloads.engines import PROCESSES, UNSET, Engine, Settings, check_has, engine_with, get_engine
+from predictor.workloads.engines import (
+    PROCESSES,
+    UNSET,
+    Engine,
+    Settings,
+    check_has,
+    engine_on,
+    engine_with,
+    get_engine,
+)
 from predictor.workloads.ggml import ggml_ops
 from predictor.workloads.models import Model
 from predictor.workloads.passes.calls import WIDE_DTYPES, Fused, Layout, OpCall, Phase, Step
@@ -243,11 +252,14 @@ class Workload:
 
     def engine_on(self, gpu: Gpu) -> Engine:
         """The engine as it is set, on a GPU, with the calls that it issues for an operator of this model."""
-        return self.as_set(get_engine(self.engine), gpu)
+        return self._laid_out(engine_on(self.engine, gpu, self.settings))
 
     def as_set(self, engine: Engine, gpu: Gpu) -> Engine:
         """An engine in place of the workload's, as that is on a GPU."""
-        started = engine.on(gpu, self.settings)
+        return self._laid_out(engine.on(gpu, self.settings))
+
+    def _laid_out(self, started: Engine) -> Engine:
+        """An engine on a GPU, with what follows from the layout, the model and the beams."""
         if self.ubatch > started.max_batched_tokens:
             started = replace(started, max_batched_tokens=self.ubatch)
         if started.ranks_s and self.layout.n_gpus > self.dp:

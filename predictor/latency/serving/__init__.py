@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from predictor.latency.serving.load import Serving as Serving, serve as serve
     from predictor.latency.serving.rate_matching import Goal as Goal, match as match
     from predictor.latency.serving.scheduler import simulate as simulate
-    from predictor.latency.serving.step_times import StepTimes as StepTimes
+    from predictor.latency.serving.step_table import StepTimes as StepTimes
     from predictor.latency.serving.workers import DecodeWorker as DecodeWorker, PrefillWorker as PrefillWorker
 
 __getattr__, __dir__, __all__ = attach(
     __name__,
     submod_attrs={
-        "step_times": ["StepTimes"],
+        "step_table": ["StepTimes"],
         "clients": ["Load"],
         "scheduler": ["simulate"],
         "load": ["serve", "Serving"],

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from predictor.latency.serving.step_times import Chunk, StepTime, StepTimes
+import numpy as np
+
+from predictor.latency.serving.step_table import Chunk, Computed, StepTime, StepTimes
+from predictor.ops.dtypes import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,13 @@ class Drafted:
         return (
             self.model.mixed_s(chunks, sequences, cached, tokens) + self.draft.mixed_s(chunks, sequences, cached) + rest
         )
+
+    def steps_s(self, computed: Computed, tokens: int = 1) -> Array:
+        """As decode_s and mixed_s."""
+        nothing = np.zeros(0, dtype=np.int64)
+        alone = self.draft.steps_s(replace(computed, step=nothing, new=nothing, past=nothing))
+        rest = np.where(computed.sequences > 0, (self.proposed - 1) * alone, 0.0)
+        return self.model.steps_s(computed, tokens) + self.draft.steps_s(computed) + rest
 
 
 def drafted(model: StepTimes, draft: StepTimes, proposed: int) -> tuple[Drafted, Drafted, Drafted]:

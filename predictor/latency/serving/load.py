@@ -27,8 +27,10 @@ from predictor.hardware.gpu import Gpu
 from predictor.latency.report import Interval, Serving as Serving
 from predictor.latency.serving.clients import Load
 from predictor.latency.serving.drafting import drafted
+from predictor.latency.serving.schedule import scheduled
 from predictor.latency.serving.scheduler import Served, check_cache, simulate
-from predictor.latency.serving.step_times import ENDS, Slower, StepTime, StepTimes, step_times
+from predictor.latency.serving.step_table import ENDS, Slower, StepTime, StepTimes
+from predictor.latency.serving.step_times import step_times
 from predictor.latency.serving.sustained import Sustained, sustained
 from predictor.memory.sizes import kv_cache_bytes_per_token
 from predictor.memory.start import cache_room, context_note, refusal
@@ -171,7 +173,10 @@ def continuous(
     held = [sustained(part, getattr(times, end), engine, kv_tokens) for end in ENDS] if part.rate else alone
     offered = part.offered_rate
     full = [offered > one.requests_per_s or part.concurrency > one.sequences for one in held]
-    if load.settles:
+    schedule = None
+    if load.concurrency:
+        schedule, run = scheduled(part, times.value, engine, kv_tokens)
+    elif load.settles:
         part, run = _settled(part, times.value, engine, kv_tokens, held[0])
     else:
         run = simulate(part, times.value, engine, kv_tokens)
@@ -182,14 +187,18 @@ def continuous(
     rates = [None if part.trace else min(offered, one.requests_per_s) or None for one in held]
 
     def told(end: str) -> Array:
-        half = _half(part) if warmup is None else part
-        own = simulate(half, getattr(times, end), engine, kv_tokens)
-        place = ENDS.index(end)
-        return _statistics(own, _counted(half, own, left_out, full[place]), rates[place], share, part)
+        place, steps = ENDS.index(end), getattr(times, end)
+        if schedule:
+            return _statistics(schedule.timed(steps, engine), left_out or 0, None, share)
+        fewer = _half(part) if warmup is None else part
+        own = simulate(fewer, steps, engine, kv_tokens)
+        return _statistics(own, _counted(fewer, own, left_out, full[place]), rates[place], share)
 
-    value, high = _statistics(run, _counted(part, run, left_out, full[0]), rates[0], share, part), told("high")
-    even = len(set(full)) == 1 and bool(
-        (np.abs(np.log(np.maximum(high, TINY) / np.maximum(value, TINY))) < UNEVEN).all()
+    value, high = _statistics(run, _counted(part, run, left_out, full[0]), rates[0], share), told("high")
+    even = (
+        not schedule
+        and len(set(full)) == 1
+        and bool((np.abs(np.log(np.maximum(high, TINY) / np.maximum(value, TINY))) < UNEVEN).all())
     )
     low = value**2 / np.maximum(high, TINY) if even else told("low")
     statistics = [value, low, high]
@@ -227,7 +236,7 @@ KEPT_UP = 0.95  # of a rate; a run that answers less falls behind
 MOST_SETTLING = 20_000  # requests of a run
 # Nats by which slower steps may change a figure for faster ones to change it by as much; else these are simulated too.
 UNEVEN, TINY = 0.4, 1e-12
-FEWEST_ROUNDS, FEWEST_ARRIVALS = 4, 200  # of runs for the ends of intervals
+FEWEST_ARRIVALS = 200  # of runs for the ends of intervals
 MSER_BATCH, FEWEST_BATCHES = 5, 10
 
 
@@ -261,9 +270,9 @@ def _kept_up(run: Served) -> float:
 
 
 def _half(load: Load) -> Load:
-    """A load of half as many requests, for the ends of intervals, where enough remain."""
-    enough = FEWEST_ROUNDS * load.concurrency or FEWEST_ARRIVALS
-    return replace(load, requests=load.requests // 2) if load.requests // 2 >= enough and not load.trace else load
+    """A load of half as many arrivals, for the ends of intervals, where enough remain."""
+    half = load.requests // 2
+    return replace(load, requests=half) if half >= FEWEST_ARRIVALS and not load.trace else load
 
 
 def _counted(load: Load, run: Served, warmup: int | None, full: bool) -> int:
@@ -315,46 +324,23 @@ def interval_of(name: str, ends: Sequence[float], errors: LogErrors) -> Interval
     return Interval(value, value * math.exp(-down), value * math.exp(up))
 
 
-def _statistics(run: Served, first: int, rate: float | None, groups: float, meant: Load) -> Array:
+def _statistics(run: Served, first: int, rate: float | None, groups: float) -> Array:
     """The fields SIMULATED of Serving, in order, (n_fields,). first: the request from which on they count. rate:
-    requests per second of arrivals, which a long run answers; None of clients. meant: the load, of which the run may be
-    shorter: between its first and its last wave.
+    requests per second of arrivals, which a long run answers; None of clients.
     """
     ttft, e2e = run.first_s - run.submitted_s, run.finished_s - run.submitted_s
     tpot = (run.finished_s - run.first_s) / np.maximum(run.output_len - 1, 1)
-    longer, weights = run.output_len > 1, _weights(len(ttft), meant)
-    own, spans = weights[first:], list[float]()
+    longer, spans = run.output_len > 1, list[float]()
     for times, valid in ((ttft, np.ones_like(longer)), (tpot, longer)):
-        counted, weighed = times[first:][valid[first:]], own[valid[first:]]
-        mean = float(np.average(counted, weights=weighed)) if counted.size else 0.0
-        spans += [mean, *map(float, _percentiles(counted, weighed) if counted.size else np.zeros(2))]
-    seconds = run.finished_s.max() - run.submitted_s[first:].min() + _left_out_s(run, meant)
-    answered = groups * (rate or own.sum() / max(float(seconds), TINY))
-    tokens = float(np.average(run.output_len[first:], weights=own))
-    return np.array([*spans, float(np.average(e2e[first:], weights=own)), answered * tokens, answered, run.host_s])
+        counted = times[first:][valid[first:]]
+        spans += [float(counted.mean()), *map(float, _percentiles(counted))] if counted.size else [0.0, 0.0, 0.0]
+    seconds = float(run.finished_s.max() - run.submitted_s[first:].min())
+    answered = groups * (rate or len(ttft[first:]) / max(seconds, TINY))
+    tokens = float(run.output_len[first:].mean())
+    return np.array([*spans, float(e2e[first:].mean()), answered * tokens, answered, run.host_s])
 
 
-def _weights(requests: int, meant: Load) -> Array:
-    """How many requests of the load each one of a shorter run stands for; those of the first and last wave one."""
-    weights, wave = np.ones(requests), meant.concurrency
-    if wave and requests < meant.requests:
-        weights[wave:-wave] = (meant.requests - 2 * wave) / (requests - 2 * wave)
-    return weights
-
-
-def _left_out_s(run: Served, meant: Load) -> float:
-    """Seconds that the requests which a shorter run leaves out would take, answered as those in its middle."""
-    requests, wave = len(run.first_s), meant.concurrency
-    if not wave or requests >= meant.requests:
-        return 0.0
-    ends = np.sort(run.finished_s)
-    each_s = (ends[-wave - 1] - ends[wave - 1]) / (requests - 2 * wave)
-    return float((meant.requests - requests) * each_s)
-
-
-def _percentiles(times: Array, weights: Array) -> Array:
-    """The 50th and the 99th, linear between two times, each standing for so many; of equal weights those of
-    np.percentile, which takes ten times as long."""
-    order = np.argsort(times)
-    before = np.cumsum(weights[order]) - weights[order]
-    return np.asarray(np.interp(np.array([0.50, 0.99]) * before[-1], before, times[order]))
+def _percentiles(times: Array) -> Array:
+    """The 50th and the 99th, linear between two times: those of np.percentile, which takes ten times as long."""
+    last = len(times) - 1
+    return np.asarray(np.interp(np.array([0.50, 0.99]) * last, np.arange(last + 1), np.sort(times)))

@@ -17,7 +17,7 @@ from predictor.errors import InvalidRequest
 from predictor.latency.report import Interval
 from predictor.latency.serving.clients import Load
 from predictor.latency.serving.load import DENSE, LogErrors, interval_of
-from predictor.latency.serving.step_times import ENDS
+from predictor.latency.serving.step_table import ENDS
 from predictor.latency.serving.workers import DecodeLoads, DecodeWorker, PrefillWorker
 from predictor.values import whole_number
 

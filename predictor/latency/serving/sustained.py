@@ -12,7 +12,7 @@ import math
 from typing import NamedTuple
 
 from predictor.latency.serving.clients import Load
-from predictor.latency.serving.step_times import Chunk, StepTime
+from predictor.latency.serving.step_table import Chunk, StepTime
 from predictor.workloads.engines import Engine
 
 COMPUTED_AGAIN = 0.25  # of an answer: what a full cache costs where nothing is reserved, by the simulation; judged

@@ -21,7 +21,7 @@ import numpy as np
 
 from predictor.latency.serving.clients import Load
 from predictor.latency.serving.scheduler import Served, simulate
-from predictor.latency.serving.step_times import ENDS, Slower, StepTimes
+from predictor.latency.serving.step_table import ENDS, Slower, StepTimes
 from predictor.ops.dtypes import Array
 from predictor.workloads.engines import Engine
 

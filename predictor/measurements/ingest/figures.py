@@ -9,6 +9,7 @@ from typing import Any
 from predictor.measurements.ingest.given import UNITS, Given
 from predictor.workloads.engines import engines
 
+AGREE = 0.05  # of mean lengths that were asked for and counted
 HELD_RATE = 0.9  # of a request rate that a server keeps up with; below it the limit on concurrency set the load
 
 
@@ -51,11 +52,20 @@ def load_of(given: Given, rate: Any, concurrency: Any, served_rate: Any) -> dict
     return "all requests at once: neither a rate nor a limit on concurrency; add --set concurrency=N if N ran together"
 
 
-def lengths_of(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Mean lengths of the answered requests."""
+def lengths_of(result: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Lengths of the answered requests: those asked for, evenly in a share `length_spread` below the longest, where the
+    mean of the tokens counted agrees; else that mean."""
     done = number(result.get("completed")) or 0.0
+    if not done:
+        return {}
     totals = {"input_len": result.get("total_input_tokens"), "output_len": result.get("total_output_tokens")}
-    return {name: max(round((number(total) or 0.0) / done), 1) for name, total in totals.items()} if done else {}
+    means = {name: max((number(total) or 0.0) / done, 1.0) for name, total in totals.items()}
+    spread = number(asked.get("length_spread"))
+    if spread is not None and 0 <= spread <= 1:
+        longest = {name: number(asked.get(name)) or 0.0 for name in means}
+        if all(abs(longest[name] * (1 - spread / 2) / mean - 1) < AGREE for name, mean in means.items()):
+            return {name: round(value) for name, value in longest.items()} | {"length_spread": spread}
+    return {name: round(mean) for name, mean in means.items()}
 
 
 def engine_name(backend: Any) -> str:

@@ -1,7 +1,7 @@
 """GenAI-Perf and AIPerf: profile_export_genai_perf.json and profile_export_aiperf.json.
 
-figures  avg of time_to_first_token, inter_token_latency (TPOT), request_latency (E2E), output_token_throughput, each
-         with its unit; lengths are avg of input_sequence_length and output_sequence_length
+figures  avg of time_to_first_token, inter_token_latency (TPOT), request_latency (E2E), output_token_throughput, p99 of
+         the first two, each with its unit; lengths are avg of input_sequence_length and output_sequence_length
 load     concurrency or request_rate of input_config
 model    of input_config; GPU: of the telemetry, where it was on; engine: GenAI-Perf's backend, else --set engine=
 not read profile_export.jsonl, the single requests: give the summary that lies beside it
@@ -22,9 +22,11 @@ from predictor.measurements.readers import Unread
 NAME = "genai-perf"
 SUMMARY, RECORD = ("request_throughput", "request_latency"), ("metadata", "metrics")
 TIMES = {
-    "measured_ttft_s": "time_to_first_token",
-    "measured_tpot_s": "inter_token_latency",
-    "measured_e2e_s": "request_latency",
+    "measured_ttft_s": ("time_to_first_token", "avg"),
+    "measured_ttft_p99_s": ("time_to_first_token", "p99"),
+    "measured_tpot_s": ("inter_token_latency", "avg"),
+    "measured_tpot_p99_s": ("inter_token_latency", "p99"),
+    "measured_e2e_s": ("request_latency", "avg"),
 }
 
 
@@ -68,7 +70,7 @@ def _row(result: Mapping[str, Any], given: Given, unread: Unread) -> Iterator[di
         "source": NAME,
         **load,
         **{name: max(round(value), 1) for name, value in lengths.items() if value},
-        **{name: _time(result, metric) for name, metric in TIMES.items()},
+        **{name: _time(result, *metric) for name, metric in TIMES.items()},
         "measured_tokens_per_s": _average(result, "output_token_throughput"),
     }
 
@@ -78,9 +80,9 @@ def _average(result: Mapping[str, Any], metric: str) -> float | None:
     return number(told.get("avg")) if isinstance(told, Mapping) else None
 
 
-def _time(result: Mapping[str, Any], metric: str) -> float | None:
+def _time(result: Mapping[str, Any], metric: str, statistic: str) -> float | None:
     told = result.get(metric)
-    return seconds(told.get("avg"), str(told.get("unit", ""))) if isinstance(told, Mapping) else None
+    return seconds(told.get(statistic), str(told.get("unit", ""))) if isinstance(told, Mapping) else None
 
 
 def _model(config: Mapping[str, Any]) -> str:

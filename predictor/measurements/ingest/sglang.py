@@ -1,6 +1,7 @@
 """SGLang's benchmarks: JSON lines of bench_serving, bench_one_batch and bench_one_batch_server.
 
-bench_serving            means over requests; model, tp, dp, ep, version and formats from "server_info", where it is
+bench_serving            means and 99th percentiles over requests; lengths as asked for where they agree with the tokens
+                         counted; model, tp, dp, ep, version and formats from "server_info", where it is
 bench_one_batch          a static batch: prefill_latency is TTFT, median_decode_latency TPOT, total_latency E2E
 bench_one_batch_server   a static batch: latency is E2E, last_ttft TTFT; both with the server in between
 model, GPU               --set model=, gpu= where the file does not tell them
@@ -38,7 +39,7 @@ def read(content: Content, given: Given, unread: Unread) -> pd.DataFrame:
 
 def _row(result: Any, given: Given, unread: Unread) -> Iterator[dict[str, Any]]:
     if isinstance(result, dict) and set(SERVE) <= set(result):
-        yield from served(result, given, unread, {"source": NAME} | _server(result.get("server_info")))
+        yield from served(result, given, unread, {"source": NAME} | _server(result.get("server_info")), _asked(result))
     elif isinstance(result, dict) and set(BATCH) <= set(result):
         yield {
             "engine": "sglang",
@@ -53,6 +54,18 @@ def _row(result: Any, given: Given, unread: Unread) -> Iterator[dict[str, Any]]:
         }
     else:
         unread.rows["a line that is no result of SGLang's benchmarks"] += 1
+
+
+def _asked(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Lengths of random prompts, evenly between a share of the longest and it."""
+    if not str(result.get("dataset_name")).startswith("random"):
+        return {}
+    ratio = number(result.get("random_range_ratio"))
+    return {
+        "input_len": result.get("random_input_len"),
+        "output_len": result.get("random_output_len"),
+        "length_spread": None if ratio is None else 1 - ratio,
+    }
 
 
 def _server(info: Any) -> dict[str, Any]:

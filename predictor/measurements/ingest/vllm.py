@@ -1,7 +1,8 @@
 """vLLM's benchmarks: JSON of `vllm bench serve --save-result` (also --append-result) and `vllm bench latency`.
 
-serve    means over requests; lengths are total tokens over completed requests. engine by "backend"; its default
-         "openai" names a protocol, so that --set engine= is needed. A tp given as --metadata tp=4 is read.
+serve    means and 99th percentiles over requests; lengths are total tokens over completed requests. engine by
+         "backend"; its default "openai" names a protocol, so that --set engine= is needed. Columns of runs that are
+         given as --metadata tp=4 gpu=H100 are read; lengths among them where they agree with the tokens counted.
 latency  E2E of a static batch; the file tells neither model nor sizes: --set model=, batch=, input_len=, output_len=
 not read throughput (all requests at once), runs with speculative decoding unless --set draft_tokens= and acceptance=
 """
@@ -15,12 +16,16 @@ import pandas as pd
 
 from predictor.errors import InvalidTable
 from predictor.measurements.ingest.content import Content
-from predictor.measurements.ingest.figures import engine_name, lengths_of, load_of, mean_of, number
+from predictor.measurements.ingest.figures import engine_name, lengths_of, load_of, mean_of, number, seconds
 from predictor.measurements.ingest.given import Given
 from predictor.measurements.readers import Unread
+from predictor.measurements.runs import ASKED
+from predictor.workloads.request import LOADS
 
 NAME = "vllm"
 SERVE, LATENCY, THROUGHPUT = ("model_id", "completed"), ("avg_latency", "latencies"), ("elapsed_time", "num_requests")
+LENGTHS = ("input_len", "output_len", "length_spread")
+METADATA = tuple(name for name in (*ASKED, "engine_version") if name not in (*LENGTHS, *LOADS, "batch", "scheduling"))
 TOLD_BY_USER = ("model", "batch", "input_len", "output_len")
 
 
@@ -38,7 +43,9 @@ def _row(result: Any, content: Content, given: Given, unread: Unread) -> Iterato
     if not isinstance(result, dict) or not any(set(keys) <= set(result) for keys in (SERVE, LATENCY)):
         unread.rows["offline throughput of requests that all start at once, or no result"] += 1
     elif set(SERVE) <= set(result):
-        yield from served(result, given, unread, {"model": result["model_id"], "tp": _tp(result), "source": NAME})
+        told = {name: result[name] for name in METADATA if name in result}
+        about = {"model": result["model_id"], "tp": _tp(result), "source": NAME, **told}
+        yield from served(result, given, unread, about, {name: result.get(name) for name in LENGTHS})
     else:
         if absent := [name for name in TOLD_BY_USER if name not in given.columns]:
             options = " ".join(f"--set {name}=…" for name in absent)
@@ -52,14 +59,14 @@ def _row(result: Any, content: Content, given: Given, unread: Unread) -> Iterato
 
 
 def served(
-    result: Mapping[str, Any], given: Given, unread: Unread, about: Mapping[str, Any]
+    result: Mapping[str, Any], given: Given, unread: Unread, about: Mapping[str, Any], asked: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """The run of a serving benchmark, whose fields SGLang's has too."""
+    """The run of a serving benchmark, whose fields SGLang's has too. asked: the lengths that were asked for."""
     load = load_of(given, result.get("request_rate"), result.get("max_concurrency"), result.get("request_throughput"))
     accepted = number(result.get("accept_length") or result.get("spec_decode_acceptance_length"))
     if isinstance(load, str):
         unread.rows[load] += 1
-    elif not lengths_of(result) or not number(result.get("total_output_tokens")):
+    elif not lengths_of(result, asked) or not number(result.get("total_output_tokens")):
         unread.rows["no request was answered with tokens"] += 1
     elif accepted and accepted > 1 and "draft_tokens" not in given.columns:
         unread.rows["speculative decoding; add --set draft_tokens=N --set acceptance=SHARE"] += 1
@@ -68,9 +75,11 @@ def served(
             "engine": engine_name(result.get("backend") or result.get("endpoint_type")),
             **about,
             **load,
-            **lengths_of(result),
+            **lengths_of(result, asked),
             "measured_ttft_s": mean_of(result, "ttft"),
+            "measured_ttft_p99_s": seconds(result.get("p99_ttft_ms"), "ms"),
             "measured_tpot_s": mean_of(result, "tpot"),
+            "measured_tpot_p99_s": seconds(result.get("p99_tpot_ms"), "ms"),
             "measured_e2e_s": mean_of(result, "e2el", "e2e_latency"),
             "measured_tokens_per_s": number(result.get("output_throughput")),
         }
