@@ -259,6 +259,9 @@ def test_what_is_shown_can_be_taken_along(open_page, address):
     for name in ("Start each replica", "Ask on the command line", "This question"):
         page.get_by_role("button", name=f"Copy: {name}").click()
     assert page.evaluate("navigator.clipboard.readText()") == page.url
+    page.locator("summary", has_text="kubernetes.yaml").click()
+    page.get_by_role("button", name="Copy: kubernetes.yaml").click()
+    assert "apiVersion" in page.evaluate("navigator.clipboard.readText()")
     with page.expect_download() as taken:
         page.click("#csv")
     lines = Path(taken.value.path()).read_text().splitlines()

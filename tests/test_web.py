@@ -96,6 +96,13 @@ def test_a_sweep_takes_every_combination(client):
     assert all(row["ttft_s"] > 0 for row in rows)
 
 
+def test_a_plan_comes_with_its_files(client):
+    asked = "model=Qwen3-8B&gpus=L4&concurrency=2&input_len=200&output_len=20&vary=false&top=1"
+    plan = client.get(f"/api/plan?{asked}&files=true").json()["plans"][0]
+    assert {"run.sh", "compose.yaml", "kubernetes.yaml", "benchmark.sh"} <= set(plan["files"])
+    assert all(str(text).strip() for text in plan["files"].values())
+
+
 def test_the_ledger_tells_what_was_held_out(client):
     every = client.get("/api/ledger").json()
     assert {row["held_out"] for row in every} >= {"rows-out", "gpu-out", "generation-out"}
@@ -273,7 +280,21 @@ def test_all_questions_are_documented(client):
 
 def test_a_question_takes_what_its_command_takes():
     """Every option but those that name files of this machine or say how to print."""
-    local = {"json", "bundle", "prices", "refresh", "out", "years", "in_use", "usd_per_kwh", "lint", "name", "gpus"}
+    local = {
+        "json",
+        "bundle",
+        "write",
+        "force",
+        "prices",
+        "refresh",
+        "out",
+        "years",
+        "in_use",
+        "usd_per_kwh",
+        "lint",
+        "name",
+        "gpus",
+    }
     for name in ("predict", "memory", "compare", "plan", "gpus", "models", "prices"):
         module = import_module(f"predictor.cli.{name}")
         function = getattr(module, f"_{name}", None) or getattr(module, name)

@@ -18,6 +18,7 @@ from predictor.hardware.price_rows import chosen_prices, price_row
 from predictor.hardware.prices import price_list
 from predictor.hardware.sheet import sheet
 from predictor.planning.deployment import plan as planned
+from predictor.planning.launch.folder import files_of
 from predictor.planning.ranking import compare as compared
 from predictor.prediction.refusals import Refusal
 from predictor.prediction.rows import answer_rows
@@ -79,7 +80,7 @@ def compare(given: Given, bundle: Bundle) -> Any:
 
 
 def plan(given: Given, bundle: Bundle) -> Any:
-    """As `predictor plan --json`."""
+    """As `predictor plan --json`; with `files` each plan has those that --write writes."""
     stated = dict(given)
     model, gpus = stated.pop("model"), stated.pop("gpus", "all")
     names = {"ttft_p99": "ttft_p99_s", "tpot": "tpot_s", "e2e": "e2e_s", "budget": "usd_per_hour", "top": "shown"}
@@ -88,7 +89,12 @@ def plan(given: Given, bundle: Bundle) -> Any:
     tps = _counts(stated.pop("tp", ""))
     if own.get("shown", 1) < 1:
         raise InvalidRequest(f"top is {own['shown']}; it must be at least 1.")
-    return planned(model, gpus, **own, **lists, tps=tps, bundle=bundle, **stated).to_dict()
+    with_files = stated.pop("files", False)
+    found = planned(model, gpus, **own, **lists, tps=tps, bundle=bundle, **stated)
+    answer = found.to_dict()
+    for row, one in zip(answer["plans"] if with_files else (), found.plans, strict=False):
+        row["files"] = {name: text for name, text in files_of(one, found).items() if name != "plan.json"}
+    return answer
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -234,6 +234,7 @@ def questions() -> Mapping[str, Question]:
                 Parameter("tp", str, "", "GPUs that share each layer, to try: 1,2,4; by default from the fewest."),
                 Parameter("top", int, 10, "Plans that are shown.", most=MOST["top"]),
                 Parameter("vary", bool, True, "Try the best on other engines and settings, too."),
+                Parameter("files", bool, False, "Add the files of each plan, as --write writes them, by their names."),
                 *_columns(DECIDED),
             ),
         ),

@@ -140,8 +140,7 @@ function showPlan(plan) {
   showCopies([
     ["Start each replica", plan.command],
     ["Ask on the command line", plan.predict],
-    ...["manifest", "compose", "benchmark"].filter((name) => plan[name]).map((name) => [name, plan[name]]),
-  ]);
+  ], plan.files);
   showNotes([plan.price_source && `Price: ${plan.price_source}.`, ...current.apart.map(apart), ...plan.notes, ...current.notes]);
 }
 
@@ -275,10 +274,13 @@ function showTraining(row) {
 
 // ---- to take along
 
-function showCopies(lines) {
+function showCopies(lines, texts = {}) {
   const rows = lines.map(([name, text]) => element("div", { class: "copy" }, element("span", {}, name), element("code", { tabindex: 0 }, text), copyButton(name, () => text)));
   const link = element("div", { class: "copy" }, element("span", {}, "This question"), element("code", { tabindex: 0 }, location.href), copyButton("This question", () => location.href));
-  at("copies").replaceChildren(...rows, link);
+  const folded = Object.entries(texts).map(([name, text]) =>
+    element("details", {}, element("summary", {}, name), element("div", { class: "file" }, element("pre", { tabindex: 0, role: "region", "aria-label": name }, text), copyButton(name, () => text))),
+  );
+  at("copies").replaceChildren(...rows.filter((row) => row.querySelector("code").textContent), ...folded, link);
 }
 
 function copyButton(name, text) {
@@ -348,7 +350,7 @@ function reason(row) {
 async function help(row) {
   const { said, model } = current, train = current.kind === "train";
   const query = train ? trainQuery(said, model, []) : planQuery(said, model);
-  for (const key of ["gpus", "phase", "train_tokens", "ttft_p99", "tpot", "p_slo", "max_gpus", "budget", "request_rate", "concurrency", "prefix_cache_hit_rate"]) query.delete(key);
+  for (const key of ["gpus", "phase", "train_tokens", "ttft_p99", "tpot", "p_slo", "max_gpus", "budget", "request_rate", "concurrency", "prefix_cache_hit_rate", "files"]) query.delete(key);
   if (query.has("method")) (query.set("mode", query.get("method")), query.delete("method"));
   else query.set("mode", "inference");
   query.set("gpu", row.gpu);
@@ -455,7 +457,7 @@ for (const name of ["dragover", "dragleave", "drop"])
     if (name === "drop" && event.dataTransfer.files.length) take(event.dataTransfer.files[0]);
   });
 at("filter").addEventListener("input", showTable);
-at("csv").addEventListener("click", () => download(everyRow().map(({ selectable, ...row }) => row), "plans.csv"));
+at("csv").addEventListener("click", () => download(everyRow().map(({ selectable, files: _, ...row }) => row), "plans.csv"));
 
 function suggest(id, names) {
   at(id).replaceChildren(...names.map((name) => element("option", { value: name })));

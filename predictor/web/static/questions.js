@@ -79,7 +79,7 @@ export function planQuery(said, model, more = {}) {
   if (Number(said.tpot)) query.tpot = Number(said.tpot) / 1000;
   if (Number(said.cached)) query.prefix_cache_hit_rate = Number(said.cached) / 100;
   query.p_slo = Number(said.p_slo) / 100;
-  return new URLSearchParams({ ...query, ...more });
+  return new URLSearchParams({ ...query, files: "true", ...more });
 }
 
 /** The query of a comparison of trainings on so many of each GPU. */
