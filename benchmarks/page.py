@@ -9,7 +9,6 @@ its processors stand beside them: what all processes of the server took.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import psutil
 
 SERVE = "import sys; from predictor.cli import main; sys.exit(main(sys.argv[1:]))"
 LOAD = "model=Qwen3-32B&request_rate=10&input_len=2000&output_len=400&ttft_p99=1&tpot=0.04"
-QUICK = f"api/plan?{LOAD}&gpus=H100,H200,L40S&vary=false&top=3"  # what the page asks first
+QUICK = f"api/plan?{LOAD}&gpus=H100&vary=false&top=3&files=true"  # what the page asks first
 OTHER = QUICK.replace("request_rate=10", "request_rate=7")
 WHOLE = f"api/plan?{LOAD}&top=30"
 
@@ -41,10 +40,9 @@ def main() -> None:
         tell("the first answer, from the start of the command", time.perf_counter() - began, started)
         settle(started)
         memory(started, "memory when all processes are warm")
-        for name, query in [("a first answer, warm", OTHER), ("the same again", OTHER)]:
+        three = OTHER.replace("gpus=H100", "gpus=H100,H200,L40S")
+        for name, query in [("a first answer, warm", OTHER), ("the same again", OTHER), ("of three GPUs", three)]:
             timed(name, address + query, started)
-        detail = json.loads(ask(address + QUICK))["plans"][0]["predict"].split()
-        print(f"{'':2}{' '.join(detail[:5])} …")
         timed(
             "a prediction with its operators",
             f"{address}api/predict?model=Qwen3-32B&gpu=H100&concurrency=16&explain=true",

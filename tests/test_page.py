@@ -177,7 +177,7 @@ def test_presets_fill_the_sentence(open_page):
 def test_any_gpu_is_answered_for_a_few_at_first(open_page):
     page = open_page("?model=Qwen3-8B", wait=False)
     page.wait_for_selector("#answer:not([hidden])")
-    assert "now all GPUs are searched" in text(page, "#status")
+    playwright.expect(page.locator("#status")).to_contain_text("now all GPUs are searched", timeout=LONG_MS)
     assert "per million tokens" in text(page, "#headline")
     page.fill("[data-key=gpus]", "L4")  # nobody waits for the rest
     page.press("[data-key=gpus]", "Enter")

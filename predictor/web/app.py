@@ -108,15 +108,22 @@ class _Desk:
 
     @asynccontextmanager
     async def open(self, app: Starlette) -> AsyncIterator[None]:
-        """Processes run while the application does; it does not wait for them to be warm."""
+        """Processes run while the application does, which does not wait for them; quick ones are warm first."""
         slow = max(self._workers // 4, 1)
         self._quick = Lane(self._workers - slow, self._bundle, QUICK_S, WAITING)
         self._slow = Lane(slow, self._bundle, SLOW_S, WAITING)
+        warming = asyncio.create_task(self._warm())
         try:
             yield
         finally:
+            warming.cancel()
             self._quick.end()
             self._slow.end()
+
+    async def _warm(self) -> None:
+        for lane in (self._quick, self._slow):
+            with suppress(TimeoutError, EOFError, OSError):  # said to who asks
+                await lane.ready()
 
     async def answer(self, question: Question, given: Mapping[str, Any]) -> bytes:
         """The answer as JSON; raises what Lane.answer does, and InvalidRequest."""

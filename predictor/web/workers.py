@@ -96,23 +96,25 @@ class Lane:
 
 
 class _Process:
-    """One process, started again where it was ended."""
+    """One process, started when it is first needed, and again where it was ended."""
 
     def __init__(self, bundle: str) -> None:
         self._bundle = bundle
-        self._start()
+        self._warming: asyncio.Task[tuple[str, bytes]] | None = None
 
-    def _start(self) -> None:
+    def _start(self) -> asyncio.Task[tuple[str, bytes]]:
         self._pipe, theirs = SPAWN.Pipe()
         self._process = SPAWN.Process(target=_work, args=(theirs, self._bundle), daemon=True)
         self._process.start()
         theirs.close()
-        self._warm = False
+        self._warming = asyncio.create_task(self._take(STARTS_S))
+        return self._warming
 
     def end(self) -> None:
-        self._process.terminate()
-        self._pipe.close()
-        self._process.join(5)
+        if self._warming:
+            self._warming.cancel()
+            self._process.terminate()
+            self._process.join(5)
 
     def _again(self) -> None:
         """A new process in place of this one; what waits for the old one's answer gets the end of its pipe."""
@@ -120,13 +122,12 @@ class _Process:
         self._start()
 
     async def started(self) -> None:
-        if not self._warm:
-            await self._take(STARTS_S)
-            self._warm = True
+        """Return when it is warm; who waits for that may go."""
+        await asyncio.shield(self._warming or self._start())
 
     async def answer(self, job: Job, seconds: float) -> bytes:
+        await self._warmed()
         try:
-            await self.started()
             self._pipe.send(job)
             kind, content = await self._take(seconds)
         except TimeoutError:
@@ -144,10 +145,17 @@ class _Process:
             raise Broken(content.decode())
         return content
 
+    async def _warmed(self) -> None:
+        try:
+            await self.started()
+        except (TimeoutError, EOFError, OSError) as error:
+            self._again()
+            raise Broken("its process did not start") from error
+
     async def _take(self, seconds: float) -> tuple[str, bytes]:
         """The next message; raises TimeoutError, or EOFError where the process ended."""
         arriving = asyncio.create_task(asyncio.to_thread(self._pipe.recv))
-        arriving.add_done_callback(lambda task: task.exception())  # of a pipe that nobody waits for any more
+        arriving.add_done_callback(lambda task: task.cancelled() or task.exception())  # when nobody waits any more
         done, _ = await asyncio.wait({arriving}, timeout=seconds)
         if not done:
             raise TimeoutError

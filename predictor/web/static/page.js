@@ -46,17 +46,19 @@ async function ask() {
 const seconds = (began) => `${((performance.now() - began) / 1000).toFixed(1)} s`;
 
 async function askPlans(said, model, signal, began) {
-  const few = fewOf(said), next = said.gpus ? "now all of them, other engines and settings are tried" : "now all GPUs are searched";
-  tell(`Asking about ${few.join(", ")} …`);
+  const few = fewOf(said), last = said.gpus ? "now all of them, other engines and settings are tried" : "now all GPUs are searched";
+  tell(`Asking about ${few[0]} …`);
   let failed = null;
-  try {
-    const quick = await asked("plan", planQuery(said, model, { gpus: few.join(","), vary: "false", top: "3" }), signal);
-    showPlans(said, model, quick);
-    tell(`${few.join(", ")} answered in ${seconds(began)}; ${next}, which takes some seconds …`);
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    failed = error; // perhaps another GPU can
-    tell(`None of ${few.join(", ")} can; ${next} …`);
+  for (const some of few.length > 1 ? [few.slice(0, 1), few] : [few]) {
+    const next = some === few || few.length === 1 ? last : `now ${few.slice(1).join(", ")}`;
+    try {
+      showPlans(said, model, await asked("plan", planQuery(said, model, { gpus: some.join(","), vary: "false", top: "3" }), signal));
+      tell(`${some.join(", ")} answered in ${seconds(began)}; ${next} …`);
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      failed = error; // perhaps another GPU can
+      tell(`${some.join(", ")} cannot; ${next} …`);
+    }
   }
   const whole = await asked("plan", planQuery(said, model, { top: "30" }), signal).catch((error) => {
     throw error.name === "AbortError" ? error : (failed ?? error);

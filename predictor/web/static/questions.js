@@ -64,7 +64,7 @@ export function address() {
 const initial = state();
 
 const POPULAR = [
-  [15e9, ["L4", "L40S", "H100"]],
+  [15e9, ["H100", "L40S", "L4"]],
   [120e9, ["H100", "H200", "L40S"]],
   [Infinity, ["H200", "B200", "MI300X"]],
 ];
