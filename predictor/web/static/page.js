@@ -64,7 +64,7 @@ async function askPlans(said, model, signal, began) {
     throw error.name === "AbortError" ? error : (failed ?? error);
   });
   showPlans(said, model, whole);
-  tell(`${count(whole.screened)} replicas on ${said.gpus || "all GPUs"} screened, ${count(whole.simulated)} simulated, in ${seconds(began)}.`);
+  tell(`${count(whole.screened)} replicas on ${said.gpus || "all GPUs"} screened, ${count(whole.simulated)} simulated.`);
 }
 
 /** The GPUs that are asked about first: of those that are named, else of those that suit the model's size. */
