@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "quality": "Scores of models, as lm-evaluation-harness wrote them, beside cost, latency and memory.",
     "upgrade": "Other GPUs in place of those one has: ratios of speed, room and cost over a mix of work.",
     "local": "What runs on this machine, at which quantisation, how fast.",
+    "web": "The page: which GPU, how many, at what price; and the commands over HTTP (extra: web).",
     "batch": "Answer every row of a table; the columns are those of `predictor predict`. Started again, it goes on.",
     "sweep": "Predict every combination of the values in a TOML file. Started again, it goes on.",
     "disaggregated": "Serving with prefill and decode on GPUs of their own: how many workers match, and what they do.",
