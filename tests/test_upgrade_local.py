@@ -53,6 +53,15 @@ def test_what_does_not_run_says_why_and_comes_last():
         upgrade(fleet("L4")[0], fleet("2xB200"), [big])
 
 
+def test_fleets_and_mixes_are_named_or_made(tmp_path):
+    path = tmp_path / "mix.toml"
+    path.write_text(MIX)
+    named, made = upgrade("2xA100", "2xH100", path), upgrade(fleet("2xA100")[0], fleet("2xH100"), read_mix(path))
+    assert [one.row() for one in named] == [one.row() for one in made]
+    with pytest.raises(InvalidRequest, match='have is "A100,H100"; it must be GPUs of one kind'):
+        upgrade("A100,H100", "H100", path)
+
+
 def test_mixes(tmp_path):
     path = tmp_path / "mix.toml"
     path.write_text(MIX)
@@ -114,3 +123,9 @@ def test_commands(capsys, tmp_path):
     assert "tuning" in capsys.readouterr().out
     assert main(["local", "--gpu", "RTX-4090", "--model", "Qwen3-8B", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["fits"]
+
+
+def test_experts_that_are_published_in_four_bits_are_not_widened():
+    found = local("RTX-5090", ["gpt-oss-20b"])[0]
+    assert found.fits and found.tried[0] == "" and "q8_0" not in found.tried
+    assert found.row["memory_bytes"] < 16e9

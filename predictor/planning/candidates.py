@@ -26,6 +26,8 @@ from predictor.planning.fleet import Some
 from predictor.planning.service import ServiceLevel
 from predictor.prediction.single import Resolved, load_of, resolve
 from predictor.values import one_line
+from predictor.workloads.architectures.decoder import Decoder
+from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.engines import Settings
 from predictor.workloads.models import Model
 from predictor.workloads.request import Request
@@ -79,8 +81,10 @@ class Candidate(NamedTuple):
 
 
 def layout_of(n_gpus: int, gpu: str, workload: Workload) -> str:
-    """A replica in words."""
-    return f"{n_gpus} × {gpu}, {workload.dtype}, {workload.engine}"
+    """A replica in words; of how its GPUs share the model, what is not tensor parallelism alone."""
+    ways = {"pp": workload.pp, "ep": workload.ep, "attention dp": workload.attention_dp}
+    shared = "".join(f", {way} {degree}" for way, degree in ways.items() if degree > 1)
+    return f"{n_gpus} × {gpu}{shared}, {workload.dtype}, {workload.engine}"
 
 
 def _replicas(load: Load, least: Least) -> int:
@@ -272,6 +276,11 @@ def _bounds(workload: Workload, counts: Any, gpu: Gpu, bundle: Bundle) -> tuple[
 
 def check_choices(choices: Choices) -> None:
     """Raises InvalidRequest for what nothing can be tried of."""
+    if not isinstance(choices.model, Decoder | LayeredDecoder):
+        name = choices.model.name
+        raise InvalidRequest(
+            f"{name} makes no tokens, and its load is not simulated. Ask `predictor compare` by batch."
+        )
     for tp in choices.tps:
         if tp < 1:
             raise InvalidRequest(f"tp is {tp}; it must be at least 1.")

@@ -78,6 +78,8 @@ def plan(
         raise InvalidRequest(f"p_slo is {p_slo:g}; it must be from 0.5 to below 1.")
     if not any(columns.get(name) for name in LOADS):
         raise InvalidRequest("there is no load; give request_rate, concurrency or a trace.")
+    if p_slo > (surest := level.surest(arrivals=not columns.get("concurrency"))):
+        raise InvalidRequest(f"p_slo is {p_slo:g}; these promises are kept with {surest:.2f} at most. Ask for no more.")
     network = get_model(model) if isinstance(model, str | Path) else model
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     listed = prices if isinstance(prices, PriceList) else price_list(prices)
@@ -246,7 +248,7 @@ class _Search:
         if hour is None or least is None:
             return "holds; no price of this GPU is listed."
         more = hour / least - 1
-        size = f"{one.n_gpus} GPUs in {one.replicas} replica{'s' * (one.replicas > 1)}"
+        size = f"{one.n_gpus} GPU{'s' * (one.n_gpus > 1)} in {one.replicas} replica{'s' * (one.replicas > 1)}"
         return f"holds with {size}, {100 * more:.0f} % dearer." if more > 0.005 else f"holds with {size}, as cheap."
 
     def _not_tried(
@@ -371,6 +373,6 @@ def _weakest(one: Deployment, level: ServiceLevel) -> str:
     if not level.promised:
         return f"starts and keeps up with {one.p_slo:.0%} only."
     name = max(level.promised, key=lambda name: getattr(served, name).high / level.promised[name])
-    value, low, high = (1e3 * end for end in getattr(served, name))
-    promised = f"{1e3 * level.promised[name]:.3g} are promised"
-    return f"{name} is {value:.3g} ms ({low:.3g}–{high:.3g}), {promised}: all is kept with {one.p_slo:.0%}."
+    unit, scale = ("s", 1.0) if level.promised[name] >= 1 else ("ms", 1e3)
+    value, low, high, promised = (f"{scale * end:.3g}" for end in (*getattr(served, name), level.promised[name]))
+    return f"{name} is {value} {unit} ({low}–{high}), {promised} are promised: all is kept with {one.p_slo:.0%}."

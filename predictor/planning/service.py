@@ -51,6 +51,10 @@ class ServiceLevel(NamedTuple):
         """Probability that all of it is kept. level: of the intervals, such as 0.8."""
         return math.prod(p_below(getattr(served, name), seconds, level) for name, seconds in self.promised.items())
 
+    def surest(self, arrivals: bool) -> float:
+        """Probability above which nothing is said to keep it. arrivals: that no queue grows is promised, too."""
+        return SUREST ** (len(self.promised) + arrivals)
+
     def missed_by(self, served: Serving) -> float:
         """The largest ratio of a figure to what is promised of it; at most 1 where all is kept."""
         ratios = [getattr(served, name).value / seconds for name, seconds in self.promised.items()]

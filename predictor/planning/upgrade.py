@@ -21,7 +21,7 @@ from predictor.files import read_toml
 from predictor.hardware.prices import Offer, PriceList, price_list
 from predictor.latency.report import Interval
 from predictor.planning.candidates import offer_of
-from predictor.planning.fleet import Some
+from predictor.planning.fleet import Some, fleet
 from predictor.planning.service import log_error
 from predictor.prediction.rows import answer_rows
 from predictor.workloads.request import check_names
@@ -100,23 +100,37 @@ def read_mix(path: str | Path) -> list[Work]:
 
 
 def upgrade(
-    have: Some,
-    consider: Sequence[Some],
-    mix: Sequence[Work],
+    have: str | Some,
+    consider: str | Sequence[Some],
+    mix: str | Path | Sequence[Work],
     *,
     prices: str | Path | PriceList = "",
     bundle: str | Path | Bundle = "",
 ) -> list[Upgrade]:
-    """Each fleet over the one that there is, the fastest first. Raises PredictorError where that one does not do the
-    work itself."""
+    """Each fleet over the one that there is, the fastest first.
+
+    have, consider: fleets, or their names ("8xA100", "4xH200,8xB200"). mix: kinds of work, or a TOML file of them.
+    prices: a list, or a file that is added to the shipped one. Raises PredictorError where the fleet that there is does
+    not do the work itself.
+    """
+    now_some, others = _one_kind(have), fleet(consider) if isinstance(consider, str) else consider
+    works = read_mix(mix) if isinstance(mix, str | Path) else mix
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     listed = prices if isinstance(prices, PriceList) else price_list(prices)
-    now = _fleet(have, mix, listed, opened)
-    for work, row in zip(mix, now.answers, strict=True):
+    now = _fleet(now_some, works, listed, opened)
+    for work, row in zip(works, now.answers, strict=True):
         if row["error"]:
-            raise InvalidRequest(f"{have.text} does not run {work.name}: {row['error']}")
-    found = [_over(now, _fleet(some, mix, listed, opened), mix, opened.level) for some in consider]
+            raise InvalidRequest(f"{now_some.text} does not run {work.name}: {row['error']}")
+    found = [_over(now, _fleet(some, works, listed, opened), works, opened.level) for some in others]
     return sorted(found, key=lambda one: -(one.speed.value if one.speed else 0.0))
+
+
+def _one_kind(have: str | Some) -> Some:
+    if isinstance(have, Some):
+        return have
+    if len(some := fleet(have)) > 1:
+        raise InvalidRequest(f'have is "{have}"; it must be GPUs of one kind, such as 8xA100.')
+    return some[0]
 
 
 def _fleet(some: Some, mix: Sequence[Work], listed: PriceList, bundle: Bundle) -> Fleet:
