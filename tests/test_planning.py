@@ -235,3 +235,8 @@ def test_prompts_and_answers_pay_for_a_request_together():
     request = row["usd_per_mtok_input"] * prompt / 1e6 + row["usd_per_mtok_output"] * output / 1e6
     assert request * 1e3 == pytest.approx(row["usd_per_1k_requests"], rel=0.02)
     assert 0 < row["usd_per_mtok_input"] < row["usd_per_mtok_output"]
+
+
+def test_clients_without_a_promise_of_first_tokens_find_room_all_the_same():
+    best = plan("Llama-3.1-8B", "L4", tpot_s=0.2, concurrency=64, input_len=2000, output_len=100, vary=False).plans[0]
+    assert best.holds and not best.deployment.served.saturated

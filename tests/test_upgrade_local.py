@@ -62,6 +62,15 @@ def test_fleets_and_mixes_are_named_or_made(tmp_path):
         upgrade("A100,H100", "H100", path)
 
 
+def test_each_fleet_takes_the_fastest_format_that_it_has():
+    formats = SERVED._replace(columns={**SERVED.columns, "dtype": ["bf16", "fp8"]})
+    (one,) = upgrade(fleet("A100")[0], fleet("H100"), [formats])
+    (plain,) = upgrade(fleet("A100")[0], fleet("H100"), [SERVED])
+    assert one.speed.value > plain.speed.value
+    with pytest.raises(InvalidRequest, match="no fp8"):
+        upgrade(fleet("A100")[0], fleet("H100"), [SERVED._replace(columns={**SERVED.columns, "dtype": "fp8"})])
+
+
 def test_mixes(tmp_path):
     path = tmp_path / "mix.toml"
     path.write_text(MIX)

@@ -24,7 +24,7 @@ from predictor.latency.steps import Steps, op_lines_of_many, total
 from predictor.memory.closed_form import Memory, memory
 from predictor.ops.dtypes import Array
 from predictor.planning.candidates import Candidate, Lost
-from predictor.planning.service import ServiceLevel, p_above
+from predictor.planning.service import SUREST, ServiceLevel, p_above
 from predictor.values import one_line
 from predictor.workloads.passes.calls import Phase
 from predictor.workloads.workload import Workload, prompt_and_middle_phases
@@ -35,6 +35,7 @@ MORE = 2  # times as many more replicas are tried; what then is not kept surely 
 MOST_REPLICAS = 4096
 TRIES = 5  # simulations of a candidate at most
 LIKELY = 0.5
+WAITED = frozenset({"ttft_p99_s", "e2e_s"})  # promises that a wait breaks
 
 
 class Deployment(NamedTuple):
@@ -192,7 +193,7 @@ def deployed(one: Candidate, replicas: int, level: ServiceLevel, bundle: Bundle)
     need = memory(at_once, one.gpu, served.peak_tokens, one.load.held)
     kept = level.kept(served, bundle.level) * (1 - float(need.p_oom))
     share = _prompt_share(one, served.batch / (replicas * groups_of(one.workload)), bundle)
-    return Deployment(one, replicas, workload, served, need, kept * keeps_up(one, served, bundle.level), share)
+    return Deployment(one, replicas, workload, served, need, kept * keeps_up(one, served, level, bundle.level), share)
 
 
 def _prompt_share(one: Candidate, sequences: float, bundle: Bundle) -> float:
@@ -206,9 +207,12 @@ def _prompt_share(one: Candidate, sequences: float, bundle: Bundle) -> float:
     return prompt_s / (prompt_s + max(output - 1, 0.0) / one.load.tokens_per_step * token_s)
 
 
-def keeps_up(one: Candidate, served: Serving, level: float) -> float:
-    """Probability that no queue grows for ever: of arrivals, that more can be served than come."""
+def keeps_up(one: Candidate, served: Serving, level: ServiceLevel, interval: float) -> float:
+    """Probability that no queue grows for ever: of arrivals, that more can be served than come.
+
+    Clients wait at most for each other; where nothing is promised of first tokens or answers, that none has to.
+    """
     if one.load.concurrency:
-        return 1.0
+        return 1 - SUREST if served.saturated and not level.promised.keys() & WAITED else 1.0
     rate: Interval = served.sustainable_rate
-    return p_above(rate, one.load.offered_rate, level)
+    return p_above(rate, one.load.offered_rate, interval)

@@ -79,6 +79,8 @@ class Upgrade:
 def read_mix(path: str | Path) -> list[Work]:
     """The mix of a TOML file: [[work]] tables of a share, maybe a name, and columns of a Request.
 
+    dtype may list several, of which each fleet takes its fastest.
+
     Raises InvalidRequest for what is none.
     """
     cure = "write [[work]] tables of model, share and columns of a request."
@@ -149,15 +151,17 @@ def _refused(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return last if last["error"] else last | {"error": f"needs {last['memory_bytes'] / 1e9:.3g} GB of each GPU."}
 
 
-def _ways(work: Work, gpus: int) -> Iterator[dict[str, int]]:
-    """Layouts of all GPUs: replicas of groups that share each layer; in training also shards of one replica."""
-    training = work.columns.get("phase") == "train"
-    for tp in SHARED:
-        if gpus % tp:
-            continue
-        yield {"tp": tp, "dp": gpus // tp}
-        if training and gpus // tp > 1 and not work.columns.get("zero_stage"):
-            yield {"tp": tp, "dp": gpus // tp, "zero_stage": 3}
+def _ways(work: Work, gpus: int) -> Iterator[dict[str, Any]]:
+    """Formats, and layouts of all GPUs: replicas of groups that share each layer; in training also shards of one
+    replica."""
+    training, stated = work.columns.get("phase") == "train", work.columns.get("dtype", "")
+    for dtype in stated if isinstance(stated, list) else [stated]:
+        for tp in SHARED:
+            if gpus % tp:
+                continue
+            yield {"dtype": dtype, "tp": tp, "dp": gpus // tp}
+            if training and gpus // tp > 1 and not work.columns.get("zero_stage"):
+                yield {"dtype": dtype, "tp": tp, "dp": gpus // tp, "zero_stage": 3}
 
 
 def _over(now: Fleet, then: Fleet, mix: Sequence[Work], level: float) -> Upgrade:
