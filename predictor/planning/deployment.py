@@ -24,7 +24,11 @@ from predictor.planning.fleet import fleet
 from predictor.planning.pools import pooled
 from predictor.planning.search import LIKELY, Deployment, deployments, expected
 from predictor.planning.service import ServiceLevel, within
-from predictor.prediction.single import answer
+from predictor.prediction.single import Resolved, answer, load_of
+from predictor.values import share_text
+from predictor.workloads.architectures.decoder import Decoder
+from predictor.workloads.architectures.layered import LayeredDecoder
+from predictor.workloads.cells import is_empty
 from predictor.workloads.models import Model, get_model
 from predictor.workloads.request import LOADS, Request, check_names
 
@@ -75,8 +79,10 @@ def plan(
     level = ServiceLevel(ttft_p99_s, tpot_s, e2e_s).checked()
     if not 0.5 <= p_slo < 1:
         raise InvalidRequest(f"p_slo is {p_slo:g}; it must be from 0.5 to below 1.")
-    if not any(columns.get(name) for name in LOADS):
+    if all(is_empty(value := columns.get(name)) or not value for name in LOADS):
         raise InvalidRequest("there is no load; give request_rate, concurrency or a trace.")
+    if shown < 1:
+        raise InvalidRequest(f"shown is {shown}; it must be at least 1.")
     network = get_model(model) if isinstance(model, str | Path) else model
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     listed = prices if isinstance(prices, PriceList) else price_list(prices)
@@ -85,9 +91,19 @@ def plan(
         network, {**columns, "model": name}, fleet(gpus), listed, dtypes, engines, tps, level, max_gpus, usd_per_hour
     )
     check_choices(choices)
-    if (asked := Request.of({**choices.columns, "gpu": "any"})).trace:
-        read_trace(asked.trace)  # a file that cannot be read fails once, not on every GPU
+    _check_load(choices)
     return _Search(choices, opened, p_slo, shown, vary).answer()
+
+
+def _check_load(choices: Choices) -> None:
+    """What no GPU can be sent fails once, not on every GPU; raises PredictorError."""
+    if not isinstance(choices.model, Decoder | LayeredDecoder):
+        raise InvalidRequest(
+            f"{choices.model.name} is no decoder; a plan serves answers, token by token. Use `predictor compare`."
+        )
+    asked = Request.of({**choices.columns, "gpu": "any"})
+    trace = read_trace(asked.trace) if asked.trace else None
+    load_of(Resolved(asked, choices.model, choices.gpus[0].gpu, (), None, trace))
 
 
 class _Search:
@@ -97,6 +113,7 @@ class _Search:
         self.choices, self.bundle, self.sure, self.shown, self.vary = choices, bundle, sure, shown, vary
         self.found: list[Deployment] = []
         self.lost: list[Lost] = []
+        self.out = set[int]()  # ids of candidates that are lost before they are simulated
 
     def answer(self) -> Planned:
         """The plans, and all else."""
@@ -141,9 +158,10 @@ class _Search:
     def _expected(self, many: Sequence[Candidate]) -> list[tuple[Candidate, float | None]]:
         """Candidates with the price of the replicas that they are expected to need, cheapest first; others are lost."""
         priced: list[tuple[Candidate, float | None]] = []
-        for one, told in zip(many, expected(many, self.choices.level, self.bundle), strict=True):
+        for one, told in zip(many, expected(many, self.choices.level, self.sure, self.bundle), strict=True):
             if isinstance(told, Lost):
                 self.lost.append(told)
+                self.out.add(id(one))
                 continue
             offer = self.choices.offer(one.gpu, told * one.n_gpus, one.n_gpus)
             priced.append((one, offer.usd_per_hour if offer else None))
@@ -157,7 +175,7 @@ class _Search:
         return len(known) >= self.shown and hour > SLACK * known[self.shown - 1]
 
     def _simulate(self, batch: Sequence[Candidate]) -> None:
-        for one in deployments(batch, self.choices.level, self.sure, self.bundle, self.choices.most_gpus):
+        for one in deployments(batch, self.choices.level, self.sure, self.bundle):
             if isinstance(one, Lost):
                 self.lost.append(one)
             else:
@@ -186,8 +204,7 @@ class _Search:
         return [one for one in self._ranked() if self._holds(one)]
 
     def _holds(self, one: Deployment) -> bool:
-        hour = self._hour(one)
-        return one.p_slo >= self.sure and (hour is None or hour <= self.choices.usd_per_hour)
+        return one.p_slo >= self.sure and self.choices.affords(self._offer(one))
 
     def _offer(self, one: Deployment) -> Offer | None:
         return self.choices.offer(one.candidate.gpu, one.n_gpus, one.candidate.n_gpus)
@@ -238,6 +255,8 @@ class _Search:
             return f"{_weakest(one, self.choices.level)}"
         if hour is not None and hour > self.choices.usd_per_hour:
             return f"costs {hour:.2f} USD/h; the budget is {self.choices.usd_per_hour:.2f}."
+        if hour is None and self.choices.usd_per_hour < math.inf:
+            return "no price of this GPU is listed, so that no budget is known to suffice."
         if one is best:
             return "the cheapest that holds." if hour is not None else "holds; no price of this GPU is listed."
         if hour is None or least is None:
@@ -260,9 +279,9 @@ class _Search:
                 yield Lost(
                     name, one.n_gpus, one.workload.dtype, candidate.workload.engine, self._why(one, self._ranked()[0])
                 )
-        simulated, expected_out = {id(one) for one in tried}, {lost.gpu for lost in self.lost}
+        settled = {id(one) for one in tried} | self.out
         for candidate in sorted(all_of, key=_least):
-            if id(candidate) in simulated or candidate.gpu.name in told | expected_out:
+            if id(candidate) in settled or candidate.gpu.name in told:
                 continue
             told.add(candidate.gpu.name)
             cost, count = candidate.least_usd_per_hour, candidate.least_gpus
@@ -288,7 +307,7 @@ class _Search:
         one = min(self.found, key=missed)
         figures = ", ".join(f"{name} {seconds:.3g}" for name, seconds in met(one).items())
         where = f"{one.replicas} × ({one.candidate.text})"
-        return f"the nearest that is met with {self.sure:.0%}: {figures or 'the load'}, by {where}."
+        return f"the nearest that is met with {share_text(self.sure)}: {figures or 'the load'}, by {where}."
 
 
 def _load(columns: Mapping[str, Any]) -> str:
@@ -296,7 +315,8 @@ def _load(columns: Mapping[str, Any]) -> str:
     request = Request.of({**columns, "gpu": "any"})
     if request.trace:
         return f"the requests of {request.trace}"
-    come = f"{request.clients} clients" if request.clients else f"{request.request_rate:g} requests/s"
+    rate = f"{request.request_rate:.15g}" if request.request_rate < 1e4 else f"{request.request_rate:,.0f}"
+    come = f"{request.clients:,} client{'s' * (request.clients > 1)}" if request.clients else f"{rate} requests/s"
     return f"{come} · {request.input_len} tokens in, {request.output_len} out"
 
 

@@ -24,11 +24,12 @@ from predictor.latency.steps import Steps, op_lines_of_many, total
 from predictor.memory.closed_form import Memory, memory
 from predictor.ops.dtypes import Array
 from predictor.planning.candidates import Candidate, Lost
-from predictor.planning.service import ServiceLevel, p_above
-from predictor.values import one_line
+from predictor.planning.service import ServiceLevel, p_above, within
+from predictor.values import one_line, time_text
 from predictor.workloads.passes.calls import Phase
 from predictor.workloads.workload import Workload, prompt_and_middle_phases
 
+FINE = 33  # sizes between those whose steps are predicted
 TOGETHER = 16  # candidates whose step times are predicted together
 CAREFUL = 1.25  # times as long as predicted steps take, where the search begins
 MORE = 2  # times as many more replicas are tried; what then is not kept surely is too little known
@@ -55,22 +56,20 @@ class Deployment(NamedTuple):
         return self.candidate.n_gpus * self.replicas
 
 
-def deployments(
-    many: Sequence[Candidate], level: ServiceLevel, sure: float, bundle: Bundle, most_gpus: int = 0
-) -> list[Deployment | Lost]:
+def deployments(many: Sequence[Candidate], level: ServiceLevel, sure: float, bundle: Bundle) -> list[Deployment | Lost]:
     """The fewest replicas of each that keep the level with a probability of `sure`; where none do, those that come
     nearest, or why there is no answer."""
     answers: list[Deployment | Lost] = []
     for first in range(0, len(many), TOGETHER):
         part = many[first : first + TOGETHER]
         foresee([(one.workload, one.gpu) for one in part], bundle)
-        answers += [_fewest(one, level, sure, bundle, most_gpus) for one in part]
+        answers += [_fewest(one, level, sure, bundle) for one in part]
     return answers
 
 
-def expected(many: Sequence[Candidate], level: ServiceLevel, bundle: Bundle) -> list[int | Lost]:
-    """Replicas that each needs if its steps take as long as the high end of their interval says, or why it has no
-    answer: from predictions of a prompt alone and of decode steps of a few sizes, without a simulation."""
+def expected(many: Sequence[Candidate], level: ServiceLevel, sure: float, bundle: Bundle) -> list[int | Lost]:
+    """Replicas that each needs if its steps take as long as they do at most with a probability of `sure`, or why it has
+    no answer: from predictions of a prompt alone and of decode steps of a few sizes, without a simulation."""
     sizes = [
         np.unique(np.array([1, *(int(one.least.sequences) // 2**halving or 1 for halving in range(4))])) for one in many
     ]
@@ -92,11 +91,18 @@ def expected(many: Sequence[Candidate], level: ServiceLevel, bundle: Bundle) -> 
         prompt, *decodes = (total(step, one.gpu, bundle) for step in lines)
         alone = float(prompt.low) * (1 - one.load.mean_len[1] / one.load.mean_len[0])
         if alone > level.ttft_p99_s:
-            why = f"a prompt alone takes {alone:.3g} s at least; {level.ttft_p99_s:.3g} are promised."
+            promised = time_text(level.ttft_p99_s)
+            why = f"a prompt alone takes {time_text(alone)} at least; {promised} are promised."
             told.append(lost._replace(why=why))
             continue
-        decode_s = np.array([float(step.high) for step in decodes])
-        told.append(_needed(one, float(prompt.high), counts, decode_s, level))
+        careful, likely = (
+            _needed(one, times[0], counts, np.array(times[1:]), level)
+            for times in (
+                [within(step, bundle.level, sure) for step in (prompt, *decodes)],
+                [step.value for step in (prompt, *decodes)],
+            )
+        )
+        told.append(careful or likely or max(math.ceil(one.load.concurrency or one.load.offered_rate), 1))
     return told
 
 
@@ -109,23 +115,27 @@ def _sized(one: Candidate, counts: Array) -> Iterator[list[Phase]]:
         yield prompt_and_middle_phases(replace(alone, batch=int(count)))[1:]
 
 
-def _needed(one: Candidate, prompt_s: float, counts: Array, decode_s: Array, level: ServiceLevel) -> int:
-    """Replicas, where a prompt and decode steps of `counts` sequences take so long: prompts interrupt decoding."""
+def _needed(one: Candidate, prompt_s: float, sizes: Array, sizes_s: Array, level: ServiceLevel) -> int:
+    """Replicas, where a prompt and decode steps of so many sequences take so long: prompts interrupt decoding. 0: no
+    size keeps the time of a token."""
+    counts = np.unique(np.geomspace(1, sizes[-1], FINE).round())
+    decode_s = np.interp(counts, sizes, sizes_s)
     prompt, cached, output = one.load.mean_len
     following, gain = max(output - 1, 0.0), one.load.tokens_per_step
     groups = groups_of(one.workload)
     each_s = prompt_s * (1 - cached / prompt) / groups + following * decode_s / gain / counts
-    token_s = counts * each_s / max(following, 1.0)
+    token_s = counts * each_s / following if following else np.zeros_like(counts)
     kept = token_s <= level.tpot_s
-    best = int(np.argmin(np.where(kept, each_s, np.inf))) if kept.any() else 0
+    if not kept.any():
+        return 0
+    best = int(np.argmin(np.where(kept, each_s, np.inf)))
     if one.load.concurrency:
         return max(math.ceil(one.load.concurrency / float(counts[best])), 1)
     return max(math.ceil(one.load.offered_rate * float(each_s[best])), 1)
 
 
-def _fewest(one: Candidate, level: ServiceLevel, sure: float, bundle: Bundle, most_gpus: int) -> Deployment | Lost:
-    limit = one.most_gpus or most_gpus
-    most = min(limit // one.n_gpus if limit else MOST_REPLICAS, one.load.concurrency or MOST_REPLICAS)
+def _fewest(one: Candidate, level: ServiceLevel, sure: float, bundle: Bundle) -> Deployment | Lost:
+    most = min(one.most_gpus // one.n_gpus if one.most_gpus else MOST_REPLICAS, one.load.concurrency or MOST_REPLICAS)
     try:
         return _halved(one, level, sure, bundle, max(most, 1))
     except PredictorError as error:
