@@ -10,6 +10,7 @@ from predictor.memory.capacity import RISK, fewest, has_room, largest, room, tra
 from predictor.memory.closed_form import memory
 from predictor.memory.training import training_memory
 from predictor.prediction.advice import fixes
+from predictor.prediction.footprint import footprint
 from predictor.prediction.single import answer, resolve, room_of
 from predictor.workloads import Workload, get_model
 from predictor.workloads.passes.training import TrainingSetting
@@ -188,3 +189,34 @@ def test_sharing_layers_takes_no_more_gpus_than_are_told_as_the_fewest() -> None
     resolved, bundle = resolve(asked), load_bundle()
     (fix,) = [fix for fix in fixes(answer(resolved, bundle), resolved, bundle) if "share each layer" in fix.change]
     assert fix.settings["n_gpus"] == room_of(resolved).min_n_gpus
+
+
+@pytest.mark.parametrize("asked", [{}, {"phase": "train", "method": "lora"}])
+def test_what_nothing_joins_to_others_is_never_told_to_share(asked: dict[str, Any]) -> None:
+    """A Mac serves a model alone; where several are joined, a spec says how fast."""
+    alone, joined = (
+        resolve(Request(model="Llama-3.1-70B", gpu=name, **asked))
+        for name in ("Apple-M4-Max", "Apple-M4-Max, link_gb_per_s=10")
+    )
+    found = room_of(alone)
+    assert found.min_tp is None and found.min_n_gpus is None
+    told = (
+        "this does not fit, and nothing joins Apple-M4-Max to another. Choose a narrower dtype or shorter sequences; "
+        "where several computers are joined, give link_gb_per_s in its spec."
+    )
+    assert told in footprint(alone, load_bundle()).notes
+    assert (room_of(joined).min_tp or 0) > 1 and told not in footprint(joined, load_bundle()).notes
+    settings = [fix.settings for fix in fixes(answer(alone, load_bundle()), alone, load_bundle())]
+    assert settings and not any({"tp", "dp", "n_gpus"} & set(changes) for changes in settings)
+
+
+def test_memory_that_the_host_shares_is_not_advised_to_move_there() -> None:
+    resolved = resolve(Request(model="Llama-3.1-8B", gpu="Apple-M4-Max", phase="train"))
+    changes = [fix.settings for fix in fixes(answer(resolved, load_bundle()), resolved, load_bundle())]
+    assert changes and not any("offload" in settings for settings in changes)
+
+
+def test_a_model_that_fits_a_computer_alone_says_nothing_of_others() -> None:
+    resolved = resolve(Request(model="Llama-3.1-8B", gpu="Apple-M4-Max"))
+    assert room_of(resolved).min_n_gpus == 1
+    assert not any("joins" in note for note in footprint(resolved, load_bundle()).notes)

@@ -26,6 +26,7 @@ INEXACT = {
     "opt-66b",
     "OPT-175B",
     "mpt-30b",
+    *("stablelm-base-alpha-3b", "stablelm-base-alpha-7b"),
     "stablelm-2-1_6b",
     "stablelm-2-12b",
     "starcoderbase-3b",

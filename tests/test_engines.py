@@ -427,3 +427,32 @@ def test_kernels_of_cdna2_start_late_and_a_pipeline_of_deepspeed_takes_its_time(
     assert older.low_s[0] < older.latency_s[0] < older.high_s[0] and older.latency_s[0] > newer.latency_s[0] + 1e-5
     eager, captured = (predict("Llama-3.1-8B", "A100", engine=name) for name in ("deepspeed", "vllm"))
     assert eager.ttft_s.value > captured.ttft_s.value + 0.3 and eager.tpot_s.value > captured.tpot_s.value
+
+
+@pytest.mark.parametrize(
+    ("asked", "at_once"),
+    [
+        ({"engine": "vllm-v0"}, 256),
+        ({"engine": "vllm-v0", "dp": 2}, 512),
+        ({"engine": "vllm"}, 1024),
+        ({"engine": "sglang", "tp": 2}, 1024),
+    ],
+)
+def test_a_static_batch_beyond_the_seats_of_an_engine_is_said(asked: dict[str, Any], at_once: int) -> None:
+    lengths = {"input_len": 16, "output_len": 16}
+    beyond, full = (predict("Llama-3.1-8B", "H100", **asked, **lengths, batch=at_once + more) for more in (1, 0))
+    told = (
+        f"{asked['engine']} runs {at_once} sequences at once (max_num_seqs); others of the {at_once + 1} wait, and the "
+        f"times are of all at once. For those of waves set concurrency and num_prompts to {at_once + 1} instead."
+    )
+    assert told in beyond.notes and not any("sequences at once (max" in note for note in full.notes)
+    wide = predict("Llama-3.1-8B", "H100", **asked, **lengths, batch=at_once + 1, max_num_seqs=2 * at_once)
+    assert not any("sequences at once (max" in note for note in wide.notes)
+
+
+def test_waves_take_longer_than_all_at_once() -> None:
+    """As the note of a batch beyond max_num_seqs says how to ask."""
+    asked: dict[str, Any] = {"engine": "vllm-v0", "input_len": 128, "output_len": 64}
+    at_once = predict("Llama-3.1-8B", "H100", **asked, batch=1024)
+    waves = predict("Llama-3.1-8B", "H100", **asked, concurrency=1024, num_prompts=1024, length_spread=0)
+    assert waves.ttft_s.value > at_once.ttft_s.value and waves.tokens_per_s.value < at_once.tokens_per_s.value

@@ -359,3 +359,14 @@ def test_without_the_hub_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UnknownModel, match=r"gpu-predictor\[hub\]"):
         get_model("somebody/my-llama")
+
+
+def test_a_cap_of_the_logits_is_read() -> None:
+    """Gemma2Config caps logits at 30 unless told otherwise; Gemma 3 has no cap."""
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"num_key_value_heads": 2, "vocab_size": 1000, "max_position_embeddings": 512, "sliding_window": 128}
+    sizes |= {"torch_dtype": "bfloat16"}
+    two, three = ({"model_type": kind, **sizes} for kind in ("gemma2", "gemma3_text"))
+    configs = (two, {**two, "final_logit_softcapping": None}, three, {**three, "final_logit_softcapping": 30.0})
+    assert [decoder_from_config(config).capped_logits for config in configs] == [True, False, False, True]
+    assert get_model("gemma-2-9b").capped_logits and not get_model("gemma-3-1b").capped_logits

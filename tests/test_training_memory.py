@@ -235,3 +235,36 @@ def test_megatron_keeps_eighteen_bytes_of_a_parameter() -> None:
     found = training_memory(MODEL, A100, TrainingSetting(seq_len=512, grad_dtype="fp32"))
     states = found.weights_bytes + found.gradients_bytes + found.optimizer_bytes
     assert states == pytest.approx(18 * MODEL.parameters(), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("how", "more"),
+    [
+        ({"loss": "eager"}, 2),
+        ({"loss": "eager_kept"}, 2),
+        ({"loss": "plain"}, 2),
+        ({"loss": "plain", "dtype": "fp32"}, 4),
+        ({"loss": "chunked_kept", "kernels": "eager"}, 2),
+        ({"loss": "chunked_kept", "kernels": "fused"}, 0),
+        ({"loss": "fused"}, 0),
+        ({"loss": "chunked", "loss_chunks": 8}, 2 / 8),
+    ],
+)
+def test_a_cap_of_the_logits_keeps_its_tanh(how: dict[str, Any], more: float) -> None:
+    """logits = cap * tanh(logits / cap) of modeling_gemma2.py: the gradient of tanh needs what it gave."""
+    capped = get_model("gemma-2-2b")
+    setting = TrainingSetting(seq_len=1024, method="lora", **how)
+    with_cap, without = (
+        training_memory(model, A100, setting).logits_bytes for model in (capped, replace(capped, capped_logits=False))
+    )
+    assert with_cap - without == pytest.approx(more * 1024 * 256_000)
+
+
+@pytest.mark.parametrize("offload", ["optimizer", "gradients", "parameters"])
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_what_stays_on_the_gpu_is_less_known_where_the_host_holds_parts(offload: str, method: str) -> None:
+    setting = TrainingSetting(seq_len=4096, method=method, checkpointing="full", dp=2, zero_stage=3)
+    plain, there = (training_memory(MODEL, A100, replace(setting, offload=name)) for name in ("none", offload))
+    assert there.total_bytes <= plain.total_bytes
+    assert there.high_bytes / there.total_bytes > plain.high_bytes / plain.total_bytes
+    assert there.low_bytes / there.total_bytes < plain.low_bytes / plain.total_bytes

@@ -12,7 +12,9 @@ from predictor.errors import InvalidRequest, UnsupportedDtype
 from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.hardware.gpu import Gpu, catalogue, get_gpu
 from predictor.hardware.power import drawn_w, steady_flop_per_s
+from predictor.hardware.roofline import peak_flop_per_s
 from predictor.latency.explain import explained
+from predictor.latency.pace import HOST_DOUBT, ROUTING_S
 from predictor.latency.training import TrainingReport, TrainingStep, training_step
 from predictor.learning.validation.tables import chosen
 from predictor.learning.validation.training_rows import litgpt
@@ -361,6 +363,68 @@ def test_what_a_training_has_no_part_for_is_said() -> None:
     assert not any("nothing reads" in note for note in plain)
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "why", "others"),
+    [
+        ("cp_comm_type", "a2a", "cp is 1", {}),
+        ("overlap_tp", True, "tp is 1", {}),
+        ("sequence_parallel", 1, "tp is 1", {"tp": 1, "dp": 4}),
+        ("overlap_ep", True, "Llama-3.1-8B has no experts", {"tp": 2}),
+        ("overlap_ep", True, "ep is 1", {"model": "Qwen3-30B-A3B", "tp": 2}),
+        ("moe_token_dispatcher_type", "flex", "ep is 1", {"model": "Qwen3-30B-A3B"}),
+        ("moe_expert_capacity_factor", 1.5, "Llama-3.1-8B has no experts", {}),
+        ("gradient_accumulation_fusion", True, "grad_accum is 1", {}),
+        ("no_sync", True, "grad_accum is 1", {"dp": 2, "zero_stage": 2}),
+        ("reshard_after_forward", False, "zero_stage is 1", {"dp": 2, "zero_stage": 1}),
+        ("link", "pcie", "n_gpus is 1", {}),
+        ("node_link", "eth-100", "one node has 8 GPUs", {"dp": 8, "zero_stage": 3}),
+    ],
+)
+def test_a_setting_that_acts_on_nothing_is_said_and_changes_nothing(
+    column: str, value: object, why: str, others: dict[str, object]
+) -> None:
+    asked = {"model": "Llama-3.1-8B", "gpu": "H100-SXM-80GB", **others}
+    told, plain = predict_training(**asked, **{column: value}), predict_training(**asked)
+    assert f"nothing reads {column} ({why})." in told.notes
+    assert told.step_s == plain.step_s and told.memory == plain.memory
+    assert not any("nothing reads" in note for note in plain.notes)
+
+
+@pytest.mark.parametrize("layout", [{"zero_stage": 3}, {"zero_stage": 1}, {"zero_stage": 1, "tp": 8, "pp": 2}])
+def test_a_network_that_nobody_states_is_told_and_widens_the_interval(layout: dict[str, int]) -> None:
+    asked = {"model": "Llama-3.1-8B", "gpu": "H100-SXM-80GB", "n_gpus": 64, **layout}
+    plain, usual, slow, fast = (
+        predict_training(**asked, node_link=link) for link in ("", "ib-400", "eth-100", "ib-800")
+    )
+    told = "node_link is not stated: 400 Gb/s of each GPU between nodes are taken, and the interval spans 100 to 800."
+    assert told in plain.notes and not any("node_link" in note for note in usual.notes)
+    assert plain.step_s.value == usual.step_s.value
+    low, high = plain.step_s[1:]
+    assert low <= fast.step_s.value <= plain.step_s.value <= slow.step_s.value <= high
+    assert low <= usual.step_s.low and high > usual.step_s.high * (1 + 1e-3)
+
+
+def test_waiting_for_routing_is_told_and_as_doubtful_as_the_host() -> None:
+    asked = {"model": "Qwen3-30B-A3B", "gpu": "H100-SXM-80GB", "n_gpus": 8, "ep": 8, "zero_stage": 1}
+    waits, fixed = predict_training(**asked), predict_training(**asked, moe_expert_capacity_factor=1.0)
+    told = (
+        "experts: 2.5 ms in each layer and pass at least, in which the host reads how many tokens go where "
+        "(Megatron-Core; other programs differ). cuda_graphs and moe_expert_capacity_factor need no such wait."
+    )
+    assert told in waits.notes and told not in fixed.notes
+    dense = predict_training("Llama-3.1-8B", "H100-SXM-80GB", n_gpus=8, zero_stage=1)
+    whole = predict_training(**{**asked, "ep": 1})
+    assert not any(note.startswith("experts:") for note in (*dense.notes, *whole.notes))
+    without, least = waits.step_s.value - fixed.step_s.value, 2 * 48 * ROUTING_S / 2
+    assert without > least
+    assert waits.step_s.high - waits.step_s.value > HOST_DOUBT * without > fixed.step_s.high - fixed.step_s.value
+
+
+def test_one_node_has_no_network_to_state() -> None:
+    one, stated = (predict_training("Llama-3.1-8B", "H100", dp=8, zero_stage=3, node_link=to) for to in ("", "ib-400"))
+    assert one.step_s == stated.step_s and not any("not stated" in note for note in one.notes)
+
+
 def test_messages_between_nodes_are_not_told_as_waiting_for_the_host() -> None:
     report = predict_training("Qwen3-30B-A3B", "H100-SXM-80GB", n_gpus=64, ep=64, zero_stage=1, node_link="eth-100")
     others = {(part.phase, part.name): part.latency_s.value for part in explained(report, load_bundle())}
@@ -385,3 +449,19 @@ def test_more_sequences_never_shorten_a_step_in_four_bits() -> None:
     asked = {"model": "Qwen3-30B-A3B", "gpu": "GB200", "dtype": "nvfp4", "seq_len": 2048}
     steps = [predict_training(**asked, micro_batch=size).step_s.value for size in (1, 2, 4)]  # type: ignore[arg-type]
     assert steps == sorted(steps)
+
+
+@pytest.mark.parametrize("name", ["Gaudi2", "Gaudi3"])
+def test_element_wise_work_of_a_gaudi_runs_on_its_vector_units(name: str) -> None:
+    """24 or 64 TPCs take 64 floats a cycle (Habana TPC user guide), whatever its matrix engines do."""
+    gpu = get_gpu(name)
+    assert gpu.vector_flop_per_s == pytest.approx(gpu.sms * 64 * 2 * gpu.max_clock_hz, rel=0.1)
+    added = Pointwise(kind="add", rows=4096, cols=4096)
+    assert float(peak_flop_per_s(added, gpu)[0]) == gpu.vector_flop_per_s
+    report = predict_training("Llama-3.1-8B", name, method="lora", checkpointing="full")
+    assert report.step_s.low < report.step_s.value < report.step_s.high and 0.05 < report.mfu < 0.8
+
+
+def test_products_in_fp32_are_not_run_on_vector_units() -> None:
+    with pytest.raises(UnsupportedDtype, match='no fp32 peak for Gaudi2; use dtype="bf16"'):
+        predict_training("Llama-3.1-8B", "Gaudi2", dtype="fp32", method="lora")

@@ -133,6 +133,7 @@ def _show_sheet(gpu: Gpu, note: str) -> None:
         clocks.append(f"{gpu.max_clock_hz / 1e6:.0f} MHz at most")
     emulated = ", ".join(f"{dtype} at {share:.0%} of fp32" for dtype, share in gpu.emulates.items())
     accumulate = f"{digits(gpu.fp16_accumulate_flop_per_s / 1e12)} TFLOP/s" if gpu.fp16_accumulate_flop_per_s else ""
+    vectors = f"{digits(gpu.vector_flop_per_s / 1e12)} TFLOP/s in fp32" if gpu.vector_flop_per_s else ""
     shared = f", {gpu.unified_share:.0%} of what it shares with the CPU" if gpu.unified_memory else ""
     bus = f" (PCIe {gpu.pcie_generation} x{gpu.pcie_lanes})" if gpu.pcie_lanes else ""
     peers = (
@@ -152,6 +153,7 @@ def _show_sheet(gpu: Gpu, note: str) -> None:
             for dtype, rate in ((dtype, _rates(gpu, dtype)) for dtype in gpu.peak_flop_per_s)
         ),
         **({"fp16 accumulate": accumulate} if accumulate else {}),
+        **({"element-wise": vectors} if vectors else {}),
         **({"converted": f"{emulated}; no units of their own"} if emulated else {}),
         "memory": f"{gigabytes(gpu.mem_bytes)} GB at {digits(gpu.mem_bytes_per_s / 1e9)} GB/s{shared}",
         "L2": f"{_or_unknown(gpu.l2_bytes / 2**20)} MiB",

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from predictor.errors import InvalidSpec, UnknownGpu, UnknownRate, UnsupportedDtype
 from predictor.files import read_toml
 from predictor.hardware.architectures import Capability, capability
-from predictor.hardware.spec import COMPUTE_DTYPES, checked
+from predictor.hardware.spec import COMPUTE_DTYPES, VECTOR, checked
 from predictor.shipped import read_catalogue
 from predictor.units import GB, GIB, KIB, MHZ, MIB, TFLOP
 from predictor.values import nearest_names, show
@@ -63,6 +63,8 @@ class Gpu:
     derived_dtypes: those of peak_flop_per_s that nobody publishes for this GPU: they follow from its other rates by the
         proportions of its architecture (16-bit and fp8 of DGX-Spark).
     fp16_accumulate_flop_per_s: fp16 with fp16 accumulate, where that is faster (twice, on GeForce); 0.0 unknown or not.
+    vector_flop_per_s: of norms, activations and other element-wise work in fp32 where that is not the
+        fp32 of peak_flop_per_s (the TPCs of a Gaudi, beside its matrix engines); 0.0: it is.
     emulates: dtypes that have no units here and that libraries convert and run in fp32, with the share of the fp32 rate
         that they reach (bf16 on a T4; fp16 on a P40, whose fp16 units run at 1/64).
     mem_bytes: what nvidia-smi or torch reports where known, otherwise the capacity; of unified memory what the GPU may
@@ -79,8 +81,9 @@ class Gpu:
         laptop part the maker, may set; () unknown.
     segment: one of SEGMENTS; "" where a spec of one's own does not say.
 
-    0.0 means unknown or none, in l2_bytes, llc_bytes, smem_bytes_per_sm, link_bytes_per_s, pcie_bytes_per_s, tdp_w and
-    fp16_accumulate_flop_per_s only: Apple publishes no TDP, an integrated GPU has no PCIe, a Gaudi no shared memory.
+    0.0 means unknown or none, in l2_bytes, llc_bytes, smem_bytes_per_sm, link_bytes_per_s, pcie_bytes_per_s, tdp_w,
+    vector_flop_per_s and fp16_accumulate_flop_per_s only: Apple publishes no TDP, an integrated GPU has no PCIe, a
+    Gaudi no shared memory.
     """
 
     name: str
@@ -108,6 +111,7 @@ class Gpu:
     derived_dtypes: frozenset[str] = frozenset()
     emulates: Mapping[str, float] = field(default_factory=dict, hash=False)
     fp16_accumulate_flop_per_s: float = 0.0
+    vector_flop_per_s: float = 0.0
     unified_memory: bool = False
     unified_share: float = 1.0
     host_share: float = 1.0
@@ -127,6 +131,8 @@ class Gpu:
         """
         if dtype in self.peak_flop_per_s:
             return self.peak_flop_per_s[dtype]
+        if dtype == VECTOR:
+            return self.vector_flop_per_s or self.peak("fp32")
         if dtype not in INSTEAD:
             raise UnsupportedDtype(f'"{dtype}" is no compute dtype; use one of {", ".join(COMPUTE_DTYPES)}.')
         able = {*self.peak_flop_per_s, *(self.emulated_dtypes & {"fp16"})}  # engines take converted fp16 but no bf16
@@ -368,6 +374,7 @@ def _gpu(spec: Mapping[str, Any]) -> Gpu:
         derived_dtypes=frozenset(derived),
         emulates={dtype: share for dtype, share in known.emulates.items() if dtype not in peaks and "fp32" in peaks},
         fp16_accumulate_flop_per_s=float(spec.get("fp16_accumulate_tflops", 0) * TFLOP),
+        vector_flop_per_s=float(spec.get("vector_tflops", 0) * TFLOP),
         unified_memory=spec.get("unified_memory", False),
         unified_share=float(spec.get("unified_share", 1.0)),
         host_share=float(spec.get("host_share", 1.0)),
@@ -418,6 +425,7 @@ def _slice(gpu: Gpu, profile: str) -> Gpu:
         l2_bytes=gpu.l2_bytes * memory,
         llc_bytes=gpu.llc_bytes * memory,
         fp16_accumulate_flop_per_s=gpu.fp16_accumulate_flop_per_s * compute,
+        vector_flop_per_s=gpu.vector_flop_per_s * compute,
         link_bytes_per_s=gpu.pcie_bytes_per_s,
         peer_to_peer=False,
         tdp_w=gpu.tdp_w * compute,

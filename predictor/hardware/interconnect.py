@@ -140,6 +140,12 @@ def has_own_link(gpu: Gpu) -> bool:
     return gpu.link_bytes_per_s > gpu.pcie_bytes_per_s
 
 
+def stands_alone(gpu: Gpu) -> bool:
+    """Whether nothing joins it to another: it is part of a computer, and no spec gives it a link (an Apple M4, a
+    Jetson)."""
+    return not gpu.link_bytes_per_s and gpu.segment in ("integrated", "embedded")
+
+
 def joined_gpus(gpu: Gpu) -> int:
     """GPUs that their own link joins; 1 where they have none."""
     if not has_own_link(gpu):

@@ -14,10 +14,10 @@ import numpy as np
 from predictor.errors import UnknownLink
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import link_rate
-from predictor.hardware.spec import COMPUTE_DTYPES
+from predictor.hardware.spec import COMPUTE_DTYPES, VECTOR
 from predictor.ops import Op
 from predictor.ops.base import column, text_column
-from predictor.ops.dtypes import Array, dtype_facts
+from predictor.ops.dtypes import Array, Text, dtype_facts
 
 LIMITERS = ("compute", "memory", "link", "power")  # the last: predictor.hardware.power
 
@@ -56,7 +56,9 @@ def peak_flop_per_s(op: Op, gpu: Gpu) -> Array:
 
 
 def unit_rate(gpu: Gpu, unit: str) -> float:
-    """FLOP/s of a compute dtype that the GPU has, or what conversion leaves of fp32's."""
+    """FLOP/s of a compute dtype that the GPU has, of its VECTOR units, or what conversion leaves of fp32's."""
+    if unit == VECTOR:
+        return gpu.peak(VECTOR)
     return gpu.peak_flop_per_s.get(unit) or gpu.peak("fp32") * gpu.emulates[unit]
 
 
@@ -68,7 +70,7 @@ def most_flop_per_s(op: Op, gpu: Gpu) -> Array:
 
 def units(op: Op, gpu: Gpu) -> frozenset[str]:
     """The compute dtypes in which the GPU runs the calls."""
-    names, own = text_column(op.compute_dtype, len(op)), text_column(getattr(op, "dtype", "fp32"), len(op))
+    names, own = text_column(_named(op, gpu), len(op)), text_column(getattr(op, "dtype", "fp32"), len(op))
     return frozenset(_unit(gpu, *pair) for pair in set(zip(names.tolist(), own.tolist(), strict=True)))
 
 
@@ -97,7 +99,7 @@ def rate_notes(ops: Iterable[Op], gpu: Gpu) -> list[str]:
 
 def rate_of_units(op: Op, gpu: Gpu, rate: Callable[[str], float]) -> Array:
     """rate(unit) of the units that run each call, named by compute dtype, (n_calls,) FLOP/s; see peak_flop_per_s."""
-    names, own = op.compute_dtype, getattr(op, "dtype", "fp32")
+    names, own = _named(op, gpu), getattr(op, "dtype", "fp32")
     if isinstance(names, str) and isinstance(own, str):
         return column(rate(_unit(gpu, names, own)), len(op))
     names, own = text_column(names, len(op)), text_column(own, len(op))
@@ -107,8 +109,15 @@ def rate_of_units(op: Op, gpu: Gpu, rate: Callable[[str], float]) -> Array:
     return np.array([table[pair] for pair in zip(names.tolist(), own.tolist(), strict=True)])
 
 
+def _named(op: Op, gpu: Gpu) -> Text:
+    """The compute dtypes of the calls, VECTOR of element-wise ones where the GPU has a rate of its own for them."""
+    return VECTOR if gpu.vector_flop_per_s and op.family == "pointwise" else op.compute_dtype
+
+
 def _unit(gpu: Gpu, name: str, own: str) -> str:
     """The compute dtype in which a GPU runs `name`, an op's own dtype being `own`; units of its own come first."""
+    if name == VECTOR:
+        return VECTOR
     able = (*dtype_facts(name).compute, *(dtype_facts(own).compute if name != own else ()))
     for unit in able:
         if unit in gpu.peak_flop_per_s:

@@ -9,6 +9,7 @@ from predictor.errors import InvalidSpec
 from predictor.values import did_you_mean
 
 COMPUTE_DTYPES = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8", "fp4")
+VECTOR = "vector"  # no dtype: the units of element-wise work, where their rate is not the fp32 peak
 
 TEXTS = ("name", "vendor", "generation", "compute_capability", "source")
 COUNTS = ("release_year", "sms")
@@ -20,13 +21,14 @@ POSITIVE = (
 )
 OR_ZERO = (
     *("l2_mib", "llc_mib", "smem_kib_per_sm", "link_gb_per_s", "pcie_gb_per_s", "tdp_w", "fp16_accumulate_tflops"),
+    "vector_tflops",
     *COUNTS_OR_ZERO,
 )
 CLAIMS = ("unified_memory", "peer_to_peer")
 SEGMENTS = ("data-centre", "workstation", "consumer", "laptop", "embedded", "integrated")
 OPTIONAL = {
     *("compute_capability", "llc_mib", "link_gb_per_s", "max_clock_mhz", "unified_share", "host_share"),
-    "fp16_accumulate_tflops",
+    *("fp16_accumulate_tflops", "vector_tflops"),
     *COUNTS_OR_ZERO,
 }
 # One key of each group is required; a spec that gives one hides those of its base.

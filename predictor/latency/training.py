@@ -4,26 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import ceil, hypot, log
+from math import hypot
 from typing import Any
 
 from predictor.errors import UnsupportedDtype
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
-from predictor.hardware.interconnect import Links
+from predictor.hardware.interconnect import FASTEST, SLOWEST, Links, node_link_bytes_per_s
 from predictor.hardware.power import steady_flop_per_s
+from predictor.latency.pace import (
+    HIDDEN_BY,
+    NEWEST_ATTENTION,
+    ROUTING_S,
+    computed_phases,
+    paced,
+    taken_and_ends,
+    waits_for_routing,
+    within_node,
+)
 from predictor.latency.report import EXPERTS_DOUBT, SOFTWARE_DOUBT, Interval, OpLine, doubted
 from predictor.latency.steps import bound_lines, doubts_of, op_lines, total
 from predictor.latency.whole_run import WholeRun, mean_power_w, run_note, trained_tokens, whole_run
 from predictor.memory.training import TrainingMemory
-from predictor.ops import Attention, Collective, Mla, Pointwise
+from predictor.ops import Pointwise
 from predictor.units import HOUR
 from predictor.workloads.engines import host_share
 from predictor.workloads.passes.backward import fetches
 from predictor.workloads.passes.calls import OpCall, Phase
 from predictor.workloads.passes.lengths import lengths_note
-from predictor.workloads.passes.parallel import as_served, group_of
+from predictor.workloads.passes.parallel import as_served
 from predictor.workloads.passes.recipes import BLOCK_SCALED
 from predictor.workloads.passes.training import (
     Trainable,
@@ -40,42 +50,23 @@ LIBRARY = "nccl"
 # FlashAttention-2 keeps to the instructions of Ampere: 0.35 of H100's peak (Shah et al., arXiv:2407.08608, 1), which is
 # more than older parts reach of theirs.
 FLASH2_FLOP_PER_SM_CYCLE = 1300.0
-NEWEST_ATTENTION = "cudnn"
 # Host times, transposing and waiting for routing were fitted on one half of the measured configurations
-# (predictor/learning/validation); the four below were chosen with all of them in view.
+# (predictor/learning/validation); the three below and STRAGGLING were chosen with all of them in view.
 STEADY_DOUBT = 0.2  # of what board power or an old kernel slows: boards differ, and what else draws power
 RECIPE_DOUBT = 0.12  # of products in 8 or 4 bits: libraries differ in what narrows operands, and what is fused
 AMONG_OTHERS = 1.1  # time of a product that power does not hold over its time alone: transposed operands, cold caches
-STRAGGLING = 0.01  # of the step for each e-fold of GPUs beyond a node: every step waits for the slowest of them
 HOST_S_PER_OP = 23e-6  # the host's time to issue an op of the list, Python and autograd included (41 us beside A100)
 # And for each message of ZeRO 3, or to fetch the weights of a matrix that it has not fetched ahead (0.75 ms).
 HOST_S_PER_FETCH = 0.42e-3
 # How much longer, as a share, what PyTorch's own kernels take where none of its steps chose a constant: on GPUs of
 # generations on which none was timed, and around a ring of GPUs.
 UNTIMED_DOUBT = 0.65
-HOST_DOUBT = 1.5  # of the host's times: what a program's own Python adds, and hosts, differ so many times
 # To the host's memory and back through PCIe 4 x16; and its step of one parameter.
 HOST_BYTES_PER_S, HOST_STEP_S = 25e9, 2.6e-10
-# The host's time to read how many tokens go to each expert and to issue what experts run, per layer and pass, of
-# Megatron-Bridge; while tokens travel it is hidden, and another micro-batch is not issued meanwhile.
-ROUTING_S = 2.5e-3
-# What computing loses to a message beside it, of the message's time: 20 of 132 SMs send (DeepSeek-V3, arXiv:2412.19437,
-# 3.2.2) beside kernels that leave them free (Transformer Engine's margins). Products of PyTorch, whose blocks are dealt
-# out to all SMs, wait for those; 0.5 to 1 suit the fitted half of llm-foundry's runs alike, 0.5 torchtitan's in bf16.
-SENDING_SMS, SHARED_SMS = 20 / 132, 0.5
 # Kinds whose times are of serving engines' own kernels; PyTorch's, compilers' and Transformer Engine's move as many
 # bytes as fast as an addition does.
 STREAMED = frozenset({"rms_norm", "add_rms_norm", "silu", "silu_mul", "rope"})
 FROZEN = 2 / 3  # of the FLOPs of a step are those without gradients of weights, which adapters leave as they are
-# Which pass hides a message: weights are fetched a layer ahead, gradients sent while earlier layers are computed (below
-# ZeRO 2 in the last pass only).
-HIDDEN_BY = {
-    "forward_all_gather": "forward",
-    "backward_all_gather": "backward",
-    "grad_reduce_scatter": "backward",
-    "grad_all_reduce": "backward",
-    "replicate_all_reduce": "backward",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,33 +107,31 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
     _check_units(gpu, setting)
     asked, setting = setting, setting.timed
     calls, links = training_calls(model, setting), Links(setting.link)
-    stated, (phases, sent) = _computed(calls), _phases(calls, setting)
+    phases, sent = _phases(calls, setting)
     alone = op_lines(phases, gpu, ENGINE, bundle, links)
     computed = [[_within_step(line, gpu, setting) for line in lines] for lines in alone]
     (messages,) = op_lines(sent, gpu, LIBRARY, bundle, links)
-    device = {phase: _device_s(lines, made, setting) for (phase, made), lines in zip(stated, computed, strict=True)}
     host = {phase: host_share(gpu.generation) * _host_s(phase, made, calls, setting) for phase, made in phases}
     host["optimizer"] = max(host["optimizer"], _offloaded_s(model, setting))
-    times = {phase: _taken_s(device[phase], host[phase], setting) for phase in device}
-    slower, faster = (
-        sum(_taken_s(device[phase], host[phase] * share, setting) - times[phase] for phase in times)
-        for share in (1 + HOST_DOUBT, 1 / (1 + HOST_DOUBT))
+    streamed_s = _streamed_bytes(model, setting) / HOST_BYTES_PER_S
+    pace, *others = (
+        paced(calls, (*computed, messages), host, streamed_s, setting, unsaid)
+        for unsaid in taken_and_ends(gpu, setting)
     )
-    exposed = _exposed(calls.communication, messages, times, setting) + _streamed_s(model, setting, times)
-    bubble = (times["forward"] + times["backward"]) * (setting.pp - 1) / (setting.grad_accum * setting.vp)
-    lines = [line for part in (*computed, messages) for line in part]
-    waited_for = lines if exposed else lines[: len(lines) - len(messages)]
-    exposed += _straggling(setting) * (sum(times.values()) + exposed + bubble)
-    value = sum(times.values()) + exposed + bubble
-    routed = any(call.name == "dispatch" for call in calls.forward)
-    software = EXPERTS_DOUBT if routed else SOFTWARE_DOUBT
+    value, lines = pace.step_s, [line for part in (*computed, messages) for line in part]
+    waited_for = lines if pace.sends else lines[: len(lines) - len(messages)]
+    software = EXPERTS_DOUBT if _is_routed(calls) else SOFTWARE_DOUBT
     step = doubted(
         value,
         total(waited_for, gpu, bundle),
         sum(line.bound_s for part in computed for line in part),
         hypot(software, STEADY_DOUBT * _held_s(alone, computed) / value, RECIPE_DOUBT if setting.recipe else 0.0),
-        slower=hypot(slower / value, UNTIMED_DOUBT if _untimed(gpu, setting) else 0.0, asked.tail_doubt),
-        faster=value / (value + faster) - 1,
+        slower=hypot(
+            UNTIMED_DOUBT * _untimed(gpu, setting),
+            asked.tail_doubt,
+            *(max(other.step_s / value - 1, 0.0) for other in others),
+        ),
+        faster=hypot(*(max(value / other.step_s - 1, 0.0) for other in others)),
     )
     tokens = asked.step_tokens
     flops = model_flops_per_token(model, asked.known_len) * tokens * (1.0 if setting.method == "full" else FROZEN)
@@ -153,13 +142,13 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
         tokens_per_s=Interval(tokens / step.value, tokens / step.high, tokens / step.low),
         mfu=flops / (step.value * gpu.peak(setting.peak_dtype) * setting.n_gpus),
         power_w=mean_power_w([line for part in computed for line in part], step.value, gpu),
-        forward_s=times["forward"],
-        backward_s=times["backward"],
-        optimizer_s=times["optimizer"],
-        communication_s=exposed,
-        bubble_s=bubble,
+        forward_s=pace.times["forward"],
+        backward_s=pace.times["backward"],
+        optimizer_s=pace.times["optimizer"],
+        communication_s=pace.exposed_s,
+        bubble_s=pace.bubble_s,
         lines=tuple(lines),
-        device_s=device,
+        device_s=pace.device_s,
     )
 
 
@@ -181,10 +170,17 @@ def training_notes(gpu: Gpu, setting: TrainingSetting) -> list[str]:
         )
     if dtype == "tf32":
         notes.append("tf32: products read 19 of the 32 bits (allow_tf32 of PyTorch); all else is in fp32.")
-    if setting.ep > 1 and _waits_for_routing(setting):
+    if setting.node_link_bytes_per_s is None and setting.n_gpus > setting.gpus_per_node:
+        taken, least, most = (8e-9 * rate for rate in (node_link_bytes_per_s(gpu), SLOWEST[0], FASTEST[0]))
+        notes.append(
+            f"node_link is not stated: {taken:.0f} Gb/s of each GPU between nodes are taken, and the interval spans "
+            f"{least:.0f} to {most:.0f}."
+        )
+    if setting.ep > 1 and waits_for_routing(setting):
         notes.append(
             f"experts: {1e3 * ROUTING_S:g} ms in each layer and pass at least, in which the host reads how many tokens "
-            "go where (Megatron-Core); cuda_graphs and moe_expert_capacity_factor need no such wait."
+            "go where (Megatron-Core; other programs differ). cuda_graphs and moe_expert_capacity_factor need no such "
+            "wait."
         )
     if _untimed(gpu, setting):
         where = f"around {setting.cp} GPUs" if generation(gpu.generation).trained_on else f"on {gpu.generation}"
@@ -199,17 +195,19 @@ def energy_note(step: TrainingStep, request: Request) -> str:
     )
 
 
-def _computed(calls: TrainingCalls) -> list[Phase]:
-    return [("forward", calls.forward), ("backward", calls.backward), ("optimizer", calls.optimizer)]
+def _is_routed(calls: TrainingCalls) -> bool:
+    """Whether tokens travel to experts."""
+    return any(call.name == "dispatch" for call in calls.forward)
 
 
 def _phases(calls: TrainingCalls, setting: TrainingSetting) -> tuple[list[Phase], list[Phase]]:
     """What a step computes, and what it sends, both as far as they stay within a node."""
 
     def local(made: Sequence[OpCall]) -> list[OpCall]:
-        return [_streamed(_within_node(call, setting)) for call in made]
+        return [_streamed(within_node(call, setting)) for call in made]
 
-    return [(name, local(made)) for name, made in _computed(calls)], [("communication", local(calls.communication))]
+    computed: list[Phase] = [(name, local(made)) for name, made in computed_phases(calls)]
+    return computed, [("communication", local(calls.communication))]
 
 
 def _streamed(call: OpCall) -> OpCall:
@@ -226,17 +224,6 @@ def _check_units(gpu: Gpu, setting: TrainingSetting) -> None:
     if setting.dtype in BLOCK_SCALED and "fp4" not in gpu.peak_flop_per_s:
         instead = next(dtype for dtype in ("fp8", "bf16", "fp16", "fp32") if dtype in gpu.peak_flop_per_s)
         raise UnsupportedDtype(f'{gpu.name} has no units that scale blocks for {setting.dtype}; use dtype="{instead}".')
-
-
-def _taken_s(device_s: float, host_s: float, setting: TrainingSetting) -> float:
-    """Seconds of a phase: the GPU computes while the host issues what follows, unless the host waits for it."""
-    return device_s + host_s if setting.host_waits else max(device_s, host_s)
-
-
-def _beside_s(message_s: float, computing_s: float, setting: TrainingSetting) -> float:
-    """Seconds that a message adds to the computing beside it, which it leaves fewer SMs."""
-    lost = SENDING_SMS if setting.attention == NEWEST_ATTENTION else SHARED_SMS
-    return max(message_s - computing_s, 0.0) + lost * min(message_s, computing_s)
 
 
 def _within_step(line: OpLine, gpu: Gpu, setting: TrainingSetting) -> OpLine:
@@ -266,11 +253,6 @@ def _untimed(gpu: Gpu, setting: TrainingSetting) -> bool:
     return setting.attention != NEWEST_ATTENTION and (not generation(gpu.generation).trained_on or setting.cp > 1)
 
 
-def _straggling(setting: TrainingSetting) -> float:
-    """Share of a step that is waited for the slowest of the GPUs, which grows as the extreme of so many does."""
-    return STRAGGLING * log(max(setting.n_gpus / setting.gpus_per_node, 1.0))
-
-
 def _host_s(phase: str, made: Sequence[OpCall], calls: TrainingCalls, setting: TrainingSetting) -> float:
     """Seconds the host takes to issue a phase; a fraction of a count stands for a kernel or a part of one."""
     issued = 0.0 if setting.cuda_graphs else HOST_S_PER_OP * sum(call.count for call in made)
@@ -293,96 +275,12 @@ def _offloaded_s(model: Trainable, setting: TrainingSetting) -> float:
     return elements * (min(setting.n_gpus, setting.gpus_per_node) * HOST_STEP_S + 4.0 / HOST_BYTES_PER_S)
 
 
-def _streamed_s(model: Trainable, setting: TrainingSetting, times: Mapping[str, float]) -> float:
-    """Seconds that weights on the host are waited for, forward and backward, in 16 bits and a layer ahead."""
+def _streamed_bytes(model: Trainable, setting: TrainingSetting) -> float:
+    """Weights that come from the host, forward and backward, in 16 bits and a layer ahead."""
     if setting.offload != "parameters":
         return 0.0
     fetched = 2 * 2.0 * sum(model.elements(as_served(setting))) * setting.grad_accum
-    fetched /= setting.shards if setting.zero_stage > 2 else 1
-    return max(fetched / HOST_BYTES_PER_S - times["forward"] - times["backward"], 0.0)
-
-
-def _within_node(call: OpCall, setting: TrainingSetting) -> OpCall:
-    """The part of a message that travels between the GPUs of a node (of two where a group has one there)."""
-    group = group_of(call.name, setting) if isinstance(call.op, Collective) else None
-    if group is None or not isinstance(call.op, Collective):
-        return call
-    share = group.local / group.gpus if call.op.kind == "all_to_all" else 1.0
-    message = float(ceil(float(call.op.message_bytes) * share))
-    return call._replace(op=replace(call.op, message_bytes=message, n_gpus=max(group.local, 2)))
-
-
-def _sent_s(line: OpLine, call: OpCall, setting: TrainingSetting) -> float:
-    """Seconds of a message: within the node and, beside that, through the links of the node, which all its GPUs share.
-
-    Each node must receive the (nodes - 1) / nodes of the buffer that others hold; twice for an all-reduce. Between
-    stages, and to experts, every GPU sends its own.
-    """
-    group, op = group_of(call.name, setting), call.op
-    if group is None or not isinstance(op, Collective):
-        return line.latency_s.value
-    within = line.latency_s.value if group.local > 1 else 0.0
-    if group.nodes <= 1:
-        return within
-    own = op.kind in ("all_to_all", "send_recv")
-    buffers = setting.gpus_per_node // (1 if own else group.local)
-    share = 1.0 if op.kind == "send_recv" else (group.nodes - 1) / group.nodes
-    received = (2.0 if op.kind == "all_reduce" else 1.0) * buffers * float(op.message_bytes) * share
-    return max(within, call.count * received / setting.node_link_bytes_per_s)
-
-
-def _device_s(lines: Sequence[OpLine], calls: Sequence[OpCall], setting: TrainingSetting) -> float:
-    """Seconds of a phase on the GPU, with what its messages take beyond the computing beside them.
-
-    Overlapped with the products of a layer, a message is sent in tp parts: what is gathered starts with the part that
-    is there, of what is reduced the last part is waited for (Transformer Engine, comm_gemm_overlap.cpp). Keys and
-    values go around a ring beside attention; what experts are sent, beside another micro-batch. The host reads how
-    many tokens go where and issues what follows; experts of a fixed capacity, and captured graphs, need no such
-    count.
-    """
-    times = dict.fromkeys(("gemm", "attention", "other", "layer", "ring", "experts"), 0.0)
-    for line, call in zip(lines, calls, strict=True):
-        times[_hidden_kind(line, call, setting)] += _sent_s(line, call, setting)
-    last = times["layer"] / 2 / setting.tp
-    layer = last + _beside_s(times["layer"] - last, times["gemm"], setting)
-    ring = _beside_s(times["ring"], times["attention"], setting)
-    computed = times["gemm"] + times["attention"] + times["other"] + layer + ring
-    experts = _beside_s(times["experts"], computed, setting) if setting.overlap_ep else times["experts"]
-    if times["experts"] and _waits_for_routing(setting):
-        experts = max(experts, ROUTING_S * sum(call.count for call in calls if call.name.startswith("dispatch")))
-    return computed + experts
-
-
-def _waits_for_routing(setting: TrainingSetting) -> bool:
-    """Whether the host must read how many tokens go to each expert that is elsewhere."""
-    return not (setting.moe_expert_capacity_factor or setting.cuda_graphs)
-
-
-def _hidden_kind(line: OpLine, call: OpCall, setting: TrainingSetting) -> str:
-    """What a call is to others of its phase: computing that hides messages, or a message that is hidden."""
-    if isinstance(call.op, Collective):
-        if call.name.startswith(("dispatch", "combine")):
-            return "experts"
-        if call.name.startswith("cp_p2p"):
-            return "ring"
-        return "layer" if setting.overlap_tp and group_of(call.name, setting) is None else "other"
-    return "gemm" if line.estimator == "gemm" else "attention" if isinstance(call.op, Attention | Mla) else "other"
-
-
-def _exposed(
-    calls: Sequence[OpCall], messages: Sequence[OpLine], times: dict[str, float], setting: TrainingSetting
-) -> float:
-    """Seconds of communication that no computing hides."""
-    waits: dict[str, float] = {}
-    for call, line in zip(calls, messages, strict=True):
-        ahead = setting.prefetch and not setting.host_waits
-        phase = HIDDEN_BY.get(call.name.removeprefix("expert_"), "") if ahead else ""
-        if call.name == "stage_send_recv" and setting.vp > 1:  # of another chunk than is computed
-            phase = "forward"
-        waits[phase] = waits.get(phase, 0.0) + _sent_s(line, call, setting)
-    passes = 1 if setting.zero_stage > 1 else setting.grad_accum
-    room = {"forward": times["forward"], "backward": times["backward"] / passes, "": 0.0}
-    return sum(_beside_s(wait, room[phase], setting) for phase, wait in waits.items())
+    return fetched / (setting.shards if setting.zero_stage > 2 else 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from predictor.errors import PredictorError
 from predictor.hardware.gpu import Gpu
+from predictor.hardware.interconnect import stands_alone
 from predictor.memory.closed_form import memory
 from predictor.memory.start import CacheRoom, room_for_cache, start
 from predictor.memory.training import training_memory
@@ -58,6 +59,16 @@ def has_room(need: Need) -> bool:
     return max(need.p_oom, getattr(need, "p_wait", 0.0)) <= RISK
 
 
+def alone_note(need: Need, gpu: Gpu, n_gpus: int) -> str:
+    """What to say of a run without room on a GPU that has no others beside it; "" of all others."""
+    if n_gpus > 1 or has_room(need) or not stands_alone(gpu):
+        return ""
+    return (
+        f"this does not fit, and nothing joins {gpu.name} to another. Choose a narrower dtype or shorter sequences; "
+        "where several computers are joined, give link_gb_per_s in its spec."
+    )
+
+
 def room(workload: Workload, gpu: Gpu) -> Room:
     """What `gpu` has room for, the workload as asked otherwise."""
 
@@ -72,7 +83,7 @@ def room(workload: Workload, gpu: Gpu) -> Room:
         most = workload.longest - workload.output_len
         prompt = largest(lambda size: fits(input_len=size), most)
         context = prompt + workload.output_len if prompt else None
-    tp = fewest(lambda gpus: fits(tp=gpus))
+    tp = fewest(lambda gpus: fits(tp=gpus), most_gpus(gpu))
     rest = workload.layout.n_gpus // workload.tp
     batch = largest(lambda size: fits(batch=size), min(MOST_BATCH, 2**31 // length))
     return Room(*cache, context, batch, tp * rest if tp else None, tp)
@@ -104,7 +115,7 @@ def training_room(model: Trainable, gpu: Gpu, setting: TrainingSetting) -> Train
                 return tp
         return 0
 
-    groups = fewest(lambda gpus: sharing(gpus) > 0)
+    groups = fewest(lambda gpus: sharing(gpus) > 0, most_gpus(gpu))
     return TrainingRoom(
         largest(lambda size: fits(micro_batch=size), MOST_BATCH),
         length and length * parts,
@@ -127,10 +138,15 @@ def largest(fits: Callable[[int], bool], most: int) -> int | None:
     return low
 
 
-def fewest(fits: Callable[[int], bool]) -> int | None:
-    """The smallest power of two of GPUs that fits; None where none up to MOST_GPUS does, or can be split so."""
+def most_gpus(gpu: Gpu) -> int:
+    """GPUs that may share a model: one where nothing joins it to others."""
+    return 1 if stands_alone(gpu) else MOST_GPUS
+
+
+def fewest(fits: Callable[[int], bool], most: int = MOST_GPUS) -> int | None:
+    """The smallest power of two of GPUs that fits; None where none up to `most` does, or can be split so."""
     gpus = 1
-    while gpus <= MOST_GPUS:
+    while gpus <= most:
         if fits(gpus):
             return gpus
         gpus *= 2

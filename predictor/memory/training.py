@@ -151,7 +151,7 @@ def _of_stage(
         "gradients_bytes": _gradients(owned, stage, setting),
         "optimizer_bytes": optimizer_bytes(owned, served, setting) if setting.offload == "none" else 0.0,
         "activations_bytes": kept.until_backward + passing,
-        "logits_bytes": _logits(served, how, setting) * stage.heads,
+        "logits_bytes": _logits(model, served, how, setting) * stage.heads,
         "autocast_bytes": _copies(owned, setting),
         "gathered_bytes": _gathered(owned, stage, setting),
     }
@@ -179,9 +179,10 @@ def _of_stage(
     seen["scores_share"] = share(scores_bytes(served, how), saved) if how.scores else 0.0
     seen |= tokens_features(setting.micro_tokens, peak - resident, resident)
     form = ClosedForm(spread_of(setting), peak, peak - resident, runtime_bytes(setting.n_gpus), seen)
+    form = form._replace(segments=_segments(setting), offloaded=setting.offload != "none")
     inputs = _layer_input(model, setting, how) * stage.layers * stage.flying * setting.recomputed_share
     host = host_bytes(owned, served, setting, inputs)
-    return kinds, peaks | host._asdict(), form._replace(segments=_segments(setting))
+    return kinds, peaks | host._asdict(), form
 
 
 def spread_of(setting: TrainingSetting) -> str:
@@ -299,18 +300,23 @@ def _gathered(owned: Parameters, stage: Stage, setting: TrainingSetting) -> floa
     return gathered + (0.0 if setting.prefetch else min(BUCKET_BYTES, gathered))
 
 
-def _logits(served: tuple[OpCall, ...], how: Autograd, setting: TrainingSetting) -> float:
+def _logits(model: Trainable, served: tuple[OpCall, ...], how: Autograd, setting: TrainingSetting) -> float:
     head = next((call.op for call in served if call.name == "lm_head" and isinstance(call.op, Gemm)), None)
     if head is None:
         return 0.0
     kind, tokens = setting.loss_kind, float(setting.micro_tokens)
-    # what tensor parallelism split over the tokens is gathered before the head, and so is its gradient
-    whole = 2 * how.element_bytes * tokens * float(head.k) * (1 - 1 / how.sequence_tp)
+    # what tensor parallelism split over the tokens is gathered before the head; its gradient is whole either way
+    whole = how.element_bytes * tokens * float(head.k) * (1 - 1 / how.sequence_tp)
     chunks = USUAL_CHUNKS if kind.startswith("chunked") and setting.loss_chunks == 1 else setting.loss_chunks
+    # autograd keeps the tanh that caps them (modeling_gemma2.py), where no kernel takes it anew
+    anew = "fused" in (kind, setting.kernels if kind == "chunked_kept" else "")
+    capped = how.element_bytes if getattr(model, "capped_logits", False) and not anew else 0.0
     if kind == "chunked_kept":
         kept, passing = KEPT_CHUNK_BYTES[setting.kernels]
+        kept += capped
     else:
         kept, passing = 0.0, LOGIT_BYTES[kind] * (2.0 if setting.loss == "plain" and how.width == 1 else 1.0)
+        passing += capped
     # the gradient of the head of one chunk is added to that of those before
     table = 2 * element_bytes(setting) * float(head.n * head.k) if chunks > 1 and setting.method == "full" else 0.0
     return tokens * float(head.n) * (kept + passing / chunks) + table + whole

@@ -34,6 +34,9 @@ MANIFEST = "memory.json"
 FORMAT = 1
 LEVEL = 0.8
 VARIED = 1.5  # how much further off where lengths vary, and with them the blocks; judged
+# The same where the host's memory holds parts: programs differ in which copies and gradients stay on the GPU. Chosen on
+# the 18 published peaks that offload (predictor/learning/validation/training_peaks.py).
+OFFLOADED = 2.0
 SUREST = 1e-4  # no probability is nearer to 0 or 1: what was never seen can happen
 # What the boosters see, in this order. More tokens never need less memory: with those features that change with their
 # number both boosters rise, or fall where the feature falls.
@@ -159,6 +162,7 @@ class ClosedForm(NamedTuple):
 
     kind: whose spread it has. seen: values of FEATURES; None where nothing was learned, as of serving engines.
     segments: of the allocator, "fixed", "varied" where sizes change from step to step, or "expandable".
+    offloaded: the host's memory holds parts.
     """
 
     kind: str
@@ -167,6 +171,7 @@ class ClosedForm(NamedTuple):
     runtime: float
     seen: Mapping[str, float] | None
     segments: str = "fixed"
+    offloaded: bool = False
 
 
 def doubted(form: ClosedForm, gpu: Gpu) -> dict[str, Any]:
@@ -180,6 +185,7 @@ def doubted(form: ClosedForm, gpu: Gpu) -> dict[str, Any]:
     total = alive * fragmented + form.runtime
     spread, capacity = released_spreads()[form.kind], float(gpu.mem_bytes)
     scale = spread.scale(form.dynamic / total) * (VARIED if form.segments == "varied" else 1.0)
+    scale *= OFFLOADED if form.offloaded else 1.0
     ends = [total * exp(scale * spread.quantile((1 + sign * LEVEL) / 2)) for sign in (-1, 1)]
     return {
         "correction_bytes": alive - form.peak,

@@ -204,7 +204,7 @@ def _training(resolved: Resolved) -> Iterator[tuple[str, dict[str, Any]]]:
             yield "optimizer in the backward pass", {"optimizer_in_backward": True}
         if request.precision != "pure":
             yield "all in 16 bits", {"precision": "pure"}
-        if request.offload == "none":
+        if request.offload == "none" and not resolved.gpu.unified_memory:
             yield "optimizer on the host", {"offload": "optimizer"}
         yield "LoRA", {"method": "lora"}
     if request.method != "qlora":

@@ -10,6 +10,7 @@ from predictor.errors import UnknownLink, UnknownRate
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.latency import static_batch, training
+from predictor.memory.capacity import alone_note
 from predictor.memory.closed_form import Memory, memory, start_note
 from predictor.memory.host import host_note
 from predictor.memory.training import TrainingMemory, training_memory
@@ -57,9 +58,13 @@ def _serving(resolved: Resolved, bundle: Bundle) -> Footprint:
         from predictor.latency.serving.load import room_for, served_by
 
         room_for(workload, gpu, load_of(resolved), served_by(workload, gpu))
-    need = memory(workload, gpu)
-    notes = (*notes, *(text for text in (note, start_note(workload, gpu, need)) if text), *doubts)
-    return Footprint(request, workload.model.name, gpu, workload.layout.n_gpus, need, notes)
+    need, n_gpus = memory(workload, gpu), workload.layout.n_gpus
+    notes = (
+        *notes,
+        *(text for text in (note, start_note(workload, gpu, need), alone_note(need, gpu, n_gpus)) if text),
+        *doubts,
+    )
+    return Footprint(request, workload.model.name, gpu, n_gpus, need, notes)
 
 
 def _training(resolved: Resolved, bundle: Bundle) -> Footprint:
@@ -67,7 +72,8 @@ def _training(resolved: Resolved, bundle: Bundle) -> Footprint:
     setting = training_setting(request, model)
     doubts = _unless_unknown(training.doubts, model, gpu, setting, bundle)
     need = training_memory(model, gpu, kept_setting(request, setting))
-    told = [note for note in (unread_note(request), host_note(need.host_held_bytes)) if note]
+    alone = alone_note(need, gpu, setting.n_gpus)
+    told = [note for note in (unread_note(request, model), host_note(need.host_held_bytes), alone) if note]
     return Footprint(request, model.name, gpu, setting.n_gpus, need, (*notes, *told, *doubts))
 
 

@@ -366,8 +366,8 @@ def training_report(resolved: Resolved, bundle: Bundle) -> TrainingReport:
     step = training_step(resolved.model, resolved.gpu, setting, bundle)
     near, doubts = doubts_of(step.lines, resolved.gpu, bundle)
     need = training_memory(resolved.model, resolved.gpu, kept_setting(request, setting))
-    host = host_note(need.host_held_bytes)
-    told = (unread_note(request), host, *training_notes(resolved.gpu, setting), energy_note(step, request))
+    unread, host = unread_note(request, resolved.model), host_note(need.host_held_bytes)
+    told = (unread, host, *training_notes(resolved.gpu, setting), energy_note(step, request))
     return TrainingReport(
         request=request,
         model=resolved.model.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def served_workload(request: Request, model: Model, gpu: Gpu) -> tuple[Workload,
         beyond = f"{model.name} was made for {model.max_len} tokens; max_model_len is {request.max_model_len}."
         note = f"{beyond} {note}".rstrip()
     newer, untimed = version_note(request.engine, request.engine_version), untimed_note(workload.engine, gpu)
-    told = (newer, _whole_prompts(request), note, untimed)
+    told = (newer, _whole_prompts(request), _seats(request, workload, gpu), note, untimed)
     return workload, " ".join(text for text in told if text)
 
 
@@ -105,6 +106,28 @@ def _whole_prompts(request: Request) -> str:
     if request.scheduling != "static" or not 0 < request.max_num_batched_tokens < request.batch * request.input_len:
         return ""
     return "a static batch takes its prompts in one pass; max_num_batched_tokens is of the memory at start alone."
+
+
+def _seats(request: Request, workload: Workload, gpu: Gpu) -> str:
+    """What to say of a static batch of more sequences than the engine, as it is by default, runs at once."""
+    groups, beams = request.dp * request.attention_dp, request.beam_width
+    if request.scheduling != "static" or request.batch * beams <= _fewest_seats(workload.engine) * groups:
+        return ""
+    at_once = workload.engine_on(gpu).most_requests(beams) * groups
+    if request.batch <= at_once or not (workload.generates and get_engine(workload.engine).joins):
+        return ""
+    return (
+        f"{workload.engine} runs {at_once} sequences at once (max_num_seqs); others of the {request.batch} wait, and "
+        f"the times are of all at once. For those of waves set concurrency and num_prompts to {request.batch} instead."
+    )
+
+
+@cache
+def _fewest_seats(name: str) -> int:
+    """Sequences that an engine runs at once at least, on whatever GPU and in whatever version."""
+    engine = get_engine(name)
+    others = (*engine.below_gib.values(), *engine.on_generation.values(), *engine.before.values())
+    return min([engine.max_sequences, *(int(other["max_sequences"]) for other in others if "max_sequences" in other)])
 
 
 def _in_ggml(workload: Workload) -> Workload:
@@ -211,12 +234,23 @@ def _check_run(request: Request) -> None:
         raise InvalidRequest(f"pue is {request.pue:g}; say train_tokens or dataset_rows too.")
 
 
-def unread_note(request: Request) -> str:
+def unread_note(request: Request, model: Model) -> str:
     """What to say of columns that belong to parts of a training which the request does not have; "" of none."""
+    sent = "ep is 1" if model.experts else f"{model.name} has no experts"
+    split = request.ep > 1 or request.expert_tp not in (0, request.tp)
+    added = request.grad_accum > 1
     parts = (
         (OF_ADAPTERS, request.method != "full", "method is full"),
         (OF_QUANTIZED, request.method == "qlora", f"method is {request.method}"),
         (("checkpoint_every",), request.checkpointing != "none", "checkpointing is none"),
+        (("overlap_tp", "sequence_parallel"), request.tp > 1, "tp is 1"),
+        (("cp_comm_type",), request.cp > 1, "cp is 1"),
+        (("overlap_ep", "moe_token_dispatcher_type"), request.ep > 1, sent),
+        (("moe_expert_capacity_factor",), split, sent),
+        (("gradient_accumulation_fusion", "no_sync"), added, "grad_accum is 1"),
+        (("reshard_after_forward",), request.zero_stage > 2, f"zero_stage is {request.zero_stage}"),
+        (("link",), request.n_gpus > 1, "n_gpus is 1"),
+        (("node_link",), request.n_gpus > request.gpus_per_node, f"one node has {request.gpus_per_node} GPUs"),
     )
     unread = [(name, why) for names, has, why in parts if not has for name in request.stated(names)]
     return f"nothing reads {', '.join(f'{name} ({why})' for name, why in unread)}." if unread else ""

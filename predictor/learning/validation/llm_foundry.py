@@ -22,6 +22,7 @@ from predictor.learning.validation.replay import Figure, Replay, Table, half, pr
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.passes.training import TrainingSetting
 
+NODE_LINK_BYTES_PER_S = 200e9  # 1600 Gbps between nodes (scripts/train/benchmarking/README.md)
 FILE = "llm_foundry/train_throughput_a100.csv"
 GPUS = {"a100_40gb": "A100-SXM-40GB", "a100_80gb": "A100-SXM-80GB"}
 PEAK_FLOP_PER_S = 312e12  # of which the table's MFU is a share
@@ -87,6 +88,7 @@ def training_setting(row: dict[str, Any]) -> TrainingSetting:
         reduce_dtype="bf16" if row["mp_mode"] == "PURE" else "fp32",
         attention="triton",
         early_stop=row["mp_mode"] != "PURE",
+        node_link_bytes_per_s=NODE_LINK_BYTES_PER_S,
     )
 
 

@@ -318,7 +318,11 @@ LITGPT_MODELS = {
 LONGEST_LLAMA, LONGEST, MEAN = 1540, 1304, 128
 LITGPT_CHUNK = 128
 LITGPT_BATCH = 128
-ONE_KERNEL = ("phi-1.5", "falcon-40b")  # for LayerNorm and for GELU; RMSNorm and SwiGLU are written out
+ONE_KERNEL = (
+    "phi-1.5",
+    "falcon-40b",
+    "stablelm-base-alpha-3b",
+)  # for LayerNorm and for GELU; RMSNorm and SwiGLU are written out
 
 
 def litgpt(root: Path) -> Iterator[Training]:

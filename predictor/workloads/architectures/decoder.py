@@ -30,6 +30,7 @@ FLAGS = (
     "norm_bias",
     "embedding_norm",
     "joint_all_reduce",
+    "capped_logits",
 )
 SIZES = ("hidden", "layers", "heads", "kv_heads", "head_dim", "inter", "vocab", "max_len", *sorted(OR_ZERO))
 
@@ -63,6 +64,7 @@ class Decoder(WithoutExperts):
     window: keys each query sees in the window_layers layers that have a sliding window, itself included; 0: none.
     rotary_dim: elements of a head that the rotary embedding turns; 0: all.
     dtype: of the published weights; linear_dtype: of its linear layers where they are quantised.
+    capped_logits: a tanh bounds the logits (Gemma 2) [final_logit_softcapping].
 
     >>> gpt = dict(hidden=64, layers=2, heads=4, kv_heads=4, head_dim=16, inter=256, vocab=1000, max_len=512)
     >>> Decoder(name="tiny", **gpt, source="made up").parameters()
@@ -101,6 +103,7 @@ class Decoder(WithoutExperts):
     activation: str = "silu"
     dtype: str = "bf16"
     linear_dtype: str = ""
+    capped_logits: bool = False
 
     def __post_init__(self) -> None:
         """Checks every field, then those that hang together."""

@@ -48,6 +48,7 @@ GEMMA: Mapping[str, Any] = {
     "tie_word_embeddings": True,
     "attention_bias": False,
 }
+GEMMA_2: Mapping[str, Any] = {**GEMMA, "final_logit_softcapping": 30.0}
 # The published text_config of Gemma 3 models leans on these.
 GEMMA_3: Mapping[str, Any] = {
     **GEMMA,
@@ -79,7 +80,7 @@ FAMILIES: Mapping[str, Family] = {
     "mimo": Family({**GQA, "use_sliding_window": False}, "from", ("attention_bias", "", "")),
     "phi3": Family({**MHA, "sliding_window": None}, "all"),
     "gemma": Family(GEMMA, biases=ATTENTION),
-    "gemma2": Family(GEMMA, "even", biases=ATTENTION, norm_order="sandwich"),
+    "gemma2": Family(GEMMA_2, "even", biases=ATTENTION, norm_order="sandwich"),
     "gemma3_text": Family(GEMMA_3, "pattern", biases=ATTENTION, qk_norm="head", norm_order="sandwich"),
     "olmo2": Family({**MHA, **NO_BIAS}, biases=ATTENTION, qk_norm="full", norm_order="post"),
     "granite": Family({**MHA, **NO_BIAS}, biases=ALL),
@@ -182,6 +183,7 @@ class _Reader(Fields):
             activation=self.activation(),
             dtype=self.dtype(),
             linear_dtype=published_dtypes(self, layers)[0],
+            capped_logits=bool({**self.defaults, **self.config}.get("final_logit_softcapping")),
             source=origin,
         )
 

@@ -47,8 +47,6 @@ COUNTS = (
     *("micro_batch", "grad_accum", "seq_len", "lora_rank", "loss_chunks", "tp", "pp", "vp", "cp", "ep", "dp"),
     *("dp_replicate", "gpus_per_node", "checkpoint_every"),
 )
-# llm-foundry's clusters: 1600 Gbps between nodes (scripts/train/benchmarking/README.md); 8 NICs of 200 Gbps are usual.
-NODE_LINK_BYTES_PER_S = 200e9
 FULL = ("fp32", "tf32")  # weights, gradients and what passes between layers have 32 bits
 
 
@@ -89,8 +87,8 @@ class TrainingSetting(Sequences):
     dtype: of the arithmetic of the layers: fp32, tf32, fp16, bf16, or a recipe of predictor.workloads.passes.recipes;
     reduce_dtype: of the gradients on the wire, if they are not kept in fp32.
     gradient_accumulation_fusion: the products that make gradients add them up (Apex, Transformer Engine).
-    gpus_per_node; node_link_bytes_per_s: of all links of a node together, per direction. link: what joins the GPUs of a
-    node, one of predictor.hardware.interconnect.LINKS; "" is not stated.
+    gpus_per_node; node_link_bytes_per_s: of all links of a node together, per direction; None is not stated. link: what
+    joins the GPUs of a node, one of predictor.hardware.interconnect.LINKS; "" is not stated.
     kernels: of norms, rotations, gates, adapters and the loss: "fused" by a compiler, "library" with one kernel for a
     norm and one for a rotation, "eager" as written in PyTorch.
     prefetch: ZeRO 3 fetches weights a layer ahead (FSDP); without, module by module when needed, and everything waits
@@ -129,7 +127,7 @@ class TrainingSetting(Sequences):
     dtype: str = "bf16"
     reduce_dtype: str = "bf16"
     gradient_accumulation_fusion: bool = False
-    node_link_bytes_per_s: float = NODE_LINK_BYTES_PER_S
+    node_link_bytes_per_s: float | None = None
     kernels: str = "fused"
     early_stop: bool = True
     prefetch: bool = True
@@ -165,7 +163,7 @@ class TrainingSetting(Sequences):
                 raise InvalidRequest(f'{name} is "{getattr(self, name)}"; it must be one of {", ".join(choices)}.')
         if type(self.zero_stage) is not int or not 0 <= self.zero_stage <= 3:
             raise InvalidRequest(f"zero_stage is {self.zero_stage}; it must be 0, 1, 2 or 3 (3 is FSDP FULL_SHARD).")
-        if not self.node_link_bytes_per_s > 0:
+        if self.node_link_bytes_per_s is not None and not self.node_link_bytes_per_s > 0:
             raise InvalidRequest(
                 f"node_link_bytes_per_s is {self.node_link_bytes_per_s}; it must be above 0: 200e9 is 1600 Gbps."
             )
