@@ -1,6 +1,7 @@
 """Plans and comparisons: what cannot be asked is said at once, and easier promises never cost more."""
 
 import math
+import re
 
 import pytest
 
@@ -13,7 +14,7 @@ from predictor.planning import compare, plan
 from predictor.planning.answers import predicted_by
 from predictor.planning.candidates import Choices, candidates, most_of
 from predictor.planning.fleet import fleet
-from predictor.planning.search import deployments
+from predictor.planning.search import deployed, deployments, met
 from predictor.planning.service import ServiceLevel
 from predictor.workloads.models import get_model
 from predictor.workloads.request import Request
@@ -85,6 +86,41 @@ def test_what_has_no_price_keeps_no_budget(tmp_path):
 def test_the_command_of_a_plan_has_all_digits():
     request = Request.of({"model": "Qwen3-8B", "gpu": "L4", "request_rate": 3.123456789, **LENGTHS})
     assert "--request-rate 3.123456789" in predicted_by(request)
+
+
+def test_what_is_nearest_is_kept_where_it_is_promised():
+    bundle, impossible = load_bundle(), ServiceLevel(0.001, 0.001)
+    choices = Choices(get_model("Qwen3-8B"), {"model": "Qwen3-8B", **LOAD}, fleet("L40S, L4"), price_list())
+    some = deployments(candidates(choices, bundle)[0], impossible, 0.8, bundle)
+    assert len(some) > 3
+    for one in some:
+        kept = met(one, impossible, 0.8, bundle.level)
+        assert kept is not None and set(kept) == {"ttft_p99_s", "tpot_s"}
+        again = deployed(one.candidate, one.replicas, ServiceLevel(**kept), bundle)
+        assert again.p_slo == pytest.approx(0.8, abs=0.02)
+
+
+def test_what_no_roofline_keeps_names_the_nearest(capsys):
+    asked = ["--gpus", "T4,L40S", "--ttft-p99", "0.001", "--tpot", "0.001", "--request-rate", "1"]
+    assert main(["plan", "Qwen3-8B", *asked]) == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"the nearest that is met with 80 %: TTFT p99 [\d.]+ m?s, TPOT [\d.]+ ms, by", told)
+    assert "at the roofline; 1 ms are promised" in told
+    assert main(["plan", "Qwen3-8B", "--gpus", "L40S", "--budget", "0.01", "--request-rate", "1"]) == 1
+    assert re.search(r"Nothing holds; the cheapest that does costs [\d.]+ USD/h", capsys.readouterr().out)
+
+
+def test_a_gpu_whose_cheapest_replica_is_too_slow_is_tried_in_larger_ones():
+    planned = plan("Qwen3-32B", "H100", ttft_p99_s=0.5, request_rate=1.0, input_len=8000, output_len=100, vary=False)
+    assert planned.holds and planned.plans[0].deployment.candidate.n_gpus > 1
+
+
+def test_what_only_a_budget_forbids_comes_first_by_cost():
+    planned = plan("Qwen3-8B", "L4", usd_per_hour=0.3, tpot_s=0.05, vary=False, **LOAD | {"request_rate": 10.0})
+    sure = [one for one in planned.plans if one.deployment.p_slo >= 0.8]
+    assert not planned.holds and planned.plans[: len(sure)] == tuple(sure)
+    hours = [one.usd_per_hour for one in sure]
+    assert hours == sorted(hours)
 
 
 def test_pools_answer_no_load_that_they_do_not_know():

@@ -155,6 +155,10 @@ def _show_plans(planned: Planned, title: str) -> None:
         ],
         title=title,
     )
+    say(
+        "$/Mtok: of a million tokens that come out, GPUs in whole instances. holds: probability that all is kept. "
+        "users each: requests under way in a replica."
+    )
 
 
 def _of_pools(pools: Pooled) -> str:

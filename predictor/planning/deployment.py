@@ -22,10 +22,10 @@ from predictor.planning.answers import Plan, Planned
 from predictor.planning.candidates import Candidate, Choices, Lost, candidates, check_choices, variant
 from predictor.planning.fleet import fleet
 from predictor.planning.pools import pooled
-from predictor.planning.search import LIKELY, Deployment, deployments, expected
-from predictor.planning.service import ServiceLevel, within
+from predictor.planning.search import LIKELY, Deployment, deployments, expected, met
+from predictor.planning.service import LABELS, ServiceLevel
 from predictor.prediction.single import Resolved, answer, load_of
-from predictor.values import share_text
+from predictor.values import share_text, time_text
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.cells import is_empty
@@ -40,6 +40,7 @@ MOST_SIMULATED = 24
 AT_ONCE = 8  # replicas that are simulated before it is asked whether others can be cheaper
 OF_A_GPU = 2  # plans of one GPU, where there are others
 SLACK = 1.5  # times dearer by the closed form than what holds, beyond which nothing is simulated
+NEAREST = 4  # replicas that are simulated where nothing keeps what is promised at the roofline
 VARIED = 2  # of the cheapest plans, on other engines and settings
 ENGINES = ("vllm", "sglang", "trtllm")
 
@@ -113,7 +114,7 @@ class _Search:
         self.choices, self.bundle, self.sure, self.shown, self.vary = choices, bundle, sure, shown, vary
         self.found: list[Deployment] = []
         self.lost: list[Lost] = []
-        self.out = set[int]()  # ids of candidates that are lost before they are simulated
+        self.out = set[str]()  # GPUs with a replica that is lost before it is simulated
 
     def answer(self) -> Planned:
         """The plans, and all else."""
@@ -141,11 +142,12 @@ class _Search:
 
     def _cheapest(self, left: Sequence[Candidate]) -> list[Candidate]:
         """Simulate those that are expected to be cheapest: of the GPUs that are cheapest at the roofline, and of all of
-        data centres, their cheapest replica; then others of those that did best by then."""
+        data centres, their cheapest replica; then others of those that did best by then, and of those whose cheapest is
+        too slow."""
         first, others = _one_of_each(left)
         known = self._expected(_looked_at(first))
-        best = {one.gpu.name for one, _ in known[:GPUS_MORE_OF]}
-        known = [*known, *self._expected([one for one in others if one.gpu.name in best][: 2 * GPUS_MORE_OF])]
+        for names in ({one.gpu.name for one, _ in known[:GPUS_MORE_OF]}, frozenset(self.out)):
+            known += self._expected([one for one in others if one.gpu.name in names][: 2 * GPUS_MORE_OF])
         ordered, tried = _varied(known), list[Candidate]()
         for start in range(0, MOST_SIMULATED, AT_ONCE):
             batch = [one for one, hour in ordered[start : start + AT_ONCE] if not self._dearer(hour)]
@@ -161,7 +163,7 @@ class _Search:
         for one, told in zip(many, expected(many, self.choices.level, self.sure, self.bundle), strict=True):
             if isinstance(told, Lost):
                 self.lost.append(told)
-                self.out.add(id(one))
+                self.out.add(one.gpu.name)
                 continue
             offer = self.choices.offer(one.gpu, told * one.n_gpus, one.n_gpus)
             priced.append((one, offer.usd_per_hour if offer else None))
@@ -214,12 +216,16 @@ class _Search:
         return offer.usd_per_hour if offer else None
 
     def _ranked(self) -> list[Deployment]:
-        """All that were simulated: those that hold, by cost; then the others, by how surely they do."""
+        """All that were simulated: those that hold, by cost; then what would, but for the budget; then the others, by
+        how surely they do."""
 
         def place(one: Deployment) -> tuple[Any, ...]:
             hour = self._hour(one)
-            cost = (hour is None, hour or 0.0, one.n_gpus, -round(one.p_slo, 2), one.served.ttft_p99_s.value)
-            return (0, *cost) if self._holds(one) else (1 if one.p_slo >= LIKELY else 2, -round(one.p_slo, 1), *cost)
+            served = -one.served.sustainable_rate.value if one.served.saturated else 0.0
+            cost = (hour is None, hour or 0.0, one.n_gpus, served, -round(one.p_slo, 2), one.served.ttft_p99_s.value)
+            if one.p_slo >= self.sure:
+                return (0 if self._holds(one) else 1, *cost)
+            return (2 if one.p_slo >= LIKELY else 3, -round(one.p_slo, 1), *cost)
 
         return sorted(self.found, key=place)
 
@@ -279,9 +285,9 @@ class _Search:
                 yield Lost(
                     name, one.n_gpus, one.workload.dtype, candidate.workload.engine, self._why(one, self._ranked()[0])
                 )
-        settled = {id(one) for one in tried} | self.out
+        simulated = {id(one) for one in tried}
         for candidate in sorted(all_of, key=_least):
-            if id(candidate) in settled or candidate.gpu.name in told:
+            if id(candidate) in simulated or candidate.gpu.name in told | self.out:
                 continue
             told.add(candidate.gpu.name)
             cost, count = candidate.least_usd_per_hour, candidate.least_gpus
@@ -294,20 +300,34 @@ class _Search:
 
     def _nearest(self) -> str:
         """What is met, as surely as asked, by what comes nearest to what was promised; "" where nothing starts."""
+        level, found = self.choices.level, self.found or self._least_missing()
+        within_budget = [one for one in found if self.choices.affords(self._offer(one))]
+        if not within_budget:
+            hours = [hour for one in found if one.p_slo >= self.sure and (hour := self._hour(one)) is not None]
+            return f"the cheapest that does costs {min(hours):.2f} USD/h." if hours else ""
+        told = [
+            (one, kept) for one in within_budget if (kept := met(one, level, self.sure, self.bundle.level)) is not None
+        ]
+        if not told:
+            most = max(within_budget, key=lambda one: one.served.sustainable_rate.value)
+            rate = most.served.sustainable_rate.value
+            return f"the most that is held are {rate:.3g} requests/s, by {most.text}."
+        one, kept = min(
+            told, key=lambda pair: max((pair[1][name] / s for name, s in level.promised.items()), default=0.0)
+        )
+        figures = ", ".join(f"{LABELS[name]} {time_text(seconds)}" for name, seconds in kept.items())
+        return f"the nearest that is met with {share_text(self.sure)}: {figures}, by {one.text}."
+
+    def _least_missing(self) -> list[Deployment]:
+        """Where nothing keeps what is promised even at the roofline: what misses it by least there."""
         level = self.choices.level
-        if not self.found:
-            return ""
 
-        def met(one: Deployment) -> dict[str, float]:
-            return {name: within(getattr(one.served, name), self.bundle.level, self.sure) for name in level.promised}
+        def missed(one: Candidate) -> float:
+            return max(one.least.ttft_s / level.ttft_p99_s, one.least.tpot_s / level.tpot_s)
 
-        def missed(one: Deployment) -> float:
-            return max((met(one)[name] / seconds for name, seconds in level.promised.items()), default=1.0)
-
-        one = min(self.found, key=missed)
-        figures = ", ".join(f"{name} {seconds:.3g}" for name, seconds in met(one).items())
-        where = f"{one.replicas} × ({one.candidate.text})"
-        return f"the nearest that is met with {share_text(self.sure)}: {figures or 'the load'}, by {where}."
+        nearest = sorted(candidates(self.choices._replace(level=ServiceLevel()), self.bundle)[0], key=missed)[:NEAREST]
+        told = deployments(nearest, level, self.sure, self.bundle)
+        return [one for one in told if isinstance(one, Deployment)]
 
 
 def _load(columns: Mapping[str, Any]) -> str:

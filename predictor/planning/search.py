@@ -24,7 +24,7 @@ from predictor.latency.steps import Steps, op_lines_of_many, total
 from predictor.memory.closed_form import Memory, memory
 from predictor.ops.dtypes import Array
 from predictor.planning.candidates import Candidate, Lost
-from predictor.planning.service import ServiceLevel, p_above, within
+from predictor.planning.service import SUREST, ServiceLevel, p_above, within
 from predictor.values import one_line, time_text
 from predictor.workloads.passes.calls import Phase
 from predictor.workloads.workload import Workload, prompt_and_middle_phases
@@ -54,6 +54,11 @@ class Deployment(NamedTuple):
     def n_gpus(self) -> int:
         """GPUs in all."""
         return self.candidate.n_gpus * self.replicas
+
+    @property
+    def text(self) -> str:
+        """ "5 × (2 × H200-SXM-141GB, fp8, vllm)"."""
+        return f"{self.replicas} × ({self.candidate.text})"
 
 
 def deployments(many: Sequence[Candidate], level: ServiceLevel, sure: float, bundle: Bundle) -> list[Deployment | Lost]:
@@ -214,6 +219,16 @@ def _prompt_share(one: Candidate, sequences: float, bundle: Bundle) -> float:
     prompt_s = (prompt - cached) / new * steps.mixed_s([Chunk(new, round(cached))], 0, 0.0)
     token_s = steps.decode_s(at_once, prompt + output / 2, one.load.draft_tokens + 1) / at_once
     return prompt_s / (prompt_s + max(output - 1, 0.0) / one.load.tokens_per_step * token_s)
+
+
+def met(one: Deployment, level: ServiceLevel, sure: float, of_intervals: float) -> dict[str, float] | None:
+    """Seconds of each promise that a deployment keeps, all of them with a probability of `sure`; None where no time
+    would do, as it does not start or keep up so surely. of_intervals: their level."""
+    starts = (1 - float(one.memory.p_oom)) * keeps_up(one.candidate, one.served, of_intervals)
+    each = (sure / starts) ** (1 / max(len(level.promised), 1)) if starts >= sure else 1.0
+    if each > (SUREST if level.promised else 1 - 1e-12):
+        return None
+    return {name: within(getattr(one.served, name), of_intervals, each) for name in level.promised}
 
 
 def keeps_up(one: Candidate, served: Serving, level: float) -> float:

@@ -49,7 +49,7 @@ class Line(NamedTuple):
 def read_plan(path: Path) -> Mapping[str, Any]:
     """A plan.json as `predictor plan --write` makes it; raises InvalidTable."""
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
+        plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidTable(f"{path} cannot be read ({error}); give a plan.json of `predictor plan --write`.") from error
     if wrong := _wrong(plan):
