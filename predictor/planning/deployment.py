@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle, load_bundle
@@ -146,28 +146,38 @@ class _Search:
         too slow."""
         first, others = _one_of_each(left)
         known = self._expected(_looked_at(first))
-        for names in ({one.gpu.name for one, _ in known[:GPUS_MORE_OF]}, frozenset(self.out)):
+        for names in ({one.gpu.name for one, *_ in known[:GPUS_MORE_OF]}, frozenset(self.out)):
             known += self._expected([one for one in others if one.gpu.name in names][: 2 * GPUS_MORE_OF])
         ordered, tried = _varied(known), list[Candidate]()
         for start in range(0, MOST_SIMULATED, AT_ONCE):
-            batch = [one for one, hour in ordered[start : start + AT_ONCE] if not self._dearer(hour)]
+            batch = [one for one, hour, _ in ordered[start : start + AT_ONCE] if not self._dearer(hour)]
             if not batch:
                 break
             self._simulate(batch)
             tried += batch
-        return tried
+        return tried + self._cheaper(known, tried)
 
-    def _expected(self, many: Sequence[Candidate]) -> list[tuple[Candidate, float | None]]:
+    def _cheaper(self, known: Sequence[_Priced], tried: Sequence[Candidate]) -> list[Candidate]:
+        """Simulate what may be cheaper than the best if its steps take as long as predicted, though not if they take as
+        long as they may."""
+        simulated = {id(one) for one in tried}
+        best = min((cost for one in self._holding() if (cost := self._hour(one)) is not None), default=math.inf)
+        left = [each for each in known if id(each.one) not in simulated and (each.likely or 0.0) < best]
+        batch = [each.one for each in sorted(left, key=lambda each: _cost(each.one, each.likely))[:AT_ONCE]]
+        self._simulate(batch)
+        return batch
+
+    def _expected(self, many: Sequence[Candidate]) -> list[_Priced]:
         """Candidates with the price of the replicas that they are expected to need, cheapest first; others are lost."""
-        priced: list[tuple[Candidate, float | None]] = []
-        for one, told in zip(many, expected(many, self.choices.level, self.sure, self.bundle), strict=True):
+        priced: list[_Priced] = []
+        for one, told in zip(many, expected(many, self.choices.level, self.bundle), strict=True):
             if isinstance(told, Lost):
                 self.lost.append(told)
                 self.out.add(one.gpu.name)
                 continue
-            offer = self.choices.offer(one.gpu, told * one.n_gpus, one.n_gpus)
-            priced.append((one, offer.usd_per_hour if offer else None))
-        return sorted(priced, key=_cost)
+            offers = (self.choices.offer(one.gpu, replicas * one.n_gpus, one.n_gpus) for replicas in told)
+            priced.append(_Priced(one, *(offer.usd_per_hour if offer else None for offer in offers)))
+        return sorted(priced, key=lambda each: _cost(each.one, each.hour))
 
     def _dearer(self, hour: float | None) -> bool:
         """Whether what costs so much can hardly be among the best."""
@@ -345,19 +355,26 @@ def _least(one: Candidate) -> tuple[Any, ...]:
     return (cost is None, cost or 0.0, one.least_gpus, one.n_gpus)
 
 
-def _cost(pair: tuple[Candidate, float | None]) -> tuple[Any, ...]:
-    one, hour = pair
+class _Priced(NamedTuple):
+    """A candidate, and USD for an hour of the replicas that it needs by Expected; None where no price is listed."""
+
+    one: Candidate
+    hour: float | None
+    likely: float | None
+
+
+def _cost(one: Candidate, hour: float | None) -> tuple[Any, ...]:
     return hour is None, hour or 0.0, one.least_gpus
 
 
-def _varied(known: Sequence[tuple[Candidate, float | None]]) -> list[tuple[Candidate, float | None]]:
+def _varied(known: Sequence[_Priced]) -> list[_Priced]:
     """Cheapest first, but that no GPU comes a third time before all others did twice."""
     seen: dict[str, int] = {}
-    early, late = list[tuple[Candidate, float | None]](), list[tuple[Candidate, float | None]]()
-    for pair in sorted(known, key=_cost):
-        name = pair[0].gpu.name
+    early, late = list[_Priced](), list[_Priced]()
+    for each in sorted(known, key=lambda each: _cost(each.one, each.hour)):
+        name = each.one.gpu.name
         seen[name] = seen.get(name, 0) + 1
-        (early if seen[name] <= OF_A_GPU else late).append(pair)
+        (early if seen[name] <= OF_A_GPU else late).append(each)
     return early + late
 
 

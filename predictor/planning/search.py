@@ -29,7 +29,6 @@ from predictor.values import one_line, time_text
 from predictor.workloads.passes.calls import Phase
 from predictor.workloads.workload import Workload, prompt_and_middle_phases
 
-FINE = 33  # sizes between those whose steps are predicted
 TOGETHER = 16  # candidates whose step times are predicted together
 CAREFUL = 1.25  # times as long as predicted steps take, where the search begins
 MORE = 2  # times as many more replicas are tried; what then is not kept surely is too little known
@@ -72,9 +71,17 @@ def deployments(many: Sequence[Candidate], level: ServiceLevel, sure: float, bun
     return answers
 
 
-def expected(many: Sequence[Candidate], level: ServiceLevel, sure: float, bundle: Bundle) -> list[int | Lost]:
-    """Replicas that each needs if its steps take as long as they do at most with a probability of `sure`, or why it has
-    no answer: from predictions of a prompt alone and of decode steps of a few sizes, without a simulation."""
+class Expected(NamedTuple):
+    """Replicas that a candidate needs: if its steps take as long as the high end of their interval says, and if they
+    take as long as predicted."""
+
+    careful: int
+    likely: int
+
+
+def expected(many: Sequence[Candidate], level: ServiceLevel, bundle: Bundle) -> list[Expected | Lost]:
+    """What each needs, or why it has no answer: from predictions of a prompt alone and of decode steps of a few sizes,
+    without a simulation."""
     sizes = [
         np.unique(np.array([1, *(int(one.least.sequences) // 2**halving or 1 for halving in range(4))])) for one in many
     ]
@@ -87,7 +94,7 @@ def expected(many: Sequence[Candidate], level: ServiceLevel, sure: float, bundle
         )
         for one, counts in zip(many, sizes, strict=True)
     ]
-    told: list[int | Lost] = []
+    told: list[Expected | Lost] = []
     for one, counts, lines in zip(many, sizes, op_lines_of_many(steps, bundle), strict=True):
         lost = Lost(one.gpu.name, one.n_gpus, one.workload.dtype, one.workload.engine, "")
         if isinstance(lines, PredictorError):
@@ -102,12 +109,9 @@ def expected(many: Sequence[Candidate], level: ServiceLevel, sure: float, bundle
             continue
         careful, likely = (
             _needed(one, times[0], counts, np.array(times[1:]), level)
-            for times in (
-                [within(step, bundle.level, sure) for step in (prompt, *decodes)],
-                [step.value for step in (prompt, *decodes)],
-            )
+            for times in ([step.high for step in (prompt, *decodes)], [step.value for step in (prompt, *decodes)])
         )
-        told.append(careful or likely or max(math.ceil(one.load.concurrency or one.load.offered_rate), 1))
+        told.append(Expected(careful, likely))
     return told
 
 
@@ -120,20 +124,15 @@ def _sized(one: Candidate, counts: Array) -> Iterator[list[Phase]]:
         yield prompt_and_middle_phases(replace(alone, batch=int(count)))[1:]
 
 
-def _needed(one: Candidate, prompt_s: float, sizes: Array, sizes_s: Array, level: ServiceLevel) -> int:
-    """Replicas, where a prompt and decode steps of so many sequences take so long: prompts interrupt decoding. 0: no
-    size keeps the time of a token."""
-    counts = np.unique(np.geomspace(1, sizes[-1], FINE).round())
-    decode_s = np.interp(counts, sizes, sizes_s)
+def _needed(one: Candidate, prompt_s: float, counts: Array, decode_s: Array, level: ServiceLevel) -> int:
+    """Replicas, where a prompt and decode steps of `counts` sequences take so long: prompts interrupt decoding."""
     prompt, cached, output = one.load.mean_len
     following, gain = max(output - 1, 0.0), one.load.tokens_per_step
     groups = groups_of(one.workload)
     each_s = prompt_s * (1 - cached / prompt) / groups + following * decode_s / gain / counts
     token_s = counts * each_s / following if following else np.zeros_like(counts)
     kept = token_s <= level.tpot_s
-    if not kept.any():
-        return 0
-    best = int(np.argmin(np.where(kept, each_s, np.inf)))
+    best = int(np.argmin(np.where(kept, each_s, np.inf))) if kept.any() else 0
     if one.load.concurrency:
         return max(math.ceil(one.load.concurrency / float(counts[best])), 1)
     return max(math.ceil(one.load.offered_rate * float(each_s[best])), 1)
