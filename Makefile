@@ -5,7 +5,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Extras of pyproject.toml; tests of those that are not installed are skipped. All: dev,docs,dask,ray,train,torch,simulator,spark
+# Extras of pyproject.toml; tests of those that are not installed are skipped. All: dev,docs,web,dask,ray,train,torch,simulator,spark
 EXTRAS ?= dev
 STAMP := .venv/.installed-$(EXTRAS)
 # A mix of GPUs that the released bundle was trained on and of GPUs that it never saw.

@@ -44,8 +44,9 @@ def surprises(wheel: Path) -> list[str]:
     info = {name for name in names if ".dist-info/" in name}
     modules = {str(path.relative_to(REPO)) for path in (REPO / "predictor").rglob("*.py")}
     catalogues = {str(path.relative_to(REPO)) for path in (REPO / "predictor" / "catalog").glob("*.toml")}
+    page = {str(path.relative_to(REPO)) for path in (REPO / "predictor" / "web" / "static").iterdir()}
     bundles = [name for name in names if name.startswith("predictor/models/") and name.endswith("/bundle.json")]
-    problems = [f"{name} is not in the wheel." for name in sorted((modules | catalogues) - names)]
+    problems = [f"{name} is not in the wheel." for name in sorted((modules | catalogues | page) - names)]
     problems += [
         f"{name} is in the wheel; only predictor/ belongs there."
         for name in sorted(names - info)

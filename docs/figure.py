@@ -1,6 +1,6 @@
 """Draws docs/img/gpus.svg: tokens per second of Llama-3.1-8B on eight GPUs, with 80 % intervals, by what is known.
 
-python docs/figure.py              write it (extra: docs)
+python docs/figure.py              write it, and the pictures of docs/plots.md by the commands there (extra: docs)
 python docs/figure.py --check      status 1 if its numbers are not what is predicted now; needs no Matplotlib
 """
 
@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import argparse
 import html
+import re
+import shutil
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from predictor import get_gpu, predict
 from predictor.estimators.bundle import load_bundle
 
 PICTURE = Path(__file__).resolve().parent / "img" / "gpus.svg"
+PAGE = Path(__file__).resolve().parent / "plots.md"
 MODEL, BATCH = "Llama-3.1-8B", 8
 # Colours that are told apart by all eyes and stand out on white and on black; the ink is a grey between the two.
 INK = "#808890"
@@ -46,8 +50,31 @@ def main() -> None:
     if not parser.parse_args().check:
         draw(found)
         print(f"wrote {PICTURE}")
+        draw_page()
     elif missing := stale(found):
         sys.exit(f"{PICTURE} lacks {', '.join(missing)}; run `python docs/figure.py`.")
+
+
+def commands() -> list[str]:
+    """The commands with --plot that docs/plots.md shows."""
+    return re.findall(r"^\$ (.*--plot.*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def draw_page() -> None:
+    """Run the commands of docs/plots.md, with the files that it shows, and keep their pictures."""
+    from outputs import BLOCK, printed
+
+    with tempfile.TemporaryDirectory() as folder:
+        for block in BLOCK.finditer(PAGE.read_text(encoding="utf-8")):
+            if block["file"]:
+                (Path(folder) / block["file"]).write_text(block["text"], encoding="utf-8")
+        for command in commands():
+            said = printed(command, Path(folder))
+            drawn = Path(folder) / command.split()[-1]
+            if not drawn.is_file():
+                sys.exit(f"{command}: " + " ".join(said))
+            shutil.copy(drawn, PICTURE.parent)
+            print(f"wrote {PICTURE.parent / drawn.name}")
 
 
 def predicted() -> dict[str, Any]:

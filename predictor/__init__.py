@@ -34,6 +34,8 @@ if TYPE_CHECKING:
         Moe as Moe,
         Pointwise as Pointwise,
     )
+    from predictor.planning.deployment import plan as plan
+    from predictor.planning.ranking import compare as compare
     from predictor.prediction.frames import predict_frame as predict_frame
     from predictor.prediction.single import answer as answer, predict as predict, predict_training as predict_training
     from predictor.workloads.models import get_model as get_model, models as models
@@ -56,6 +58,8 @@ __getattr__, __dir__, __all__ = attach(
         "latency.training": ["TrainingReport"],
         "learning.regressor": ["RooflineRegressor", "samples"],
         "ops": ["Attention", "Collective", "Conv", "Gemm", "Mla", "Moe", "Pointwise"],
+        "planning.deployment": ["plan"],
+        "planning.ranking": ["compare"],
         "prediction.frames": ["predict_frame"],
         "prediction.single": ["answer", "predict", "predict_training"],
         "workloads.models": ["get_model", "models"],

@@ -77,6 +77,7 @@ def test_any_cell_in_place_of_a_name_is_an_answer_or_an_error_of_its_row(name: s
 
 @example(name="family", cell="0\n0")  # its error had two lines
 @example(name="engine", cell="a|b")  # which joins the parts of a group's name
+@example(name="engine", cell="\x00")
 @given(name=st.sampled_from([*COLUMNS, "gpu"]), cell=CELLS)
 @settings(max_examples=300, deadline=None)
 def test_any_cell_of_an_operator_is_an_answer_or_an_error_of_its_row(name: str, cell: Any) -> None:

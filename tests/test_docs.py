@@ -74,6 +74,15 @@ def test_the_picture_shows_what_is_predicted():
     assert figure.PICTURE.stat().st_size < 100_000
 
 
+def test_pictures_of_the_page_are_those_that_its_commands_draw():
+    figure = script("docs", "figure")
+    names = [command.split()[-1] for command in figure.commands()]
+    page = figure.PAGE.read_text(encoding="utf-8")
+    assert len(names) == len(set(names)) >= 6
+    assert sorted(names) == sorted(re.findall(r"\]\(img/([\w.-]+)\)", page)), "run `python docs/figure.py`"
+    assert all((figure.PICTURE.parent / name).stat().st_size < 250_000 for name in names)
+
+
 def test_worked_examples_of_the_front_page_run():
     (example,) = python_blocks(README)
     test = doctest.DocTestParser().get_doctest(example, {}, "README.md", "README.md", 0)

@@ -25,12 +25,26 @@ LAYERS = (
     ("latency",),  # operators → steps, serving, training
     ("prediction",),  # request → answer
     ("planning",),  # which GPU, how many
+    ("plotting",),  # answers → pictures
     ("learning",),  # measurements → bundle
     ("registry",),  # which bundle is the champion
+    ("web",),  # the page
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-HEAVY = ("torch", "mlflow", "sklearn", "matplotlib", "optuna", "pandas", "xgboost", "typer", "rich")
+HEAVY = (
+    "torch",
+    "mlflow",
+    "sklearn",
+    "matplotlib",
+    "optuna",
+    "pandas",
+    "xgboost",
+    "typer",
+    "rich",
+    "starlette",
+    "uvicorn",
+)
 CLIENTS = ("datasets", "docs", "training", "models", "notebooks", "tests", "benchmarks")
 
 

@@ -16,8 +16,8 @@ from predictor.hardware.prices import price_list
 from predictor.latency.report import Interval
 from predictor.planning import ServiceLevel, compare, plan
 from predictor.planning.candidates import Candidate, Choices, candidates
-from predictor.planning.deployment import _front
 from predictor.planning.fleet import fleet
+from predictor.planning.pareto import pareto_front
 from predictor.planning.search import deployed
 from predictor.planning.service import SUREST, p_above, p_below, p_less, within
 from predictor.prediction import predict
@@ -139,7 +139,12 @@ def test_a_budget_and_a_limit_of_gpus_hold():
 
 
 def test_front():
-    assert _front([(1.0, 2.0, 2.0), (2.0, 1.0, 2.0), (2.0, 2.0, 2.0), (None, 0.1, 0.1)]) == [True, True, False, False]
+    assert pareto_front([(1.0, 2.0, 2.0), (2.0, 1.0, 2.0), (2.0, 2.0, 2.0), (None, 0.1, 0.1)]) == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_a_ranking_is_in_order_and_prices_whole_instances():

@@ -37,11 +37,11 @@ def test_a_run_without_held_out_rows_is_plotted_by_its_curves(quick_run: Run, tm
 def test_plots_without_matplotlib_name_the_extra_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("predictor.learning.plots.find_spec", lambda name: None)
+    monkeypatch.setattr("predictor.plotting.canvas.find_spec", lambda name: None)
     (tmp_path / "r.toml").write_text("", encoding="utf-8")
     arguments = ["no.parquet", "--recipe", str(tmp_path / "r.toml"), "--out", str(tmp_path / "b"), "--plots", "p"]
     assert main(["train", *arguments]) == 2
-    assert capsys.readouterr().err == "error: plots need matplotlib; pip install 'gpu-predictor[train]'.\n"
+    assert capsys.readouterr().err == "error: plots need matplotlib; pip install 'gpu-predictor[plot]'.\n"
 
 
 def test_gains_are_shares_and_a_gpu_is_one_feature_of_the_reference_trees(quick_run: Run) -> None:

@@ -73,7 +73,7 @@ def test_an_error_of_another_file_stays_what_it_is(monkeypatch: pytest.MonkeyPat
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("predictor.hardware.gpu.resolve_gpu", full)
+    monkeypatch.setattr("predictor.prediction.single.resolve_gpu", full)
     with pytest.raises(OSError, match="No space left"):
         main(["predict", "Qwen2.5-0.5B", "--gpu", "H100"])
 

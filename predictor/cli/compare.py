@@ -20,6 +20,7 @@ from predictor.cli.common.display import (
     show_json,
     show_notes,
 )
+from predictor.cli.common.plot_option import Plot, say_plotted
 from predictor.cli.common.request_options import add_command
 from predictor.errors import InvalidRequest
 
@@ -51,6 +52,7 @@ def _compare(
     ] = None,
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     json: Annotated[bool, Option("--json", help="Print a JSON array, one object per GPU, best first.")] = False,
+    plot: Plot = None,
     **columns: Any,
 ) -> None:
     """One question put to many GPUs: ranked, with the probability that one beats the next."""
@@ -63,10 +65,23 @@ def _compare(
     stated = {name: value for name, value in columns.items() if value != defaults[name]}
     load_xgboost()
     ranked = compare(model, gpus, sort=sort, fit_only=fit_only, prices=prices or "", bundle=bundle, **stated)
+    answered = [one for one in ranked if not one.row["error"]]
     if json:
         show_json([one.to_dict() for one in ranked])
-        return
-    answered = [one for one in ranked if not one.row["error"]]
+    else:
+        _show_all(model, ranked, answered, top)
+    if plot:
+        from predictor.estimators.bundle import load_bundle
+        from predictor.planning.ranking import usual_order
+        from predictor.plotting import ranking_picture
+
+        opened = load_bundle(bundle)
+        ranking_picture(model, answered[: top or None], sort or usual_order(ranked), opened.id, opened.level, plot)
+        say_plotted(plot, json)
+
+
+def _show_all(model: str, ranked: Sequence[Compared], answered: Sequence[Compared], top: int) -> None:
+    """The table of the first, and how many more there are, with an answer and without."""
     if answered:
         _show(model, answered[: top or None])
     else:

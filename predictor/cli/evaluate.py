@@ -14,6 +14,7 @@ from predictor.cli.common.display import (
     say,
     show,
 )
+from predictor.cli.common.plot_option import Plot, say_plotted
 from predictor.cli.common.spec import Spec
 from predictor.errors import InvalidRequest
 from predictor.files import needs_folder, whole_file
@@ -61,6 +62,7 @@ def evaluate(
     family: Annotated[str, Option(help="Only this operator family.")] = "",
     gpu: Annotated[str, Option(help="Only this GPU.")] = "",
     out: Annotated[Path | None, Option("--json", metavar="OUT.json", help="Write the cells as JSON.")] = None,
+    plot: Plot = None,
     spec: Spec = None,
 ) -> None:
     """Compare a bundle with measurements, or show what is known of its errors."""
@@ -75,6 +77,8 @@ def evaluate(
         needs_folder(out, "--json")
     if table is not None and holds_runs(table):
         cells = _run_errors(table, opened, family, gpu)
+        if plot:
+            _draw(cells, "figure", f"{opened.id} beside {table.name}", opened, plot)
         return _write(cells_to_json(cells, opened), out)
     cells = _chosen(cells_of(table, opened) if table else read_ledger(opened), family, gpu)
     if ledger:
@@ -82,7 +86,23 @@ def evaluate(
     else:
         _show_cells(cells)
         _show_summary(cells)
+    if plot:
+        of = "errors on what was held out" if ledger else f"beside {table.name if table else ''}"
+        _draw(
+            cells[cells["slice"] == "all"] if ledger else cells,
+            "estimator" if ledger else "family",
+            f"{opened.id}: {of}",
+            opened,
+            plot,
+        )
     _write(cells_to_json(cells, opened), out)
+
+
+def _draw(cells: pd.DataFrame, columns: str, title: str, bundle: Bundle, plot: Path) -> None:
+    from predictor.plotting import errors_picture
+
+    errors_picture(cells, columns, title, bundle.id, plot)
+    say_plotted(plot)
 
 
 def _write(errors: dict[str, Any], out: Path | None) -> None:

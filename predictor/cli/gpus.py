@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Exit, Option, Typer
 
@@ -40,6 +39,7 @@ def gpus(
 ) -> None:
     """List GPUs, show one, or check a spec file."""
     from predictor.hardware.gpu import catalogue, resolve_gpu
+    from predictor.hardware.sheet import sheet
 
     if lint:
         _lint(lint)
@@ -47,7 +47,7 @@ def gpus(
     if name:
         gpu, note = resolve_gpu(name)
         if json:
-            show_json(_fields(gpu))
+            show_json(sheet(gpu))
         else:
             _show_sheet(gpu, note)
         return
@@ -61,7 +61,7 @@ def gpus(
         segments = ", ".join(dict.fromkeys(gpu.segment for gpu in known if gpu.segment))
         raise InvalidRequest(f'no such GPU has segment "{segment}"; the segments are {segments}.')
     if json:
-        show_json([_fields(gpu) for gpu in chosen])
+        show_json([sheet(gpu) for gpu in chosen])
     else:
         _show_catalogue(chosen)
 
@@ -76,20 +76,6 @@ def _lint(path: str) -> None:
     if findings:
         raise Exit(1)
     print(f"{path}: nothing suspicious.")
-
-
-def _fields(gpu: Gpu) -> dict[str, Any]:
-    from predictor.hardware.siblings import card_class
-
-    rates = {"peak_flop_per_s": dict(gpu.peak_flop_per_s), "emulates": dict(gpu.emulates)}
-    lists = {name: sorted(getattr(gpu, name)) for name in ("derived_dtypes", "emulated_dtypes")}
-    lists |= {name: list(getattr(gpu, name)) for name in ("aliases", "power_range_w")}
-    held = {dtype: _rates(gpu, dtype) for dtype in gpu.peak_flop_per_s}
-    sustained = {
-        "sustained_flop_per_s": {dtype: rate.sustained for dtype, rate in held.items()},
-        "limited_by_power": [dtype for dtype, rate in held.items() if rate.limited],
-    }
-    return asdict(gpu) | rates | lists | sustained | {"card_class": card_class(gpu)}
 
 
 def _rates(gpu: Gpu, dtype: str) -> Rates:

@@ -6,20 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option, Typer
 
-from predictor.boosters import load_xgboost
-from predictor.cli.common.comparison import Refusal, answers_of, end, show_refusals
+from predictor.cli.common.comparison import end, show_refusals
 from predictor.cli.common.display import digits, gigabytes, risk, say, show, show_json, show_notes
+from predictor.cli.common.plot_option import Plot, say_plotted
 from predictor.cli.common.request_options import add_command
-from predictor.errors import InvalidRequest, UnknownLink, UnknownRate
+from predictor.errors import InvalidRequest
+from predictor.prediction.refusals import Refusal
 from predictor.workloads.passes.choices import CHOICES
 from predictor.workloads.request import Request
 from predictor.workloads.results import ENDS
 
 if TYPE_CHECKING:
-    from predictor.estimators.bundle import Bundle
     from predictor.prediction.advice import Fix
     from predictor.prediction.footprint import Footprint
-    from predictor.prediction.single import Resolved
 
 MODES = ("inference", *CHOICES["method"])
 BAR = 40  # characters of the widest bar
@@ -63,58 +62,39 @@ def _memory(
     mode: Annotated[str, Option(help="inference, or training: full, lora or qlora.")] = "inference",
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     json: Annotated[bool, Option("--json", help="Print a JSON array, one object per GPU.")] = False,
+    plot: Plot = None,
     **settings: Any,
 ) -> None:
     """Whether a run fits in memory, how surely, and what would make it fit."""
     if mode not in MODES:
         raise InvalidRequest(f'mode is "{mode}"; it must be one of {", ".join(MODES)}.')
     from predictor.estimators.bundle import load_bundle
-    from predictor.memory.capacity import has_room
-    from predictor.prediction.footprint import footprint
-    from predictor.prediction.single import resolve, room_of
+    from predictor.prediction.several import rooms
+    from predictor.prediction.single import resolve
     from predictor.workloads.models import get_model
 
     settings |= {"phase": "serve"} if mode == "inference" else {"phase": "train", "method": mode}
     network = get_model(model)
     requests = [resolve(Request(model=model, gpu=name, **settings), network) for name in gpu]
     opened = load_bundle(bundle)
-    if any(resolved.request.engine == "torch" for resolved in requests):
-        load_xgboost()  # what was learned of memory is of PyTorch's allocations
-
-    def ask(place: int) -> tuple[Footprint, dict[str, Any], list[Fix]]:
-        resolved = requests[place]
-        need = footprint(resolved, opened)
-        return need, room_of(resolved)._asdict(), [] if has_room(need.memory) else _fixes(resolved, opened)
-
-    answers = answers_of([resolved.gpu.name for resolved in requests], ask)
-    rows = []
+    answers = rooms(requests, opened)
+    rows = [
+        answer.row(model=network.name, mode=mode) if isinstance(answer, Refusal) else answer.row() for answer in answers
+    ]
     for answer in answers:
-        if isinstance(answer, Refusal):
-            rows.append(answer.row(model=network.name, mode=mode))
-            continue
-        need, rooms, helping = answer
-        rows.append(need.row() | rooms | {"fixes": [fix.row() for fix in helping]})
-        if not json:
-            _show(need, rooms, helping)
+        if not json and not isinstance(answer, Refusal):
+            _show(*answer)
     if json:
         show_json(rows)
     else:
         show_refusals(answers)
+    if plot:
+        from predictor.plotting import memory_picture
+
+        needs = [answer[0] for answer in answers if not isinstance(answer, Refusal)]
+        memory_picture(needs, f"{network.name} · {mode}", plot)
+        say_plotted(plot, json)
     end(answers)
-
-
-def _fixes(resolved: Resolved, bundle: Bundle) -> list[Fix]:
-    """What would make the run fit, with the speed of each change, for which estimators load; nothing where nobody knows
-    that of the run itself, which its notes say."""
-    from predictor.prediction.advice import fixes
-    from predictor.prediction.single import answer
-
-    load_xgboost()
-    try:
-        report = answer(resolved, bundle)
-    except (UnknownRate, UnknownLink):
-        return []
-    return fixes(report, resolved, bundle)
 
 
 def _room(rooms: dict[str, Any], name: str) -> str:

@@ -12,7 +12,7 @@ from typer import Option, Typer
 from typer.core import TyperGroup
 
 from predictor.boosters import load_xgboost
-from predictor.cli.common.comparison import Refusal, answers_of, end, show_refusals
+from predictor.cli.common.comparison import end, show_refusals
 from predictor.cli.common.display import (
     BASES,
     digits,
@@ -25,6 +25,7 @@ from predictor.cli.common.display import (
 )
 from predictor.cli.common.plain_values import read_plainly
 from predictor.errors import InvalidRequest
+from predictor.prediction.refusals import Refusal, answers_of
 
 if TYPE_CHECKING:
     from predictor.ops import Op

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Exit, Option, Typer
 
 from predictor.cli.common.display import BASES, digits, duration, duration_interval, percent, say, show, show_json
+from predictor.cli.common.plot_option import Plot, say_plotted
 from predictor.cli.common.request_options import add_command
 from predictor.errors import InvalidRequest
 from predictor.values import share_text
@@ -60,6 +61,7 @@ def _plan(
     top: Annotated[int, Option(help="Plans that are shown.")] = 10,
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     json: Annotated[bool, Option("--json", help="Print JSON: plans, what lost and why, the nearest target.")] = False,
+    plot: Plot = None,
     write: Annotated[
         Path | None,
         Option(metavar="DIR", help="Write each plan: commands, manifests, and the benchmark that checks it."),
@@ -101,6 +103,12 @@ def _plan(
         _show(model, planned)
         if names:
             say(f"{len(names)} plans in {write}: start {names[0]}/run.sh there, and check it with benchmark.sh.")
+    if plot:
+        from predictor.estimators.bundle import load_bundle
+        from predictor.plotting import plans_picture
+
+        plans_picture(f"{model} · {planned.load}", planned, load_bundle(bundle).level, plot)
+        say_plotted(plot, json)
     if not planned.holds:
         raise Exit(1)
 
@@ -138,7 +146,7 @@ def _show_plans(planned: Planned, title: str) -> None:
         ["plan", ">$/h", ">$/Mtok", ">holds", ">TTFT p99", ">TPOT", ">users each", ">P(OOM)", "front", "basis", "why"],
         [
             [
-                _layout(plan),
+                plan.text,
                 digits(plan.usd_per_hour) if plan.usd_per_hour is not None else "–",
                 digits(row["usd_per_mtok"]) if row["usd_per_mtok"] is not None else "–",
                 percent(row["p_slo"]) if plan.holds else f"{percent(row['p_slo'])} (NO)",
@@ -170,13 +178,6 @@ def _of_pools(pools: Pooled) -> str:
         f"{price}: TTFT p99 {duration_interval(*pools.ttft_p99_s)}, TPOT {duration_interval(*pools.pools.tpot_s)}, "
         f"kept with {percent(row['p_slo'])}."
     )
-
-
-def _layout(plan: Plan) -> str:
-    """ "5 × (2 × H100-SXM-80GB, fp8, vllm)", so that ten GPUs read as five replicas of two."""
-    one = plan.deployment.candidate
-    own = f"{one.text}{''.join(f', {name} {value}' for name, value in one.settings)}"
-    return f"{plan.deployment.replicas} × ({own})" if plan.deployment.replicas > 1 else own
 
 
 def _show_best(best: Plan) -> None:

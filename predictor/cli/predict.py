@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option, Typer
 
 from predictor.boosters import load_xgboost
-from predictor.cli.common.comparison import Refusal, answers_of, end, show_refusals
+from predictor.cli.common.comparison import end, show_refusals
 from predictor.cli.common.display import (
     BASES,
     LIMITERS,
@@ -24,7 +24,9 @@ from predictor.cli.common.display import (
     show_json,
     show_notes,
 )
+from predictor.cli.common.plot_option import Plot, say_plotted
 from predictor.cli.common.request_options import add_command
+from predictor.prediction.refusals import Refusal
 from predictor.workloads.engines import Settings
 from predictor.workloads.request import LOADS, UNDER_LOAD, Request
 
@@ -36,10 +38,9 @@ if TYPE_CHECKING:
     from predictor.latency.serving.load import Serving
     from predictor.latency.training import TrainingReport
     from predictor.latency.whole_run import WholeRun
+    from predictor.prediction.several import Pair
     from predictor.workloads import Workload
     from predictor.workloads.passes.training import TrainingSetting
-
-    Pair = tuple[Report | TrainingReport, Report | TrainingReport | None]  # the answer, and without a calibration
 
 
 TRAINING_TIMES = ("GPU", ">step", ">tokens/s", ">MFU", ">forward", ">backward", ">optimizer", ">exposed")
@@ -57,40 +58,35 @@ def _predict(
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     json: Annotated[bool, Option("--json", help="Print a JSON array, one object per GPU.")] = False,
     explain: Annotated[bool, Option("--explain", help="Add every operator: time, bound, what limits it.")] = False,
+    plot: Plot = None,
     **settings: Any,
 ) -> None:
     """Latency, throughput and memory of a model on GPUs."""
     from predictor.estimators.bundle import load_bundle
-    from predictor.prediction.single import answer, resolve
+    from predictor.prediction.several import report_row, reports
+    from predictor.prediction.single import resolve
     from predictor.workloads.models import get_model
 
+    if plot:
+        from predictor.plotting.answers import check_gpus
+
+        check_gpus(len(gpu))
     network = get_model(model)
     # A wrong name fails here, before the estimators load.
     requests = [resolve(Request(model=model, gpu=name, **settings), network) for name in gpu]
     opened = load_bundle(bundle)
     load_xgboost()
-    gpus, before = [request.gpu.name for request in requests], opened.uncalibrated()
-
-    def ask(place: int) -> Pair:
-        calibrated = gpus[place] in opened.calibrated
-        uncalibrated = answer(requests[place], before) if calibrated else None
-        return answer(requests[place], opened), uncalibrated
-
-    answers = answers_of(gpus, ask)
+    answers = reports(requests, opened)
     if json:
-        show_json([_json_row(pair, network.name, opened, explain) for pair in answers])
+        show_json([report_row(pair, network.name, opened, explain) for pair in answers])
     else:
         _show_answers([pair for pair in answers if not isinstance(pair, Refusal)], answers, opened, explain)
+    if plot:
+        from predictor.plotting import answers_picture
+
+        answers_picture([pair[0] for pair in answers if not isinstance(pair, Refusal)], opened, plot)
+        say_plotted(plot, json)
     end(answers)
-
-
-def _json_row(answer: Pair | Refusal, model: str, bundle: Bundle, explain: bool) -> dict[str, Any]:
-    """One GPU's answer, and under "uncalibrated" that of the bundle before its calibration."""
-    if isinstance(answer, Refusal):
-        return answer.row(model=model)
-    report, uncalibrated = answer
-    row = _row(report, bundle, explain)
-    return row | ({"uncalibrated": _row(uncalibrated, bundle.uncalibrated(), explain)} if uncalibrated else {})
 
 
 def _show_answers(pairs: Sequence[Pair], answers: Sequence[Pair | Refusal], bundle: Bundle, explain: bool) -> None:
@@ -121,15 +117,6 @@ def _show_reports(reports: Sequence[Report | TrainingReport]) -> None:
         _show_serving(serving)
     if training:
         _show_training(training)
-
-
-def _row(report: Report | TrainingReport, bundle: Bundle, explain: bool) -> dict[str, Any]:
-    row = report.to_dict()
-    if explain:
-        from predictor.latency.explain import explained
-
-        row["ops"] = [line.row() for line in explained(report, bundle)]
-    return row
 
 
 def _show_serving(reports: list[Report]) -> None:

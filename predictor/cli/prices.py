@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,6 +39,7 @@ def prices(
     json: Annotated[bool, Option("--json", help="Print JSON, with the source and its words for each price.")] = False,
 ) -> None:
     """What GPUs cost: dated list prices, rented by the hour or bought, and where each is from."""
+    from predictor.hardware.price_rows import chosen_prices, price_row
     from predictor.hardware.prices import price_list
 
     n_gpus = whole_number("n_gpus", n_gpus)
@@ -47,38 +47,11 @@ def prices(
         _refresh(out if refresh else None)
         return
     listed = price_list(prices or "").owned_for(years, usd_per_kwh, in_use)
-    chosen = _chosen(listed, gpus or [], provider, region, kind)
+    chosen = chosen_prices(listed, gpus or [], provider, region, kind)
     if json:
-        show_json([_fields(price, listed, n_gpus) for price in chosen])
+        show_json([price_row(price, listed, n_gpus) for price in chosen])
     else:
         _show(chosen, listed, n_gpus)
-
-
-def _chosen(listed: PriceList, names: list[str], provider: str, region: str, kind: str) -> list[Price]:
-    from predictor.hardware.gpu import get_gpu
-    from predictor.hardware.prices import known_providers
-    from predictor.values import did_you_mean
-
-    providers = known_providers(listed.prices)
-    if provider and provider.casefold() not in map(str.casefold, providers):
-        cure = did_you_mean(provider, providers, f"it must be one of {', '.join(providers)}.", '"')
-        raise InvalidRequest(f'provider is "{provider}"; {cure}')
-    wanted = [get_gpu(name).name for name in names] or sorted({price.gpu for price in listed.prices})
-    found = [price for name in wanted for price in listed.of(name, provider, region, kind)]
-    if not found:
-        which = " ".join(filter(None, (*wanted[:3], kind, provider, region)))
-        raise InvalidRequest(f"no price is listed{which and f' for {which}'}; drop an option, or give --prices FILE.")
-    return found
-
-
-def _fields(price: Price, listed: PriceList, n_gpus: int) -> dict[str, object]:
-    offer = listed.offer(price, n_gpus)
-    return asdict(price) | {
-        "usd_per_gpu_hour": price.hourly(listed.ownership) / price.n_gpus,
-        "asked_gpus": n_gpus,
-        "instances": offer.instances,
-        "usd_per_hour_of_all": offer.usd_per_hour,
-    }
 
 
 def _show(chosen: list[Price], listed: PriceList, n_gpus: int) -> None:

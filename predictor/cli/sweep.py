@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option, Typer
 
 from predictor.cli.batch import Address, Backend, Scheduler, run_shown
 from predictor.cli.common.display import say, show
+from predictor.cli.common.plot_option import Plot, say_plotted
 from predictor.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from predictor.prediction.jobs.sweep import Grid
 
 ROWS_SHOWN = 10
+ROWS_DRAWN = 5_000  # of a table that are read together
 
 
 def add(app: Typer) -> None:
@@ -34,6 +37,7 @@ def sweep(
     scheduler: Scheduler = "",
     address: Address = "",
     quiet: Annotated[bool, Option("--quiet", help="No progress, no summary.")] = False,
+    plot: Plot = None,
 ) -> None:
     """Predict every combination of the values in a TOML file. Started again, it goes on."""
     from predictor.prediction.jobs.sweep import read_spec
@@ -59,6 +63,16 @@ def sweep(
         scheduler=scheduler,
         address=address,
     )
+    if plot:
+        _draw(out, plot, quiet)
+
+
+def _draw(out: str, plot: Path, quiet: bool) -> None:
+    from predictor.plotting import loads_picture
+    from predictor.prediction.jobs.storage import source_of
+
+    loads_picture([row for table in source_of(out).chunks(ROWS_DRAWN) for row in table.to_pylist()], plot)
+    say_plotted(plot, quiet)
 
 
 def _show_counts(grid: Grid, quiet: bool) -> int:

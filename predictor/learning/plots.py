@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import CURVES, FEWSHOT
 from predictor.files import whole_file
 from predictor.learning.diagnostics import importance
 from predictor.learning.evaluate import cells
 from predictor.learning.train import Run
+from predictor.plotting.canvas import mark, needs_matplotlib, plain_numbers
 
 COLUMNS = 3  # of a picture with a panel per operator
 PANEL_INCH = (4.6, 3.9)
@@ -31,12 +30,6 @@ LINES = {
     ("reference", "held-out rows"): ("#b3541e", "--"),
 }
 Figure = Any  # of Matplotlib, which is an extra
-
-
-def needs_matplotlib() -> None:
-    """Raise where there is no Matplotlib."""
-    if find_spec("matplotlib") is None:
-        raise InvalidRequest("plots need matplotlib; pip install 'gpu-predictor[train]'.")
 
 
 def write_plots(run: Run, folder: Path) -> list[Path]:
@@ -89,7 +82,7 @@ def _predicted_vs_measured(unseen: Mapping[str, pd.DataFrame]) -> Figure:
         axes.set(xscale="log", yscale="log", xlabel="measured, µs", ylabel="predicted, µs")
 
     figure = _panels(unseen, draw, "Generation held out: predicted against measured latency (grey: ± 25 %)")
-    _legend(figure, [_mark(gpu, color=colors[gpu], marker="o", linestyle="") for gpu in gpus])
+    _legend(figure, [mark(gpu, color=colors[gpu], marker="o", linestyle="") for gpu in gpus])
     return figure
 
 
@@ -105,7 +98,7 @@ def _error_by_gpu(unseen: Mapping[str, pd.DataFrame]) -> Figure:
 
     figure = _panels(unseen, draw, "Generation held out: error by GPU, mean over engines and dtypes")
     names = {OURS: "this bundle", THEIRS: "2-parameter roofline"}
-    _legend(figure, [_mark(name, color=color, linewidth=6) for color, name in names.items()])
+    _legend(figure, [mark(name, color=color, linewidth=6) for color, name in names.items()])
     return figure
 
 
@@ -121,7 +114,7 @@ def _coverage(unseen: Mapping[str, pd.DataFrame], level: float) -> Figure:
         axes.set_xlabel("measurements in their interval, %")
 
     figure = _panels(unseen, draw, "Generation held out: coverage of the intervals by GPU")
-    _legend(figure, [_mark(f"asked: {level:.0%}", color="black", linestyle="--", linewidth=1)])
+    _legend(figure, [mark(f"asked: {level:.0%}", color="black", linestyle="--", linewidth=1)])
     return figure
 
 
@@ -133,12 +126,12 @@ def _learning_curves(curves: Mapping[str, pd.DataFrame]) -> Figure:
                 axes.plot(line["round"], line["rmse"], color=color, linestyle=style, linewidth=1.4)
         axes.set(xscale="log", yscale="log", xlabel="boosting round", ylabel="RMS error of log latency")
         for axis in (axes.xaxis, axes.yaxis):
-            _plain_numbers(axis)
+            plain_numbers(axis)
 
     figure = _panels(curves, draw, "Learning curves")
     known = {line for curve in curves.values() for line in zip(curve["trees"], curve["rows"], strict=True)}
     styles = {line: style for line, style in LINES.items() if line in known}
-    _legend(figure, [_mark(f"{line[0]} trees, {line[1]}", color=a, linestyle=b) for line, (a, b) in styles.items()])
+    _legend(figure, [mark(f"{line[0]} trees, {line[1]}", color=a, linestyle=b) for line, (a, b) in styles.items()])
     return figure
 
 
@@ -214,24 +207,9 @@ def _legend(figure: Figure, marks: list[Any]) -> None:
     figure.legend(handles=marks, loc="outside right upper", fontsize=9, frameon=False)
 
 
-def _mark(label: str, **style: Any) -> Any:
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], label=label, **style)
-
-
 def _colors(names: list[str]) -> dict[str, Any]:
     from matplotlib import colormaps
 
     table = colormaps["tab20"]
     order = [*range(0, 20, 2), *range(1, 20, 2)]  # ten strong colors, then their light ones
     return {name: table(order[i % 20]) for i, name in enumerate(names)}
-
-
-def _plain_numbers(axis: Any) -> None:
-    """1, 2, 5 and their tenfolds instead of powers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())

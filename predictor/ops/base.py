@@ -127,11 +127,15 @@ class Op(ABC):
         return 0.0
 
     def __len__(self) -> int:
+        most = 0
         for name in names_of(type(self)):
             value = getattr(self, name)
-            if type(value) is not float and type(value) is not str and (length := np.size(value)) > 1:
-                return length
-        return 1
+            if type(value) is not str:
+                length = 1 if type(value) is float else np.size(value)
+                if length > 1:  # as all other columns have
+                    return length
+                most = max(most, length)
+        return most
 
     def is_column(self) -> bool:
         """Whether any field is a column of calls."""

@@ -39,6 +39,13 @@ class Plan:
         return self.offer.usd_per_hour if self.offer else None
 
     @property
+    def text(self) -> str:
+        """ "5 × (2 × H100-SXM-80GB, fp8, vllm)", so that ten GPUs read as five replicas of two."""
+        one = self.deployment.candidate
+        own = f"{one.text}{''.join(f', {name} {value}' for name, value in one.settings)}"
+        return f"{self.deployment.replicas} × ({own})" if self.deployment.replicas > 1 else own
+
+    @property
     def request(self) -> Request:
         """What `predictor predict` is asked."""
         assert self.report.request

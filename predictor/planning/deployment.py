@@ -21,6 +21,7 @@ from predictor.latency.serving.traces import read_trace
 from predictor.planning.answers import Plan, Planned
 from predictor.planning.candidates import Candidate, Choices, Lost, candidates, check_choices, variant
 from predictor.planning.fleet import fleet
+from predictor.planning.pareto import pareto_front
 from predictor.planning.pools import pooled
 from predictor.planning.search import LIKELY, Deployment, deployments, expected, met
 from predictor.planning.service import LABELS, ServiceLevel
@@ -251,7 +252,9 @@ class _Search:
             chosen.append(one)
             if len(chosen) == self.shown:
                 break
-        fronts = _front([(self._hour(one), one.served.ttft_p99_s.value, one.served.tpot_s.value) for one in chosen])
+        fronts = pareto_front(
+            [(self._hour(one), one.served.ttft_p99_s.value, one.served.tpot_s.value) for one in chosen]
+        )
         return [
             Plan(
                 deployment=one,
@@ -407,16 +410,6 @@ def _changes(one: Candidate, engines_asked: bool) -> Iterator[dict[str, Any]]:
         yield {"attention_dp": request.tp, "tp": 1, "ep": request.tp}
         if request.ep == 1:
             yield {"ep": request.tp}
-
-
-def _front(points: Sequence[tuple[float | None, float, float]]) -> list[bool]:
-    """Of each point whether no other is as low in all and lower in one; what has no price is on no front."""
-    known = [tuple(point) for point in points if point[0] is not None]
-
-    def beaten(point: tuple[Any, ...]) -> bool:
-        return any(other != point and all(a <= b for a, b in zip(other, point, strict=True)) for other in known)
-
-    return [point[0] is not None and not beaten(tuple(point)) for point in points]
 
 
 def _report(one: Deployment, bundle: Bundle) -> Report:

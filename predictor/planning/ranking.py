@@ -103,7 +103,7 @@ def compare(
         raise InvalidRequest(_refusal(found))
     if fit_only:
         found = [one for one in found if one.row["fits"] and not one.row["error"]]
-    return _ranked(found, sort or _usual(found), opened.level)
+    return _ranked(found, sort or usual_order(found), opened.level)
 
 
 def _refusal(found: Sequence[Compared]) -> str:
@@ -133,7 +133,7 @@ def _priced(some: Some, row: dict[str, Any], listed: PriceList, columns: Mapping
     return Compared(some.gpu, row, offer)
 
 
-def _usual(found: Sequence[Compared]) -> str:
+def usual_order(found: Sequence[Compared]) -> str:
     """The figure by which they are ranked where nobody says."""
     return "usd_per_mtok" if any(one.row["usd_per_mtok"] is not None for one in found) else "tokens_per_s"
 

@@ -39,7 +39,7 @@ class Recording(NamedTuple):
         from predictor.registry.tracking import LOCAL, missing, silence
 
         if self.plots:
-            from predictor.learning.plots import needs_matplotlib
+            from predictor.plotting.canvas import needs_matplotlib
 
             needs_matplotlib()
             needs_place(self.plots)

@@ -1,0 +1,32 @@
+"""predictor web: the page, and the commands over HTTP."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Annotated
+
+from typer import Option, Typer
+
+from predictor.errors import InvalidRequest
+
+
+def add(app: Typer) -> None:
+    """Add the command."""
+    app.command()(web)
+
+
+def web(
+    host: Annotated[str, Option(help="Address to listen at; by default this machine alone reaches it.")] = "127.0.0.1",
+    port: Annotated[int, Option(help="Port; 0: any that is free.")] = 8000,
+    workers: Annotated[int, Option(help="Processes that answer; one in four, at least one, takes slow questions.")] = 2,
+    bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
+) -> None:
+    """The page: which GPU, how many, at what price; and the commands over HTTP (extra: web)."""
+    for needed in ("starlette", "uvicorn"):
+        if find_spec(needed) is None:
+            raise InvalidRequest(f"{needed} is not installed; pip install 'gpu-predictor[web]'.")
+    from predictor.estimators.bundle import load_bundle
+    from predictor.web.server import serve
+
+    load_bundle(bundle)  # a wrong one fails here
+    serve(host, port, bundle, workers)

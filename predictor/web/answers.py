@@ -1,0 +1,175 @@
+"""Answers to questions, made in a process of their own: each the JSON that its command prints."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from statistics import mean
+from typing import Any
+
+from predictor.boosters import load_xgboost
+from predictor.errors import InvalidRequest
+from predictor.estimators.bundle import Bundle, load_bundle
+from predictor.hardware.gpu import catalogue, get_gpu, resolve_gpu
+from predictor.hardware.price_rows import chosen_prices, price_row
+from predictor.hardware.prices import price_list
+from predictor.hardware.sheet import sheet
+from predictor.planning.deployment import plan as planned
+from predictor.planning.launch.folder import files_of
+from predictor.planning.ranking import compare as compared
+from predictor.prediction.refusals import Refusal
+from predictor.prediction.rows import answer_rows
+from predictor.prediction.several import report_row, reports, rooms
+from predictor.prediction.single import Resolved, resolve
+from predictor.web.questions import MOST_VARIED
+from predictor.workloads.models import get_model, models as known_models
+from predictor.workloads.request import Request
+
+Given = Mapping[str, Any]
+Answer = Callable[[Given, Bundle], Any]
+ERRORS = ("mape", "median_ape", "p90_ape", "signed_median", "coverage", "width", "bound_mape")  # of the ledger
+
+
+def opened(bundle: str) -> Bundle:
+    """The bundle, with what predicts from it, loaded and used once."""
+    load_xgboost()
+    found = load_bundle(bundle)
+    planned("Qwen3-8B", "H100", bundle=found, concurrency=4, input_len=500, output_len=50, shown=1, vary=False)
+    return found
+
+
+def answered(question: str, given: Given, bundle: Bundle) -> Any:
+    """The answer, of plain objects; raises PredictorError for what cannot be answered."""
+    return ANSWERS[question](given, bundle)
+
+
+def _resolved(given: Given, **fixed: Any) -> list[Resolved]:
+    """The requests of a question, one for each GPU."""
+    network = get_model(given["model"])
+    settings = {name: value for name, value in given.items() if name not in ("gpu", "explain", "mode")} | fixed
+    return [resolve(Request(gpu=name, **settings), network) for name in given["gpu"]]
+
+
+def predict(given: Given, bundle: Bundle) -> Any:
+    """As `predictor predict --json`."""
+    requests = _resolved(given)
+    name, explain = get_model(given["model"]).name, bool(given.get("explain"))
+    return [report_row(pair, name, bundle, explain) for pair in reports(requests, bundle)]
+
+
+def train(given: Given, bundle: Bundle) -> Any:
+    """As `predictor predict --phase train --json`."""
+    return predict({**given, "phase": "train"}, bundle)
+
+
+def memory(given: Given, bundle: Bundle) -> Any:
+    """As `predictor memory --json`."""
+    mode = given.get("mode", "inference")
+    fixed = {"phase": "serve"} if mode == "inference" else {"phase": "train", "method": mode}
+    name = get_model(given["model"]).name
+    answers = rooms(_resolved(given, **fixed), bundle)
+    return [one.row(model=name, mode=mode) if isinstance(one, Refusal) else one.row() for one in answers]
+
+
+def compare(given: Given, bundle: Bundle) -> Any:
+    """As `predictor compare --json`."""
+    return [one.to_dict() for one in compared(**{"gpus": "all", **given}, bundle=bundle)]
+
+
+def plan(given: Given, bundle: Bundle) -> Any:
+    """As `predictor plan --json`; with `files` each plan has those that --write writes."""
+    stated = dict(given)
+    model, gpus = stated.pop("model"), stated.pop("gpus", "all")
+    names = {"ttft_p99": "ttft_p99_s", "tpot": "tpot_s", "e2e": "e2e_s", "budget": "usd_per_hour", "top": "shown"}
+    own = {other: stated.pop(name) for name, other in names.items() if name in stated}
+    lists: dict[str, Any] = {f"{name}s": _listed(stated.pop(name)) for name in ("dtype", "engine") if name in stated}
+    tps = _counts(stated.pop("tp", ""))
+    if own.get("shown", 1) < 1:
+        raise InvalidRequest(f"top is {own['shown']}; it must be at least 1.")
+    with_files = stated.pop("files", False)
+    found = planned(model, gpus, **own, **lists, tps=tps, bundle=bundle, **stated)
+    answer = found.to_dict()
+    for row, one in zip(answer["plans"] if with_files else (), found.plans, strict=False):
+        row["files"] = {name: text for name, text in files_of(one, found).items() if name != "plan.json"}
+    return answer
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    parts = _listed(text)
+    if wrong := [part for part in parts if not part.isdecimal()]:
+        raise InvalidRequest(f'tp is "{wrong[0]}"; it must be whole numbers such as 1,2,4.')
+    return tuple(int(part) for part in parts)
+
+
+def sweep(given: Given, bundle: Bundle) -> Any:
+    """The rows of `predictor sweep`."""
+    varied = {name: value for name, value in given.items() if isinstance(value, list)}
+    if (count := math.prod(map(len, varied.values()))) > MOST_VARIED:
+        raise InvalidRequest(f"{count} answers are asked for; at most {MOST_VARIED} are given at once.")
+    get_model(given["model"])
+    resolve_gpu(given["gpu"])
+    combinations = itertools.product(*varied.values())
+    return list(answer_rows([{**given, **dict(zip(varied, values, strict=True))} for values in combinations], bundle))
+
+
+def gpus(given: Given, bundle: Bundle) -> Any:
+    """As `predictor gpus --json`."""
+    if given.get("gpu"):
+        return sheet(resolve_gpu(given["gpu"])[0])
+    vendor, segment = (given.get(name, "").casefold() for name in ("vendor", "segment"))
+    chosen = [
+        gpu
+        for gpu in catalogue().values()
+        if (not vendor or gpu.vendor.casefold() == vendor) and (not segment or gpu.segment == segment)
+    ]
+    if given.get("short"):
+        return [{name: getattr(gpu, name) for name in ("name", "vendor", "segment", "mem_bytes")} for gpu in chosen]
+    return [sheet(gpu) for gpu in chosen]
+
+
+def models(given: Given, bundle: Bundle) -> Any:
+    """As `predictor models --json`."""
+    chosen = [get_model(given["model"])] if given.get("model") else list(known_models().values())
+    if given.get("short"):
+        return [{"name": model.name, "parameters": model.parameters()} for model in chosen]
+    rows = [asdict(model) | {"parameters": model.parameters()} for model in chosen]
+    return rows[0] if given.get("model") else rows
+
+
+def prices(given: Given, bundle: Bundle) -> Any:
+    """As `predictor prices --json`."""
+    listed, n_gpus = price_list(""), max(int(given.get("n_gpus", 1)), 1)
+    named = (given.get(name, "") for name in ("provider", "region", "kind"))
+    return [price_row(price, listed, n_gpus) for price in chosen_prices(listed, given.get("gpu", ()), *named)]
+
+
+def ledger(given: Given, bundle: Bundle) -> Any:
+    """Means over the cells of the ledger, by what was held out; [] for a GPU that is in none."""
+    wanted = get_gpu(given["gpu"]).name if given.get("gpu") else ""
+    chosen: dict[str, list[dict[str, str]]] = {}
+    with (bundle.path / "ledger.csv").open(encoding="utf-8", newline="") as lines:
+        for cell in csv.DictReader(lines):
+            if (
+                cell["slice"] == "all"
+                and wanted in ("", cell["gpu"])
+                and given.get("family", "") in ("", cell["family"])
+            ):
+                chosen.setdefault(cell["protocol"], []).append(cell)
+    return [
+        {"held_out": name, "gpu": wanted, "bundle": bundle.id, "cells": len(cells)}
+        | {"rows": sum(int(cell["rows"]) for cell in cells), "gpus": len({cell["gpu"] for cell in cells})}
+        | {figure: mean(float(cell[figure]) for cell in cells) for figure in ERRORS}
+        for name, cells in chosen.items()
+    ]
+
+
+ANSWERS: Mapping[str, Answer] = {
+    one.__name__: one for one in (predict, train, memory, compare, plan, sweep, gpus, models, prices, ledger)
+}

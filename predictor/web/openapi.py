@@ -1,0 +1,156 @@
+"""The questions as an OpenAPI document, and as a page that needs nothing from elsewhere."""
+
+from __future__ import annotations
+
+import html
+import math
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+from predictor.web.questions import Parameter, questions
+from predictor.web.uploads import MOST_CONFIG_BYTES, MOST_GGUF_BYTES
+
+TYPES = {int: "integer", float: "number", str: "string", bool: "boolean"}
+EXAMPLES = {
+    "predict": "model=Llama-3.1-8B&gpu=H100&concurrency=8",
+    "train": "model=Qwen3-8B&gpu=H100&n_gpus=8&method=lora&train_tokens=1e8",
+    "memory": "model=Qwen3-32B&gpu=L40S",
+    "compare": "model=Llama-3.1-8B&gpus=H100,L40S,MI300X&batch=8",
+    "plan": "model=Qwen3-32B&gpus=H100,H200&request_rate=10&input_len=2000&output_len=400&ttft_p99=1&tpot=0.04",
+    "sweep": "model=Llama-3.1-8B&gpu=H100&concurrency=1&concurrency=8&concurrency=64",
+    "gpus": "gpu=H100",
+    "models": "model=Llama-3.1-8B",
+    "prices": "gpu=H100",
+    "ledger": "gpu=H100",
+}
+ERRORS = {
+    "400": "The query is not understood: an unknown parameter, no number, a path of the server, too much.",
+    "422": "What is asked has no answer; the sentence says why and what to change.",
+    "429": "Too many questions at once; ask again after Retry-After.",
+    "500": "A fault of the program.",
+    "504": "No answer in time.",
+}
+
+
+@cache
+def described() -> dict[str, Any]:
+    """The document, OpenAPI 3.1."""
+    paths: dict[str, Any] = {
+        f"/api/{question.name}": {
+            "get": {
+                "operationId": question.name,
+                "summary": question.text,
+                "description": f"As `predictor {question.command}`.",
+                "parameters": [_parameter(parameter) for parameter in question.parameters],
+                "responses": _responses(),
+            }
+        }
+        for question in questions().values()
+    }
+    paths["/api/model"] = {"post": _upload()}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "gpu-predictor",
+            "version": version("gpu-predictor"),
+            "description": "How fast a model runs, how much memory it takes and what it costs, on GPUs you do not own.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": {"Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}}
+        },
+    }
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": TYPES[parameter.kind]}
+    if parameter.choices:
+        schema["enum"] = list(parameter.choices)
+    if parameter.kind in (int, float):
+        schema["minimum"] = 0
+        schema |= {"maximum": parameter.most} if parameter.most < math.inf else {}
+    if parameter.default not in (None, "", math.inf):
+        schema["default"] = parameter.default
+    whole = {"type": "array", "items": schema} if parameter.many else schema
+    return {
+        "name": parameter.name,
+        "in": "query",
+        "required": parameter.needed,
+        "description": parameter.text,
+        "schema": whole,
+    }
+
+
+def _responses() -> dict[str, Any]:
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    told = {status: {"description": text, "content": error} for status, text in ERRORS.items()}
+    answer = {"description": "The answer.", "content": {"application/json": {"schema": {}}}}
+    return {"200": answer, **told}
+
+
+def _upload() -> dict[str, Any]:
+    return {
+        "operationId": "model",
+        "summary": "A model from its config.json, or from the header of a .gguf.",
+        "description": f"Returns an id to give as `model`, kept while the server runs and few others come. A "
+        f"config.json has at most {MOST_CONFIG_BYTES} bytes, a header {MOST_GGUF_BYTES}. Files are parsed, never run.",
+        "parameters": [
+            {"name": "name", "in": "query", "schema": {"type": "string"}, "description": "Of the file or the model."}
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {}}, "application/octet-stream": {"schema": {}}},
+        },
+        "responses": _responses(),
+    }
+
+
+@cache
+def described_page() -> str:
+    """The same for people."""
+    parts = [_section(question.name) for question in questions().values()]
+    upload, errors = _upload(), " ".join(f"{status}: {text}" for status, text in ERRORS.items())
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>The questions over HTTP – gpu-predictor</title>
+<link rel="icon" href="/icon.svg">
+<link rel="stylesheet" href="/page.css">
+<script src="/theme.js"></script>
+</head>
+<body class="docs">
+<header><h1>The questions over HTTP</h1>
+<p><a href="/">The page</a> · <a href="/api/openapi.json">OpenAPI</a></p></header>
+<main>
+<p>Each question is a GET; its answer is the JSON that the command prints. What goes wrong is
+<code>{{"error": "one sentence"}}</code>: {html.escape(errors)}</p>
+{"".join(parts)}
+<section><h2 id="model"><code>POST /api/model?name=…</code></h2>
+<p>{html.escape(upload["summary"])} {html.escape(upload["description"])}</p></section>
+</main>
+</body>
+</html>
+"""
+
+
+def _section(name: str) -> str:
+    question = questions()[name]
+    address = f"/api/{name}?{EXAMPLES[name]}"
+    rows = "".join(
+        f"<tr><th scope=row><code>{parameter.name}</code>{' *' if parameter.needed else ''}</th>"
+        f"<td>{TYPES[parameter.kind]}{', repeated' if parameter.many else ''}</td>"
+        f"<td>{html.escape(parameter.text)}</td></tr>"
+        for parameter in question.parameters
+    )
+    return (
+        f'<section><h2 id="{name}"><code>GET /api/{name}</code></h2>'
+        f"<p>{html.escape(question.text)} As <code>predictor {question.command}</code>.</p>"
+        f'<p><a href="{html.escape(address)}">{html.escape(address)}</a></p>'
+        f"<details><summary>{len(question.parameters)} parameters (* needed)</summary>"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="Parameters of {name}"><table>'
+        f"<thead><tr><th scope=col>name</th><th scope=col>kind</th><th scope=col>what it is</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table></div></details></section>"
+    )

@@ -1,0 +1,290 @@
+"""What may be asked over HTTP: the commands whose answer is JSON, their options as query parameters.
+
+The parameters of a question are the columns of a request, checked here by kind and size; what a model or a GPU cannot
+do is said where it is known. Nothing names a file of this machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING
+from functools import cache
+from typing import Any, NamedTuple
+
+from predictor.errors import InvalidRequest
+from predictor.values import did_you_mean, show
+from predictor.workloads.cells import checked
+from predictor.workloads.passes.choices import CHOICES
+from predictor.workloads.request import OF_TRAINING, columns
+
+FILES = ("trace", "weights")  # columns that name a file
+# Columns that a plan decides, or that a load has none of; it takes lists of some of them.
+DECIDED = ("dtype", "engine", "tp", "n_gpus", "dp", "phase", "scheduling", "batch", "image_size", *OF_TRAINING)
+LONGEST = 6000  # characters of a value
+MOST_GPUS = 16  # that one question names apart
+MOST_VARIED = 32  # answers of one sweep
+MANY_GPUS = 4  # beyond which a plan or a comparison is slow
+# What a column may hold at most, where more would keep this machine busy for long.
+MOST: Mapping[str, float] = {
+    **dict.fromkeys(("batch", "concurrency", "micro_batch", "grad_accum", "global_batch"), 2**16),
+    **dict.fromkeys(("input_len", "seq_len", "mean_seq_len", "max_model_len", "shared_prefix_len"), 2**21),
+    **dict.fromkeys(("tp", "pp", "ep", "cp", "attention_dp", "vp", "expert_tp", "turns", "beam_width"), 2**10),
+    **dict.fromkeys(("n_gpus", "dp", "dp_replicate", "max_gpus", "num_prompts"), 2**14),
+    "output_len": 2**17,
+    "request_rate": 1e4,
+    "image_size": 2**13,
+    "draft_tokens": 64,
+    "top": 200,
+}
+
+
+class Parameter(NamedTuple):
+    """A query parameter. many: it may come several times. most: largest number."""
+
+    name: str
+    kind: type
+    default: Any
+    text: str
+    choices: tuple[str, ...] = ()
+    many: bool = False
+    needed: bool = False
+    most: float = math.inf
+    column: bool = False
+
+
+class Question(NamedTuple):
+    """A path below /api/. text: what it answers. command: that says the same."""
+
+    name: str
+    text: str
+    command: str
+    parameters: tuple[Parameter, ...]
+
+    def understood(self, query: Sequence[tuple[str, str]]) -> dict[str, Any]:
+        """The values of a query by name, without those that are left out; raises InvalidRequest for what they may not
+        be."""
+        known = {parameter.name: parameter for parameter in self.parameters}
+        given: dict[str, Any] = {}
+        for name, text in query:
+            if name in (*FILES, "bundle", "prices"):
+                raise InvalidRequest(f"{name} is a file of the server, none of which is read; leave it out.")
+            if name not in known:
+                raise InvalidRequest(f"there is no parameter {name[:80]}; {did_you_mean(name[:80], list(known), SEE)}")
+            if len(text) > LONGEST:
+                raise InvalidRequest(f"{name} has {len(text)} characters; at most {LONGEST} are read.")
+            parameter = known[name]
+            if not text.strip():
+                continue
+            value = _value(parameter, text.strip())
+            if parameter.many:
+                given.setdefault(name, []).append(value)
+            elif name in given:
+                raise InvalidRequest(f"{name} is given twice; give it once.")
+            else:
+                given[name] = value
+        for parameter in self.parameters:
+            if parameter.needed and parameter.name not in given:
+                raise InvalidRequest(f"{parameter.name} is missing; {parameter.text}")
+        if len(given.get("gpu", ())) > MOST_GPUS:
+            raise InvalidRequest(f"{len(given['gpu'])} GPUs are named; at most {MOST_GPUS} are answered at once.")
+        return given
+
+    def is_slow(self, given: Mapping[str, Any]) -> bool:
+        """Whether an answer takes seconds: a plan that tries other engines and settings, too, and of many GPUs any."""
+        gpus = str(given.get("gpus", "all"))
+        many = gpus.count(",") >= MANY_GPUS or not any(letter.isdigit() for letter in gpus)
+        return (self.name == "plan" and (many or given.get("vary", True))) or (self.name == "compare" and many)
+
+
+SEE = "see /api/docs."
+
+
+def _value(parameter: Parameter, text: str) -> Any:
+    """What a text says, as the parameter has it."""
+    name = parameter.name
+    if parameter.column:
+        column = next(column for column in columns() if column.name == name)
+        value = checked(column, text)
+    elif parameter.kind is bool:
+        if text.casefold() not in ("true", "false", "1", "0"):
+            raise InvalidRequest(f"{name} is {show(text)}; it must be true or false.")
+        value = text.casefold() in ("true", "1")
+    elif parameter.kind in (int, float):
+        value = _number(name, text, parameter.kind)
+    else:
+        value = text
+    if isinstance(value, str):
+        _check_text(parameter, value)
+    elif value is not None and value > parameter.most:
+        raise InvalidRequest(f"{name} is {value:g}; it must be at most {parameter.most:g} here.")
+    return value
+
+
+def _number(name: str, text: str, kind: type) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not value >= 0 or (kind is int and (value == math.inf or not value.is_integer())):
+        rule = "a whole number of at least 0" if kind is int else "a number of at least 0"
+        raise InvalidRequest(f"{name} is {show(text)}; it must be {rule}.")
+    return kind(value)  # type: ignore[no-any-return]
+
+
+def _check_text(parameter: Parameter, text: str) -> None:
+    """No name is a path: files are read from whoever asks, never from this machine."""
+    if parameter.choices and text not in parameter.choices:
+        raise InvalidRequest(f"{parameter.name} is {show(text)}; it must be one of {', '.join(parameter.choices)}.")
+    if any(letter < " " for letter in text):
+        raise InvalidRequest(f"{parameter.name} is {show(text)}; it must be a line of text.")
+    if parameter.name in ("model", "draft_model") and (
+        text.startswith((".", "/", "\\", "~")) or ".." in text or text.endswith((".json", ".gguf"))
+    ):
+        raise InvalidRequest(
+            f"{parameter.name} is {show(text)}; files of the server are not read. Drop the file on the page, or POST "
+            "it to /api/model."
+        )
+    if parameter.name in ("gpu", "gpus") and ".toml" in text.casefold():
+        raise InvalidRequest(
+            f"{parameter.name} is {show(text)}; files of the server are not read. Give a name, or changes of one such "
+            'as "H100, mem_gib=96".'
+        )
+
+
+def _columns(without: Sequence[str] = (), many: Sequence[str] = ()) -> tuple[Parameter, ...]:
+    """The columns of a request as parameters, but model, gpu, those that name files and those of `without`."""
+    return tuple(
+        Parameter(
+            column.name,
+            column.metadata["kind"],
+            None if column.default is MISSING else column.default,
+            column.metadata["help"],
+            many=column.name in many,
+            most=MOST.get(column.name, math.inf),
+            column=True,
+        )
+        for column in columns()
+        if column.name not in ("model", "gpu", *FILES, *without)
+    )
+
+
+MODEL = Parameter("model", str, None, "Model name, hub id, or the id that POST /api/model gave.", needed=True)
+GPU = Parameter("gpu", str, None, "GPU name or MIG slice (H100:3g.40gb); repeat to compare.", many=True, needed=True)
+GPUS = Parameter("gpus", str, "all", "all, a segment (data-centre …), or names, some counted: H100,8xH200.")
+SHORT = Parameter("short", bool, False, "Of a list only names and sizes.")
+EXPLAIN = Parameter("explain", bool, False, "Add every operator: time, bound, what limits it.")
+
+
+@cache
+def questions() -> Mapping[str, Question]:
+    """All questions by name."""
+    inference = ("inference", *CHOICES["method"])
+    listed = (
+        Question(
+            "predict",
+            "Latency, throughput and memory of a model on GPUs.",
+            "predict --json",
+            (MODEL, GPU, EXPLAIN, *_columns()),
+        ),
+        Question(
+            "train",
+            "An optimizer step of a model on GPUs; with train_tokens or dataset_rows hours, price and energy.",
+            "predict --phase train --json",
+            (MODEL, GPU, EXPLAIN, *_columns(("phase",))),
+        ),
+        Question(
+            "memory",
+            "Whether a run fits in memory, how surely, and what would make it fit.",
+            "memory --json",
+            (
+                MODEL,
+                GPU,
+                Parameter("mode", str, "inference", "inference, or training: full, lora or qlora.", inference),
+                *_columns(("phase", "method")),
+            ),
+        ),
+        Question(
+            "compare",
+            "One question put to many GPUs: ranked, with the probability that one beats the next.",
+            "compare --json",
+            (
+                MODEL,
+                GPUS,
+                Parameter("sort", str, "", "usd_per_mtok, tokens_per_s, ttft_s, tpot_s, tokens_per_s_per_w …"),
+                Parameter("fit_only", bool, False, "Only GPUs with room in memory."),
+                *_columns(("n_gpus",)),
+            ),
+        ),
+        Question(
+            "plan",
+            "Which GPUs, how many, and how they are set, to serve a load within what is promised, at the least cost.",
+            "plan --json",
+            (
+                MODEL,
+                GPUS,
+                Parameter("ttft_p99", float, math.inf, "Seconds to the first token that 99 in 100 requests keep."),
+                Parameter("tpot", float, math.inf, "Seconds between tokens, in the mean."),
+                Parameter("e2e", float, math.inf, "Seconds to the last token, in the mean."),
+                Parameter("p_slo", float, 0.8, "Probability with which these are kept."),
+                Parameter("max_gpus", int, 0, "GPUs at most, in all.", most=MOST["max_gpus"]),
+                Parameter("budget", float, math.inf, "USD per hour at most."),
+                Parameter("dtype", str, "", "Number formats to try: bf16,fp8; by default the model's, and fp8."),
+                Parameter("engine", str, "", "Engines to try; by default what suits the GPU, and others of the best."),
+                Parameter("tp", str, "", "GPUs that share each layer, to try: 1,2,4; by default from the fewest."),
+                Parameter("top", int, 10, "Plans that are shown.", most=MOST["top"]),
+                Parameter("vary", bool, True, "Try the best on other engines and settings, too."),
+                Parameter("files", bool, False, "Add the files of each plan, as --write writes them, by their names."),
+                *_columns(DECIDED),
+            ),
+        ),
+        Question(
+            "sweep",
+            "A model on one GPU, for every combination of the columns that are given several times.",
+            "sweep",
+            (
+                MODEL,
+                GPU._replace(many=False, text="GPU name or MIG slice."),
+                *_columns(many=[c.name for c in columns()]),
+            ),
+        ),
+        Question(
+            "gpus",
+            "The catalogue of GPUs, or one of them.",
+            "gpus --json",
+            (
+                Parameter("gpu", str, "", "A GPU; by default all."),
+                Parameter("vendor", str, "", "Only GPUs of this vendor."),
+                Parameter("segment", str, "", "Only of this segment: data-centre, workstation, consumer, laptop …"),
+                SHORT,
+            ),
+        ),
+        Question(
+            "models",
+            "The models that are known by name, or one of them.",
+            "models --json",
+            (MODEL._replace(needed=False, text="A model; by default all."), SHORT),
+        ),
+        Question(
+            "prices",
+            "What GPUs cost: dated list prices, and where each is from.",
+            "prices --json",
+            (
+                GPU._replace(needed=False, text="By default every GPU with a price; repeat for more."),
+                Parameter("provider", str, "", "Only of this provider."),
+                Parameter("region", str, "", "Only in this region, by the provider's name for it."),
+                Parameter("kind", str, "", "Only on-demand, community, purchase, reserved or spot."),
+                Parameter("n_gpus", int, 1, "Price of so many GPUs, in whole instances.", most=MOST["n_gpus"]),
+            ),
+        ),
+        Question(
+            "ledger",
+            "Errors of operators that were held out when the bundle was made: means over cells of its ledger.",
+            "evaluate --ledger",
+            (
+                Parameter("gpu", str, "", "Only this GPU; by default the means over cells."),
+                Parameter("family", str, "", "Only this operator family."),
+            ),
+        ),
+    )
+    return {question.name: question for question in listed}

@@ -1,0 +1,422 @@
+"""The commands over HTTP: the same answers as theirs, and one sentence for whatever is wrong."""
+
+import asyncio
+import inspect
+import json
+import struct
+from importlib import import_module
+
+import pytest
+
+pytest.importorskip("starlette", reason="the extra web is not installed")
+pytest.importorskip("httpx2", reason="httpx2 is not installed, by which Starlette is tested")
+
+from starlette.testclient import TestClient
+
+from predictor.cli import main
+from predictor.cli.plan import DECIDED as DECIDED_BY_PLAN
+from predictor.cli.web import web
+from predictor.errors import InvalidRequest
+from predictor.web.answers import ANSWERS
+from predictor.web.app import HEADERS, create_app
+from predictor.web.openapi import described
+from predictor.web.questions import DECIDED, FILES, MOST, questions
+from predictor.web.server import LOOPBACK, is_loopback
+from predictor.web.uploads import MOST_CONFIG_BYTES, MOST_GGUF_BYTES, MOST_KEPT, Shelf, dropped
+from predictor.web.workers import Broken, GivenUp, Job, Lane, Refused, TooMany
+from predictor.workloads.request import columns
+
+CONFIG = {
+    "model_type": "qwen3",
+    "hidden_size": 1024,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "intermediate_size": 3072,
+    "vocab_size": 32000,
+    "max_position_embeddings": 4096,
+    "torch_dtype": "bfloat16",
+}
+
+
+@pytest.fixture(scope="module")
+def client():
+    with TestClient(create_app()) as opened:
+        yield opened
+
+
+def printed(capsys, *arguments):
+    assert main([*arguments, "--json"]) in (0, 1)
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("name", "query", "command"),
+    [
+        (
+            "predict",
+            "model=Llama-3.1-8B&gpu=H100&gpu=L4&batch=8",
+            "predict Llama-3.1-8B --gpu H100 --gpu L4 --batch 8",
+        ),
+        (
+            "train",
+            "model=Qwen3-8B&gpu=A100&method=lora&train_tokens=1e8",
+            "predict Qwen3-8B --gpu A100 --phase train --method lora --train-tokens 1e8",
+        ),
+        ("memory", "model=Qwen3-32B&gpu=L40S", "memory Qwen3-32B --gpu L40S"),
+        ("memory", "model=Qwen3-8B&gpu=L4&mode=qlora", "memory Qwen3-8B --gpu L4 --mode qlora"),
+        ("compare", "model=Llama-3.1-8B&gpus=L4,8xH100&batch=4", "compare Llama-3.1-8B --gpus L4,8xH100 --batch 4"),
+        (
+            "plan",
+            "model=Qwen3-8B&gpus=L4,L40S&concurrency=4&tpot=0.05&tp=1,2&top=2",
+            "plan Qwen3-8B --gpus L4,L40S --concurrency 4 --tpot 0.05 --tp 1,2 --top 2",
+        ),
+        ("gpus", "gpu=H100", "gpus H100"),
+        ("gpus", "vendor=intel", "gpus --vendor intel"),
+        ("models", "model=Qwen3-8B", "models Qwen3-8B"),
+        ("prices", "gpu=H100&kind=spot&n_gpus=8", "prices H100 --kind spot --n-gpus 8"),
+    ],
+)
+def test_an_answer_is_that_of_its_command(client, capsys, name, query, command):
+    response = client.get(f"/api/{name}?{query}")
+    assert response.status_code == 200, response.text
+    assert response.json() == printed(capsys, *command.split())
+
+
+def test_operators_come_where_they_are_asked(client):
+    row = client.get("/api/predict?model=Qwen3-8B&gpu=L4&explain=true").json()[0]
+    prefill = sum(op["latency_s"] for op in row["ops"] if op["phase"] == "prefill")
+    assert prefill == pytest.approx(row["ttft_s"])
+
+
+def test_a_sweep_takes_every_combination(client):
+    rows = client.get("/api/sweep?model=Qwen3-8B&gpu=L4&batch=1&batch=2&dtype=bf16&dtype=fp8").json()
+    assert [(row["batch"], row["dtype"]) for row in rows] == [(1, "bf16"), (1, "fp8"), (2, "bf16"), (2, "fp8")]
+    assert all(row["ttft_s"] > 0 for row in rows)
+
+
+def test_a_plan_comes_with_its_files(client):
+    asked = "model=Qwen3-8B&gpus=L4&concurrency=2&input_len=200&output_len=20&vary=false&top=1"
+    plan = client.get(f"/api/plan?{asked}&files=true").json()["plans"][0]
+    assert {"run.sh", "compose.yaml", "kubernetes.yaml", "benchmark.sh"} <= set(plan["files"])
+    assert all(str(text).strip() for text in plan["files"].values())
+
+
+def test_the_ledger_tells_what_was_held_out(client):
+    every = client.get("/api/ledger").json()
+    assert {row["held_out"] for row in every} >= {"rows-out", "gpu-out", "generation-out"}
+    assert all(0 < row["median_ape"] < 1 and row["rows"] > 0 for row in every)
+    assert client.get("/api/ledger?gpu=MI250X").json() == []
+
+
+@pytest.mark.parametrize(
+    ("address", "status", "sentence"),
+    [
+        ("predict?gpu=H100", 400, "model is missing; Model name, hub id, or the id that POST /api/model gave."),
+        ("predict?model=Qwen3-8B", 400, "gpu is missing; GPU name or MIG slice (H100:3g.40gb); repeat to compare."),
+        ("predict?model=Qwen3-8B&gpu=H100&batch=-1", 400, "batch is -1; it must be at least 1."),
+        ("predict?model=Qwen3-8B&gpu=H100&batch=x", 400, 'batch is "x"; it must be a number.'),
+        ("predict?model=Qwen3-8B&gpu=H100&batch=99999999", 400, "batch is 1e+08; it must be at most 65536 here."),
+        ("predict?model=Qwen3-8B&gpu=H100&btach=1", 400, "there is no parameter btach; did you mean batch?"),
+        ("predict?model=Qwen3-8B&gpu=H100&batch=1&batch=2", 400, "batch is given twice; give it once."),
+        ("predict?model=Qwen3-8B&gpu=H100&explain=maybe", 400, 'explain is "maybe"; it must be true or false.'),
+        (
+            "predict?model=Qwen3-8B&gpu=H100&trace=/etc/passwd",
+            400,
+            "trace is a file of the server, none of which is read; leave it out.",
+        ),
+        ("plan?model=Qwen3-8B&concurrency=4&top=-1", 400, 'top is "-1"; it must be a whole number of at least 0.'),
+        ("plan?model=Qwen3-8B&gpus=L4&concurrency=4&top=0", 422, "top is 0; it must be at least 1."),
+        ("plan?model=Qwen3-8B&gpus=L4", 422, "there is no load; give request_rate, concurrency or a trace."),
+        ("plan?model=Qwen3-8B&gpus=L4&concurrency=4&ttft_p99=nan", 400, None),
+        (
+            "predict?model=Lama-3.1-8B&gpu=H100",
+            422,
+            'unknown model "Lama-3.1-8B"; did you mean Llama-3.1-8B or Llama-3.1-70B or Llama-3.1-8B-Instruct-FP8? '
+            "Or drop its config.json.",
+        ),
+        (
+            "predict?model=Qwen3-8B&gpu=H101",
+            422,
+            'no GPU called "H101"; did you mean H100-SXM-80GB? Or change one, such as "H100, mem_gib=96".',
+        ),
+        ("predict?model=someone/no-such-model&gpu=H100", 422, None),
+        ("predict?model=Qwen3-8B&gpu=H900", 422, None),
+        ("sweep?model=Qwen3-8B&gpu=L4" + "".join(f"&batch={n}" for n in range(1, 40)), 422, None),
+        ("predict?model=Qwen3-8B" + "&gpu=L4" * 40, 400, "40 GPUs are named; at most 16 are answered at once."),
+        ("predict?model=dropped-0123456789ab&gpu=L4", 400, None),
+        ("predict?model=" + "x" * 7000 + "&gpu=L4", 400, "model has 7000 characters; at most 6000 are read."),
+        ("predict?model=" + "x" * 9000 + "&gpu=L4", 400, "the query has 9013 bytes; at most 8000 are read."),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(client, address, status, sentence):
+    response = client.get(f"/api/{address}")
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert "\n" not in error and "Traceback" not in error
+    assert sentence is None or error == sentence
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "./x", "~/x", "../../x", "a/../b", "x.json", "x.gguf", "\\\\host\\x"])
+def test_no_model_is_a_file_of_the_server(client, path):
+    response = client.get("/api/memory", params={"model": path, "gpu": "L4"})
+    assert response.status_code == 400
+    assert "files of the server are not read" in response.json()["error"]
+
+
+def test_no_gpu_is_a_file_of_the_server(client, tmp_path):
+    for name, key in (("predict", "gpu"), ("plan", "gpus")):
+        response = client.get(f"/api/{name}", params={"model": "Qwen3-8B", key: f"L4, {tmp_path}/gpu.toml"})
+        assert response.status_code == 400
+        assert "files of the server are not read" in response.json()["error"]
+
+
+def test_a_folder_of_the_server_is_no_model(client):
+    """A name that is no model is looked up in the catalogue, and in an empty folder."""
+    assert client.get("/api/memory?model=tests&gpu=L4").status_code == 422
+
+
+def test_a_config_that_is_dropped_is_a_model(client):
+    taken = client.post("/api/model?name=My Model.json", content=json.dumps(CONFIG))
+    assert taken.status_code == 200, taken.text
+    assert taken.json()["name"] == "My-Model"
+    name = taken.json()["id"]
+    rows = client.get(f"/api/predict?model={name}&gpu=L4").json()
+    assert rows[0]["model"] == "My-Model"
+    assert taken.json()["parameters"] == client.get(f"/api/models?model={name}").json()["parameters"]
+    plan = client.get(f"/api/plan?model={name}&gpus=L4&concurrency=2")
+    assert plan.json()["plans"][0]["gpu"] == "L4"
+    assert client.get(f"/api/compare?model={name}&gpus=L4").json()[0]["gpu"] == "L4"
+
+
+def gguf_header():
+    """The least that describes a Llama: version 3, no tensors."""
+
+    def text(value):
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    numbers = {"embedding_length": 1024, "block_count": 4, "attention.head_count": 16, "feed_forward_length": 3072}
+    numbers |= {"attention.head_count_kv": 8, "context_length": 4096, "vocab_size": 32000}
+    entries = [text("general.architecture") + struct.pack("<I", 8) + text("llama")]
+    entries += [text(f"llama.{key}") + struct.pack("<II", 4, value) for key, value in numbers.items()]
+    tensor = text("token_embd.weight") + struct.pack("<IQQIQ", 2, 1024, 32000, 1, 0)
+    return b"GGUF" + struct.pack("<IQQ", 3, 1, len(entries)) + b"".join(entries) + tensor
+
+
+def test_the_header_of_a_gguf_is_a_model(client):
+    taken = client.post("/api/model?name=tiny.gguf", content=gguf_header())
+    assert taken.status_code == 200, taken.text
+    rows = client.get(f"/api/memory?model={taken.json()['id']}&gpu=L4").json()
+    assert rows[0]["model"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"{", b"[]", b"null", b"\x00\xff", b"GGUF", b"GGUF" + b"\xff" * 100, b"[" * 100_000, b"{}"),
+        *(b'{"model_type": 3}', b'{"a": "' + b"x" * MOST_CONFIG_BYTES + b'"}'),
+    ],
+    ids=len,
+)
+def test_a_file_that_is_no_model_is_one_sentence(client, content):
+    response = client.post("/api/model", content=content)
+    assert response.status_code in (400, 422), response.text
+    assert "\n" not in response.json()["error"]
+
+
+def test_files_are_bounded(client):
+    response = client.post("/api/model", content=b"GGUF" + bytes(MOST_GGUF_BYTES))
+    assert response.status_code == 400
+    shelf = Shelf()
+    for number in range(MOST_KEPT + 1):
+        shelf.put(dropped(b"{}", f"model{number}"))
+    with pytest.raises(InvalidRequest, match="not kept any more"):
+        shelf.get(dropped(b"{}", "model0").id)
+    assert shelf.get(dropped(b"{}", "model1").id)
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/cron.d/x", "a\x00b", "..", "", "con/../x.json", "x" * 500])
+def test_the_name_of_a_file_stays_in_its_folder(tmp_path, name):
+    one = dropped(b"{}", name)
+    path = (tmp_path / one.lay(tmp_path)).resolve()
+    assert path.is_relative_to(tmp_path) and (path / "config.json").is_file()
+
+
+def test_other_pages_send_no_files(client):
+    headers = {"sec-fetch-site": "cross-site"}
+    assert client.post("/api/model", content=json.dumps(CONFIG), headers=headers).status_code == 400
+
+
+def test_other_names_of_this_machine_are_refused(client):
+    assert client.get("/", headers={"host": "evil.example"}).status_code == 400
+    assert client.get("/", headers={"host": "localhost:8000"}).status_code == 200
+
+
+def test_every_response_forbids_what_is_elsewhere(client):
+    for address in ("/", "/page.js", "/api/docs", "/api/models?short=true", "/api/predict", "/nothing"):
+        response = client.get(address)
+        assert {name: response.headers[name] for name in HEADERS} == HEADERS
+
+
+def test_pages_name_nothing_elsewhere(client):
+    for name in ("", "page.js", "page.css", "plots.js", "tiles.js", "table.js", "words.js", "questions.js", "gguf.js"):
+        text = client.get(f"/{name}").text.replace("http://www.w3.org/2000/svg", "")
+        assert text and "http://" not in text and "https://" not in text, name
+
+
+def test_all_questions_are_documented(client):
+    document = client.get("/api/openapi.json").json()
+    assert document == json.loads(json.dumps(described()))
+    assert set(document["paths"]) == {f"/api/{name}" for name in (*questions(), "model")}
+    page = client.get("/api/docs").text
+    assert all(f"GET /api/{name}" in page for name in questions())
+    assert set(questions()) == set(ANSWERS)
+    for path in document["paths"].values():
+        for operation in path.values():
+            names = [parameter["name"] for parameter in operation["parameters"]]
+            assert len(names) == len(set(names))
+
+
+def test_a_question_takes_what_its_command_takes():
+    """Every option but those that name files of this machine or say how to print."""
+    local = {
+        "json",
+        "bundle",
+        "write",
+        "force",
+        "prices",
+        "refresh",
+        "out",
+        "years",
+        "in_use",
+        "usd_per_kwh",
+        "lint",
+        "name",
+        "gpus",
+    }
+    for name in ("predict", "memory", "compare", "plan", "gpus", "models", "prices"):
+        module = import_module(f"predictor.cli.{name}")
+        function = getattr(module, f"_{name}", None) or getattr(module, name)
+        options = {p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD}
+        printed_only = {"top"} if name == "compare" else set()
+        assert options - local - printed_only <= {parameter.name for parameter in questions()[name].parameters}, name
+    assert DECIDED == DECIDED_BY_PLAN
+    taken = {parameter.name for parameter in questions()["predict"].parameters}
+    assert {column.name for column in columns()} - set(FILES) <= taken
+    assert set(MOST) <= taken | {parameter.name for parameter in questions()["plan"].parameters}
+
+
+def test_a_plan_of_all_gpus_waits_for_no_quick_question():
+    plan = questions()["plan"]
+    assert plan.is_slow({"gpus": "all"}) and plan.is_slow({}) and plan.is_slow({"gpus": "data-centre"})
+    assert plan.is_slow({"gpus": "H100,H200"}) and plan.is_slow({"gpus": "all", "vary": False})
+    assert not plan.is_slow({"gpus": "H100,H200", "vary": False})
+    assert questions()["compare"].is_slow({}) and not questions()["compare"].is_slow({"gpus": "H100"})
+    assert not questions()["predict"].is_slow({})
+
+
+def test_loopback_unless_told_otherwise():
+    assert inspect.signature(web).parameters["host"].default == LOOPBACK
+    assert is_loopback(LOOPBACK) and not is_loopback("0.0.0.0") and not is_loopback("example.com")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--port", "70000"), "port is 70000; it must be from 0 to 65535."),
+        (("--workers", "1"), "workers is 1; it must be from 2, one for slow questions, to 64."),
+        (("--host", "192.0.2.1", "--port", "1"), "port 1 of 192.0.2.1 cannot be had; give another --port."),
+    ],
+)
+def test_wrong_options_are_one_sentence(capsys, options, sentence):
+    pytest.importorskip("uvicorn")
+    assert main(["web", *options]) == 2
+    assert capsys.readouterr().err == f"error: {sentence}\n"
+
+
+def test_without_the_extra_it_says_what_to_install(capsys, monkeypatch):
+    monkeypatch.setattr("predictor.cli.web.find_spec", lambda name: None)
+    assert main(["web"]) == 2
+    assert capsys.readouterr().err == "error: starlette is not installed; pip install 'gpu-predictor[web]'.\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(TooMany("x"), 429), (GivenUp("x"), 504), (Refused("x"), 422), (Broken("KeyError"), 500)]
+)
+def test_what_a_lane_says_has_its_status(client, monkeypatch, error, status):
+    async def refuse(lane, job):
+        raise error
+
+    monkeypatch.setattr(Lane, "answer", refuse)
+    response = client.get("/api/models?model=never-asked")
+    assert response.status_code == status and "error" in response.json()
+    assert ("retry-after" in response.headers) == (status == 429)
+
+
+def test_an_answer_is_kept(client, monkeypatch):
+    first = client.get("/api/gpus?gpu=L4&vendor=NVIDIA").json()
+    monkeypatch.setattr(Lane, "answer", None)
+    assert client.get("/api/gpus?vendor=NVIDIA&gpu=L4").json() == first
+
+
+def in_lane(coroutine, **settings):
+    """Run a coroutine function of a lane."""
+
+    async def run():
+        lane = Lane(**{"processes": 1, "bundle": "", "seconds": 60.0, "waiting": 1, **settings})
+        try:
+            return await coroutine(lane)
+        finally:
+            lane.end()
+
+    return asyncio.run(run())
+
+
+MODEL = Job("models", {"model": "Qwen3-8B"})
+
+
+def test_a_lane_takes_no_more_than_can_wait():
+    async def ask(lane):
+        return await asyncio.gather(*(lane.answer(MODEL) for _ in range(4)), return_exceptions=True)
+
+    answers = in_lane(ask)
+    assert [type(answer) for answer in answers] == [bytes, bytes, TooMany, TooMany]
+
+
+def test_a_process_that_is_given_up_or_not_needed_is_replaced():
+    async def ask(lane):
+        await lane.ready()
+        with pytest.raises(GivenUp, match="no answer within"):
+            lane._seconds = 0.01
+            await lane.answer(Job("compare", {"model": "Qwen3-8B", "gpus": "all"}))
+        lane._seconds = 60.0
+        gone = asyncio.create_task(lane.answer(Job("compare", {"model": "Qwen3-8B", "gpus": "all"})))
+        await asyncio.sleep(0.5)
+        gone.cancel()
+        await asyncio.sleep(0)
+        return await lane.answer(MODEL)
+
+    assert json.loads(in_lane(ask))["name"] == "Qwen3-8B"
+
+
+def test_a_process_that_dies_is_replaced():
+    async def ask(lane):
+        await lane.ready()
+        lane._all[0]._process.kill()
+        with pytest.raises(Broken):
+            await lane.answer(MODEL)
+        return await lane.answer(MODEL)
+
+    assert json.loads(in_lane(ask))["name"] == "Qwen3-8B"
+
+
+def test_a_bug_is_no_traceback_for_who_asks():
+    async def ask(lane):
+        with pytest.raises(Broken, match="KeyError"):
+            await lane.answer(Job("no-such-question", {}))
+        with pytest.raises(Refused):
+            await lane.answer(Job("models", {"model": "nothing"}))
+        return await lane.answer(MODEL)
+
+    assert in_lane(ask)
