@@ -143,11 +143,13 @@ class _Search:
 
     def _cheapest(self, left: Sequence[Candidate]) -> list[Candidate]:
         """Simulate those that are expected to be cheapest: of the GPUs that are cheapest at the roofline, and of all of
-        data centres, their cheapest replica; then others of those that did best by then, and of those whose cheapest is
-        too slow."""
+        data centres, their cheapest replica; then others of those that did best by then or may have, and of those whose
+        cheapest is too slow."""
         first, others = _one_of_each(left)
         known = self._expected(_looked_at(first))
-        for names in ({one.gpu.name for one, *_ in known[:GPUS_MORE_OF]}, frozenset(self.out)):
+        likely = sorted(known, key=lambda each: _cost(each.one, each.likely))
+        sure, maybe = ({each.one.gpu.name for each in some[:GPUS_MORE_OF]} for some in (known, likely))
+        for names in (sure, (maybe | self.out) - sure):
             known += self._expected([one for one in others if one.gpu.name in names][: 2 * GPUS_MORE_OF])
         ordered, tried = _varied(known), list[Candidate]()
         for start in range(0, MOST_SIMULATED, AT_ONCE):

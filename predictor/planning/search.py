@@ -29,6 +29,7 @@ from predictor.values import one_line, time_text
 from predictor.workloads.passes.calls import Phase
 from predictor.workloads.workload import Workload, prompt_and_middle_phases
 
+BETWEEN = 33  # sizes of decode steps, times of which lie between those that are predicted
 TOGETHER = 16  # candidates whose step times are predicted together
 CAREFUL = 1.25  # times as long as predicted steps take, where the search begins
 MORE = 2  # times as many more replicas are tried; what then is not kept surely is too little known
@@ -107,11 +108,14 @@ def expected(many: Sequence[Candidate], level: ServiceLevel, bundle: Bundle) -> 
             why = f"a prompt alone takes {time_text(alone)} at least; {promised} are promised."
             told.append(lost._replace(why=why))
             continue
-        careful, likely = (
-            _needed(one, times[0], counts, np.array(times[1:]), level)
-            for times in ([step.high for step in (prompt, *decodes)], [step.value for step in (prompt, *decodes)])
+        high_s, value_s = (np.array([getattr(step, end) for step in decodes]) for end in ("high", "value"))
+        between = np.unique(np.geomspace(1, counts[-1], BETWEEN).round())
+        told.append(
+            Expected(
+                careful=_needed(one, prompt.high, counts, high_s, level),
+                likely=_needed(one, prompt.value, between, np.interp(between, counts, value_s), level),
+            )
         )
-        told.append(Expected(careful, likely))
     return told
 
 
