@@ -71,6 +71,12 @@ def test_each_fleet_takes_the_fastest_format_that_it_has():
         upgrade(fleet("A100")[0], fleet("H100"), [SERVED._replace(columns={**SERVED.columns, "dtype": "fp8"})])
 
 
+def test_arrivals_are_compared_by_the_rate_that_is_held():
+    work = Work("chat", 1.0, {"model": "Qwen3-8B", "request_rate": 0.5, "input_len": 500, "output_len": 100})
+    (one,) = upgrade(fleet("L4")[0], fleet("H100"), [work])
+    assert one.speed.value > 3  # both answer all that come
+
+
 def test_mixes(tmp_path):
     path = tmp_path / "mix.toml"
     path.write_text(MIX)
@@ -80,6 +86,7 @@ def test_mixes(tmp_path):
     for text, told in (
         ("", "has no work"),
         ('[[work]]\nmodel = "Qwen3-8B"\nshare = 0', "share is 0 in work 1"),
+        ('[[work]]\nmodel = "Qwen3-8B"\nshare = 1e308', "it must be above 0, and at most 1e9"),
         ('[[work]]\nmodel = "Qwen3-8B"\ntp = 2', "the fleets decide it"),
         ('[[work]]\nmodel = "Qwen3-8B"\nbacth = 2', "did you mean batch"),
     ):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 NORMAL = NormalDist()
 BIAS, SUREST = 0.25, 0.97
+LABELS = {"ttft_p99_s": "TTFT p99", "tpot_s": "TPOT", "e2e_s": "E2E"}
 STEP = 1e-9  # log error below which a figure is taken as exact
 
 
