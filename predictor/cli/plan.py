@@ -12,27 +12,14 @@ from predictor.cli.common.display import BASES, digits, duration, duration_inter
 from predictor.cli.common.plot_option import Plot, say_plotted
 from predictor.cli.common.request_options import add_command
 from predictor.errors import InvalidRequest
+from predictor.planning.columns import DECIDED
 from predictor.values import share_text
-from predictor.workloads.request import OF_TRAINING, columns as columns_of
+from predictor.workloads.request import columns as columns_of
 
 if TYPE_CHECKING:
     from predictor.planning.answers import Plan, Planned
     from predictor.planning.pools import Pooled
 
-# Columns of a request that a plan decides, or that a load has none of.
-DECIDED = (
-    "dtype",
-    "engine",
-    "tp",
-    "n_gpus",
-    "dp",
-    "phase",
-    "scheduling",
-    "batch",
-    "image_size",
-    "usd_per_hour",
-    *OF_TRAINING,
-)
 LOST_SHOWN = 8  # reasons
 NAMED = 3  # GPUs of one reason
 
