@@ -34,8 +34,11 @@ if TYPE_CHECKING:
         Moe as Moe,
         Pointwise as Pointwise,
     )
+    from predictor.planning.answers import Plan as Plan, Planned as Planned
     from predictor.planning.deployment import plan as plan
-    from predictor.planning.ranking import compare as compare
+    from predictor.planning.local import Local as Local, local as local
+    from predictor.planning.ranking import Compared as Compared, compare as compare
+    from predictor.planning.upgrade import Upgrade as Upgrade, upgrade as upgrade
     from predictor.prediction.frames import predict_frame as predict_frame
     from predictor.prediction.single import answer as answer, predict as predict, predict_training as predict_training
     from predictor.workloads.models import get_model as get_model, models as models
@@ -58,8 +61,11 @@ __getattr__, __dir__, __all__ = attach(
         "latency.training": ["TrainingReport"],
         "learning.regressor": ["RooflineRegressor", "samples"],
         "ops": ["Attention", "Collective", "Conv", "Gemm", "Mla", "Moe", "Pointwise"],
+        "planning.answers": ["Plan", "Planned"],
         "planning.deployment": ["plan"],
-        "planning.ranking": ["compare"],
+        "planning.local": ["Local", "local"],
+        "planning.ranking": ["Compared", "compare"],
+        "planning.upgrade": ["Upgrade", "upgrade"],
         "prediction.frames": ["predict_frame"],
         "prediction.single": ["answer", "predict", "predict_training"],
         "workloads.models": ["get_model", "models"],

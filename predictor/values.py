@@ -36,6 +36,26 @@ def show(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def time_text(seconds: float) -> str:
+    """Seconds for a sentence, with a unit that suits them.
+
+    >>> time_text(2.314), time_text(0.04), time_text(12345.6)
+    ('2.31 s', '40 ms', '12346 s')
+    """
+    if seconds < 1:
+        return f"{1e3 * seconds:.3g} ms"
+    return f"{seconds:.3g} s" if seconds < 100 else f"{seconds:.0f} s"
+
+
+def share_text(share: float) -> str:
+    """A share for a sentence.
+
+    >>> share_text(0.8), share_text(0.999)
+    ('80 %', '99.9 %')
+    """
+    return f"{100 * share:.3g} %"
+
+
 def one_line(error: Exception | str) -> str:
     """What an error says, on one line, whatever the value that it names holds.
 

@@ -267,3 +267,26 @@ def test_no_plan_is_said(tmp_path):
         (tmp_path / "plan.json").write_text(text)
         with pytest.raises(InvalidTable, match=r"give a plan\.json of `predictor plan --write`"):
             read_plan(tmp_path / "plan.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"request": None}, "request"),
+        ({"replicas": "two"}, "replicas"),
+        ({"bundle": None}, "bundle"),
+        ({"promised": [1]}, "promised"),
+        ({"promised": {"tpot_s": "soon"}}, "promised tpot_s"),
+        ({"tpot_s": "fast"}, "tpot_s"),
+        ({"tpot_s": math.nan}, "tpot_s"),
+        ({"tpot_s_low": None}, "tpot_s_low"),
+        ({"ttft_s": -1.0}, "ttft_s"),
+    ],
+)
+def test_a_file_that_is_no_plan_says_by_what(planned, tmp_path, changes, wrong):
+    written(planned, tmp_path / "plans")
+    (path, *_) = sorted((tmp_path / "plans").glob("*/plan.json"))
+    read_plan(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(InvalidTable, match=f"is no plan, by its {wrong}; give a plan.json"):
+        read_plan(path)

@@ -1,4 +1,4 @@
-"""Both notebooks run from the first cell to the last, and what is committed of them is clean."""
+"""The notebooks run from the first cell to the last, and what is committed of them is clean."""
 
 from __future__ import annotations
 
@@ -54,8 +54,23 @@ def test_an_unseen_gpu_with_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "the three clones are at hand" in printed and "generation-out" in printed
 
 
-def test_there_are_two() -> None:
-    assert NAMES == ["unseen_gpu.ipynb", "your_own_machine.ipynb"]
+def test_batch_and_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib", reason="pip install 'gpu-predictor[train]'")
+    printed = run("03_batch_and_plan.ipynb", tmp_path, monkeypatch)
+    assert re.search(r"\d+ combinations fit, \d+ do not", printed)
+    assert "predictor predict Qwen3-14B --gpu" in printed and "USD/h (20" in printed
+
+
+def test_inside_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib", reason="pip install 'gpu-predictor[train]'")
+    printed = run("04_inside_the_model.ipynb", tmp_path, monkeypatch)
+    assert "GPUs were measured; RTX-5090 is none of them" in printed and "features, of which" in printed
+    assert "worse than the fitted roofline: " in printed
+
+
+def test_there_are_four() -> None:
+    numbered = ["03_batch_and_plan.ipynb", "04_inside_the_model.ipynb"]
+    assert [*numbered, "unseen_gpu.ipynb", "your_own_machine.ipynb"] == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)

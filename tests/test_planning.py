@@ -4,6 +4,7 @@ import json
 import math
 import shlex
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, strategies as st
@@ -15,7 +16,8 @@ from predictor.hardware.gpu import catalogue, get_gpu
 from predictor.hardware.prices import price_list
 from predictor.latency.report import Interval
 from predictor.planning import ServiceLevel, compare, plan
-from predictor.planning.candidates import Candidate, Choices, candidates
+from predictor.planning.candidates import Candidate, Choices, candidates, layout_of
+from predictor.planning.deployment import _weakest
 from predictor.planning.fleet import fleet
 from predictor.planning.pareto import pareto_front
 from predictor.planning.search import deployed
@@ -131,6 +133,35 @@ def test_what_cannot_be_held_names_the_nearest():
     assert not easier.holds and (easier.nearest or easier.lost)
 
 
+def test_what_nothing_is_said_to_keep_is_refused():
+    assert ServiceLevel(1.0, 0.05).surest(arrivals=True) == pytest.approx(SUREST**3)
+    with pytest.raises(InvalidRequest, match=r"p_slo is 0\.95; these promises are kept with 0\.91 at most"):
+        plan("Qwen3-8B", "L4", ttft_p99_s=1.0, tpot_s=0.05, p_slo=0.95, **LOAD)
+    with pytest.raises(InvalidRequest, match=r"kept with 0\.94 at most"):
+        plan("Qwen3-8B", "L4", ttft_p99_s=1.0, tpot_s=0.05, p_slo=0.95, concurrency=8)
+
+
+def test_what_makes_no_tokens_is_compared_and_not_planned():
+    with pytest.raises(InvalidRequest, match=r"xlm-roberta-large makes no tokens.* Ask `predictor compare` by batch\."):
+        plan("xlm-roberta-large", "A100", request_rate=37.5, input_len=512)
+
+
+def test_a_replica_says_how_its_gpus_share_the_model():
+    ways = SimpleNamespace(pp=1, ep=8, attention_dp=8, dtype="fp8_block", engine="vllm")
+    assert layout_of(8, "H200", ways) == "8 × H200, ep 8, attention dp 8, fp8_block, vllm"
+
+
+def test_long_times_are_said_in_seconds():
+    served = SimpleNamespace(
+        saturated=False, ttft_p99_s=Interval(125.0, 50.2, 341.0), tpot_s=Interval(0.038, 0.02, 0.06)
+    )
+    one = SimpleNamespace(served=served, p_slo=0.4)
+    assert (
+        _weakest(one, ServiceLevel(120.0)) == "ttft_p99_s is 125 s (50.2–341), 120 are promised: all is kept with 40%."
+    )
+    assert _weakest(one, ServiceLevel(tpot_s=0.05)).startswith("tpot_s is 38 ms (20–60), 50 are promised")
+
+
 def test_a_budget_and_a_limit_of_gpus_hold():
     few = plan("Qwen3-8B", "L4", tpot_s=0.05, max_gpus=2, request_rate=30.0, input_len=500, output_len=100)
     assert all(one.deployment.n_gpus <= 2 for one in few.plans) and not few.holds
@@ -204,3 +235,8 @@ def test_prompts_and_answers_pay_for_a_request_together():
     request = row["usd_per_mtok_input"] * prompt / 1e6 + row["usd_per_mtok_output"] * output / 1e6
     assert request * 1e3 == pytest.approx(row["usd_per_1k_requests"], rel=0.02)
     assert 0 < row["usd_per_mtok_input"] < row["usd_per_mtok_output"]
+
+
+def test_clients_without_a_promise_of_first_tokens_find_room_all_the_same():
+    best = plan("Llama-3.1-8B", "L4", tpot_s=0.2, concurrency=64, input_len=2000, output_len=100, vary=False).plans[0]
+    assert best.holds and not best.deployment.served.saturated

@@ -91,7 +91,9 @@ def test_what_is_wrong_with_a_run_is_said(changes: dict[str, Any], expected: str
 
 
 def test_a_run_without_a_figure_is_rejected():
-    assert check(conform(pd.DataFrame([ASKED])))["reason"][0].startswith("no measured_ttft_s, measured_tpot_s")
+    assert check(conform(pd.DataFrame([ASKED])))["reason"][0].startswith(
+        "no measured_ttft_s, measured_ttft_p99_s, measured_tpot_s"
+    )
 
 
 def test_repeats_stand_once_and_not_at_all_where_they_differ():

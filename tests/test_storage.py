@@ -116,7 +116,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     if made.returncode:
         pytest.skip("mounting is not permitted here")
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    subprocess.run(["umount", "--lazy", folder], check=True)  # workers may end after it
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])

@@ -53,6 +53,30 @@ def test_what_does_not_run_says_why_and_comes_last():
         upgrade(fleet("L4")[0], fleet("2xB200"), [big])
 
 
+def test_fleets_and_mixes_are_named_or_made(tmp_path):
+    path = tmp_path / "mix.toml"
+    path.write_text(MIX)
+    named, made = upgrade("2xA100", "2xH100", path), upgrade(fleet("2xA100")[0], fleet("2xH100"), read_mix(path))
+    assert [one.row() for one in named] == [one.row() for one in made]
+    with pytest.raises(InvalidRequest, match='have is "A100,H100"; it must be GPUs of one kind'):
+        upgrade("A100,H100", "H100", path)
+
+
+def test_each_fleet_takes_the_fastest_format_that_it_has():
+    formats = SERVED._replace(columns={**SERVED.columns, "dtype": ["bf16", "fp8"]})
+    (one,) = upgrade(fleet("A100")[0], fleet("H100"), [formats])
+    (plain,) = upgrade(fleet("A100")[0], fleet("H100"), [SERVED])
+    assert one.speed.value > plain.speed.value
+    with pytest.raises(InvalidRequest, match="no fp8"):
+        upgrade(fleet("A100")[0], fleet("H100"), [SERVED._replace(columns={**SERVED.columns, "dtype": "fp8"})])
+
+
+def test_arrivals_are_compared_by_the_rate_that_is_held():
+    work = Work("chat", 1.0, {"model": "Qwen3-8B", "request_rate": 0.5, "input_len": 500, "output_len": 100})
+    (one,) = upgrade(fleet("L4")[0], fleet("H100"), [work])
+    assert one.speed.value > 3  # both answer all that come
+
+
 def test_mixes(tmp_path):
     path = tmp_path / "mix.toml"
     path.write_text(MIX)
@@ -62,6 +86,7 @@ def test_mixes(tmp_path):
     for text, told in (
         ("", "has no work"),
         ('[[work]]\nmodel = "Qwen3-8B"\nshare = 0', "share is 0 in work 1"),
+        ('[[work]]\nmodel = "Qwen3-8B"\nshare = 1e308', "it must be above 0, and at most 1e9"),
         ('[[work]]\nmodel = "Qwen3-8B"\ntp = 2', "the fleets decide it"),
         ('[[work]]\nmodel = "Qwen3-8B"\nbacth = 2', "did you mean batch"),
     ):
@@ -114,3 +139,9 @@ def test_commands(capsys, tmp_path):
     assert "tuning" in capsys.readouterr().out
     assert main(["local", "--gpu", "RTX-4090", "--model", "Qwen3-8B", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["fits"]
+
+
+def test_experts_that_are_published_in_four_bits_are_not_widened():
+    found = local("RTX-5090", ["gpt-oss-20b"])[0]
+    assert found.fits and found.tried[0] == "" and "q8_0" not in found.tried
+    assert found.row["memory_bytes"] < 16e9

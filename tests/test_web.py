@@ -14,13 +14,12 @@ pytest.importorskip("httpx2", reason="httpx2 is not installed, by which Starlett
 from starlette.testclient import TestClient
 
 from predictor.cli import main
-from predictor.cli.plan import DECIDED as DECIDED_BY_PLAN
 from predictor.cli.web import web
 from predictor.errors import InvalidRequest
 from predictor.web.answers import ANSWERS
 from predictor.web.app import HEADERS, create_app
 from predictor.web.openapi import described
-from predictor.web.questions import DECIDED, FILES, MOST, questions
+from predictor.web.questions import FILES, MOST, questions
 from predictor.web.server import LOOPBACK, is_loopback
 from predictor.web.uploads import MOST_CONFIG_BYTES, MOST_GGUF_BYTES, MOST_KEPT, Shelf, dropped
 from predictor.web.workers import Broken, GivenUp, Job, Lane, Refused, TooMany
@@ -285,6 +284,7 @@ def test_a_question_takes_what_its_command_takes():
         "bundle",
         "write",
         "force",
+        "plot",
         "prices",
         "refresh",
         "out",
@@ -301,7 +301,6 @@ def test_a_question_takes_what_its_command_takes():
         options = {p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD}
         printed_only = {"top"} if name == "compare" else set()
         assert options - local - printed_only <= {parameter.name for parameter in questions()[name].parameters}, name
-    assert DECIDED == DECIDED_BY_PLAN
     taken = {parameter.name for parameter in questions()["predict"].parameters}
     assert {column.name for column in columns()} - set(FILES) <= taken
     assert set(MOST) <= taken | {parameter.name for parameter in questions()["plan"].parameters}

@@ -82,7 +82,10 @@ def _compare(
 
 def _show_all(model: str, ranked: Sequence[Compared], answered: Sequence[Compared], top: int) -> None:
     """The table of the first, and how many more there are, with an answer and without."""
-    _show(model, answered[: top or None])
+    if answered:
+        _show(model, answered[: top or None])
+    else:
+        say("No GPU has room; without --fit-only they are ranked all the same.")
     if len(answered) > top > 0:
         say(f"{len(answered) - top} more GPUs have an answer; --top 0 shows all.")
     refused = [one for one in ranked if one.row["error"]]
@@ -120,7 +123,7 @@ def _show(model: str, ranked: Sequence[Compared]) -> None:
         title=model,
     )
     say("$/Mtok: of a million tokens that come out, GPUs in whole instances. beats next: probability.")
-    show_notes(f"{one.gpu.name}: {one.offer.told}." for one in ranked[:3] if one.offer)
+    show_notes(f"{one.gpu.name}: {one.offer.told}." for one in ranked[:3] if one.offer and one.offer.price.source)
 
 
 def _number(figure: Interval | None, ends: bool = True) -> str:

@@ -85,6 +85,7 @@ def _show_plan(runs: pd.DataFrame, plan: Mapping[str, Any]) -> None:
     lines, notes = verified(runs, plan)
     if lines:
         several = len({line.run for line in lines}) > 1
+        replicas = f"{plan['replicas']} replica{'s' * (plan['replicas'] > 1)}"
         show(
             [*(["run"] if several else []), "figure", ">predicted", ">measured", ">off", "in the interval", "promised"],
             [
@@ -92,13 +93,13 @@ def _show_plan(runs: pd.DataFrame, plan: Mapping[str, Any]) -> None:
                     *([str(line.run)] if several else []),
                     FIGURES[line.figure],
                     *_figures(line),
-                    percent(line.measured / line.predicted - 1),
+                    percent(line.measured / line.predicted - 1) if line.predicted else "–",
                     "inside" if line.inside else "OUTSIDE",
                     "" if isnan(line.promised) else "kept" if line.kept else "BROKEN",
                 ]
                 for line in lines
             ],
-            title=f"{plan['replicas']} replicas on {plan['n_gpus']} × {plan['gpu']} against bundle {plan['bundle']}",
+            title=f"{replicas} on {plan['n_gpus']} × {plan['gpu']} against bundle {plan['bundle']}",
         )
         inside = sum(line.inside for line in lines)
         say(f"{inside} of {len(lines)} figures lie in their intervals.")

@@ -30,9 +30,9 @@ def local(
     json: Annotated[bool, Option("--json", help="Print a JSON array, one object per model.")] = False,
 ) -> None:
     """What runs on this machine, at which quantisation, how fast."""
-    from predictor.planning.local import local
+    from predictor.planning.local import local, machine_of
 
-    machine = _machine(gpu)
+    machine = machine_of(gpu)
     load_xgboost()
     formats = tuple(part.strip() for part in dtype.split(",") if part.strip())
     lengths = {"input_len": input_len, "output_len": output_len}
@@ -41,17 +41,6 @@ def local(
         show_json([one.row | {"fits": one.fits} for one in found])
     else:
         _show(machine, found, f"{engine} · {input_len} tokens in, {output_len} out")
-
-
-def _machine(gpu: str) -> Detected:
-    """The GPUs of this machine, or those that are named."""
-    from predictor.hardware.detect import Detected, detect
-    from predictor.planning.fleet import fleet
-
-    if not gpu:
-        return detect()[0]
-    some = fleet(gpu)[0]
-    return Detected(some.gpu, some.n_gpus or 1, some.note)
 
 
 def _show(machine: Detected, found: list[Local], how: str) -> None:

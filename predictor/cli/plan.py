@@ -12,15 +12,16 @@ from predictor.cli.common.display import BASES, digits, duration, duration_inter
 from predictor.cli.common.plot_option import Plot, say_plotted
 from predictor.cli.common.request_options import add_command
 from predictor.errors import InvalidRequest
-from predictor.workloads.request import OF_TRAINING, columns as columns_of
+from predictor.planning.columns import DECIDED
+from predictor.values import share_text
+from predictor.workloads.request import columns as columns_of
 
 if TYPE_CHECKING:
     from predictor.planning.answers import Plan, Planned
     from predictor.planning.pools import Pooled
 
-# Columns of a request that a plan decides, or that a load has none of.
-DECIDED = ("dtype", "engine", "tp", "n_gpus", "dp", "phase", "scheduling", "batch", "image_size", *OF_TRAINING)
-LOST_SHOWN = 8
+LOST_SHOWN = 8  # reasons
+NAMED = 3  # GPUs of one reason
 
 
 def add(app: Typer) -> None:
@@ -115,7 +116,7 @@ def _show(model: str, planned: Planned) -> None:
     promises = {"TTFT p99": level.ttft_p99_s, "TPOT": level.tpot_s, "E2E": level.e2e_s}
     told = [f"{name} ≤ {duration(seconds)}" for name, seconds in promises.items() if seconds < math.inf]
     if planned.plans:
-        _show_plans(planned, f"{model} · {' · '.join([planned.load, *told, f'with {planned.sure:.0%}'])}")
+        _show_plans(planned, f"{model} · {' · '.join([planned.load, *told, f'with {share_text(planned.sure)}'])}")
         _show_best(planned.plans[0])
     for pools in planned.pools:
         say(_of_pools(pools))
@@ -149,6 +150,10 @@ def _show_plans(planned: Planned, title: str) -> None:
         ],
         title=title,
     )
+    say(
+        "$/Mtok: of a million tokens that come out, GPUs in whole instances. holds: probability that all is kept. "
+        "users each: requests under way in a replica."
+    )
 
 
 def _of_pools(pools: Pooled) -> str:
@@ -176,7 +181,11 @@ def _show_lost(planned: Planned) -> None:
     """GPUs without a plan, each with the reason that comes last, of its narrowest format."""
     planned_for = {plan.deployment.candidate.gpu.name for plan in planned.plans}
     why = {lost.gpu: lost.why for lost in planned.lost if lost.gpu not in planned_for}
-    for gpu, told in list(why.items())[:LOST_SHOWN]:
-        say(f"{gpu}: {told}")
-    if (more := len(why) - LOST_SHOWN) > 0:
-        say(f"{more} more GPUs have none; --json says why of each.")
+    alike: dict[str, list[str]] = {}
+    for gpu, told in why.items():
+        alike.setdefault(told, []).append(gpu)
+    for told, gpus in list(alike.items())[:LOST_SHOWN]:
+        others = len(gpus) - NAMED
+        say(f"{', '.join(gpus[:NAMED])}{f' and {others} more' if others > 0 else ''}: {told}")
+    if more := sum(len(gpus) for gpus in list(alike.values())[LOST_SHOWN:]):
+        say(f"{more} more GPU{'s have' if more > 1 else ' has'} none; --json says why of each.")

@@ -9,9 +9,12 @@ from typer import Argument, Option, Typer
 
 from predictor.cli.common.display import digits, say, show, show_json
 from predictor.errors import InvalidRequest
+from predictor.values import share_text, whole_number
 
 if TYPE_CHECKING:
     from predictor.hardware.prices import Price, PriceList
+
+MOST_IN_FULL = 20  # prices of which all columns are shown, below each other where they do not fit
 
 
 def add(app: Typer) -> None:
@@ -39,6 +42,7 @@ def prices(
     from predictor.hardware.price_rows import chosen_prices, price_row
     from predictor.hardware.prices import price_list
 
+    n_gpus = whole_number("n_gpus", n_gpus)
     if refresh or out:
         _refresh(out if refresh else None)
         return
@@ -51,30 +55,31 @@ def prices(
 
 
 def _show(chosen: list[Price], listed: PriceList, n_gpus: int) -> None:
-    of_all = [f">USD/h of {n_gpus}"] if n_gpus > 1 else []
+    of_all = [f">$/h of {n_gpus:,}"] if n_gpus > 1 else []
     show(
-        ["GPU", "provider", "kind", "region", ">GPUs", ">USD per GPU-hour", *of_all, ">bought for", "date", "source"],
+        ["GPU", "provider", "kind", ">GPUs", ">$/h each", *of_all, "date", "region", ">bought for", "source"],
         [
             [
                 price.gpu,
                 price.provider,
                 price.kind,
-                price.region or "–",
                 str(price.n_gpus),
                 f"{price.hourly(listed.ownership) / price.n_gpus:.3f}",
                 *([f"{listed.offer(price, n_gpus).usd_per_hour:.2f}"] if of_all else []),
-                f"{price.purchase_usd:,.0f} USD" if price.purchase_usd else "–",
                 price.dated,
+                price.region or "–",
+                f"{price.purchase_usd:,.0f} USD" if price.purchase_usd else "–",
                 price.source,
             ]
             for price in chosen
         ],
-        instead="--json",
+        keys=2,
+        instead="--json" if len(chosen) > MOST_IN_FULL else "",
     )
     say("GPUs: sold together; fewer cannot be had at that price. `--json` has the words of each source.")
     if any(price.kind == "purchase" for price in chosen):
         own = listed.ownership
-        use = f"{digits(own.years)} years of use, {own.in_use:.0%} of the hours"
+        use = f"{digits(own.years)} years of use, {share_text(own.in_use)} of the hours"
         say(f"Bought: price over {use}, and the TDP in electricity ({listed.electricity}).")
 
 

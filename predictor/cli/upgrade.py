@@ -9,7 +9,6 @@ from typer import Option, Typer
 
 from predictor.boosters import load_xgboost
 from predictor.cli.common.display import digits, say, show, show_json
-from predictor.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from predictor.latency.report import Interval
@@ -35,12 +34,9 @@ def upgrade(
     from predictor.planning.fleet import fleet
     from predictor.planning.upgrade import read_mix, upgrade
 
-    now = fleet(have)
-    if len(now) > 1:
-        raise InvalidRequest(f'have is "{have}"; it must be GPUs of one kind, such as 8xA100.')
-    others, works = fleet(consider), read_mix(mix)
+    now, others, works = fleet(have), fleet(consider), read_mix(mix)
     load_xgboost()
-    found = upgrade(now[0], others, works, prices=prices or "", bundle=bundle)
+    found = upgrade(now[0] if len(now) == 1 else have, others, works, prices=prices or "", bundle=bundle)
     if json:
         show_json([one.row() for one in found])
         return

@@ -111,7 +111,10 @@ def _ownership(tables: Mapping[str, Any], path: Path) -> dict[str, float]:
     told = {"electricity": ("date", "source", "quote")}
     values: dict[str, float] = {}
     for table, names in known.items():
-        for name, value in tables.get(table, {}).items():
+        stated = tables.get(table, {})
+        if not isinstance(stated, dict):
+            raise InvalidSpec(f'{table} is no table in "{path}"; write [{table}] and below it {names[0]} = a number.')
+        for name, value in stated.items():
             if name in told.get(table, ()):
                 continue
             if name not in names:

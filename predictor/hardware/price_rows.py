@@ -23,7 +23,7 @@ def chosen_prices(
     found = [price for name in wanted for price in listed.of(name, provider, region, kind)]
     if not found:
         which = " ".join(filter(None, (*wanted[:3], kind, provider, region)))
-        raise InvalidRequest(f"no price is listed for {which}; drop an option, or give --prices FILE.")
+        raise InvalidRequest(f"no price is listed{which and f' for {which}'}; drop an option, or give --prices FILE.")
     return found
 
 

@@ -118,7 +118,7 @@ class Offer:
     @property
     def told(self) -> str:
         """What is paid to whom, when that was listed, and where."""
-        return f"{self}; {self.price.source}"
+        return f"{self}; {self.price.source}" if self.price.source else str(self)
 
     def __str__(self) -> str:
         price = self.price

@@ -175,5 +175,5 @@ def predicted_by(request: Request) -> str:
         if isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")
         else:
-            words += [f"--{option}", f"{value:g}" if isinstance(value, float) else str(value)]
+            words += [f"--{option}", f"{value:.15g}" if isinstance(value, float) else str(value)]
     return shlex.join(words)

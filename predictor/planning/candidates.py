@@ -25,8 +25,10 @@ from predictor.ops.dtypes import DTYPES, GROUPED
 from predictor.planning.fleet import Some
 from predictor.planning.service import ServiceLevel
 from predictor.prediction.single import Resolved, load_of, resolve
-from predictor.values import one_line
-from predictor.workloads.engines import Settings
+from predictor.values import one_line, show, time_text, whole_number
+from predictor.workloads.architectures.decoder import Decoder
+from predictor.workloads.architectures.layered import LayeredDecoder
+from predictor.workloads.engines import Settings, get_server
 from predictor.workloads.models import Model
 from predictor.workloads.request import Request
 from predictor.workloads.requested import served_workload
@@ -37,6 +39,15 @@ STAGES = (2, 4)  # pp that is tried on top where the largest tp has no room
 WIDER = 3  # sizes of tp that are tried of a format, from the first with room
 STAGED = ("data-centre", "")  # segments whose nodes are joined
 ALONE = frozenset({"laptop", "integrated", "embedded"})  # segments of which a server has one
+# Columns of a request that a plan decides, and what to state instead.
+DECIDED = {
+    "gpu": "Name those to try in gpus.",
+    "dtype": "Name those to try in dtypes.",
+    "engine": "Name those to try in engines.",
+    "tp": "Name those to try in tps.",
+    "dp": "Replicas are found; limit them by max_gpus.",
+    "n_gpus": "Limit them by max_gpus.",
+}
 BATCHES = 2 ** np.arange(0, 11)
 
 
@@ -79,8 +90,10 @@ class Candidate(NamedTuple):
 
 
 def layout_of(n_gpus: int, gpu: str, workload: Workload) -> str:
-    """A replica in words."""
-    return f"{n_gpus} × {gpu}, {workload.dtype}, {workload.engine}"
+    """A replica in words; of how its GPUs share the model, what is not tensor parallelism alone."""
+    ways = {"pp": workload.pp, "ep": workload.ep, "attention dp": workload.attention_dp}
+    shared = "".join(f", {way} {degree}" for way, degree in ways.items() if degree > 1)
+    return f"{n_gpus} × {gpu}{shared}, {workload.dtype}, {workload.engine}"
 
 
 def _replicas(load: Load, least: Least) -> int:
@@ -128,7 +141,11 @@ class Choices(NamedTuple):
 
     def offer(self, gpu: Gpu, n_gpus: int, together: int) -> Offer | None:
         """Its price, as in offer_of."""
-        return offer_of(self.prices, gpu, n_gpus, together, float(self.columns.get("usd_per_hour") or 0.0))
+        return offer_of(self.prices, gpu, n_gpus, together)
+
+    def affords(self, offer: Offer | None) -> bool:
+        """Whether a price lies in the budget; one that is not known lies in none."""
+        return self.usd_per_hour == math.inf or (offer is not None and offer.usd_per_hour <= self.usd_per_hour)
 
 
 def offer_of(prices: PriceList, gpu: Gpu, n_gpus: int, together: int, stated: float = 0.0) -> Offer | None:
@@ -161,11 +178,11 @@ def _dtypes(choices: Choices, gpu: Gpu) -> Sequence[str]:
 
 def _sized(choices: Choices, some: Some, engine: str, dtype: str, bundle: Bundle) -> Iterator[Candidate | Lost]:
     """Replicas of rising size, from the first with room; where none has any, why the largest has none."""
-    most = some.n_gpus or choices.most_gpus or math.inf
+    most = most_of(some.n_gpus, choices.most_gpus) or math.inf
     refused, fitting = "", 0
     for layout in _layouts(choices, some.gpu):
-        if layout["tp"] * layout["pp"] * layout.get("attention_dp", 1) > most:
-            refused = refused or f"{int(most)} GPUs at most are asked for."
+        if (gpus := layout["tp"] * layout["pp"] * layout.get("attention_dp", 1)) > most:
+            refused = refused or f"a replica takes {gpus} GPUs; at most {int(most)} are asked for."
             break
         if layout["pp"] > int(choices.columns.get("pp") or 1) and fitting:
             break
@@ -181,6 +198,11 @@ def _sized(choices: Choices, some: Some, engine: str, dtype: str, bundle: Bundle
             refused = made
     if not fitting:
         yield Lost(some.gpu.name, 0, dtype, engine, refused or "no layout of the model is left.")
+
+
+def most_of(*limits: int) -> int:
+    """The least of the limits of GPUs, of which 0 is none."""
+    return min((limit for limit in limits if limit), default=0)
 
 
 def _layouts(choices: Choices, gpu: Gpu) -> Iterator[dict[str, int]]:
@@ -213,12 +235,19 @@ def _made(choices: Choices, some: Some, changes: Mapping[str, Any], bundle: Bund
     for name, seconds in (("ttft_p99_s", least.ttft_s), ("tpot_s", least.tpot_s)):
         if seconds > (promised := getattr(choices.level, name)):
             what = "a prompt alone" if name == "ttft_p99_s" else "a token alone"
-            return f"{what} takes {1e3 * seconds:.3g} ms at the roofline; {1e3 * promised:.3g} ms are promised."
+            return f"{what} takes {time_text(seconds)} at the roofline; {time_text(promised)} are promised."
     gpus = workload.layout.n_gpus
     offer = choices.offer(gpu, gpus * _replicas(load, least), gpus)
     settings = tuple((name, value) for name, value in changes.items() if name in Settings._fields)
     return Candidate(
-        resolved, workload, note, load, least, offer.usd_per_hour if offer else None, some.n_gpus, settings
+        resolved,
+        workload,
+        note,
+        load,
+        least,
+        offer.usd_per_hour if offer else None,
+        most_of(some.n_gpus, choices.most_gpus),
+        settings,
     )
 
 
@@ -272,8 +301,25 @@ def _bounds(workload: Workload, counts: Any, gpu: Gpu, bundle: Bundle) -> tuple[
 
 def check_choices(choices: Choices) -> None:
     """Raises InvalidRequest for what nothing can be tried of."""
+    if not isinstance(choices.model, Decoder | LayeredDecoder):
+        name = choices.model.name
+        raise InvalidRequest(
+            f"{name} makes no tokens, and its load is not simulated. Ask `predictor compare` by batch."
+        )
+    for name, instead in DECIDED.items():
+        if name in choices.columns:
+            raise InvalidRequest(f"{name} is {show(choices.columns[name])}; a plan decides it. {instead}")
     for tp in choices.tps:
-        if tp < 1:
-            raise InvalidRequest(f"tp is {tp}; it must be at least 1.")
+        whole_number("tp", tp)
+    for dtype in choices.dtypes:
+        if dtype and dtype not in DTYPES:
+            raise InvalidRequest(f"dtype is {show(dtype)}; it must be one of {', '.join(DTYPES)}.")
+    for engine in choices.engines:
+        if engine:
+            get_server(engine)
+    if not choices.usd_per_hour > 0:
+        raise InvalidRequest(
+            f"the budget is {choices.usd_per_hour:g} USD/h; it must be above 0. Leave it out for none."
+        )
     if choices.most_gpus < 0:
         raise InvalidRequest(f"max_gpus is {choices.most_gpus}; it must be at least 1, or 0 for no limit.")

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle, load_bundle
@@ -23,9 +23,13 @@ from predictor.planning.candidates import Candidate, Choices, Lost, candidates, 
 from predictor.planning.fleet import fleet
 from predictor.planning.pareto import pareto_front
 from predictor.planning.pools import pooled
-from predictor.planning.search import LIKELY, Deployment, deployments, expected
-from predictor.planning.service import ServiceLevel, within
-from predictor.prediction.single import answer
+from predictor.planning.search import LIKELY, Deployment, deployments, expected, met
+from predictor.planning.service import LABELS, ServiceLevel
+from predictor.prediction.single import Resolved, answer, load_of
+from predictor.values import share_text, time_text
+from predictor.workloads.architectures.decoder import Decoder
+from predictor.workloads.architectures.layered import LayeredDecoder
+from predictor.workloads.cells import is_empty
 from predictor.workloads.models import Model, get_model
 from predictor.workloads.request import LOADS, Request, check_names
 
@@ -37,6 +41,7 @@ MOST_SIMULATED = 24
 AT_ONCE = 8  # replicas that are simulated before it is asked whether others can be cheaper
 OF_A_GPU = 2  # plans of one GPU, where there are others
 SLACK = 1.5  # times dearer by the closed form than what holds, beyond which nothing is simulated
+NEAREST = 4  # replicas that are simulated where nothing keeps what is promised at the roofline
 VARIED = 2  # of the cheapest plans, on other engines and settings
 ENGINES = ("vllm", "sglang", "trtllm")
 
@@ -76,8 +81,12 @@ def plan(
     level = ServiceLevel(ttft_p99_s, tpot_s, e2e_s).checked()
     if not 0.5 <= p_slo < 1:
         raise InvalidRequest(f"p_slo is {p_slo:g}; it must be from 0.5 to below 1.")
-    if not any(columns.get(name) for name in LOADS):
+    if all(is_empty(value := columns.get(name)) or not value for name in LOADS):
         raise InvalidRequest("there is no load; give request_rate, concurrency or a trace.")
+    if p_slo > (surest := level.surest(arrivals=not columns.get("concurrency"))):
+        raise InvalidRequest(f"p_slo is {p_slo:g}; these promises are kept with {surest:.2f} at most. Ask for no more.")
+    if shown < 1:
+        raise InvalidRequest(f"shown is {shown}; it must be at least 1.")
     network = get_model(model) if isinstance(model, str | Path) else model
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     listed = prices if isinstance(prices, PriceList) else price_list(prices)
@@ -86,9 +95,19 @@ def plan(
         network, {**columns, "model": name}, fleet(gpus), listed, dtypes, engines, tps, level, max_gpus, usd_per_hour
     )
     check_choices(choices)
-    if (asked := Request.of({**choices.columns, "gpu": "any"})).trace:
-        read_trace(asked.trace)  # a file that cannot be read fails once, not on every GPU
+    _check_load(choices)
     return _Search(choices, opened, p_slo, shown, vary).answer()
+
+
+def _check_load(choices: Choices) -> None:
+    """What no GPU can be sent fails once, not on every GPU; raises PredictorError."""
+    if not isinstance(choices.model, Decoder | LayeredDecoder):
+        raise InvalidRequest(
+            f"{choices.model.name} is no decoder; a plan serves answers, token by token. Use `predictor compare`."
+        )
+    asked = Request.of({**choices.columns, "gpu": "any"})
+    trace = read_trace(asked.trace) if asked.trace else None
+    load_of(Resolved(asked, choices.model, choices.gpus[0].gpu, (), None, trace))
 
 
 class _Search:
@@ -98,6 +117,7 @@ class _Search:
         self.choices, self.bundle, self.sure, self.shown, self.vary = choices, bundle, sure, shown, vary
         self.found: list[Deployment] = []
         self.lost: list[Lost] = []
+        self.out = set[str]()  # GPUs with a replica that is lost before it is simulated
 
     def answer(self) -> Planned:
         """The plans, and all else."""
@@ -125,30 +145,44 @@ class _Search:
 
     def _cheapest(self, left: Sequence[Candidate]) -> list[Candidate]:
         """Simulate those that are expected to be cheapest: of the GPUs that are cheapest at the roofline, and of all of
-        data centres, their cheapest replica; then others of those that did best by then."""
+        data centres, their cheapest replica; then others of those that did best by then or may have, and of those whose
+        cheapest is too slow."""
         first, others = _one_of_each(left)
         known = self._expected(_looked_at(first))
-        best = {one.gpu.name for one, _ in known[:GPUS_MORE_OF]}
-        known = [*known, *self._expected([one for one in others if one.gpu.name in best][: 2 * GPUS_MORE_OF])]
+        likely = sorted(known, key=lambda each: _cost(each.one, each.likely))
+        sure, maybe = ({each.one.gpu.name for each in some[:GPUS_MORE_OF]} for some in (known, likely))
+        for names in (sure, (maybe | self.out) - sure):
+            known += self._expected([one for one in others if one.gpu.name in names][: 2 * GPUS_MORE_OF])
         ordered, tried = _varied(known), list[Candidate]()
         for start in range(0, MOST_SIMULATED, AT_ONCE):
-            batch = [one for one, hour in ordered[start : start + AT_ONCE] if not self._dearer(hour)]
+            batch = [one for one, hour, _ in ordered[start : start + AT_ONCE] if not self._dearer(hour)]
             if not batch:
                 break
             self._simulate(batch)
             tried += batch
-        return tried
+        return tried + self._cheaper(known, tried)
 
-    def _expected(self, many: Sequence[Candidate]) -> list[tuple[Candidate, float | None]]:
+    def _cheaper(self, known: Sequence[_Priced], tried: Sequence[Candidate]) -> list[Candidate]:
+        """Simulate what may be cheaper than the best if its steps take as long as predicted, though not if they take as
+        long as they may."""
+        simulated = {id(one) for one in tried}
+        best = min((cost for one in self._holding() if (cost := self._hour(one)) is not None), default=math.inf)
+        left = [each for each in known if id(each.one) not in simulated and (each.likely or 0.0) < best]
+        batch = [each.one for each in sorted(left, key=lambda each: _cost(each.one, each.likely))[:AT_ONCE]]
+        self._simulate(batch)
+        return batch
+
+    def _expected(self, many: Sequence[Candidate]) -> list[_Priced]:
         """Candidates with the price of the replicas that they are expected to need, cheapest first; others are lost."""
-        priced: list[tuple[Candidate, float | None]] = []
+        priced: list[_Priced] = []
         for one, told in zip(many, expected(many, self.choices.level, self.bundle), strict=True):
             if isinstance(told, Lost):
                 self.lost.append(told)
+                self.out.add(one.gpu.name)
                 continue
-            offer = self.choices.offer(one.gpu, told * one.n_gpus, one.n_gpus)
-            priced.append((one, offer.usd_per_hour if offer else None))
-        return sorted(priced, key=_cost)
+            offers = (self.choices.offer(one.gpu, replicas * one.n_gpus, one.n_gpus) for replicas in told)
+            priced.append(_Priced(one, *(offer.usd_per_hour if offer else None for offer in offers)))
+        return sorted(priced, key=lambda each: _cost(each.one, each.hour))
 
     def _dearer(self, hour: float | None) -> bool:
         """Whether what costs so much can hardly be among the best."""
@@ -158,7 +192,7 @@ class _Search:
         return len(known) >= self.shown and hour > SLACK * known[self.shown - 1]
 
     def _simulate(self, batch: Sequence[Candidate]) -> None:
-        for one in deployments(batch, self.choices.level, self.sure, self.bundle, self.choices.most_gpus):
+        for one in deployments(batch, self.choices.level, self.sure, self.bundle):
             if isinstance(one, Lost):
                 self.lost.append(one)
             else:
@@ -187,8 +221,7 @@ class _Search:
         return [one for one in self._ranked() if self._holds(one)]
 
     def _holds(self, one: Deployment) -> bool:
-        hour = self._hour(one)
-        return one.p_slo >= self.sure and (hour is None or hour <= self.choices.usd_per_hour)
+        return one.p_slo >= self.sure and self.choices.affords(self._offer(one))
 
     def _offer(self, one: Deployment) -> Offer | None:
         return self.choices.offer(one.candidate.gpu, one.n_gpus, one.candidate.n_gpus)
@@ -198,12 +231,16 @@ class _Search:
         return offer.usd_per_hour if offer else None
 
     def _ranked(self) -> list[Deployment]:
-        """All that were simulated: those that hold, by cost; then the others, by how surely they do."""
+        """All that were simulated: those that hold, by cost; then what would, but for the budget; then the others, by
+        how surely they do."""
 
         def place(one: Deployment) -> tuple[Any, ...]:
             hour = self._hour(one)
-            cost = (hour is None, hour or 0.0, one.n_gpus, -round(one.p_slo, 2), one.served.ttft_p99_s.value)
-            return (0, *cost) if self._holds(one) else (1 if one.p_slo >= LIKELY else 2, -round(one.p_slo, 1), *cost)
+            served = -one.served.sustainable_rate.value if one.served.saturated else 0.0
+            cost = (hour is None, hour or 0.0, one.n_gpus, served, -round(one.p_slo, 2), one.served.ttft_p99_s.value)
+            if one.p_slo >= self.sure:
+                return (0 if self._holds(one) else 1, *cost)
+            return (2 if one.p_slo >= LIKELY else 3, -round(one.p_slo, 1), *cost)
 
         return sorted(self.found, key=place)
 
@@ -241,12 +278,14 @@ class _Search:
             return f"{_weakest(one, self.choices.level)}"
         if hour is not None and hour > self.choices.usd_per_hour:
             return f"costs {hour:.2f} USD/h; the budget is {self.choices.usd_per_hour:.2f}."
+        if hour is None and self.choices.usd_per_hour < math.inf:
+            return "no price of this GPU is listed, so that no budget is known to suffice."
         if one is best:
             return "the cheapest that holds." if hour is not None else "holds; no price of this GPU is listed."
         if hour is None or least is None:
             return "holds; no price of this GPU is listed."
         more = hour / least - 1
-        size = f"{one.n_gpus} GPUs in {one.replicas} replica{'s' * (one.replicas > 1)}"
+        size = f"{one.n_gpus} GPU{'s' * (one.n_gpus > 1)} in {one.replicas} replica{'s' * (one.replicas > 1)}"
         return f"holds with {size}, {100 * more:.0f} % dearer." if more > 0.005 else f"holds with {size}, as cheap."
 
     def _not_tried(
@@ -263,9 +302,9 @@ class _Search:
                 yield Lost(
                     name, one.n_gpus, one.workload.dtype, candidate.workload.engine, self._why(one, self._ranked()[0])
                 )
-        simulated, expected_out = {id(one) for one in tried}, {lost.gpu for lost in self.lost}
+        simulated = {id(one) for one in tried}
         for candidate in sorted(all_of, key=_least):
-            if id(candidate) in simulated or candidate.gpu.name in told | expected_out:
+            if id(candidate) in simulated or candidate.gpu.name in told | self.out:
                 continue
             told.add(candidate.gpu.name)
             cost, count = candidate.least_usd_per_hour, candidate.least_gpus
@@ -278,20 +317,34 @@ class _Search:
 
     def _nearest(self) -> str:
         """What is met, as surely as asked, by what comes nearest to what was promised; "" where nothing starts."""
+        level, found = self.choices.level, self.found or self._least_missing()
+        within_budget = [one for one in found if self.choices.affords(self._offer(one))]
+        if not within_budget:
+            hours = [hour for one in found if one.p_slo >= self.sure and (hour := self._hour(one)) is not None]
+            return f"the cheapest that does costs {min(hours):.2f} USD/h." if hours else ""
+        told = [
+            (one, kept) for one in within_budget if (kept := met(one, level, self.sure, self.bundle.level)) is not None
+        ]
+        if not told:
+            most = max(within_budget, key=lambda one: one.served.sustainable_rate.value)
+            rate = most.served.sustainable_rate.value
+            return f"the most that is held are {rate:.3g} requests/s, by {most.text}."
+        one, kept = min(
+            told, key=lambda pair: max((pair[1][name] / s for name, s in level.promised.items()), default=0.0)
+        )
+        figures = ", ".join(f"{LABELS[name]} {time_text(seconds)}" for name, seconds in kept.items())
+        return f"the nearest that is met with {share_text(self.sure)}: {figures}, by {one.text}."
+
+    def _least_missing(self) -> list[Deployment]:
+        """Where nothing keeps what is promised even at the roofline: what misses it by least there."""
         level = self.choices.level
-        if not self.found:
-            return ""
 
-        def met(one: Deployment) -> dict[str, float]:
-            return {name: within(getattr(one.served, name), self.bundle.level, self.sure) for name in level.promised}
+        def missed(one: Candidate) -> float:
+            return max(one.least.ttft_s / level.ttft_p99_s, one.least.tpot_s / level.tpot_s)
 
-        def missed(one: Deployment) -> float:
-            return max((met(one)[name] / seconds for name, seconds in level.promised.items()), default=1.0)
-
-        one = min(self.found, key=missed)
-        figures = ", ".join(f"{name} {seconds:.3g}" for name, seconds in met(one).items())
-        where = f"{one.replicas} × ({one.candidate.text})"
-        return f"the nearest that is met with {self.sure:.0%}: {figures or 'the load'}, by {where}."
+        nearest = sorted(candidates(self.choices._replace(level=ServiceLevel()), self.bundle)[0], key=missed)[:NEAREST]
+        told = deployments(nearest, level, self.sure, self.bundle)
+        return [one for one in told if isinstance(one, Deployment)]
 
 
 def _load(columns: Mapping[str, Any]) -> str:
@@ -299,7 +352,8 @@ def _load(columns: Mapping[str, Any]) -> str:
     request = Request.of({**columns, "gpu": "any"})
     if request.trace:
         return f"the requests of {request.trace}"
-    come = f"{request.clients} clients" if request.clients else f"{request.request_rate:g} requests/s"
+    rate = f"{request.request_rate:.15g}" if request.request_rate < 1e4 else f"{request.request_rate:,.0f}"
+    come = f"{request.clients:,} client{'s' * (request.clients > 1)}" if request.clients else f"{rate} requests/s"
     return f"{come} · {request.input_len} tokens in, {request.output_len} out"
 
 
@@ -308,19 +362,26 @@ def _least(one: Candidate) -> tuple[Any, ...]:
     return (cost is None, cost or 0.0, one.least_gpus, one.n_gpus)
 
 
-def _cost(pair: tuple[Candidate, float | None]) -> tuple[Any, ...]:
-    one, hour = pair
+class _Priced(NamedTuple):
+    """A candidate, and USD for an hour of the replicas that it needs by Expected; None where no price is listed."""
+
+    one: Candidate
+    hour: float | None
+    likely: float | None
+
+
+def _cost(one: Candidate, hour: float | None) -> tuple[Any, ...]:
     return hour is None, hour or 0.0, one.least_gpus
 
 
-def _varied(known: Sequence[tuple[Candidate, float | None]]) -> list[tuple[Candidate, float | None]]:
+def _varied(known: Sequence[_Priced]) -> list[_Priced]:
     """Cheapest first, but that no GPU comes a third time before all others did twice."""
     seen: dict[str, int] = {}
-    early, late = list[tuple[Candidate, float | None]](), list[tuple[Candidate, float | None]]()
-    for pair in sorted(known, key=_cost):
-        name = pair[0].gpu.name
+    early, late = list[_Priced](), list[_Priced]()
+    for each in sorted(known, key=lambda each: _cost(each.one, each.hour)):
+        name = each.one.gpu.name
         seen[name] = seen.get(name, 0) + 1
-        (early if seen[name] <= OF_A_GPU else late).append(pair)
+        (early if seen[name] <= OF_A_GPU else late).append(each)
     return early + late
 
 
@@ -371,6 +432,6 @@ def _weakest(one: Deployment, level: ServiceLevel) -> str:
     if not level.promised:
         return f"starts and keeps up with {one.p_slo:.0%} only."
     name = max(level.promised, key=lambda name: getattr(served, name).high / level.promised[name])
-    value, low, high = (1e3 * end for end in getattr(served, name))
-    promised = f"{1e3 * level.promised[name]:.3g} are promised"
-    return f"{name} is {value:.3g} ms ({low:.3g}–{high:.3g}), {promised}: all is kept with {one.p_slo:.0%}."
+    unit, scale = ("s", 1.0) if level.promised[name] >= 1 else ("ms", 1e3)
+    value, low, high, promised = (f"{scale * end:.3g}" for end in (*getattr(served, name), level.promised[name]))
+    return f"{name} is {value} {unit} ({low}–{high}), {promised} are promised: all is kept with {one.p_slo:.0%}."

@@ -58,6 +58,6 @@ def _meant(part: str) -> list[Some]:
     counted = COUNTED.fullmatch(part)
     count, name = (int(counted[1]), counted[2]) if counted else (0, part)
     if counted and not 1 <= count <= LARGEST:
-        raise InvalidRequest(f'"{part}" asks for {count} GPUs; it must be at least 1.')
+        raise InvalidRequest(f'"{part}" asks for {counted[1][:30]} GPUs; it must be from 1 to 2**31.')
     gpu, note = resolve_gpu(name)
     return [Some(gpu, count, note)]

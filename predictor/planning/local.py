@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from predictor.estimators.bundle import Bundle, load_bundle
-from predictor.hardware.detect import Detected
+from predictor.hardware.detect import Detected, detect
 from predictor.memory.capacity import RISK
+from predictor.ops.dtypes import DTYPES
+from predictor.planning.fleet import fleet
 from predictor.prediction.rows import answer_rows
 from predictor.workloads.engine_tables import LOCAL, SERVES
-from predictor.workloads.models import get_model
+from predictor.workloads.models import Model, get_model
 
 # What people run at home, from a phone's size up; any other of the catalogue, or a config.json, can be named.
 MODELS = (
@@ -21,6 +24,8 @@ MODELS = (
 )
 # Formats of each engine, the widest first: a wider one loses less of the model.
 FORMATS = {LOCAL: ("fp16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q3_k_m", "q2_k"), SERVES: ("", "fp8", "int4_wo")}
+
+NARROW_BITS = 5.0  # of a weight, scales included: what is called 4 bits
 
 
 class Local(NamedTuple):
@@ -34,7 +39,7 @@ class Local(NamedTuple):
 
 
 def local(
-    machine: Detected,
+    machine: str | Detected = "",
     models: Sequence[str] = (),
     *,
     engine: str = LOCAL,
@@ -44,24 +49,40 @@ def local(
 ) -> list[Local]:
     """Of each model the widest format that seldom enough runs out of memory, with its speed for one user.
 
-    models: by default MODELS. dtypes: formats that are tried, the widest first. columns: others of a Request. Raises
-    PredictorError for a model that is not known.
+    machine: by default this one; a name ("2xRTX-3090") asks for GPUs in place of its own. models: by default MODELS.
+    dtypes: formats that are tried, the widest first. columns: others of a Request. Raises PredictorError for a model
+    that is not known.
     """
+    gpus = machine_of(machine) if isinstance(machine, str) else machine
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-    names = list(models) or list(MODELS)
-    formats = tuple(dtypes) or FORMATS.get(engine, ("",))
-    shared = {"pp" if engine == LOCAL else "tp": machine.n_gpus} if machine.n_gpus > 1 else {}
+    formats = {name: _formats(get_model(name), engine, dtypes) for name in list(models) or list(MODELS)}
+    shared = {"pp" if engine == LOCAL else "tp": gpus.n_gpus} if gpus.n_gpus > 1 else {}
     asked = [
-        {"model": name, "gpu": machine.gpu.name, "engine": engine, "dtype": dtype, **shared, **columns}
-        for name in names
-        if get_model(name)
-        for dtype in formats
+        {"model": name, "gpu": gpus.gpu.name, "engine": engine, "dtype": dtype, **shared, **columns}
+        for name, tried in formats.items()
+        for dtype in tried
     ]
-    rows = list(answer_rows(asked, opened))
-    return [
-        _widest(name, rows[place * len(formats) : (place + 1) * len(formats)], formats)
-        for place, name in enumerate(names)
-    ]
+    rows = answer_rows(asked, opened)
+    return [_widest(name, list(islice(rows, len(tried))), tried) for name, tried in formats.items()]
+
+
+def machine_of(gpus: str) -> Detected:
+    """The GPUs of this machine, or those that are named."""
+    if not gpus:
+        return detect()[0]
+    some = fleet(gpus)[0]
+    return Detected(some.gpu, some.n_gpus or 1, some.note)
+
+
+def _formats(model: Model, engine: str, asked: Sequence[str]) -> tuple[str, ...]:
+    """Those asked for, or those of an engine, the widest first. Experts that are published in 4 bits stay so, for a
+    wider format adds nothing to them, or become narrower."""
+    formats = tuple(asked) or FORMATS.get(engine, ("",))
+    published = DTYPES.get(getattr(model, "expert_dtype", ""))
+    if asked or published is None or published.weight_bits > NARROW_BITS:
+        return formats
+    narrower = (dtype for dtype in formats if dtype in DTYPES and DTYPES[dtype].weight_bits < published.weight_bits)
+    return ("", *narrower)
 
 
 def _widest(model: str, rows: Sequence[dict[str, Any]], formats: tuple[str, ...]) -> Local:

@@ -26,6 +26,8 @@ from predictor.workloads.results import ENDS
 # Shares of what is promised that pools are sized for, in the mean, until they keep it surely enough.
 SHARES = (0.8, 0.65, 0.5)
 PERCENTILE = 100.0
+# Columns of a load that predictor.latency.serving.disaggregated does not know.
+NOT_POOLED = ("turns", "shared_prefix_len", "prefix_cache_hit_rate", "draft_tokens", "beam_width")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +69,17 @@ class Pooled:
             stated = {f"{pool}_workers": getattr(pools, f"{pool}_workers")}
             stated |= {f"{pool}_{name}": value for name, value in degrees.items()}
             words += [word for name, value in stated.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-        words += ["--request-rate", f"{request.request_rate:g}", "--input-len", str(request.input_len)]
+        words += ["--request-rate", f"{request.request_rate:.15g}", "--input-len", str(request.input_len)]
         return shlex.join([*words, "--output-len", str(request.output_len), "--engine", pools.prefill.engine])
 
 
 def pooled(best: Sequence[Deployment], choices: Choices, sure: float, bundle: Bundle) -> list[Pooled]:
-    """Pools of the workers of each deployment, the fewest that are sure enough; of arrivals at a rate only, and where
-    pools can be at all."""
+    """Pools of the workers of each deployment, the fewest that are sure enough; of arrivals at a rate only, each
+    alone, and where pools can be at all."""
     found = []
     for one in best:
         request = one.candidate.resolved.request
-        if not request.request_rate or request.trace or request.output_len < 2:
+        if not request.request_rate or request.trace or request.output_len < 2 or request.stated(NOT_POOLED):
             continue
         try:
             tried = [_sized(one.candidate, share, choices, sure, bundle) for share in SHARES[:1]]
@@ -113,8 +115,7 @@ def _sized(one: Candidate, share: float, choices: Choices, sure: float, bundle: 
     kept = {"ttft_p99_s": p99, "tpot_s": pools.tpot_s, "e2e_s": pools.e2e_s}
     p_slo = math.prod(p_below(kept[name], seconds, bundle.level) for name, seconds in level.promised.items())
     offer = choices.offer(one.gpu, pools.n_gpus, one.n_gpus)
-    limit = one.most_gpus or choices.most_gpus
-    within = (offer is None or offer.usd_per_hour <= choices.usd_per_hour) and (not limit or pools.n_gpus <= limit)
+    within = choices.affords(offer) and (not one.most_gpus or pools.n_gpus <= one.most_gpus)
     return Pooled(one, pools, p99, p_slo, p_slo >= sure and within, offer)
 
 

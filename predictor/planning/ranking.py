@@ -100,10 +100,17 @@ def compare(
     rows = answer_rows([_request(model, some, columns) for some in asked], opened)
     found = [_priced(some, row, listed, columns) for some, row in zip(asked, rows, strict=True)]
     if all(one.row["error"] for one in found):
-        raise InvalidRequest(" ".join(dict.fromkeys(f"{one.gpu.name}: {one.row['error']}" for one in found[:3])))
+        raise InvalidRequest(_refusal(found))
     if fit_only:
         found = [one for one in found if one.row["fits"] and not one.row["error"]]
     return _ranked(found, sort or usual_order(found), opened.level)
+
+
+def _refusal(found: Sequence[Compared]) -> str:
+    """Why no GPU has an answer: what they have in common, or what some of them say."""
+    if len(reasons := {one.row["error"] for one in found}) == 1:
+        return str(reasons.pop())
+    return " ".join(dict.fromkeys(f"{one.gpu.name}: {one.row['error']}" for one in found[:3]))
 
 
 def _request(model: str, some: Some, columns: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,17 +24,19 @@ from predictor.latency.steps import Steps, op_lines_of_many, total
 from predictor.memory.closed_form import Memory, memory
 from predictor.ops.dtypes import Array
 from predictor.planning.candidates import Candidate, Lost
-from predictor.planning.service import ServiceLevel, p_above
-from predictor.values import one_line
+from predictor.planning.service import SUREST, ServiceLevel, p_above, within
+from predictor.values import one_line, time_text
 from predictor.workloads.passes.calls import Phase
 from predictor.workloads.workload import Workload, prompt_and_middle_phases
 
+BETWEEN = 33  # sizes of decode steps, times of which lie between those that are predicted
 TOGETHER = 16  # candidates whose step times are predicted together
 CAREFUL = 1.25  # times as long as predicted steps take, where the search begins
 MORE = 2  # times as many more replicas are tried; what then is not kept surely is too little known
 MOST_REPLICAS = 4096
 TRIES = 5  # simulations of a candidate at most
 LIKELY = 0.5
+WAITED = frozenset({"ttft_p99_s", "e2e_s"})  # promises that a wait breaks
 
 
 class Deployment(NamedTuple):
@@ -54,23 +56,34 @@ class Deployment(NamedTuple):
         """GPUs in all."""
         return self.candidate.n_gpus * self.replicas
 
+    @property
+    def text(self) -> str:
+        """ "5 × (2 × H200-SXM-141GB, fp8, vllm)"."""
+        return f"{self.replicas} × ({self.candidate.text})"
 
-def deployments(
-    many: Sequence[Candidate], level: ServiceLevel, sure: float, bundle: Bundle, most_gpus: int = 0
-) -> list[Deployment | Lost]:
+
+def deployments(many: Sequence[Candidate], level: ServiceLevel, sure: float, bundle: Bundle) -> list[Deployment | Lost]:
     """The fewest replicas of each that keep the level with a probability of `sure`; where none do, those that come
     nearest, or why there is no answer."""
     answers: list[Deployment | Lost] = []
     for first in range(0, len(many), TOGETHER):
         part = many[first : first + TOGETHER]
         foresee([(one.workload, one.gpu) for one in part], bundle)
-        answers += [_fewest(one, level, sure, bundle, most_gpus) for one in part]
+        answers += [_fewest(one, level, sure, bundle) for one in part]
     return answers
 
 
-def expected(many: Sequence[Candidate], level: ServiceLevel, bundle: Bundle) -> list[int | Lost]:
-    """Replicas that each needs if its steps take as long as the high end of their interval says, or why it has no
-    answer: from predictions of a prompt alone and of decode steps of a few sizes, without a simulation."""
+class Expected(NamedTuple):
+    """Replicas that a candidate needs: if its steps take as long as the high end of their interval says, and if they
+    take as long as predicted."""
+
+    careful: int
+    likely: int
+
+
+def expected(many: Sequence[Candidate], level: ServiceLevel, bundle: Bundle) -> list[Expected | Lost]:
+    """What each needs, or why it has no answer: from predictions of a prompt alone and of decode steps of a few sizes,
+    without a simulation."""
     sizes = [
         np.unique(np.array([1, *(int(one.least.sequences) // 2**halving or 1 for halving in range(4))])) for one in many
     ]
@@ -83,7 +96,7 @@ def expected(many: Sequence[Candidate], level: ServiceLevel, bundle: Bundle) -> 
         )
         for one, counts in zip(many, sizes, strict=True)
     ]
-    told: list[int | Lost] = []
+    told: list[Expected | Lost] = []
     for one, counts, lines in zip(many, sizes, op_lines_of_many(steps, bundle), strict=True):
         lost = Lost(one.gpu.name, one.n_gpus, one.workload.dtype, one.workload.engine, "")
         if isinstance(lines, PredictorError):
@@ -92,11 +105,18 @@ def expected(many: Sequence[Candidate], level: ServiceLevel, bundle: Bundle) -> 
         prompt, *decodes = (total(step, one.gpu, bundle) for step in lines)
         alone = float(prompt.low) * (1 - one.load.mean_len[1] / one.load.mean_len[0])
         if alone > level.ttft_p99_s:
-            why = f"a prompt alone takes {alone:.3g} s at least; {level.ttft_p99_s:.3g} are promised."
+            promised = time_text(level.ttft_p99_s)
+            why = f"a prompt alone takes {time_text(alone)} at least; {promised} are promised."
             told.append(lost._replace(why=why))
             continue
-        decode_s = np.array([float(step.high) for step in decodes])
-        told.append(_needed(one, float(prompt.high), counts, decode_s, level))
+        high_s, value_s = (np.array([getattr(step, end) for step in decodes]) for end in ("high", "value"))
+        between = np.unique(np.geomspace(1, counts[-1], BETWEEN).round())
+        told.append(
+            Expected(
+                careful=_needed(one, prompt.high, counts, high_s, level),
+                likely=_needed(one, prompt.value, between, np.interp(between, counts, value_s), level),
+            )
+        )
     return told
 
 
@@ -115,7 +135,7 @@ def _needed(one: Candidate, prompt_s: float, counts: Array, decode_s: Array, lev
     following, gain = max(output - 1, 0.0), one.load.tokens_per_step
     groups = groups_of(one.workload)
     each_s = prompt_s * (1 - cached / prompt) / groups + following * decode_s / gain / counts
-    token_s = counts * each_s / max(following, 1.0)
+    token_s = counts * each_s / following if following else np.zeros_like(counts)
     kept = token_s <= level.tpot_s
     best = int(np.argmin(np.where(kept, each_s, np.inf))) if kept.any() else 0
     if one.load.concurrency:
@@ -123,9 +143,8 @@ def _needed(one: Candidate, prompt_s: float, counts: Array, decode_s: Array, lev
     return max(math.ceil(one.load.offered_rate * float(each_s[best])), 1)
 
 
-def _fewest(one: Candidate, level: ServiceLevel, sure: float, bundle: Bundle, most_gpus: int) -> Deployment | Lost:
-    limit = one.most_gpus or most_gpus
-    most = min(limit // one.n_gpus if limit else MOST_REPLICAS, one.load.concurrency or MOST_REPLICAS)
+def _fewest(one: Candidate, level: ServiceLevel, sure: float, bundle: Bundle) -> Deployment | Lost:
+    most = min(one.most_gpus // one.n_gpus if one.most_gpus else MOST_REPLICAS, one.load.concurrency or MOST_REPLICAS)
     try:
         return _halved(one, level, sure, bundle, max(most, 1))
     except PredictorError as error:
@@ -192,7 +211,7 @@ def deployed(one: Candidate, replicas: int, level: ServiceLevel, bundle: Bundle)
     need = memory(at_once, one.gpu, served.peak_tokens, one.load.held)
     kept = level.kept(served, bundle.level) * (1 - float(need.p_oom))
     share = _prompt_share(one, served.batch / (replicas * groups_of(one.workload)), bundle)
-    return Deployment(one, replicas, workload, served, need, kept * keeps_up(one, served, bundle.level), share)
+    return Deployment(one, replicas, workload, served, need, kept * keeps_up(one, served, level, bundle.level), share)
 
 
 def _prompt_share(one: Candidate, sequences: float, bundle: Bundle) -> float:
@@ -206,9 +225,22 @@ def _prompt_share(one: Candidate, sequences: float, bundle: Bundle) -> float:
     return prompt_s / (prompt_s + max(output - 1, 0.0) / one.load.tokens_per_step * token_s)
 
 
-def keeps_up(one: Candidate, served: Serving, level: float) -> float:
-    """Probability that no queue grows for ever: of arrivals, that more can be served than come."""
+def met(one: Deployment, level: ServiceLevel, sure: float, of_intervals: float) -> dict[str, float] | None:
+    """Seconds of each promise that a deployment keeps, all of them with a probability of `sure`; None where no time
+    would do, as it does not start or keep up so surely. of_intervals: their level."""
+    starts = (1 - float(one.memory.p_oom)) * keeps_up(one.candidate, one.served, level, of_intervals)
+    each = (sure / starts) ** (1 / max(len(level.promised), 1)) if starts >= sure else 1.0
+    if each > (SUREST if level.promised else 1 - 1e-12):
+        return None
+    return {name: within(getattr(one.served, name), of_intervals, each) for name in level.promised}
+
+
+def keeps_up(one: Candidate, served: Serving, level: ServiceLevel, interval: float) -> float:
+    """Probability that no queue grows for ever: of arrivals, that more can be served than come.
+
+    Clients wait at most for each other; where nothing is promised of first tokens or answers, that none has to.
+    """
     if one.load.concurrency:
-        return 1.0
+        return 1 - SUREST if served.saturated and not level.promised.keys() & WAITED else 1.0
     rate: Interval = served.sustainable_rate
-    return p_above(rate, one.load.offered_rate, level)
+    return p_above(rate, one.load.offered_rate, interval)

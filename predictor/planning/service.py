@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 NORMAL = NormalDist()
 BIAS, SUREST = 0.25, 0.97
+LABELS = {"ttft_p99_s": "TTFT p99", "tpot_s": "TPOT", "e2e_s": "E2E"}
 STEP = 1e-9  # log error below which a figure is taken as exact
 
 
@@ -50,6 +51,10 @@ class ServiceLevel(NamedTuple):
     def kept(self, served: Serving, level: float) -> float:
         """Probability that all of it is kept. level: of the intervals, such as 0.8."""
         return math.prod(p_below(getattr(served, name), seconds, level) for name, seconds in self.promised.items())
+
+    def surest(self, arrivals: bool) -> float:
+        """Probability above which nothing is said to keep it. arrivals: that no queue grows is promised, too."""
+        return SUREST ** (len(self.promised) + arrivals)
 
     def missed_by(self, served: Serving) -> float:
         """The largest ratio of a figure to what is promised of it; at most 1 where all is kept."""

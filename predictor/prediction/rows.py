@@ -15,6 +15,7 @@ from predictor.latency.report import Report
 from predictor.latency.steps import extrapolations_by_row, op_lines_of_many
 from predictor.latency.training import TrainingReport
 from predictor.measurements.columns import cells_of
+from predictor.memory.closed_form import memory, start_note
 from predictor.prediction.single import Resolved, ServingTask, resolve, serving_report, serving_task, training_report
 from predictor.values import one_line
 from predictor.workloads.cells import is_empty
@@ -168,9 +169,17 @@ def _write(cells: Cells, numbers: Sequence[int], answer: Report | TrainingReport
 
 def _notes(members: Sequence[_Row], report: Report) -> Iterator[list[str]]:
     """What the report of a column notes of each row: of its own names, of all, and of its own sizes."""
-    shared = report.notes[len(_own_notes(members[0])) :]
-    for row, beyond in zip(members, extrapolations_by_row(report.ops, len(members)), strict=True):
-        yield [*_own_notes(row), *shared, *beyond]
+    shared, need = report.notes[len(_own_notes(members[0])) :], report.memory
+    short = np.broadcast_to(~np.asarray(need.starts) | (np.asarray(need.p_wait) >= 0.5), len(members))
+    for row, beyond, told in zip(members, extrapolations_by_row(report.ops, len(members)), short, strict=True):
+        yield [*_own_notes(row), *(_start_note(row) if told else ()), *shared, *beyond]
+
+
+def _start_note(row: _Row) -> list[str]:
+    """What one row says of an engine that does not start, or has no room for all sequences at once."""
+    gpu = row.resolved.gpu
+    note = start_note(row.workload, gpu, memory(row.workload, gpu))
+    return [note] if note else []
 
 
 def _own_notes(row: _Row) -> list[str]:

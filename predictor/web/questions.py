@@ -13,14 +13,13 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from predictor.errors import InvalidRequest
+from predictor.planning.columns import DECIDED
 from predictor.values import did_you_mean, show
 from predictor.workloads.cells import checked
 from predictor.workloads.passes.choices import CHOICES
-from predictor.workloads.request import OF_TRAINING, columns
+from predictor.workloads.request import columns
 
 FILES = ("trace", "weights")  # columns that name a file
-# Columns that a plan decides, or that a load has none of; it takes lists of some of them.
-DECIDED = ("dtype", "engine", "tp", "n_gpus", "dp", "phase", "scheduling", "batch", "image_size", *OF_TRAINING)
 LONGEST = 6000  # characters of a value
 MOST_GPUS = 16  # that one question names apart
 MOST_VARIED = 32  # answers of one sweep

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -218,14 +219,16 @@ def duration_interval(value: float, low: float, high: float) -> str:
 
 
 def digits(number: float) -> str:
-    """Three significant digits, without an exponent.
+    """Three significant digits, or two below 1, without an exponent.
 
-    >>> digits(1234.5), digits(98.76), digits(1.234), digits(0.0)
-    ('1,234', '98.8', '1.23', '0')
+    >>> digits(1234.5), digits(98.76), digits(1.234), digits(0.0), digits(0.00178)
+    ('1,234', '98.8', '1.23', '0', '0.0018')
     """
     if not number:
         return "0"
     size = abs(number)
+    if size < 0.1:
+        return f"{number:.{1 - math.floor(math.log10(size))}f}"
     return f"{number:,.0f}" if size >= 99.95 else f"{number:.1f}" if size >= 9.995 else f"{number:.2f}"
 
 

@@ -14,6 +14,7 @@ from predictor.errors import InvalidTable
 from predictor.measurements.checks import REJECTED
 from predictor.measurements.runs import MEASURED
 from predictor.workloads.request import Request
+from predictor.workloads.results import ENDS
 
 # Columns of a run that a plan knows better than the file of a benchmark.
 OF_PLAN = (
@@ -48,12 +49,37 @@ class Line(NamedTuple):
 def read_plan(path: Path) -> Mapping[str, Any]:
     """A plan.json as `predictor plan --write` makes it; raises InvalidTable."""
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
+        plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidTable(f"{path} cannot be read ({error}); give a plan.json of `predictor plan --write`.") from error
-    if not isinstance(plan, dict) or not isinstance(plan.get("request"), dict) or "ttft_s_low" not in plan:
-        raise InvalidTable(f"{path} is no plan; give a plan.json of `predictor plan --write`.")
+    if wrong := _wrong(plan):
+        raise InvalidTable(f"{path} is no plan, by its {wrong}; give a plan.json of `predictor plan --write`.")
+    Request.of(plan["request"])
     return plan
+
+
+def _wrong(plan: Any) -> str:
+    """What a plan lacks, or has of another kind; "" where it is whole."""
+    if not isinstance(plan, dict):
+        return "content"
+    kinds: dict[str, Any] = {
+        "request": dict,
+        "promised": dict,
+        "gpu": str,
+        "bundle": str,
+        "n_gpus": int,
+        "replicas": int,
+    }
+    if lacking := [name for name, kind in kinds.items() if not isinstance(plan.get(name), kind)]:
+        return lacking[0]
+    figures = [name for name in (column.removeprefix("measured_") for column in MEASURED) if name in plan]
+    numbers = {f"{name}{end}": plan.get(f"{name}{end}") for name in ("ttft_s", *figures) for end in ENDS}
+    numbers |= {f"promised {name}": value for name, value in plan["promised"].items()}
+    return next((name for name, value in numbers.items() if not _is_figure(value)), "")
+
+
+def _is_figure(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def columns_of(plan: Mapping[str, Any]) -> dict[str, str]:
