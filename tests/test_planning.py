@@ -240,3 +240,10 @@ def test_prompts_and_answers_pay_for_a_request_together():
 def test_clients_without_a_promise_of_first_tokens_find_room_all_the_same():
     best = plan("Llama-3.1-8B", "L4", tpot_s=0.2, concurrency=64, input_len=2000, output_len=100, vary=False).plans[0]
     assert best.holds and not best.deployment.served.saturated
+
+
+def test_two_processes_plan_as_one_does():
+    asked = {"gpus": "L4, L40S, A100, H100, RTX-4090", "tpot_s": 0.05, **LOAD}
+    one, two = plan("Qwen3-8B", **asked), plan("Qwen3-8B", **asked, jobs=2)
+    assert [best.row() for best in one.plans] == [best.row() for best in two.plans]
+    assert one.lost == two.lost and one.simulated == two.simulated

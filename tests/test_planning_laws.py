@@ -52,7 +52,7 @@ def test_what_no_gpu_can_be_asked_fails_once(asked, told):
 
 @pytest.mark.parametrize("model", ["bert-base-uncased", "resnet50", "vit-base-patch16-224"])
 def test_a_plan_is_of_decoders(model):
-    with pytest.raises(InvalidRequest, match="is no decoder; a plan serves answers"):
+    with pytest.raises(InvalidRequest, match="makes no tokens"):
         plan(model, "L4", request_rate=1.0)
 
 

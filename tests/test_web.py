@@ -285,6 +285,7 @@ def test_a_question_takes_what_its_command_takes():
         "write",
         "force",
         "plot",
+        "jobs",
         "prices",
         "refresh",
         "out",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Exit, Option, Typer
 
+from predictor.boosters import load_xgboost
 from predictor.cli.common.display import BASES, digits, duration, duration_interval, percent, say, show, show_json
 from predictor.cli.common.plot_option import Plot, say_plotted
 from predictor.cli.common.request_options import add_command
@@ -46,6 +47,7 @@ def _plan(
         Path | None, Option(metavar="FILE", help="Prices of your own (.toml, .csv), which replace or extend the list.")
     ] = None,
     top: Annotated[int, Option(help="Plans that are shown.")] = 10,
+    jobs: Annotated[int, Option(help="Processes; 0: one for each core.")] = 0,
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     json: Annotated[bool, Option("--json", help="Print JSON: plans, what lost and why, the nearest target.")] = False,
     plot: Plot = None,
@@ -57,6 +59,8 @@ def _plan(
     **columns: Any,
 ) -> None:
     """Which GPUs, how many, and how they are set, to serve a load within what is promised, at the least cost."""
+    from joblib import cpu_count
+
     from predictor.planning.deployment import plan
     from predictor.planning.launch.folder import check_place, written
 
@@ -64,6 +68,7 @@ def _plan(
         check_place(write, force)
     if top < 1:
         raise InvalidRequest(f"top is {top}; it must be at least 1.")
+    load_xgboost()
     defaults = {column.name: column.default for column in columns_of()}
     stated = {name: value for name, value in columns.items() if value != defaults[name]}
     planned = plan(
@@ -81,6 +86,7 @@ def _plan(
         prices=prices or "",
         bundle=bundle,
         shown=top,
+        jobs=jobs or cpu_count(),
         **stated,
     )
     names = written(planned, write, force) if write and planned.plans else []

@@ -21,14 +21,13 @@ from predictor.latency.serving.traces import read_trace
 from predictor.planning.answers import Plan, Planned
 from predictor.planning.candidates import Candidate, Choices, Lost, candidates, check_choices, variant
 from predictor.planning.fleet import fleet
+from predictor.planning.helpers import Helpers
 from predictor.planning.pareto import pareto_front
 from predictor.planning.pools import pooled
 from predictor.planning.search import LIKELY, Deployment, deployments, expected, met
 from predictor.planning.service import LABELS, ServiceLevel
 from predictor.prediction.single import Resolved, answer, load_of
 from predictor.values import share_text, time_text
-from predictor.workloads.architectures.decoder import Decoder
-from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.cells import is_empty
 from predictor.workloads.models import Model, get_model
 from predictor.workloads.request import LOADS, Request, check_names
@@ -43,6 +42,7 @@ OF_A_GPU = 2  # plans of one GPU, where there are others
 SLACK = 1.5  # times dearer by the closed form than what holds, beyond which nothing is simulated
 NEAREST = 4  # replicas that are simulated where nothing keeps what is promised at the roofline
 VARIED = 2  # of the cheapest plans, on other engines and settings
+POOLED = 1  # of the cheapest, with prefill and decode apart
 ENGINES = ("vllm", "sglang", "trtllm")
 
 
@@ -63,6 +63,7 @@ def plan(
     bundle: str | Path | Bundle = "",
     shown: int = SHOWN,
     vary: bool = True,
+    jobs: int = 1,
     **columns: Any,
 ) -> Planned:
     """The cheapest deployments that keep a promise under a load.
@@ -70,8 +71,8 @@ def plan(
     gpus: as in predictor.planning.fleet. ttft_p99_s, tpot_s, e2e_s: seconds promised, as in ServiceLevel. p_slo: how
     surely. max_gpus: in all. usd_per_hour: budget. dtypes, engines, tps: those tried, by default what suits each GPU.
     prices: a list, or a file that is added to the shipped one. shown: plans in the answer. vary: try the best on other
-    engines and settings, too. columns: others of a Request, one of which states the load. Raises PredictorError for
-    what cannot be asked.
+    engines and settings, too. jobs: processes. columns: others of a Request, one of which states the load. Raises
+    PredictorError for what cannot be asked.
 
     >>> best = plan("Qwen3-8B", "L4, L40S", concurrency=8, input_len=500, output_len=100, tpot_s=0.05).plans[0]
     >>> best.holds, best.deployment.replicas
@@ -96,15 +97,12 @@ def plan(
     )
     check_choices(choices)
     _check_load(choices)
-    return _Search(choices, opened, p_slo, shown, vary).answer()
+    with Helpers(jobs, opened) as helpers:
+        return _Search(choices, opened, p_slo, shown, vary, helpers).answer()
 
 
 def _check_load(choices: Choices) -> None:
     """What no GPU can be sent fails once, not on every GPU; raises PredictorError."""
-    if not isinstance(choices.model, Decoder | LayeredDecoder):
-        raise InvalidRequest(
-            f"{choices.model.name} is no decoder; a plan serves answers, token by token. Use `predictor compare`."
-        )
     asked = Request.of({**choices.columns, "gpu": "any"})
     trace = read_trace(asked.trace) if asked.trace else None
     load_of(Resolved(asked, choices.model, choices.gpus[0].gpu, (), None, trace))
@@ -113,8 +111,9 @@ def _check_load(choices: Choices) -> None:
 class _Search:
     """One search, from candidates to plans."""
 
-    def __init__(self, choices: Choices, bundle: Bundle, sure: float, shown: int, vary: bool) -> None:
+    def __init__(self, choices: Choices, bundle: Bundle, sure: float, shown: int, vary: bool, helpers: Helpers) -> None:
         self.choices, self.bundle, self.sure, self.shown, self.vary = choices, bundle, sure, shown, vary
+        self.helpers = helpers
         self.found: list[Deployment] = []
         self.lost: list[Lost] = []
         self.out = set[str]()  # GPUs with a replica that is lost before it is simulated
@@ -175,7 +174,7 @@ class _Search:
     def _expected(self, many: Sequence[Candidate]) -> list[_Priced]:
         """Candidates with the price of the replicas that they are expected to need, cheapest first; others are lost."""
         priced: list[_Priced] = []
-        for one, told in zip(many, expected(many, self.choices.level, self.bundle), strict=True):
+        for one, told in zip(many, self.helpers.each(expected, many, self.choices.level), strict=True):
             if isinstance(told, Lost):
                 self.lost.append(told)
                 self.out.add(one.gpu.name)
@@ -192,11 +191,12 @@ class _Search:
         return len(known) >= self.shown and hour > SLACK * known[self.shown - 1]
 
     def _simulate(self, batch: Sequence[Candidate]) -> None:
-        for one in deployments(batch, self.choices.level, self.sure, self.bundle):
+        told = self.helpers.each(deployments, batch, self.choices.level, self.sure)
+        for one, candidate in zip(told, batch, strict=True):
             if isinstance(one, Lost):
                 self.lost.append(one)
             else:
-                self.found.append(one)
+                self.found.append(one._replace(candidate=candidate))  # by its identity, which others lose
 
     def _variants(self) -> list[Candidate]:
         """The best on other engines, with other steps and other ways to share attention."""
@@ -214,7 +214,7 @@ class _Search:
         cheapest = dict[str, Deployment]()
         for one in self._holding():
             cheapest.setdefault(one.candidate.gpu.name, one)
-        return list(cheapest.values())[:VARIED]
+        return list(cheapest.values())[:POOLED]
 
     def _holding(self) -> list[Deployment]:
         """Those that hold within the budget, the cheapest first."""
@@ -430,8 +430,8 @@ def _weakest(one: Deployment, level: ServiceLevel) -> str:
     if served.saturated:
         return f"holds {served.sustainable_rate.value:.3g} requests/s; more arrive."
     if not level.promised:
-        return f"starts and keeps up with {one.p_slo:.0%} only."
+        return f"starts and keeps up with {share_text(one.p_slo)} only."
     name = max(level.promised, key=lambda name: getattr(served, name).high / level.promised[name])
-    unit, scale = ("s", 1.0) if level.promised[name] >= 1 else ("ms", 1e3)
-    value, low, high, promised = (f"{scale * end:.3g}" for end in (*getattr(served, name), level.promised[name]))
-    return f"{name} is {value} {unit} ({low}–{high}), {promised} are promised: all is kept with {one.p_slo:.0%}."
+    value, low, high, promised = map(time_text, (*getattr(served, name), level.promised[name]))
+    kept = share_text(one.p_slo)
+    return f"{LABELS[name]} is {value} ({low} to {high}), {promised} are promised: all is kept with {kept}."
