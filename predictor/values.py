@@ -29,7 +29,7 @@ def whole_number(name: str, value: Any) -> int:
 def show(value: object) -> str:
     """A value, short enough for an error of one line."""
     if isinstance(value, str):
-        return f'"{value[:60].encode("unicode_escape").decode()}"'
+        return f'"{value[:60].encode("unicode_escape").decode()[:60]}"'
     if isinstance(value, int) and value.bit_length() > 128:  # str() of an int of many digits raises
         return f"a number of {value.bit_length()} bits"
     text = " ".join(repr(value).split())
