@@ -12,18 +12,10 @@ from hypothesis import given, strategies as st
 from predictor.cli import main
 from predictor.errors import InvalidRequest, InvalidSpec, UnknownGpu
 from predictor.hardware.gpu import catalogue, get_gpu
+from predictor.hardware.price import KINDS, Ownership, Price, checked
 from predictor.hardware.price_files import read_prices, write_prices
 from predictor.hardware.price_refresh import fetch_prices
-from predictor.hardware.prices import (
-    KINDS,
-    OWN_PRICES,
-    Ownership,
-    Price,
-    checked,
-    price_list,
-    shipped_prices,
-    usd_per_hour,
-)
+from predictor.hardware.prices import OWN_PRICES, price_list, shipped_prices, usd_per_hour
 
 FEWEST_ROWS, FEWEST_PROVIDERS, FEWEST_GPUS = 150, 12, 60
 LEAST, MOST = 0.02, 60  # USD of a GPU-hour

@@ -12,7 +12,8 @@ from predictor.errors import InvalidRequest
 from predictor.values import share_text, whole_number
 
 if TYPE_CHECKING:
-    from predictor.hardware.prices import Price, PriceList
+    from predictor.hardware.price import Price
+    from predictor.hardware.prices import PriceList
 
 MOST_IN_FULL = 20  # prices of which all columns are shown, below each other where they do not fit
 

@@ -11,7 +11,7 @@ from typing import Any
 from predictor.errors import InvalidSpec, PredictorError
 from predictor.files import read_toml, whole_file
 from predictor.hardware.gpu import get_gpu
-from predictor.hardware.prices import Ownership, Price, checked
+from predictor.hardware.price import Ownership, Price, checked
 from predictor.shipped import facts
 from predictor.values import did_you_mean
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from predictor.errors import InvalidRequest, UnknownGpu
 from predictor.hardware.gpu import Gpu, catalogue, get_gpu
-from predictor.hardware.prices import Price
+from predictor.hardware.price import Price
 from predictor.units import GIB
 
 INSTALL = "pip install 'gpu-predictor[prices]'"

@@ -7,7 +7,8 @@ from dataclasses import asdict
 
 from predictor.errors import InvalidRequest
 from predictor.hardware.gpu import get_gpu
-from predictor.hardware.prices import Price, PriceList, known_providers
+from predictor.hardware.price import Price
+from predictor.hardware.prices import PriceList, known_providers
 from predictor.values import did_you_mean
 
 

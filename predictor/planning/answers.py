@@ -9,7 +9,7 @@ from typing import Any
 from predictor.hardware.prices import Offer
 from predictor.latency.report import Report
 from predictor.planning.candidates import Lost
-from predictor.planning.launch import launched
+from predictor.planning.launch.command import launched
 from predictor.planning.pools import Pooled
 from predictor.planning.search import Deployment
 from predictor.planning.service import ServiceLevel

@@ -17,7 +17,8 @@ from predictor.errors import InvalidRequest, PredictorError
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import node_gpus
-from predictor.hardware.prices import Offer, Price, PriceList, usual_offer
+from predictor.hardware.price import Price
+from predictor.hardware.prices import Offer, PriceList, usual_offer
 from predictor.latency.serving.clients import Load
 from predictor.latency.serving.load import room_for, served_by
 from predictor.latency.steps import bound_lines, bound_of
