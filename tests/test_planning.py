@@ -20,6 +20,7 @@ from predictor.planning.candidates import Candidate, Choices, candidates, layout
 from predictor.planning.deployment import _weakest
 from predictor.planning.fleet import fleet
 from predictor.planning.pareto import pareto_front
+from predictor.planning.published import _all as all_published
 from predictor.planning.search import deployed
 from predictor.planning.service import SUREST, p_above, p_below, p_less, within
 from predictor.prediction import predict
@@ -246,3 +247,12 @@ def test_two_processes_plan_as_one_does():
     one, two = plan("Qwen3-8B", **asked), plan("Qwen3-8B", **asked, jobs=2)
     assert [best.row() for best in one.plans] == [best.row() for best in two.plans]
     assert one.lost == two.lost and one.simulated == two.simulated
+
+
+def test_what_others_published_stands_beside(capsys):
+    assert {one.gpu for one in all_published()} <= set(catalogue())
+    assert all(get_model(one.model) and "." in one.source and one.date >= "2024" for one in all_published())
+    row = plan("Qwen3-235B-A22B", "8xA800-SXM-80GB", concurrency=4, vary=False).plans[0].row()
+    assert any("900 tokens/s" in said for said in row["published"])
+    assert main(["compare", "Qwen2.5-32B", "--gpus", "2xA100"]) == 0
+    assert "Published: 2 × A100-SXM-80GB: 36.2 tokens/s" in " ".join(capsys.readouterr().out.split())

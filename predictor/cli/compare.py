@@ -124,6 +124,8 @@ def _show(model: str, ranked: Sequence[Compared]) -> None:
     )
     say("$/Mtok: of a million tokens that come out, GPUs in whole instances. beats next: probability.")
     show_notes(f"{one.gpu.name}: {one.offer.told}." for one in ranked[:3] if one.offer and one.offer.price.source)
+    for said in dict.fromkeys(said for one in ranked for said in one.published):
+        say(f"Published: {said}.")
 
 
 def _number(figure: Interval | None, ends: bool = True) -> str:

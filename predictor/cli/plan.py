@@ -124,6 +124,8 @@ def _show(model: str, planned: Planned) -> None:
     if planned.plans:
         _show_plans(planned, f"{model} · {' · '.join([planned.load, *told, f'with {share_text(planned.sure)}'])}")
         _show_best(planned.plans[0])
+    for said in dict.fromkeys(said for one in planned.plans for said in one.row()["published"]):
+        say(f"Published: {said}.")
     for pools in planned.pools:
         say(_of_pools(pools))
     if planned.nearest:

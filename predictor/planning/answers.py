@@ -11,6 +11,7 @@ from predictor.latency.report import Report
 from predictor.planning.candidates import Lost
 from predictor.planning.launch.command import launched
 from predictor.planning.pools import Pooled
+from predictor.planning.published import published
 from predictor.planning.search import Deployment
 from predictor.planning.service import ServiceLevel
 from predictor.workloads.request import SPREAD, Request, columns as columns_of
@@ -114,6 +115,7 @@ class Plan:
             "why": self.why,
             "command": launch.command,
             "predict": predicted_by(self.request),
+            "published": [str(said) for said in published(workload.model.name, one.gpu)],
             "notes": [*self.report.notes, *launch.notes],
         }
         return row

@@ -16,6 +16,7 @@ from predictor.hardware.prices import Offer, PriceList, price_list
 from predictor.latency.report import Interval
 from predictor.planning.candidates import offer_of
 from predictor.planning.fleet import Some, fleet
+from predictor.planning.published import published
 from predictor.planning.service import p_less
 from predictor.prediction.rows import answer_rows
 from predictor.workloads.models import get_model
@@ -68,7 +69,12 @@ class Compared:
     def to_dict(self) -> dict[str, Any]:
         """One flat row."""
         told = {"p_beats_next": self.p_beats_next, "break_even_usd_per_hour": self.break_even_usd_per_hour}
-        return {**self.row, **told}
+        return {**self.row, **told, "published": self.published}
+
+    @property
+    def published(self) -> list[str]:
+        """What is public of the model on this GPU."""
+        return [str(one) for one in published(get_model(str(self.row["model"])).name, self.gpu)]
 
 
 def compare(
