@@ -25,10 +25,10 @@ class Published(NamedTuple):
 
 
 def published(model: str, gpu: Gpu) -> list[Published]:
-    """What is public of a model on a GPU, in any number of them and under any load.
+    """What is public of a model, by its name in the catalogue, on a GPU, in any number of them and under any load.
 
     >>> from predictor.hardware.gpu import get_gpu
-    >>> [one.n_gpus for one in published("DeepSeek-R1", get_gpu("H20"))]
+    >>> [one.n_gpus for one in published("DeepSeek-V3", get_gpu("H20"))]
     [8]
     """
     return [one for one in _all() if one.gpu == gpu.name and get_model(one.model).name == model]
