@@ -15,13 +15,14 @@ from predictor.cli.common.display import (
     digits,
     duration_interval,
     percent,
+    risk_of,
     say,
     show,
     show_json,
     show_notes,
 )
 from predictor.cli.common.plot_option import Plot, say_plotted
-from predictor.cli.common.request_options import add_command
+from predictor.cli.common.request_options import add_command, stated
 from predictor.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -57,14 +58,11 @@ def _compare(
 ) -> None:
     """One question put to many GPUs: ranked, with the probability that one beats the next."""
     from predictor.planning.ranking import compare
-    from predictor.workloads.request import columns as columns_of
 
     if top < 0:
         raise InvalidRequest(f"top is {top}; it must be at least 1, or 0 for all.")
-    defaults = {column.name: column.default for column in columns_of()}
-    stated = {name: value for name, value in columns.items() if value != defaults[name]}
     load_xgboost()
-    ranked = compare(model, gpus, sort=sort, fit_only=fit_only, prices=prices or "", bundle=bundle, **stated)
+    ranked = compare(model, gpus, sort=sort, fit_only=fit_only, prices=prices or "", bundle=bundle, **stated(columns))
     answered = [one for one in ranked if not one.row["error"]]
     if json:
         show_json([one.to_dict() for one in ranked])
@@ -111,7 +109,7 @@ def _show(model: str, ranked: Sequence[Compared]) -> None:
                 _number(one.interval("tokens_per_s")),
                 *(duration_interval(*times) if (times := one.interval(name)) else "–" for name in shown),
                 *(_number(one.interval(name)) for name in whole),
-                _risk(one),
+                risk_of(one.row["p_oom"], one.row["fits"]),
                 WHY.get(one.row["limiter"], one.row["limiter"]),
                 _number(one.interval("tokens_per_s_per_w"), ends=False),
                 "–" if one.row["usd_per_hour"] is None else digits(one.row["usd_per_hour"]),
@@ -132,9 +130,3 @@ def _number(figure: Interval | None, ends: bool = True) -> str:
     if figure is None:
         return "–"
     return digits(figure.value) + (f" ({digits(figure.low)}–{digits(figure.high)})" if ends else "")
-
-
-def _risk(one: Compared) -> str:
-    share = one.row["p_oom"]
-    text = "< 0.1 %" if share < 1e-3 else "> 99.9 %" if share > 0.999 else percent(share)
-    return text if one.row["fits"] else f"{text} (NO)"

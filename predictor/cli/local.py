@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option, Typer
 
 from predictor.boosters import load_xgboost
-from predictor.cli.common.display import digits, duration_interval, gigabytes, percent, say, show, show_json
+from predictor.cli.common.display import digits, duration_interval, gigabytes, risk_of, say, show, show_json
 
 if TYPE_CHECKING:
     from predictor.hardware.detect import Detected
@@ -52,7 +52,7 @@ def _show(machine: Detected, found: list[Local], how: str) -> None:
                 one.model,
                 one.row["dtype"] or "as published",
                 gigabytes(one.row["memory_bytes"]),
-                "< 0.1 %" if one.row["p_oom"] < 1e-3 else percent(one.row["p_oom"]),
+                risk_of(one.row["p_oom"]),
                 f"{digits(one.row['tokens_per_s'])} ({digits(one.row['tokens_per_s_low'])}–"
                 f"{digits(one.row['tokens_per_s_high'])})",
                 duration_interval(*(one.row[f"ttft_s{end}"] for end in ("", "_low", "_high"))),

@@ -9,13 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Exit, Option, Typer
 
 from predictor.boosters import load_xgboost
-from predictor.cli.common.display import BASES, digits, duration, duration_interval, percent, say, show, show_json
+from predictor.cli.common.display import (
+    BASES,
+    digits,
+    duration,
+    duration_interval,
+    percent,
+    risk_of,
+    say,
+    show,
+    show_json,
+)
 from predictor.cli.common.plot_option import Plot, say_plotted
-from predictor.cli.common.request_options import add_command
+from predictor.cli.common.request_options import add_command, stated
 from predictor.errors import InvalidRequest
-from predictor.planning.columns import DECIDED
+from predictor.planning.columns import DECIDED, listed, listed_tps
+from predictor.planning.service import LABELS
 from predictor.values import share_text
-from predictor.workloads.request import columns as columns_of
 
 if TYPE_CHECKING:
     from predictor.planning.answers import Plan, Planned
@@ -69,8 +79,6 @@ def _plan(
     if top < 1:
         raise InvalidRequest(f"top is {top}; it must be at least 1.")
     load_xgboost()
-    defaults = {column.name: column.default for column in columns_of()}
-    stated = {name: value for name, value in columns.items() if value != defaults[name]}
     planned = plan(
         model,
         gpus,
@@ -80,14 +88,14 @@ def _plan(
         p_slo=p_slo,
         max_gpus=max_gpus,
         usd_per_hour=budget,
-        dtypes=_listed(dtype),
-        engines=_listed(engine),
-        tps=_counts(tp),
+        dtypes=listed(dtype),
+        engines=listed(engine),
+        tps=listed_tps(tp),
         prices=prices or "",
         bundle=bundle,
         shown=top,
         jobs=jobs or cpu_count(),
-        **stated,
+        **stated(columns),
     )
     names = written(planned, write, force) if write and planned.plans else []
     if json:
@@ -106,21 +114,8 @@ def _plan(
         raise Exit(1)
 
 
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _counts(text: str) -> tuple[int, ...]:
-    parts = _listed(text)
-    if wrong := [part for part in parts if not part.isdecimal()]:
-        raise InvalidRequest(f'tp is "{wrong[0]}"; it must be whole numbers such as 1,2,4.')
-    return tuple(int(part) for part in parts)
-
-
 def _show(model: str, planned: Planned) -> None:
-    level = planned.level
-    promises = {"TTFT p99": level.ttft_p99_s, "TPOT": level.tpot_s, "E2E": level.e2e_s}
-    told = [f"{name} ≤ {duration(seconds)}" for name, seconds in promises.items() if seconds < math.inf]
+    told = [f"{LABELS[name]} ≤ {duration(seconds)}" for name, seconds in planned.level.promised.items()]
     if planned.plans:
         _show_plans(planned, f"{model} · {' · '.join([planned.load, *told, f'with {share_text(planned.sure)}'])}")
         _show_best(planned.plans[0])
@@ -148,7 +143,7 @@ def _show_plans(planned: Planned, title: str) -> None:
                 duration_interval(*plan.deployment.served.ttft_p99_s),
                 duration_interval(*plan.deployment.served.tpot_s),
                 digits(plan.users),
-                "< 0.1 %" if row["p_oom"] < 1e-3 else percent(row["p_oom"]),
+                risk_of(row["p_oom"]),
                 "yes" if plan.front else "",
                 BASES.get(row["basis"], row["basis"]),
                 plan.why,

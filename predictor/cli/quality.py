@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option, Typer
 
 from predictor.boosters import load_xgboost
-from predictor.cli.common.display import digits, duration_interval, gigabytes, percent, say, show, show_json, show_notes
+from predictor.cli.common.display import digits, duration_interval, gigabytes, risk_of, say, show, show_json, show_notes
 from predictor.cli.common.plot_option import Plot, say_plotted
-from predictor.cli.common.request_options import add_command
-from predictor.workloads.request import OF_TRAINING, columns as columns_of
+from predictor.cli.common.request_options import add_command, stated
+from predictor.workloads.request import OF_TRAINING
 
 if TYPE_CHECKING:
     from predictor.latency.report import Interval
@@ -51,8 +51,6 @@ def _quality(
     from predictor.estimators.bundle import load_bundle
     from predictor.planning.quality import quality
 
-    defaults = {column.name: column.default for column in columns_of()}
-    stated = {name: value for name, value in columns.items() if value != defaults[name]}
     opened = load_bundle(bundle)
     load_xgboost()
     found = quality(
@@ -62,7 +60,7 @@ def _quality(
         stated=as_ or (),
         prices=prices or "",
         bundle=opened,
-        **stated,
+        **stated(columns),
     )
     if json:
         show_json(found.to_dict())
@@ -112,14 +110,12 @@ def _cells(row: Judged, found: Quality, tasks: Sequence[str]) -> list[str]:
     if row.row.get("error"):
         return [*told, "–", "–", "–", "–", "–", ""]
     times = [duration_interval(*time) if (time := row.interval(name)) else "–" for name in ("ttft_s", "tpot_s")]
-    share = row.row["p_oom"]
-    chance = "< 0.1 %" if share < 1e-3 else "> 99.9 %" if share > 0.999 else percent(share)
     return [
         *told,
         _figure(row.interval("usd_per_mtok")),
         *times,
         f"{gigabytes(row.row['memory_bytes'])} GB",
-        chance if row.row["fits"] else f"{chance} (NO)",
+        risk_of(row.row["p_oom"], row.row["fits"]),
         "yes" if row.front else "",
     ]
 

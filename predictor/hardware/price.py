@@ -83,6 +83,15 @@ class Price:
         return self.date or "undated"
 
 
+def usd_per_mtok(usd_per_hour: float, tokens_per_s: float) -> float:
+    """USD for a million tokens of what costs so much an hour and makes so many a second: numbers, or columns.
+
+    >>> usd_per_mtok(3.6, 1000.0)
+    1.0
+    """
+    return usd_per_hour / 3600 / tokens_per_s * 1e6
+
+
 def checked(price: Price, where: str) -> Price:
     """The price, if it can be one; else InvalidSpec. where: which row it is."""
     from datetime import date

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from predictor.elementwise import greater, hypot, lesser
 from predictor.hardware.gpu import Gpu
+from predictor.hardware.price import usd_per_mtok
 from predictor.memory.closed_form import Memory
 from predictor.ops import Op
 from predictor.workloads.request import Request
@@ -148,7 +149,7 @@ class Report:
         """Price of a million tokens; None where the price of the GPU is not known."""
         if self.price_usd is None:
             return None
-        return self.price_usd * self.n_gpus / 3600 / self.tokens_per_s.value * 1e6
+        return usd_per_mtok(self.price_usd * self.n_gpus, self.tokens_per_s.value)
 
     def to_dict(self) -> dict[str, Any]:
         """One flat row; an interval x becomes x, x_low and x_high. Bytes are per GPU."""

@@ -13,6 +13,7 @@ from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import FASTEST, SLOWEST, Links, node_link_bytes_per_s
 from predictor.hardware.power import steady_flop_per_s
+from predictor.hardware.price import usd_per_mtok
 from predictor.latency.pace import (
     HIDDEN_BY,
     NEWEST_ATTENTION,
@@ -326,7 +327,7 @@ class TrainingReport:
         """Price of training on a million tokens; None where the price of the GPU is not known."""
         if self.price_usd is None:
             return None
-        return self.price_usd * self.n_gpus / 3600 / self.tokens_per_s.value * 1e6
+        return usd_per_mtok(self.price_usd * self.n_gpus, self.tokens_per_s.value)
 
     @property
     def whole(self) -> WholeRun | None:

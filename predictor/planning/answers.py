@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
+from predictor.hardware.price import usd_per_mtok
 from predictor.hardware.prices import Offer
 from predictor.latency.report import Report
 from predictor.planning.candidates import Lost
@@ -63,11 +64,8 @@ class Plan:
 
         kwh_per_mtok: of tokens that come out, where all boards draw as much as they may.
         """
-        deployment, served, names = (
-            self.deployment,
-            self.deployment.served,
-            ("usd_per_mtok_input", "usd_per_mtok_output"),
-        )
+        deployment, served = self.deployment, self.deployment.served
+        names = ("usd_per_mtok_input", "usd_per_mtok_output")
         watts = deployment.n_gpus * deployment.candidate.gpu.tdp_w
         energy = watts / 3.6e6 / served.tokens_per_s.value * 1e6 if watts else None
         if self.usd_per_hour is None:
@@ -97,7 +95,7 @@ class Plan:
         hour = self.usd_per_hour
         per_s = (served.tokens_per_s.value, served.tokens_per_s.high, served.tokens_per_s.low)
         for end, rate in zip(ENDS, per_s, strict=True):
-            row[f"usd_per_mtok{end}"] = None if hour is None else hour / 3600 / rate * 1e6
+            row[f"usd_per_mtok{end}"] = None if hour is None else usd_per_mtok(hour, rate)
         row |= self._prices()
         row |= {
             "usd_per_hour": hour,

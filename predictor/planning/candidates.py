@@ -23,6 +23,7 @@ from predictor.latency.serving.clients import Load
 from predictor.latency.serving.load import room_for, served_by
 from predictor.latency.steps import bound_lines, bound_of
 from predictor.ops.dtypes import DTYPES, GROUPED
+from predictor.planning.columns import INSTEAD
 from predictor.planning.fleet import Some
 from predictor.planning.service import ServiceLevel
 from predictor.prediction.single import Resolved, load_of, resolve
@@ -40,15 +41,6 @@ STAGES = (2, 4)  # pp that is tried on top where the largest tp has no room
 WIDER = 3  # sizes of tp that are tried of a format, from the first with room
 STAGED = ("data-centre", "")  # segments whose nodes are joined
 ALONE = frozenset({"laptop", "integrated", "embedded"})  # segments of which a server has one
-# Columns of a request that a plan decides, and what to state instead.
-DECIDED = {
-    "gpu": "Name those to try in gpus.",
-    "dtype": "Name those to try in dtypes.",
-    "engine": "Name those to try in engines.",
-    "tp": "Name those to try in tps.",
-    "dp": "Replicas are found; limit them by max_gpus.",
-    "n_gpus": "Limit them by max_gpus.",
-}
 BATCHES = 2 ** np.arange(0, 11)
 
 
@@ -307,7 +299,7 @@ def check_choices(choices: Choices) -> None:
         raise InvalidRequest(
             f"{name} makes no tokens, and its load is not simulated. Ask `predictor compare` by batch."
         )
-    for name, instead in DECIDED.items():
+    for name, instead in INSTEAD.items():
         if name in choices.columns:
             raise InvalidRequest(f"{name} is {show(choices.columns[name])}; a plan decides it. {instead}")
     for tp in choices.tps:

@@ -154,7 +154,8 @@ class _Search:
             known += self._expected([one for one in others if one.gpu.name in names][: 2 * GPUS_MORE_OF])
         ordered, tried = _varied(known), list[Candidate]()
         for start in range(0, MOST_SIMULATED, AT_ONCE):
-            batch = [one for one, hour, _ in ordered[start : start + AT_ONCE] if not self._dearer(hour)]
+            most = self._dearest()
+            batch = [one for one, hour, _ in ordered[start : start + AT_ONCE] if hour is None or hour <= most]
             if not batch:
                 break
             self._simulate(batch)
@@ -183,12 +184,10 @@ class _Search:
             priced.append(_Priced(one, *(offer.usd_per_hour if offer else None for offer in offers)))
         return sorted(priced, key=lambda each: _cost(each.one, each.hour))
 
-    def _dearer(self, hour: float | None) -> bool:
-        """Whether what costs so much can hardly be among the best."""
-        if hour is None:
-            return False
+    def _dearest(self) -> float:
+        """USD for an hour beyond which a candidate can hardly be among the best."""
         known = sorted(cost for one in self._holding() if (cost := self._hour(one)) is not None)
-        return len(known) >= self.shown and hour > SLACK * known[self.shown - 1]
+        return SLACK * known[self.shown - 1] if len(known) >= self.shown else math.inf
 
     def _simulate(self, batch: Sequence[Candidate]) -> None:
         told = self.helpers.each(deployments, batch, self.choices.level, self.sure)
@@ -275,7 +274,7 @@ class _Search:
         """What sets a deployment apart from the best, or why it does not hold."""
         hour, least = self._hour(one), self._hour(best)
         if one.p_slo < self.sure:
-            return f"{_weakest(one, self.choices.level)}"
+            return _weakest(one, self.choices.level)
         if hour is not None and hour > self.choices.usd_per_hour:
             return f"costs {hour:.2f} USD/h; the budget is {self.choices.usd_per_hour:.2f}."
         if hour is None and self.choices.usd_per_hour < math.inf:
@@ -293,15 +292,13 @@ class _Search:
     ) -> Iterator[Lost]:
         """Of what was not simulated, and of what was but is not shown, one reason for each GPU without a plan."""
         told = {plan.deployment.candidate.gpu.name for plan in plans}
-        shown = {id(plan.deployment) for plan in plans}
-        for one in self._ranked():
+        shown, ranked = {id(plan.deployment) for plan in plans}, self._ranked()
+        for one in ranked:
             name = one.candidate.gpu.name
             if id(one) not in shown and name not in told:
                 told.add(name)
                 candidate = one.candidate
-                yield Lost(
-                    name, one.n_gpus, one.workload.dtype, candidate.workload.engine, self._why(one, self._ranked()[0])
-                )
+                yield Lost(name, one.n_gpus, one.workload.dtype, candidate.workload.engine, self._why(one, ranked[0]))
         simulated = {id(one) for one in tried}
         for candidate in sorted(all_of, key=_least):
             if id(candidate) in simulated or candidate.gpu.name in told | self.out:

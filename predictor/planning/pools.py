@@ -15,6 +15,7 @@ from typing import Any
 
 from predictor.errors import PredictorError
 from predictor.estimators.bundle import Bundle
+from predictor.hardware.price import usd_per_mtok
 from predictor.hardware.prices import Offer
 from predictor.latency.report import Interval
 from predictor.latency.serving.disaggregated import Plan as Pools, plan as pools_of
@@ -53,7 +54,7 @@ class Pooled:
         for name, figure in figures.items():
             row |= {f"{name}{end}": value for end, value in zip(ENDS, figure, strict=True)}
         hour = self.offer.usd_per_hour if self.offer else None
-        row["usd_per_mtok"] = None if hour is None else hour / 3600 / pools.tokens_per_s.value * 1e6
+        row["usd_per_mtok"] = None if hour is None else usd_per_mtok(hour, pools.tokens_per_s.value)
         row |= {"usd_per_hour": hour, "price_source": self.offer.told if self.offer else None}
         row |= {"p_slo": self.p_slo, "holds": self.holds, "basis": pools.basis, "limiter": pools.limiter}
         return row | {"predict": self.predict, "notes": list(pools.notes)}

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.hardware.gpu import Gpu
+from predictor.hardware.price import usd_per_mtok
 from predictor.hardware.prices import Offer, PriceList, price_list
 from predictor.latency.report import Interval
 from predictor.planning.candidates import offer_of
@@ -132,7 +133,7 @@ def _priced(some: Some, row: dict[str, Any], listed: PriceList, columns: Mapping
     hour, watts = offer.usd_per_hour if offer else None, gpus * some.gpu.tdp_w
     for end, other in zip(ENDS, ("", "_high", "_low"), strict=True):
         rate, dearest = row.get(f"tokens_per_s{end}"), row.get(f"tokens_per_s{other}")
-        row[f"usd_per_mtok{end}"] = hour / 3600 / dearest * 1e6 if hour is not None and dearest else None
+        row[f"usd_per_mtok{end}"] = usd_per_mtok(hour, dearest) if hour is not None and dearest else None
         row[f"tokens_per_s_per_w{end}"] = rate / watts if rate and watts else None
     row |= {"usd_per_hour": hour, "price_date": offer.price.date if offer else None}
     row["price_source"] = offer.told if offer else None

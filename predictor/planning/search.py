@@ -15,9 +15,8 @@ import numpy as np
 
 from predictor.errors import PredictorError
 from predictor.estimators.bundle import Bundle
-from predictor.latency.report import Interval
 from predictor.latency.serving.load import Serving, groups_of, kv_capacity, serve, served_by
-from predictor.latency.serving.step_table import Chunk
+from predictor.latency.serving.step_table import Chunk, StepTime
 from predictor.latency.serving.step_times import foresee, step_times
 from predictor.latency.serving.sustained import sustained
 from predictor.latency.steps import Steps, op_lines_of_many, total
@@ -26,6 +25,7 @@ from predictor.ops.dtypes import Array
 from predictor.planning.candidates import Candidate, Lost
 from predictor.planning.service import SUREST, ServiceLevel, p_above, within
 from predictor.values import one_line, time_text
+from predictor.workloads.engines import Engine
 from predictor.workloads.passes.calls import Phase
 from predictor.workloads.workload import Workload, prompt_and_middle_phases
 
@@ -181,14 +181,13 @@ def _alone(tried: Deployment, failing: int) -> bool:
 def guess(one: Candidate, level: ServiceLevel, bundle: Bundle) -> int:
     """Replicas that keep up with the load and with the time of a token, in closed form."""
     workload, load = one.workload, one.load
-    engine = served_by(workload, one.gpu)
-    times = step_times(workload, one.gpu, bundle, engine.max_batched_tokens, engine.max_sequences)
+    engine, times = _engine_and_steps(one, bundle)
     room, groups = kv_capacity(workload, one.gpu, load, engine), groups_of(workload)
     output = load.mean_len[2]
 
     def held(sequences: int) -> tuple[float, float]:
         """Requests per second and seconds of a token of a group with so many sequences at most."""
-        rate, at_once = sustained(load, times.value, replace(engine, max_sequences=sequences), room)
+        rate, at_once = sustained(load, times, replace(engine, max_sequences=sequences), room)
         return rate, CAREFUL * at_once / rate / max(output, 1.0)
 
     most = engine.max_sequences
@@ -214,10 +213,15 @@ def deployed(one: Candidate, replicas: int, level: ServiceLevel, bundle: Bundle)
     return Deployment(one, replicas, workload, served, need, kept * keeps_up(one, served, level, bundle.level), share)
 
 
+def _engine_and_steps(one: Candidate, bundle: Bundle) -> tuple[Engine, StepTime]:
+    """The engine of a candidate, and how long its steps are predicted to take."""
+    engine = served_by(one.workload, one.gpu)
+    return engine, step_times(one.workload, one.gpu, bundle, engine.max_batched_tokens, engine.max_sequences).value
+
+
 def _prompt_share(one: Candidate, sequences: float, bundle: Bundle) -> float:
     """Share of the time of steps that prompts take, with so many sequences of a group at once."""
-    engine, (prompt, cached, output) = served_by(one.workload, one.gpu), one.load.mean_len
-    steps = step_times(one.workload, one.gpu, bundle, engine.max_batched_tokens, engine.max_sequences).value
+    (engine, steps), (prompt, cached, output) = _engine_and_steps(one, bundle), one.load.mean_len
     at_once = max(round(sequences), 1)
     new = max(min(round(prompt - cached), engine.max_batched_tokens), 1)
     prompt_s = (prompt - cached) / new * steps.mixed_s([Chunk(new, round(cached))], 0, 0.0)
@@ -242,5 +246,4 @@ def keeps_up(one: Candidate, served: Serving, level: ServiceLevel, interval: flo
     """
     if one.load.concurrency:
         return 1 - SUREST if served.saturated and not level.promised.keys() & WAITED else 1.0
-    rate: Interval = served.sustainable_rate
-    return p_above(rate, one.load.offered_rate, interval)
+    return p_above(served.sustainable_rate, one.load.offered_rate, interval)

@@ -17,6 +17,7 @@ from predictor.hardware.gpu import catalogue, get_gpu, resolve_gpu
 from predictor.hardware.price_rows import chosen_prices, price_row
 from predictor.hardware.prices import price_list
 from predictor.hardware.sheet import sheet
+from predictor.planning.columns import listed, listed_tps
 from predictor.planning.deployment import plan as planned
 from predictor.planning.launch.folder import files_of
 from predictor.planning.ranking import compare as compared
@@ -85,8 +86,8 @@ def plan(given: Given, bundle: Bundle) -> Any:
     model, gpus = stated.pop("model"), stated.pop("gpus", "all")
     names = {"ttft_p99": "ttft_p99_s", "tpot": "tpot_s", "e2e": "e2e_s", "budget": "usd_per_hour", "top": "shown"}
     own = {other: stated.pop(name) for name, other in names.items() if name in stated}
-    lists: dict[str, Any] = {f"{name}s": _listed(stated.pop(name)) for name in ("dtype", "engine") if name in stated}
-    tps = _counts(stated.pop("tp", ""))
+    lists: dict[str, Any] = {f"{name}s": listed(stated.pop(name)) for name in ("dtype", "engine") if name in stated}
+    tps = listed_tps(stated.pop("tp", ""))
     if own.get("shown", 1) < 1:
         raise InvalidRequest(f"top is {own['shown']}; it must be at least 1.")
     with_files = stated.pop("files", False)
@@ -95,17 +96,6 @@ def plan(given: Given, bundle: Bundle) -> Any:
     for row, one in zip(answer["plans"] if with_files else (), found.plans, strict=False):
         row["files"] = {name: text for name, text in files_of(one, found).items() if name != "plan.json"}
     return answer
-
-
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _counts(text: str) -> tuple[int, ...]:
-    parts = _listed(text)
-    if wrong := [part for part in parts if not part.isdecimal()]:
-        raise InvalidRequest(f'tp is "{wrong[0]}"; it must be whole numbers such as 1,2,4.')
-    return tuple(int(part) for part in parts)
 
 
 def sweep(given: Given, bundle: Bundle) -> Any:

@@ -239,8 +239,17 @@ def percent(share: float) -> str:
 
 def risk(memory: Need) -> str:
     """The probability that a run needs more memory than there is, with "NO" where it is expected to."""
-    share = "< 0.1 %" if memory.p_oom < 1e-3 else "> 99.9 %" if memory.p_oom > 0.999 else percent(memory.p_oom)
-    return share if memory.fits else f"{share} (NO)"
+    return risk_of(memory.p_oom, memory.fits)
+
+
+def risk_of(p_oom: float, fits: bool = True) -> str:
+    """That of a row, where memory is told as plain numbers.
+
+    >>> risk_of(0.0002), risk_of(0.25), risk_of(0.9995, False)
+    ('< 0.1 %', '25.0 %', '> 99.9 % (NO)')
+    """
+    share = "< 0.1 %" if p_oom < 1e-3 else "> 99.9 %" if p_oom > 0.999 else percent(p_oom)
+    return share if fits else f"{share} (NO)"
 
 
 def gigabytes(count: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import Field
 from inspect import Parameter, Signature, signature
 from typing import Annotated, Any
@@ -35,6 +35,12 @@ def add_command(app: Typer, name: str, function: Callable[..., Any], without: Co
     command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     app.command(name)(command)
+
+
+def stated(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a request among what a command was given that are not at their defaults."""
+    defaults = {column.name: column.default for column in columns()}
+    return {name: value for name, value in given.items() if value != defaults[name]}
 
 
 def _kind(column: Field[Any]) -> Any:

@@ -25,6 +25,7 @@ from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.hardware.gpu import Gpu, resolve_gpu
 from predictor.hardware.interconnect import NODE_LINK_BYTES_PER_S, check_link
+from predictor.hardware.price import usd_per_mtok
 from predictor.hardware.prices import Offer, usual_offer
 from predictor.latency.report import Interval, OpLine
 from predictor.latency.serving.clients import Load
@@ -93,8 +94,8 @@ class Plan(Matched):
         offers = self._offers
         if None in offers:
             return None
-        usd_per_hour = sum(offer.usd_per_hour for offer in offers if offer)
-        return usd_per_hour / 3600 / self.tokens_per_s.value * 1e6
+        hour = sum(offer.usd_per_hour for offer in offers if offer)
+        return usd_per_mtok(hour, self.tokens_per_s.value)
 
     @property
     def price_source(self) -> str:
