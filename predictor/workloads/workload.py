@@ -13,6 +13,7 @@ from predictor.elementwise import greater, power_of_two
 from predictor.errors import InvalidRequest
 from predictor.hardware.interconnect import LINKS, Links, stated_network
 from predictor.ops import DTYPES, Collective, Op
+from predictor.ops.dtypes import GROUPS
 from predictor.ops.dtypes import GGUF, MLX, OWN_FORMATS, out_bytes
 from predictor.values import LARGEST, show, whole_number
 from predictor.workloads.architectures.single_pass import SinglePass
@@ -122,7 +123,7 @@ class Workload:
         for name, known in choices.items():
             value = getattr(self, name)
             if not isinstance(value, str) or value not in known:
-                listed = ", ".join(choice for choice in known if choice)
+                listed = ", ".join(choice for choice in known if choice and choice not in GROUPS)
                 raise InvalidRequest(f"{name} is {show(value)}; it must be one of {listed}.")
         stated_network(self.node_link)
         self._check_engine()

@@ -18,6 +18,7 @@ from predictor.ops.base import merged_key
 from predictor.ops.dtypes import act_bytes, out_bytes
 from predictor.workloads.architectures.feed_forward import DenseFeedForward, Experts, FeedForward
 from predictor.workloads.architectures.mixers import LatentAttention, LinearAttention, point
+from predictor.workloads.architectures.recurrences import Recurrence, Together
 from predictor.workloads.architectures.sparse_mixers import BlockSparseAttention, CompressedAttention, Mixer
 from predictor.workloads.passes.calls import Layout, OpCall, Step
 
@@ -44,6 +45,7 @@ class LayeredDecoder:
     linear_dtype, expert_dtype: number formats of the published weights of linear layers and of experts; what a
         workload runs in unless told otherwise. "" is the format of the activations. In a model without experts
         expert_dtype is that of the feed-forwards, where it is another than that of attention.
+    beside: parameters of what is no layer (vision and audio towers, projectors, per-layer embeddings); no ops of theirs.
     """
 
     name: str
@@ -57,6 +59,7 @@ class LayeredDecoder:
     dtype: str = "bf16"
     linear_dtype: str = ""
     expert_dtype: str = ""
+    beside: int = 0
     notes: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
@@ -136,7 +139,7 @@ class LayeredDecoder:
         """Elements on one GPU: linear layers, experts, and what stays in the format of the activations."""
         matrices, experts, plain = self._sums(layout)
         embeddings = (1 if self.tied_embeddings else 2) * -(-self.vocab // layout.tp) * self.hidden
-        return matrices, experts, plain + embeddings + self.hidden
+        return matrices, experts, plain + embeddings + self.hidden + self.beside / layout.tp
 
     def cached(self, length: int, layout: Layout) -> Any:
         """Cache elements of one sequence on one GPU of a stage."""
@@ -214,7 +217,7 @@ class LayeredDecoder:
 def unmeasured_notes(layers: tuple[Layer, ...]) -> tuple[str, ...]:
     """What to say of layers whose kernels nobody measured."""
     mixers, notes = [layer.mixer for layer in layers], list[str]()
-    if any(isinstance(mixer, LinearAttention) for mixer in mixers):
+    if any(isinstance(mixer, LinearAttention | Recurrence | Together) for mixer in mixers):
         notes.append("linear-attention layers are counted as projections and products with the state; not measured.")
     indexed = any(isinstance(mixer, LatentAttention) and mixer.index_topk for mixer in mixers)
     if indexed or any(isinstance(mixer, BlockSparseAttention | CompressedAttention) for mixer in mixers):

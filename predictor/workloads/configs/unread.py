@@ -1,0 +1,87 @@
+"""Which keys of a config nobody read, and which of them may change sizes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from predictor.errors import InvalidSpec
+
+DEEPEST = 20  # published configs nest four deep
+# Keys whose numbers change neither sizes nor counts: places of tokens, training, sampling, scales and positions.
+HARMLESS = re.compile(
+    r"token|_ids?$|_index$|index_of|dropout|drop|pdrop|_p$|eps|initializer|init_|_init|std|coef|theta|temperature|scal"
+    r"|multiplier|softcap|soft_cap|cap$|chunk_size|pretraining|loss|jitter|beam|penalt|top_k|top_p|num_return|length|"
+    r"rope|rotary|yarn|mscale|beta|alpha|momentum|decay|lr|seed|version|min_|max_|_min|_max|time_step|clip|interval$|"
+    r"query_pre|group$|n_group|topk_group|limit|transformers|tie_|tied|num_labels|problem|mean|value|window|block_size|"
+    r"pooling|frame|fps|image|video|patch|vision|mm_|aspect|tile|resol|base|factor|precision|bits|logits|_tp$|ratio|"
+    r"expand|max_position|mamba_chunk|layer_norm|norm_type|act_|head_dim|num_heads|mask|seconds|sample|stride|width$|"
+    r"altup_active|num_key_value_heads|num_attention_heads|intermediate_size|hidden_size$|vocab_size$|n_ctx|qk_head_dim|"
+    r"time_step_rank|num_kv_heads|residual|feature|projection_dim|projector|downsample|select|spatial|epsilon|kv_channels|d_model|"
+    r"n_layer$|bos|eos|pad|sep|unk|seq|context|embedding_size|route_scale|router_scal|score|sliding|sinks|swiglu|"
+    r"hc_|num_hash|num_logits|ffn_dim_exp|n_inner|nextn|mtp|num_speculative|layers_per|max_window"
+)
+# Keys whose objects say how, not how large.
+HARMLESS_PARTS = re.compile(
+    r"rope|quant|compression|label2id|id2label|auto_map|task_specific|generation|text_config|vision|audio|"
+    r"special|processor|torch_dtype|attn_implementation|config_groups|per_layer|dtype"
+)
+SAID = {
+    "num_nextn_predict_layers": "multi-token-prediction layers are not counted; engines load them to draft tokens.",
+    "mtp_num_hidden_layers": "multi-token-prediction layers are not counted; engines load them to draft tokens.",
+    "num_mtp_layers": "multi-token-prediction layers are not counted; engines load them to draft tokens.",
+    "cla_share_factor": "layers that share their cache (use_cla) are counted with one each; the cache is smaller.",
+}
+Seen = set[str]
+
+
+class Watched(dict[str, Any]):
+    """A config that remembers which of its keys were asked for; objects in it remember theirs."""
+
+    def __init__(self, config: Mapping[str, Any], depth: int = 0) -> None:
+        if depth > DEEPEST:
+            raise InvalidSpec(f"config.json nests more than {DEEPEST} objects; give a valid config.json.")
+        super().__init__({k: Watched(v, depth + 1) if isinstance(v, Mapping) else v for k, v in config.items()})
+        self.seen: Seen = set()
+
+    def __getitem__(self, key: str) -> Any:
+        self.seen.add(key)
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of a key, which counts as read."""
+        self.seen.add(key)
+        return super().get(key, default)
+
+    def __contains__(self, key: object) -> bool:
+        self.seen.add(str(key))
+        return super().__contains__(key)
+
+
+def unread_notes(config: Watched) -> tuple[str, ...]:
+    """Notes on keys that may change sizes and that nobody read, of the whole and of its language model."""
+    text = dict.get(config, "text_config")
+    parts = [config] if not isinstance(text, Watched) else [text]
+    notes = [SAID[key] for part in {id(one): one for one in (config, *parts)}.values() for key in SAID if _large(part, key)]
+    named = [key for part in parts for key in _unread(part) if key not in SAID]
+    if named:
+        shown = ", ".join(key[:40] for key in named[:6]) + (f" and {len(named) - 6} more" if len(named) > 6 else "")
+        them, they = ("it", "it changes") if len(named) == 1 else ("them", "they change")
+        notes.append(f"config.json has {shown}, which nothing here reads: check that {they} no sizes, or count {them}.")
+    return tuple(dict.fromkeys(notes))
+
+
+def _large(part: Watched, key: str) -> bool:
+    value = dict.get(part, key)
+    return isinstance(value, int) and not isinstance(value, bool) and value > (1 if key == "cla_share_factor" else 0)
+
+
+def _unread(part: Watched) -> Iterator[str]:
+    for key in dict.keys(part) - part.seen:
+        value = dict.get(part, key)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and value not in (0, 1, -1)
+        if number and not HARMLESS.search(key.casefold()):
+            yield key
+        elif isinstance(value, Mapping) and value and not HARMLESS_PARTS.search(key.casefold()):
+            yield key
