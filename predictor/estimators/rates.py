@@ -117,7 +117,10 @@ def _sm_cycles_per_s(gpu: Gpu) -> float:
 
 def _unpacked_bytes_per_s(dtypes: Any, gpu: Gpu, rates: Rates) -> Array:
     """Bytes of weights that all SMs take in products of few tokens."""
-    known = {name: rates.bytes_per_sm_cycle.get(str(kernel_dtype(name)), rates.bytes_per_sm_cycle[OTHERS]) for name in set(dtypes)}
+    known = {
+        name: rates.bytes_per_sm_cycle.get(str(kernel_dtype(name)), rates.bytes_per_sm_cycle[OTHERS])
+        for name in set(dtypes)
+    }
     return np.array([known[name] for name in dtypes]) * _sm_cycles_per_s(gpu)
 
 

@@ -83,8 +83,8 @@ MLX = frozenset(AFFINE)
 OWN_FORMATS = {"GGUF": GGUF, "MLX": MLX}
 GROUPED = BLOCKS | MIXED | AFFINE
 DTYPES = {**DTYPES, **{name: Dtype(bits, 16, ("fp16", "bf16")) for name, bits in GROUPED.items()}}
-# Weight-only integers in other groups than int4_wo and int8_wo have (AWQ, GPTQ, HQQ, compressed-tensors): a 16-bit scale
-# per group, and a zero point as wide as a weight ("_zero") or of 16 bits ("_zero16"). Group 0: one scale per column.
+# Weight-only integers in other groups than int4_wo and int8_wo have (AWQ, GPTQ, HQQ, compressed-tensors): a scale of 16
+# bits per group, and a zero point as wide as a weight ("_zero") or of 16 bits ("_zero16"). Group 0: a scale per column.
 GROUP_SIZES = (0, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 

@@ -270,8 +270,9 @@ class Decoder(WithoutExperts):
         self.shard(layout.tp)
 
     def columns_of(self, layout: Layout) -> dict[str, tuple[int, ...]]:
-        """Columns of feed-forwards on one GPU: those of "linear" layers, and of "experts" (none)."""
-        return {"linear": (self.shard(layout.tp).inter,)}
+        """Columns of feed-forwards on one GPU, those of "linear" layers, and of "attention" before its output."""
+        part = self.shard(layout.tp)
+        return {"linear": (part.inter,), "attention": (part.heads * self.head_dim,)}
 
     def elements(self, layout: Layout) -> tuple[float, float, float]:
         """Elements on one GPU: linear layers, experts (none), and what stays in the format of the activations."""

@@ -17,7 +17,7 @@ from predictor.ops import Collective, Gemm
 from predictor.ops.base import merged_key
 from predictor.ops.dtypes import act_bytes, out_bytes
 from predictor.workloads.architectures.feed_forward import DenseFeedForward, Experts, FeedForward
-from predictor.workloads.architectures.mixers import LatentAttention, LinearAttention, point
+from predictor.workloads.architectures.mixers import GroupedAttention, LatentAttention, LinearAttention, point
 from predictor.workloads.architectures.recurrences import Recurrence, Together
 from predictor.workloads.architectures.sparse_mixers import BlockSparseAttention, CompressedAttention, Mixer
 from predictor.workloads.passes.calls import Layout, OpCall, Step
@@ -45,7 +45,7 @@ class LayeredDecoder:
     linear_dtype, expert_dtype: number formats of the published weights of linear layers and of experts; what a
         workload runs in unless told otherwise. "" is the format of the activations. In a model without experts
         expert_dtype is that of the feed-forwards, where it is another than that of attention.
-    beside: parameters of what is no layer (vision and audio towers, projectors, per-layer embeddings); no ops of theirs.
+    beside: parameters of what is no layer (vision and audio towers, projectors, per-layer embeddings), without ops.
     """
 
     name: str
@@ -107,14 +107,18 @@ class LayeredDecoder:
         self._sums(layout)
 
     def columns_of(self, layout: Layout) -> dict[str, tuple[int, ...]]:
-        """Columns of feed-forwards on one GPU: those of "linear" layers, shared ones too, and of "experts"."""
+        """Columns of feed-forwards on one GPU: those of "linear" layers, shared ones too, and of "experts"; and of
+        "attention" before its output."""
         routed = [layer.feed_forward for layer in self.layers_of if isinstance(layer.feed_forward, Experts)]
         dense = [layer.feed_forward for layer in self.layers_of if isinstance(layer.feed_forward, DenseFeedForward)]
         plain = tuple(part.local(layout.tp) for part in dense)
+        grouped = {layer.mixer for layer in self.layers_of if isinstance(layer.mixer, GroupedAttention)}
+        attention = tuple(mixer.local(layout.tp)[0] * mixer.value_dim for mixer in grouped)
         if not routed:
-            return {"experts": plain}
+            return {"experts": plain, "attention": attention}
         shared = tuple(part.shared_inter // layout.tp for part in routed if part.shared_inter)
-        return {"linear": plain + shared, "experts": tuple(part.inter // layout.expert_tp for part in routed)}
+        own = tuple(part.inter // layout.expert_tp for part in routed)
+        return {"linear": plain + shared, "experts": own, "attention": attention}
 
     def _sums(self, layout: Layout) -> tuple[float, float, float]:
         """Elements of linear layers, of experts and of norms and biases in all layers, on one GPU of a stage."""

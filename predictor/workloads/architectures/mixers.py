@@ -29,10 +29,9 @@ class GroupedAttention:
     """Softmax attention with kv_heads shared by groups of heads; 0 in `window`: all keys.
 
     gated: the output is multiplied by a gate as wide as the query (Qwen3-Next); head_gate: by one number per head (Step
-    3.5). qk_norm: queries and keys are
-    normalised per head. rotary_dim: elements of a head that are turned; 0: all. v_dim: width of a value; 0: head_dim.
-    shared_kv: keys and values come from one projection (Gemma 4). borrowed_kv: they are those of an earlier layer (Gemma
-    3n), and nothing is cached.
+    3.5). qk_norm: queries and keys are normalised per head. rotary_dim: elements of a head that are turned; 0: all.
+    v_dim: width of a value; 0: head_dim. shared_kv: keys and values come from one projection (Gemma 4). borrowed_kv:
+    they are those of an earlier layer (Gemma 3n), and nothing is cached.
     """
 
     heads: int

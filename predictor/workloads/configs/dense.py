@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from predictor.errors import InvalidSpec
+from predictor.values import nearest_names
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.configs.classic import CLASSIC, classic_from_config
@@ -123,7 +124,14 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "seed_oss": Family({**SEED, "mlp_bias": False}, "", ("attention_bias", "attention_out_bias", "mlp_bias")),
 }
-SUPPORTED = ", ".join((*FAMILIES, *CLASSIC, *LAYERED))
+ALL_TYPES = (*FAMILIES, *CLASSIC, *LAYERED)
+
+
+def _supported(model_type: str) -> str:
+    """The nearest model types, or a few and how many more there are."""
+    few = nearest_names(model_type.casefold(), ALL_TYPES, most=3) or list(ALL_TYPES)[:12]
+    return f"supported: {', '.join(few)} and {len(ALL_TYPES) - len(few)} more"
+
 
 # Keys that say "not a plain dense decoder", whatever model_type claims.
 FOREIGN_KEYS: Mapping[str, str] = {
@@ -192,10 +200,12 @@ class _Reader(Fields):
             if not absent:
                 raise InvalidSpec(
                     f"not yet supported: architecture {show(self.model_type)} with {key} ({meaning}); "
-                    f"supported: {SUPPORTED}."
+                    f"{_supported(self.model_type)}."
                 )
         if self.model_type not in FAMILIES:
-            raise InvalidSpec(f"not yet supported: architecture {show(self.model_type)}; supported: {SUPPORTED}.")
+            raise InvalidSpec(
+                f"not yet supported: architecture {show(self.model_type)}; {_supported(self.model_type)}."
+            )
         return FAMILIES[self.model_type]
 
     def decoder(self, name: str, origin: str) -> Decoder:

@@ -16,8 +16,8 @@ from predictor.workloads.architectures.layered import Layer, LayeredDecoder, unm
 from predictor.workloads.architectures.mixers import LatentAttention, LinearAttention
 from predictor.workloads.architectures.sparse_mixers import Mixer
 from predictor.workloads.configs.fields import Fields, show
-from predictor.workloads.configs.layered_fields import GQA, LATENT, Family, by_type, dense, experts_of, grouped, marks
 from predictor.workloads.configs.layered_experts import MORE_EXPERTS
+from predictor.workloads.configs.layered_fields import GQA, LATENT, Family, by_type, dense, experts_of, grouped, marks
 from predictor.workloads.configs.layered_hybrid import HYBRID as STATES, borrowing
 from predictor.workloads.configs.layered_recent import RECENT
 from predictor.workloads.configs.quantization import published_dtypes
@@ -270,7 +270,12 @@ def _nemotron_feed_forward(fields: Fields, layers: int) -> list[FeedForward | No
 QWEN: Mapping[str, Any] = {**GQA, "decoder_sparse_step": 1, "mlp_only_layers": []}
 HYBRID: Mapping[str, Any] = {**QWEN, "full_attention_interval": 4, "partial_rotary_factor": 0.25}
 
-GEMMA_4: Mapping[str, Any] = {"tie_word_embeddings": True, "enable_moe_block": False, "attention_k_eq_v": False, "num_kv_shared_layers": 0}
+GEMMA_4: Mapping[str, Any] = {
+    "tie_word_embeddings": True,
+    "enable_moe_block": False,
+    "attention_k_eq_v": False,
+    "num_kv_shared_layers": 0,
+}
 
 LAYERED: Mapping[str, Family] = {
     "mixtral": Family(GQA, _mixtral_attention, _all_experts("num_local_experts", "intermediate_size")),

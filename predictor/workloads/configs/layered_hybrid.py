@@ -185,7 +185,7 @@ def _lfm_feed_forward(fields: Fields, layers: int) -> list[FeedForward]:
 
 
 def _minimax_mixers(fields: Fields, layers: int) -> list[Mixer]:
-    """MiniMax-01 (arXiv:2501.08313): lightning attention, softmax attention where attn_type_list or layer_types says."""
+    """MiniMax-01 (arXiv:2501.08313): lightning attention, and softmax attention by attn_type_list or layer_types."""
     heads, full = fields.size("num_attention_heads"), grouped(fields)
     width = heads * full.head_dim
     lightning = Recurrence(
@@ -227,7 +227,7 @@ def _gemma_3n_attention(fields: Fields, layers: int) -> list[Mixer]:
 def borrowing(mixers: list[Mixer], shared: int) -> list[Mixer]:
     """The last `shared` layers without keys and values of their own."""
     own = len(mixers) - shared
-    return mixers[:own] + [replace(mixer, borrowed_kv=True) for mixer in mixers[own:]]  # type: ignore[call-arg]
+    return mixers[:own] + [replace(mixer, borrowed_kv=True) for mixer in mixers[own:]]  # type: ignore[arg-type]
 
 
 def _gemma_3n_feed_forward(fields: Fields, layers: int) -> list[FeedForward]:

@@ -53,7 +53,9 @@ def published_dtypes(fields: Fields, layers: int) -> Published:
     kept = list(_kept(config))
     whole = [name for name in kept if name.rstrip("*.$").endswith(("self_attn", "self_attn.o_proj"))]
     plain_attention = any("*" in name for name in whole) or len(whole) >= layers
-    others = [name for name in kept if not ("self_attn" in name and plain_attention) and not NEVER_QUANTISED.search(name)]
+    others = [
+        name for name in kept if not ("self_attn" in name and plain_attention) and not NEVER_QUANTISED.search(name)
+    ]
     return Published("" if plain_attention else dtype, dtype, _kept_note(others))
 
 

@@ -37,27 +37,30 @@ def beside_parameters(config: Mapping[str, Any], hidden: int) -> tuple[int, tupl
 
     hidden: width of the language model.
     """
-    named = [part for part in PARTS if config.get(part) is not None]
+    named = [part for part in PARTS if config.get(part)]
     if not named:
         return 0, ()
     kind = str(config.get("model_type"))
     if kind not in KINDS or not isinstance(config.get(KINDS[kind][0]), Mapping):
-        return 0, (f"{' and '.join(named)} of config.json ({kind[:40]}) are not counted: weights are larger.",)
+        verb = "are" if len(named) > 1 else "is"
+        return 0, (f"{' and '.join(named)} of config.json ({kind[:40]}) {verb} not counted: weights are larger.",)
     part, tower, count = KINDS[kind]
     inner = config[part]
     defaults = class_defaults(str(inner.get("model_type", tower))) or class_defaults(tower)
     found = count(Fields(inner, {**defaults, **OWN.get(kind, {})}), Fields(config, OUTER), hidden)
     what = "vision tower" if part == "vision_config" else "audio tower"
-    return found, (f"{what} and projector ({found / 1e9:.2f} B parameters) count in memory; their time is not predicted.",)
+    return found, (
+        f"{what} and projector ({found / 1e9:.2f} B parameters) count in memory; their time is not predicted.",
+    )
 
 
-def _blocks(
-    width: int, layers: int, inter: int, *, gated: bool = False, biases: int = 6, norms: int = 4, attention: int = 0
-) -> int:
-    """Layers of a tower. biases: of 4 projections of attention and 2 of the feed-forward, in widths where `inter` is one
-    of 6 (0: none; 5: the key has none). norms: vectors of width. attention: columns of query, key or value; 0: width."""
-    attention = attention or width
-    matrices = 4 * width * attention + (3 if gated else 2) * width * inter
+def _blocks(width: int, layers: int, inter: int, *, gated: bool = False, biases: int = 6, norms: int = 4) -> int:
+    """Parameters of the layers of a tower.
+
+    biases: how many of 4 projections of attention and 2 of the feed-forward have one: 0, 1 (the output of attention), 5
+    (not the key) or 6; those of the feed-forward where any has. norms: vectors of width.
+    """
+    matrices = 4 * width**2 + (3 if gated else 2) * width * inter
     vectors = {0: 0, 1: width, 5: 3 * width, 6: 4 * width}[biases]
     if biases:
         vectors += (2 if gated else 1) * inter + width
@@ -231,7 +234,7 @@ OWN: Mapping[str, Mapping[str, Any]] = {
     "shieldgemma2": {"vision_use_head": True},
     "idefics3": {"vision_use_head": False},
     "smolvlm": {"vision_use_head": False},
-    **dict.fromkeys(("llava", "llava_next", "llava_next_video"), {"vision_use_head": True}),
+    **{kind: {"vision_use_head": True} for kind in ("llava", "llava_next", "llava_next_video")},
 }
 Count = Callable[[Fields, Fields, int], int]
 # model_type of the whole: where its tower is, the class of the tower where it names none, and what counts it.
@@ -250,6 +253,8 @@ KINDS: Mapping[str, tuple[str, str, Count]] = {
     "qwen2_5_vl": ("vision_config", "qwen2_5_vl_vision", _qwen2_5_vl),
     "qwen3_vl": ("vision_config", "qwen3_vl_vision", _qwen3_vl),
     "qwen3_vl_moe": ("vision_config", "qwen3_vl_vision", _qwen3_vl),
+    "qwen3_5": ("vision_config", "qwen3_5_vision", _qwen3_vl),
+    "qwen3_5_moe": ("vision_config", "qwen3_5_moe_vision", _qwen3_vl),
     "internvl": ("vision_config", "internvl_vision", _internvl),
     "qianfan_ocr": ("vision_config", "internvl_vision", _internvl),
     "idefics3": ("vision_config", "idefics3_vision", _idefics3),

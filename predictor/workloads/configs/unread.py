@@ -20,7 +20,7 @@ HARMLESS = re.compile(
     r"altup_active|num_key_value_heads|num_attention_heads|intermediate_size|hidden_size$|vocab_size$|n_ctx|qk_head_dim|"
     r"time_step_rank|num_kv_heads|residual|feature|projection_dim|projector|downsample|select|spatial|epsilon|kv_channels|d_model|"
     r"n_layer$|bos|eos|pad|sep|unk|seq|context|embedding_size|route_scale|router_scal|score|sliding|sinks|swiglu|"
-    r"hc_|num_hash|num_logits|ffn_dim_exp|n_inner|nextn|mtp|num_speculative|layers_per|max_window"
+    r"hc_|topk_freq|topk_offset|num_hash|num_logits|ffn_dim_exp|n_inner|nextn|mtp|num_speculative|layers_per|max_window"
 )
 # Keys whose objects say how, not how large.
 HARMLESS_PARTS = re.compile(
@@ -63,7 +63,9 @@ def unread_notes(config: Watched) -> tuple[str, ...]:
     """Notes on keys that may change sizes and that nobody read, of the whole and of its language model."""
     text = dict.get(config, "text_config")
     parts = [config] if not isinstance(text, Watched) else [text]
-    notes = [SAID[key] for part in {id(one): one for one in (config, *parts)}.values() for key in SAID if _large(part, key)]
+    notes = [
+        SAID[key] for part in {id(one): one for one in (config, *parts)}.values() for key in SAID if _large(part, key)
+    ]
     named = [key for part in parts for key in _unread(part) if key not in SAID]
     if named:
         shown = ", ".join(key[:40] for key in named[:6]) + (f" and {len(named) - 6} more" if len(named) > 6 else "")
@@ -78,10 +80,10 @@ def _large(part: Watched, key: str) -> bool:
 
 
 def _unread(part: Watched) -> Iterator[str]:
-    for key in dict.keys(part) - part.seen:
-        value = dict.get(part, key)
+    for key in sorted(dict.keys(part) - part.seen):
+        value, name = dict.get(part, key), key.casefold()
         number = isinstance(value, int | float) and not isinstance(value, bool) and value not in (0, 1, -1)
-        if number and not HARMLESS.search(key.casefold()):
-            yield key
-        elif isinstance(value, Mapping) and value and not HARMLESS_PARTS.search(key.casefold()):
+        if (number and not HARMLESS.search(name)) or (
+            isinstance(value, Mapping) and value and not HARMLESS_PARTS.search(name)
+        ):
             yield key
