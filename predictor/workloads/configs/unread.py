@@ -11,16 +11,17 @@ from predictor.errors import InvalidSpec
 DEEPEST = 20  # published configs nest four deep
 # Keys whose numbers change neither sizes nor counts: places of tokens, training, sampling, scales and positions.
 HARMLESS = re.compile(
-    r"token|_ids?$|_index$|index_of|dropout|drop|pdrop|_p$|eps|initializer|init_|_init|std|coef|theta|temperature|scal"
-    r"|multiplier|softcap|soft_cap|cap$|chunk_size|pretraining|loss|jitter|beam|penalt|top_k|top_p|num_return|length|"
-    r"rope|rotary|yarn|mscale|beta|alpha|momentum|decay|lr|seed|version|min_|max_|_min|_max|time_step|clip|interval$|"
-    r"query_pre|group$|n_group|topk_group|limit|transformers|tie_|tied|num_labels|problem|mean|value|window|block_size|"
-    r"pooling|frame|fps|image|video|patch|vision|mm_|aspect|tile|resol|base|factor|precision|bits|logits|_tp$|ratio|"
-    r"expand|max_position|mamba_chunk|layer_norm|norm_type|act_|head_dim|num_heads|mask|seconds|sample|stride|width$|"
-    r"altup_active|num_key_value_heads|num_attention_heads|intermediate_size|hidden_size$|vocab_size$|n_ctx|qk_head_dim|"
-    r"time_step_rank|num_kv_heads|residual|feature|projection_dim|projector|downsample|select|spatial|epsilon|kv_channels|d_model|"
-    r"n_layer$|bos|eos|pad|sep|unk|seq|context|embedding_size|route_scale|router_scal|score|sliding|sinks|swiglu|"
-    r"hc_|topk_freq|topk_offset|num_hash|num_logits|ffn_dim_exp|n_inner|nextn|mtp|num_speculative|layers_per|max_window"
+    r"token|_ids?$|dropout|drop|_eps$|epsilon|initializer|init_|_init|std$|coef|theta|temperature|scal|"
+    r"multiplier|softcap|soft_cap|chunk_size|pretraining|loss|jitter|beam|penalt|^top_[kp]$|num_return|length|rope|"
+    r"yarn|mscale|beta|alpha|momentum|_lr$|seed|version|norm_min|time_step_(min|max|floor|limit)|clip|query_pre|"
+    r"topk_group|^n_group$|limit|num_labels|image|video|vision|audio|mm_|aspect|tile|fps|"
+    r"precision|bits|num_logits|pretraining_tp|max_position|max_window|sliding_window|block_size|layer_norm|mask|"
+    r"hash|residual|feature|position|offset|topk_freq|expert_capacity|router|swiglu|max_seq|seq_len|n_ctx|bos|eos|pad"
+)
+# Keys that some architectures derive from others, or have beside those that count.
+DERIVED = frozenset(
+    "attention_head_dim expand full_attention_interval hc_sinkhorn_iters intermediate_size num_experts num_kv_heads "
+    "num_key_value_heads partial_rotary_factor qk_head_dim time_step_rank vocab_size_per_layer_input".split()
 )
 # Keys whose objects say how, not how large.
 HARMLESS_PARTS = re.compile(
@@ -30,6 +31,7 @@ HARMLESS_PARTS = re.compile(
 SAID = {
     "num_nextn_predict_layers": "multi-token-prediction layers are not counted; engines load them to draft tokens.",
     "mtp_num_hidden_layers": "multi-token-prediction layers are not counted; engines load them to draft tokens.",
+    "num_mtp_modules": "multi-token-prediction layers are not counted; engines load them to draft tokens.",
     "num_mtp_layers": "multi-token-prediction layers are not counted; engines load them to draft tokens.",
     "cla_share_factor": "layers that share their cache (use_cla) are counted with one each; the cache is smaller.",
 }
@@ -83,7 +85,14 @@ def _unread(part: Watched) -> Iterator[str]:
     for key in sorted(dict.keys(part) - part.seen):
         value, name = dict.get(part, key), key.casefold()
         number = isinstance(value, int | float) and not isinstance(value, bool) and value not in (0, 1, -1)
-        if (number and not HARMLESS.search(name)) or (
-            isinstance(value, Mapping) and value and not HARMLESS_PARTS.search(name)
-        ):
+        known = name in DERIVED or HARMLESS.search(name) or (name == "head_dim" and _usual_head(part))
+        if (number and not known) or (isinstance(value, Mapping) and value and not HARMLESS_PARTS.search(name)):
             yield key
+
+
+def _usual_head(part: Watched) -> bool:
+    """Whether head_dim says what the widths do, or latent attention has widths of its own."""
+    hidden, heads, dim = (dict.get(part, key) for key in ("hidden_size", "num_attention_heads", "head_dim"))
+    if dict.get(part, "kv_lora_rank"):
+        return True
+    return isinstance(hidden, int) and isinstance(heads, int) and dim * heads == hidden
