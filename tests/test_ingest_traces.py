@@ -1,0 +1,488 @@
+"""Kernels of a trace belong to the call in which they were launched, by thread and time, whatever ids say."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies as st
+from tool_files import read_one, write
+from traces import BF16, PRODUCT, Program, in_two, kept
+
+from predictor.cli import main
+from predictor.errors import InvalidTable
+from predictor.measurements.ingest import Unread, content, ingest
+from predictor.measurements.ingest.aten import Recorded, row_of
+from predictor.measurements.ingest.trace_calls import (
+    NO_CALL,
+    NO_LAUNCH,
+    OF_GRAPH,
+    OVERLAP,
+    UNSURE,
+    Trace,
+    beside,
+    traced,
+)
+
+TIMES_US = st.integers(1, 400).map(lambda eighths: eighths / 8)
+LAUNCH = st.tuples(st.just("launch"), st.lists(TIMES_US, min_size=1, max_size=3))
+PROGRAM = st.recursive(
+    LAUNCH,
+    lambda inner: st.tuples(st.sampled_from(("call", "call", "annotation", "thread")), st.lists(inner, max_size=4)),
+    max_leaves=25,
+)
+
+
+def run(program: Program, step: tuple[str, list[Any]]) -> None:
+    """Run a random program; a "thread" runs beside the calls of another."""
+    kind, parts = step
+    if kind == "launch":
+        for n, us in enumerate(parts):
+            program.launch(us, stream=7 + n)
+        return
+    if kind == "call":
+        around = program.call(f"some::op{program.calls}")
+    elif kind == "annotation":
+        around = program.annotation()
+    else:
+        around = program.on(11, 12 + len(program.events) % 3) if program.thread == (11, 11) else program.annotation()
+    with around:
+        for part in parts:
+            run(program, part)
+
+
+def placed(found: Trace) -> Counter[tuple[float, str]]:
+    """Microseconds and External id of the call of each kernel."""
+    return Counter(
+        (kernel.event.length_us, found.spans[kernel.place].event.call or "" if kernel.place >= 0 else "0")
+        for kernel in found.kernels
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    steps=st.lists(PROGRAM, min_size=1, max_size=5),
+    ids=st.sampled_from(("call", "correlation", "none")),
+    first=st.integers(1, 40),
+    split=st.booleans(),
+    arrows=st.booleans(),
+    shuffled=st.randoms(use_true_random=False),
+)
+def test_every_kernel_of_a_random_program_is_placed_in_its_call(steps, ids, first, split, arrows, shuffled):
+    program = Program(ids, first=first)
+    for step in steps:
+        run(program, step)
+    events = list(program.events)
+    if arrows:  # in place of correlations
+        events = [
+            {**event, "args": {name: value for name, value in event["args"].items() if name == "device"}}
+            if event["cat"] in ("kernel", "cuda_runtime")
+            else event
+            for event in events
+        ]
+    if split:
+        events = in_two(events)
+    else:
+        shuffled.shuffle(events)
+    assert placed(traced(kept(events))) == Counter((us, str(call)) for _, us, call in program.belongs)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    times=st.lists(st.lists(TIMES_US, min_size=1, max_size=3), min_size=1, max_size=8),
+    unknown=st.lists(TIMES_US, max_size=4),
+    graph=st.lists(TIMES_US, max_size=4),
+    ids=st.sampled_from(("call", "correlation", "none")),
+)
+def test_time_is_measured_once_or_counted_with_a_reason(times, unknown, graph, ids, tmp_path_factory):
+    program = Program(ids)
+    for m, each in enumerate(times, 1):
+        dims = [[m, 128], [128, 256]]
+        with (
+            program.annotation(),
+            program.call("aten::linear", dims, [BF16, BF16]),
+            program.call("aten::matmul", dims, [BF16, BF16]),
+            program.call("aten::mm", dims, [BF16, BF16]),
+        ):
+            for us in each:
+                program.launch(us)
+    for us in unknown:
+        with program.call("myops::fused", [[8, 8]], [BF16]):
+            program.launch(us)
+    program.launch(*graph, name="cudaGraphLaunch")
+    table, unread = read_one(write(tmp_path_factory.mktemp("trace"), "t.json", program.trace()))
+    found = table.set_index("m")["latency_s"].to_dict()
+    assert found == pytest.approx({m: sum(each) * 1e-6 for m, each in enumerate(times, 1)})
+    kernels = sum(map(len, times)) + len(unknown) + len(graph)
+    assert sum(unread.rows.values()) == len(unknown) + len(graph) == kernels - sum(map(len, times))
+    assert sum(unread.seconds.values()) + sum(found.values()) == pytest.approx(unread.seen_s)
+    assert unread.notes[0].startswith(f"t.json: {kernels} kernels and copies, ")
+
+
+def test_an_id_that_is_a_call_and_a_correlation_misleads_nobody(tmp_path: Path):
+    for ids in ("call", "correlation", "none"):
+        program = Program(ids)
+        program.launches = 2
+        for kind, us in (("aten::mm", 560.0), ("aten::add", 900.0), ("aten::add", 901.0), ("aten::mm", 561.0)):
+            with program.call(kind, [[4096, 4096], [4096, 4096]], [BF16, BF16]):
+                program.launch(us)
+        table, unread = read_one(write(tmp_path, "t.json", program.trace()))
+        assert table.set_index("family")["latency_s"].to_dict() == {
+            "gemm": pytest.approx(560.5e-6),
+            "pointwise": pytest.approx(900.5e-6),
+        }
+        assert not unread.rows and "4 placed in the calls that launched them (100.0% of the time)" in unread.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("runtime", "name"),
+    [
+        ("cuda_runtime", "cudaLaunchKernel"),
+        ("cuda_runtime", "cudaLaunchKernelExC"),
+        ("cuda_runtime", "cudaLaunchCooperativeKernel"),
+        ("cuda_driver", "cuLaunchKernelEx"),
+        ("cuda_runtime", "hipLaunchKernel"),
+        ("cuda_runtime", "hipModuleLaunchKernel"),
+        ("cuda_runtime", "hipExtModuleLaunchKernel"),
+        ("hip_runtime", "hipExtLaunchKernel"),
+        ("xpu_runtime", "urEnqueueKernelLaunchWithArgsExp"),
+        ("xpu_driver", "zeCommandListAppendLaunchKernel"),
+        ("mtia_runtime", "launchKernel"),
+        ("privateuse1_runtime", "launch"),
+        ("runtime", "anything"),
+        ("Runtime", "cudaLaunchKernel"),
+    ],
+)
+def test_every_runtime_launches(runtime: str, name: str, tmp_path: Path):
+    program = Program(runtime=runtime)
+    with program.call("aten::mm", *PRODUCT):
+        program.launch(30.0, name=name, cat="mtia_ccp_events" if "mtia" in runtime else "kernel")
+    table, _ = read_one(write(tmp_path, "t.json", program.trace()))
+    assert table["latency_s"].tolist() == [pytest.approx(30e-6)]
+
+
+def reasons(program: Program, tmp_path: Path) -> dict[str, int]:
+    """What is not read, of a trace with nothing to measure but one product that is added."""
+    with program.call("aten::mm", *PRODUCT):
+        program.launch(30.0)
+    table, unread = read_one(write(tmp_path, "t.json", program.trace()))
+    assert table["latency_s"].tolist() == [pytest.approx(30e-6)]
+    return dict(unread.rows)
+
+
+@pytest.mark.parametrize("name", ["cudaGraphLaunch", "hipGraphLaunch", "cuGraphLaunch", "urEnqueueCommandBufferExp"])
+def test_kernels_of_a_graph_are_counted_and_not_placed(name: str, tmp_path: Path):
+    program = Program()
+    with program.call("aten::add", *PRODUCT):
+        program.launch(5.0, 6.0, 7.0, name=name)
+    assert reasons(program, tmp_path) == {OF_GRAPH: 3}
+    program = Program()
+    with program.call("aten::add", *PRODUCT):
+        program.launch(5.0, name="unnamed", **{"graph id": 4, "graph node id": 12})
+    assert reasons(program, tmp_path) == {OF_GRAPH: 1}
+
+
+def test_what_cannot_be_placed_is_counted_by_reason(tmp_path: Path):
+    program = Program()
+    program.launch(5.0)
+    with program.call("aten::add", *PRODUCT):
+        lost = program.launch(6.0)
+    with program.call("aten::copy_", *PRODUCT):
+        program.launch(8.0, cat="gpu_memcpy", kernel="Memcpy HtoD (Pinned -> Device)")
+    program.events = [
+        event
+        for event in program.events
+        if not ((event["cat"] == "cuda_runtime" and event["args"]["correlation"] == lost) or event["ph"] in "sf")
+    ]
+    assert reasons(program, tmp_path) == {NO_CALL: 1, NO_LAUNCH: 1, "a copy between memories, not within the GPU's": 1}
+
+
+def test_a_correlation_of_several_processes_is_taken_for_none(tmp_path: Path):
+    program = Program()
+    for pid in (1, 2):
+        with program.on(pid, pid):
+            program.launches = 6
+            with program.call("aten::add", [[64, pid], [64, pid]], [BF16, BF16]):
+                program.launch(6.0 + pid)
+    assert reasons(program, tmp_path) == {UNSURE: 2}
+
+
+def test_calls_that_overlap_on_a_thread_own_nothing_in_common():
+    program = Program()
+    events = [
+        {"ph": "X", "cat": "cpu_op", "name": name, "pid": 1, "tid": 1, "ts": ts, "dur": 100, "args": {"External id": n}}
+        for n, (name, ts) in enumerate((("a", 0), ("b", 50)), 1)
+    ]
+    for n, ts in enumerate((20, 70, 120)):
+        host = {"pid": 1, "tid": 1, "ts": ts, "dur": 2, "args": {"correlation": n}}
+        events.append({"ph": "X", "cat": "cuda_runtime", "name": "cudaLaunchKernel", **host})
+        events.append({"ph": "X", "cat": "kernel", "name": "k", **host, "pid": 0})
+    found = traced(kept(events + program.events))
+    assert [(kernel.place, kernel.why) for kernel in found.kernels] == [(0, ""), (-1, OVERLAP), (1, "")]
+
+
+def test_whole_microseconds_do_not_part_a_call_from_its_launch():
+    program = Program()
+    with program.call("outer"), program.call("inner"):
+        program.launch(3.0)
+    for event in program.events:
+        event["ts"] = int(event["ts"] * 0.3)
+        event["dur"] = int(event.get("dur", 0) * 0.3)
+    found = traced(kept(program.events))
+    assert [found.spans[kernel.place].event.name for kernel in found.kernels] == ["inner"]
+
+
+def test_times_are_read_as_text_and_with_digits(tmp_path: Path):
+    program = Program()
+    with program.call("aten::mm", *PRODUCT):
+        program.launch(30.125)
+    for event in program.events:
+        event["ts"], event["dur"] = str(event["ts"]), str(event.get("dur", ""))
+        event.get("args", {}).update({k: str(v) for k, v in event.get("args", {}).items() if k == "correlation"})
+    for trace in (
+        program.trace(),
+        program.events,
+        program.trace(traceEvents=in_two(program.events[:0]) + program.events),
+    ):
+        columns = {} if isinstance(trace, dict) else {"gpu": "A100"}
+        table, _ = read_one(write(tmp_path, "t.json", trace), columns=columns)
+        assert table["latency_s"].tolist() == [pytest.approx(30.125e-6)]
+
+
+def test_a_call_of_which_others_do_a_part_is_no_measurement(tmp_path: Path):
+    norm = ([[64, 256], [], [256], []], [BF16, "ScalarList", BF16, ""])
+    program = Program()
+    with program.call("aten::rms_norm", *norm, **{"Concrete Inputs": ["", "[256]", "", ""]}):
+        with program.call("aten::mean", [[64, 256]], [BF16]):
+            program.launch(11.0)
+        program.launch(2.0)
+    assert reasons(program, tmp_path) == {
+        "aten::mean: no rule for it": 1,
+        "aten::rms_norm: of a call of which calls inside it do a part": 1,
+    }
+
+
+def test_the_work_of_a_call_under_another_name_and_beside_copies_is_its_own(tmp_path: Path):
+    sizes = [[2, 3, 32, 32], [16, 3, 3, 3], [16], [], [], [], [], [], []]
+    kinds = [BF16, BF16, BF16, *["ScalarList"] * 3, "Scalar", "ScalarList", "Scalar"]
+    values = ["", "", "", "[1, 1]", "[1, 1]", "[1, 1]", "False", "[0, 0]", "1"]
+    program = Program()
+    with program.call("aten::convolution", sizes, kinds, **{"Concrete Inputs": values}):
+        with program.call("aten::clone", sizes[:1], kinds[:1]), program.call("aten::copy_", sizes[:1] * 2, kinds[:2]):
+            program.launch(3.0)
+        with program.call("aten::cudnn_convolution", sizes[:2], kinds[:2]):
+            program.launch(40.0)
+            program.launch(2.0)
+        with program.call("aten::add_", [[2, 16, 32, 32], [1, 16, 1, 1]], kinds[:2]):
+            program.launch(5.0)
+    table, unread = read_one(write(tmp_path, "t.json", program.trace()))
+    assert table.set_index("family")["latency_s"]["conv"] == pytest.approx(42e-6)
+    assert sorted(table["latency_s"]) == [pytest.approx(us * 1e-6) for us in (3.0, 5.0, 42.0)] and not unread.rows
+
+
+def test_a_call_whose_kernel_is_missing_or_has_no_time_is_no_measurement(tmp_path: Path):
+    program = Program()
+    with program.call("aten::add", *PRODUCT):
+        program.launch(6.0)
+        program.launch(7.0, cut=True)
+    with program.call("aten::mul", *PRODUCT):
+        program.launch(8.0)
+        program.launch(9.0)
+    next(event for event in program.events if event.get("dur") == 9.0)["dur"] = None
+    assert reasons(program, tmp_path) == {
+        "aten::add: of a call that launched a kernel which the trace lacks": 1,
+        "aten::mul: its start or duration is not told": 2,
+    }
+
+
+def test_backward_on_another_thread_and_ranks_in_files_of_their_own(tmp_path: Path):
+    paths = []
+    for rank in (0, 1):
+        program = Program()
+        with program.call("aten::mm", *PRODUCT):
+            program.launch(30.0 + rank)
+        with (
+            program.on(11, 99),
+            program.call("autograd::engine::evaluate_function: MmBackward0"),
+            program.call("MmBackward0", *PRODUCT),
+            program.call("aten::mm", [[128, 64], [64, 256]], [BF16, BF16]),
+        ):
+            program.launch(20.0 + rank)
+        arrow = {"cat": "fwdbwd", "name": "fwdbwd", "id": 1, "pid": 11, "ts": 101.0}
+        program.events += [{**arrow, "ph": "s", "tid": 11}, {**arrow, "ph": "f", "tid": 99, "bp": "e"}]
+        paths.append(
+            write(tmp_path, f"rank{rank}.json", program.trace(distributedInfo={"rank": rank, "world_size": 2}))
+        )
+    unread = Unread()
+    table = ingest(paths, unread=unread)
+    assert sorted(table["latency_s"] * 1e6) == pytest.approx([20, 21, 30, 31])
+    assert [note.partition(":")[0] for note in unread.notes] == ["rank0.json, rank 0", "rank1.json, rank 1"]
+
+
+def test_kernels_beside_those_of_another_stream_are_said(tmp_path: Path):
+    program = Program()
+    for stream in (7, 7, 8, 9):
+        with program.call("aten::mm", *PRODUCT):
+            program.launch(30.0, stream=stream)
+    program.events[-2]["ts"] -= 40.0
+    _, unread = read_one(write(tmp_path, "t.json", program.trace()))
+    assert unread.notes[0].endswith("; 3 ran beside those of another stream, which takes longer than alone")
+
+
+def test_launches_without_kernels_are_no_times_of_a_cpu(tmp_path: Path):
+    program = Program()
+    with program.call("aten::mm", *PRODUCT):
+        program.launch(30.0, cut=True)
+    table, unread = read_one(write(tmp_path, "t.json", program.trace()))
+    assert table.empty
+    assert unread.rows == {"a launch: the trace has no kernels; record ProfilerActivity.CUDA, or XPU": 1}
+
+
+def test_of_several_gpus_a_kernel_of_an_unknown_one_names_none(tmp_path: Path):
+    program = Program()
+    with program.call("aten::mm", *PRODUCT):
+        program.launch(30.0, device=5)
+    devices = [{"id": 0, "name": "Tesla T4"}, {"id": 1, "name": "NVIDIA A100-SXM4-80GB"}]
+    with pytest.raises(InvalidTable) as error:
+        read_one(write(tmp_path, "t.json", program.trace(deviceProperties=devices)))
+    assert str(error.value).endswith("does not tell gpu; add --set gpu=….")
+
+
+def test_values_that_are_no_literal_are_read():
+    sizes, kinds = [[64, 256], [64, 256], []], ["float", "bool", "Scalar"]
+    for value in ("-inf", "nan", "none", "(" * 100_000):
+        row = row_of(Recorded("aten::masked_fill_", sizes, kinds, (), ["", "", value]))
+        assert row is not None and row["family"] == "pointwise"
+
+
+@pytest.mark.parametrize("cut", [0.3, 0.7, 0.99])
+def test_a_trace_that_is_cut_is_refused(cut: float, tmp_path: Path):
+    program = Program()
+    for _ in range(50):
+        with program.call("aten::mm", *PRODUCT):
+            program.launch(30.0)
+    text = json.dumps(program.trace(), indent=1)
+    path = write(tmp_path, "t.json", text[: int(cut * len(text))])
+    packed = tmp_path / "t.json.gz"
+    packed.write_bytes(gzip.compress(text.encode())[: int(cut * 800)])
+    for each, kind in ((path, "JSON"), (packed, "gzip")):
+        with pytest.raises(InvalidTable, match=f"is broken {kind} .*; write it again"):
+            ingest([each])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"traceEvents": ' + "[" * 100_000 + "]" * 100_000 + "}",
+        '{"traceEvents": [{"ph": "X", "ts": 1, "cat": "cpu_op", "args": {"Input Dims": '
+        + "[" * 50_000
+        + "]" * 50_000
+        + "}}]}",
+        '{"traceEvents": [{"ph": "X", "ts": ' + "9" * 5_000 + "}]}",
+        '{"traceEvents": {"ph": 1}}',
+        '{"traceEvents": [], "deviceProperties": 7}',
+        '{"traceEvents": [], "distributedInfo": [1]}',
+    ],
+)
+def test_hostile_files_end_in_one_error(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = write(tmp_path, "t.json", text)
+    assert main(["ingest", str(path), "--gpu", "T4", "--out", str(tmp_path / "o.parquet")]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5), lambda x: st.lists(x, max_size=3)
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    events=st.lists(
+        st.fixed_dictionaries(
+            {
+                "ph": st.sampled_from("XBEsf") | JUNK,
+                "ts": JUNK,
+                "cat": st.sampled_from(("cpu_op", "kernel", "ac2g")) | JUNK,
+            },
+            optional={
+                "dur": JUNK,
+                "pid": JUNK,
+                "name": st.sampled_from(("aten::mm", "aten::add", "cudaLaunchKernel")) | JUNK,
+                "args": JUNK
+                | st.dictionaries(st.sampled_from(("correlation", "External id", "Input Dims", "Input type")), JUNK),
+            },
+        )
+        | JUNK,
+        max_size=8,
+    )
+)
+def test_junk_is_read_or_refused(events: list[Any], tmp_path_factory: pytest.TempPathFactory):
+    path = write(tmp_path_factory.mktemp("junk"), "t.json", {"traceEvents": events})
+    with contextlib.suppress(InvalidTable):
+        ingest([path], columns={"gpu": "T4"})
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(content, "MOST_BYTES", 2**20)
+    monkeypatch.setattr(content, "CHUNK_BYTES", 2**16)
+    bomb = tmp_path / "t.json.gz"
+    bomb.write_bytes(gzip.compress(b" " * 2**24))
+    with pytest.raises(InvalidTable) as error:
+        ingest([bomb])
+    assert str(error.value) == (
+        f"{bomb} holds more than 1 MiB, which would be read whole; split it, or record fewer steps and no stacks."
+    )
+
+
+@pytest.mark.parametrize("shape", ["deep", "overlapping", "one correlation", "many streams"])
+def test_no_arrangement_of_many_events_takes_long(shape: str):
+    many = 30_000
+    program = Program()
+    if shape == "deep":
+        spans = [(n, 2 * (many - n)) for n in range(many)]
+    elif shape == "overlapping":
+        spans = [(3 * n, 3 * many) for n in range(many)]
+    else:
+        spans = [(10 * n, 8) for n in range(many)]
+    events = [
+        {"ph": "X", "cat": "cpu_op", "name": "aten::x", "pid": 1, "tid": 1, "ts": ts, "dur": dur, "args": {}}
+        for ts, dur in spans
+    ]
+    for n, (ts, _) in enumerate(spans):
+        args = {"correlation": 1 if shape == "one correlation" else n}
+        host = {"pid": 1, "tid": 1, "ts": ts + 1, "dur": 1, "args": args}
+        events += [
+            {"ph": "X", "cat": "cuda_runtime", "name": "cudaLaunchKernel", **host},
+            {"ph": "X", "cat": "kernel", "name": "k", **host, "pid": 0},
+        ]
+    start = time.process_time()
+    if shape == "many streams":
+        for n, event in enumerate(event for event in events if event["cat"] == "kernel"):
+            event |= {"tid": n, "dur": 20 * many}
+    found = traced(kept(events + program.events))
+    streams = beside([kernel.event for kernel in found.kernels])
+    assert streams == (many if shape == "many streams" else 0)
+    assert len(found.kernels) == many and time.process_time() - start < 20
+
+
+def test_the_command_says_what_became_of_the_kernels(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    program = Program()
+    with program.call("aten::mm", *PRODUCT):
+        program.launch(30.0)
+    with program.call("aten::sum", *PRODUCT):
+        program.launch(6.0)
+    program.launch(2.0, 2.0, name="cudaGraphLaunch")
+    path = write(tmp_path, "t.json", program.trace())
+    assert main(["ingest", str(path), "--out", str(tmp_path / "o.parquet")]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "t.json: 4 kernels and copies, 0.04 ms on the device; 2 placed in the calls that launched them "
+        "(90.0% of the time), 1 of them measurements (75.0% of the time)",
+        f"not read, 2 kernels, 10.0% of their time: {OF_GRAPH}",
+        "not read, 1 kernel, 15.0% of their time: aten::sum: no rule for it",
+    ]
