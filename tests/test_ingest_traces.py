@@ -120,6 +120,43 @@ def test_time_is_measured_once_or_counted_with_a_reason(times, unknown, graph, i
     assert unread.notes[0].startswith(f"t.json: {kernels} kernels and copies, ")
 
 
+KNOWN = ("aten::mm", "aten::add", "aten::copy_")
+CALLS = st.recursive(
+    LAUNCH,
+    lambda inner: st.tuples(st.sampled_from((*KNOWN, "aten::sum", "mine::op")), st.lists(inner, max_size=4)),
+    max_leaves=20,
+)
+
+
+def measured(program: Program, name: str, parts: list[Any], found: list[float]) -> bool:
+    """Run a call and note the microseconds of measurements; whether it does a part of the work of a call around it."""
+    own, partial, sizes = 0.0, False, [program.calls + 1, 64]
+    with program.call(name, [sizes, [64, 64] if name == "aten::mm" else sizes], [BF16, BF16]):
+        for kind, more in parts:
+            if kind == "launch":
+                own += sum(more)
+                for us in more:
+                    program.launch(us)
+            else:
+                partial |= measured(program, kind, more, found)
+    if name in KNOWN and own and not partial:
+        found.append(own)
+    return partial or (own > 0 and name != "aten::copy_")
+
+
+@settings(max_examples=80, deadline=None)
+@given(steps=st.lists(CALLS, min_size=1, max_size=4), ids=st.sampled_from(("call", "correlation", "none")))
+def test_of_random_calls_those_are_measured_that_launched_all_of_their_work(steps, ids, tmp_path_factory):
+    program, expected = Program(ids), []
+    program.launch(1.0)  # a trace without kernels would be one of a CPU
+    measured(program, "mine::step", steps, expected)
+    path = write(tmp_path_factory.mktemp("trace"), "t.json", program.trace())
+    table, unread = read_one(path)
+    assert sorted(table.get("latency_s", [])) == pytest.approx([us * 1e-6 for us in sorted(expected)])
+    assert sum(unread.seconds.values()) + sum(expected) * 1e-6 == pytest.approx(unread.seen_s)
+    assert unread.seen_s == pytest.approx(sum(us for _, us, _ in program.belongs) * 1e-6)
+
+
 def test_an_id_that_is_a_call_and_a_correlation_misleads_nobody(tmp_path: Path):
     for ids in ("call", "correlation", "none"):
         program = Program(ids)
@@ -206,6 +243,20 @@ def test_a_correlation_of_several_processes_is_taken_for_none(tmp_path: Path):
             with program.call("aten::add", [[64, pid], [64, pid]], [BF16, BF16]):
                 program.launch(6.0 + pid)
     assert reasons(program, tmp_path) == {UNSURE: 2}
+
+
+def test_names_of_2021_are_known(tmp_path: Path):
+    program = Program()
+    with program.call("aten::mm", *PRODUCT):
+        program.launch(30.0)
+    for event in program.events:
+        event["cat"] = {"cpu_op": "Operator", "cuda_runtime": "Runtime", "kernel": "Kernel"}.get(event["cat"], "async")
+        args = event.get("args", {})
+        event["args"] = {
+            {"External id": "external id", "Input Dims": "Input dims"}.get(k, k): v for k, v in args.items()
+        }
+    table, _ = read_one(write(tmp_path, "t.json", program.trace()))
+    assert table["latency_s"].tolist() == [pytest.approx(30e-6)]
 
 
 def test_calls_that_overlap_on_a_thread_own_nothing_in_common():

@@ -141,8 +141,9 @@ def _device_times(
     owners, around = _owners(spans, shapes), _around(spans, shapes)
     owned = [_owned(kernel, owners, shapes) for kernel in found.kernels]
     of_kernels = list(zip(owned, found.kernels, strict=True))
-    own = {owner for owner, why in owned if not why}
+    own = {owner for owner, _ in owned} | {owners[place] for place in found.cut}
     others = {kernel.place for (owner, why), kernel in of_kernels if owner < 0 and why != COPY}
+    others |= {place for place in found.cut if owners[place] < 0}
     broken = dict.fromkeys(_partial(spans, around, own, others), PART)
     broken |= {owners[kernel.place]: MIXED for (_, why), kernel in of_kernels if why == COPY and kernel.place >= 0}
     broken |= dict.fromkeys((owners[place] for place in found.cut), CUT)

@@ -6,7 +6,8 @@ memory is small beside the file.
 
 cat    "cpu_op" a call · "cuda_runtime", "xpu_runtime", "hip_runtime", "cuda_driver" and all others that end so: a call
        of the runtime, which launches · "kernel", "gpu_memcpy", "gpu_memset", "mtia_ccp_events": time on the device ·
-       "ac2g": an arrow from a launch to what it launched. Names of 2021 ("Operator", "Runtime", "Memcpy") are known.
+       "ac2g": an arrow from a launch to what it launched. Names of 2021 ("Operator", "Runtime", "Memcpy", and
+       "Input dims") are known.
 ph     "X" an event with a duration; "B" and "E" its two ends; "s" and "f" the two ends of an arrow
 ts     microseconds, as is "dur": whole, with digits, or as text
 """
@@ -109,7 +110,7 @@ class Events:
         )
 
     def _once(self, args: Mapping[str, Any]) -> tuple[Any, ...]:
-        lists = tuple(args.get(name) or () for name in _RECORDED)
+        lists = tuple(args.get(name) or args.get(name.replace("D", "d")) or () for name in _RECORDED)
         return self._shapes.setdefault(repr(lists), lists) if any(lists) else ()
 
 
