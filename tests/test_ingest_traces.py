@@ -169,7 +169,7 @@ def test_an_id_that_is_a_call_and_a_correlation_misleads_nobody(tmp_path: Path):
             "gemm": pytest.approx(560.5e-6),
             "pointwise": pytest.approx(900.5e-6),
         }
-        assert not unread.rows and "4 placed in the calls that launched them (100.0% of the time)" in unread.notes[0]
+        assert not unread.rows and "4 placed in the calls that launched them (100.0 % of the time)" in unread.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -197,6 +197,39 @@ def test_every_runtime_launches(runtime: str, name: str, tmp_path: Path):
         program.launch(30.0, name=name, cat="mtia_ccp_events" if "mtia" in runtime else "kernel")
     table, _ = read_one(write(tmp_path, "t.json", program.trace()))
     assert table["latency_s"].tolist() == [pytest.approx(30e-6)]
+
+
+@pytest.mark.parametrize(
+    ("copy", "within"),
+    [
+        ("Memcpy DtoD (Device -> Device)", True),
+        ("CopyDeviceToDevice", True),
+        ("zeCommandListAppendMemoryCopy(D2D)", True),
+        ("Memcpy HtoD (Pageable -> Device)", False),
+        ("Memcpy PtoP (Device -> Device)", False),
+        ("CopyHostToDevice", False),
+        ("zeCommandListAppendMemoryCopy(M2D)", False),
+    ],
+)
+def test_copies_within_a_gpu_are_measurements(copy: str, within: bool, tmp_path: Path):
+    program = Program()
+    with program.call("aten::copy_", [[4096, 4096], [4096, 4096]], [BF16, BF16]):
+        program.launch(60.0, name="copyAsync", cat="gpu_memcpy", kernel=copy)
+    table, unread = read_one(write(tmp_path, "t.json", program.trace()))
+    assert len(table) == within and sum(unread.rows.values()) == (not within)
+
+
+def test_a_trace_without_shapes_places_and_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    program = Program()
+    with program.call("aten::mm"):
+        program.launch(30.0)
+    path = write(tmp_path, "t.json", program.trace())
+    assert main(["ingest", str(path), "--out", str(tmp_path / "o.parquet")]) == 2
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        "t.json: 1 kernels and copies, 0.03 ms on the device; 1 placed in the calls that launched them "
+        "(100.0 % of the time), 0 of them measurements (0.0 % of the time)",
+        "not read, 1 kernel, 100.0 % of their time: aten::mm: no shapes; record with record_shapes=True",
+    ]
 
 
 def reasons(program: Program, tmp_path: Path) -> dict[str, int]:
@@ -418,9 +451,9 @@ def test_the_command_says_what_became_of_the_kernels(tmp_path: Path, capsys: pyt
     assert main(["ingest", str(path), "--out", str(tmp_path / "o.parquet")]) == 0
     assert capsys.readouterr().err.splitlines() == [
         "t.json: 4 kernels and copies, 0.04 ms on the device; 2 placed in the calls that launched them "
-        "(90.0% of the time), 1 of them measurements (75.0% of the time)",
-        f"not read, 2 kernels, 10.0% of their time: {OF_GRAPH}",
-        "not read, 1 kernel, 15.0% of their time: aten::sum: no rule for it",
+        "(90.0 % of the time), 1 of them measurements (75.0 % of the time)",
+        f"not read, 2 kernels, 10.0 % of their time: {OF_GRAPH}",
+        "not read, 1 kernel, 15.0 % of their time: aten::sum: no rule for it",
     ]
 
 

@@ -88,7 +88,7 @@ class Unread:
         if why not in self.seconds:
             return f"not read, {count:,} row{'s' * (count > 1)}: {why}"
         share = self.seconds[why] / self.seen_s if self.seen_s else 0.0
-        return f"not read, {count:,} kernel{'s' * (count > 1)}, {share:.1%} of their time: {why}"
+        return f"not read, {count:,} kernel{'s' * (count > 1)}, {100 * share:.1f} % of their time: {why}"
 
 
 Read = Callable[[Path, Unread], pd.DataFrame]

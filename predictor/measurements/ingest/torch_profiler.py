@@ -225,7 +225,7 @@ def _time(seconds: float) -> str:
 
 
 def _share(part: float, whole: float) -> str:
-    return f"{part / whole:.1%}" if whole else "none"
+    return f"{100 * part / whole:.1f} %" if whole else "none"
 
 
 def _host_times(spans: Sequence[Span], shapes: Sequence[_Shape], unread: Unread) -> dict[int, float]:
