@@ -20,8 +20,20 @@ HARMLESS = re.compile(
 )
 # Keys that some architectures derive from others, or have beside those that count.
 DERIVED = frozenset(
-    "attention_head_dim expand full_attention_interval hc_sinkhorn_iters intermediate_size num_experts num_kv_heads "
-    "num_key_value_heads partial_rotary_factor qk_head_dim time_step_rank vocab_size_per_layer_input".split()
+    [
+        "attention_head_dim",
+        "expand",
+        "full_attention_interval",
+        "hc_sinkhorn_iters",
+        "intermediate_size",
+        "num_experts",
+        "num_kv_heads",
+        "num_key_value_heads",
+        "partial_rotary_factor",
+        "qk_head_dim",
+        "time_step_rank",
+        "vocab_size_per_layer_input",
+    ]
 )
 # Keys whose objects say how, not how large.
 HARMLESS_PARTS = re.compile(
