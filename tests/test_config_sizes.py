@@ -164,3 +164,27 @@ def test_objects_that_nest_too_deep_are_refused() -> None:
         deep = {"inner": deep}
     with pytest.raises(InvalidSpec, match="nests more than"):
         model_from_config({**LLAMA, "deep": deep})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden_size": -1},
+        {"hidden_size": float("nan")},
+        {"hidden_size": "4096"},
+        {"num_hidden_layers": 10**400},
+        {"vocab_size": [1]},
+        {"rope_scaling": {"rope_type": "yarn", "factor": -4.0}},
+        {"vision_config": [1], "hidden_size": None},
+        {"torch_dtype": {"a": 1}},
+        {"text_config": [1]},
+    ],
+)
+def test_values_of_other_kinds_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(InvalidSpec, match=r"in config.json|of config.json"):
+        model_from_config({**LLAMA, **change})
+
+
+def test_a_scaling_of_no_known_kind_stretches_nothing() -> None:
+    for kind in ([], {}, None, 7, "unheard"):
+        assert model_from_config({**LLAMA, "rope_scaling": {"rope_type": kind, "factor": 4.0}}).max_len == 131072

@@ -71,7 +71,12 @@ class Fields:
         if not isinstance(scaling, Mapping):
             return stated
         kind, factor = scaling.get("rope_type", scaling.get("type")), scaling.get("factor")
-        if kind not in STRETCHED or isinstance(factor, bool) or not isinstance(factor, int | float):
+        if (
+            not isinstance(kind, str)
+            or kind not in STRETCHED
+            or isinstance(factor, bool)
+            or not isinstance(factor, int | float)
+        ):
             return stated
         if not 1 <= factor <= MOST_STRETCHED:
             raise InvalidSpec(
