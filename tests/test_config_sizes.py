@@ -188,3 +188,10 @@ def test_values_of_other_kinds_are_refused(change: dict[str, Any]) -> None:
 def test_a_scaling_of_no_known_kind_stretches_nothing() -> None:
     for kind in ([], {}, None, 7, "unheard"):
         assert model_from_config({**LLAMA, "rope_scaling": {"rope_type": kind, "factor": 4.0}}).max_len == 131072
+
+
+def test_draft_heads_are_said_to_be_such() -> None:
+    told = model_from_config({**LLAMA, "architectures": ["LlamaForCausalLMEagle3"], "draft_vocab_size": 32000}).notes
+    assert any("draft head" in note for note in told) and any("draft_vocab_size" in note for note in told)
+    ahead = model_from_config({**LLAMA, "num_nextn_predict_layers": 1}).notes
+    assert any("multi-token-prediction layers are not counted" in note for note in ahead)

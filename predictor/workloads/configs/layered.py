@@ -36,6 +36,9 @@ def layered_from_config(config: Mapping[str, Any], name: str, origin: str) -> La
     for pair in pairs:
         counts[pair] = counts.get(pair, 0) + 1
     layers = tuple(Layer(count=n, mixer=mixer, feed_forward=after) for (mixer, after), n in counts.items())
+    beside = family.beside(fields, count)
+    told = f"{beside / 1e9:.2f} B parameters of per-layer embeddings and mixing count in memory; their time does not."
+    outside = (told,) if beside else ()
     linear_dtype, expert_dtype, _ = published_dtypes(fields, count)
     return LayeredDecoder(
         name=name,
@@ -48,8 +51,8 @@ def layered_from_config(config: Mapping[str, Any], name: str, origin: str) -> La
         dtype="bf16" if fields.absent("torch_dtype", "dtype") and expert_dtype else fields.dtype(),
         linear_dtype=linear_dtype,
         expert_dtype=expert_dtype,
-        beside=family.beside(fields, count),
-        notes=unmeasured_notes(layers),
+        beside=beside,
+        notes=(*unmeasured_notes(layers), *outside),
         source=origin,
     )
 

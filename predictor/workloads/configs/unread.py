@@ -47,6 +47,7 @@ SAID = {
     "num_mtp_layers": "multi-token-prediction layers are not counted; engines load them to draft tokens.",
     "cla_share_factor": "layers that share their cache (use_cla) are counted with one each; the cache is smaller.",
 }
+DRAFT = re.compile(r"eagle|medusa|mtp", re.IGNORECASE)
 Seen = set[str]
 
 
@@ -80,6 +81,9 @@ def unread_notes(config: Watched) -> tuple[str, ...]:
     notes = [
         SAID[key] for part in {id(one): one for one in (config, *parts)}.values() for key in SAID if _large(part, key)
     ]
+    written = dict.get(config, "architectures")
+    if any(DRAFT.search(str(name)) for name in (written if isinstance(written, list) else ())):
+        notes.append("this is a draft head (EAGLE, Medusa, MTP): it is counted as a decoder with tables of its own.")
     named = [key for part in parts for key in _unread(part) if key not in SAID]
     if named:
         shown = ", ".join(key[:40] for key in named[:6]) + (f" and {len(named) - 6} more" if len(named) > 6 else "")
@@ -107,4 +111,6 @@ def _usual_head(part: Watched) -> bool:
     hidden, heads, dim = (dict.get(part, key) for key in ("hidden_size", "num_attention_heads", "head_dim"))
     if dict.get(part, "kv_lora_rank"):
         return True
-    return isinstance(hidden, int) and isinstance(heads, int) and dim * heads == hidden
+    if not (isinstance(hidden, int) and isinstance(heads, int) and isinstance(dim, int)):
+        return False
+    return dim * heads == hidden
