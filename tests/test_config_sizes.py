@@ -195,3 +195,9 @@ def test_draft_heads_are_said_to_be_such() -> None:
     assert any("draft head" in note for note in told) and any("draft_vocab_size" in note for note in told)
     ahead = model_from_config({**LLAMA, "num_nextn_predict_layers": 1}).notes
     assert any("multi-token-prediction layers are not counted" in note for note in ahead)
+
+
+def test_no_list_of_endless_layers_is_made() -> None:
+    row = next(row for row in ROWS if row["name"] == "qwen2_moe")
+    with pytest.raises(InvalidSpec, match="num_hidden_layers in config.json is 2147483648; it must be at most 4096"):
+        model_from_config({**row["config"], "num_hidden_layers": 2**31})

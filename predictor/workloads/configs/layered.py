@@ -22,6 +22,8 @@ from predictor.workloads.configs.layered_hybrid import HYBRID as STATES, borrowi
 from predictor.workloads.configs.layered_recent import RECENT
 from predictor.workloads.configs.quantization import published_dtypes
 
+MOST_LAYERS = 2**12  # published models have at most 200
+
 
 def layered_from_config(config: Mapping[str, Any], name: str, origin: str) -> LayeredDecoder:
     """The decoder of a config whose model_type is in LAYERED."""
@@ -31,6 +33,8 @@ def layered_from_config(config: Mapping[str, Any], name: str, origin: str) -> La
     blocks = fields.config.get("layers_block_type")
     listed = fields.absent("num_hidden_layers") and isinstance(blocks, list)
     count = len(blocks or ()) if listed else fields.size("num_hidden_layers")
+    if count > MOST_LAYERS:
+        raise InvalidSpec(f"num_hidden_layers in config.json is {count}; it must be at most {MOST_LAYERS}.")
     pairs = zip(family.mixers(fields, count), family.feed_forwards(fields, count), strict=True)
     counts: dict[tuple[Mixer | None, FeedForward | None], int] = {}
     for pair in pairs:
