@@ -199,5 +199,5 @@ def test_draft_heads_are_said_to_be_such() -> None:
 
 def test_no_list_of_endless_layers_is_made() -> None:
     row = next(row for row in ROWS if row["name"] == "qwen2_moe")
-    with pytest.raises(InvalidSpec, match="num_hidden_layers in config.json is 2147483648; it must be at most 4096"):
+    with pytest.raises(InvalidSpec, match=r"num_hidden_layers in config.json is 2147483648; it must be at most 4096"):
         model_from_config({**row["config"], "num_hidden_layers": 2**31})
