@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from predictor.errors import InvalidSpec, UnknownGpu, UnknownRate, UnsupportedDtype
 from predictor.files import read_toml
 from predictor.hardware.architectures import Capability, capability
+from predictor.hardware.names import counted, key as normalise, spelt
 from predictor.hardware.spec import COMPUTE_DTYPES, VECTOR, checked
 from predictor.shipped import read_catalogue
 from predictor.units import GB, GIB, KIB, MHZ, MIB, TFLOP
@@ -184,11 +185,6 @@ class _Catalogue(NamedTuple):
     files: Mapping[str, Path]  # of GPUs that a user added
 
 
-def normalise(name: str) -> str:
-    """A name without case, blanks, dashes and underscores: "Tesla_T4" and "tesla t4" are one."""
-    return re.sub(r"[\s_\-]+", "", name).casefold()
-
-
 def add_gpus(*files: str | Path) -> None:
     """Add GPUs of one's own to the catalogue, a spec file each, for this process and those that it starts.
 
@@ -237,6 +233,9 @@ def resolve_gpu(name: str) -> tuple[Gpu, str]:
     if exact := known.gpus.get(name):
         return exact, ""
     whole, profile = name, ""
+    if normalise(name) not in known.names and (meant := spelt(name) or counted(name)):
+        gpu, note = resolve_gpu(meant.gpu)
+        return gpu, " ".join(text for text in (meant.note, note) if text)
     if normalise(name) not in known.names and (sliced := re.fullmatch(r"(.*?)(?:\s+MIG\s+|:)\s*(.*?)\s*", name)):
         whole, profile = sliced.groups()
     canonical = known.names.get(normalise(whole))

@@ -27,11 +27,12 @@ LFS_POINTER = b"version https://git-lfs"
 
 
 class Unread:
-    """What a reader leaves out: files and rows, counted by reason."""
+    """What a reader leaves out, files and rows, and what it says of rows that it reads, counted by reason."""
 
     def __init__(self) -> None:
         self.files: Counter[str] = Counter()
         self.rows: Counter[str] = Counter()
+        self.remarks: Counter[str] = Counter()
 
     def file(self, reason: str) -> None:
         """Count one file that is not read."""

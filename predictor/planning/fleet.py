@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from predictor.errors import InvalidRequest
 from predictor.hardware.gpu import Gpu, catalogue, resolve_gpu
+from predictor.hardware.names import counted, spelt
 from predictor.hardware.spec import SEGMENTS
 from predictor.values import LARGEST
 
@@ -55,9 +56,8 @@ def _meant(part: str) -> list[Some]:
         return [Some(gpu, 0) for gpu in catalogue().values()]
     if part.casefold() in SEGMENTS:
         return [Some(gpu, 0) for gpu in catalogue().values() if gpu.segment == part.casefold()]
-    counted = COUNTED.fullmatch(part)
-    count, name = (int(counted[1]), counted[2]) if counted else (0, part)
-    if counted and not 1 <= count <= LARGEST:
-        raise InvalidRequest(f'"{part}" asks for {counted[1][:30]} GPUs; it must be from 1 to 2**31.')
-    gpu, note = resolve_gpu(name)
-    return [Some(gpu, count, note)]
+    if (said := COUNTED.fullmatch(part)) and not 1 <= int(said[1]) <= LARGEST:
+        raise InvalidRequest(f'"{part}" asks for {said[1][:30]} GPUs; it must be from 1 to 2**31.')
+    gpu, note = resolve_gpu(said[2] if said else part)
+    meant = None if said else counted(part) or spelt(part)
+    return [Some(gpu, int(said[1]) if said else meant.n_gpus if meant else 0, note)]

@@ -13,6 +13,8 @@ from functools import cache
 from typing import Any
 
 from predictor.errors import InvalidRequest
+from predictor.hardware.names import counted, spelt
+from predictor.ops.dtypes import dtype_named
 from predictor.values import did_you_mean, show
 from predictor.workloads.cells import checked, is_empty
 from predictor.workloads.engine_tables import LOCAL, SERVES, TRAINS, listed_names
@@ -271,6 +273,8 @@ class Request:
         for column in columns():
             if (value := getattr(self, column.name)) is not column.default:
                 object.__setattr__(self, column.name, checked(column, value))
+        for name in ("dtype", "kv_dtype"):
+            object.__setattr__(self, name, dtype_named(getattr(self, name)))
         for name, most in (("zero_stage", 3), ("sequence_parallel", 1)):
             if (given := getattr(self, name)) > most:
                 raise InvalidRequest(f"{name} is {given}; it must be from 0 to {most}.")
@@ -380,7 +384,19 @@ class Request:
             return 0
         return self.concurrency or (0 if self.trace else self.batch)
 
+    def _count_gpus(self) -> None:
+        """GPUs that their name counts ("8xH100", "p5.48xlarge") where no column does."""
+        said = counted(self.gpu) or spelt(self.gpu)
+        if said is None or said.n_gpus < 1:
+            return
+        stated = self.n_gpus or max(self.tp, 1) * self.pp * max(self.dp, 1) * self.attention_dp * self.cp
+        if not self.stated(("n_gpus", "tp", "pp", "dp", "attention_dp", "cp")):
+            object.__setattr__(self, "n_gpus", said.n_gpus)
+        elif stated != said.n_gpus and not said.instance:
+            raise InvalidRequest(f"gpu is {show(self.gpu)} and n_gpus {stated}; make them equal, or name the GPU alone.")
+
     def _fill_layout(self) -> None:
+        self._count_gpus()
         if self.phase == "train":
             self._fill_training()
         others = self.pp * max(self.dp, 1) * self.attention_dp

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,15 @@ MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """kind: "parquet", "json" or "csv". documents: of JSON, one value each line of JSON lines or item of a list."""
+    """kind: "parquet", "json" or "csv". documents: of JSON and YAML, one value each line of JSON lines or item of a list.
+    missing: values that are written as NaN or Infinity, which are no JSON, and read as missing; an endless request_rate
+    is none."""
 
     path: Path
     kind: str
     text: str = ""
     documents: tuple[Any, ...] = ()
+    missing: int = 0
 
     def has(self, *keys: str) -> bool:
         """Whether the first document is an object with all keys."""
@@ -72,17 +76,33 @@ def open_content(path: Path) -> Content:
         raise InvalidTable(f"{path} is no text (byte {error.start}); give JSON, CSV or Parquet.") from None
     if not text.strip():
         raise InvalidTable(f"{path} is empty; give a file of measurements.")
+    if path.suffix.casefold() in (".yaml", ".yml"):
+        return Content(path, "json", documents=_yaml(path, text))
     if not text.lstrip().startswith(("{", "[")):
         return Content(path, "csv", text)
-    return Content(path, "json", documents=_documents(path, text))
+    constants: list[str] = []
+    documents = _documents(path, text, constants.append)
+    endless = sum(isinstance(one, dict) and "request_rate" in one and one["request_rate"] is None for one in documents)
+    return Content(path, "json", documents=documents, missing=max(len(constants) - endless, 0))
 
 
-def _documents(path: Path, text: str) -> tuple[Any, ...]:
+def _yaml(path: Path, text: str) -> tuple[Any, ...]:
+    import yaml  # few files are in it
+
     try:
-        whole = json.loads(text)
+        whole = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise broken(path, "YAML", error) from None
+    return tuple(whole) if isinstance(whole, list) else (whole,)
+
+
+def _documents(path: Path, text: str, constant: Callable[[str], None]) -> tuple[Any, ...]:
+    """The values of JSON or JSON lines; constant: told of each NaN and Infinity, which becomes None."""
+    try:
+        whole = json.loads(text, parse_constant=constant)
         return tuple(whole) if isinstance(whole, list) else (whole,)
     except (json.JSONDecodeError, RecursionError) as error:
         try:
-            return tuple(json.loads(line) for line in text.splitlines() if line.strip())
+            return tuple(json.loads(line, parse_constant=constant) for line in text.splitlines() if line.strip())
         except (json.JSONDecodeError, RecursionError):
             raise broken(path, "JSON", error) from None
