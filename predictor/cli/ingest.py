@@ -29,7 +29,10 @@ def add(app: Typer) -> None:
 
 def ingest(
     files: Annotated[list[Path], Argument(metavar="FILE", help="What tools wrote; .gz too.")],
-    out: Annotated[Path, Option(metavar="TABLE.parquet", help="All rows that could be read, with status and reason (.parquet, .csv).")],
+    out: Annotated[
+        Path,
+        Option(metavar="TABLE.parquet", help="All rows that could be read, with status and reason (.parquet, .csv)."),
+    ],
     format: Annotated[
         str,
         Option(

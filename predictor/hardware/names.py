@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from predictor.shipped import read_catalogue
 
-# "8xH100", "8 x H100" and "H100 x8", "H100x8", "H100 (x8)".
-COUNT_FIRST = re.compile(r"\s*(\d{1,6})\s*[x×*]\s*(.+?)\s*", re.IGNORECASE)
-COUNT_LAST = re.compile(r"(.*?\S)\s*\(?[x×*]\s*(\d{1,6})\)?\s*", re.IGNORECASE)
+# "8xH100", "8 x H100" and "H100x8", "H100 x8", "H100 (x8)", but no "RTX 4090".
+COUNT_FIRST = re.compile(r"\s*(\d{1,18})\s*[x×*]\s*(.+?)\s*", re.IGNORECASE)
+COUNT_LAST = re.compile(r"(.*?(?:\d|\S(?=\s)))\s*\(?[x×*](\d{1,4})\)?\s*", re.IGNORECASE)
 
 
 class Spelt(NamedTuple):
@@ -56,7 +56,9 @@ def spelt(text: str) -> Spelt | None:
         return Spelt(meant[0], 0, f'"{text.strip()}" taken as {meant[0]}{others}' if others else "")
     if name != text.strip():
         shared = ", mem_gib=" in name
-        return Spelt(name, 0, f'"{text.strip()}" is a share of a GPU; times are of one that nobody else uses.' if shared else "")
+        return Spelt(
+            name, 0, f'"{text.strip()}" is a share of a GPU; times are of one that nobody else uses.' if shared else ""
+        )
     return None
 
 

@@ -76,7 +76,8 @@ class Unread:
         """The record as lines of text, largest first."""
         files = [f"not read, {count} file{'s' * (count > 1)}: {why}" for why, count in self.files.most_common()]
         rows = [f"not read, {count:,} row{'s' * (count > 1)}: {why}" for why, count in self.rows.most_common()]
-        return files + rows
+        remarks = [f"read, {count:,} row{'s' * (count > 1)}: {why}" for why, count in self.remarks.most_common()]
+        return files + rows + remarks
 
 
 Read = Callable[[Path, Unread], pd.DataFrame]

@@ -6,8 +6,7 @@ import re
 from typing import NamedTuple
 
 from predictor.errors import InvalidRequest
-from predictor.hardware.gpu import Gpu, catalogue, resolve_gpu
-from predictor.hardware.names import counted, spelt
+from predictor.hardware.gpu import Gpu, catalogue, resolve_gpu, spelling
 from predictor.hardware.spec import SEGMENTS
 from predictor.values import LARGEST
 
@@ -56,8 +55,9 @@ def _meant(part: str) -> list[Some]:
         return [Some(gpu, 0) for gpu in catalogue().values()]
     if part.casefold() in SEGMENTS:
         return [Some(gpu, 0) for gpu in catalogue().values() if gpu.segment == part.casefold()]
-    if (said := COUNTED.fullmatch(part)) and not 1 <= int(said[1]) <= LARGEST:
-        raise InvalidRequest(f'"{part}" asks for {said[1][:30]} GPUs; it must be from 1 to 2**31.')
-    gpu, note = resolve_gpu(said[2] if said else part)
-    meant = None if said else counted(part) or spelt(part)
-    return [Some(gpu, int(said[1]) if said else meant.n_gpus if meant else 0, note)]
+    meant = spelling(part)
+    counted = COUNTED.fullmatch(part) if meant is None or not meant.instance else None
+    if meant and counted and not 1 <= int(counted[1]) <= LARGEST:
+        raise InvalidRequest(f'"{part}" asks for {counted[1][:30]} GPUs; it must be from 1 to 2**31.')
+    gpu, note = resolve_gpu(counted[2] if meant and counted else part)
+    return [Some(gpu, int(counted[1]) if meant and counted else meant.n_gpus if meant else 0, note)]

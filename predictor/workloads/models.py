@@ -26,7 +26,7 @@ from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.encoder import Encoder, VisionEncoder
 from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.architectures.seq2seq import Seq2Seq
-from predictor.workloads.names import VARIANTS, name_note, normalise, said
+from predictor.workloads.names import VARIANTS, name_note, normalise as normalise, said
 
 Model = Decoder | LayeredDecoder | Encoder | VisionEncoder | Seq2Seq | ConvNet
 
@@ -59,8 +59,8 @@ def get_model(name: str | Path) -> Model:
 
     Upper and lower case, the organisation before the slash and the words of VARIANTS make no difference: an instruct
     model has the shapes of its base model. It may state a shorter context (Qwen2.5-Instruct: 32,768 of 131,072). Names
-    of hubs and Ollama are those of predictor.workloads.names; an ending such as "-AWQ" says the format of the weights. A
-    file or directory is read where the name has a leading ".",
+    of hubs and Ollama are those of predictor.workloads.names; an ending such as "-AWQ" says the format of the weights.
+    A file or directory is read where the name has a leading ".",
     "/" or "~", ends in .json or .gguf, or is not in the catalogue. Other hub ids are looked up on the hub where the
     extra `hub` is installed.
     Raises UnknownModel, with what was perhaps meant.
@@ -108,8 +108,9 @@ def _spelt(name: str) -> Model | None:
     if model is None or not meant.dtype:
         return model
     if meant.dtype in PLAIN:
-        narrow = [name for name in ("linear_dtype", "expert_dtype") if name in model.__dataclass_fields__]
-        return replace(model, dtype=meant.dtype, **dict.fromkeys(narrow, ""))
+        if isinstance(model, LayeredDecoder):
+            return replace(model, dtype=meant.dtype, linear_dtype="", expert_dtype="")
+        return replace(model, dtype=meant.dtype)
     changes: dict[str, Any] = {"name": f"{model.name}-{meant.words}", "linear_dtype": meant.dtype}
     if isinstance(model, LayeredDecoder):
         return replace(model, **changes, expert_dtype=meant.dtype)
@@ -124,7 +125,7 @@ def model_note(name: str, dtype: str) -> str:
     """
     if _is_file(name) or _known(name) is not None or (model := _spelt(name)) is None:
         return ""
-    return name_note(name, dtype, narrow=getattr(model, "expert_dtype", "") == "mxfp4")
+    return name_note(name, dtype, narrow=getattr(model, "expert_dtype", "").startswith("mxfp4"))
 
 
 def _is_file(name: str) -> bool:

@@ -90,7 +90,9 @@ def name_note(name: str, dtype: str, *, narrow: bool = False) -> str:
     elif meant.words and not dtype:
         parts.append(f'"{name}" does not say the number format; weights are taken as published. Set dtype.')
     elif (":" in meant.plain[0] or meant.default) and not dtype and not narrow:
-        parts.append(f"Ollama has most of its tags in {IN_OLLAMA}; weights are taken as published. Set dtype for those.")
+        parts.append(
+            f"Ollama has most of its tags in {IN_OLLAMA}; weights are taken as published. Set dtype for those."
+        )
     return " ".join(parts)
 
 

@@ -13,10 +13,10 @@ from functools import cache
 from typing import Any
 
 from predictor.errors import InvalidRequest
-from predictor.hardware.names import counted, spelt
-from predictor.ops.dtypes import dtype_named
+from predictor.hardware.interconnect import stated_network
 from predictor.values import did_you_mean, show
 from predictor.workloads.cells import checked, is_empty
+from predictor.workloads.counts import n_gpus_of
 from predictor.workloads.engine_tables import LOCAL, SERVES, TRAINS, listed_names
 from predictor.workloads.passes.choices import CHOICES
 from predictor.workloads.trainers import TRAINERS
@@ -273,8 +273,6 @@ class Request:
         for column in columns():
             if (value := getattr(self, column.name)) is not column.default:
                 object.__setattr__(self, column.name, checked(column, value))
-        for name in ("dtype", "kv_dtype"):
-            object.__setattr__(self, name, dtype_named(getattr(self, name)))
         for name, most in (("zero_stage", 3), ("sequence_parallel", 1)):
             if (given := getattr(self, name)) > most:
                 raise InvalidRequest(f"{name} is {given}; it must be from 0 to {most}.")
@@ -287,8 +285,6 @@ class Request:
                 "Raise it, or set a static batch of 1."
             )
         if self.node_link:
-            from predictor.hardware.interconnect import stated_network
-
             stated_network(self.node_link)
         if not self.engine and self.phase == "train":
             object.__setattr__(self, "engine", TRAINS)
@@ -384,19 +380,8 @@ class Request:
             return 0
         return self.concurrency or (0 if self.trace else self.batch)
 
-    def _count_gpus(self) -> None:
-        """GPUs that their name counts ("8xH100", "p5.48xlarge") where no column does."""
-        said = counted(self.gpu) or spelt(self.gpu)
-        if said is None or said.n_gpus < 1:
-            return
-        stated = self.n_gpus or max(self.tp, 1) * self.pp * max(self.dp, 1) * self.attention_dp * self.cp
-        if not self.stated(("n_gpus", "tp", "pp", "dp", "attention_dp", "cp")):
-            object.__setattr__(self, "n_gpus", said.n_gpus)
-        elif stated != said.n_gpus and not said.instance:
-            raise InvalidRequest(f"gpu is {show(self.gpu)} and n_gpus {stated}; make them equal, or name the GPU alone.")
-
     def _fill_layout(self) -> None:
-        self._count_gpus()
+        object.__setattr__(self, "n_gpus", n_gpus_of(self))
         if self.phase == "train":
             self._fill_training()
         others = self.pp * max(self.dp, 1) * self.attention_dp

@@ -49,10 +49,7 @@ FORMAT_MODULES = (
     *(torch_profiler, llama_bench, sglang, vllm, genai_perf, guidellm, inferencex, mlperf),
     *(nsight, tables, mapped_csv),
 )
-FORMATS: tuple[Format, ...] = tuple(
-    Format(module.NAME, module.claims, module.read)
-    for module in FORMAT_MODULES
-)
+FORMATS: tuple[Format, ...] = tuple(Format(module.NAME, module.claims, module.read) for module in FORMAT_MODULES)
 NAMES = (AUTO, *(each.name for each in FORMATS))
 
 
@@ -101,7 +98,7 @@ def _read(path: Path, format: str, given: Given, unread: Unread) -> pd.DataFrame
     if chosen is None:
         raise InvalidTable(f"{path} is in no known format; it must be one of {', '.join(NAMES[1:])}.")
     if content.missing:
-        unread.remarks["a value that is NaN or Infinity, which is read as missing"] += content.missing
+        unread.remarks["a value that is NaN or Infinity, which no JSON has; taken as missing"] += content.missing
     try:
         return chosen.read(content, given, unread)
     except (LookupError, TypeError, AttributeError, ValueError) as error:

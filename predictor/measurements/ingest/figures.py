@@ -82,7 +82,9 @@ def load_of(given: Given, asked: Asked, ran: Ran, unread: Unread) -> dict[str, A
             "all requests at once: neither a rate nor a limit on concurrency; add --set concurrency=N if N ran together"
         )
     if prompts and prompts < limit:
-        unread.remarks[f"max_concurrency {limit:.0f} of {prompts:.0f} requests; concurrency {prompts:.0f} is taken"] += 1
+        unread.remarks[
+            f"max_concurrency {limit:.0f} of {prompts:.0f} requests; concurrency {prompts:.0f} is taken"
+        ] += 1
     if 0 < ran.in_flight < REACHED * at_once:
         in_flight = max(round(ran.in_flight), 1)
         unread.remarks[

@@ -48,12 +48,14 @@ def read(content: Content, given: Given, unread: Unread) -> pd.DataFrame:
 
 
 def _row(result: Any, content: Content, given: Given, unread: Unread) -> Iterator[dict[str, Any]]:
-    if isinstance(result, dict) and set(THROUGHPUT) <= set(result) and OFFLINE <= set(given.columns):
+    if isinstance(result, dict) and set(THROUGHPUT) <= set(result) and set(given.columns) >= OFFLINE:
         per_s = (number(result["num_requests"]) or 0.0) / (number(result["elapsed_time"]) or 1.0)
         tokens_per_s = per_s * (number(given.columns["output_len"]) or 0.0)
         yield {"engine": "vllm", "scheduling": "continuous", "source": NAME, "measured_tokens_per_s": tokens_per_s}
     elif not isinstance(result, dict) or not any(set(keys) <= set(result) for keys in (SERVE, LATENCY)):
-        unread.rows["offline throughput; add --set model=…, input_len=…, output_len=… and concurrency=N, or no result"] += 1
+        unread.rows[
+            "offline throughput; add --set model=…, input_len=…, output_len=… and concurrency=N, or no result"
+        ] += 1
     elif set(SERVE) <= set(result):
         told = {name: result[name] for name in METADATA if name in result}
         about = {"model": result["model_id"], "tp": _tp(result), "source": NAME, **told}
