@@ -21,9 +21,9 @@ MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """kind: "parquet", "json" or "csv". documents: of JSON and YAML, one value each line of JSON lines or item of a list.
-    missing: values that are written as NaN or Infinity, which are no JSON, and read as missing; an endless request_rate
-    is none."""
+    """kind: "parquet", "json" or "csv". documents: of JSON and YAML, one value each line of JSON lines or item of
+    a list. missing: values that are written as NaN or Infinity, which are no JSON, and read as missing; an endless
+    request_rate is none."""
 
     path: Path
     kind: str

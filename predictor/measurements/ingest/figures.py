@@ -88,8 +88,8 @@ def load_of(given: Given, asked: Asked, ran: Ran, unread: Unread) -> dict[str, A
     if 0 < ran.in_flight < REACHED * at_once:
         in_flight = max(round(ran.in_flight), 1)
         unread.remarks[
-            f"max_concurrency {limit:.0f} was not reached: {in_flight} requests were in flight in the mean (answered per "
-            f"second times latency); concurrency {in_flight} is taken"
+            f"max_concurrency {limit:.0f} was not reached: {in_flight} requests were in flight in the mean (answered "
+            f"per second times latency); concurrency {in_flight} is taken"
         ] += 1
         at_once = in_flight
     return {"scheduling": "continuous", "concurrency": int(at_once)}

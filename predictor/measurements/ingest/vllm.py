@@ -1,11 +1,11 @@
 """vLLM's benchmarks: JSON of `vllm bench serve --save-result` (also --append-result) and `vllm bench latency`.
 
-serve    means and 99th percentiles over requests; lengths are those of the single requests (--save-detailed), else total
-         tokens over completed requests, all alike, which is said. The load is what ran, not the limit. engine by
+serve    means and 99th percentiles over requests; lengths are those of the single requests (--save-detailed), else
+         total tokens over completed requests, all alike, which is said. The load is what ran, not the limit. engine by
          "backend"; its default "openai" names a protocol, so that --set engine= is needed. Columns of runs that are
          given as --metadata tp=4 gpu=H100 are read; lengths among them where they agree with the tokens counted.
 latency  E2E of a static batch; the file tells neither model nor sizes: --set model=, batch=, input_len=, output_len=
-throughput  of `vllm bench throughput`: requests per second of so many; --set model=, input_len=, output_len=, concurrency=
+throughput  of `vllm bench throughput`: with --set model=, input_len=, output_len= and concurrency=
 not read throughput without these, runs with speculative decoding unless --set draft_tokens= and acceptance=
 """
 
