@@ -1,4 +1,4 @@
-"""llama-bench in all its outputs and versions: one run is one row, and what a request cannot say is counted by reason."""
+"""llama-bench in all its outputs: one run is one row, and what a request cannot say is counted by reason."""
 
 from __future__ import annotations
 
