@@ -143,7 +143,8 @@ def drawn(rows: Sequence[Row]) -> Iterator[dict[str, object]]:
 
 
 def test(rows: Sequence[Row]) -> None:
-    """Print errors before → after, the median of draws and else their mean, by scheduling, figure, relation and number of runs."""
+    """Print errors before → after by scheduling, figure, relation and number of runs: of draws the median of medians,
+    else the mean of means."""
     errors = pd.DataFrame(drawn(rows))
     for when, half in (("before", "was"), ("after", "half")):
         errors[f"{when}_in"] = errors[when].abs() <= errors[half]

@@ -32,8 +32,8 @@ Part = Literal["prompt", "pace"]  # of a run: TTFT, and TPOT or whatever whole t
 PARTS: tuple[Part, ...] = get_args(Part)
 STATIC, CONTINUOUS = "static", "continuous"
 # Parts of the variance of errors that runs share, by scheduling: those of one model, and of one model, version, layout
-# and formats besides. By training/own_runs.py, on the rows that constants may be fitted on; of a model 0, and all of its
-# setup, where errors on the other rows do not fall. Under load the prompt's is what it has beside that of the pace.
+# and formats besides. By training/own_runs.py, on the rows that constants may be fitted on; of a model 0, and all of
+# its setup, where errors on the other rows do not fall. Under load the prompt's is beside that of the pace.
 SHARES: Mapping[tuple[str, Part], tuple[float, float]] = {
     (STATIC, "prompt"): (0.0, 0.57),
     (STATIC, "pace"): (0.34, 0.23),
