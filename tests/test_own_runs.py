@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -280,6 +281,14 @@ def test_a_run_that_cannot_be_is_refused_and_nothing_written(
     with pytest.raises(InvalidTable, match=why):
         calibrate_by_runs(data, base, tmp_path / "bundle")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.csv"]
+
+
+def test_runs_of_another_release_are_said_and_not_added_to(base: Bundle, data: Path, tmp_path: Path) -> None:
+    made, _ = calibrate_by_runs(data, base, tmp_path / "bundle")
+    older = made.with_runs(replace(made.own_runs, made_with="0.1.9"))
+    assert any("answers of release 0.1.9: calibrate anew" in note for note in report(older, concurrency=4).notes)
+    with pytest.raises(InvalidRequest, match=r"compared with answers of release 0\.1\.9"):
+        calibrate_by_runs(data, older, tmp_path / "other")
 
 
 def test_operators_come_before_runs(base: Bundle, data: Path, tmp_path: Path) -> None:

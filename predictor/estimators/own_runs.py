@@ -119,9 +119,10 @@ NO_CORRECTION = Correction()
 
 @dataclass(frozen=True)
 class OwnRuns:
-    """The runs of a bundle, in the order they were given."""
+    """The runs of a bundle, in the order they were given. made_with: the release whose answers their errors are of."""
 
     runs: tuple[OwnRun, ...] = ()
+    made_with: str = ""
     _known: dict[Setup, Correction] = field(default_factory=dict, repr=False, compare=False)
 
     def correction(self, asked: Setup) -> Correction:
@@ -186,13 +187,14 @@ def to_json(runs: OwnRuns) -> str:
     """The runs as the text of a file."""
     rows = [{**run._asdict(), "setup": run.setup._asdict()} for run in runs.runs]
     rows = [row | {part: row[part] and row[part]._asdict() for part in PARTS} for row in rows]
-    return json.dumps({"runs": rows}, indent=1) + "\n"
+    return json.dumps({"predictor": runs.made_with, "runs": rows}, indent=1) + "\n"
 
 
 def from_json(content: bytes, where: str) -> OwnRuns:
     """The runs of such a file; raises InvalidBundle."""
     try:
-        return OwnRuns(tuple(_run(row) for row in json.loads(content)["runs"]))
+        told = json.loads(content)
+        return OwnRuns(tuple(_run(row) for row in told["runs"]), str(told["predictor"]))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise InvalidBundle(f"{where} holds no runs ({error}); calibrate the bundle again.") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib.metadata import version
 from typing import Any
 
 from predictor.elementwise import exp, greater, lesser, log
@@ -82,4 +83,7 @@ def correction_note(workload: Workload, gpu: Gpu, bundle: Bundle, *, load: bool)
         return ""
     many = f"{runs} run{'s' * (runs > 1)}"
     whose = f", {alike or 'none'} of {workload.model.name}" if alike < runs else ""
+    made_with = bundle.own_runs.made_with
+    if made_with and made_with != version("gpu-predictor"):
+        many = f"{many} (compared with answers of release {made_with}: calibrate anew)"
     return f"corrected by {many} of yours on {gpu.name} with {workload.engine}{whose}: {', '.join(told)}."

@@ -13,6 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ from predictor.prediction.single import resolve
 from predictor.workloads.request import Request
 from predictor.workloads.requested import served_workload
 
-RUNS_FILE = "own_runs.json"
+DISTRIBUTION, RUNS_FILE = "gpu-predictor", "own_runs.json"
 SIZES = ("batch", "concurrency", "request_rate", "input_len", "output_len", "length_spread")
 MOSTLY = 0.5  # of a whole time, for it to be evidence of one part
 ROUNDS = 2  # in which the pace of a run at a request rate is found, where times rise faster than steps
@@ -57,13 +58,18 @@ def calibrate_by_runs(data: Path | str, bundle: Bundle, out: Path | str) -> Lear
     rows, before = accepted(data), bundle.without_runs()
     runs = learned(rows, before, source=Path(data).name, date=_date(data))
     known = list(bundle.own_runs.runs)
+    if known and bundle.own_runs.made_with != version(DISTRIBUTION):
+        raise InvalidRequest(
+            f"the runs of {bundle.id} are compared with answers of release {bundle.own_runs.made_with}. Calibrate a "
+            "bundle without runs by all of them anew."
+        )
     new = [run for run in runs if run not in known]
     if not new:
         raise InvalidTable(f"{bundle.id} holds all runs of {data} already; give others.")
     with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as scratch:
         folder = Path(scratch) / out.name
         shutil.copytree(bundle.path, folder)
-        own = OwnRuns((*known, *new))
+        own = OwnRuns((*known, *new), version(DISTRIBUTION))
         (folder / RUNS_FILE).write_text(to_json(own), encoding="utf-8")
         digest = sha256_of(folder / RUNS_FILE)
         gpus = dict(Counter(run.setup.gpu for run in own.runs))
@@ -186,7 +192,8 @@ def _compared(rows: pd.DataFrame, before: Bundle, after: Bundle) -> pd.DataFrame
     for number, (request, row, one, two) in enumerate(answers, start=1):
         for column in MEASURED:
             name = column.removeprefix("measured_")
-            if not math.isnan(row[column]) and one.get(name):
+            arriving = name == "tokens_per_s" and request.get("request_rate")  # then what arrives
+            if not math.isnan(row[column]) and one.get(name) and not arriving:
                 about = {"run": number, "model": request["model"], "gpu": request["gpu"], "figure": name}
                 lines.append(about | {"before": one[name], "after": two[name], "measured": row[column]})
     return pd.DataFrame(lines)
