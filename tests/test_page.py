@@ -77,7 +77,7 @@ def text(page, selector):
 def test_an_answer_is_headline_tiles_plots_and_table(open_page):
     page = open_page(FEW)
     assert re.match(
-        r"\d+ × (L40S|H100-SXM-80GB), tp \d.*, \d+ replicas?: \$[\d.]+ per million tokens; "
+        r"\d+ × (L40S|H100-SXM-80GB), tp \d.*, \d+ replicas?: \$[\d.]+ per hour \(\$[\d.]+ per million tokens\); "
         r"holds (only )?TTFT < 1 s and TPOT < 40 ms with \d+ %",
         text(page, "#headline"),
     )
@@ -223,7 +223,7 @@ def test_a_file_that_is_dropped_is_asked_about(open_page, tmp_path):
 
 
 def test_only_the_header_of_a_gguf_is_sent(open_page, tmp_path):
-    from test_web import gguf_header
+    from test_web_files import gguf_header
 
     header, path = gguf_header(), tmp_path / "tiny.gguf"
     path.write_bytes(header + bytes(5_000_000))

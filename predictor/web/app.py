@@ -292,8 +292,6 @@ def _error(text: str, status: int, again_s: float = 0.0) -> Response:
     response = _response(json.dumps({"error": text}), status)
     if again_s:
         response.headers["retry-after"] = str(math.ceil(again_s))
-    if status in (408, 413):
-        response.headers["connection"] = "close"  # nobody reads the rest
     return response
 
 

@@ -1,4 +1,7 @@
-"""Connections that ask or read too slowly are closed, and there are only so many: the rest is told to ask again."""
+"""Connections that ask or read too slowly are closed, and there are only so many: the rest is told to ask again.
+
+What is sent after its refusal is thrown away for HEADERS_S, so that who sends it comes to read why.
+"""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ def _check_text(parameter: Parameter, text: str) -> None:
         raise InvalidRequest(f"{parameter.name} is {show(text)}; it must be one of {', '.join(parameter.choices)}.")
     if any(letter < " " for letter in text):
         raise InvalidRequest(f"{parameter.name} is {show(text)}; it must be a line of text.")
-    if parameter.name in ("model", "draft_model", "name") and (
+    if parameter.name in ("model", "draft_model") and (
         text.startswith((".", "/", "\\", "~")) or ".." in text or text.endswith((".json", ".gguf"))
     ):
         raise InvalidRequest(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections import OrderedDict
@@ -56,10 +57,11 @@ class Dropped(NamedTuple):
             path = path / "config.json"
         if not path.is_file():
             own = sorted(folder.glob("dropped-*"), key=lambda one: one.stat().st_mtime_ns)
-            for old in own[: len(own) + 1 - MOST_KEPT]:
+            for old in own[: max(len(own) + 1 - MOST_KEPT, 0)]:
                 shutil.rmtree(old)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(self.content)
+        os.utime(folder / self.id)  # which is asked about goes last
         return self.path
 
 

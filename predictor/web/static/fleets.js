@@ -1,5 +1,6 @@
 // Two more questions: other GPUs in place of those one has, and what runs on a machine at home.
 
+import { loadOf } from "./questions.js";
 import { intervalBar, memoryTile, operators, tile, words } from "./tiles.js";
 import { digits, dollars, duration, durationInterval, gigabytes, risk } from "./words.js";
 
@@ -11,7 +12,8 @@ const fleet = (row) => `${row.n_gpus} × ${row.gpu}`;
 
 /** The work of the form, as a part of a mix. */
 export function workOf(said, model) {
-  return { model, [said.unit]: Number(said.amount), input_len: Number(said.input_len), output_len: Number(said.output_len) };
+  const load = Object.fromEntries(Object.entries(loadOf(said)).map(([key, value]) => [key, Number(value)]));
+  return { model, ...load, input_len: Number(said.input_len), output_len: Number(said.output_len) };
 }
 
 export const upgradeQuery = (said, model) => new URLSearchParams({ have: said.have, consider: said.consider, work: JSON.stringify(workOf(said, model)) });
@@ -23,7 +25,7 @@ export const upgradeLine = (said) => `predictor upgrade --have ${said.have.repla
 
 export function upgradeHeadline(row, said) {
   if (row.why) return `${fleet(row)} cannot: ${row.why}`;
-  const cost = row.cost === null ? "no price is listed" : `for ${times(row.cost)} the cost of an hour, ${times(row.cost_per_token)} that of a token`;
+  const cost = row.cost === null ? "no price is listed" : `${times(row.cost)} the cost per hour, ${times(row.cost_per_token)} per token`;
   return `${fleet(row)} in place of ${said.have}: ${times(row.speed)} as fast (${digits(row.speed_low)}–${digits(row.speed_high)}), ${cost}`;
 }
 
@@ -88,7 +90,7 @@ export function localTiles(row, details) {
   const interval = (name) => [row[name], row[`${name}_low`], row[`${name}_high`]];
   const range = (name) => durationInterval(...interval(name));
   return [
-    tile("Tokens per second", digits(row.tokens_per_s), `${digits(row.tokens_per_s_low)} to ${digits(row.tokens_per_s_high)} · prompt and wait included`, intervalBar(interval("tokens_per_s")), async () => {
+    tile("Tokens per second", digits(row.tokens_per_s), `${digits(row.tokens_per_s_low)} to ${digits(row.tokens_per_s_high)} · prompt and wait included`, intervalBar(interval("tokens_per_s"), null, `${digits(row.tokens_per_s_low)} to ${digits(row.tokens_per_s_high)} tokens per second`), async () => {
       const full = await details();
       return [operators(full.ops, "decode", full.tpot_s), ...words("Of one token; people read about 5 to 10 tokens per second.")];
     }),

@@ -159,7 +159,7 @@ function showPlan(plan) {
     return;
   }
   at("badge").hidden = false;
-  at("headline").textContent = `${plan.holds ? "" : "Nothing keeps this surely. "}${layout(plan)}: ${priceOf(plan)}; ${promiseOf(plan, promised)}`;
+  at("headline").textContent = `${plan.holds ? "" : "Nothing keeps this surely. "}${layout(plan)}: ${costOf(plan)}; ${promiseOf(plan, promised)}`;
   at("why").textContent = `${settings(plan)}: ${plan.why}${current.nearest ? ` Nothing holds; ${current.nearest}` : ""}`;
   badge(plan, "serve", () => current.rows[current.chosen] === plan);
   const details = detailed(plan.predict);
@@ -176,6 +176,7 @@ function showPlan(plan) {
 const apart = (row) =>
   `Disaggregated: ${row.prefill_workers} prefill and ${row.decode_workers} decode workers of ${row.gpu}, ${row.n_gpus} GPUs: ${priceOf(row)}, TTFT p99 ${durationInterval(row.ttft_p99_s, row.ttft_p99_s_low, row.ttft_p99_s_high)}, TPOT ${durationInterval(row.tpot_s, row.tpot_s_low, row.tpot_s_high)}; kept with ${percent(row.p_slo)}.`;
 
+const costOf = (plan) => (plan.usd_per_hour === null ? "no price is listed" : `${dollars(plan.usd_per_hour)} per hour (${priceOf(plan)})`);
 const priceOf = (plan) => (plan.usd_per_mtok === null ? "no price is listed" : `${dollars(plan.usd_per_mtok)} per million tokens`);
 
 function promiseOf(plan, promised) {
@@ -214,7 +215,7 @@ function showPlots(plan) {
     ({ answers, place }) => {
       const set = (one) => {
         const row = answers[one], key = row.concurrency ? "concurrency" : "request_rate";
-        fill({ unit: key, amount: Number(row[key].toPrecision(3)) });
+        fill({ unit: current.said.unit, amount: Number(row[key].toPrecision(3)) });
         ask();
       };
       later.replaceChildren(
@@ -334,7 +335,7 @@ function reason(row) {
 async function help(row) {
   const { said, model } = current, train = current.kind === "train";
   const query = train ? trainQuery(said, model, []) : planQuery(said, model);
-  for (const key of ["gpus", "phase", "train_tokens", "ttft_p99", "tpot", "p_slo", "max_gpus", "budget", "request_rate", "concurrency", "prefix_cache_hit_rate", "files"]) query.delete(key);
+  for (const key of ["gpus", "phase", "train_tokens", "ttft_p99", "tpot", "p_slo", "max_gpus", "budget", "request_rate", "concurrency", "prefix_cache_hit_rate", "warmup", "trace", "files"]) query.delete(key);
   if (query.has("method")) (query.set("mode", query.get("method")), query.delete("method"));
   else query.set("mode", "inference");
   query.set("gpu", row.gpu);

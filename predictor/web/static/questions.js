@@ -8,9 +8,9 @@ const KEYS = [...FORM.querySelectorAll("[data-key]")].map((input) => input.datas
 export const own = { trace: null, prices: null };
 
 export const PRESETS = {
-  chat: { unit: "concurrency", amount: 32, input_len: 1000, output_len: 300, cached: 0, ttft_p99: 1, tpot: 50 },
+  chat: { unit: "users", amount: 32, input_len: 1000, output_len: 300, cached: 0, ttft_p99: 1, tpot: 50 },
   rag: { unit: "request_rate", amount: 5, input_len: 6000, output_len: 300, cached: 0, ttft_p99: 3, tpot: 50 },
-  agent: { unit: "concurrency", amount: 16, input_len: 12000, output_len: 500, cached: 70, ttft_p99: 3, tpot: 30 },
+  agent: { unit: "users", amount: 16, input_len: 12000, output_len: 500, cached: 70, ttft_p99: 3, tpot: 30 },
   batch: { unit: "concurrency", amount: 512, input_len: 2000, output_len: 500, cached: 0, ttft_p99: "", tpot: "" },
 };
 
@@ -46,7 +46,7 @@ export function showOwn() {
   document.getElementById("model").required = mode() !== "local";
 }
 
-const USUAL = { local: { model: "", input_len: "1024", output_len: "256" }, tune: { method: "lora", zero_stage: "0", checkpointing: "none" }, train: { method: "full", zero_stage: "3", checkpointing: "full" } };
+const USUAL = { local: { model: "", input_len: "1024", output_len: "256" }, tune: { n_gpus: "1", method: "lora", zero_stage: "0", checkpointing: "none" }, train: { n_gpus: "8", method: "full", zero_stage: "3", checkpointing: "full" } };
 
 /** Choose a mode, with what is usual there. */
 export function begin(chosen) {
@@ -87,10 +87,16 @@ const POPULAR = [
 /** The few GPUs that are asked about first. parameters: of the model; 0: not known. */
 export const popular = (parameters) => POPULAR.find(([most]) => (parameters || 32e9) < most)[1];
 
+/** The load as columns of a request. Users are served for a while before anything counts: their first prompts, which
+ * benchmarks send all at once, do not come so from people. */
+export function loadOf({ unit, amount }) {
+  return unit === "users" ? { concurrency: amount, warmup: 2 * Math.round(Number(amount)) } : { [unit]: amount };
+}
+
 /** The query of a plan. */
 export function planQuery(said, model, more = {}) {
   const query = { model, gpus: said.gpus || "all" };
-  if (!own.trace?.arrivals) query[said.unit] = said.amount;
+  if (!own.trace?.arrivals) Object.assign(query, loadOf(said));
   Object.assign(query, own.trace ? { trace: own.trace.id } : { input_len: said.input_len, output_len: said.output_len });
   for (const key of ["ttft_p99", "max_gpus", "budget", "dtype", "engine"]) if (said[key] && said[key] !== "0") query[key] = said[key];
   if (Number(said.tpot)) query.tpot = Number(said.tpot) / 1000;
