@@ -29,7 +29,13 @@ EXPECTED = {200, 304, 400, 408, 413, 422, 429, 504}
 TRACE = "arrival_s,input_len,output_len\n" + "".join(f"{place / 3},{200 + place},80\n" for place in range(300))
 PRICES = "provider,gpu,n_gpus,kind,usd_per_hour,date\nmine,L4,1,on-demand,{:.3f},2026-01-01\n"
 CONFIG = {"model_type": "qwen3", "num_hidden_layers": 4, "num_attention_heads": 16, "num_key_value_heads": 8}
-CONFIG |= {"head_dim": 64, "intermediate_size": 3072, "vocab_size": 32000, "max_position_embeddings": 4096}
+CONFIG |= {
+    "torch_dtype": "bfloat16",
+    "head_dim": 64,
+    "intermediate_size": 3072,
+    "vocab_size": 32000,
+    "max_position_embeddings": 4096,
+}
 
 
 class Seen:

@@ -35,4 +35,7 @@ export function traceText(trace) {
 }
 
 /** What is said of prices beside their button. */
-export const pricesText = (prices) => `Prices of ${prices.name} (${whole(prices.rows)} rows, ${prices.gpus.length} kinds of GPU) ${prices.replace ? "replace the list" : "come before the list"}.`;
+export function pricesText({ name, gpus, replace }) {
+  const of = gpus.slice(0, 4).join(", ") + (gpus.length > 4 ? ` and ${gpus.length - 4} others` : "");
+  return `Your prices, ${name}${of && ` (${of})`}, ${replace ? "replace the list" : "come before the list"}.`;
+}
