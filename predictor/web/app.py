@@ -172,7 +172,7 @@ class _Desk:
 
     @contextmanager
     def arriving(self) -> Iterator[None]:
-        """While a file arrives, of which there are few at once; raises TooMany."""
+        """While a file arrives and is read, of which there are few at once; raises TooMany."""
         if self._arriving >= UPLOADS:
             raise TooMany(f"{self._arriving} files are arriving; send it again in some seconds.")
         self._arriving += 1
@@ -238,7 +238,7 @@ def _taken(desk: _Desk, kind: str) -> Endpoint:
                 raise InvalidRequest("files are taken from this page alone; open it and drop the file there.")
             with desk.arriving():
                 content = await _body(request, MOST_BYTES[kind])
-            return json.dumps(await desk.take(content, request.query_params.get("name", ""), kind)).encode()
+                return json.dumps(await desk.take(content, request.query_params.get("name", ""), kind)).encode()
 
         return await _replied(answer())
 
