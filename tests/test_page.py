@@ -377,6 +377,10 @@ def test_a_phone_scrolls_down_only(open_page, query):
     if query == FEW:
         page.wait_for_selector(".later .plot")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    wide = (
+        "[...document.querySelectorAll('#ask .field input')].filter((one) => one.offsetParent && one.clientWidth < 60)"
+    )
+    assert page.evaluate(f"{wide}.length") == 0  # what is typed can be read
 
 
 @pytest.mark.parametrize(

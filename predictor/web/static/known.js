@@ -44,7 +44,7 @@ async function wholeAnswers(row, phase, shown) {
   const found = await once("validated", { gpu: row.gpu, phase, ...(serves ? { engine: row.engine } : {}) });
   if (!found || !shown()) return;
   const what = serves ? `answers of ${row.engine}` : "training runs", own = found.some((one) => one.gpu === row.gpu);
-  if (!found.length) return (at("validated").textContent = `No measured ${serves ? `runs of ${row.engine}` : "training runs"} on such a GPU: nobody knows how far whole answers are off there.`);
+  if (!found.length) return (at("validated").textContent = `No measured ${serves ? `runs of ${row.engine}` : "training runs"} on such a GPU: how far whole answers are off there is not known.`);
   const place = (one) => [serves ? "" : one.engine, own ? "" : one.gpu].filter(Boolean).join(" on ");
   const parts = found.map((one) => `${METRICS[one.metric]}${place(one) && ` (${place(one)})`} off by ${percent(one.median)} in the median, ${percent(one.covered)} in the ${percent(one.level)} interval (${count(one.runs)} measured)`);
   at("validated").textContent = `Whole ${what} that others measured ${own ? "on this GPU" : "on others of its kind, none on this"}: ${parts.join("; ")}.`;
