@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import secrets
+import socket
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,15 +41,86 @@ def needs_folder(out: Path, option: str = "--out") -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A draft beside `path` to write to, which is at `path` whole when the block ends, or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    """A draft beside `path` to write to, which is at `path` whole when the block ends, or not at all.
+
+    An OSError of the draft names `path`.
+    """
+    with _draft(path) as draft:
+        try:
+            yield draft
+            with draft.open("r+b") as written:  # Windows syncs only what may be written
+                os.fsync(written.fileno())
+            draft.replace(path)
+        except OSError as error:
+            if error.filename in (None, str(draft)):
+                error.filename = str(path)
+            raise
+
+
+@contextmanager
+def draft_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside `path`, which is gone when the block ends unless it was renamed."""
+    with _draft(path) as draft:
+        draft.mkdir()
+        yield draft
+
+
+_DRAFTS = set[Path]()  # of this process
+_OWNER = re.compile(r"[0-9a-f]{8}\.(\d{1,9})-([0-9a-f]{8})")
+
+
+@contextmanager
+def _draft(path: Path) -> Iterator[Path]:
+    """A name beside `path` that nobody else uses; what is there is removed when the block ends.
+
+    It says which process of which machine writes it, so that the next one removes what a process left that was killed.
+    """
+    _remove_left(path)
+    draft = path.absolute().with_name(f".{path.name}.{secrets.token_hex(4)}.{os.getpid()}-{_machine()}")
+    _DRAFTS.add(draft)
     try:
         yield draft
-        with draft.open("rb") as written:
-            os.fsync(written.fileno())
-        draft.replace(path)
     finally:
+        _remove(draft)
+        _DRAFTS.discard(draft)
+
+
+def _remove_left(path: Path) -> None:
+    """Remove drafts of `path` whose process is dead. Not on Windows, which cannot ask without harm."""
+    beginning, folder = f".{path.name}.", path.absolute().parent
+    if os.name == "nt" or not folder.is_dir():
+        return
+    for name in [each.name for each in os.scandir(folder) if each.name.startswith(beginning)]:
+        owner = _OWNER.fullmatch(name.removeprefix(beginning))
+        if owner and owner[2] == _machine() and _is_dead(int(owner[1]), folder / name):
+            _remove(folder / name)
+
+
+def _is_dead(process: int, draft: Path) -> bool:
+    if process == os.getpid():
+        return draft not in _DRAFTS  # of one before that had the same number, as in a container
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        pass
+    return False
+
+
+def _remove(draft: Path) -> None:
+    """Remove a file or folder if it is there."""
+    if draft.is_dir():
+        from shutil import rmtree
+
+        rmtree(draft, ignore_errors=True)
+    else:
         draft.unlink(missing_ok=True)
+
+
+def _machine() -> str:
+    """Eight digits for the name of this machine."""
+    return f"{zlib.crc32(os.fsencode(socket.gethostname())):08x}"
 
 
 def needs_place(out: Path) -> None:
@@ -60,22 +135,23 @@ def needs_place(out: Path) -> None:
 
 
 @contextmanager
-def whole_folder(out: Path, last: str) -> Iterator[Path]:
+def whole_folder(out: Path, last: str, over: bool = False) -> Iterator[Path]:
     """A folder beside `out` to write to, which takes its place once it is complete.
 
     What `out` holds already stays; then the file `last` is moved in after all others, and before it is there the
-    folder is not what it is to be.
+    folder is not what it is to be. over: a finished folder is written over; otherwise one that another process
+    finished meanwhile raises InvalidRequest and stays as it is.
     """
     from shutil import copytree
-    from tempfile import TemporaryDirectory
 
     with _disk(out):
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as scratch:
-            folder = Path(scratch) / "whole"
-            folder.mkdir()
+        with draft_folder(out) as folder:
             yield folder
             if out.is_dir() and any(out.iterdir()):
+                if not over and (out / last).exists():
+                    raise InvalidRequest(f"{out} was finished by another process meanwhile; give another folder.")
+                (out / last).unlink(missing_ok=True)
                 copytree(folder, out, dirs_exist_ok=True, ignore=lambda _, names: {last} & set(names))
                 (folder / last).replace(out / last)
             else:
@@ -90,7 +166,16 @@ def _disk(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InvalidRequest(f"{out} cannot be written ({error.strerror or error}); give another folder.") from None
+        raise InvalidRequest(f"{out} cannot be written ({refusal(error)}); give another folder.") from None
+
+
+def refusal(error: OSError) -> str:
+    """What a disk refuses, in its words; of a folder that was copied the first file's."""
+    from shutil import Error
+
+    if isinstance(error, Error) and error.args and isinstance(error.args[0], list):
+        return re.sub(r"^\[Errno \d+\] |: '.*", "", str(error.args[0][0][-1]))
+    return error.strerror or str(error)
 
 
 def sha256_of(file: Path) -> str:

@@ -148,6 +148,29 @@ def test_killed_at_any_moment_and_started_again_nothing_is_missing_or_doubled(tm
     assert summary.kept >= before and list(pd.concat(map(pd.read_parquet, parts))["id"]) == list(range(400))
 
 
+@pytest.mark.parametrize("gone", range(8))
+def test_killed_while_the_parts_are_removed_it_goes_on(
+    gone: int, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[Path] = []
+    unlink = Path.unlink
+
+    def dies(path: Path, missing_ok: bool = False) -> None:
+        if path.name.startswith(("part-", "manifest")):
+            if len(removed) == gone:
+                raise KeyboardInterrupt
+            removed.append(path)
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "unlink", dies)
+        job(table, tmp_path / "out.csv")
+        raise KeyboardInterrupt  # all was removed
+    job(table, tmp_path / "out.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.parquet", "out.csv"]
+    assert list(pd.read_csv(tmp_path / "out.csv")["id"]) == list(range(30))
+
+
 @pytest.mark.parametrize("change", ["input", "rows_per_part", "bundle_sha256", "version"])
 def test_going_on_with_something_else_is_refused(change: str, table: Path, tmp_path: Path) -> None:
     job(table, tmp_path / "out")

@@ -5,6 +5,7 @@ Only the module of the command that runs is imported, so that none waits for wha
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -52,6 +53,10 @@ COMMANDS: Mapping[str, str] = {
 }
 
 
+UNUSABLE = (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENAMETOOLONG)  # by the disk
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 for findings, 2 for an error of the user, 130 for Ctrl-C.
 
@@ -74,8 +79,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         return 130
     except PredictorError as error:
         return _fail(str(error))
-    except (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError) as error:
-        return _fail(f"{error.filename} cannot be used ({error.strerror}); give another path.")
+    except OSError as error:
+        if not isinstance(error, UNUSABLE) and error.errno not in REFUSED:
+            raise
+        return _fail(f"{error.filename or 'a file'} cannot be used ({error.strerror}); give another path.")
     except Exception as error:
         # The class of typer's own errors has moved between its releases; their message method has not.
         if not hasattr(error, "format_message"):

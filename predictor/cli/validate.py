@@ -15,6 +15,7 @@ from typer import Option, Typer
 
 from predictor.cli.common.display import digits, show
 from predictor.errors import InvalidRequest
+from predictor.files import needs_folder, whole_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,6 +60,9 @@ def validate(
     from predictor.learning.validation.back_of_envelope import reckoned
     from predictor.learning.validation.tables import chosen
 
+    for file in (out, requests):
+        if file:
+            needs_folder(file)
     tables, opened = chosen(only), load_bundle(bundle)
     if requests and requests.suffix.lower() != ".csv":
         raise InvalidRequest(f"requests is {requests}; it must end in .csv.")
@@ -68,7 +72,8 @@ def validate(
         raise InvalidRequest(f"no table found in {truth} and {sources}; give --truth and --sources.")
     rows = pd.concat(frames, ignore_index=True)
     if out:
-        rows.to_csv(out, index=False)
+        with whole_file(out) as draft:
+            rows.to_csv(draft, index=False)
     if requests:
         _write_asked([replay for replay in replays if replay], requests)
     scored = rows[~rows["fitted"].astype(bool)]
@@ -116,7 +121,8 @@ def _write_asked(replays: Sequence[Replay], out: Path) -> None:
         own |= {f"measured_{figure.metric}": figure.measured, "fitted": figure.fitted}
     for path, (option, _) in takes.items():
         if rows[path]:
-            pd.DataFrame(list(rows[path].values())).to_csv(path, index=False)
+            with whole_file(path) as draft:
+                pd.DataFrame(list(rows[path].values())).to_csv(draft, index=False)
             print(f"{len(rows[path])} rows for `predictor batch{option}`: {path}")
     if not any(rows.values()):
         print(f"These tables ask no rows of a request table; {out} is not written.", file=sys.stderr)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from predictor.errors import InvalidStore
-from predictor.files import whole_file
+from predictor.files import draft_folder, refusal, whole_file
 
 CHAMPION = "champion"  # what --bundle calls it
 STORE = "PREDICTOR_STORE"  # environment variable
@@ -131,21 +131,20 @@ def folder_of(name: Name, store: Path) -> Path:
 def keep(source: Path, name: Name, store: Path) -> Path:
     """Copy a bundle into the store, whole or not at all; one that is there already is kept."""
     from shutil import copytree
-    from tempfile import TemporaryDirectory
 
     folder = store / BUNDLES / name.folder
     if folder.is_dir():
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-            copy = Path(scratch) / folder.name
-            copytree(source, copy)
+        with draft_folder(folder) as copy:
+            copytree(source, copy, dirs_exist_ok=True)
             if not folder.is_dir():
                 copy.rename(folder)
     except OSError as error:
-        reason = error.strerror or error
-        raise InvalidStore(f"{store} cannot take {name} ({reason}); mend that or give another --store.") from None
+        raise InvalidStore(
+            f"{store} cannot take {name} ({refusal(error)}); mend that or give another --store."
+        ) from None
     return folder
 
 
@@ -155,12 +154,20 @@ def locked(store: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     file = store / LOCK
+    lock = FileLock(file, timeout=PATIENCE_S)
     try:
         store.mkdir(parents=True, exist_ok=True)
-        with FileLock(file, timeout=PATIENCE_S):
-            yield
+        lock.acquire()
     except Timeout:
         raise InvalidStore(f"another process holds {file}; try again when it has ended.") from None
+    except OSError as error:
+        raise InvalidStore(
+            f"{store} cannot be written ({refusal(error)}); mend that or give another --store."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def record(decision: Decision, store: Path) -> None:

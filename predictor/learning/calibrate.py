@@ -8,7 +8,6 @@ bundle keeps its rows and takes the new ones besides.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from predictor.estimators.bundle import (
     CALIBRATION,
     CORRECTIONS,
     LISTED_SPECS,
+    MANIFEST,
     Bundle,
     keep_corrections,
     keep_specs,
@@ -34,7 +34,7 @@ from predictor.estimators.bundle import (
 )
 from predictor.estimators.corrected import ends_of, priors_of
 from predictor.estimators.samples import TrainingSet, training_sets
-from predictor.files import needs_folder, sha256_of
+from predictor.files import needs_folder, sha256_of, whole_folder
 from predictor.hardware.gpu import get_gpu
 from predictor.latency.as_run import asked_engine
 from predictor.learning.sampling import drawn_per_cell
@@ -78,9 +78,8 @@ def calibrate(data: Path | str, bundle: Bundle, out: Path | str) -> tuple[Bundle
             f"{data} has fewer than {FEWEST_CALIBRATION_ROWS} usable rows of every operator; "
             "measure more, `predictor bench` does."
         )
-    with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as scratch:
-        folder = Path(scratch) / out.name
-        shutil.copytree(bundle.path, folder)
+    with whole_folder(out, last=MANIFEST) as folder:
+        shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
         for old in folder.glob(f"*{CORRECTIONS}"):
             old.unlink()
         write_table(pd.concat(kept, ignore_index=True), folder / ROWS_FILE)
@@ -100,7 +99,6 @@ def calibrate(data: Path | str, bundle: Bundle, out: Path | str) -> tuple[Bundle
         comparison = pd.DataFrame(
             [{**line, "nameless": nameless[line["estimator"], line["gpu"]], **_errors(line, made)} for line in lines]
         )
-        folder.rename(out)
     return load_bundle(out), comparison
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -22,9 +21,9 @@ import numpy as np
 import pandas as pd
 
 from predictor.errors import InvalidRequest, InvalidTable, PredictorError
-from predictor.estimators.bundle import OWN_RUNS, Bundle, keep_specs, load_bundle, write_manifest
+from predictor.estimators.bundle import MANIFEST, OWN_RUNS, Bundle, keep_specs, load_bundle, write_manifest
 from predictor.estimators.own_runs import CONTINUOUS, Error, OwnRun, OwnRuns, setup_of, to_json
-from predictor.files import needs_folder, sha256_of
+from predictor.files import needs_folder, sha256_of, whole_folder
 from predictor.measurements.checks import ACCEPTED
 from predictor.measurements.runs import ASKED, MEASURED, check, read_runs
 from predictor.prediction.rows import answer_rows
@@ -66,9 +65,8 @@ def calibrate_by_runs(data: Path | str, bundle: Bundle, out: Path | str) -> Lear
     new = [run for run in runs if run not in known]
     if not new:
         raise InvalidTable(f"{bundle.id} holds all runs of {data} already; give others.")
-    with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as scratch:
-        folder = Path(scratch) / out.name
-        shutil.copytree(bundle.path, folder)
+    with whole_folder(out, last=MANIFEST) as folder:
+        shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
         own = OwnRuns((*known, *new), version(DISTRIBUTION))
         (folder / RUNS_FILE).write_text(to_json(own), encoding="utf-8")
         digest = sha256_of(folder / RUNS_FILE)
@@ -78,7 +76,6 @@ def calibrate_by_runs(data: Path | str, bundle: Bundle, out: Path | str) -> Lear
         write_manifest(manifest | {OWN_RUNS: entry}, folder)
         (folder / "README.md").unlink(missing_ok=True)
         lines = _compared(rows, before, load_bundle(folder))
-        folder.rename(out)
     return Learned(load_bundle(out), lines)
 
 

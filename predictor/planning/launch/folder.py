@@ -40,7 +40,7 @@ def written(planned: Planned, out: Path, force: bool = False) -> list[str]:
     if not planned.plans:
         raise InvalidRequest(f"there is no plan to write to {out}; ask for more GPUs, or promise less.")
     names = []
-    with whole_folder(out, ALL) as draft:
+    with whole_folder(out, ALL, over=force) as draft:
         for rank, plan in enumerate(planned.plans, start=1):
             names.append(name_of(rank, plan))
             folder = draft / names[-1]

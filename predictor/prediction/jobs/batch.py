@@ -9,10 +9,10 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-import shutil
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -49,6 +49,7 @@ from predictor.workloads.request import columns, misspelt_note
 from predictor.workloads.results import BOTH, RESULTS
 
 MANIFEST = "manifest.json"
+PART = "part-"
 KINDS_SHOWN = 60  # characters of an error that make it the same kind as another
 
 
@@ -187,6 +188,9 @@ def run(
                 summary.add(part)
                 seen(summary)
             _deliver(output, [folder / _name(number) for number in range(summary.parts)])
+        if output.file or output.url:
+            with suppress(OSError):  # it holds something else, or another job
+                folder.rmdir()
     except OSError as error:
         where = error.filename or folder
         raise InvalidRequest(
@@ -222,7 +226,14 @@ def _deliver(output: Output, parts: list[Path]) -> None:
     if output.url:
         copy_out(output, parts)
     if output.file or output.url:
-        shutil.rmtree(output.folder)
+        _clear(output.folder)
+
+
+def _clear(folder: Path) -> None:
+    """Remove the parts, and the manifest last: until then a job that is started again may go on."""
+    for pattern in (f"{PART}*", ".*.*", MANIFEST):
+        for file in folder.glob(pattern):
+            file.unlink(missing_ok=True)
 
 
 def _identity(source: Source | Grid, bundle: str, rows_per_part: int) -> dict[str, Any]:
@@ -382,7 +393,7 @@ def _remove_drafts(folder: Path) -> None:
 
 
 def _name(number: int) -> str:
-    return f"part-{number:06}.parquet"
+    return f"{PART}{number:06}.parquet"
 
 
 def _write_json(file: Path, content: Any) -> None:
