@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import xgboost
 
 CURE = "pip uninstall xgboost xgboost-cpu && pip install xgboost-cpu"
+OLDEST = (3, 1)  # earlier ones read the intercepts of the released boosters as others, without an error
 
 
 def is_light() -> bool:
@@ -86,6 +87,9 @@ def load_booster(folder: Path, entry: Mapping[str, Any]) -> xgboost.Booster:
     content, path = verified(folder, entry), folder / str(entry["file"])
     import xgboost
 
+    if tuple(int(part) for part in xgboost.__version__.split(".")[:2]) < OLDEST:
+        least = ".".join(map(str, OLDEST))
+        raise PredictorError(f"xgboost is {xgboost.__version__}; bundles need {least} or newer: run `{CURE}`.")
     booster = xgboost.Booster()
     try:
         booster.load_model(bytearray(content))

@@ -22,7 +22,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from toy import FLOOR_CYCLES, GENERATIONS, GPUS, HEADS, RECIPE, SIBLINGS, quick_recipe, quick_table, toy_table
 
-from predictor.errors import InvalidBundle, InvalidRequest, InvalidTable
+from predictor.boosters import load_booster
+from predictor.errors import InvalidBundle, InvalidRequest, InvalidTable, PredictorError
 from predictor.estimators.bundle import BOOSTERS, CURVES, FEWSHOT, LEDGER, MANIFEST, REHEARSAL, Bundle, load_bundle
 from predictor.estimators.linear import core_s, fit_floors
 from predictor.estimators.operators import predict_op
@@ -145,6 +146,13 @@ def test_the_manifest_has_the_sha256_of_every_file(bundle: Bundle, table: Path) 
     assert listed == {name: digest for name, digest in files.items() if name != MANIFEST}
     assert bundle.manifest["tables"][0]["sha256"] == hashlib.sha256(table.read_bytes()).hexdigest()
     assert bundle.manifest["gpus"] == sorted(GPUS)
+
+
+def test_an_xgboost_that_reads_intercepts_wrongly_is_refused(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = next(iter(bundle.manifest["estimators"].values()))[BOOSTERS[0]]
+    monkeypatch.setattr("xgboost.__version__", "3.0.5")
+    with pytest.raises(PredictorError, match=r"xgboost is 3\.0\.5; bundles need 3\.1 or newer: run `pip "):
+        load_booster(bundle.path, entry)
 
 
 def test_a_bundle_holds_boosters_text_and_no_pickle(bundle: Bundle) -> None:
