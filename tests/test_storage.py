@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,17 @@ def test_a_damaged_part_is_said_and_made_anew(table: Path, capsys: pytest.Captur
     assert "1 part was damaged since and made anew." in said.out and "1 part was damaged" in said.err
     assert len(pd.read_parquet("out/part-000001.parquet")) == 10
     assert job(table, "out").damaged == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are no bytes here")
+@pytest.mark.parametrize("name", ["out.csv", "out.parquet"])
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_name_that_no_encoding_knows_is_taken(n_jobs: int, name: str, table: Path, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"ordner \xfc")
+    folder.mkdir()
+    table.rename(folder / table.name)
+    assert run(str(folder / table.name), folder / name, n_jobs=n_jobs, rows_per_part=10).failed == 0
+    assert {path.name for path in folder.iterdir()} == {table.name, name}
 
 
 @pytest.fixture

@@ -307,7 +307,8 @@ def _taken(parts: list[Part]) -> Iterator[Part]:
 
 def _written(job: Job, number: int, table: pa.Table) -> tuple[Job, int, int]:
     """A part as a task of paths, which costs nothing to send or to send again: its rows wait in a file."""
-    feather.write_feather(table, _waiting(job, number), compression="uncompressed")
+    with _waiting(job, number).open("wb") as file:
+        feather.write_feather(table, file, compression="uncompressed")
     return job, number, table.num_rows
 
 
@@ -321,7 +322,9 @@ def _waiting_part(job: Job, number: int, rows: int) -> Part:
         raise InvalidRequest(f"{socket.gethostname()} has gpu-predictor {own}; install {job.version} on all workers.")
     if (kept := _receipt(job.folder / _name(number), number, rows)) is not None:
         return kept
-    return _part(job, number, feather.read_table(_waiting(job, number), memory_map=False))
+    with _waiting(job, number).open("rb") as file:
+        table = feather.read_table(file, memory_map=False)
+    return _part(job, number, table)
 
 
 def _part(job: Job, number: int, table: pa.Table) -> Part:

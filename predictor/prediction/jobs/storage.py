@@ -170,19 +170,21 @@ def _of_file(opened: Any, file: str, rows: int) -> Iterator[pa.RecordBatch]:
 
 def write(table: pa.Table, path: Path) -> None:
     """Write a part."""
-    with whole_file(path) as draft:
-        pq.write_table(table, draft)
+    with whole_file(path) as draft, draft.open("wb") as file:
+        pq.write_table(table, file)
 
 
 def joined(parts: Sequence[Path], path: Path) -> None:
     """Write the parts as one file, in order, a part at a time in memory."""
     writer: Any = None
-    with whole_file(path) as draft:
+    # Arrow takes opened files: it knows no name that the encoding of the system lacks.
+    with whole_file(path) as draft, draft.open("wb") as file:
         for part in parts:
-            table = pq.read_table(part)
+            with part.open("rb") as opened:
+                table = pq.read_table(opened)
             if writer is None:
                 kind = pyarrow.csv.CSVWriter if path.suffix == ".csv" else pq.ParquetWriter
-                writer = kind(draft, table.schema)
+                writer = kind(file, table.schema)
             writer.write_table(table)
         if writer is not None:
             writer.close()
