@@ -43,7 +43,7 @@ def needs_folder(out: Path, option: str = "--out") -> None:
 def whole_file(path: Path) -> Iterator[Path]:
     """A draft beside `path` to write to, which is at `path` whole when the block ends, or not at all.
 
-    An OSError of the draft names `path`.
+    An OSError that the system gave names `path`.
     """
     with _draft(path) as draft:
         try:
@@ -52,7 +52,7 @@ def whole_file(path: Path) -> Iterator[Path]:
                 os.fsync(written.fileno())
             draft.replace(path)
         except OSError as error:
-            if error.filename in (None, str(draft)):
+            if error.errno and error.filename in (None, str(draft)):
                 error.filename = str(path)
             raise
 
