@@ -132,7 +132,7 @@ def kernels_of(family: str, groups: Text, calls: int) -> NDArray[Any]:
 
 
 class StandIn(NamedTuple):
-    """A measured group of calls that runs the kernels of another one: who ran it, and its number formats by op field."""
+    """A measured group of calls that runs the kernels of another one: who ran it, and its formats by op field."""
 
     setting: Setting
     formats: Mapping[str, str]
