@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from predictor.planning.launch.verify import Line
 
+MOST_LINES = 25  # of what was not read, on a terminal
+
 
 def add(app: Typer) -> None:
     """Add the command."""
@@ -29,7 +31,10 @@ def add(app: Typer) -> None:
 
 def ingest(
     files: Annotated[list[Path], Argument(metavar="FILE", help="What tools wrote; .gz too.")],
-    out: Annotated[Path, Option(metavar="TABLE.parquet", help="All rows that could be read, with status and reason.")],
+    out: Annotated[
+        Path,
+        Option(metavar="TABLE.parquet", help="All rows that could be read, with status and reason (.parquet, .csv)."),
+    ],
     format: Annotated[
         str,
         Option(
@@ -68,17 +73,21 @@ def ingest(
     checked = read_files(
         files, format=format, columns=columns, mapping=column_map(mapping, column or ()), unread=unread
     )
-    for line in unread.lines():
+    lines = unread.lines()
+    most = len(lines) if checked.empty else MOST_LINES
+    for line in lines[:most]:
         print(line, file=sys.stderr)
+    if len(lines) > most:
+        print(f"and {len(lines) - most} reasons more, which --report lists", file=sys.stderr)
     if checked.empty:
         raise InvalidTable(f"no measurement could be read from {title}; the reasons are above.")
     show_verdicts(checked, title)
-    write_verdicts(checked, title, out, report, unread.lines())
+    write_verdicts(checked, title, out, report, lines)
     if planned:
-        _show_plan(checked, planned)
+        _show_plan(checked, planned, out)
 
 
-def _show_plan(runs: pd.DataFrame, plan: Mapping[str, Any]) -> None:
+def _show_plan(runs: pd.DataFrame, plan: Mapping[str, Any], out: Path) -> None:
     """What a plan said beside what was measured, and what to do where that is elsewhere."""
     from predictor.planning.launch.verify import verified
 
@@ -103,12 +112,15 @@ def _show_plan(runs: pd.DataFrame, plan: Mapping[str, Any]) -> None:
         )
         inside = sum(line.inside for line in lines)
         say(f"{inside} of {len(lines)} figures lie in their intervals.")
+        say("Let a bundle learn from these runs, and plan with it:")
+        say(f"  predictor calibrate --data {out} --out my-bundle", "    ")
         if inside < len(lines):
-            say("A run does not say which operator is off. Time some, let a bundle learn them, and plan with it:")
+            say("A run does not say which operator is off. To learn that, time some first, then add the runs:")
             about = f"--gpu {plan['gpu']} --model {plan['request']['model']}"
             say(f"  predictor suggest {about} --out shapes.csv", "    ")
             say("  predictor bench --shapes shapes.csv --out mine.parquet", "    ")
-            say("  predictor calibrate --data mine.parquet --out my-bundle", "    ")
+            say("  predictor calibrate --data mine.parquet --out my-operators", "    ")
+            say(f"  predictor calibrate --data {out} --bundle my-operators --out my-bundle", "    ")
     show_notes(notes)
 
 
