@@ -102,7 +102,7 @@ def widened(low_s: Array, high_s: Array, bound_s: Array, slowest_s: Array, far: 
     return drawn(low_s, high_s, np.maximum(bound_s, 1e-12), slowest_s, far)
 
 
-def drawn(low_s: Array, high_s: Array, far_low_s: Array, far_high_s: Array, far: Array) -> tuple[Array, Array]:
+def drawn(low_s: Array, high_s: Array, far_low_s: Array, far_high_s: Array, far: Array | float) -> tuple[Array, Array]:
     """low and high drawn towards the ends of far ones, where those are wider. far: nats, (n_calls,) or one number."""
     weight = np.clip(far / FAR, 0.0, 1.0)
     lowest, highest = np.minimum(low_s, far_low_s), np.maximum(high_s, far_high_s)
