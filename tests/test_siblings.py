@@ -97,7 +97,8 @@ def test_farther_out_an_interval_only_grows_and_never_beyond_the_ends_it_is_draw
     ends: list[float], nats: list[float]
 ) -> None:
     (low, high), (far_low, far_high) = sorted(ends[:2]), sorted(ends[2:])
-    near, beyond = (drawn(*(np.array([end]) for end in (low, high, far_low, far_high)), at) for at in sorted(nats))
+    own, far = (np.array([low]), np.array([high])), (np.array([far_low]), np.array([far_high]))
+    near, beyond = (drawn(*own, *far, at) for at in sorted(nats))
     lows, highs = (np.array([float(end[0]) for end in pair]) for pair in zip(near, beyond, strict=True))
     assert lows[1] <= lows[0] * (1 + 1e-9) and lows[0] <= low * (1 + 1e-9)
     assert highs[1] >= highs[0] * (1 - 1e-9) and highs[0] >= high * (1 - 1e-9)
