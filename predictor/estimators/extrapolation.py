@@ -59,6 +59,11 @@ def gpu_outside(gpu: Gpu, measured: Iterable[str]) -> float:
     return float(np.maximum(beyond, 0.0).sum())
 
 
+def of_known_vendor(gpu: Gpu, measured: Iterable[str]) -> bool:
+    """Whether any GPU of the vendor was measured: what held-out classes show is not known to hold for other vendors."""
+    return gpu.vendor in {get_gpu(name).vendor for name in measured}
+
+
 def dtype_outside(op: Op, references: Mapping[str, Iterable[str]]) -> Array:
     """Nats for each call whose number format was measured on no GPU, where the estimator tells formats apart.
 

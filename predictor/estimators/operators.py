@@ -17,6 +17,7 @@ from predictor.estimators.extrapolation import (
     dtype_outside,
     gpu_outside,
     kernel_outside,
+    of_known_vendor,
     outside,
     widened,
 )
@@ -37,7 +38,7 @@ UNSTATED = np.log(1.5)  # nats that a rate which nobody states counts as outside
 # device 0 to 0.7 % on A100 to B200, H20, A40 and RTX PRO 6000 are faster, 2 % on L40S, 8 % on RTX 4090 (0.95 at most).
 STREAMED, HELD_OF_CACHE = 0.9, 0.5
 # Upper end of "bound-only", of bound and launch floor: no family's median call is further from its bound. What an
-# estimator knows of is not slower, however far outside.
+# estimator knows of is not slower, however far outside, but on GPUs of a vendor that it knows nothing of.
 SLOWEST_OF_BOUND = 20.0
 
 
@@ -82,7 +83,7 @@ def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle 
     estimator = bundle.estimator(op.estimator)
     setting = setting or Setting()
     latency = np.maximum(estimator.latency_s(op, gpu, setting), least)
-    strange = gpu_outside(gpu, entry["references"])
+    strange, alike = gpu_outside(gpu, entry["references"]), of_known_vendor(gpu, entry["references"])
     if correction := estimator.corrections.get(gpu.name):  # what a user measured there knows how weights stream
         low, high = np.exp(np.outer(correction.ends, estimator.spread(op, gpu, setting))) * latency
     else:
@@ -97,8 +98,12 @@ def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle 
     beyond = _beyond(op, entry, least)
     far = np.sum([*beyond.values(), np.where(is_unstated(op, gpu), UNSTATED, 0.0)], axis=0)
     if not correction:
-        far = far + kernel_outside(op, gpu, setting, entry["references"]) + max(strange - SHOWN, 0.0)
-    slowest = np.minimum(least / entry["worst_share"], SLOWEST_OF_BOUND * (least + bound.floor_s))
+        far = (
+            far + kernel_outside(op, gpu, setting, entry["references"]) + max(strange - (SHOWN if alike else 0.0), 0.0)
+        )
+    slowest = least / entry["worst_share"]
+    if alike:
+        slowest = np.minimum(slowest, SLOWEST_OF_BOUND * (least + bound.floor_s))
     low, high = widened(low, high, least, slowest, far)
     basis = CALIBRATED if correction else SEEN if kinship == "seen" else UNSEEN
     return OpPrediction(latency, np.maximum(low, least), high, least, limiter(op, gpu, bound), basis, beyond)
