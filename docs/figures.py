@@ -1,4 +1,4 @@
-"""Replays what docs/accuracy.md tells of whole models, and writes the numbers as they are now into the catalogue of figures.
+"""Replays what docs/accuracy.md tells of whole models, and writes its numbers as they are now into claims.toml.
 
 python docs/figures.py [NAME ...]     --truth and --sources as `predictor validate`; then run docs/generate.py
 """

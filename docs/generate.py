@@ -1,5 +1,5 @@
-"""Writes the pages that say what the code says: docs/commands.md, docs/columns.md, docs/python.md, docs/reproduce.md, and
-the table of whole models in docs/accuracy.md.
+"""Writes the pages that say what the code says: docs/commands.md, docs/columns.md, docs/python.md, docs/reproduce.md,
+and the table of whole models in docs/accuracy.md.
 
 python docs/generate.py            write them
 python docs/generate.py --check    status 1 if one of them is not what the code says now
@@ -398,22 +398,26 @@ def _page(parts: Iterable[str]) -> str:
 
 def reproduce_page() -> str:
     """Every figure's page, command and needs."""
+
+    def told(run: Sequence[str]) -> str:
+        return "; ".join(f"`{line}`" for line in run)
+
     rows = [
-        [f"`{one.name}`", f"[{one.says}]({_from_docs(one.where)})", *_told(one.run), one.needs or "–", f"{one.minutes:g}"]
+        [f"`{one.name}`", f"[{one.says}]({_from_docs(one.where)})", told(one.run), one.needs or "–", f"{one.minutes:g}"]
         for one in claims().values()
     ]
     return _page(
         [
             "# Reproduce",
-            "Every figure of [README.md](../README.md) and of these pages has a command. `predictor reproduce NAME` runs "
-            "it; what is printed in [accuracy](accuracy.md) it compares, row by row, with what comes out now, and ends "
-            "with status 1 where that is something else. `predictor reproduce` lists the names.",
-            "Needs: **truth**, the published tables of whole models (`--truth` or `PREDICTOR_TRUTH`); **sources**, clones "
-            "of the repositories in [datasets](../datasets/README.md) (`--sources` or `PREDICTOR_DATA`); **clone**, this "
-            "project's repository, from whose root the command runs. Minutes are of two cores.",
+            "Every figure of [README.md](../README.md) and of these pages has a command. `predictor reproduce NAME` "
+            "runs it; what is printed in [accuracy](accuracy.md) it compares with what comes out now, row by row, and "
+            "ends with status 1 where that is something else. `predictor reproduce` lists the names.",
+            "Needs: **truth**, the published tables of whole models (`--truth` or `PREDICTOR_TRUTH`); **sources**, "
+            "clones of the repositories in [datasets](../datasets/README.md) (`--sources` or `PREDICTOR_DATA`); "
+            "**clone**, this project's repository, from whose root the command runs. Minutes are of two cores.",
             _table(["name", "what", "command", "needs", "minutes"], rows),
-            "What was tried on the way, dead ends included, is in [experiments](../training/EXPERIMENTS.md), with the date; "
-            "those numbers are of the code of that day.",
+            "What was tried on the way, dead ends included, is in [experiments](../training/EXPERIMENTS.md), with the "
+            "date; those numbers are of the code of that day.",
         ]
     )
 
@@ -421,10 +425,6 @@ def reproduce_page() -> str:
 def _from_docs(where: str) -> str:
     """A link from this folder to a page named from the root."""
     return where.removeprefix("docs/") if where.startswith("docs/") else f"../{where}"
-
-
-def _told(run: Sequence[str]) -> list[str]:
-    return ["; ".join(f"`{line}`" for line in run)]
 
 
 def accuracy_page() -> str:

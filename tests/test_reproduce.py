@@ -21,7 +21,9 @@ REPLAYED = [claim for claim in claims().values() if claim.lines]
 PER_CENT = re.compile(r"(?<![\d.])(?!(?:80|0\.1) %)\d+(?:\.\d+)? %")
 ERROR_WORDS = re.compile(r"\b(off|error|errors|median|interval|intervals|came true|too fast|too slow)\b")
 COMMAND = re.compile(r"`(predictor|make|python|training/|benchmarks/)[^`]*`")
-SUMMED_UP = re.compile(r"\]\((?:docs/)?(?:accuracy|reproduce)\.md")  # what refers to where the figure has its command
+SUMMED_UP = re.compile(
+    r"\]\((?:docs/)?(?:accuracy|reproduce)\.md|training/EXPERIMENTS\.md"
+)  # what refers to where the figure has its command
 # Of a page that says how things are read, or of another's words.
 NOT_OURS = {"docs/accuracy.md#on-measurements-that-were-never-at-hand"}  # which no command repeats, as the page says
 NO_FIGURES = {"CHANGELOG.md", "docs/commands.md", "docs/columns.md", "docs/python.md", "docs/reproduce.md"}
@@ -85,7 +87,8 @@ def test_rows_are_chosen_by_any_of_the_alternatives() -> None:
             "fitted": [False, False, False, False],
         }
     )
-    line = Line("some", ["t"], ["tpot_s"], Errors(2, 20.0, 20.0, 100), [{"gpu": ["A"], "engine": ["vllm"]}, {"gpu": ["B"]}])
+    either = [{"gpu": ["A"], "engine": ["vllm"]}, {"gpu": ["B"]}]
+    line = Line("some", ["t"], ["tpot_s"], Errors(2, 20.0, 20.0, 100), either)
     assert line.now(rows) == pytest.approx((2, 20.0, 20.0, 100))
     assert line.now(rows.assign(fitted=[True, False, False, False])).rows == 1
     with pytest.raises(InvalidRequest, match="no replayed row"):

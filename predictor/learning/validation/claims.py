@@ -45,8 +45,8 @@ class Errors(NamedTuple):
 class Line(NamedTuple):
     """A line of a table in docs/accuracy.md.
 
-    label: its first cell. tables, metrics, where: which replayed rows it is about; `where` holds alternatives, each with
-    the values that a column may have. errors: as printed. remark, within_remark: what stands behind the numbers.
+    label: its first cell. tables, metrics, where: which replayed rows it is about; `where` holds alternatives, each
+    with the values that a column may have. errors: as printed. remark, within_remark: what stands behind the numbers.
     held_out, held_out_within: as printed of an older bundle, without the GPUs of the row.
     """
 
@@ -74,7 +74,7 @@ class Line(NamedTuple):
 class Claim(NamedTuple):
     """What one command shows.
 
-    name: of `predictor reproduce`. says: what it is about. where: page and heading. run: the commands, one after another.
+    name: of `predictor reproduce`. says: what it is about. where: page and heading. run: the commands, in their order.
     needs: "truth" the published tables, "sources" those of operators, "clone" this project's repository, more than one
     with a comma; "" nothing. minutes: on two cores. lines: those that are compared with what is printed.
     """
