@@ -4,8 +4,8 @@
     python training/new_measurements.py suggest  [--from FOLDER] [--only ESTIMATOR ...]
     python training/new_measurements.py noise    [--from FOLDER]
 
-FOLDER holds the clones of training/release.py. learn-on: each generation held out, ROWS of its rows learned on from what
-the others taught; the error of a fifth of them, before and after, and what known GPUs lose, with rehearsal and without.
+FOLDER holds the clones of training/release.py. learn-on: each generation held out, ROWS of its rows learned on from
+what the others taught; the error of a fifth of them, before and after; what known GPUs lose, rehearsed and not.
 suggest: a workload of CALLS measured calls of one engine and dtype of a GPU held out, some of which are measured: those
 that `predictor suggest` would take, or any; the error of its total time. noise: seeds of one small recipe, and
 candidates that are worse on purpose, each judged by the others as `predictor promote` judges.
@@ -203,7 +203,7 @@ def _suggested(cell: Cell, prior: Prior, share: np.ndarray, cost_s: np.ndarray) 
 
 
 def promotions(tables: list[Path], recipe: Recipe, scratch: Path) -> None:
-    """Print how many of the promotions that nothing speaks against are refused, and how many of those that much does."""
+    """Print how many promotions of equals are refused, and how many of what is worse."""
     small = replace(recipe, id="small", rows_per_cell=300, transfer_rounds=60, reference_rounds=60, reference_depth=6)
 
     def made(name: str, recipe: Recipe, tables: list[Path]) -> object:
@@ -214,7 +214,9 @@ def promotions(tables: list[Path], recipe: Recipe, scratch: Path) -> None:
     worse = {
         "trees of depth 2": made("shallow", shallow, tables),
         "a GPU left out": made("fewer", small, [_without(table, "A40", scratch) for table in tables]),
-        "a fifth of the A40's latencies tripled": made("tripled", small, [_tripled(table, scratch) for table in tables]),
+        "a fifth of the A40's latencies tripled": made(
+            "tripled", small, [_tripled(table, scratch) for table in tables]
+        ),
     }
     print(f"{len(equals[0].ledger())} lines of the ledger" if hasattr(equals[0], "ledger") else "", file=sys.stderr)
     for sure in (3.0, 4.0, 5.0):
