@@ -14,7 +14,7 @@ from predictor.planning import compare, plan
 from predictor.planning.answers import predicted_by
 from predictor.planning.candidates import Choices, candidates, most_of
 from predictor.planning.fleet import fleet
-from predictor.planning.search import deployed, deployments, met
+from predictor.planning.search import deployed, deployments, met, worth
 from predictor.planning.service import ServiceLevel
 from predictor.workloads.models import get_model
 from predictor.workloads.request import Request
@@ -33,7 +33,7 @@ WRONG = [
     ({"dtype": "fp8", **LOAD}, 'dtype is "fp8"; a plan decides it. Name those to try in dtypes.'),
     ({"engine": "sglang", **LOAD}, 'engine is "sglang"; a plan decides it'),
     ({"n_gpus": 8, **LOAD}, "n_gpus is 8; a plan decides it. Limit them by max_gpus"),
-    ({"concurrency": 100_000, **LENGTHS}, "it must have at most 100000"),
+    ({"concurrency": 10_000_000, **LENGTHS}, "it must have at most 10000000"),
     ({"shown": 0, **LOAD}, "shown is 0; it must be at least 1"),
 ]
 
@@ -198,3 +198,22 @@ def test_prices_of_wrong_tables_are_refused(tmp_path):
     path.write_text("ownership = 3\n")
     with pytest.raises(InvalidSpec, match="ownership is no table in"):
         price_list(path)
+
+
+def test_clients_by_the_hundred_thousand_are_split_among_replicas():
+    best = plan("Llama-3.1-8B", "H100", concurrency=100_000, tpot_s=0.05, vary=False, **LENGTHS).plans[0]
+    assert best.holds
+    assert best.deployment.replicas > 100
+
+
+def test_a_little_surer_is_not_worth_many_times_the_cost():
+    assert worth(0.78, 5) > worth(0.79, 245)
+    assert worth(0.78, 2) > worth(0.5, 1)
+
+
+def test_what_does_not_hold_says_how_surely_each_promise_is_kept():
+    planned = plan("Qwen3-8B", "L4", request_rate=5, ttft_p99_s=0.4, tpot_s=0.03, p_slo=0.9, vary=False, **LENGTHS)
+    assert not planned.holds
+    assert "Of what was asked" in planned.nearest
+    assert "TTFT p99 ≤ 400 ms with" in planned.nearest
+    assert "all of it with" in planned.nearest

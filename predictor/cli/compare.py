@@ -120,7 +120,8 @@ def _show(model: str, ranked: Sequence[Compared]) -> None:
         ],
         title=model,
     )
-    say("$/Mtok: of a million tokens that come out, GPUs in whole instances. beats next: probability.")
+    of = "are trained on" if any(one.row.get("phase") == "train" for one in ranked) else "come out"
+    say(f"$/Mtok: of a million tokens that {of}, GPUs in whole instances. beats next: probability.")
     show_notes(f"{one.gpu.name}: {one.offer.told}." for one in ranked[:3] if one.offer and one.offer.price.source)
     for said in dict.fromkeys(said for one in ranked for said in one.published):
         say(f"Published: {said}.")

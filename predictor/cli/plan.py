@@ -66,6 +66,8 @@ def _plan(
         Option(metavar="DIR", help="Write each plan: commands, manifests, and the benchmark that checks it."),
     ] = None,
     force: Annotated[bool, Option("--force", help="Write over the plans in DIR.")] = False,
+    phase: Annotated[str, Option(hidden=True)] = "",
+    train_tokens: Annotated[float, Option(hidden=True)] = 0.0,
     **columns: Any,
 ) -> None:
     """Which GPUs, how many, and how they are set, to serve a load within what is promised, at the least cost."""
@@ -74,6 +76,11 @@ def _plan(
     from predictor.planning.deployment import plan
     from predictor.planning.launch.folder import check_place, written
 
+    if phase or train_tokens:
+        raise InvalidRequest(
+            "a plan is of a service. For the hours, cost and P(OOM) of a training on each GPU ask "
+            f"`predictor compare {model} --phase train --train-tokens {train_tokens or 1e9:g}`."
+        )
     if write:
         check_place(write, force)
     if top < 1:

@@ -24,8 +24,8 @@ from predictor.planning.fleet import fleet
 from predictor.planning.helpers import Helpers
 from predictor.planning.pareto import pareto_front
 from predictor.planning.pools import pooled
-from predictor.planning.search import LIKELY, Deployment, deployments, expected, met
-from predictor.planning.service import LABELS, ServiceLevel
+from predictor.planning.search import Deployment, deployments, expected, lessened, met, worth
+from predictor.planning.service import LABELS, ServiceLevel, p_below
 from predictor.prediction.single import Resolved, answer, load_of
 from predictor.values import share_text, time_text
 from predictor.workloads.cells import is_empty
@@ -126,6 +126,8 @@ class _Search:
         tried = self._cheapest(left)
         if self.vary:
             tried += self._variants()
+        if not any(one.p_slo >= self.sure for one in self.found):
+            self._lessen()
         plans = self._plans()
         self.lost += self._not_tried(all_of, tried, plans)
         return Planned(
@@ -208,6 +210,15 @@ class _Search:
         self._simulate(varied)
         return varied
 
+    def _lessen(self) -> None:
+        """Where nothing holds, take away replicas of the best that hardly make them surer."""
+        best = self._ranked()[: self.shown]
+        less = self.helpers.each(lessened, best, self.choices.level)
+        known = {id(one) for one in best}
+        self.found = [one for one in self.found if id(one) not in known] + [
+            one._replace(candidate=before.candidate) for one, before in zip(less, best, strict=True)
+        ]
+
     def _for_pools(self) -> list[Deployment]:
         """The cheapest that hold of a few GPUs, whose workers may be prefill and decode workers instead."""
         cheapest = dict[str, Deployment]()
@@ -231,7 +242,7 @@ class _Search:
 
     def _ranked(self) -> list[Deployment]:
         """All that were simulated: those that hold, by cost; then what would, but for the budget; then the others, by
-        how surely they do."""
+        what they are worth, where a GPU without a price counts as one USD/h."""
 
         def place(one: Deployment) -> tuple[Any, ...]:
             hour = self._hour(one)
@@ -239,7 +250,7 @@ class _Search:
             cost = (hour is None, hour or 0.0, one.n_gpus, served, -round(one.p_slo, 2), one.served.ttft_p99_s.value)
             if one.p_slo >= self.sure:
                 return (0 if self._holds(one) else 1, *cost)
-            return (2 if one.p_slo >= LIKELY else 3, -round(one.p_slo, 1), *cost)
+            return (2, -worth(one.p_slo, hour or one.n_gpus), *cost)
 
         return sorted(self.found, key=place)
 
@@ -330,7 +341,19 @@ class _Search:
             told, key=lambda pair: max((pair[1][name] / s for name, s in level.promised.items()), default=0.0)
         )
         figures = ", ".join(f"{LABELS[name]} {time_text(seconds)}" for name, seconds in kept.items())
-        return f"the nearest that is met with {share_text(self.sure)}: {figures}, by {one.text}."
+        return f"the nearest that is met with {share_text(self.sure)}: {figures}, by {one.text}.{self._each_kept()}"
+
+    def _each_kept(self) -> str:
+        """How surely the first plan keeps each promise by itself; "" where none was simulated."""
+        if not self.found or not self.choices.level.promised:
+            return ""
+        best = self._ranked()[0]
+        told = ", ".join(
+            f"{LABELS[name]} ≤ {time_text(seconds)} with "
+            f"{share_text(p_below(getattr(best.served, name), seconds, self.bundle.level))}"
+            for name, seconds in self.choices.level.promised.items()
+        )
+        return f" Of what was asked, {best.text} keeps {told}; all of it with {share_text(best.p_slo)}."
 
     def _least_missing(self) -> list[Deployment]:
         """Where nothing keeps what is promised even at the roofline: what misses it by least there."""
