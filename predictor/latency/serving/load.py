@@ -168,8 +168,8 @@ def continuous(
         )
     if part.requests > MOST_REQUESTS:
         raise InvalidRequest(
-            f"the run has {part.requests} requests of a replica; it must have at most {MOST_REQUESTS}. Lower concurrency "
-            "or num_prompts, or raise dp."
+            f"the run has {part.requests} requests of a replica; it must have at most {MOST_REQUESTS}. Lower "
+            "concurrency or num_prompts, or raise dp."
         )
     check_cache(part, kv_tokens)
     alone = [sustained(part, getattr(times, end), engine, kv_tokens) for end in ENDS]
