@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from predictor.planning.launch.verify import Line
 
+MOST_LINES = 25  # of what was not read, on a terminal
+
 
 def add(app: Typer) -> None:
     """Add the command."""
@@ -68,12 +70,16 @@ def ingest(
     checked = read_files(
         files, format=format, columns=columns, mapping=column_map(mapping, column or ()), unread=unread
     )
-    for line in unread.lines():
+    lines = unread.lines()
+    most = len(lines) if checked.empty else MOST_LINES
+    for line in lines[:most]:
         print(line, file=sys.stderr)
+    if len(lines) > most:
+        print(f"and {len(lines) - most} reasons more, which --report lists", file=sys.stderr)
     if checked.empty:
         raise InvalidTable(f"no measurement could be read from {title}; the reasons are above.")
     show_verdicts(checked, title)
-    write_verdicts(checked, title, out, report, unread.lines())
+    write_verdicts(checked, title, out, report, lines)
     if planned:
         _show_plan(checked, planned)
 

@@ -27,9 +27,16 @@ LFS_POINTER = b"version https://git-lfs"
 
 
 class Unread:
-    """What a reader leaves out: files and rows, counted by reason."""
+    """What a reader leaves out: files and rows, counted by reason.
+
+    seconds: of kernels that were left out for a reason. seen_s: of all kernels. notes: what else is to be said, a line
+    each.
+    """
 
     def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.seconds: dict[str, float] = {}
+        self.seen_s = 0.0
         self.files: Counter[str] = Counter()
         self.rows: Counter[str] = Counter()
 
@@ -72,10 +79,16 @@ class Unread:
         return self.keep(frame, frame["latency_s"] > 0, "latency is empty or not above 0")
 
     def lines(self) -> list[str]:
-        """The record as lines of text, largest first."""
+        """The record as lines of text: notes, then what was left out, largest first."""
         files = [f"not read, {count} file{'s' * (count > 1)}: {why}" for why, count in self.files.most_common()]
-        rows = [f"not read, {count:,} row{'s' * (count > 1)}: {why}" for why, count in self.rows.most_common()]
-        return files + rows
+        rows = [self._line(count, why) for why, count in self.rows.most_common()]
+        return self.notes + files + rows
+
+    def _line(self, count: int, why: str) -> str:
+        if why not in self.seconds:
+            return f"not read, {count:,} row{'s' * (count > 1)}: {why}"
+        share = self.seconds[why] / self.seen_s if self.seen_s else 0.0
+        return f"not read, {count:,} kernel{'s' * (count > 1)}, {100 * share:.1f} % of their time: {why}"
 
 
 Read = Callable[[Path, Unread], pd.DataFrame]

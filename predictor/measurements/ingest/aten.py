@@ -59,6 +59,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     else tuple(n for n in names.split() if n in ("stride", "padding", "dilation", "transposed", "groups", "dim"))
     for name, names in ARGUMENTS.items()
 }
+LONGEST_VALUE = 10_000  # characters
 # Calls whose output is as large as their first input, beside those of ELEMENTWISE.
 LIKE_FIRST = frozenset({"copy", "clone", "roll", "flip", "tril", "triu", "fill", "zero", "uniform", "normal"})
 
@@ -186,7 +187,18 @@ def _input(name: str, kind: str, sizes: Any, strides: Any, value: str) -> Any:
         return Tensor(shape, TYPES[kind], tuple(strides) if len(strides) == len(shape) else dense(shape))
     if sizes:
         raise InvalidTable(f"{name} on {kind or 'a type that is not recorded'}, for which there is no number format")
-    return ast.literal_eval(value) if value else None
+    return _value(value) if value else None
+
+
+def _value(text: str) -> Any:
+    """A recorded value: a number, a list of numbers, or text that is none of them, such as "-inf" or a mode."""
+    try:
+        return ast.literal_eval(text) if len(text) <= LONGEST_VALUE else text
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        try:
+            return float(text)
+        except ValueError:
+            return text
 
 
 def dense(shape: Sequence[int]) -> tuple[int, ...]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,12 @@ from typing import Any
 import pandas as pd
 
 from predictor.errors import InvalidTable
+from predictor.measurements.ingest.trace_events import Events
 
+MOST_BYTES = 2**30  # of an unpacked file, which is read whole
+CHUNK_BYTES = 2**24
 GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
+JSON = re.compile(r"\s*[{\[]")
 MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))  # what PowerShell writes too
 
 
@@ -57,12 +63,11 @@ def open_content(path: Path) -> Content:
         raise InvalidTable(f"{path} is a folder; give the files in it, such as {path}/*.json.")
     if not path.exists():
         raise InvalidTable(f"{path} does not exist; give a file of measurements.")
-    raw = path.read_bytes()
-    if raw.startswith(GZIP):
-        try:
-            raw = gzip.decompress(raw)
-        except (OSError, EOFError, zlib.error) as error:
-            raise broken(path, "gzip", error) from error
+    with path.open("rb") as stream:
+        head = stream.read(len(PARQUET))
+    if head == PARQUET:
+        return Content(path, "parquet")
+    raw = _unpacked(path, packed=head.startswith(GZIP))
     if raw.startswith(PARQUET):
         return Content(path, "parquet")
     coding = next((name for mark, name in MARKS if raw.startswith(mark)), "utf-8")
@@ -70,19 +75,50 @@ def open_content(path: Path) -> Content:
         text = raw.decode(coding)
     except UnicodeDecodeError as error:
         raise InvalidTable(f"{path} is no text (byte {error.start}); give JSON, CSV or Parquet.") from None
-    if not text.strip():
+    del raw
+    if not text or text.isspace():
         raise InvalidTable(f"{path} is empty; give a file of measurements.")
-    if not text.lstrip().startswith(("{", "[")):
+    if not JSON.match(text):
         return Content(path, "csv", text)
     return Content(path, "json", documents=_documents(path, text))
 
 
-def _documents(path: Path, text: str) -> tuple[Any, ...]:
+def _unpacked(path: Path, packed: bool) -> bytearray:
+    """The bytes of a file, gzip'd or not; more than MOST_BYTES raise InvalidTable before they are in memory."""
+    raw = bytearray()
     try:
-        whole = json.loads(text)
+        with gzip.open(path) if packed else path.open("rb") as stream:
+            while chunk := stream.read(CHUNK_BYTES):
+                raw += chunk
+                if len(raw) > MOST_BYTES:
+                    raise InvalidTable(
+                        f"{path} holds more than {MOST_BYTES // 2**20:,} MiB, which would be read whole; "
+                        "split it, or record fewer steps and no stacks."
+                    )
+    except (OSError, EOFError, zlib.error) as error:
+        if not packed:
+            raise
+        raise broken(path, "gzip", error) from error
+    return raw
+
+
+def _documents(path: Path, text: str) -> tuple[Any, ...]:
+    events = Events()
+    try:
+        whole = json.loads(text, object_hook=events.kept)
         return tuple(whole) if isinstance(whole, list) else (whole,)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         try:
-            return tuple(json.loads(line) for line in text.splitlines() if line.strip())
-        except (json.JSONDecodeError, RecursionError):
+            return tuple(json.loads(line, object_hook=events.kept) for line in _lines(text))
+        except (ValueError, RecursionError):
             raise broken(path, "JSON", error) from None
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines that are not blank, one at a time: a broken trace has millions."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start)
+        line, start = (text[start:], len(text)) if end < 0 else (text[start:end], end + 1)
+        if line and not line.isspace():
+            yield line
