@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from predictor.errors import UnsupportedDtype
+from predictor.shipped import read_catalogue
+from predictor.values import nearest_names
 
 Array = NDArray[np.float64]
 Number = Array | float
@@ -82,6 +85,38 @@ MLX = frozenset(AFFINE)
 OWN_FORMATS = {"GGUF": GGUF, "MLX": MLX}
 GROUPED = BLOCKS | MIXED | AFFINE
 DTYPES = {**DTYPES, **{name: Dtype(bits, 16, ("fp16", "bf16")) for name, bits in GROUPED.items()}}
+
+
+def dtype_named(text: str) -> str:
+    """Our name of a number format that engines and hubs spell otherwise ([dtypes] of catalog/names.toml); an unknown
+    one stays as it is.
+
+    >>> dtype_named("AWQ"), dtype_named("bfloat16"), dtype_named("Q4_K - Medium"), dtype_named("fp9")
+    ('int4_wo', 'bf16', 'q4_k_m', 'fp9')
+    """
+    if text in DTYPES or not text:
+        return text
+    name = text.strip().casefold()
+    under = name.replace("-", "_")
+    return next((known for known in (name, under) if known in DTYPES), "") or (
+        _spellings().get(name) or _spellings().get(under) or text
+    )
+
+
+def near_dtypes(text: str) -> str:
+    """What an unknown number format may mean, as a sentence to add; "" where nothing is near.
+
+    >>> near_dtypes("q4km")
+    ' Did you mean q4_k_m or q4_k?'
+    """
+    meant = {**{name: name for name in DTYPES}, **_spellings()}
+    near = list(dict.fromkeys(meant[name] for name in nearest_names(text.casefold(), meant, most=2)))
+    return f" Did you mean {' or '.join(near)}?" if near else ""
+
+
+@cache
+def _spellings() -> dict[str, str]:
+    return dict(read_catalogue("names.toml")["dtypes"])
 
 
 def dtype_facts(name: str) -> Dtype:

@@ -13,7 +13,7 @@ from predictor.elementwise import greater, power_of_two
 from predictor.errors import InvalidRequest
 from predictor.hardware.interconnect import LINKS, Links, stated_network
 from predictor.ops import DTYPES, Collective, Op
-from predictor.ops.dtypes import GGUF, MLX, OWN_FORMATS, out_bytes
+from predictor.ops.dtypes import GGUF, MLX, OWN_FORMATS, near_dtypes, out_bytes
 from predictor.values import LARGEST, show, whole_number
 from predictor.workloads.architectures.single_pass import SinglePass
 from predictor.workloads.engine_tables import SERVES, engine_names, operators_of
@@ -123,7 +123,8 @@ class Workload:
             value = getattr(self, name)
             if not isinstance(value, str) or value not in known:
                 listed = ", ".join(choice for choice in known if choice)
-                raise InvalidRequest(f"{name} is {show(value)}; it must be one of {listed}.")
+                near = near_dtypes(value) if name == "dtype" and isinstance(value, str) else ""
+                raise InvalidRequest(f"{name} is {show(value)}; it must be one of {listed}.{near}")
         stated_network(self.node_link)
         self._check_engine()
         self._check_lengths()
