@@ -15,6 +15,7 @@ import numpy as np
 
 from predictor.errors import PredictorError
 from predictor.estimators.bundle import Bundle
+from predictor.latency.own_runs import correction_of
 from predictor.latency.serving.load import Serving, groups_of, kv_capacity, serve, served_by
 from predictor.latency.serving.step_table import Chunk, StepTime
 from predictor.latency.serving.step_times import foresee, step_times
@@ -74,16 +75,19 @@ def deployments(many: Sequence[Candidate], level: ServiceLevel, sure: float, bun
 
 
 class Expected(NamedTuple):
-    """Replicas that a candidate needs: if its steps take as long as the high end of their interval says, and if they
-    take as long as predicted."""
+    """Replicas that a candidate needs at least for what is promised to be kept so surely. hopeless: none are enough."""
 
-    careful: int
-    likely: int
+    replicas: int
+    hopeless: bool
 
 
-def expected(many: Sequence[Candidate], level: ServiceLevel, bundle: Bundle) -> list[Expected | Lost]:
+def expected(many: Sequence[Candidate], level: ServiceLevel, sure: float, bundle: Bundle) -> list[Expected | Lost]:
     """What each needs, or why it has no answer: from predictions of a prompt alone and of decode steps of a few sizes,
-    without a simulation."""
+    without a simulation.
+
+    Steps take as long as they do with a probability of `sure`. What else delays requests or makes times less sure is
+    left out, so that a simulation asks for no fewer.
+    """
     sizes = [
         np.unique(np.array([1, *(int(one.least.sequences) // 2**halving or 1 for halving in range(4))])) for one in many
     ]
@@ -109,14 +113,10 @@ def expected(many: Sequence[Candidate], level: ServiceLevel, bundle: Bundle) -> 
             why = f"a prompt alone takes {time_text(alone)} at least; {promised} are promised."
             told.append(lost._replace(why=why))
             continue
-        high_s, value_s = (np.array([getattr(step, end) for step in decodes]) for end in ("high", "value"))
+        pace = math.exp(correction_of(one.workload, one.gpu, bundle, load=True).pace.log)
+        prompt_s, *decode_s = (pace * within(step, bundle.level, sure) for step in (prompt, *decodes))
         between = np.unique(np.geomspace(1, counts[-1], BETWEEN).round())
-        told.append(
-            Expected(
-                careful=_needed(one, prompt.high, counts, high_s, level),
-                likely=_needed(one, prompt.value, between, np.interp(between, counts, value_s), level),
-            )
-        )
+        told.append(_needed(one, prompt_s, between, np.interp(between, counts, decode_s), level))
     return told
 
 
@@ -129,7 +129,7 @@ def _sized(one: Candidate, counts: Array) -> Iterator[list[Phase]]:
         yield prompt_and_middle_phases(replace(alone, batch=int(count)))[1:]
 
 
-def _needed(one: Candidate, prompt_s: float, counts: Array, decode_s: Array, level: ServiceLevel) -> int:
+def _needed(one: Candidate, prompt_s: float, counts: Array, decode_s: Array, level: ServiceLevel) -> Expected:
     """Replicas, where a prompt and decode steps of `counts` sequences take so long: prompts interrupt decoding."""
     prompt, cached, output = one.load.mean_len
     following, gain = max(output - 1, 0.0), one.load.tokens_per_step
@@ -138,9 +138,8 @@ def _needed(one: Candidate, prompt_s: float, counts: Array, decode_s: Array, lev
     token_s = counts * each_s / following if following else np.zeros_like(counts)
     kept = token_s <= level.tpot_s
     best = int(np.argmin(np.where(kept, each_s, np.inf))) if kept.any() else 0
-    if one.load.concurrency:
-        return max(math.ceil(one.load.concurrency / float(counts[best])), 1)
-    return max(math.ceil(one.load.offered_rate * float(each_s[best])), 1)
+    asked = one.load.concurrency / float(counts[best]) if one.load.concurrency else one.load.offered_rate * each_s[best]
+    return Expected(max(math.ceil(asked), 1), hopeless=float(decode_s[0]) / gain > level.tpot_s)
 
 
 def _fewest(one: Candidate, level: ServiceLevel, sure: float, bundle: Bundle) -> Deployment | Lost:
@@ -178,7 +177,7 @@ def worth(p_slo: float, cost: float) -> float:
     >>> worth(0.78, 5) > worth(0.79, 245), worth(0.78, 2) > worth(0.5, 1)
     (True, True)
     """
-    return p_slo / cost**PAYS
+    return float(p_slo / cost**PAYS)
 
 
 def lessened(many: Sequence[Deployment], level: ServiceLevel, bundle: Bundle) -> list[Deployment]:
