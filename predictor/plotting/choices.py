@@ -45,6 +45,8 @@ REACH = 2.0  # times beyond the outermost value, where the end of an interval is
 TIMES = {"tpot_s": "TPOT, ms", "ttft_s": "TTFT, ms", "step_s": "step, ms"}
 FIGURES = {
     "usd_per_mtok": "USD per million tokens",
+    "usd_per_million_inputs": "USD per million images or sequences",
+    "inputs_per_s": "images or sequences per second",
     "usd_per_hour": "USD per hour",
     "e2e_s": "time to the last token, s",
     "tokens_per_s": "tokens per second",
