@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from typer import Argument, Option, Typer
@@ -22,6 +21,7 @@ from predictor.cli.common.display import (
     show_notes,
 )
 from predictor.cli.common.plot_option import Plot, say_plotted
+from predictor.cli.common.prices_option import Prices
 from predictor.cli.common.request_options import add_command, stated
 from predictor.errors import InvalidRequest
 from predictor.workloads.architectures.single_pass import IMAGES
@@ -49,9 +49,7 @@ def _compare(
     sort: Annotated[str, Option(help="usd_per_mtok, tokens_per_s, ttft_s, tpot_s, tokens_per_s_per_w …")] = "",
     fit_only: Annotated[bool, Option("--fit-only", help="Only GPUs with room in memory.")] = False,
     top: Annotated[int, Option(help="GPUs that are shown; 0: all of them.")] = 30,
-    prices: Annotated[
-        Path | None, Option(metavar="FILE", help="Prices of your own (.toml, .csv), which replace or extend the list.")
-    ] = None,
+    prices: Prices = None,
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     json: Annotated[bool, Option("--json", help="Print a JSON array, one object per GPU, best first.")] = False,
     plot: Plot = None,

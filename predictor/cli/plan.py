@@ -21,6 +21,7 @@ from predictor.cli.common.display import (
     show_json,
 )
 from predictor.cli.common.plot_option import Plot, say_plotted
+from predictor.cli.common.prices_option import Prices
 from predictor.cli.common.request_options import add_command, stated
 from predictor.errors import InvalidRequest
 from predictor.planning.columns import DECIDED, listed, listed_tps
@@ -53,9 +54,7 @@ def _plan(
     dtype: Annotated[str, Option(help="Number formats to try: bf16,fp8; by default the model's, and fp8.")] = "",
     engine: Annotated[str, Option(help="Engines to try; by default what suits the GPU, and others of the best.")] = "",
     tp: Annotated[str, Option(help="GPUs that share each layer, to try: 1,2,4; by default from the fewest.")] = "",
-    prices: Annotated[
-        Path | None, Option(metavar="FILE", help="Prices of your own (.toml, .csv), which replace or extend the list.")
-    ] = None,
+    prices: Prices = None,
     top: Annotated[int, Option(help="Plans that are shown.")] = 10,
     jobs: Annotated[int, Option(help="Processes; 0: one for each core.")] = 0,
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",

@@ -25,6 +25,7 @@ from predictor.cli.common.display import (
     show_notes,
 )
 from predictor.cli.common.plot_option import Plot, say_plotted
+from predictor.cli.common.prices_option import Prices
 from predictor.cli.common.request_options import add_command
 from predictor.prediction.refusals import Refusal
 from predictor.workloads.architectures.single_pass import IMAGES
@@ -59,11 +60,13 @@ def _predict(
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     json: Annotated[bool, Option("--json", help="Print a JSON array, one object per GPU.")] = False,
     explain: Annotated[bool, Option("--explain", help="Add every operator: time, bound, what limits it.")] = False,
+    prices: Prices = None,
     plot: Plot = None,
     **settings: Any,
 ) -> None:
     """Latency, throughput and memory of a model on GPUs."""
     from predictor.estimators.bundle import load_bundle
+    from predictor.hardware.prices import own_prices
     from predictor.prediction.several import report_row, reports
     from predictor.prediction.single import resolve
     from predictor.workloads.models import get_model
@@ -73,11 +76,12 @@ def _predict(
 
         check_gpus(len(gpu))
     network = get_model(model)
-    # A wrong name fails here, before the estimators load.
-    requests = [resolve(Request(model=model, gpu=name, **settings), network) for name in gpu]
-    opened = load_bundle(bundle)
-    load_xgboost()
-    answers = reports(requests, opened)
+    with own_prices(prices or ""):
+        # A wrong name fails here, before the estimators load.
+        requests = [resolve(Request(model=model, gpu=name, **settings), network) for name in gpu]
+        opened = load_bundle(bundle)
+        load_xgboost()
+        answers = reports(requests, opened)
     if json:
         show_json([report_row(pair, network.name, opened, explain) for pair in answers])
     else:
