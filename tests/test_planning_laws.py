@@ -245,3 +245,46 @@ def test_what_does_not_hold_says_how_surely_each_promise_is_kept():
     assert "Of what was asked" in planned.nearest
     assert "TTFT p99 ≤ 400 ms with" in planned.nearest
     assert "all of it with" in planned.nearest
+
+
+def test_a_superchip_shares_no_layer_unless_that_is_asked_for():
+    asked = {"request_rate": 2.0, "ttft_p99_s": 0.5, "vary": False, **LENGTHS}
+    assert {one.deployment.candidate.n_gpus for one in plan("Qwen3-14B", "GH200", **asked).plans} == {1}
+    assert {one.deployment.candidate.n_gpus for one in plan("Qwen3-14B", "GH200", tps=(2,), **asked).plans} == {2}
+
+
+def test_gpus_that_are_listed_one_by_one_are_said_to_have_to_share_a_server():
+    told = plan("Qwen3-14B", "MI300X", tps=(1, 2), vary=False, **LOAD).plans
+    notes = {one.deployment.candidate.n_gpus: " ".join(one.row()["notes"]) for one in told}
+    assert "MI300X is listed by at most 1 an instance; ask for servers of 2." in notes[2]
+    assert "an instance" not in notes[1]
+
+
+def test_clients_that_find_no_room_are_said_to_wait():
+    asked = {"concurrency": 64, "input_len": 12_000, "output_len": 2000, "max_gpus": 1, "vary": False}
+    planned = plan("Qwen3-14B", "L40S", dtypes=("bf16",), **asked)
+    assert not planned.holds
+    assert re.fullmatch(r"has room for \d+ of 64 clients at once; the others wait\.", planned.plans[0].why)
+    assert not planned.plans[0].deployment.text.startswith("1 × (")
+
+
+def test_what_is_not_simulated_says_what_it_takes_by_prediction_or_at_the_roofline():
+    planned = plan(
+        "Qwen3-8B", "RTX-4090, L4, T4, H100, H200, B200, A100, L40S", shown=2, tpot_s=0.05, vary=False, **LOAD
+    )
+    told = [lost.why for lost in planned.lost if lost.why.startswith("not simulated")]
+    assert told and all(re.search(r"it takes \d+ GPUs? (by prediction|even at the roofline), ", why) for why in told)
+
+
+def test_reasons_of_gpus_that_start_come_before_those_of_gpus_that_do_not(capsys):
+    asked = ["--gpus", "T600,RTX-4090,L4,H200", "--top", "1", "--tpot", "0.05", "--request-rate", "1"]
+    assert main(["plan", "Qwen3-8B", *asked]) == 0
+    told = capsys.readouterr().out
+    assert told.index("\nL4: ") < told.index("\nT600: ")
+
+
+def test_without_prices_fewer_gpus_are_on_the_front(tmp_path):
+    path = tmp_path / "none.toml"
+    path.write_text("replace = true\n")
+    plans = plan("Qwen3-8B", "L40S, H100", prices=path, vary=False, **LOAD).plans
+    assert plans[0].front and not all(one.front for one in plans)

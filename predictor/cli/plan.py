@@ -187,9 +187,10 @@ def _show_best(best: Plan) -> None:
 
 
 def _show_lost(planned: Planned) -> None:
-    """GPUs without a plan, each with the reason that comes last, of its narrowest format."""
+    """GPUs without a plan, each with the reason that comes last, of its narrowest format; first those that start."""
     planned_for = {plan.deployment.candidate.gpu.name for plan in planned.plans}
-    why = {lost.gpu: lost.why for lost in planned.lost if lost.gpu not in planned_for}
+    told_last = {lost.gpu: lost for lost in planned.lost if lost.gpu not in planned_for}
+    why = {gpu: lost.why for gpu, lost in sorted(told_last.items(), key=lambda pair: not pair[1].n_gpus)}
     alike: dict[str, list[str]] = {}
     for gpu, told in why.items():
         alike.setdefault(told, []).append(gpu)

@@ -116,6 +116,7 @@ class _Search:
         self.helpers = helpers
         self.found: list[Deployment] = []
         self.lost: list[Lost] = []
+        self.predicted: dict[int, _Place] = {}  # by the identity of a candidate
         self.out = set[str]()  # GPUs with a replica that is lost before it is simulated
 
     def answer(self) -> Planned:
@@ -187,7 +188,9 @@ class _Search:
                 continue
             n_gpus = told.replicas * one.n_gpus
             offer = self.choices.offer(one.gpu, n_gpus, one.n_gpus)
-            priced.append(_Predicted(one, _place(offer.usd_per_hour if offer else None, n_gpus, told.hopeless)))
+            place = _place(offer.usd_per_hour if offer else None, n_gpus, told.hopeless)
+            self.predicted[id(one)] = place
+            priced.append(_Predicted(one, place))
         return priced
 
     def _simulate(self, batch: Sequence[Candidate]) -> None:
@@ -277,8 +280,12 @@ class _Search:
     def _plans(self) -> list[Plan]:
         """Those that are shown, with their reports."""
         chosen = self._chosen()
+        priced = any(self._hour(one) is not None for one in chosen)
         fronts = pareto_front(
-            [(self._hour(one), one.served.ttft_p99_s.value, one.served.tpot_s.value) for one in chosen]
+            [
+                (self._hour(one) if priced else one.n_gpus, one.served.ttft_p99_s.value, one.served.tpot_s.value)
+                for one in chosen
+            ]
         )
         return [
             Plan(
@@ -322,17 +329,21 @@ class _Search:
                 candidate = one.candidate
                 yield Lost(name, one.n_gpus, one.workload.dtype, candidate.workload.engine, self._why(one, ranked[0]))
         simulated = {id(one) for one in tried}
-        for candidate in sorted(all_of, key=_least):
-            if id(candidate) in simulated or candidate.gpu.name in told | self.out:
-                continue
-            told.add(candidate.gpu.name)
-            cost, count = candidate.least_usd_per_hour, candidate.least_gpus
-            why = (
-                f"not simulated: no price is listed, and {count} are needed even at the roofline."
-                if cost is None
-                else f"not simulated: even at the roofline {count} are needed, {cost:.2f} USD/h."
-            )
-            yield Lost(candidate.gpu.name, count, candidate.workload.dtype, candidate.workload.engine, why)
+        places = [(self.predicted.get(id(one)) or _least(one), one) for one in all_of if id(one) not in simulated]
+        for place, candidate in sorted(places, key=lambda pair: pair[0]):
+            name, workload = candidate.gpu.name, candidate.workload
+            if name not in told | self.out:
+                told.add(name)
+                yield Lost(name, place.n_gpus, workload.dtype, workload.engine, self._unsimulated(candidate, place))
+
+    def _unsimulated(self, one: Candidate, place: _Place) -> str:
+        """Why a candidate was not simulated that has that place at best."""
+        if place.hopeless:
+            promised = time_text(self.choices.level.tpot_s)
+            return f"not simulated: {promised} between tokens are not kept so surely, even by one request alone."
+        by = "by prediction" if id(one) in self.predicted else "even at the roofline"
+        price = "no price is listed" if place.unpriced else f"{place.hour:.2f} USD/h at least"
+        return f"not simulated: it takes {place.n_gpus} GPU{'s' * (place.n_gpus > 1)} {by}, {price}."
 
     def _nearest(self) -> str:
         """What is met, as surely as asked, by what comes nearest to what was promised; "" where nothing starts."""
@@ -451,6 +462,8 @@ def _report(one: Deployment, bundle: Bundle) -> Report:
 def _weakest(one: Deployment, level: ServiceLevel) -> str:
     """Which promise is least surely kept."""
     served = one.served
+    if served.saturated and (clients := one.candidate.load.concurrency):
+        return f"has room for {max(round(served.batch), 1)} of {clients} clients at once; the others wait."
     if served.saturated:
         return f"holds {served.sustainable_rate.value:.3g} requests/s; more arrive."
     if not level.promised:

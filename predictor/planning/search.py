@@ -59,8 +59,8 @@ class Deployment(NamedTuple):
 
     @property
     def text(self) -> str:
-        """ "5 × (2 × H200-SXM-141GB, fp8, vllm)"."""
-        return f"{self.replicas} × ({self.candidate.text})"
+        """ "5 × (2 × H200-SXM-141GB, fp8, vllm)"; of one replica what is in brackets."""
+        return f"{self.replicas} × ({self.candidate.text})" if self.replicas > 1 else self.candidate.text
 
 
 def deployments(many: Sequence[Candidate], level: ServiceLevel, sure: float, bundle: Bundle) -> list[Deployment | Lost]:
