@@ -20,7 +20,7 @@ from predictor.planning.fleet import Some, fleet
 from predictor.planning.published import published
 from predictor.planning.service import p_less
 from predictor.prediction.rows import answer_rows
-from predictor.workloads.architectures.single_pass import inputs_of
+from predictor.workloads.architectures.single_pass import IMAGES, inputs_of
 from predictor.workloads.models import get_model
 from predictor.workloads.request import check_names
 from predictor.workloads.results import ENDS
@@ -159,7 +159,9 @@ def _add_inputs(row: dict[str, Any], hour: float | None, watts: float, columns: 
 
 def usual_order(found: Sequence[Compared]) -> str:
     """The figure by which they are ranked where nobody says."""
-    return "usd_per_mtok" if any(one.row["usd_per_mtok"] is not None for one in found) else "tokens_per_s"
+    of_images = any(one.row.get("inputs") == IMAGES for one in found)
+    price, rate = ("usd_per_million_inputs", "inputs_per_s") if of_images else ("usd_per_mtok", "tokens_per_s")
+    return price if any(one.row[price] is not None for one in found) else rate
 
 
 def _ranked(found: Sequence[Compared], sort: str, level: float) -> list[Compared]:

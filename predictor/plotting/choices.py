@@ -92,7 +92,8 @@ def ranking_picture(model: str, ranked: Sequence[Compared], sort: str, bundle: s
         axes.set_title(f"{model}: {FIGURES[sort]} against latency", loc="left", fontsize=11)
         rises = ORDERS[sort].rises
         _draw(axes, points, rises)
-        axes.set(xlabel=TIMES[time], ylabel=FIGURES[sort])
+        one_pass = any(one.row.get("inputs") for one in ranked)
+        axes.set(xlabel="latency, ms" if one_pass else TIMES[time], ylabel=FIGURES[sort])
         figure.legend(handles=_legend(points, "hollow: does not fit in memory"), loc="outside right upper")
         missing = f"Not drawn: {without} GPUs without {FIGURES[sort]}." if without else ""
         say_below(figure, basis_text(bundle, level), missing)
