@@ -48,6 +48,7 @@ COMMANDS: Mapping[str, str] = {
     "champion": "Show the bundle that --bundle champion opens, and the decisions that led there.",
     "validate": "Replay whole models that others measured, latency and memory, and show the errors.",
     "log-model": "Log a bundle as an MLflow model, for `mlflow models serve` and `mlflow.pyfunc.spark_udf`.",
+    "grid": "Ask every GPU, model and format in many sizes: answers are finite and above their bound, or clear errors.",
     "doctor": "Show versions and bundles; say what is broken.",
 }
 
