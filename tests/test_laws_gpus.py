@@ -26,8 +26,9 @@ from predictor.ops import Attention, Gemm, Moe, Op
 from predictor.ops.dtypes import Array
 from predictor.prediction.single import predict
 
-# More SMs at the same rate in all are slower each, and the last wave of tiles may be emptier.
-WAVES = 1.025
+# Of two that nobody measured: the last wave of tiles on more SMs may be emptier. A call of one tile takes as long as an
+# SM does, and of some better GPUs each SM is slower (GeForce adds up fp16 in fp32 at half the rate of RTX PRO).
+WAVES, SLOWER_SMS = 1.025, 1.06
 GPUS = [
     *catalogue().values(),
     *(get_gpu(f"{name}:{cut}") for name, gpu in catalogue().items() for cut in mig_profiles(gpu)),
@@ -50,6 +51,11 @@ def calls() -> Iterator[Op]:
     yield Moe(tokens=tokens, hidden=4096, inter=14_336, experts=8, topk=2, dtype="fp16")
 
 
+def as_fast(better: Gpu, worse: Gpu) -> bool:
+    """Whether each SM of the one is as fast in fp16 as one of the other."""
+    return better.peak("fp16") / better.sms >= worse.peak("fp16") / worse.sms
+
+
 @pytest.mark.parametrize("op", list(calls()), ids=lambda op: op.estimator)
 def test_of_all_pairs_of_the_catalogue_the_better_one_is_never_slower(op: Op, bundle: Bundle) -> None:
     times: dict[str, Array] = {}
@@ -64,7 +70,9 @@ def test_of_all_pairs_of_the_catalogue_the_better_one_is_never_slower(op: Op, bu
         # Whether cards of a class were measured decides how views are mixed: AMD sells one chip in two classes.
         if not {better.name, worse.name} <= times.keys() or card_class(better) != card_class(worse):
             continue
-        slack = 1 + 1e-9 if {better.name, worse.name} & measured.keys() else WAVES
+        slack = (
+            1 + 1e-9 if {better.name, worse.name} & measured.keys() else WAVES if as_fast(better, worse) else SLOWER_SMS
+        )
         assert (times[better.name] <= times[worse.name] * slack).all(), (better.name, worse.name)
         asked += 1
     assert asked > 1000
