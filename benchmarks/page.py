@@ -55,11 +55,11 @@ def main() -> None:
 
 
 @contextmanager
-def server() -> Iterator[tuple[str, psutil.Process, float]]:
-    """Address of a server that starts now, its process, and when that was."""
+def server(*options: str) -> Iterator[tuple[str, psutil.Process, float]]:
+    """Address of a server that starts now, its process, and when that was. options: of the command."""
     began = time.perf_counter()
     with subprocess.Popen(
-        [sys.executable, "-c", SERVE, "web", "--port", "0"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", SERVE, "web", "--port", "0", *options], stdout=subprocess.PIPE, text=True
     ) as own:
         assert own.stdout
         yield own.stdout.readline().strip() + "/", psutil.Process(own.pid), began

@@ -356,7 +356,9 @@ def test_a_truncated_table_is_one_line(run, error_of, bundle, tmp_path):
 def test_an_output_that_is_a_folder_is_one_line(run, tmp_path):
     table = tmp_path / "table.csv"
     table.write_text("family,gpu,dtype,m,n,k,latency_s\ngemm,H100,bf16,4096,4096,4096,0.0002\n")
-    status, _, err = run("check", table, "--out", tmp_path)
+    folder = tmp_path / "out.parquet"
+    folder.mkdir()
+    status, _, err = run("check", table, "--out", folder)
     assert (status, err.count("\n")) == (2, 1)
     assert "cannot be used (Is a directory)" in err
 

@@ -240,8 +240,11 @@ def test_the_command_line_closes_the_loop(tmp_path, monkeypatch, capsys):
     assert main(ingested) == 0
     out = capsys.readouterr().out
     assert "OUTSIDE" in out and "predictor suggest --gpu L40S --model Qwen3-8B --out shapes.csv" in out
-    assert main(["calibrate", "--data", "runs.parquet", "--out", "bundle"]) == 2
-    assert "holds whole runs, which do not say which operator is off" in capsys.readouterr().err
+    assert "predictor calibrate --data runs.parquet --out my-bundle" in out
+    assert main(["calibrate", "--data", "runs.parquet", "--out", "bundle"]) == 0
+    assert "1 run on L40S with vllm: runs.parquet" in capsys.readouterr().out
+    assert main([*asked.split(), "--bundle", "bundle", "--json"]) == 0
+    assert "corrected by 1 run of yours on L40S with vllm" in capsys.readouterr().out
     assert main([*asked.split(), "--write", "plans"]) == 2
     assert "plans is not empty; choose another folder" in capsys.readouterr().err
 

@@ -18,6 +18,8 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome-headless-sh
 BROWSER = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), "")
 LONG_MS = 120_000  # on a machine that does much else
 FEW = "?gpus=L40S,H100&model=Qwen3-8B&input_len=500&output_len=100&amount=2"  # which are quick
+UPGRADE = "?mode=upgrade&have=A100&consider=H100,L4&model=Qwen3-8B"
+HOME = "?mode=local&home=RTX-3060&model=Qwen3-8B"
 TRAIN = "?mode=tune&model=Qwen3-8B&train_gpus=H100,L4&n_gpus=2"
 SERVE = "import sys; from predictor.cli import main; sys.exit(main(sys.argv[1:]))"
 
@@ -77,7 +79,7 @@ def text(page, selector):
 def test_an_answer_is_headline_tiles_plots_and_table(open_page):
     page = open_page(FEW)
     assert re.match(
-        r"\d+ × (L40S|H100-SXM-80GB), tp \d.*, \d+ replicas?: \$[\d.]+ per million tokens; "
+        r"\d+ × (L40S|H100-SXM-80GB), tp \d.*, \d+ replicas?: \$[\d.]+ per hour \(\$[\d.]+ per million tokens\); "
         r"holds (only )?TTFT < 1 s and TPOT < 40 ms with \d+ %",
         text(page, "#headline"),
     )
@@ -114,6 +116,95 @@ def test_a_click_on_a_point_selects_its_plan(open_page):
     assert label.split(",")[0] in text(page, "#headline")
     row = page.locator("#table tr.chosen")
     assert row.count() == 1
+
+
+def test_the_badge_says_what_whole_answers_reached(open_page):
+    page = open_page(FEW.replace("L40S,H100", "H100") + "&engine=vllm")
+    known = page.locator("#validated")
+    playwright.expect(known).to_contain_text("Whole answers of vllm that others measured on this GPU: TPOT off by")
+    page.fill("[data-key=gpus]", "L4")
+    page.press("[data-key=gpus]", "Enter")
+    playwright.expect(known).to_contain_text("No measured runs of vllm on such a GPU", timeout=LONG_MS)
+
+
+def test_an_upgrade_is_ratios_of_fleets(open_page):
+    page = open_page("?mode=upgrade&have=2xA100&consider=2xH100,2xL4&model=Qwen3-8B&unit=users&amount=8")
+    assert re.match(
+        r"2 × H100-SXM-80GB in place of 2xA100: [\d.]+ × as fast \([\d.]+–[\d.]+\), ", text(page, "#headline")
+    )
+    assert page.locator(".tile").count() == 4 and page.locator("#table tbody tr").count() == 2
+    page.locator("summary", has_text="mix.toml").click()
+    assert 'model = "Qwen3-8B"' in text(page, "#copies pre") and "concurrency = 8" in text(page, "#copies pre")
+    page.get_by_role("button", name="L4", exact=True).click()
+    assert text(page, "#headline").startswith("2 × L4 ")
+
+
+def test_at_home_every_model_has_its_widest_format(open_page):
+    page = open_page("?mode=local&home=RTX-3060")
+    assert re.match(r"\d+ of \d+ models run on 1 × RTX-3060-12GB\. .+ tokens per second", text(page, "#headline"))
+    assert page.locator("#table tbody tr").count() > 10
+    page.get_by_role("button", name="How? First token").click()
+    page.locator(".sum").first.wait_for()
+    page.get_by_role("button", name="Qwen3-235B-A22B").click()
+    assert "has no room" in text(page, "#headline")
+    page.check("input[value=serve]")
+    assert page.input_value("#model") == "Qwen3-32B"
+
+
+def test_a_trace_and_prices_are_dropped_in(open_page, tmp_path):
+    trace, prices = tmp_path / "arrivals.csv", tmp_path / "mine.csv"
+    trace.write_text("arrival_s,input_len,output_len\n" + "".join(f"{place},300,60\n" for place in range(40)))
+    rows = [f"mine,L4,{gpus},on-demand,{gpus / 10},2026-01-01\n" for gpus in (1, 2, 4, 8)]
+    prices.write_text("provider,gpu,n_gpus,kind,usd_per_hour,date\n" + "".join(rows))
+    page = open_page(FEW.replace("L40S,H100", "L4"))
+    page.set_input_files("#prices-file", prices)
+    playwright.expect(page.locator("#notes")).to_contain_text("of mine", timeout=LONG_MS)
+    playwright.expect(page.locator("#prices")).to_contain_text("Your prices, mine.csv (L4), come before the list.")
+    page.set_input_files("#file", trace)  # where a model is dropped
+    playwright.expect(page.locator("#error")).to_contain_text("neither JSON nor GGUF")
+    page.set_input_files("#trace-file", trace)
+    playwright.expect(page.locator("#copies")).to_contain_text("--trace arrivals.csv", timeout=LONG_MS)
+    playwright.expect(page.locator("#trace")).to_contain_text("40 requests, 1.03 per second")
+    assert page.is_disabled("#amount") and page.locator("#lengths").is_hidden()
+    answered(page)
+    for kind in ("trace", "prices"):
+        page.locator(f"#{kind} button").click()
+        answered(page)
+    playwright.expect(page.locator("#copies")).not_to_contain_text("--trace")
+    playwright.expect(page.locator("#notes")).not_to_contain_text("of mine")
+    assert page.is_enabled("#amount") and page.locator("#lengths").is_visible()
+
+
+def test_a_busy_server_is_asked_again(open_page):
+    page = open_page(FEW, wait=False)
+    asked = []
+
+    def busy(route):
+        asked.append(route.request.url)
+        if len(asked) > 1:
+            return route.continue_()
+        return route.fulfill(status=429, headers={"retry-after": "1"}, json={"error": "busy"})
+
+    page.route("**/api/upgrade?*", busy)
+    page.check("input[value=upgrade]")
+    playwright.expect(page.locator("#headline")).to_contain_text("in place of", timeout=LONG_MS)
+    assert len(asked) == 2
+
+
+def test_users_at_once_are_not_those_who_begin_together(open_page):
+    page = open_page(FEW.replace("L40S,H100", "L4") + "&unit=users")
+    assert "--warmup 4" in text(page, "#copies") and "--concurrency 2" in text(page, "#copies")
+    page.select_option("#unit", "concurrency")
+    answered(page)
+    assert "--warmup" not in text(page, "#copies")
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm", "llama.cpp"])
+def test_every_engine_that_can_be_chosen_is_known(open_page, engine):
+    page = open_page(FEW.replace("L40S,H100", "L4"))
+    page.select_option("[data-key=engine]", engine)
+    answered(page)
+    assert not text(page, "#error") and f"--engine {engine}" in text(page, "#copies")
 
 
 def test_points_and_rows_are_reached_by_keyboard(open_page):
@@ -223,7 +314,7 @@ def test_a_file_that_is_dropped_is_asked_about(open_page, tmp_path):
 
 
 def test_only_the_header_of_a_gguf_is_sent(open_page, tmp_path):
-    from test_web import gguf_header
+    from test_web_files import gguf_header
 
     header, path = gguf_header(), tmp_path / "tiny.gguf"
     path.write_bytes(header + bytes(5_000_000))
@@ -280,12 +371,16 @@ def test_the_theme_is_the_systems_and_can_be_changed(open_page, scheme):
     assert page.evaluate(paper) != before
 
 
-@pytest.mark.parametrize("query", [FEW, TRAIN, "api/docs"])
+@pytest.mark.parametrize("query", [FEW, TRAIN, UPGRADE, HOME, "api/docs"])
 def test_a_phone_scrolls_down_only(open_page, query):
     page = open_page(query, width=360, wait=query != "api/docs")
     if query == FEW:
         page.wait_for_selector(".later .plot")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    wide = (
+        "[...document.querySelectorAll('#ask .field input')].filter((one) => one.offsetParent && one.clientWidth < 60)"
+    )
+    assert page.evaluate(f"{wide}.length") == 0  # what is typed can be read
 
 
 @pytest.mark.parametrize(
@@ -295,6 +390,8 @@ def test_a_phone_scrolls_down_only(open_page, query):
         (FEW, 1280, "dark"),
         (FEW, 360, "light"),
         (TRAIN, 1280, "light"),
+        (UPGRADE, 390, "light"),
+        (HOME, 1280, "dark"),
         ("api/docs", 1280, "dark"),
     ],
 )

@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 import json
-import struct
 from importlib import import_module
 
 import pytest
@@ -15,13 +14,12 @@ from starlette.testclient import TestClient
 
 from predictor.cli import main
 from predictor.cli.web import web
-from predictor.errors import InvalidRequest
 from predictor.web.answers import ANSWERS
-from predictor.web.app import HEADERS, create_app
+from predictor.web.app import HEADERS, STATIC, create_app
 from predictor.web.openapi import described
 from predictor.web.questions import FILES, MOST, questions
 from predictor.web.server import LOOPBACK, is_loopback
-from predictor.web.uploads import MOST_CONFIG_BYTES, MOST_GGUF_BYTES, MOST_KEPT, Shelf, dropped
+from predictor.web.uploads import MOST_BYTES
 from predictor.web.workers import Broken, GivenUp, Job, Lane, Refused, TooMany
 from predictor.workloads.request import columns
 
@@ -71,7 +69,14 @@ def printed(capsys, *arguments):
             "model=Qwen3-8B&gpus=L4,L40S&concurrency=4&tpot=0.05&tp=1,2&top=2",
             "plan Qwen3-8B --gpus L4,L40S --concurrency 4 --tpot 0.05 --tp 1,2 --top 2",
         ),
+        (
+            "local",
+            "gpu=2xRTX-3060-12GB&model=Qwen3-8B&model=Qwen3-32B",
+            "local --gpu 2xRTX-3060-12GB --model Qwen3-8B --model Qwen3-32B",
+        ),
+        ("local", "gpu=RTX-3060&dtype=q4_k_m&input_len=500", "local --gpu RTX-3060 --dtype q4_k_m --input-len 500"),
         ("gpus", "gpu=H100", "gpus H100"),
+        ("gpus", "gpu=RTX-PRO-6000-Server", "gpus RTX-PRO-6000-Server"),
         ("gpus", "vendor=intel", "gpus --vendor intel"),
         ("models", "model=Qwen3-8B", "models Qwen3-8B"),
         ("prices", "gpu=H100&kind=spot&n_gpus=8", "prices H100 --kind spot --n-gpus 8"),
@@ -123,8 +128,15 @@ def test_the_ledger_tells_what_was_held_out(client):
         (
             "predict?model=Qwen3-8B&gpu=H100&trace=/etc/passwd",
             400,
-            "trace is a file of the server, none of which is read; leave it out.",
+            'trace is "/etc/passwd"; files of the server are not read. Drop the file on the page, or POST it to '
+            "/api/trace.",
         ),
+        ("predict?model=Qwen3-8B&gpu=H100&weights=x", 400, None),
+        ("predict?model=Qwen3-8B&gpu=H100&prices=/etc/passwd", 400, None),
+        ("predict?model=Qwen3-8B&gpu=H100&bundle=/etc", 400, None),
+        ("upgrade?have=99999xL4&consider=L4&work={%22model%22:%22Qwen3-8B%22}", 422, None),
+        ("upgrade?have=L4&consider=x.toml&work={%22model%22:%22Qwen3-8B%22}", 400, None),
+        ("local?gpu=L4" + "&model=Qwen3-8B" * 20, 400, "model is given 20 times; at most 16 are answered at once."),
         ("plan?model=Qwen3-8B&concurrency=4&top=-1", 400, 'top is "-1"; it must be a whole number of at least 0.'),
         ("plan?model=Qwen3-8B&gpus=L4&concurrency=4&top=0", 422, "top is 0; it must be at least 1."),
         ("plan?model=Qwen3-8B&gpus=L4", 422, "there is no load; give request_rate, concurrency or a trace."),
@@ -143,7 +155,7 @@ def test_the_ledger_tells_what_was_held_out(client):
         ("predict?model=someone/no-such-model&gpu=H100", 422, None),
         ("predict?model=Qwen3-8B&gpu=H900", 422, None),
         ("sweep?model=Qwen3-8B&gpu=L4" + "".join(f"&batch={n}" for n in range(1, 40)), 422, None),
-        ("predict?model=Qwen3-8B" + "&gpu=L4" * 40, 400, "40 GPUs are named; at most 16 are answered at once."),
+        ("predict?model=Qwen3-8B" + "&gpu=L4" * 40, 400, "gpu is given 40 times; at most 16 are answered at once."),
         ("predict?model=dropped-0123456789ab&gpu=L4", 400, None),
         ("predict?model=" + "x" * 7000 + "&gpu=L4", 400, "model has 7000 characters; at most 6000 are read."),
         ("predict?model=" + "x" * 9000 + "&gpu=L4", 400, "the query has 9013 bytes; at most 8000 are read."),
@@ -176,72 +188,6 @@ def test_a_folder_of_the_server_is_no_model(client):
     assert client.get("/api/memory?model=tests&gpu=L4").status_code == 422
 
 
-def test_a_config_that_is_dropped_is_a_model(client):
-    taken = client.post("/api/model?name=My Model.json", content=json.dumps(CONFIG))
-    assert taken.status_code == 200, taken.text
-    assert taken.json()["name"] == "My-Model"
-    name = taken.json()["id"]
-    rows = client.get(f"/api/predict?model={name}&gpu=L4").json()
-    assert rows[0]["model"] == "My-Model"
-    assert taken.json()["parameters"] == client.get(f"/api/models?model={name}").json()["parameters"]
-    plan = client.get(f"/api/plan?model={name}&gpus=L4&concurrency=2")
-    assert plan.json()["plans"][0]["gpu"] == "L4"
-    assert client.get(f"/api/compare?model={name}&gpus=L4").json()[0]["gpu"] == "L4"
-
-
-def gguf_header():
-    """The least that describes a Llama: version 3, no tensors."""
-
-    def text(value):
-        return struct.pack("<Q", len(value)) + value.encode()
-
-    numbers = {"embedding_length": 1024, "block_count": 4, "attention.head_count": 16, "feed_forward_length": 3072}
-    numbers |= {"attention.head_count_kv": 8, "context_length": 4096, "vocab_size": 32000}
-    entries = [text("general.architecture") + struct.pack("<I", 8) + text("llama")]
-    entries += [text(f"llama.{key}") + struct.pack("<II", 4, value) for key, value in numbers.items()]
-    tensor = text("token_embd.weight") + struct.pack("<IQQIQ", 2, 1024, 32000, 1, 0)
-    return b"GGUF" + struct.pack("<IQQ", 3, 1, len(entries)) + b"".join(entries) + tensor
-
-
-def test_the_header_of_a_gguf_is_a_model(client):
-    taken = client.post("/api/model?name=tiny.gguf", content=gguf_header())
-    assert taken.status_code == 200, taken.text
-    rows = client.get(f"/api/memory?model={taken.json()['id']}&gpu=L4").json()
-    assert rows[0]["model"] == "tiny"
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        *(b"", b"{", b"[]", b"null", b"\x00\xff", b"GGUF", b"GGUF" + b"\xff" * 100, b"[" * 100_000, b"{}"),
-        *(b'{"model_type": 3}', b'{"a": "' + b"x" * MOST_CONFIG_BYTES + b'"}'),
-    ],
-    ids=len,
-)
-def test_a_file_that_is_no_model_is_one_sentence(client, content):
-    response = client.post("/api/model", content=content)
-    assert response.status_code in (400, 422), response.text
-    assert "\n" not in response.json()["error"]
-
-
-def test_files_are_bounded(client):
-    response = client.post("/api/model", content=b"GGUF" + bytes(MOST_GGUF_BYTES))
-    assert response.status_code == 400
-    shelf = Shelf()
-    for number in range(MOST_KEPT + 1):
-        shelf.put(dropped(b"{}", f"model{number}"))
-    with pytest.raises(InvalidRequest, match="not kept any more"):
-        shelf.get(dropped(b"{}", "model0").id)
-    assert shelf.get(dropped(b"{}", "model1").id)
-
-
-@pytest.mark.parametrize("name", ["../../x", "/etc/cron.d/x", "a\x00b", "..", "", "con/../x.json", "x" * 500])
-def test_the_name_of_a_file_stays_in_its_folder(tmp_path, name):
-    one = dropped(b"{}", name)
-    path = (tmp_path / one.lay(tmp_path)).resolve()
-    assert path.is_relative_to(tmp_path) and (path / "config.json").is_file()
-
-
 def test_other_pages_send_no_files(client):
     headers = {"sec-fetch-site": "cross-site"}
     assert client.post("/api/model", content=json.dumps(CONFIG), headers=headers).status_code == 400
@@ -259,7 +205,7 @@ def test_every_response_forbids_what_is_elsewhere(client):
 
 
 def test_pages_name_nothing_elsewhere(client):
-    for name in ("", "page.js", "page.css", "plots.js", "tiles.js", "table.js", "words.js", "questions.js", "gguf.js"):
+    for name in ("", *(path.name for path in STATIC.iterdir() if path.suffix in (".js", ".css"))):
         text = client.get(f"/{name}").text.replace("http://www.w3.org/2000/svg", "")
         assert text and "http://" not in text and "https://" not in text, name
 
@@ -267,9 +213,10 @@ def test_pages_name_nothing_elsewhere(client):
 def test_all_questions_are_documented(client):
     document = client.get("/api/openapi.json").json()
     assert document == json.loads(json.dumps(described()))
-    assert set(document["paths"]) == {f"/api/{name}" for name in (*questions(), "model")}
+    assert set(document["paths"]) == {f"/api/{name}" for name in (*questions(), *MOST_BYTES)}
     page = client.get("/api/docs").text
     assert all(f"GET /api/{name}" in page for name in questions())
+    assert all(f"POST /api/{kind}" in page and "post" in document["paths"][f"/api/{kind}"] for kind in MOST_BYTES)
     assert set(questions()) == set(ANSWERS)
     for path in document["paths"].values():
         for operation in path.values():
@@ -282,11 +229,11 @@ def test_a_question_takes_what_its_command_takes():
     local = {
         "json",
         "bundle",
+        "mix",  # its tables are asked as work
         "write",
         "force",
         "plot",
         "jobs",
-        "prices",
         "refresh",
         "out",
         "years",
@@ -296,7 +243,7 @@ def test_a_question_takes_what_its_command_takes():
         "name",
         "gpus",
     }
-    for name in ("predict", "memory", "compare", "plan", "gpus", "models", "prices"):
+    for name in ("predict", "memory", "compare", "plan", "upgrade", "local", "gpus", "models", "prices"):
         module = import_module(f"predictor.cli.{name}")
         function = getattr(module, f"_{name}", None) or getattr(module, name)
         options = {p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD}
@@ -313,6 +260,7 @@ def test_a_plan_of_all_gpus_waits_for_no_quick_question():
     assert plan.is_slow({"gpus": "H100,H200"}) and plan.is_slow({"gpus": "all", "vary": False})
     assert not plan.is_slow({"gpus": "H100,H200", "vary": False})
     assert questions()["compare"].is_slow({}) and not questions()["compare"].is_slow({"gpus": "H100"})
+    assert questions()["upgrade"].is_slow({}) and questions()["local"].is_slow({})
     assert not questions()["predict"].is_slow({})
 
 
@@ -324,6 +272,7 @@ def test_loopback_unless_told_otherwise():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
+        (("--prices", "no.csv"), None),
         (("--port", "70000"), "port is 70000; it must be from 0 to 65535."),
         (("--workers", "1"), "workers is 1; it must be from 2, one for slow questions, to 64."),
         (("--host", "192.0.2.1", "--port", "1"), "port 1 of 192.0.2.1 cannot be had; give another --port."),
@@ -332,7 +281,8 @@ def test_loopback_unless_told_otherwise():
 def test_wrong_options_are_one_sentence(capsys, options, sentence):
     pytest.importorskip("uvicorn")
     assert main(["web", *options]) == 2
-    assert capsys.readouterr().err == f"error: {sentence}\n"
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and (sentence is None or error == f"error: {sentence}\n")
 
 
 def test_without_the_extra_it_says_what_to_install(capsys, monkeypatch):

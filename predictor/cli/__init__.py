@@ -38,7 +38,7 @@ COMMANDS: Mapping[str, str] = {
     "check": "Which rows of a table obey physics, and why not.",
     "ingest": "Read measurements of operator calls, or of whole runs, into one table, and say which obey physics.",
     "train": "Make a bundle from measurement tables.",
-    "calibrate": "Correct a bundle by 20 to 200 measured rows per operator of one GPU or engine.",
+    "calibrate": "Correct a bundle by rows measured on one's own GPU: 20 to 200 per operator, or some whole runs.",
     "bench": "Time real operators on this machine's device (extra: torch).",
     "suggest": "The shapes that, once measured on a GPU, shrink a workload's interval most per second of GPU time.",
     "evaluate": "Compare a bundle with measurements, or show what is known of its errors.",

@@ -14,11 +14,13 @@ from predictor.cli.common.display import (
     show,
 )
 from predictor.cli.common.spec import Spec
+from predictor.errors import InvalidRequest
 from predictor.files import needs_folder, whole_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
+WRITTEN = (".parquet", ".csv")
 Page = Annotated[Path | None, Option("--report", metavar="DOCTOR.html", help="Write the verdicts as an HTML page.")]
 
 
@@ -33,7 +35,7 @@ def check(
         Argument(help="Parquet or CSV of measured operator calls, or of whole runs."),
     ],
     out: Annotated[
-        Path | None, Option(metavar="CHECKED.parquet", help="Write all rows with status and reason.")
+        Path | None, Option(metavar="CHECKED.parquet", help="Write all rows with status and reason (.parquet, .csv).")
     ] = None,
     report: Page = None,
     spec: Spec = None,
@@ -52,6 +54,8 @@ def need_folders(out: Path | None, report: Path | None) -> None:
     for file, option in ((out, "--out"), (report, "--report")):
         if file is not None:
             needs_folder(file, option)
+    if out is not None and out.suffix.casefold() not in WRITTEN:
+        raise InvalidRequest(f"--out is {out}; its name must end in {' or '.join(WRITTEN)}.")
 
 
 def show_verdicts(checked: pd.DataFrame, title: str) -> None:
@@ -74,7 +78,10 @@ def write_verdicts(
     """Write the checked rows and the page, where they are asked for."""
     if out is not None:
         with whole_file(out) as draft:
-            checked.to_parquet(draft, index=False)
+            if out.suffix.casefold() == ".csv":
+                checked.to_csv(draft, index=False)
+            else:
+                checked.to_parquet(draft, index=False)
         say(f"{len(checked):,} rows in {out}")
     if report is not None:
         from predictor.measurements.verdicts import page

@@ -114,13 +114,14 @@ def _write(errors: dict[str, Any], out: Path | None) -> None:
 
 def _run_errors(table: Path, bundle: Bundle, family: str, gpu: str) -> pd.DataFrame:
     """Print the errors of whole runs, and what of them is not predicted."""
-    from predictor.learning.evaluate_runs import run_errors
+    from predictor.learning.evaluate_runs import FOLLOWS, run_errors
 
     if family:
         raise InvalidRequest(f'family is "{family}"; {table} holds whole runs. Leave it out.')
     errors, unpredicted = run_errors(table, bundle)
     for why, count in unpredicted.most_common():
-        print(f"not predicted, {count:,} run{'s' * (count > 1)}: {why}", file=sys.stderr)
+        what = "not counted" if why == FOLLOWS else "not predicted"
+        print(f"{what}, {count:,} run{'s' * (count > 1)}: {why}", file=sys.stderr)
     errors = _of_gpu(errors, gpu) if gpu else errors
     show(
         ["model", "GPU", "engine", "figure", ">runs", ">error", ">signed", ">in interval"],

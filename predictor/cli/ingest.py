@@ -31,7 +31,10 @@ def add(app: Typer) -> None:
 
 def ingest(
     files: Annotated[list[Path], Argument(metavar="FILE", help="What tools wrote; .gz too.")],
-    out: Annotated[Path, Option(metavar="TABLE.parquet", help="All rows that could be read, with status and reason.")],
+    out: Annotated[
+        Path,
+        Option(metavar="TABLE.parquet", help="All rows that could be read, with status and reason (.parquet, .csv)."),
+    ],
     format: Annotated[
         str,
         Option(
@@ -81,10 +84,10 @@ def ingest(
     show_verdicts(checked, title)
     write_verdicts(checked, title, out, report, lines)
     if planned:
-        _show_plan(checked, planned)
+        _show_plan(checked, planned, out)
 
 
-def _show_plan(runs: pd.DataFrame, plan: Mapping[str, Any]) -> None:
+def _show_plan(runs: pd.DataFrame, plan: Mapping[str, Any], out: Path) -> None:
     """What a plan said beside what was measured, and what to do where that is elsewhere."""
     from predictor.planning.launch.verify import verified
 
@@ -109,12 +112,15 @@ def _show_plan(runs: pd.DataFrame, plan: Mapping[str, Any]) -> None:
         )
         inside = sum(line.inside for line in lines)
         say(f"{inside} of {len(lines)} figures lie in their intervals.")
+        say("Let a bundle learn from these runs, and plan with it:")
+        say(f"  predictor calibrate --data {out} --out my-bundle", "    ")
         if inside < len(lines):
-            say("A run does not say which operator is off. Time some, let a bundle learn them, and plan with it:")
+            say("A run does not say which operator is off. To learn that, time some first, then add the runs:")
             about = f"--gpu {plan['gpu']} --model {plan['request']['model']}"
             say(f"  predictor suggest {about} --out shapes.csv", "    ")
             say("  predictor bench --shapes shapes.csv --out mine.parquet", "    ")
-            say("  predictor calibrate --data mine.parquet --out my-bundle", "    ")
+            say("  predictor calibrate --data mine.parquet --out my-operators", "    ")
+            say(f"  predictor calibrate --data {out} --bundle my-operators --out my-bundle", "    ")
     show_notes(notes)
 
 

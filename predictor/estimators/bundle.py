@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from predictor.estimators.correction.kernel import Prior
     from predictor.estimators.correction.process import Correction
     from predictor.estimators.estimator import Estimator
+    from predictor.estimators.own_runs import OwnRuns
     from predictor.estimators.samples import TrainingSet
 
 FORMAT = 3
@@ -41,6 +42,7 @@ CALIBRATION = "calibration"  # of the manifest: the rows that a user measured, a
 CALIBRATED_PRIORS, CALIBRATED_ENDS = "priors", "ends"  # of CALIBRATION: estimator → GPU → prior, ends of intervals
 CORRECTIONS = ".corrections.npz"  # how the name of a file of fitted corrections ends, after that of the estimator
 CALIBRATED_FITS = "fitted"  # of CALIBRATION: estimator → file of its corrections; bundles of 0.1 have none
+OWN_RUNS = "own_runs"  # of the manifest: the whole runs that a user measured, and on which GPUs how many
 DEFAULT_BUNDLE = "base-5"
 MANIFEST_TYPES = {
     "id": str,
@@ -78,6 +80,7 @@ class Bundle:
     manifest: Mapping[str, Any]
     _estimators: dict[str, Estimator] = field(default_factory=dict, repr=False)
     _uncorrected: dict[str, Estimator] = field(default_factory=dict, repr=False)
+    _runs: OwnRuns | None = field(default=None, repr=False)
     _kinships: dict[tuple[str, Gpu], str] = field(default_factory=dict, repr=False, init=False, compare=False)
 
     @property
@@ -109,10 +112,38 @@ class Bundle:
         """GPUs on which a user measured rows that correct some estimator."""
         return tuple(self.manifest.get(CALIBRATION, {}).get("gpus", {}))
 
+    @property
+    def measured_runs(self) -> Mapping[str, int]:
+        """GPU → whole runs that a user measured there."""
+        return dict(self.manifest.get(OWN_RUNS, {}).get("gpus", {}))
+
+    @property
+    def own_runs(self) -> OwnRuns:
+        """What they say of answers."""
+        from predictor.estimators.own_runs import NO_RUNS, read_own_runs
+
+        if self._runs is not None:
+            return self._runs
+        entry = self.manifest.get(OWN_RUNS)
+        return read_own_runs(self.path, entry["file"], entry["sha256"]) if entry else NO_RUNS
+
+    def with_runs(self, runs: OwnRuns) -> Bundle:
+        """The bundle with these runs in place of its own."""
+        return Bundle(self.path, self.manifest, self._estimators, self._uncorrected, runs)
+
+    def without_runs(self) -> Bundle:
+        """The bundle as it was before it had whole runs."""
+        if OWN_RUNS not in self.manifest:
+            return self
+        kept = {key: value for key, value in self.manifest.items() if key != OWN_RUNS}
+        own = self.id.rsplit("+", 1)[0]
+        return Bundle(self.path, {**kept, "id": own}, self._estimators, self._uncorrected)
+
     def uncalibrated(self) -> Bundle:
         """The bundle as it was before anything was corrected."""
-        kept = {key: value for key, value in self.manifest.items() if key != CALIBRATION}
-        own = self.id.rsplit("+", 1)[0] if self.calibrated else self.id
+        before = self.without_runs()
+        kept = {key: value for key, value in before.manifest.items() if key != CALIBRATION}
+        own = before.id.rsplit("+", 1)[0] if self.calibrated else before.id
         return Bundle(self.path, {**kept, "id": own}, self._uncorrected, self._uncorrected)
 
     def prior(self, name: str, gpu: str = "") -> Prior | None:
@@ -279,6 +310,9 @@ def _verify(manifest: Any, path: Path) -> None:
         for name, entry in manifest[CALIBRATION].get(CALIBRATED_FITS, {}).items():
             _verify_file(entry, f"{where}: {CALIBRATED_FITS} {name}")
             _verify_types(entry, {"specs": str}, f"{where}: {CALIBRATED_FITS} {name}")
+    if OWN_RUNS in manifest:
+        _verify_file(manifest[OWN_RUNS], f"{path}: {OWN_RUNS}")
+        _verify_types(manifest[OWN_RUNS], {"gpus": dict}, f"{path}: {OWN_RUNS}")
     for name, entry in manifest["estimators"].items():
         where = f"{path}: estimator {name}"
         _verify_types(entry, ESTIMATOR_TYPES, where)

@@ -13,7 +13,7 @@ from predictor.hardware.gpu import Gpu, get_gpu
 from predictor.hardware.siblings import architecture, has_stacked_memory
 from predictor.ops import Op
 from predictor.ops.base import TEXT_FIELDS, column, text_column
-from predictor.ops.dtypes import DTYPES, Array
+from predictor.ops.dtypes import DTYPES, Array, kernel_dtype
 
 FAR = np.log(8.0)  # this far outside, the interval is the whole range from the bound to the worst utilization
 MARGIN = np.log(1.3)  # the ends of what was measured are not sharp
@@ -64,7 +64,7 @@ def dtype_outside(op: Op, references: Mapping[str, Iterable[str]]) -> Array:
     words = {word for groups in references.values() for group in groups for word in group.split("|")}
     known = words & set(DTYPES)
     alike = known | {"fp16", "bf16"} if known & {"fp16", "bf16"} else known
-    dtypes = text_column(getattr(op, "dtype", ""), len(op))
+    dtypes = text_column(kernel_dtype(getattr(op, "dtype", "")), len(op))
     strange = np.array([bool(known) and name not in alike for name in dtypes.tolist()])
     return np.where(strange, UNKNOWN_DTYPE, 0.0)
 

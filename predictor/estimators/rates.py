@@ -20,7 +20,7 @@ from predictor.hardware.power import limiter
 from predictor.hardware.roofline import link_bytes_per_s, roofline, unit_rate
 from predictor.ops import Attention, Collective, Gemm, Moe, Op
 from predictor.ops.base import column, text_column
-from predictor.ops.dtypes import GGUF, MLX, Array, weight_bytes
+from predictor.ops.dtypes import GGUF, MLX, Array, kernel_dtype, weight_bytes
 from predictor.workloads.engine_tables import OTHERS, SERVES, Rates
 
 BY_RATES = "engine-rates"  # basis of such a prediction
@@ -117,7 +117,10 @@ def _sm_cycles_per_s(gpu: Gpu) -> float:
 
 def _unpacked_bytes_per_s(dtypes: Any, gpu: Gpu, rates: Rates) -> Array:
     """Bytes of weights that all SMs take in products of few tokens."""
-    known = {name: rates.bytes_per_sm_cycle.get(name, rates.bytes_per_sm_cycle[OTHERS]) for name in set(dtypes)}
+    known = {
+        name: rates.bytes_per_sm_cycle.get(str(kernel_dtype(name)), rates.bytes_per_sm_cycle[OTHERS])
+        for name in set(dtypes)
+    }
     return np.array([known[name] for name in dtypes]) * _sm_cycles_per_s(gpu)
 
 

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from predictor.errors import InvalidSpec, UnknownGpu, UnknownRate, UnsupportedDtype
 from predictor.files import read_toml
 from predictor.hardware.architectures import Capability, capability
+from predictor.hardware.names import Spelt, counted, key, spelt
 from predictor.hardware.spec import COMPUTE_DTYPES, VECTOR, checked
 from predictor.shipped import read_catalogue
 from predictor.units import GB, GIB, KIB, MHZ, MIB, TFLOP
@@ -186,7 +187,7 @@ class _Catalogue(NamedTuple):
 
 def normalise(name: str) -> str:
     """A name without case, blanks, dashes and underscores: "Tesla_T4" and "tesla t4" are one."""
-    return re.sub(r"[\s_\-]+", "", name).casefold()
+    return key(name)
 
 
 def add_gpus(*files: str | Path) -> None:
@@ -231,12 +232,15 @@ def resolve_gpu(name: str) -> tuple[Gpu, str]:
         raise UnknownGpu(f'gpu is {show(name)}; it must be a name, written as text such as "RTX-4090".')
     if name.strip().endswith(".toml"):
         return gpu_from_toml(name.strip()), ""
-    if "=" in name:
+    if "=" in name and spelt(name) is None:
         return _changed(name), ""
     known = _catalogue()
     if exact := known.gpus.get(name):
         return exact, ""
     whole, profile = name, ""
+    if meant := spelling(name):
+        gpu, note = resolve_gpu(meant.gpu)
+        return gpu, " ".join(text for text in (meant.note, note) if text)
     if normalise(name) not in known.names and (sliced := re.fullmatch(r"(.*?)(?:\s+MIG\s+|:)\s*(.*?)\s*", name)):
         whole, profile = sliced.groups()
     canonical = known.names.get(normalise(whole))
@@ -248,6 +252,15 @@ def resolve_gpu(name: str) -> tuple[Gpu, str]:
         note = f'"{whole}" taken as {canonical}' + (f"; others: {others}" if others else ", one device of a dual board")
     gpu = known.gpus[canonical]
     return (_slice(gpu, profile) if whole is not name else gpu), note
+
+
+def spelling(name: str) -> Spelt | None:
+    """What a name that is not the catalogue's own means, with the count that it says; None of all others.
+
+    >>> spelling("2xL4").n_gpus, spelling("RX 5500 XT")
+    (2, None)
+    """
+    return None if normalise(name) in _catalogue().names else spelt(name) or counted(name)
 
 
 def _changed(text: str) -> Gpu:

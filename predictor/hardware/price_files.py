@@ -70,6 +70,8 @@ def _named(rows: Iterable[Mapping[str, Any]], path: Path) -> tuple[Price, ...]:
         where = f"price {number} of {path.name}"
         words = {name: value.isoformat() if isinstance(value, date) else value for name, value in row.items()}
         price = facts(Price, {"source": path.name} | words, where)
+        if ".toml" in str(price.gpu).casefold():
+            raise InvalidSpec(f'gpu is "{price.gpu}" in {where}; it must be a name. List that file in PREDICTOR_GPUS.')
         try:
             gpu = get_gpu(price.gpu)
         except PredictorError as error:

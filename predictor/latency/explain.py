@@ -8,9 +8,11 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from predictor.estimators.bundle import Bundle
+from predictor.estimators.own_runs import Shift
+from predictor.latency.own_runs import correction_of, shifted
 from predictor.latency.report import Interval, OpLine, Report, Serving
 from predictor.latency.static_batch import doubt_of, staged, with_host
-from predictor.latency.steps import op_lines, step
+from predictor.latency.steps import bound_of, op_lines, step
 from predictor.latency.training import TrainingReport
 from predictor.workloads.results import ENDS
 from predictor.workloads.workload import Workload, decode_lengths
@@ -23,6 +25,7 @@ OTHERS: Mapping[str, str] = {
     "pipeline fill": "stages wait for the first and after the last part of the batch",
     "host": "launches and preparation of steps that the GPU waits for",
     "request": "the engine's front end takes, tokenises and answers a request",
+    "correction": "what runs of yours say that times are longer, or below zero shorter, than predicted",
     "length": "the mean step beside the one half-way through the output",
     "load": "what the mean request under load waits for beside its own prompt and the mean decode step: a queue, "
     "prompts of others, parts of a long prompt; below zero where drafts save steps",
@@ -103,11 +106,27 @@ def _of_serving(
     yield from _between(
         "prefill", ("host", _plus(through, request), ttft), ("request", through, _plus(through, request))
     )
-    yield from _between("prefill", ("load", ttft, report.ttft_s))
+    first, token = _corrected(report, ttft, tpot, lines, bundle)
+    yield from _between("prefill", ("correction", ttft, first), ("load", first, report.ttft_s))
     if decode:
-        yield from _between(
-            "decode", ("bytes", _sum(decode), middle), ("host", middle, tpot), (other, tpot, report.tpot_s)
-        )
+        yield from _between("decode", ("bytes", _sum(decode), middle), ("host", middle, tpot))
+        yield from _between("decode", ("correction", tpot, token), (other, token, report.tpot_s))
+
+
+def _corrected(
+    report: Report, ttft: Interval, tpot: Interval, lines: Sequence[OpLine], bundle: Bundle
+) -> tuple[Interval, Interval]:
+    """Times of a prompt and of the middle step as runs of the user correct them; of a batch TTFT is the report's."""
+    load = report.served is not None
+    correction = correction_of(report.workload, report.gpu, bundle, load=load)
+    prompt, pace = correction.prompt, correction.pace
+    if load:  # the prompt's is beside that of all steps
+        prompt = prompt._replace(log=prompt.log + pace.log)
+    bounds = {
+        phase: bound_of([line for line in lines if line.phase == phase], report.gpu) for phase in ("prefill", "decode")
+    }
+    first = shifted(ttft, prompt, bounds["prefill"]) if load or prompt == Shift() else report.ttft_s
+    return first, shifted(tpot, pace, bounds["decode"])
 
 
 def _of_training(report: TrainingReport) -> Iterator[Other]:

@@ -13,8 +13,9 @@ from predictor.elementwise import chosen, greater, lesser
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.prices import usual_offer
+from predictor.latency.own_runs import TINY, correction_note, correction_of, shifted
 from predictor.latency.report import EXPERTS_DOUBT, OLDER_DOUBT, SERVER_DOUBT, SOFTWARE_DOUBT, Interval, OpLine, Report
-from predictor.latency.steps import basis_of, bound_lines, doubts_of, limiter_of, mean_over, step
+from predictor.latency.steps import basis_of, bound_lines, bound_of, doubts_of, limiter_of, mean_over, step
 from predictor.memory.closed_form import memory
 from predictor.workloads.engine_tables import rates_of
 from predictor.workloads.engines import Engine, get_engine
@@ -50,7 +51,9 @@ def static_times(
     tpots = [step(lines, gpu, bundle, doubt) for lines in decodes]
     tpot = Interval(*(mean_over(decode_lengths(workload), [t[i] for t in tpots]) for i in range(3)))
     device = (ttft, tpot)
-    ttft, tpot = with_host(workload, engine or workload.engine_on(gpu), ttft, tpot)
+    before = with_host(workload, engine or workload.engine_on(gpu), ttft, tpot)
+    ttft, tpot = _corrected(*before, lines, workload, gpu, bundle)
+    device = (_along(device[0], before[0], ttft), _along(device[1], before[1], tpot))
     if not workload.generates:
         device, tpot = (device[0], Interval(0.0, 0.0, 0.0)), Interval(0.0, 0.0, 0.0)
     following = workload.output_len - 1
@@ -59,6 +62,24 @@ def static_times(
     e2e = Interval(*(ttft[i] + following * tpot[i] for i in range(3)))
     tokens = workload.batch * (workload.output_len if workload.generates else workload.input_len)
     return Times(ttft, tpot, e2e, Interval(tokens / e2e.value, tokens / e2e.high, tokens / e2e.low), host)
+
+
+def _corrected(
+    ttft: Interval, tpot: Interval, lines: Sequence[list[OpLine]], workload: Workload, gpu: Gpu, bundle: Bundle
+) -> tuple[Interval, Interval]:
+    """TTFT and TPOT as a user's own runs correct them."""
+    correction = correction_of(workload, gpu, bundle, load=False)
+    least, *per_token = (bound_of(of_step, gpu) for of_step in lines) if correction.applies else (0.0,)
+    through = staged(Interval(least, least, least), workload, gpu).value
+    ttft = shifted(ttft, correction.prompt, through)
+    return ttft, shifted(tpot, correction.pace, mean_over(decode_lengths(workload) if per_token else (), per_token))
+
+
+def _along(part: Interval, before: Interval, after: Interval) -> Interval:
+    """A part of times that changed, by as much."""
+    if before is after:
+        return part
+    return Interval(*(end * new / greater(old, TINY) for end, old, new in zip(part, before, after, strict=True)))
 
 
 def composed(
@@ -73,6 +94,7 @@ def composed(
     if middle:
         limiter = chosen(workload.output_len > 1, limiter_of(middle), limiter)
     near, doubts = doubts_of(prefill + middle, gpu, bundle)
+    own = correction_note(workload, gpu, bundle, load=more.get("served") is not None)
     offer = usual_offer(gpu, workload.layout.n_gpus, workload.layout.n_gpus // workload.layout.dp)
     return Report(
         workload=workload,
@@ -89,7 +111,7 @@ def composed(
             "price_source": offer.told if offer else "",
             "memory": more.get("memory") or memory(workload, gpu),
             **more,
-            "notes": (*more.get("notes", ()), *doubts),
+            "notes": (*more.get("notes", ()), *filter(None, [own]), *doubts),
         },
     )
 

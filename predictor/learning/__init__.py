@@ -1,7 +1,7 @@
 """From measurements to bundles: train, hold out, calibrate, evaluate.
 
-The verbs are modules of their own: train.train, evaluate.evaluate, calibrate.calibrate, tune.tune, monitor.monitor,
-suggest.suggest.
+The verbs are modules of their own: train.train, evaluate.evaluate, calibrate.calibrate, own_runs.calibrate_by_runs,
+tune.tune, monitor.monitor, suggest.suggest.
 
 Recipe             all that decides what training makes, apart from the data
 read_recipe        read one

@@ -59,8 +59,13 @@ def calibrate(data: Path | str, bundle: Bundle, out: Path | str) -> tuple[Bundle
     out = Path(out)
     if holds_runs(data):
         raise InvalidRequest(
-            f"{data} holds whole runs, which do not say which operator is off; `predictor evaluate {data}` compares "
-            "them. Give operator calls, as `predictor bench` times them."
+            f"{data} holds whole runs, which do not say which operator is off. Give operator calls, as `predictor "
+            "bench` times them, or runs to calibrate_by_runs."
+        )
+    if bundle.measured_runs:
+        raise InvalidRequest(
+            f"{bundle.id} holds whole runs, which say how far answers of its operators are off as they are. Calibrate "
+            "the bundle it was made of by operators first, then that by the runs."
         )
     if out.exists():
         raise InvalidRequest(f"{out} exists already; give another folder for the bundle or remove it.")

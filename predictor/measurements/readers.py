@@ -27,7 +27,8 @@ LFS_POINTER = b"version https://git-lfs"
 
 
 class Unread:
-    """What a reader leaves out: files and rows, counted by reason.
+    """What a reader leaves out: files and rows, and what it says of rows that it reads (remarks), counted by
+    reason.
 
     seconds: of kernels that were left out for a reason. seen_s: of all kernels. notes: what else is to be said, a line
     each.
@@ -39,6 +40,7 @@ class Unread:
         self.seen_s = 0.0
         self.files: Counter[str] = Counter()
         self.rows: Counter[str] = Counter()
+        self.remarks: Counter[str] = Counter()
 
     def file(self, reason: str) -> None:
         """Count one file that is not read."""
@@ -82,7 +84,8 @@ class Unread:
         """The record as lines of text: notes, then what was left out, largest first."""
         files = [f"not read, {count} file{'s' * (count > 1)}: {why}" for why, count in self.files.most_common()]
         rows = [self._line(count, why) for why, count in self.rows.most_common()]
-        return self.notes + files + rows
+        remarks = [f"read, {count:,} row{'s' * (count > 1)}: {why}" for why, count in self.remarks.most_common()]
+        return self.notes + files + rows + remarks
 
     def _line(self, count: int, why: str) -> str:
         if why not in self.seconds:

@@ -161,13 +161,13 @@ def bounds(request: Request) -> Bounds:
     workload, _ = served_workload(bounded, model, gpu)
     if workload.pass_tokens:
         workload = replace(workload, ubatch=workload.batch * workload.input_len)
-    prefill, *decodes = (_step_s(ops, gpu) for _, ops in phases(workload))
+    prefill, *decodes = (least_step_s(ops, gpu) for _, ops in phases(workload))
     tokens_per_step = 1 + request.draft_tokens
     tpot_s = sum(decodes) / len(decodes) / tokens_per_step if decodes else 0.0
     return Bounds(prefill, tpot_s, weights_bytes(workload), gpu.mem_bytes)
 
 
-def _step_s(ops: Sequence[OpCall], gpu: Gpu) -> float:
+def least_step_s(ops: Sequence[OpCall], gpu: Gpu) -> float:
     """Least time of a step: the sum of its ops' bounds, or that of reading weights and KV cache, of which the
     last-level cache holds its size from the step before.
     """

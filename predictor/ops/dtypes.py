@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from predictor.errors import UnsupportedDtype
+from predictor.shipped import read_catalogue
+from predictor.values import nearest_names
 
 Array = NDArray[np.float64]
 Number = Array | float
@@ -46,6 +49,7 @@ DTYPES: Mapping[str, Dtype] = {
     "mxfp4_wo": Dtype(4 + 8 / 32, 16, ("bf16", "fp16")),
     # bitsandbytes NF4, double quantisation: an 8-bit scale per 64, an fp32 one per 256 of those (arXiv:2305.14314, 3).
     "nf4": Dtype(4 + 8 / 64 + 32 / (64 * 256), 16, ("bf16", "fp16")),
+    "nf4_once": Dtype(4 + 32 / 64, 16, ("bf16", "fp16")),  # without the second: an fp32 scale per 64
     "mxfp4_mxfp8": Dtype(4 + 8 / 32, 8 + 8 / 32, ("fp8",)),
 }
 # GGUF: bits of an element of each type of blocks, scales included (ggml/src/ggml-common.h of llama.cpp), as listed in
@@ -82,6 +86,85 @@ MLX = frozenset(AFFINE)
 OWN_FORMATS = {"GGUF": GGUF, "MLX": MLX}
 GROUPED = BLOCKS | MIXED | AFFINE
 DTYPES = {**DTYPES, **{name: Dtype(bits, 16, ("fp16", "bf16")) for name, bits in GROUPED.items()}}
+# Weight-only integers in other groups than int4_wo and int8_wo have (AWQ, GPTQ, HQQ, compressed-tensors): a scale of 16
+# bits per group, and a zero point as wide as a weight ("_zero") or of 16 bits ("_zero16"). Group 0: a scale per column.
+GROUP_SIZES = (0, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+def group_dtype(bits: int, group: int, zero_bits: int = 0) -> str:
+    """Name of a weight-only integer format; "" where none has those bits and groups.
+
+    >>> group_dtype(4, 128), group_dtype(4, 32), group_dtype(4, 64, 16), group_dtype(4, 100)
+    ('int4_wo', 'int4_wo_g32', 'int4_wo_g64_zero16', '')
+    """
+    usual = {(4, 128, 0): "int4_wo", (8, 0, 0): "int8_wo"}
+    zero = {0: "", bits: "_zero", 16: "_zero16"}.get(zero_bits)
+    name = usual.get((bits, group, zero_bits), f"int{bits}_wo_g{group}{zero}")
+    return name if name in DTYPES else ""
+
+
+def _groups() -> dict[str, Dtype]:
+    formats = {}
+    for bits in (2, 3, 4, 5, 6, 8):
+        for group in GROUP_SIZES:
+            for zero, zero_bits in (("", 0), ("_zero", bits), ("_zero16", 16)):
+                beside = (16 + zero_bits) / group if group else 0.0
+                name = f"int{bits}_wo_g{group}{zero}"
+                formats[name] = Dtype(bits + beside, 16, ("bf16", "fp16"), group or 1)
+    return formats
+
+
+GROUPS = _groups()
+LISTED = tuple(DTYPES)  # what errors name: groups aside
+DTYPES = {**DTYPES, **GROUPS}
+_USUAL = {name: f"{name.partition('_g')[0]}" for name in GROUPS}
+_USUAL = {name: usual if usual in DTYPES else "int4_wo" for name, usual in _USUAL.items()} | {"nf4_once": "nf4"}
+
+
+def kernel_dtype(dtype: Text) -> Text:
+    """The format whose kernels multiply it: that of the usual groups for others. dtype: one or (n_calls,) names.
+
+    >>> kernel_dtype("int4_wo_g32")
+    'int4_wo'
+    """
+    if isinstance(dtype, str):
+        return _USUAL.get(dtype, dtype)
+    names = np.asarray(dtype)
+    if names.ndim == 0:
+        return _USUAL.get(str(names), str(names))
+    return np.array([_USUAL.get(name, name) for name in names.tolist()], dtype=names.dtype)
+
+
+def dtype_named(text: str) -> str:
+    """Our name of a number format that engines and hubs spell otherwise ([dtypes] of catalog/names.toml); an unknown
+    one stays as it is.
+
+    >>> dtype_named("AWQ"), dtype_named("bfloat16"), dtype_named("Q4_K - Medium"), dtype_named("fp9")
+    ('int4_wo', 'bf16', 'q4_k_m', 'fp9')
+    """
+    if text in DTYPES or not text:
+        return text
+    name = text.strip().casefold()
+    under = name.replace("-", "_")
+    return next((known for known in (name, under) if known in DTYPES), "") or (
+        _spellings().get(name) or _spellings().get(under) or text
+    )
+
+
+def near_dtypes(text: str) -> str:
+    """What an unknown number format may mean, as a sentence to add; "" where nothing is near.
+
+    >>> near_dtypes("q4km")
+    ' Did you mean q4_k_m or q4_k?'
+    """
+    meant = {**{name: name for name in LISTED}, **_spellings()}
+    near = list(dict.fromkeys(meant[name] for name in nearest_names(text.casefold(), meant, most=2)))
+    return f" Did you mean {' or '.join(near)}?" if near else ""
+
+
+@cache
+def _spellings() -> dict[str, str]:
+    return dict(read_catalogue("names.toml")["dtypes"])
 
 
 def dtype_facts(name: str) -> Dtype:
@@ -93,7 +176,7 @@ def dtype_facts(name: str) -> Dtype:
     try:
         return DTYPES[name]
     except (KeyError, TypeError):
-        raise UnsupportedDtype(f'unknown dtype "{name}"; it must be one of {", ".join(DTYPES)}.') from None
+        raise UnsupportedDtype(f'unknown dtype "{name}"; it must be one of {", ".join(LISTED)}.') from None
 
 
 def weight_bytes(dtype: Text) -> Number:

@@ -22,7 +22,7 @@ from predictor.hardware.prices import Offer, PriceList, usual_offer
 from predictor.latency.serving.clients import Load
 from predictor.latency.serving.load import room_for, served_by
 from predictor.latency.steps import bound_lines, bound_of
-from predictor.ops.dtypes import DTYPES, GROUPED
+from predictor.ops.dtypes import DTYPES, GROUPED, LISTED
 from predictor.planning.columns import INSTEAD
 from predictor.planning.fleet import Some
 from predictor.planning.service import ServiceLevel
@@ -306,7 +306,7 @@ def check_choices(choices: Choices) -> None:
         whole_number("tp", tp)
     for dtype in choices.dtypes:
         if dtype and dtype not in DTYPES:
-            raise InvalidRequest(f"dtype is {show(dtype)}; it must be one of {', '.join(DTYPES)}.")
+            raise InvalidRequest(f"dtype is {show(dtype)}; it must be one of {', '.join(LISTED)}.")
     for engine in choices.engines:
         if engine:
             get_server(engine)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from predictor.errors import InvalidRequest, UnknownModel
-from predictor.ops.dtypes import DTYPES
+from predictor.ops.dtypes import DTYPES, LISTED
 from predictor.workloads.models import Model, get_model
 
 # Tasks that audit bias: what they measure is no quality, and most of it has no better end. BBQ: Parrish et al.,
@@ -263,7 +263,7 @@ def _model(file: Path, content: Mapping[str, Any], stated: str) -> tuple[str, st
         named, _, dtype = stated.rpartition(":") if ":" in stated else (stated, "", "")
         if dtype and dtype not in DTYPES:
             raise InvalidRequest(
-                f'--as gives "{dtype}" as the number format of "{file}"; it must be one of {", ".join(DTYPES)}.'
+                f'--as gives "{dtype}" as the number format of "{file}"; it must be one of {", ".join(LISTED)}.'
             )
         model = get_model(named)
         return _short(named, model), named, model, dtype or _dtype(file, config, arguments, model), ()

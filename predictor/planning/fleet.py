@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from predictor.errors import InvalidRequest
-from predictor.hardware.gpu import Gpu, catalogue, resolve_gpu
+from predictor.hardware.gpu import Gpu, catalogue, resolve_gpu, spelling
 from predictor.hardware.spec import SEGMENTS
 from predictor.values import LARGEST
 
@@ -55,9 +55,9 @@ def _meant(part: str) -> list[Some]:
         return [Some(gpu, 0) for gpu in catalogue().values()]
     if part.casefold() in SEGMENTS:
         return [Some(gpu, 0) for gpu in catalogue().values() if gpu.segment == part.casefold()]
-    counted = COUNTED.fullmatch(part)
-    count, name = (int(counted[1]), counted[2]) if counted else (0, part)
-    if counted and not 1 <= count <= LARGEST:
+    meant = spelling(part)
+    counted = COUNTED.fullmatch(part) if meant is None or not meant.instance else None
+    if meant and counted and not 1 <= int(counted[1]) <= LARGEST:
         raise InvalidRequest(f'"{part}" asks for {counted[1][:30]} GPUs; it must be from 1 to 2**31.')
-    gpu, note = resolve_gpu(name)
-    return [Some(gpu, count, note)]
+    gpu, note = resolve_gpu(counted[2] if meant and counted else part)
+    return [Some(gpu, int(counted[1]) if meant and counted else meant.n_gpus if meant else 0, note)]

@@ -7,13 +7,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle, load_bundle
 from predictor.hardware.detect import Detected, detect
 from predictor.memory.capacity import RISK
-from predictor.ops.dtypes import DTYPES
+from predictor.ops.dtypes import DTYPES, dtype_named, near_dtypes
 from predictor.planning.fleet import fleet
 from predictor.prediction.rows import answer_rows
+from predictor.values import show
 from predictor.workloads.engine_tables import LOCAL, SERVES
+from predictor.workloads.engines import get_engine
 from predictor.workloads.models import Model, get_model
 
 # What people run at home, from a phone's size up; any other of the catalogue, or a config.json, can be named.
@@ -51,10 +54,15 @@ def local(
 
     machine: by default this one; a name ("2xRTX-3090") asks for GPUs in place of its own. models: by default MODELS.
     dtypes: formats that are tried, the widest first. columns: others of a Request. Raises PredictorError for a model
-    that is not known.
+    that is not known, for an engine or a format that is none, and for a machine of several kinds of GPUs.
     """
     gpus = machine_of(machine) if isinstance(machine, str) else machine
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    get_engine(engine)
+    dtypes = [dtype_named(name) for name in dtypes]
+    for name in dtypes:
+        if name not in DTYPES:
+            raise InvalidRequest(f"dtype is {show(name)}; it must be one of {', '.join(DTYPES)}.{near_dtypes(name)}")
     formats = {name: _formats(get_model(name), engine, dtypes) for name in list(models) or list(MODELS)}
     shared = {"pp" if engine == LOCAL else "tp": gpus.n_gpus} if gpus.n_gpus > 1 else {}
     asked = [
@@ -70,7 +78,13 @@ def machine_of(gpus: str) -> Detected:
     """The GPUs of this machine, or those that are named."""
     if not gpus:
         return detect()[0]
-    some = fleet(gpus)[0]
+    named = fleet(gpus)
+    if len(named) > 1:
+        raise InvalidRequest(
+            f"gpu is {show(gpus)}, GPUs of {len(named)} kinds; a machine has one here. Name one, maybe counted "
+            "(2xRTX-3090); `predictor compare --gpus` ranks several."
+        )
+    some = named[0]
     return Detected(some.gpu, some.n_gpus or 1, some.note)
 
 

@@ -89,16 +89,21 @@ def read_mix(path: str | Path) -> list[Work]:
     tables = read_toml(Path(path), cure, InvalidRequest).get("work")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise InvalidRequest(f"{path} has no work; {cure}.")
+    return mix_of(tables, f" of {path}")
+
+
+def mix_of(tables: Sequence[Mapping[str, Any]], where: str = "") -> list[Work]:
+    """The mix of tables as in a TOML file. where: they are from, for errors."""
     mix: list[Work] = []
     for number, table in enumerate(tables, 1):
         columns = dict(table)
         share, name = columns.pop("share", 1.0), str(columns.pop("name", table.get("model", "")))
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= MOST_SHARE:
             shown = show(share)
-            raise InvalidRequest(f"share is {shown} in work {number} of {path}; it must be above 0, and at most 1e9.")
+            raise InvalidRequest(f"share is {shown} in work {number}{where}; it must be above 0, and at most 1e9.")
         check_names(columns)
         if taken := [column for column in ("gpu", "n_gpus", "tp", "dp") if column in columns]:
-            raise InvalidRequest(f"{taken[0]} is stated in work {number} of {path}; the fleets decide it. Drop it.")
+            raise InvalidRequest(f"{taken[0]} is stated in work {number}{where}; the fleets decide it. Drop it.")
         mix.append(Work(f"{name} ({number})" if any(name == other.name for other in mix) else name, share, columns))
     whole = sum(work.share for work in mix)
     return [work._replace(share=work.share / whole) for work in mix]

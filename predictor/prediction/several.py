@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from predictor.boosters import load_xgboost
 from predictor.errors import UnknownLink, UnknownRate
 from predictor.estimators.bundle import Bundle
+from predictor.latency.own_runs import correction_of
 from predictor.latency.report import Report
 from predictor.latency.training import TrainingReport
 from predictor.memory.capacity import has_room
@@ -36,11 +37,18 @@ def reports(requests: Sequence[Resolved], bundle: Bundle) -> list[Pair | Refusal
     before = bundle.uncalibrated()
 
     def ask(place: int) -> Pair:
-        calibrated = requests[place].gpu.name in bundle.calibrated
-        uncalibrated = answer(requests[place], before) if calibrated else None
-        return answer(requests[place], bundle), uncalibrated
+        report = answer(requests[place], bundle)
+        calibrated = requests[place].gpu.name in bundle.calibrated or _is_corrected(report, bundle)
+        return report, answer(requests[place], before) if calibrated else None
 
     return answers_of([request.gpu.name for request in requests], ask)
+
+
+def _is_corrected(report: Report | TrainingReport, bundle: Bundle) -> bool:
+    """Whether runs of the user say something of an answer."""
+    if isinstance(report, TrainingReport):
+        return False
+    return correction_of(report.workload, report.gpu, bundle, load=report.served is not None).applies
 
 
 def report_row(answered: Pair | Refusal, model: str, bundle: Bundle, explain: bool = False) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from predictor.workloads.architectures.convnet import ConvNet
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.encoder import VisionEncoder
 from predictor.workloads.architectures.layered import LayeredDecoder
-from predictor.workloads.models import Model, get_model
+from predictor.workloads.models import Model, get_model, model_note
 from predictor.workloads.request import Request, check_names, clients_note
 from predictor.workloads.requested import kept_setting, served_workload, training_setting, unread_note, with_engine
 from predictor.workloads.workload import Workload, phases, prompt_and_middle_phases
@@ -236,7 +236,8 @@ def resolve(request: Request, model: Model | None = None, gpu: Gpu | None = None
     doubts = [] if device.name in catalogue() or device.partition else lint(device)
     network = _sized(model or get_model(request.model), request.image_size)
     request, chosen = with_engine(request, network, device)
-    told = (note, *doubts, link_note(request.link, device), *network.notes, clients_note(request), chosen)
+    named = model_note(request.model, request.dtype)
+    told = (note, named, *doubts, link_note(request.link, device), *network.notes, clients_note(request), chosen)
     trace, price_usd, price_source = None, request.usd_per_hour or None, "given" if request.usd_per_hour else ""
     if not price_usd and (offer := usual_offer(device, request.n_gpus, request.n_gpus // max(request.dp, 1))):
         price_usd, price_source = offer.usd_per_gpu_hour, offer.told

@@ -5,33 +5,43 @@ from __future__ import annotations
 import csv
 import itertools
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from predictor.boosters import load_xgboost
 from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle, load_bundle
-from predictor.hardware.gpu import catalogue, get_gpu, resolve_gpu
+from predictor.hardware.gpu import Gpu, catalogue, get_gpu, resolve_gpu
+from predictor.hardware.price_files import read_prices
 from predictor.hardware.price_rows import chosen_prices, price_row
-from predictor.hardware.prices import price_list
+from predictor.hardware.prices import OWN_PRICES, price_list
 from predictor.hardware.sheet import sheet
+from predictor.latency.serving.traces import read_trace
 from predictor.planning.columns import listed, listed_tps
 from predictor.planning.deployment import plan as planned
+from predictor.planning.fleet import fleet
 from predictor.planning.launch.folder import files_of
+from predictor.planning.local import local as locally, machine_of
 from predictor.planning.ranking import compare as compared
+from predictor.planning.upgrade import mix_of, upgrade as upgraded
 from predictor.prediction.refusals import Refusal
 from predictor.prediction.rows import answer_rows
 from predictor.prediction.several import report_row, reports, rooms
 from predictor.prediction.single import Resolved, resolve
-from predictor.web.questions import MOST_VARIED
+from predictor.web.questions import MOST, MOST_VARIED
+from predictor.workloads.engine_tables import LOCAL
 from predictor.workloads.models import get_model, models as known_models
 from predictor.workloads.request import Request
 
 Given = Mapping[str, Any]
 Answer = Callable[[Given, Bundle], Any]
 ERRORS = ("mape", "median_ape", "p90_ape", "signed_median", "coverage", "width", "bound_mape")  # of the ledger
+VALIDATED = ("median", "mean", "covered", "level")
+MOST_FLEETS = 8  # that are considered at once
 
 
 def opened(bundle: str) -> Bundle:
@@ -44,7 +54,7 @@ def opened(bundle: str) -> Bundle:
 
 def answered(question: str, given: Given, bundle: Bundle) -> Any:
     """The answer, of plain objects; raises PredictorError for what cannot be answered."""
-    return ANSWERS[question](given, bundle)
+    return {**ANSWERS, **SAID}[question](given, bundle)
 
 
 def _resolved(given: Given, **fixed: Any) -> list[Resolved]:
@@ -109,6 +119,46 @@ def sweep(given: Given, bundle: Bundle) -> Any:
     return list(answer_rows([{**given, **dict(zip(varied, values, strict=True))} for values in combinations], bundle))
 
 
+def upgrade(given: Given, bundle: Bundle) -> Any:
+    """As `predictor upgrade --json`."""
+    others = fleet(given["consider"])
+    if len(others) > MOST_FLEETS:
+        raise InvalidRequest(f"consider names {len(others)} fleets; at most {MOST_FLEETS} are answered at once.")
+    for some in (*others, *fleet(given["have"])[:1]):
+        if some.n_gpus > MOST["n_gpus"]:
+            raise InvalidRequest(f"{some.text} are {some.n_gpus} GPUs; at most {MOST['n_gpus']} are answered at once.")
+    return [one.row() for one in upgraded(given["have"], others, mix_of(given["work"]), bundle=bundle)]
+
+
+def local(given: Given, bundle: Bundle) -> Any:
+    """As `predictor local --json`."""
+    lengths = {"input_len": given.get("input_len", 1024), "output_len": given.get("output_len", 256)}
+    found = locally(
+        machine_of(given.get("gpu", "")),
+        given.get("model", ()),
+        engine=given.get("engine", LOCAL),
+        dtypes=listed(given.get("dtype", "")),
+        bundle=bundle,
+        **lengths,
+    )
+    return [one.row | {"fits": one.fits} for one in found]
+
+
+def trace(given: Given, bundle: Bundle) -> Any:
+    """What a trace that was dropped says of its requests."""
+    read = read_trace(given["trace"])
+    span_s = read.arrivals_s[-1] if read.arrivals_s else 0.0
+    input_len, output_len = read.mean_len
+    return {
+        "requests": len(read.input_len),
+        "arrivals": read.arrivals_s is not None,
+        "requests_per_s": len(read.input_len) / span_s if span_s > 0 else None,
+        "input_len": input_len,
+        "output_len": output_len,
+        "note": read.note,
+    }
+
+
 def gpus(given: Given, bundle: Bundle) -> Any:
     """As `predictor gpus --json`."""
     if given.get("gpu"):
@@ -140,6 +190,13 @@ def prices(given: Given, bundle: Bundle) -> Any:
     return [price_row(price, listed, n_gpus) for price in chosen_prices(listed, given.get("gpu", ()), *named)]
 
 
+def own_prices(given: Given, bundle: Bundle) -> Any:
+    """What a file of prices that was dropped adds or replaces."""
+    own = read_prices(Path(os.environ[OWN_PRICES]))
+    price_list("")
+    return {"rows": len(own.prices), "gpus": sorted({price.gpu for price in own.prices}), "replace": own.replace}
+
+
 def ledger(given: Given, bundle: Bundle) -> Any:
     """Means over the cells of the ledger, by what was held out; [] for a GPU that is in none."""
     wanted = get_gpu(given["gpu"]).name if given.get("gpu") else ""
@@ -160,6 +217,30 @@ def ledger(given: Given, bundle: Bundle) -> Any:
     ]
 
 
+def validated(given: Given, bundle: Bundle) -> Any:
+    """What whole answers of the bundle reached on runs that others measured; [] where nobody did."""
+    path = bundle.path / "validated.csv"
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as lines:
+        rows = [
+            dict[str, Any](row) | {name: float(row[name]) for name in VALIDATED} | {"runs": int(row["runs"])}
+            for row in csv.DictReader(lines)
+            if all(given.get(name, "") in ("", row[name]) for name in ("engine", "phase"))
+        ]
+    if not given.get("gpu"):
+        return rows
+    gpu = get_gpu(given["gpu"])
+    own = [row for row in rows if row["gpu"] == gpu.name]
+    return own or [row for row in rows if _alike(get_gpu(row["gpu"]), gpu)]
+
+
+def _alike(one: Gpu, other: Gpu) -> bool:
+    return (one.generation, one.segment) == (other.generation, other.segment)
+
+
 ANSWERS: Mapping[str, Answer] = {
-    one.__name__: one for one in (predict, train, memory, compare, plan, sweep, gpus, models, prices, ledger)
+    one.__name__: one
+    for one in (predict, train, memory, compare, plan, sweep, upgrade, local, gpus, models, prices, ledger, validated)
 }
+SAID: Mapping[str, Answer] = {"trace": trace, "own_prices": own_prices}  # what a file that was sent says

@@ -1,17 +1,19 @@
 """The page and its questions as a Starlette application.
 
 A question is a GET below /api/, its answer the JSON of the command of that name; a wrong one is 400 (the query) or 422
-(what it asks), with {"error": one sentence}. Answers are kept by query. Nothing is fetched from elsewhere.
+(what it asks), with {"error": one sentence}. Answers are kept by query; who asks the same at once waits for the same.
+Nothing is fetched from elsewhere.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sys
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ from predictor.errors import InvalidRequest, PredictorError
 from predictor.values import one_line
 from predictor.web.openapi import described, described_page
 from predictor.web.questions import Question, questions
-from predictor.web.uploads import MOST_GGUF_BYTES, Shelf, dropped
+from predictor.web.uploads import MOST_BYTES, Dropped, Shelf, TooLarge, dropped
 from predictor.web.workers import QUICK_S, SLOW_S, Broken, GivenUp, Job, Lane, Refused, TooMany
 
 if TYPE_CHECKING:
@@ -32,7 +34,9 @@ LONGEST_QUERY = 8000  # bytes
 WAITING = 16  # questions of a lane at most
 KEPT_BYTES = 32 * 2**20  # of answers
 ASKED_EVERY_S = 0.2  # whether whoever asked is still there
-STATUS: Mapping[type[Exception], int] = {TooMany: 429, GivenUp: 504, Refused: 422, InvalidRequest: 400}
+UPLOADS = 4  # that arrive at once
+UPLOAD_S = 30.0  # for one of them
+SAID_BY = {"model": "models", "trace": "trace", "prices": "own_prices"}  # kind of file → what tells of it
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -40,6 +44,16 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
+}
+
+
+class TooSlow(PredictorError):
+    """A file that does not arrive."""
+
+
+STATUS: Mapping[type[Exception], int] = {
+    **{TooMany: 429, TooLarge: 413, TooSlow: 408},
+    **{GivenUp: 504, Refused: 422, InvalidRequest: 400},
 }
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "testserver")
 
@@ -66,7 +80,7 @@ def create_app(bundle: str = "", workers: int = 2, hosts: Sequence[str] = LOOPBA
                 Route(f"/api/{question.name}", _asked(desk, question), methods=["GET"])
                 for question in questions().values()
             ),
-            Route("/api/model", _taken(desk), methods=["POST"]),
+            *(Route(f"/api/{kind}", _taken(desk, kind), methods=["POST"]) for kind in MOST_BYTES),
             Route("/api/openapi.json", _described, methods=["GET"]),
             Route("/api/docs", _documented, methods=["GET"]),
             Route("/api/health", _healthy, methods=["GET"]),
@@ -104,6 +118,8 @@ class _Desk:
         self._bundle, self._workers = bundle, workers
         self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._size = 0
+        self._working: dict[str, _Shared] = {}
+        self._arriving = 0
         self.shelf = Shelf()
 
     @asynccontextmanager
@@ -127,15 +143,43 @@ class _Desk:
 
     async def answer(self, question: Question, given: Mapping[str, Any]) -> bytes:
         """The answer as JSON; raises what Lane.answer does, and InvalidRequest."""
-        file = self.shelf.get(str(given.get("model", "")))
+        files = {
+            name: file
+            for name in MOST_BYTES
+            if isinstance(given.get(name), str) and (file := self.shelf.get(given[name], name))
+        }
         key = json.dumps([question.name, given], sort_keys=True, default=str)
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        lane = self._slow if question.is_slow(given) else self._quick
-        content = await lane.answer(Job(question.name, given, file))
-        self._keep(key, content)
+        if key not in self._working:
+            lane = self._slow if question.is_slow(given) else self._quick
+            self._working[key] = _Shared(lane.answer(Job(question.name, given, files)))
+        shared = self._working[key]
+        try:
+            content = await shared.answer()
+        finally:
+            if shared.ended and self._working.get(key) is shared:
+                del self._working[key]
+        if key not in self._kept:
+            self._keep(key, content)
         return content
+
+    async def said(self, file: Dropped, question: str) -> Any:
+        """What a file says, or of a model its numbers."""
+        given = {"model": file.id} if file.kind == "model" else {}
+        return json.loads(await self._quick.answer(Job(question, given, {file.kind: file})))
+
+    @contextmanager
+    def arriving(self) -> Iterator[None]:
+        """While a file arrives and is read, of which there are few at once; raises TooMany."""
+        if self._arriving >= UPLOADS:
+            raise TooMany(f"{self._arriving} files are arriving; send it again in some seconds.")
+        self._arriving += 1
+        try:
+            yield
+        finally:
+            self._arriving -= 1
 
     def _keep(self, key: str, content: bytes) -> None:
         self._size += len(content) - len(self._kept.pop(key, b""))
@@ -143,12 +187,33 @@ class _Desk:
         while self._size > KEPT_BYTES:
             self._size -= len(self._kept.popitem(last=False)[1])
 
-    async def take(self, content: bytes, name: str) -> dict[str, Any]:
-        """Keep a file that describes a model; raises InvalidRequest or Refused for one that does not."""
-        one = dropped(content, name)
+    async def take(self, content: bytes, name: str, kind: str) -> dict[str, Any]:
+        """Keep a file; raises what `dropped` does, and Refused for one that says nothing."""
+        one = dropped(content, name, kind)
+        said = await self.said(one, SAID_BY[kind])
         self.shelf.put(one)
-        model = json.loads(await self.answer(questions()["models"], {"model": one.id}))
-        return {"id": one.id, "name": one.name, "parameters": model["parameters"], "model": model}
+        if kind == "model":
+            said = {"parameters": said["parameters"], "model": said}
+        return {"id": one.id, "name": one.name, **said}
+
+
+class _Shared:
+    """An answer for all who ask the same at once; without any of them nobody works on."""
+
+    def __init__(self, answer: Coroutine[Any, Any, bytes]) -> None:
+        self._task = asyncio.create_task(answer)
+        self._waiting = 0
+        self.ended = False
+
+    async def answer(self) -> bytes:
+        self._waiting += 1
+        try:
+            return await asyncio.shield(self._task)
+        finally:
+            self._waiting -= 1
+            self.ended = self._task.done() or not self._waiting
+            if not self._waiting:
+                self._task.cancel()
 
 
 Endpoint = Callable[["Request"], Awaitable["Response"]]
@@ -166,31 +231,37 @@ def _asked(desk: _Desk, question: Question) -> Endpoint:
     return endpoint
 
 
-def _taken(desk: _Desk) -> Endpoint:
+def _taken(desk: _Desk, kind: str) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         async def answer() -> bytes:
             if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
                 raise InvalidRequest("files are taken from this page alone; open it and drop the file there.")
-            content = await _body(request)
-            return json.dumps(await desk.take(content, request.query_params.get("name", ""))).encode()
+            with desk.arriving():
+                content = await _body(request, MOST_BYTES[kind])
+                return json.dumps(await desk.take(content, request.query_params.get("name", ""), kind)).encode()
 
         return await _replied(answer())
 
     return endpoint
 
 
-async def _body(request: Request) -> bytes:
-    """What is sent, of which no more is read than may be."""
+async def _body(request: Request, most: int) -> bytes:
+    """What is sent, of which no more is read than may be; raises TooLarge or TooSlow."""
     from starlette.requests import ClientDisconnect
 
+    much = f"more than {most} bytes are sent; send a config.json, the header of a .gguf alone, or a shorter file."
+    if (length := request.headers.get("content-length", "")).isdecimal() and int(length) > most:
+        raise TooLarge(much)
     content = bytearray()
-    with suppress(ClientDisconnect):
-        async for part in request.stream():
-            content += part
-            if len(content) > MOST_GGUF_BYTES:
-                raise InvalidRequest(
-                    f"more than {MOST_GGUF_BYTES} bytes are sent; send a config.json, or the header of a .gguf alone."
-                )
+    try:
+        async with asyncio.timeout(UPLOAD_S):
+            with suppress(ClientDisconnect):
+                async for part in request.stream():
+                    content += part
+                    if len(content) > most:
+                        raise TooLarge(much)
+    except TimeoutError:
+        raise TooSlow(f"the file did not arrive within {UPLOAD_S:g} s; send it again.") from None
     return bytes(content)
 
 
@@ -211,23 +282,23 @@ async def _replied(answer: Awaitable[bytes]) -> Response:
         return _response(await answer)
     except PredictorError as error:
         status = next((status for kind, status in STATUS.items() if isinstance(error, kind)), 422)
-        return _error(one_line(error), status)
+        return _error(one_line(error), status, getattr(error, "again_s", 0.0))
     except Broken as error:
         print(f"a question was not answered: {error}", file=sys.stderr)
         return _error(f"this was not answered, by a fault of the program ({error}); please report it.", 500)
 
 
-def _error(text: str, status: int) -> Response:
-    return _response(json.dumps({"error": text}), status, retry_after="5" if status == 429 else "")
+def _error(text: str, status: int, again_s: float = 0.0) -> Response:
+    response = _response(json.dumps({"error": text}), status)
+    if again_s:
+        response.headers["retry-after"] = str(math.ceil(again_s))
+    return response
 
 
-def _response(
-    content: str | bytes, status: int = 200, kind: str = "application/json", retry_after: str = ""
-) -> Response:
+def _response(content: str | bytes, status: int = 200, kind: str = "application/json") -> Response:
     from starlette.responses import Response
 
-    headers = {"cache-control": "no-store"} | ({"retry-after": retry_after} if retry_after else {})
-    return Response(content, status, headers, kind)
+    return Response(content, status, {"cache-control": "no-store"}, kind)
 
 
 async def _described(request: Request) -> Response:

@@ -7,11 +7,12 @@ import math
 from functools import cache
 from importlib.metadata import version
 from typing import Any
+from urllib.parse import quote
 
 from predictor.web.questions import Parameter, questions
-from predictor.web.uploads import MOST_CONFIG_BYTES, MOST_GGUF_BYTES
+from predictor.web.uploads import MOST_BYTES, MOST_CONFIG_BYTES, SUFFIXES
 
-TYPES = {int: "integer", float: "number", str: "string", bool: "boolean"}
+TYPES = {int: "integer", float: "number", str: "string", bool: "boolean", dict: "string"}
 EXAMPLES = {
     "predict": "model=Llama-3.1-8B&gpu=H100&concurrency=8",
     "train": "model=Qwen3-8B&gpu=H100&n_gpus=8&method=lora&train_tokens=1e8",
@@ -19,11 +20,22 @@ EXAMPLES = {
     "compare": "model=Llama-3.1-8B&gpus=H100,L40S,MI300X&batch=8",
     "plan": "model=Qwen3-32B&gpus=H100,H200&request_rate=10&input_len=2000&output_len=400&ttft_p99=1&tpot=0.04",
     "sweep": "model=Llama-3.1-8B&gpu=H100&concurrency=1&concurrency=8&concurrency=64",
+    "upgrade": "have=8xA100&consider=4xH200,8xB200&work=" + quote('{"model": "Llama-3.1-70B", "batch": 32}'),
+    "local": "gpu=RTX-3060-12GB",
     "gpus": "gpu=H100",
     "models": "model=Llama-3.1-8B",
     "prices": "gpu=H100",
     "ledger": "gpu=H100",
+    "validated": "gpu=H100&engine=vllm",
 }
+UPLOADS = {
+    "model": "A model from its config.json, or from the header of a .gguf.",
+    "trace": "Requests as they came: columns arrival_s, input_len and output_len, or as Mooncake, Azure, BurstGPT and "
+    "others name them; where it tells no arrivals a load is given beside it.",
+    "prices": "Prices of your own, added to those of the list or in their place: rows of provider, gpu, n_gpus, kind, "
+    "usd_per_hour, date.",
+}
+OF_UPLOADS = {"408": "The file did not arrive in time.", "413": "The file is too large."}
 ERRORS = {
     "400": "The query is not understood: an unknown parameter, no number, a path of the server, too much.",
     "422": "What is asked has no answer; the sentence says why and what to change.",
@@ -48,7 +60,8 @@ def described() -> dict[str, Any]:
         }
         for question in questions().values()
     }
-    paths["/api/model"] = {"post": _upload()}
+    for kind in UPLOADS:
+        paths.setdefault(f"/api/{kind}", {})["post"] = _upload(kind)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -89,28 +102,41 @@ def _responses() -> dict[str, Any]:
     return {"200": answer, **told}
 
 
-def _upload() -> dict[str, Any]:
+def _upload(kind: str) -> dict[str, Any]:
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    name = {"type": "string"} | ({} if kind == "model" else {"pattern": rf"({'|'.join(SUFFIXES[kind])})$"})
     return {
-        "operationId": "model",
-        "summary": "A model from its config.json, or from the header of a .gguf.",
-        "description": f"Returns an id to give as `model`, kept while the server runs and few others come. A "
-        f"config.json has at most {MOST_CONFIG_BYTES} bytes, a header {MOST_GGUF_BYTES}. Files are parsed, never run.",
+        "operationId": f"send_{kind}",
+        "summary": UPLOADS[kind],
+        "description": f"Returns an id to give as `{kind}`, kept while the server runs and few others come. "
+        f"{_size(kind)} Files are parsed, never run.",
         "parameters": [
-            {"name": "name", "in": "query", "schema": {"type": "string"}, "description": "Of the file or the model."}
+            {
+                "name": "name",
+                "in": "query",
+                "required": kind != "model",
+                "schema": name,
+                "description": f"Of the file: {', '.join(SUFFIXES[kind])}.",
+            }
         ],
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": {}}, "application/octet-stream": {"schema": {}}},
-        },
-        "responses": _responses(),
+        "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {}}}},
+        "responses": _responses()
+        | {status: {"description": text, "content": error} for status, text in OF_UPLOADS.items()},
     }
+
+
+def _size(kind: str) -> str:
+    if kind == "model":
+        return f"A config.json has at most {MOST_CONFIG_BYTES} bytes, a header {MOST_BYTES[kind]}."
+    return f"It has at most {MOST_BYTES[kind]} bytes."
 
 
 @cache
 def described_page() -> str:
     """The same for people."""
     parts = [_section(question.name) for question in questions().values()]
-    upload, errors = _upload(), " ".join(f"{status}: {text}" for status, text in ERRORS.items())
+    sent = "".join(_sent(kind) for kind in UPLOADS)
+    errors = " ".join(f"{status}: {text}" for status, text in ERRORS.items())
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -128,12 +154,19 @@ def described_page() -> str:
 <p>Each question is a GET; its answer is the JSON that the command prints. What goes wrong is
 <code>{{"error": "one sentence"}}</code>: {html.escape(errors)}</p>
 {"".join(parts)}
-<section><h2 id="model"><code>POST /api/model?name=…</code></h2>
-<p>{html.escape(upload["summary"])} {html.escape(upload["description"])}</p></section>
+{sent}
 </main>
 </body>
 </html>
 """
+
+
+def _sent(kind: str) -> str:
+    upload = _upload(kind)
+    return (
+        f'<section><h2 id="send-{kind}"><code>POST /api/{kind}?name=…</code></h2>'
+        f"<p>{html.escape(upload['summary'])} {html.escape(upload['description'])}</p></section>"
+    )
 
 
 def _section(name: str) -> str:

@@ -6,6 +6,7 @@ do is said where it is known. Nothing names a file of this machine.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING
@@ -15,14 +16,18 @@ from typing import Any, NamedTuple
 from predictor.errors import InvalidRequest
 from predictor.planning.columns import DECIDED
 from predictor.values import did_you_mean, show
+from predictor.web.uploads import ID
 from predictor.workloads.cells import checked
 from predictor.workloads.passes.choices import CHOICES
 from predictor.workloads.request import columns
 
-FILES = ("trace", "weights")  # columns that name a file
+FILES = ("weights",)  # columns that name a file, which nobody sends
+SENT = ("trace", "prices")  # parameters that name a file that was sent
 LONGEST = 6000  # characters of a value
 MOST_GPUS = 16  # that one question names apart
 MOST_VARIED = 32  # answers of one sweep
+MOST_LOCAL = 16  # models of one machine
+MOST_WORKS = 8  # of a mix
 MANY_GPUS = 4  # beyond which a plan or a comparison is slow
 # What a column may hold at most, where more would keep this machine busy for long.
 MOST: Mapping[str, float] = {
@@ -66,7 +71,7 @@ class Question(NamedTuple):
         known = {parameter.name: parameter for parameter in self.parameters}
         given: dict[str, Any] = {}
         for name, text in query:
-            if name in (*FILES, "bundle", "prices"):
+            if name in (*FILES, "bundle"):
                 raise InvalidRequest(f"{name} is a file of the server, none of which is read; leave it out.")
             if name not in known:
                 raise InvalidRequest(f"there is no parameter {name[:80]}; {did_you_mean(name[:80], list(known), SEE)}")
@@ -85,15 +90,18 @@ class Question(NamedTuple):
         for parameter in self.parameters:
             if parameter.needed and parameter.name not in given:
                 raise InvalidRequest(f"{parameter.name} is missing; {parameter.text}")
-        if len(given.get("gpu", ())) > MOST_GPUS:
-            raise InvalidRequest(f"{len(given['gpu'])} GPUs are named; at most {MOST_GPUS} are answered at once.")
+        for name, most in {"gpu": MOST_GPUS, "work": MOST_WORKS, "model": MOST_LOCAL}.items():
+            if isinstance(given.get(name), list) and len(given[name]) > most:
+                raise InvalidRequest(f"{name} is given {len(given[name])} times; at most {most} are answered at once.")
         return given
 
     def is_slow(self, given: Mapping[str, Any]) -> bool:
-        """Whether an answer takes seconds: a plan that tries other engines and settings, too, and of many GPUs any."""
+        """Whether an answer may take seconds: a plan that tries other engines and settings, too, what tries several
+        layouts or formats of several models, and of many GPUs any."""
         gpus = str(given.get("gpus", "all"))
         many = gpus.count(",") >= MANY_GPUS or not any(letter.isdigit() for letter in gpus)
-        return (self.name == "plan" and (many or given.get("vary", True))) or (self.name == "compare" and many)
+        several = (self.name == "plan" and given.get("vary", True)) or self.name in ("upgrade", "local")
+        return several or (self.name in ("plan", "compare") and many)
 
 
 SEE = "see /api/docs."
@@ -102,6 +110,15 @@ SEE = "see /api/docs."
 def _value(parameter: Parameter, text: str) -> Any:
     """What a text says, as the parameter has it."""
     name = parameter.name
+    if parameter.kind is dict:
+        return _work(text)
+    if name in SENT:
+        if not ID.fullmatch(text):
+            raise InvalidRequest(
+                f"{name} is {show(text)}; files of the server are not read. Drop the file on the page, or POST it to "
+                f"/api/{name}."
+            )
+        return text
     if parameter.column:
         column = next(column for column in columns() if column.name == name)
         value = checked(column, text)
@@ -118,6 +135,30 @@ def _value(parameter: Parameter, text: str) -> Any:
     elif value is not None and value > parameter.most:
         raise InvalidRequest(f"{name} is {value:g}; it must be at most {parameter.most:g} here.")
     return value
+
+
+def _work(text: str) -> dict[str, Any]:
+    """A part of a mix: share, name and columns of a request, each checked as alone; dtype may list several."""
+    try:
+        table = json.loads(text)
+    except (ValueError, RecursionError):
+        table = None
+    if not isinstance(table, dict):
+        raise InvalidRequest(
+            f'work is {show(text)}; it must be a JSON object such as {{"model": "Qwen3-8B", "batch": 8}}.'
+        )
+    known = {parameter.name: parameter for parameter in (MODEL, *_columns())}
+    for name, value in table.items():
+        if name in ("share", "name"):
+            continue
+        if name in (*FILES, *SENT):
+            raise InvalidRequest(f"{name} is stated in work; no file is read there. Leave it out.")
+        for one in value if name == "dtype" and isinstance(value, list) else [value]:
+            if isinstance(one, dict | list) or one is None:
+                raise InvalidRequest(f"{name} is {show(one)} in work; it must be a number or a text.")
+            if name in known:  # others are told by name, as in a file
+                _value(known[name], one if isinstance(one, str) else json.dumps(one))
+    return table
 
 
 def _number(name: str, text: str, kind: type) -> float:
@@ -144,7 +185,7 @@ def _check_text(parameter: Parameter, text: str) -> None:
             f"{parameter.name} is {show(text)}; files of the server are not read. Drop the file on the page, or POST "
             "it to /api/model."
         )
-    if parameter.name in ("gpu", "gpus") and ".toml" in text.casefold():
+    if parameter.name in ("gpu", "gpus", "have", "consider") and ".toml" in text.casefold():
         raise InvalidRequest(
             f"{parameter.name} is {show(text)}; files of the server are not read. Give a name, or changes of one such "
             'as "H100, mem_gib=96".'
@@ -158,7 +199,7 @@ def _columns(without: Sequence[str] = (), many: Sequence[str] = ()) -> tuple[Par
             column.name,
             column.metadata["kind"],
             None if column.default is MISSING else column.default,
-            column.metadata["help"],
+            TRACE if column.name == "trace" else column.metadata["help"],
             many=column.name in many,
             most=MOST.get(column.name, math.inf),
             column=True,
@@ -168,6 +209,8 @@ def _columns(without: Sequence[str] = (), many: Sequence[str] = ()) -> tuple[Par
     )
 
 
+TRACE = "Requests as they came: the id that POST /api/trace gave."
+PRICES = Parameter("prices", str, "", "Prices of your own: the id that POST /api/prices gave.")
 MODEL = Parameter("model", str, None, "Model name, hub id, or the id that POST /api/model gave.", needed=True)
 GPU = Parameter("gpu", str, None, "GPU name or MIG slice (H100:3g.40gb); repeat to compare.", many=True, needed=True)
 GPUS = Parameter("gpus", str, "all", "all, a segment (data-centre …), or names, some counted: H100,8xH200.")
@@ -184,13 +227,13 @@ def questions() -> Mapping[str, Question]:
             "predict",
             "Latency, throughput and memory of a model on GPUs.",
             "predict --json",
-            (MODEL, GPU, EXPLAIN, *_columns()),
+            (MODEL, GPU, EXPLAIN, PRICES, *_columns()),
         ),
         Question(
             "train",
             "An optimizer step of a model on GPUs; with train_tokens or dataset_rows hours, price and energy.",
             "predict --phase train --json",
-            (MODEL, GPU, EXPLAIN, *_columns(("phase",))),
+            (MODEL, GPU, EXPLAIN, PRICES, *_columns(("phase",))),
         ),
         Question(
             "memory",
@@ -212,6 +255,7 @@ def questions() -> Mapping[str, Question]:
                 GPUS,
                 Parameter("sort", str, "", "usd_per_mtok, tokens_per_s, ttft_s, tpot_s, tokens_per_s_per_w …"),
                 Parameter("fit_only", bool, False, "Only GPUs with room in memory."),
+                PRICES,
                 *_columns(("n_gpus",)),
             ),
         ),
@@ -234,6 +278,7 @@ def questions() -> Mapping[str, Question]:
                 Parameter("top", int, 10, "Plans that are shown.", most=MOST["top"]),
                 Parameter("vary", bool, True, "Try the best on other engines and settings, too."),
                 Parameter("files", bool, False, "Add the files of each plan, as --write writes them, by their names."),
+                PRICES,
                 *_columns(DECIDED),
             ),
         ),
@@ -244,7 +289,35 @@ def questions() -> Mapping[str, Question]:
             (
                 MODEL,
                 GPU._replace(many=False, text="GPU name or MIG slice."),
-                *_columns(many=[c.name for c in columns()]),
+                PRICES,
+                *_columns(many=[c.name for c in columns() if c.name not in SENT]),
+            ),
+        ),
+        Question(
+            "upgrade",
+            "Other GPUs in place of those one has: ratios of speed, room and cost over a mix of work.",
+            "upgrade --json",
+            (
+                Parameter("have", str, None, "The GPUs one has: 8xA100.", needed=True),
+                Parameter("consider", str, None, "Those in their place: 4xH200,8xB200.", needed=True),
+                Parameter(
+                    *("work", dict, None, "A part of the mix, as JSON: share, model, columns of a request; repeat."),
+                    many=True,
+                    needed=True,
+                ),
+                PRICES,
+            ),
+        ),
+        Question(
+            "local",
+            "What runs on a machine, at which quantisation, how fast.",
+            "local --json",
+            (
+                Parameter("model", str, "", "Model to ask about; repeat. By default those of home use.", many=True),
+                Parameter("gpu", str, "", "GPU, maybe counted: 2xRTX-3090. By default those of the server's machine."),
+                Parameter("engine", str, "", "Engine; by default llama.cpp."),
+                Parameter("dtype", str, "", "Formats to try, the widest first: q8_0,q4_k_m."),
+                *(one for one in _columns() if one.name in ("input_len", "output_len")),
             ),
         ),
         Question(
@@ -274,6 +347,7 @@ def questions() -> Mapping[str, Question]:
                 Parameter("region", str, "", "Only in this region, by the provider's name for it."),
                 Parameter("kind", str, "", "Only on-demand, community, purchase, reserved or spot."),
                 Parameter("n_gpus", int, 1, "Price of so many GPUs, in whole instances.", most=MOST["n_gpus"]),
+                PRICES,
             ),
         ),
         Question(
@@ -283,6 +357,16 @@ def questions() -> Mapping[str, Question]:
             (
                 Parameter("gpu", str, "", "Only this GPU; by default the means over cells."),
                 Parameter("family", str, "", "Only this operator family."),
+            ),
+        ),
+        Question(
+            "validated",
+            "What whole answers reached on runs that others measured, by engine and GPU.",
+            "validate",
+            (
+                Parameter("gpu", str, "", "Only runs on this GPU, or where there are none on others of its kind."),
+                Parameter("engine", str, "", "Only runs of this engine."),
+                Parameter("phase", str, "", "Only of serving, or of training.", ("serve", "train")),
             ),
         ),
     )

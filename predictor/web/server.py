@@ -18,11 +18,19 @@ def serve(host: str = LOOPBACK, port: int = 8000, bundle: str = "", workers: int
     """
     import uvicorn
 
+    from predictor.web.connections import Connection
+
     if not 0 <= port < 2**16:
         raise InvalidRequest(f"port is {port}; it must be from 0 to 65535.")
     app = create_app(bundle, workers, hosts=(host,) if is_loopback(host) else ("*",))
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2
+        app,
+        http=Connection,
+        ws="none",
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=2,
     )
     try:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)

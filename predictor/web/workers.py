@@ -11,15 +11,17 @@ import json
 import os
 import sys
 import tempfile
+import time
 import traceback
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from predictor.errors import PredictorError
+from predictor.hardware.prices import OWN_PRICES
 from predictor.values import one_line
 from predictor.web.uploads import Dropped
 
@@ -35,7 +37,11 @@ CURES = {
 
 
 class TooMany(PredictorError):
-    """More questions than can wait."""
+    """More questions than can wait. again_s: seconds after which there may be room."""
+
+    def __init__(self, text: str, again_s: float = 5.0) -> None:
+        super().__init__(text)
+        self.again_s = again_s
 
 
 class GivenUp(PredictorError):
@@ -51,11 +57,11 @@ class Refused(PredictorError):
 
 
 class Job(NamedTuple):
-    """A question as a process gets it. dropped: the file that `model` names, where it names one."""
+    """A question as a process gets it. files: those that it names, each by the parameter that names it."""
 
     question: str
     given: Mapping[str, Any]
-    dropped: Dropped | None = None
+    files: Mapping[str, Dropped] = {}
 
 
 class Lane:
@@ -68,6 +74,7 @@ class Lane:
         self._idle: asyncio.LifoQueue[_Process] = asyncio.LifoQueue()  # the warmest first
         self._all = [_Process(bundle) for _ in range(processes)]
         self._seconds, self._most, self._asked = seconds, waiting + processes, 0
+        self._usual_s = 1.0  # of an answer
         for process in self._all:
             self._idle.put_nowait(process)
 
@@ -78,14 +85,17 @@ class Lane:
     async def answer(self, job: Job) -> bytes:
         """The answer as JSON. Raises TooMany, GivenUp, Refused or Broken."""
         if self._asked >= self._most:
-            raise TooMany(f"{self._asked} questions are being answered; ask again in some seconds.")
+            again_s = min(max(self._asked * self._usual_s / len(self._all) / 2, 1.0), 60.0)  # when half are answered
+            raise TooMany(f"{self._asked} questions are being answered; ask again in some seconds.", again_s)
         self._asked += 1
         try:
             process = await self._idle.get()
+            began = time.monotonic()
             try:
                 return await process.answer(job, self._seconds)
             finally:
                 self._idle.put_nowait(process)
+                self._usual_s += 0.1 * (time.monotonic() - began - self._usual_s)
         finally:
             self._asked -= 1
 
@@ -180,16 +190,39 @@ def _work(pipe: Connection, bundle: str) -> None:
 
 def _answer(job: Job, bundle: Any, folder: Path, answered: Any) -> tuple[str, bytes]:
     try:
-        given = dict(job.given)
-        if job.dropped:
-            given["model"] = job.dropped.lay(folder)
-        content = json.dumps(answered(job.question, given, bundle), allow_nan=False, default=_plain)
-        return "answer", content.encode()
+        paths = {name: file.lay(folder) for name, file in job.files.items()}
+        prices = paths.pop("prices", "")
+        given = {name: value for name, value in job.given.items() if name != "prices"} | paths
+        with _priced(prices):
+            found = answered(job.question, given, bundle)
+        return "answer", _by_name(json.dumps(found, allow_nan=False, default=_plain), job).encode()
     except PredictorError as error:
-        return "refused", _for_readers(one_line(error)).encode()
+        return "refused", _by_name(_for_readers(one_line(error)), job).encode()
     except Exception as error:  # a bug: said to the one who runs the server, and not to the one who asks
         traceback.print_exc(file=sys.stderr)
         return "broken", type(error).__name__.encode()
+
+
+@contextmanager
+def _priced(path: str) -> Iterator[None]:
+    """Prices of whoever asks, in place of those that the server was told to add to the shipped ones."""
+    before = os.environ.get(OWN_PRICES)
+    if path:
+        os.environ[OWN_PRICES] = path
+    try:
+        yield
+    finally:
+        if path:
+            os.environ.pop(OWN_PRICES)
+            os.environ.update({OWN_PRICES: before} if before is not None else {})
+
+
+def _by_name(text: str, job: Job) -> str:
+    """Files by the names that they have where they are from."""
+    for file in job.files.values():
+        if file.kind != "model":
+            text = text.replace(file.path, file.name).replace(file.path.removeprefix("./"), file.name)
+    return text
 
 
 def _for_readers(text: str) -> str:

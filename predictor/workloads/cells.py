@@ -9,8 +9,10 @@ from numbers import Integral, Rational, Real
 from typing import Any
 
 from predictor.errors import InvalidRequest
+from predictor.ops.dtypes import dtype_named
 from predictor.values import show, whole_number
 
+FORMATS = frozenset({"dtype", "kv_dtype"})  # columns of number formats, which engines spell in several ways
 FLAG_WORDS = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
 MOST = 1e18  # of a rate
 NUMBERS_OR_TEXTS = frozenset({"node_link"})  # columns of names that a number may stand in
@@ -55,7 +57,7 @@ def checked(column: Field[Any], value: Any) -> Any:
         if not isinstance(text, str) or (choices and text != default and text not in choices):
             rule = f"one of {', '.join(choices)}" if choices else "a name, written as text"
             raise InvalidRequest(f"{name} is {show(value)}; it must be {rule}.")
-        return text
+        return dtype_named(text) if name in FORMATS else text
     value = _number(name, value) if isinstance(value, str) else _plain(value)
     if kind is float:
         return _rate(name, value)

@@ -26,13 +26,11 @@ from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.encoder import Encoder, VisionEncoder
 from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.architectures.seq2seq import Seq2Seq
+from predictor.workloads.names import VARIANTS, name_note, normalise as normalise, said
 
 Model = Decoder | LayeredDecoder | Encoder | VisionEncoder | Seq2Seq | ConvNet
 
-# A fine-tune of a model has its shapes; these words of a name say which fine-tune, or which file format.
-VARIANTS = frozenset({"instruct", "chat", "it", "hf", "base", "pt"})
-# Endings of hub ids whose weights have another number format.
-QUANTISED: Mapping[str, str] = {"-awq": "int4_wo", "-gptq-int4": "int4_wo", "-gptq-int8": "int8_wo"}
+PLAIN = ("fp32", "fp16", "bf16")  # formats of weights that nobody quantised
 NOT_SHAPE = ("parameters", "aliases", "base")
 
 
@@ -60,8 +58,9 @@ def get_model(name: str | Path) -> Model:
     """The model of that name, hub id or alias, or the one that a config.json (or the directory with it) describes.
 
     Upper and lower case, the organisation before the slash and the words of VARIANTS make no difference: an instruct
-    model has the shapes of its base model. It may state a shorter context (Qwen2.5-Instruct: 32,768 of 131,072). An
-    ending of QUANTISED says the format of the weights. A file or directory is read where the name has a leading ".",
+    model has the shapes of its base model. It may state a shorter context (Qwen2.5-Instruct: 32,768 of 131,072). Names
+    of hubs and Ollama are those of predictor.workloads.names; an ending such as "-AWQ" says the format of the weights.
+    A file or directory is read where the name has a leading ".",
     "/" or "~", ends in .json or .gguf, or is not in the catalogue. Other hub ids are looked up on the hub where the
     extra `hub` is installed.
     Raises UnknownModel, with what was perhaps meant.
@@ -71,11 +70,11 @@ def get_model(name: str | Path) -> Model:
     if not isinstance(name, str) or not name.strip():
         raise UnknownModel(f'model is {name!r}; give a name such as "Llama-3.1-8B" or the path of a config.json.')
     name = name.strip()
-    if not name.startswith((".", "/", "~")) and not name.endswith((".json", ".gguf")):
+    if not _is_file(name):
         if (known := _known(name)) is not None:
             return known
-        if (quantised := _quantised(name)) is not None:
-            return quantised
+        if (spelt := _spelt(name)) is not None:
+            return spelt
         if not _is_directory(name):
             return _from_hub(name)
     return model_from_config(_path(name))
@@ -88,39 +87,50 @@ def hub_id(name: str) -> str:
     >>> hub_id("qwen3-8b"), hub_id("Llama-3.1-8B-Instruct"), hub_id("./config.json")
     ('Qwen/Qwen3-8B', 'meta-llama/Llama-3.1-8B-Instruct', '')
     """
-    if name.startswith((".", "/", "~")) or name.endswith((".json", ".gguf")):
+    if _is_file(name):
         return ""
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        return name if _known(name) or _quantised(name) or not _is_directory(name) else ""
-    wanted = normalise(name)
-    for number in range(len(FILES)):
-        if (known := _part(number).names.get(wanted)) is not None:
-            words = {word for word in re.split(r"[-_\s]+", name.casefold()) if word in VARIANTS}
-            said = words <= set(re.split(r"[-_\s]+", known.casefold()))
-            return known if said else f"{known.rpartition('/')[0]}/{name}"
+        return name if _known(name) or _spelt(name) or not _is_directory(name) else ""
+    for plain in dict.fromkeys((name, *said(name).plain)):
+        wanted = normalise(plain)
+        for number in range(len(FILES)):
+            if (known := _part(number).names.get(wanted)) is not None:
+                words = {word for word in re.split(r"[-_\s]+", plain.casefold()) if word in VARIANTS}
+                named = words <= set(re.split(r"[-_\s]+", known.casefold()))
+                return known if named else f"{known.rpartition('/')[0]}/{plain}"
     return ""
 
 
-def _quantised(name: str) -> Model | None:
-    """A known decoder in the number format that the name ends with."""
-    for ending, dtype in QUANTISED.items():
-        model = _known(name[: -len(ending)]) if name.casefold().endswith(ending) else None
-        if isinstance(model, Decoder):
-            return replace(model, name=f"{model.name}{name[-len(ending) :]}", linear_dtype=dtype)
+def _spelt(name: str) -> Model | None:
+    """The model that a name of hubs or of Ollama means, in the number format that it says."""
+    meant = said(name)
+    model = next((known for plain in meant.plain if (known := _known(plain)) is not None), None)
+    if model is None or not meant.dtype:
+        return model
+    if meant.dtype in PLAIN:
         if isinstance(model, LayeredDecoder):
-            return replace(model, name=f"{model.name}{name[-len(ending) :]}", linear_dtype=dtype, expert_dtype=dtype)
-    return None
+            return replace(model, dtype=meant.dtype, linear_dtype="", expert_dtype="")
+        return replace(model, dtype=meant.dtype)
+    changes: dict[str, Any] = {"name": f"{model.name}-{meant.words}", "linear_dtype": meant.dtype}
+    if isinstance(model, LayeredDecoder):
+        return replace(model, **changes, expert_dtype=meant.dtype)
+    return replace(model, **changes) if isinstance(model, Decoder) else None
 
 
-def normalise(name: str) -> str:
-    """A name without case, variant words and separators; the organisation stays.
+def model_note(name: str, dtype: str) -> str:
+    """What to say of a name that is not the catalogue's own; dtype: the format that was asked for, "" none.
 
-    >>> normalise("meta-llama/Llama-3.1-8B_Instruct")
-    'meta-llama/llama-3.1-8b'
+    >>> model_note("TheBloke/Llama-2-7B-AWQ", "")
+    '"TheBloke/Llama-2-7B-AWQ" says AWQ: weights are taken in int4_wo.'
     """
-    organisation, slash, rest = name.casefold().rpartition("/")
-    words = [word for word in re.split(r"[-_\s]+", rest) if word and word not in VARIANTS]
-    return organisation + slash + "-".join(words)
+    if _is_file(name) or _known(name) is not None or (model := _spelt(name)) is None:
+        return ""
+    return name_note(name, dtype, narrow=getattr(model, "expert_dtype", "").startswith("mxfp4"))
+
+
+def _is_file(name: str) -> bool:
+    """Whether a name is a path without a look at the disk."""
+    return name.startswith((".", "/", "~")) or name.endswith((".json", ".gguf"))
 
 
 def _known(name: str) -> Model | None:

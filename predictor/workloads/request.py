@@ -13,8 +13,10 @@ from functools import cache
 from typing import Any
 
 from predictor.errors import InvalidRequest
+from predictor.hardware.interconnect import stated_network
 from predictor.values import did_you_mean, show
 from predictor.workloads.cells import checked, is_empty
+from predictor.workloads.counts import n_gpus_of
 from predictor.workloads.engine_tables import LOCAL, SERVES, TRAINS, listed_names
 from predictor.workloads.passes.choices import CHOICES
 from predictor.workloads.trainers import TRAINERS
@@ -283,8 +285,6 @@ class Request:
                 "Raise it, or set a static batch of 1."
             )
         if self.node_link:
-            from predictor.hardware.interconnect import stated_network
-
             stated_network(self.node_link)
         if not self.engine and self.phase == "train":
             object.__setattr__(self, "engine", TRAINS)
@@ -381,6 +381,7 @@ class Request:
         return self.concurrency or (0 if self.trace else self.batch)
 
     def _fill_layout(self) -> None:
+        object.__setattr__(self, "n_gpus", n_gpus_of(self))
         if self.phase == "train":
             self._fill_training()
         others = self.pp * max(self.dp, 1) * self.attention_dp

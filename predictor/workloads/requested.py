@@ -12,6 +12,7 @@ from predictor.errors import InvalidRequest
 from predictor.hardware.architectures import generation
 from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import stated_network
+from predictor.ops.dtypes import GGUF
 from predictor.values import show
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.layered import LayeredDecoder
@@ -83,7 +84,7 @@ def served_workload(request: Request, model: Model, gpu: Gpu) -> tuple[Workload,
         **{name: getattr(request, name) for name in (*names, *Layout._fields)},
     )
     if get_engine(stated.engine).formats == "GGUF":
-        workload, note = _in_ggml(stated), ""
+        workload, note = in_ggml(stated), ""
     else:
         workload, note = in_16_bits_of(as_run_on(stated, gpu), gpu, chosen=bool(request.dtype))
     if not workload.generates and (unread := list(request.stated(OF_CACHE))):
@@ -130,8 +131,13 @@ def _fewest_seats(name: str) -> int:
     return min([engine.max_sequences, *(int(other["max_sequences"]) for other in others if "max_sequences" in other)])
 
 
-def _in_ggml(workload: Workload) -> Workload:
-    """The workload in fp16 beside its blocks, as ggml calculates."""
+def in_ggml(workload: Workload) -> Workload:
+    """The workload in fp16 beside its blocks, as ggml calculates. Experts that were published in MXFP4 keep it beside
+    any blocks, as GGUFs of gpt-oss do (GptOssModel of convert_hf_to_gguf.py of llama.cpp repacks them).
+    """
+    own = getattr(workload.model, "expert_dtype", "")
+    if workload.dtype in GGUF and own.startswith("mxfp4") and not workload.stored_bytes:
+        workload = replace(workload, expert_dtype=own)
     if workload.act_dtype != "bf16":
         return workload
     return replace(workload, dtype="fp16" if workload.dtype == "bf16" else workload.dtype, half="fp16")

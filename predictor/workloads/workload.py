@@ -13,7 +13,7 @@ from predictor.elementwise import greater, power_of_two
 from predictor.errors import InvalidRequest
 from predictor.hardware.interconnect import LINKS, Links, stated_network
 from predictor.ops import DTYPES, Collective, Op
-from predictor.ops.dtypes import GGUF, MLX, OWN_FORMATS, out_bytes
+from predictor.ops.dtypes import GGUF, GROUPS, MLX, OWN_FORMATS, near_dtypes, out_bytes
 from predictor.values import LARGEST, show, whole_number
 from predictor.workloads.architectures.single_pass import SinglePass
 from predictor.workloads.engine_tables import SERVES, engine_names, operators_of
@@ -122,8 +122,9 @@ class Workload:
         for name, known in choices.items():
             value = getattr(self, name)
             if not isinstance(value, str) or value not in known:
-                listed = ", ".join(choice for choice in known if choice)
-                raise InvalidRequest(f"{name} is {show(value)}; it must be one of {listed}.")
+                listed = ", ".join(choice for choice in known if choice and choice not in GROUPS)
+                near = near_dtypes(value) if name == "dtype" and isinstance(value, str) else ""
+                raise InvalidRequest(f"{name} is {show(value)}; it must be one of {listed}.{near}")
         stated_network(self.node_link)
         self._check_engine()
         self._check_lengths()
@@ -206,9 +207,10 @@ class Workload:
     def _check_blocks(self) -> None:
         """Engines refuse to cut a block of published weights that has one scale; who quantises may choose others."""
         model, experts = self.model, getattr(self.model, "experts", "")
-        published = {"linear": getattr(model, "linear_dtype", ""), "experts": getattr(model, "expert_dtype", "")}
-        dtypes = {"linear": self.dtype, "experts": self.expert_dtype or self.dtype}
-        shared = {"linear": self.tp, "experts": self.layout.expert_tp if experts else self.tp}
+        own = getattr(model, "linear_dtype", "")
+        published = {"linear": own, "experts": getattr(model, "expert_dtype", ""), "attention": own}
+        dtypes = {"linear": self.dtype, "experts": self.expert_dtype or self.dtype, "attention": self.dtype}
+        shared = {"linear": self.tp, "experts": self.layout.expert_tp if experts else self.tp, "attention": self.tp}
         for kind, dtype in dtypes.items():
             block = DTYPES[dtype].block
             if block == 1 or shared[kind] == 1 or dtype != published[kind]:
@@ -216,6 +218,7 @@ class Workload:
             columns = model.columns_of(self.layout).get(kind, ())  # type: ignore[union-attr]  # published formats are of decoders
             if cut := [count for count in columns if count % block]:
                 of, ep = ("each expert", ", or raise ep") if kind == "experts" and experts else ("a feed-forward", "")
+                of = "attention's output" if kind == "attention" else of
                 raise InvalidRequest(
                     f"tp is {self.tp}, which leaves {cut[0]} columns of {of} of {model.name} on a GPU; "
                     f"{self.engine} takes whole blocks of {block} in {dtype}. Lower tp{ep}."

@@ -24,7 +24,7 @@ from predictor.hardware.power import free_flop_per_s, powered_flop_per_s
 from predictor.hardware.roofline import peak_flop_per_s
 from predictor.ops import Gemm
 from predictor.ops.base import column
-from predictor.ops.dtypes import Array, Text, act_bytes, weight_bytes
+from predictor.ops.dtypes import Array, Text, act_bytes, kernel_dtype, weight_bytes
 from predictor.workloads.engine_tables import measured_engines
 
 # Rows and columns of output tiles, of the shapes that CUTLASS and cuBLAS have kernels for.
@@ -93,7 +93,7 @@ def gemm_terms(op: Gemm, gpu: Gpu, setting: Setting) -> Terms:
 
 def gemm_group(op: Gemm, gpu: Gpu, setting: Setting) -> Text:
     """Terms.group."""
-    return group_names(len(op), setting.timing, op.dtype, _path(op, gpu, setting))
+    return group_names(len(op), setting.timing, kernel_dtype(op.dtype), _path(op, gpu, setting))
 
 
 def _path(op: Gemm, gpu: Gpu, setting: Setting) -> Text:

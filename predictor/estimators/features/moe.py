@@ -26,7 +26,7 @@ from predictor.hardware.power import free_flop_per_s, powered_flop_per_s
 from predictor.hardware.siblings import architecture
 from predictor.ops import Moe
 from predictor.ops.base import column
-from predictor.ops.dtypes import Array, Text, act_bytes, weight_bytes
+from predictor.ops.dtypes import Array, Text, act_bytes, kernel_dtype, weight_bytes
 from predictor.workloads.engine_tables import measured_engines
 
 KERNELS = ("marlin", "deepgemm", "native", "untuned", "triton", "ogs")
@@ -136,7 +136,7 @@ def moe_terms(op: Moe, gpu: Gpu, setting: Setting) -> Terms:
         "weight_bytes": stored,
         **one_hot("kernel", kernels, KERNELS, calls),
         **one_hot("engine", setting.engine, measured_engines(op.family), calls),
-        **one_hot("dtype", op.dtype, ("fp8_block", "int4_wo", "mxfp4_wo", "nvfp4"), calls),
+        **one_hot("dtype", kernel_dtype(op.dtype), ("fp8_block", "int4_wo", "mxfp4_wo", "nvfp4"), calls),
     }
     # What large calls take over the ideal time of each; judged, the slope is fitted on top.
     work = soft_max([np.maximum(1.3 * times["tiled_s"], powered), 1.2 * memory])
@@ -148,4 +148,4 @@ def moe_terms(op: Moe, gpu: Gpu, setting: Setting) -> Terms:
 def moe_group(op: Moe, gpu: Gpu, setting: Setting) -> Text:
     """Terms.group."""
     kernels = _kernels(op, gpu, setting)
-    return group_names(len(op), setting.timing, kernels, setting.engine, op.dtype)
+    return group_names(len(op), setting.timing, kernels, setting.engine, kernel_dtype(op.dtype))

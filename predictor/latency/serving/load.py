@@ -24,6 +24,7 @@ import numpy as np
 from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
+from predictor.latency.own_runs import correction_of, shifted_load
 from predictor.latency.report import Interval, Serving as Serving
 from predictor.latency.serving.clients import Load
 from predictor.latency.serving.drafting import drafted
@@ -32,6 +33,7 @@ from predictor.latency.serving.scheduler import Served, check_cache, simulate
 from predictor.latency.serving.step_table import ENDS, Slower, StepTime, StepTimes
 from predictor.latency.serving.step_times import step_times
 from predictor.latency.serving.sustained import Sustained, sustained
+from predictor.measurements.runs import least_step_s
 from predictor.memory.sizes import kv_cache_bytes_per_token
 from predictor.memory.start import cache_room, context_note, refusal
 from predictor.ops.dtypes import Array
@@ -94,7 +96,23 @@ def serve(workload: Workload, gpu: Gpu, bundle: Bundle, load: Load, warmup: int 
         TWO_BATCHES_DOUBT * workload.two_batches,
         PROCESSES_DOUBT * (engine.processes != 1.0),
     )
-    return continuous(times, load, engine, room, groups_of(workload), warmup, errors)
+    correction = correction_of(workload, gpu, bundle, load=True)
+    if shift := correction.pace.log:  # of all that passes in a step, on the GPU and on its host
+        slower = math.exp(shift)
+        times = StepTimes(*(Slower(getattr(times, end), slower) for end in ENDS))
+        engine = engine.times(slower)
+    served = continuous(times, load, engine, room, groups_of(workload), warmup, errors)
+    least = least_of_one(workload, gpu, load) if correction.applies else (0.0, 0.0)
+    return shifted_load(served, correction, least, bool(load.concurrency), max(load.mean_len[2] - 1, 0.0))
+
+
+def least_of_one(workload: Workload, gpu: Gpu, load: Load) -> tuple[float, float]:
+    """Bounds of the TTFT and the TPOT of the mean request of a load, as if it were alone, drafts all accepted."""
+    prompt, cached, output = (round(tokens) for tokens in load.mean_len)
+    alone = replace(workload, batch=workload.dp * workload.attention_dp, input_len=max(prompt, 1), output_len=1)
+    prefill_s = least_step_s(alone.prefill_ops(min(cached, max(prompt, 1) - 1)), gpu)
+    decode_s = least_step_s(alone.decode_ops(max(prompt, 1)), gpu)
+    return prefill_s, decode_s / load.tokens_per_step if output > 1 else 0.0
 
 
 def served_by(workload: Workload, gpu: Gpu) -> Engine:

@@ -106,7 +106,9 @@ def warm_start(
     if start.calibrated:
         file = start.path / start.manifest[CALIBRATION]["file"]
         progress(f"the calibration of {start.id} is not carried over; to learn its rows, give {file} as a table too")
-        start = start.uncalibrated()
+    if start.measured_runs:
+        progress(f"the whole runs of {start.id} are not carried over; calibrate the new bundle by them again")
+    start = start.uncalibrated()
     facts, sets = read_sets(_unknown(tables, start, progress), recipe, progress)
     kept = kept_calls(start)
     if not kept:

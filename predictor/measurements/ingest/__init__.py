@@ -17,8 +17,11 @@ from predictor.errors import InvalidTable
 from predictor.measurements import checks, runs, schema
 from predictor.measurements.ingest import (
     genai_perf,
+    guidellm,
+    inferencex,
     llama_bench,
     mapped_csv,
+    mlperf,
     nsight,
     sglang,
     tables,
@@ -42,10 +45,11 @@ class Format(NamedTuple):
     read: Callable[[Content, Given, Unread], pd.DataFrame]
 
 
-FORMATS: tuple[Format, ...] = tuple(
-    Format(module.NAME, module.claims, module.read)
-    for module in (torch_profiler, llama_bench, sglang, vllm, genai_perf, nsight, tables, mapped_csv)
+FORMAT_MODULES = (
+    *(torch_profiler, llama_bench, sglang, vllm, genai_perf, guidellm, inferencex, mlperf),
+    *(nsight, tables, mapped_csv),
 )
+FORMATS: tuple[Format, ...] = tuple(Format(module.NAME, module.claims, module.read) for module in FORMAT_MODULES)
 NAMES = (AUTO, *(each.name for each in FORMATS))
 
 
@@ -93,6 +97,8 @@ def _read(path: Path, format: str, given: Given, unread: Unread) -> pd.DataFrame
         raise InvalidTable(f"{path} is no file of {format}; give another --format, or auto.")
     if chosen is None:
         raise InvalidTable(f"{path} is in no known format; it must be one of {', '.join(NAMES[1:])}.")
+    if content.missing:
+        unread.remarks["a value that is NaN or Infinity, which no JSON has; taken as missing"] += content.missing
     try:
         return chosen.read(content, given, unread)
     except (LookupError, TypeError, AttributeError, ValueError) as error:

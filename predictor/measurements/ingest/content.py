@@ -7,7 +7,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,15 @@ MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """kind: "parquet", "json" or "csv". documents: of JSON, one value each line of JSON lines or item of a list."""
+    """kind: "parquet", "json" or "csv". documents: of JSON and YAML, one value each line of JSON lines or item of
+    a list. missing: values that are written as NaN or Infinity, which are no JSON, and read as missing; an endless
+    request_rate is none."""
 
     path: Path
     kind: str
     text: str = ""
     documents: tuple[Any, ...] = ()
+    missing: int = 0
 
     def has(self, *keys: str) -> bool:
         """Whether the first document is an object with all keys."""
@@ -78,9 +81,24 @@ def open_content(path: Path) -> Content:
     del raw
     if not text or text.isspace():
         raise InvalidTable(f"{path} is empty; give a file of measurements.")
+    if path.suffix.casefold() in (".yaml", ".yml"):
+        return Content(path, "json", documents=_yaml(path, text))
     if not JSON.match(text):
         return Content(path, "csv", text)
-    return Content(path, "json", documents=_documents(path, text))
+    constants: list[str] = []
+    documents = _documents(path, text, constants.append)
+    endless = sum(isinstance(one, dict) and "request_rate" in one and one["request_rate"] is None for one in documents)
+    return Content(path, "json", documents=documents, missing=max(len(constants) - endless, 0))
+
+
+def _yaml(path: Path, text: str) -> tuple[Any, ...]:
+    import yaml  # few files are in it
+
+    try:
+        whole = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise broken(path, "YAML", error) from None
+    return tuple(whole) if isinstance(whole, list) else (whole,)
 
 
 def _unpacked(path: Path, packed: bool) -> bytearray:
@@ -102,14 +120,16 @@ def _unpacked(path: Path, packed: bool) -> bytearray:
     return raw
 
 
-def _documents(path: Path, text: str) -> tuple[Any, ...]:
+def _documents(path: Path, text: str, constant: Callable[[str], None]) -> tuple[Any, ...]:
+    """The values of JSON or JSON lines; constant: told of each NaN and Infinity, which becomes None."""
     events = Events()
     try:
-        whole = json.loads(text, object_hook=events.kept)
+        whole = json.loads(text, object_hook=events.kept, parse_constant=constant)
         return tuple(whole) if isinstance(whole, list) else (whole,)
     except (ValueError, RecursionError) as error:
         try:
-            return tuple(json.loads(line, object_hook=events.kept) for line in _lines(text))
+            lines = _lines(text)
+            return tuple(json.loads(line, object_hook=events.kept, parse_constant=constant) for line in lines)
         except (ValueError, RecursionError):
             raise broken(path, "JSON", error) from None
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from predictor.ops.dtypes import GROUPS
 from predictor.shipped import facts, read_catalogue
 
 if TYPE_CHECKING:
@@ -82,7 +83,17 @@ def servers() -> Mapping[str, Server]:
 
 
 def checkpoint(dtype: str) -> str:
-    """What a number format is called on the hub."""
+    """What a number format is called on the hub.
+
+    >>> checkpoint("int4_wo_g32"), checkpoint("int3_wo_g64_zero")
+    ('AWQ or GPTQ of 4 bits in groups of 32', 'AWQ or GPTQ of 3 bits in groups of 64 with zero points')
+    """
+    if dtype in GROUPS:
+        bits, _, group = dtype.removeprefix("int").partition("_wo_g")
+        size, _, zero = group.partition("_")
+        groups = f"groups of {size}" if int(size) else "whole columns"
+        made = "HQQ" if zero == "zero16" else "AWQ or GPTQ"
+        return f"{made} of {bits} bits in {groups}" + (" with zero points" if zero else "")
     return str(_tables()["checkpoints"].get(dtype, dtype))
 
 

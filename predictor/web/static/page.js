@@ -1,11 +1,15 @@
 // The page: asks about a few GPUs first, then about all, and shows what it knows so far.
 
-import { header } from "./gguf.js";
+import { CAPTIONS, planColumns, trainColumns } from "./columns.js";
+import { showCopies } from "./copies.js";
+import { pricesText, taken, traceText } from "./files.js";
+import { detailQuery, largest, localColumns, localHeadline, localLine, localQuery, localTiles, mixText, upgradeColumns, upgradeHeadline, upgradeLine, upgradeQuery, upgradeTiles } from "./fleets.js";
+import { badge } from "./known.js";
 import { againstUsers, pareto } from "./plots.js";
-import { PRESETS, address, asked, begin, fill, fit, mode, planQuery, popular, queryOf, sent, state, trainQuery } from "./questions.js";
+import { PRESETS, address, asked, begin, fill, fit, mode, own, planQuery, popular, queryOf, showOwn, state, trainQuery } from "./questions.js";
 import { download, fillTable } from "./table.js";
 import { planTiles, trainTiles } from "./tiles.js";
-import { BASES, digits, dollars, duration, durationInterval, element, hours, layout, limit, percent, risk, settings, whole as count } from "./words.js";
+import { digits, dollars, duration, durationInterval, element, hours, layout, limit, percent, risk, settings, whole as count } from "./words.js";
 
 const at = (id) => document.getElementById(id);
 const FORM = at("ask");
@@ -34,7 +38,7 @@ async function ask() {
   at("busy").hidden = false;
   const began = performance.now();
   try {
-    await (said.mode === "serve" ? askPlans : askTrainings)(said, files.get(said.model) ?? said.model, signal, began);
+    await ({ serve: askPlans, upgrade: askFleets, local: askLocal }[said.mode] ?? askTrainings)(said, files.get(said.model) ?? said.model, signal, began);
   } catch (error) {
     if (error.name === "AbortError") return;
     tell("");
@@ -85,6 +89,28 @@ async function askTrainings(said, model, signal, began) {
   tell(`${names.length} kinds of GPU answered in ${seconds(began)}.`);
 }
 
+async function askFleets(said, model, signal, began) {
+  tell(`Trying layouts of ${said.have} and ${said.consider} …`);
+  const rows = await asked("upgrade", upgradeQuery(said, model), signal);
+  showRows({ kind: "upgrade", said, model, rows: rows.map((row) => ({ ...row, selectable: true, holds: !row.why })), chosen: 0 });
+  tell(`Answered in ${seconds(began)}.`);
+}
+
+async function askLocal(said, model, signal, began) {
+  tell(`Asking what runs on ${said.home} …`);
+  const rows = await asked("local", localQuery(said, model), signal);
+  const answered = rows.filter((row) => !row.error).map((row) => ({ ...row, selectable: true, holds: row.fits }));
+  const lost = rows.filter((row) => row.error).map((row) => ({ model: row.model, why: row.error }));
+  if (!answered.length) throw new Error(lost[0].why);
+  showRows({ kind: "local", said, model, rows: answered, lost, bundle: answered[0].bundle, chosen: largest(answered) });
+  tell(`Answered in ${seconds(began)}.`);
+}
+
+function showRows(found) {
+  current = { lost: [], promised: {}, notes: [], picked: false, details: new Map(), ...found };
+  show();
+}
+
 function tell(text) {
   at("status").textContent = text;
 }
@@ -104,8 +130,8 @@ function showPlans(said, model, answer) {
   const names = new Set(rows.map((row) => row.gpu));
   const lost = [...new Map(answer.lost.filter((one) => !names.has(one.gpu)).map((one) => [one.gpu, one])).values()]; // the last reason of each
   const same = (row) => before && ["gpu", "n_gpus", "dtype", "engine", "tp", "replicas", "max_num_batched_tokens"].every((key) => row[key] === before[key]);
-  const kept = current?.picked ? rows.findIndex(same) : -1;
-  current = { kind: "plan", said, model, rows, lost, promised: answer.promised, nearest: answer.nearest, apart: answer.disaggregated ?? [], notes: answer.notes, bundle: answer.bundle, chosen: Math.max(kept, 0), picked: kept >= 0, details: new Map() };
+  const place = current?.picked ? rows.findIndex(same) : -1;
+  current = { kind: "plan", said, model, rows, lost, promised: answer.promised, nearest: answer.nearest, apart: answer.disaggregated ?? [], notes: answer.notes, bundle: answer.bundle, chosen: Math.max(place, 0), picked: place >= 0, details: new Map() };
   show();
 }
 
@@ -118,9 +144,9 @@ function choose(place) {
 
 function show() {
   at("answer").hidden = at("all").hidden = false;
-  (current.kind === "plan" ? showPlan : showTraining)(current.rows[current.chosen]);
+  ({ plan: showPlan, train: showTraining, upgrade: showUpgrade, local: showLocal })[current.kind](current.rows[current.chosen]);
   showTable();
-  at("bundle").textContent = ` · Bundle ${current.bundle ?? ""}`;
+  at("bundle").textContent = current.bundle ? ` · Bundle ${current.bundle}` : "";
 }
 
 function showPlan(plan) {
@@ -129,13 +155,13 @@ function showPlan(plan) {
     at("headline").textContent = "No GPU can.";
     at("badge").hidden = true;
     at("why").textContent = current.lost[0]?.why ?? "";
-    for (const id of ["known", "tiles", "plots", "copies", "notes"]) at(id).replaceChildren();
+    for (const id of ["known", "validated", "tiles", "plots", "copies", "notes"]) at(id).replaceChildren();
     return;
   }
   at("badge").hidden = false;
-  at("headline").textContent = `${plan.holds ? "" : "Nothing keeps this surely. "}${layout(plan)}: ${priceOf(plan)}; ${promiseOf(plan, promised)}`;
+  at("headline").textContent = `${plan.holds ? "" : "Nothing keeps this surely. "}${layout(plan)}: ${costOf(plan)}; ${promiseOf(plan, promised)}`;
   at("why").textContent = `${settings(plan)}: ${plan.why}${current.nearest ? ` Nothing holds; ${current.nearest}` : ""}`;
-  badge(plan);
+  badge(plan, "serve", () => current.rows[current.chosen] === plan);
   const details = detailed(plan.predict);
   at("tiles").replaceChildren(...planTiles(plan, promised, details));
   showPlots(plan);
@@ -150,6 +176,7 @@ function showPlan(plan) {
 const apart = (row) =>
   `Disaggregated: ${row.prefill_workers} prefill and ${row.decode_workers} decode workers of ${row.gpu}, ${row.n_gpus} GPUs: ${priceOf(row)}, TTFT p99 ${durationInterval(row.ttft_p99_s, row.ttft_p99_s_low, row.ttft_p99_s_high)}, TPOT ${durationInterval(row.tpot_s, row.tpot_s_low, row.tpot_s_high)}; kept with ${percent(row.p_slo)}.`;
 
+const costOf = (plan) => (plan.usd_per_hour === null ? "no price is listed" : `${dollars(plan.usd_per_hour)} per hour (${priceOf(plan)})`);
 const priceOf = (plan) => (plan.usd_per_mtok === null ? "no price is listed" : `${dollars(plan.usd_per_mtok)} per million tokens`);
 
 function promiseOf(plan, promised) {
@@ -171,28 +198,6 @@ function detailed(line) {
   };
 }
 
-const ledgers = new Map();
-const ledger = (gpu) => {
-  if (!ledgers.has(gpu)) ledgers.set(gpu, asked("ledger", new URLSearchParams(gpu ? { gpu } : {})).catch(() => (ledgers.delete(gpu), [])));
-  return ledgers.get(gpu);
-};
-
-/** What is known of the errors of such an answer, of operators that were held out. */
-async function badge(row) {
-  const seen = row.basis === "seen-gpu";
-  at("badge").textContent = BASES[row.basis] ?? row.basis;
-  at("badge").dataset.basis = row.basis;
-  const near = row.basis === "unseen-gpu" && row.nearest_gpu && row.nearest_gpu !== row.gpu ? `The nearest that was measured is ${row.nearest_gpu}. ` : "";
-  at("known").textContent = near;
-  const cells = await ledger(seen ? row.gpu : "");
-  const told = (held, text) => {
-    const found = cells.find((cell) => cell.held_out === held);
-    return found && `${text} err by ${percent(found.median_ape)} in the median (${count(found.rows)} measured)`;
-  };
-  const parts = seen ? [told("rows-out", "Operators of this GPU that were left out")] : [told("gpu-out", "Operators of GPUs left out"), told("generation-out", "of whole generations left out")];
-  if (current.rows[current.chosen] === row && parts.some(Boolean)) at("known").textContent = `${near}${parts.filter(Boolean).join(", ")}.`;
-}
-
 function showPlots(plan) {
   const { rows, promised, chosen } = current;
   const points = rows.map((row) => ({
@@ -210,7 +215,7 @@ function showPlots(plan) {
     ({ answers, place }) => {
       const set = (one) => {
         const row = answers[one], key = row.concurrency ? "concurrency" : "request_rate";
-        fill({ unit: key, amount: Number(row[key].toPrecision(3)) });
+        fill({ unit: current.said.unit, amount: Number(row[key].toPrecision(3)) });
         ask();
       };
       later.replaceChildren(
@@ -226,6 +231,7 @@ function showPlots(plan) {
 async function loads(plan) {
   const { model, details } = current, line = `loads of ${plan.predict}`;
   const query = queryOf(plan.predict, model);
+  if (query.has("trace")) throw new Error("Latency against users is not drawn of a trace, which says itself when requests come.");
   const name = query.has("concurrency") ? "concurrency" : "request_rate";
   const whole = Number(query.get(name));
   const values = [...new Set(SHARES.map((share) => (name === "concurrency" ? Math.max(Math.round(whole * share), 1) : whole * share)))];
@@ -243,8 +249,8 @@ function showTrainings(said, model, answer) {
   const rows = answer.filter((row) => !row.error).map((row) => ({ ...row, selectable: true, holds: row.fits }));
   rows.sort((one, two) => two.fits - one.fits || (one.train_usd ?? Infinity) - (two.train_usd ?? Infinity) || one.train_hours - two.train_hours);
   const lost = answer.filter((row) => row.error).map((row) => ({ gpu: row.gpu, n_gpus: 0, why: row.error }));
-  const kept = current?.picked ? rows.findIndex((row) => row.gpu === before?.gpu) : -1;
-  current = { kind: "train", said, model, rows, lost, promised: {}, notes: [], bundle: rows[0]?.bundle, chosen: Math.max(kept, 0), picked: kept >= 0, details: new Map() };
+  const place = current?.picked ? rows.findIndex((row) => row.gpu === before?.gpu) : -1;
+  current = { kind: "train", said, model, rows, lost, promised: {}, notes: [], bundle: rows[0]?.bundle, chosen: Math.max(place, 0), picked: place >= 0, details: new Map() };
   show();
 }
 
@@ -254,7 +260,7 @@ function showTraining(row) {
   const cost = row.train_usd === null ? "no price is listed" : dollars(row.train_usd);
   at("headline").textContent = `${row.n_gpus} × ${row.gpu}: ${hours(row.train_hours)} (${hours(row.train_hours_low, row.train_hours)} to ${hours(row.train_hours_high, row.train_hours)}), ${cost}; ${row.fits ? "fits" : "does not fit"}, P(out of memory) ${risk(row.p_oom)}`;
   at("why").textContent = row.p_beats_next === null || row.p_beats_next === undefined ? "" : `Cheaper per token than the next with ${percent(row.p_beats_next)}.`;
-  badge(row);
+  badge(row, "train", () => current.rows[current.chosen] === row);
   const query = trainQuery(said, model, []);
   query.delete("gpus");
   query.delete("phase");
@@ -274,31 +280,36 @@ function showTraining(row) {
   showNotes([row.price_source && `Price: ${row.price_source}.`, ...(typeof row.notes === "string" ? row.notes.split(" | ") : (row.notes ?? []))]);
 }
 
-// ---- to take along
+// ---- upgrades, and what runs at home
 
-function showCopies(lines, texts = {}) {
-  const rows = lines.map(([name, text]) => element("div", { class: "copy" }, element("span", {}, name), element("code", { tabindex: 0 }, text), copyButton(name, () => text)));
-  const link = element("div", { class: "copy" }, element("span", {}, "This question"), element("code", { tabindex: 0 }, location.href), copyButton("This question", () => location.href));
-  const folded = Object.entries(texts).map(([name, text]) =>
-    element("details", {}, element("summary", {}, name), element("div", { class: "file" }, element("pre", { tabindex: 0, role: "region", "aria-label": name }, text), copyButton(name, () => text))),
-  );
-  at("copies").replaceChildren(...rows.filter((row) => row.querySelector("code").textContent), ...folded, link);
+function showUpgrade(row) {
+  const { said } = current;
+  at("badge").hidden = true;
+  for (const id of ["known", "validated", "plots"]) at(id).replaceChildren();
+  at("headline").textContent = upgradeHeadline(row, said);
+  at("why").textContent = "One kind of work, in the layout in which each fleet is fastest; a mix of several is asked on the command line.";
+  at("tiles").replaceChildren(...upgradeTiles(row, said));
+  showCopies([["Ask on the command line", upgradeLine(said)]], { "mix.toml": mixText(said) });
+  showNotes([row.price_source && `Price: ${row.price_source}.`]);
 }
 
-function copyButton(name, text) {
-  const button = element("button", { type: "button", "aria-label": `Copy: ${name}` }, "Copy");
-  button.addEventListener("click", async () => {
-    try {
-      await navigator.clipboard.writeText(text());
-      button.textContent = "Copied";
-    } catch {
-      getSelection().selectAllChildren(button.previousElementSibling);
-      button.textContent = "Press Ctrl-C";
-    }
-    setTimeout(() => (button.textContent = "Copy"), 2000);
-  });
-  return button;
+function showLocal(row) {
+  const { said, rows, details } = current;
+  at("badge").hidden = false;
+  at("headline").textContent = localHeadline(row, rows);
+  at("why").textContent = "Of each model the widest format with room; a narrower one answers faster and less well.";
+  badge(row, "serve", () => current.rows[current.chosen] === row);
+  at("plots").replaceChildren();
+  const full = () => {
+    if (!details.has(row.model)) details.set(row.model, asked("predict", detailQuery(row, files.get(row.model) ?? row.model), asking.signal).then(([first]) => first));
+    return details.get(row.model);
+  };
+  at("tiles").replaceChildren(...localTiles(row, full));
+  showCopies([["Ask on the command line", localLine(said)]]);
+  showNotes(typeof row.notes === "string" ? row.notes.split(" | ") : (row.notes ?? []));
 }
+
+// ---- notes
 
 function showNotes(notes) {
   at("notes").replaceChildren(...[...new Set(notes.filter(Boolean))].map((note) => element("li", {}, note)));
@@ -306,41 +317,13 @@ function showNotes(notes) {
 
 // ---- the table
 
-const PLAN_COLUMNS = [
-  { name: "GPU", value: (row) => row.gpu, cell: (row) => named(row) },
-  { name: "GPUs", value: (row) => row.n_gpus || null, right: true },
-  { name: "Layout", value: (row) => (row.selectable ? `${row.replicas} × tp ${row.tp}${row.pp > 1 ? ` pp ${row.pp}` : ""}, ${settings(row)}` : null) },
-  { name: "$/Mtok", value: (row) => row.usd_per_mtok, cell: (row) => figure(row.usd_per_mtok, dollars), right: true },
-  { name: "$/h", value: (row) => row.usd_per_hour, cell: (row) => figure(row.usd_per_hour, dollars), right: true },
-  { name: "Holds", value: (row) => row.p_slo, cell: (row) => (row.selectable ? `${percent(row.p_slo)}${row.holds ? "" : " (no)"}` : "–"), right: true },
-  { name: "TTFT p99", value: (row) => row.ttft_p99_s, cell: (row) => interval(row, "ttft_p99_s"), right: true },
-  { name: "TPOT", value: (row) => row.tpot_s, cell: (row) => interval(row, "tpot_s"), right: true },
-  { name: "Users each", value: (row) => row.users_per_replica, cell: (row) => figure(row.users_per_replica, digits), right: true },
-  { name: "P(OOM)", value: (row) => row.p_oom, cell: (row) => figure(row.p_oom, risk), right: true },
-  { name: "Basis", value: (row) => BASES[row.basis] },
-  { name: "Why", value: (row) => row.why, cell: (row) => reason(row) },
-];
-const TRAIN_COLUMNS = [
-  { name: "GPU", value: (row) => row.gpu, cell: (row) => named(row) },
-  { name: "GPUs", value: (row) => row.n_gpus || null, right: true },
-  { name: "Hours", value: (row) => row.train_hours, cell: (row) => (row.selectable ? `${digits(row.train_hours)} (${digits(row.train_hours_low)}–${digits(row.train_hours_high)})` : "–"), right: true },
-  { name: "USD", value: (row) => row.train_usd, cell: (row) => figure(row.train_usd, dollars), right: true },
-  { name: "kWh", value: (row) => row.train_kwh, cell: (row) => figure(row.train_kwh, digits), right: true },
-  { name: "Step", value: (row) => row.step_s, cell: (row) => interval(row, "step_s"), right: true },
-  { name: "MFU", value: (row) => row.mfu, cell: (row) => figure(row.mfu, percent), right: true },
-  { name: "P(OOM)", value: (row) => row.p_oom, cell: (row) => figure(row.p_oom, risk), right: true },
-  { name: "Basis", value: (row) => BASES[row.basis] },
-  { name: "Why not", value: (row) => row.why ?? (row.fits === false ? "does not fit" : null), cell: (row) => reason({ ...row, why: row.why ?? (row.fits === false ? "does not fit in memory" : "") }) },
-];
-
-const figure = (value, text) => (value === null || value === undefined ? "–" : text(value));
-const interval = (row, name) => (row[name] === null || row[name] === undefined ? "–" : durationInterval(row[name], row[`${name}_low`], row[`${name}_high`]));
-
-/** The name of a GPU, which shows its plan where it has one. */
+const COLUMNS = { plan: planColumns(named, reason), train: trainColumns(named, reason), upgrade: upgradeColumns(named, reason), local: localColumns(named) };
+/** The name of a GPU, or of a model at home, which shows its answer where it has one. */
 function named(row) {
-  if (!row.selectable) return row.gpu;
+  const name = current.kind === "local" ? row.model : row.gpu;
+  if (!row.selectable) return name;
   const place = current.rows.indexOf(row);
-  return element("button", { type: "button", class: "link", "aria-pressed": String(place === current.chosen), onclick: () => choose(place) }, row.gpu);
+  return element("button", { type: "button", class: "link", "aria-pressed": String(place === current.chosen), onclick: () => choose(place) }, name);
 }
 
 /** Why a GPU lost, with what would help where memory is short. */
@@ -352,7 +335,7 @@ function reason(row) {
 async function help(row) {
   const { said, model } = current, train = current.kind === "train";
   const query = train ? trainQuery(said, model, []) : planQuery(said, model);
-  for (const key of ["gpus", "phase", "train_tokens", "ttft_p99", "tpot", "p_slo", "max_gpus", "budget", "request_rate", "concurrency", "prefix_cache_hit_rate", "files"]) query.delete(key);
+  for (const key of ["gpus", "phase", "train_tokens", "ttft_p99", "tpot", "p_slo", "max_gpus", "budget", "request_rate", "concurrency", "prefix_cache_hit_rate", "warmup", "trace", "files"]) query.delete(key);
   if (query.has("method")) (query.set("mode", query.get("method")), query.delete("method"));
   else query.set("mode", "inference");
   query.set("gpu", row.gpu);
@@ -371,15 +354,16 @@ async function help(row) {
 function everyRow() {
   const text = at("filter").value.trim().toLowerCase();
   const rows = [...current.rows, ...current.lost];
-  return text ? rows.filter((row) => `${row.gpu} ${row.why ?? ""} ${row.engine ?? ""} ${row.dtype ?? ""}`.toLowerCase().includes(text)) : rows;
+  return text ? rows.filter((row) => `${row.model ?? ""} ${row.gpu} ${row.why ?? ""} ${row.engine ?? ""} ${row.dtype ?? ""}`.toLowerCase().includes(text)) : rows;
 }
 
 function showTable() {
-  const columns = current.kind === "plan" ? PLAN_COLUMNS : TRAIN_COLUMNS;
+  const columns = COLUMNS[current.kind];
   if (sort.column >= columns.length || sort.kind !== current.kind) sort = { column: -1, falling: false, kind: current.kind };
   const rows = everyRow();
   const holds = current.rows.filter((row) => row.holds).length;
-  const caption = current.kind === "plan" ? `${current.rows.length} plans, ${holds} of which hold; ${current.lost.length} GPUs have none, and why.` : `${current.rows.length} trainings, ${holds} of which fit; ${current.lost.length} GPUs have none, and why.`;
+  const caption = CAPTIONS[current.kind](current.rows.length, holds, current.lost.length, current.said.have);
+  at("all-title").textContent = { upgrade: "All that are considered", local: "All models" }[current.kind] ?? "All GPUs";
   fillTable(at("table"), caption, columns, rows, {
     sort,
     chosen: current.rows[current.chosen],
@@ -394,21 +378,34 @@ function showTable() {
 
 // ---- files
 
-async function take(file) {
+async function take(file, kind = null) {
   wrong("");
   tell(`Reading ${file.name} …`);
   try {
-    const gguf = file.name.toLowerCase().endsWith(".gguf");
-    if (!gguf && file.size > 2 * 2 ** 20) throw new Error(`${file.name} has ${digits(file.size / 2 ** 20)} MiB; a config.json has at most 2.`);
-    const answer = await sent(gguf ? await header(file) : file, file.name === "config.json" ? "dropped-model" : file.name);
-    files.set(answer.name, answer.id);
-    catalogue.models.push({ name: answer.name, parameters: answer.parameters });
-    fill({ model: answer.name });
+    const answer = await taken(file, kind);
+    if (answer.kind === "model") {
+      files.set(answer.name, answer.id);
+      catalogue.models.push({ name: answer.name, parameters: answer.parameters });
+      fill({ model: answer.name });
+    } else {
+      if (answer.kind === "trace" && mode() !== "serve") begin("serve");
+      showFiles();
+    }
     await ask();
   } catch (error) {
     tell("");
-    wrong(error.message, at("model"));
+    wrong(error.message, kind ? null : at("model"));
   }
+}
+
+/** What is said of files of one's own, each with a button to do without it. */
+function showFiles() {
+  for (const [kind, text] of [["trace", traceText], ["prices", pricesText]]) {
+    const [said, without] = at(kind).children;
+    said.textContent = own[kind] ? text(own[kind]) : "";
+    without.hidden = !own[kind];
+  }
+  showOwn();
 }
 
 // ---- what starts it all
@@ -439,19 +436,28 @@ FORM.addEventListener("change", (event) => {
   if (event.target.name === "mode") {
     begin(mode());
   }
-  if (event.target.id !== "file") ask();
+  if (event.target.type !== "file") ask();
 });
 for (const button of FORM.querySelectorAll("[data-preset]"))
   button.addEventListener("click", () => {
     fill(PRESETS[button.dataset.preset]);
     ask();
   });
-at("pick").addEventListener("click", () => at("file").click());
-at("file").addEventListener("change", () => {
-  const [file] = at("file").files;
-  if (file) take(file);
-  at("file").value = "";
-});
+for (const [button, input, kind] of [["pick", "file", "model"], ["pick-trace", "trace-file", "trace"], ["pick-prices", "prices-file", "prices"]]) {
+  at(button).addEventListener("click", () => at(input).click());
+  at(input).addEventListener("change", () => {
+    const [file] = at(input).files;
+    if (file) take(file, kind);
+    at(input).value = "";
+  });
+}
+for (const kind of ["trace", "prices"])
+  at(kind).lastElementChild.addEventListener("click", () => {
+    own[kind] = null;
+    showFiles();
+    ask();
+  });
+document.addEventListener("busy", (event) => tell(`The server is busy; it is asked again in about ${event.detail} s …`));
 for (const name of ["dragover", "dragleave", "drop"])
   document.addEventListener(name, (event) => {
     event.preventDefault();

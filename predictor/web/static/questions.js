@@ -4,10 +4,13 @@ const FORM = document.getElementById("ask");
 const field = (key) => FORM.querySelector(`[data-key="${key}"]`);
 const KEYS = [...FORM.querySelectorAll("[data-key]")].map((input) => input.dataset.key);
 
+/** Files of one's own that the server keeps, by what they are of; null: none. */
+export const own = { trace: null, prices: null };
+
 export const PRESETS = {
-  chat: { unit: "concurrency", amount: 32, input_len: 1000, output_len: 300, cached: 0, ttft_p99: 1, tpot: 50 },
+  chat: { unit: "users", amount: 32, input_len: 1000, output_len: 300, cached: 0, ttft_p99: 1, tpot: 50 },
   rag: { unit: "request_rate", amount: 5, input_len: 6000, output_len: 300, cached: 0, ttft_p99: 3, tpot: 50 },
-  agent: { unit: "concurrency", amount: 16, input_len: 12000, output_len: 500, cached: 70, ttft_p99: 3, tpot: 30 },
+  agent: { unit: "users", amount: 16, input_len: 12000, output_len: 500, cached: 70, ttft_p99: 3, tpot: 30 },
   batch: { unit: "concurrency", amount: 512, input_len: 2000, output_len: 500, cached: 0, ttft_p99: "", tpot: "" },
 };
 
@@ -32,12 +35,24 @@ export function fill(values) {
   }
   for (const part of FORM.querySelectorAll("[data-for]")) part.hidden = !part.dataset.for.split(" ").includes(mode());
   fit();
+  showOwn();
 }
 
-const USUAL = { tune: { method: "lora", zero_stage: "0", checkpointing: "none" }, train: { method: "full", zero_stage: "3", checkpointing: "full" } };
+/** What a trace says is not asked beside it. */
+export function showOwn() {
+  const serves = mode() === "serve";
+  document.getElementById("lengths").hidden = Boolean(own.trace) && serves;
+  for (const id of ["amount", "unit"]) document.getElementById(id).disabled = Boolean(own.trace?.arrivals) && serves;
+  document.getElementById("model").required = mode() !== "local";
+}
+
+const USUAL = { local: { model: "", input_len: "1024", output_len: "256" }, tune: { n_gpus: "1", method: "lora", zero_stage: "0", checkpointing: "none" }, train: { n_gpus: "8", method: "full", zero_stage: "3", checkpointing: "full" } };
 
 /** Choose a mode, with what is usual there. */
 export function begin(chosen) {
+  const model = document.getElementById("model");
+  if (chosen === "local") fill({ model: "" });
+  else if (!model.value) fill({ model: initial.model });
   fill({ mode: chosen, ...USUAL[chosen] });
   field("method").disabled = mode() === "train";
 }
@@ -72,9 +87,17 @@ const POPULAR = [
 /** The few GPUs that are asked about first. parameters: of the model; 0: not known. */
 export const popular = (parameters) => POPULAR.find(([most]) => (parameters || 32e9) < most)[1];
 
+/** The load as columns of a request. Users are served for a while before anything counts: their first prompts, which
+ * benchmarks send all at once, do not come so from people. */
+export function loadOf({ unit, amount }) {
+  return unit === "users" ? { concurrency: amount, warmup: 2 * Math.round(Number(amount)) } : { [unit]: amount };
+}
+
 /** The query of a plan. */
 export function planQuery(said, model, more = {}) {
-  const query = { model, gpus: said.gpus || "all", [said.unit]: said.amount, input_len: said.input_len, output_len: said.output_len };
+  const query = { model, gpus: said.gpus || "all" };
+  if (!own.trace?.arrivals) Object.assign(query, loadOf(said));
+  Object.assign(query, own.trace ? { trace: own.trace.id } : { input_len: said.input_len, output_len: said.output_len });
   for (const key of ["ttft_p99", "max_gpus", "budget", "dtype", "engine"]) if (said[key] && said[key] !== "0") query[key] = said[key];
   if (Number(said.tpot)) query.tpot = Number(said.tpot) / 1000;
   if (Number(said.cached)) query.prefix_cache_hit_rate = Number(said.cached) / 100;
@@ -101,25 +124,38 @@ export function queryOf(line, model) {
     else if (name.startsWith("no_")) query.append(name.slice(3), "false");
     else query.append(name, "true");
   }
+  if (query.has("trace")) query.set("trace", own.trace?.id ?? "");
   return query;
 }
 
-/** An answer of the API; throws an Error with its sentence. */
+const PRICED = ["predict", "train", "compare", "plan", "sweep", "upgrade"];
+const MOST_AGAIN = 20; // times that a busy server is asked
+
+/** An answer of the API; throws an Error with its sentence. A server that is busy is asked again when it says. */
 export async function asked(name, query, signal) {
-  let response;
+  if (own.prices && PRICED.includes(name)) (query = new URLSearchParams(query)).set("prices", own.prices.id);
+  for (let again = 0; ; again++) {
+    const response = await fetched(`api/${name}?${query}`, { signal });
+    if (response.status !== 429 || again === MOST_AGAIN) return replied(response);
+    const wait_s = Number(response.headers.get("retry-after")) || 5;
+    document.dispatchEvent(new CustomEvent("busy", { detail: wait_s }));
+    await new Promise((go) => setTimeout(go, 1000 * wait_s * (0.75 + Math.random() / 2))); // not all at once
+    signal?.throwIfAborted();
+  }
+}
+
+async function fetched(address, options) {
   try {
-    response = await fetch(`api/${name}?${query}`, { signal });
+    return await fetch(address, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Error("The server does not answer; is `predictor web` still running?");
   }
-  return replied(response);
 }
 
 /** A file on its way to the server; returns its id. */
-export async function sent(content, name) {
-  const response = await fetch(`api/model?${new URLSearchParams({ name })}`, { method: "POST", body: content });
-  return replied(response);
+export async function sent(kind, content, name) {
+  return replied(await fetched(`api/${kind}?${new URLSearchParams({ name })}`, { method: "POST", body: content }));
 }
 
 async function replied(response) {

@@ -84,16 +84,27 @@ function sum(lines) {
   return element("dl", { class: "sum" }, ...lines.map(([term, value]) => element("div", {}, element("dt", {}, term), element("dd", {}, value))));
 }
 
-const words = (...texts) => texts.map((text) => element("p", {}, text));
+export const words = (...texts) => texts.map((text) => element("p", {}, text));
 
 /** The lines of a phase by operator, the longest first, the rest together. */
-function operators(ops, phase, total) {
+export function operators(ops, phase, total) {
   const times = new Map();
   for (const op of ops.filter((one) => one.phase === phase)) times.set(op.name, (times.get(op.name) ?? 0) + op.latency_s);
   const sorted = [...times].sort((one, two) => two[1] - one[1]);
   const shown = sorted.slice(0, 6).map(([name, seconds]) => [name.replaceAll("_", " "), duration(seconds, total)]);
   const rest = sorted.slice(6).reduce((all, [, seconds]) => all + seconds, 0);
   return sum([...shown, ...(rest ? [[`${sorted.length - 6} others`, duration(rest, total)]] : []), ["together", duration(total, total)]]);
+}
+
+/** The tile of memory. row, details: as below; more: what to say beside the risk. */
+export function memoryTile(row, details, more = "", after = "") {
+  const memory = element("div", {});
+  details().then((full) => memory.replaceChildren(memoryBar(full), legend(full)), () => undefined);
+  return tile("Memory of each GPU", `${gigabytes(row.memory_bytes)} GB`, `P(out of memory) ${risk(row.p_oom)}${more}`, memory, async () => {
+    const full = await details();
+    const kinds = Object.keys(KINDS).filter((name) => Math.abs(full[name]) > 5e6);
+    return [sum([...kinds.map((name) => [KINDS[name], `${gigabytes(full[name])} GB`]), ["needed", `${gigabytes(full.memory_bytes)} GB`], ["there is", `${gigabytes(full.capacity_bytes)} GB`]]), ...words(...(after ? [after] : []))];
+  });
 }
 
 /** The tiles of a plan. promised: seconds by name. details: () → the row of `predict --explain`. */
@@ -106,8 +117,6 @@ export function planTiles(plan, promised, details) {
     return [duration(value), `${duration(low, value)} to ${duration(high, value)} · ${kept}`, intervalBar(interval(name), limit, `${duration(low)} to ${duration(high)}, ${kept}`)];
   };
   const users = plan.requests_per_s * plan.e2e_s;
-  const memory = element("div", {});
-  details().then((row) => memory.replaceChildren(memoryBar(row), legend(row)), () => undefined);
   const [rate, least, most] = interval("sustainable_rate");
   return [
     tile("First token, p99", ...seconds("ttft_p99_s"), async () => {
@@ -136,11 +145,7 @@ export function planTiles(plan, promised, details) {
         ...words("Little's law. The mark is the load that is asked."),
       ],
     ),
-    tile("Memory of each GPU", `${gigabytes(plan.memory_bytes)} GB`, `P(out of memory) ${risk(plan.p_oom)}`, memory, async () => {
-      const row = await details();
-      const kinds = Object.keys(KINDS).filter((name) => Math.abs(row[name]) > 5e6);
-      return [sum([...kinds.map((name) => [KINDS[name], `${gigabytes(row[name])} GB`]), ["needed", `${gigabytes(row.memory_bytes)} GB`], ["there is", `${gigabytes(row.capacity_bytes)} GB`]]), ...words("The KV cache is what the load fills of it at most.")];
-    }),
+    memoryTile(plan, details, "", "The KV cache is what the load fills of it at most."),
     tile(
       "A million tokens",
       dollars(plan.usd_per_mtok),
@@ -148,7 +153,7 @@ export function planTiles(plan, promised, details) {
       plan.usd_per_mtok === null ? "" : intervalBar(interval("usd_per_mtok"), null, `${dollars(plan.usd_per_mtok_low)} to ${dollars(plan.usd_per_mtok_high)}`),
       async () =>
         plan.usd_per_hour === null
-          ? words("No price of this GPU is listed; give one to `predictor plan --prices FILE`.")
+          ? words("No price of this GPU is listed; drop a file of your own.")
           : [
               sum([
                 ["per hour, of all GPUs", dollars(plan.usd_per_hour)],
@@ -166,8 +171,6 @@ export function planTiles(plan, promised, details) {
 export function trainTiles(row, details) {
   const interval = (name) => [row[name], row[`${name}_low`], row[`${name}_high`]];
   const bar = (name, text) => intervalBar(interval(name), null, `${text(row[`${name}_low`])} to ${text(row[`${name}_high`])}`);
-  const memory = element("div", {});
-  details().then((full) => memory.replaceChildren(memoryBar(full), legend(full)), () => undefined);
   return [
     tile("The whole training", hours(row.train_hours), `${hours(row.train_hours_low, row.train_hours)} to ${hours(row.train_hours_high, row.train_hours)}`, bar("train_hours", hours), async () => [
       sum([
@@ -184,11 +187,7 @@ export function trainTiles(row, details) {
         operators(full.ops, phase, full.ops.filter((op) => op.phase === phase).reduce((all, op) => all + op.latency_s, 0)),
       ]);
     }),
-    tile("Memory of each GPU", `${gigabytes(row.memory_bytes)} GB`, `P(out of memory) ${risk(row.p_oom)}${row.fits ? "" : " · it does not fit"}`, memory, async () => {
-      const full = await details();
-      const kinds = Object.keys(KINDS).filter((name) => Math.abs(full[name]) > 5e6);
-      return [sum([...kinds.map((name) => [KINDS[name], `${gigabytes(full[name])} GB`]), ["at the peak", `${gigabytes(full.memory_bytes)} GB`], ["there is", `${gigabytes(full.capacity_bytes)} GB`]]), ...words("Not all is alive at once.")];
-    }),
+    memoryTile(row, details, row.fits ? "" : " · it does not fit", "At the peak; not all is alive at once."),
     tile("Cost", dollars(row.train_usd), row.usd_per_hour === null ? "no price of this GPU is listed" : `${dollars(row.usd_per_hour)} per hour · listed ${row.price_date}`, row.train_usd === null ? "" : bar("train_usd", dollars), async () =>
       row.usd_per_hour === null
         ? words("No price of this GPU is listed.")

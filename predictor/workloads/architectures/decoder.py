@@ -64,6 +64,7 @@ class Decoder(WithoutExperts):
     window: keys each query sees in the window_layers layers that have a sliding window, itself included; 0: none.
     rotary_dim: elements of a head that the rotary embedding turns; 0: all.
     dtype: of the published weights; linear_dtype: of its linear layers where they are quantised.
+    beside: parameters of what is no layer of the decoder (vision and audio towers, their projectors); no ops of theirs.
     capped_logits: a tanh bounds the logits (Gemma 2) [final_logit_softcapping].
 
     >>> gpt = dict(hidden=64, layers=2, heads=4, kv_heads=4, head_dim=16, inter=256, vocab=1000, max_len=512)
@@ -104,6 +105,8 @@ class Decoder(WithoutExperts):
     dtype: str = "bf16"
     linear_dtype: str = ""
     capped_logits: bool = False
+    beside: int = 0
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks every field, then those that hang together."""
@@ -208,7 +211,8 @@ class Decoder(WithoutExperts):
         part = self.shard(tp)
         tables = (1 if self.tied_embeddings else 2) * part.vocab * self.embedding_width
         projections = 2 * self.embedding_dim * self.hidden
-        return tables + projections + self.position_parameters + self.head_bias * part.vocab
+        biases = self.head_bias * part.vocab
+        return tables + projections + self.position_parameters + biases + -(-self.beside // tp)
 
     @property
     def position_parameters(self) -> int:
@@ -266,8 +270,9 @@ class Decoder(WithoutExperts):
         self.shard(layout.tp)
 
     def columns_of(self, layout: Layout) -> dict[str, tuple[int, ...]]:
-        """Columns of feed-forwards on one GPU: those of "linear" layers, and of "experts" (none)."""
-        return {"linear": (self.shard(layout.tp).inter,)}
+        """Columns of feed-forwards on one GPU, those of "linear" layers, and of "attention" before its output."""
+        part = self.shard(layout.tp)
+        return {"linear": (part.inter,), "attention": (part.heads * self.head_dim,)}
 
     def elements(self, layout: Layout) -> tuple[float, float, float]:
         """Elements on one GPU: linear layers, experts (none), and what stays in the format of the activations."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from predictor.errors import InvalidRequest, InvalidSpec
 from predictor.ops import DTYPES, Attention, Conv
+from predictor.ops.dtypes import LISTED
 from predictor.values import show, whole_number
 from predictor.workloads.architectures.single_pass import SinglePass
 from predictor.workloads.passes.calls import WIDE_DTYPES, Layout, OpCall, Step
@@ -316,7 +317,7 @@ def activation_ops(kind: str, rows: float, cols: float, dtype: str, count: float
 def formats(dtype: str) -> tuple[str, str]:
     """Number formats of the linear layers and of what passes between them."""
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise InvalidRequest(f"dtype is {show(dtype)}; it must be one of {', '.join(DTYPES)}.")
+        raise InvalidRequest(f"dtype is {show(dtype)}; it must be one of {', '.join(LISTED)}.")
     return dtype, dtype if dtype in WIDE_DTYPES else "bf16"
 
 

@@ -17,7 +17,8 @@ from predictor.ops import Collective, Gemm
 from predictor.ops.base import merged_key
 from predictor.ops.dtypes import act_bytes, out_bytes
 from predictor.workloads.architectures.feed_forward import DenseFeedForward, Experts, FeedForward
-from predictor.workloads.architectures.mixers import LatentAttention, LinearAttention, point
+from predictor.workloads.architectures.mixers import GroupedAttention, LatentAttention, LinearAttention, point
+from predictor.workloads.architectures.recurrences import Recurrence, Together
 from predictor.workloads.architectures.sparse_mixers import BlockSparseAttention, CompressedAttention, Mixer
 from predictor.workloads.passes.calls import Layout, OpCall, Step
 
@@ -44,6 +45,7 @@ class LayeredDecoder:
     linear_dtype, expert_dtype: number formats of the published weights of linear layers and of experts; what a
         workload runs in unless told otherwise. "" is the format of the activations. In a model without experts
         expert_dtype is that of the feed-forwards, where it is another than that of attention.
+    beside: parameters of what is no layer (vision and audio towers, projectors, per-layer embeddings), without ops.
     """
 
     name: str
@@ -57,6 +59,7 @@ class LayeredDecoder:
     dtype: str = "bf16"
     linear_dtype: str = ""
     expert_dtype: str = ""
+    beside: int = 0
     notes: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
@@ -104,14 +107,18 @@ class LayeredDecoder:
         self._sums(layout)
 
     def columns_of(self, layout: Layout) -> dict[str, tuple[int, ...]]:
-        """Columns of feed-forwards on one GPU: those of "linear" layers, shared ones too, and of "experts"."""
+        """Columns of feed-forwards on one GPU: those of "linear" layers, shared ones too, and of "experts"; and of
+        "attention" before its output."""
         routed = [layer.feed_forward for layer in self.layers_of if isinstance(layer.feed_forward, Experts)]
         dense = [layer.feed_forward for layer in self.layers_of if isinstance(layer.feed_forward, DenseFeedForward)]
         plain = tuple(part.local(layout.tp) for part in dense)
+        grouped = {layer.mixer for layer in self.layers_of if isinstance(layer.mixer, GroupedAttention)}
+        attention = tuple(mixer.local(layout.tp)[0] * mixer.value_dim for mixer in grouped)
         if not routed:
-            return {"experts": plain}
+            return {"experts": plain, "attention": attention}
         shared = tuple(part.shared_inter // layout.tp for part in routed if part.shared_inter)
-        return {"linear": plain + shared, "experts": tuple(part.inter // layout.expert_tp for part in routed)}
+        own = tuple(part.inter // layout.expert_tp for part in routed)
+        return {"linear": plain + shared, "experts": own, "attention": attention}
 
     def _sums(self, layout: Layout) -> tuple[float, float, float]:
         """Elements of linear layers, of experts and of norms and biases in all layers, on one GPU of a stage."""
@@ -136,7 +143,7 @@ class LayeredDecoder:
         """Elements on one GPU: linear layers, experts, and what stays in the format of the activations."""
         matrices, experts, plain = self._sums(layout)
         embeddings = (1 if self.tied_embeddings else 2) * -(-self.vocab // layout.tp) * self.hidden
-        return matrices, experts, plain + embeddings + self.hidden
+        return matrices, experts, plain + embeddings + self.hidden + self.beside / layout.tp
 
     def cached(self, length: int, layout: Layout) -> Any:
         """Cache elements of one sequence on one GPU of a stage."""
@@ -214,7 +221,7 @@ class LayeredDecoder:
 def unmeasured_notes(layers: tuple[Layer, ...]) -> tuple[str, ...]:
     """What to say of layers whose kernels nobody measured."""
     mixers, notes = [layer.mixer for layer in layers], list[str]()
-    if any(isinstance(mixer, LinearAttention) for mixer in mixers):
+    if any(isinstance(mixer, LinearAttention | Recurrence | Together) for mixer in mixers):
         notes.append("linear-attention layers are counted as projections and products with the state; not measured.")
     indexed = any(isinstance(mixer, LatentAttention) and mixer.index_topk for mixer in mixers)
     if indexed or any(isinstance(mixer, BlockSparseAttention | CompressedAttention) for mixer in mixers):

@@ -29,9 +29,9 @@ class GroupedAttention:
     """Softmax attention with kv_heads shared by groups of heads; 0 in `window`: all keys.
 
     gated: the output is multiplied by a gate as wide as the query (Qwen3-Next); head_gate: by one number per head (Step
-    3.5). qk_norm: queries and keys are
-    normalised per head. rotary_dim: elements of a head that are turned; 0: all. v_dim: width of a value; 0: head_dim.
-    shared_kv: keys and values come from one projection (Gemma 4).
+    3.5). qk_norm: queries and keys are normalised per head. rotary_dim: elements of a head that are turned; 0: all.
+    v_dim: width of a value; 0: head_dim. shared_kv: keys and values come from one projection (Gemma 4). borrowed_kv:
+    they are those of an earlier layer (Gemma 3n), and nothing is cached.
     """
 
     heads: int
@@ -39,6 +39,7 @@ class GroupedAttention:
     head_dim: int
     v_dim: int = 0
     shared_kv: bool = False
+    borrowed_kv: bool = False
     window: int = 0
     qkv_bias: bool = False
     o_bias: bool = False
@@ -69,13 +70,15 @@ class GroupedAttention:
     def _projected(self, tp: int) -> int:
         """Columns of the query-key-value projection on one of tp GPUs."""
         heads, kv_heads = self.local(tp)
+        if self.borrowed_kv:
+            return heads * (2 if self.gated else 1) * self.head_dim
         values = 0 if self.shared_kv else kv_heads * self.value_dim
         return (heads * (2 if self.gated else 1) + kv_heads) * self.head_dim + values
 
     def elements(self, hidden: int, tp: int) -> Elements:
         """Parameters on one of tp GPUs."""
         heads, wide = self.local(tp)[0], self._projected(tp)
-        norms = 2 * self.head_dim if self.qk_norm else 0
+        norms = (1 if self.borrowed_kv else 2) * self.head_dim if self.qk_norm else 0
         biases = (wide if self.qkv_bias else 0) + (hidden if self.o_bias else 0)
         gate = hidden * heads if self.head_gate else 0
         return Elements(hidden * wide + gate + heads * self.value_dim * hidden, norms + biases)
@@ -83,7 +86,7 @@ class GroupedAttention:
     def cached(self, length: int, tp: int) -> float:
         """Elements that one sequence of `length` tokens keeps on one of tp GPUs."""
         kept = lesser(length, self.window) if self.window else length
-        return 1.0 * self.local(tp)[1] * (self.head_dim + self.value_dim) * kept
+        return 0.0 * kept if self.borrowed_kv else 1.0 * self.local(tp)[1] * (self.head_dim + self.value_dim) * kept
 
     def state_bytes(self, tp: int) -> float:
         """Bytes that one sequence keeps whatever its length."""

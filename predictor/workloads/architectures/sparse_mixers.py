@@ -18,6 +18,7 @@ from predictor.workloads.architectures.mixers import (
     linear,
     point,
 )
+from predictor.workloads.architectures.recurrences import Recurrence, Together
 from predictor.workloads.passes.calls import OpCall, Step
 
 
@@ -199,4 +200,12 @@ class CompressedAttention:
         return calls
 
 
-Mixer = GroupedAttention | LatentAttention | LinearAttention | BlockSparseAttention | CompressedAttention
+Mixer = (
+    GroupedAttention
+    | LatentAttention
+    | LinearAttention
+    | BlockSparseAttention
+    | CompressedAttention
+    | Recurrence
+    | Together
+)

@@ -1,22 +1,26 @@
 """Reads a Hugging Face config.json of a dense decoder. What the file leaves out takes the default of the model type's
 own configuration class (transformers 5.23, src/transformers/models/*/configuration_*.py) and nothing else.
 
-What changes neither shapes nor counts (rotary base, soft-caps, multipliers, quantization_config) is not read.
+What changes neither shapes nor counts (rotary base, soft-caps, multipliers) is not read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from predictor.errors import InvalidSpec
+from predictor.values import nearest_names
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.configs.classic import CLASSIC, classic_from_config
 from predictor.workloads.configs.fields import Fields, language_model, read, short, show
 from predictor.workloads.configs.layered import LAYERED, layered_from_config
 from predictor.workloads.configs.quantization import published_dtypes
+from predictor.workloads.configs.towers import beside_parameters
+from predictor.workloads.configs.unread import Watched, unread_notes
 
 
 class Family(NamedTuple):
@@ -68,6 +72,11 @@ STARCODER_2: Mapping[str, Any] = {
 }
 NEMOTRON: Mapping[str, Any] = {**GQA, **NO_BIAS, "hidden_act": "relu2", "partial_rotary_factor": 0.5}
 SEED: Mapping[str, Any] = {**MHA, "head_dim": 128, "attention_bias": True, "attention_out_bias": False}
+ERNIE: Mapping[str, Any] = {**GQA, "head_dim": 128, "tie_word_embeddings": True, "use_bias": False}
+EXAONE: Mapping[str, Any] = {**MHA, "sliding_window": None, "sliding_window_pattern": 4}
+GLM: Mapping[str, Any] = {**GQA, "head_dim": None, "attention_bias": False, "partial_rotary_factor": 0.5}
+JAIS: Mapping[str, Any] = {**MHA, "hidden_act": "relu2", "attention_bias": True, "mlp_bias": True}
+OLMO_3: Mapping[str, Any] = {**MHA, **NO_BIAS, "sliding_window": 4096, "sliding_window_pattern": 4}
 
 FAMILIES: Mapping[str, Family] = {
     "llama": Family({**MHA, **NO_BIAS}, biases=ALL),
@@ -89,9 +98,40 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "nemotron": Family(NEMOTRON, biases=ALL, norm="layer_norm", gated=False),
     "internlm2": Family(MHA, biases=("bias", "bias", "")),  # configuration_internlm2.py beside the published weights
+    "arcee": Family({**MHA, **NO_BIAS, "hidden_act": "relu2"}, biases=ALL, gated=False),
+    "cwm": Family({**GQA, "sliding_window": 8192, "sliding_window_pattern": 4}, "pattern"),
+    "ernie4_5": Family(ERNIE, biases=("use_bias", "use_bias", "use_bias")),
+    "exaone4": Family(EXAONE, "pattern", qk_norm="head", norm_order="post"),
+    "glm": Family(GLM, biases=("attention_bias", "", "")),
+    "glm4": Family(GLM, biases=("attention_bias", "", ""), norm_order="sandwich"),
+    "glm4v_text": Family(GLM, biases=("attention_bias", "", ""), norm_order="sandwich"),
+    "helium": Family({**MHA, **NO_BIAS, "head_dim": 128}, biases=("attention_bias", "", "mlp_bias")),
+    "hunyuan_v1_dense": Family({**MHA, "attention_bias": False}, biases=ATTENTION, qk_norm="head"),
+    "hyperclovax": Family({**MHA, **NO_BIAS}, biases=ALL, norm_order="sandwich"),
+    "internlm3": Family({**MHA, **NO_BIAS}, biases=ALL),
+    "iquestcoder": Family({**MHA, **NO_BIAS}, biases=ALL),
+    "jais2": Family(JAIS, biases=ALL, norm="layer_norm", gated=False),
+    "ministral3": Family({**GQA, "sliding_window": None}, "all"),
+    "olmo": Family({**MHA, **NO_BIAS}, biases=ATTENTION),
+    "olmo3": Family(OLMO_3, "pattern", biases=ATTENTION, qk_norm="full", norm_order="post"),
+    "apertus": Family({**MHA, "attention_bias": False}, biases=ATTENTION, qk_norm="head", gated=False),
+    "granite_swa": Family({**MHA, **NO_BIAS, "tie_word_embeddings": True}, "all", biases=ALL),
+    "smollm3": Family({**MHA, **NO_BIAS, "tie_word_embeddings": True}, biases=ALL),
+    "vaultgemma": Family(GEMMA_2, "even", biases=ATTENTION),
+    **dict.fromkeys(
+        ("qwen2_vl_text", "qwen2_5_vl_text", "qwen2_vl", "qwen2_5_vl"),
+        Family({**GQA, "use_sliding_window": False}, "from", ("always", "", "")),
+    ),
     "seed_oss": Family({**SEED, "mlp_bias": False}, "", ("attention_bias", "attention_out_bias", "mlp_bias")),
 }
-SUPPORTED = ", ".join((*FAMILIES, *CLASSIC, *LAYERED))
+ALL_TYPES = (*FAMILIES, *CLASSIC, *LAYERED)
+
+
+def _supported(model_type: str) -> str:
+    """The nearest model types, or a few and how many more there are."""
+    few = nearest_names(model_type.casefold(), ALL_TYPES, most=3) or list(ALL_TYPES)[:12]
+    return f"supported: {', '.join(few)} and {len(ALL_TYPES) - len(few)} more"
+
 
 # Keys that say "not a plain dense decoder", whatever model_type claims.
 FOREIGN_KEYS: Mapping[str, str] = {
@@ -122,14 +162,27 @@ def decoder_from_config(source: Mapping[str, Any] | str | Path, name: str = "") 
     if not isinstance(name, str):
         raise InvalidSpec(f"name is {show(name)}; it must be text. Quote it.")
     printable = "".join(letter for letter in name[:100] if letter.isprintable())
+    source = Watched(source)
     model_type = language_model(source).get("model_type")
     if not isinstance(model_type, str) or not model_type:
         raise InvalidSpec("config.json has no model_type; add the one of the model's family, such as llama.")
+    return _with_the_rest(_language_model(source, model_type, printable or "custom model", origin), source)
+
+
+def _language_model(config: Watched, model_type: str, name: str, origin: str) -> Decoder | LayeredDecoder:
     if model_type in CLASSIC:
-        return classic_from_config(source, model_type, printable or "custom model", origin)
+        return classic_from_config(config, model_type, name, origin)
     if model_type in LAYERED:
-        return layered_from_config(source, printable or "custom model", origin)
-    return _Reader(source).decoder(printable or "custom model", origin)
+        return layered_from_config(config, name, origin)
+    return _Reader(config).decoder(name, origin)
+
+
+def _with_the_rest(model: Decoder | LayeredDecoder, config: Watched) -> Decoder | LayeredDecoder:
+    """The model with what the config has beside its decoder, and notes on what of it is not counted."""
+    beside, notes = beside_parameters(config, model.hidden)
+    kept = published_dtypes(Fields(config, {}), model.layers).notes
+    told = (*model.notes, *notes, *kept, *unread_notes(config))
+    return replace(model, beside=model.beside + beside, notes=tuple(dict.fromkeys(told)))
 
 
 class _Reader(Fields):
@@ -147,10 +200,12 @@ class _Reader(Fields):
             if not absent:
                 raise InvalidSpec(
                     f"not yet supported: architecture {show(self.model_type)} with {key} ({meaning}); "
-                    f"supported: {SUPPORTED}."
+                    f"{_supported(self.model_type)}."
                 )
         if self.model_type not in FAMILIES:
-            raise InvalidSpec(f"not yet supported: architecture {show(self.model_type)}; supported: {SUPPORTED}.")
+            raise InvalidSpec(
+                f"not yet supported: architecture {show(self.model_type)}; {_supported(self.model_type)}."
+            )
         return FAMILIES[self.model_type]
 
     def decoder(self, name: str, origin: str) -> Decoder:
@@ -176,7 +231,7 @@ class _Reader(Fields):
             mlp_bias=self.bias(family.biases[2]),
             qk_norm=family.qk_norm,
             norm=family.norm,
-            norm_order=family.norm_order,
+            norm_order="pre" if self.config.get("use_post_norm") is False else family.norm_order,
             window=window,
             window_layers=window_layers,
             rotary_dim=self.rotary_dim(head_dim),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from predictor.errors import InvalidSpec, UnknownModel
+from predictor.workloads.configs.class_defaults import class_defaults
 
 LARGEST_FILE_BYTES = 10 * 2**20  # published config files are below 100 kB
 ACTIVATION_OF: Mapping[str, str] = {
@@ -19,6 +20,7 @@ ACTIVATION_OF: Mapping[str, str] = {
     "gelu_new": "gelu_tanh",
     "relu": "relu",
     "relu2": "relu2",
+    "xielu": "silu",
 }
 STRETCHED = frozenset({"yarn", "linear", "dynamic", "ntk"})  # scalings whose configs state the length trained on
 MOST_STRETCHED = 1024
@@ -32,13 +34,18 @@ class Fields:
         self.outer, self.defaults = config, defaults
         self.config = language_model(config)
         self.model_type = str(self.config.get("model_type", ""))
+        self.of_class = class_defaults(self.model_type) if self.config is not config else {}
 
     def get(self, key: str) -> Any:
         """The value in the file, else the family's default; raises if there is none.
 
-        A multimodal config ties the embeddings of its language model from outside.
+        A multimodal config ties the embeddings of its language model from outside or inside, whichever says so, and
+        names of that what differs from its class alone (PretrainedConfig.to_diff_dict).
         """
-        for place in (self.config, self.outer if key == "tie_word_embeddings" else {}, self.defaults):
+        if key == "tie_word_embeddings" and self.outer.get(key) is True:
+            return True
+        outside = self.outer if key == "tie_word_embeddings" else {}
+        for place in (self.config, outside, self.defaults, self.of_class):
             if key in place:
                 return place[key]
         raise InvalidSpec(
@@ -64,7 +71,12 @@ class Fields:
         if not isinstance(scaling, Mapping):
             return stated
         kind, factor = scaling.get("rope_type", scaling.get("type")), scaling.get("factor")
-        if kind not in STRETCHED or isinstance(factor, bool) or not isinstance(factor, int | float):
+        if (
+            not isinstance(kind, str)
+            or kind not in STRETCHED
+            or isinstance(factor, bool)
+            or not isinstance(factor, int | float)
+        ):
             return stated
         if not 1 <= factor <= MOST_STRETCHED:
             raise InvalidSpec(

@@ -16,9 +16,13 @@ from predictor.workloads.architectures.layered import Layer, LayeredDecoder, unm
 from predictor.workloads.architectures.mixers import LatentAttention, LinearAttention
 from predictor.workloads.architectures.sparse_mixers import Mixer
 from predictor.workloads.configs.fields import Fields, show
-from predictor.workloads.configs.layered_fields import GQA, LATENT, Family, by_type, experts_of, grouped, marks
+from predictor.workloads.configs.layered_experts import MORE_EXPERTS
+from predictor.workloads.configs.layered_fields import GQA, LATENT, Family, by_type, dense, experts_of, grouped, marks
+from predictor.workloads.configs.layered_hybrid import HYBRID as STATES, borrowing
 from predictor.workloads.configs.layered_recent import RECENT
 from predictor.workloads.configs.quantization import published_dtypes
+
+MOST_LAYERS = 2**12  # published models have at most 200
 
 
 def layered_from_config(config: Mapping[str, Any], name: str, origin: str) -> LayeredDecoder:
@@ -29,12 +33,17 @@ def layered_from_config(config: Mapping[str, Any], name: str, origin: str) -> La
     blocks = fields.config.get("layers_block_type")
     listed = fields.absent("num_hidden_layers") and isinstance(blocks, list)
     count = len(blocks or ()) if listed else fields.size("num_hidden_layers")
+    if count > MOST_LAYERS:
+        raise InvalidSpec(f"num_hidden_layers in config.json is {count}; it must be at most {MOST_LAYERS}.")
     pairs = zip(family.mixers(fields, count), family.feed_forwards(fields, count), strict=True)
     counts: dict[tuple[Mixer | None, FeedForward | None], int] = {}
     for pair in pairs:
         counts[pair] = counts.get(pair, 0) + 1
     layers = tuple(Layer(count=n, mixer=mixer, feed_forward=after) for (mixer, after), n in counts.items())
-    linear_dtype, expert_dtype = published_dtypes(fields, count)
+    beside = family.beside(fields, count)
+    told = f"{beside / 1e9:.2f} B parameters of per-layer embeddings and mixing count in memory; their time does not."
+    outside = (told,) if beside else ()
+    linear_dtype, expert_dtype, _ = published_dtypes(fields, count)
     return LayeredDecoder(
         name=name,
         hidden=fields.size("hidden_size"),
@@ -46,7 +55,8 @@ def layered_from_config(config: Mapping[str, Any], name: str, origin: str) -> La
         dtype="bf16" if fields.absent("torch_dtype", "dtype") and expert_dtype else fields.dtype(),
         linear_dtype=linear_dtype,
         expert_dtype=expert_dtype,
-        notes=unmeasured_notes(layers),
+        beside=beside,
+        notes=(*unmeasured_notes(layers), *outside),
         source=origin,
     )
 
@@ -149,7 +159,8 @@ def _gemma4_attention(fields: Fields, layers: int) -> list[Mixer]:
         kv_heads=fields.size("num_global_key_value_heads"),
         shared_kv=fields.flag("attention_k_eq_v"),
     )
-    return by_type(fields, layers, {"full_attention": full, "sliding_attention": sliding})
+    mixers = by_type(fields, layers, {"full_attention": full, "sliding_attention": sliding})
+    return borrowing(mixers, fields.count("num_kv_shared_layers"))
 
 
 def _nemotron_mixers(fields: Fields, layers: int) -> list[Mixer | None]:
@@ -168,7 +179,14 @@ def _nemotron_mixers(fields: Fields, layers: int) -> list[Mixer | None]:
     return [kinds.get(letter) for letter in _pattern(fields, layers)]
 
 
-BLOCKS: Mapping[str, str] = {"mamba": "M", "attention": "*", "moe": "E", "mlp": "-"}
+BLOCKS: Mapping[str, str] = {
+    "mamba": "M",
+    "linear_attention": "M",
+    "attention": "*",
+    "full_attention": "*",
+    "moe": "E",
+    "mlp": "-",
+}
 
 
 def _pattern(fields: Fields, layers: int) -> str:
@@ -197,7 +215,8 @@ def _qwen_experts(fields: Fields, layers: int) -> list[FeedForward]:
     options: dict[str, Any] = {}
     if shared:
         options = {"shared_inter": fields.size("shared_expert_intermediate_size"), "shared_gate": True}
-    routed = experts_of(fields, "num_experts", "moe_intermediate_size", **options)
+    experts = "num_experts" if fields.absent("num_local_experts") else "num_local_experts"
+    routed = experts_of(fields, experts, "moe_intermediate_size", **options)
     step, dense_layers = fields.size("decoder_sparse_step"), fields.get("mlp_only_layers") or []
     if not isinstance(dense_layers, list):
         raise InvalidSpec(f"mlp_only_layers in config.json is {show(dense_layers)}; it must be a list of layers.")
@@ -255,14 +274,15 @@ def _nemotron_feed_forward(fields: Fields, layers: int) -> list[FeedForward | No
     return [kinds.get(letter) for letter in pattern]
 
 
-def _dense(fields: Fields, layers: int) -> list[FeedForward]:
-    return [DenseFeedForward(inter=fields.size("intermediate_size"))] * layers
-
-
 QWEN: Mapping[str, Any] = {**GQA, "decoder_sparse_step": 1, "mlp_only_layers": []}
 HYBRID: Mapping[str, Any] = {**QWEN, "full_attention_interval": 4, "partial_rotary_factor": 0.25}
 
-GEMMA_4: Mapping[str, Any] = {"tie_word_embeddings": True, "enable_moe_block": False, "attention_k_eq_v": False}
+GEMMA_4: Mapping[str, Any] = {
+    "tie_word_embeddings": True,
+    "enable_moe_block": False,
+    "attention_k_eq_v": False,
+    "num_kv_shared_layers": 0,
+}
 
 LAYERED: Mapping[str, Family] = {
     "mixtral": Family(GQA, _mixtral_attention, _all_experts("num_local_experts", "intermediate_size")),
@@ -275,14 +295,17 @@ LAYERED: Mapping[str, Family] = {
     "deepseek_v32": Family(LATENT, _latent_attention, _deepseek_experts),
     "kimi_k2": Family(LATENT, _latent_attention, _deepseek_experts),
     "glm_moe_dsa": Family(LATENT, _latent_attention, _deepseek_experts),
+    "glm4_moe_lite": Family({**LATENT, "first_k_dense_replace": 1}, _latent_attention, _deepseek_experts),
     "glm4_moe": Family({**GQA, "use_qk_norm": False}, _glm4_attention, _deepseek_experts),
     "minimax_m2": Family(GQA, _minimax_attention, _all_experts("num_local_experts", "intermediate_size")),
     "llama4_text": Family(GQA, _llama4_attention, _llama4_experts),
     "qwen3_next": Family(HYBRID, _hybrid_attention, _qwen_experts),
     "qwen3_5_moe_text": Family(HYBRID, _hybrid_attention, _qwen_experts),
-    "qwen3_5_text": Family(HYBRID, _hybrid_attention, _dense),
+    "qwen3_5_text": Family(HYBRID, _hybrid_attention, dense),
     "mimo_v2_flash": Family(GQA, _mimo_attention, _mimo_experts),
     "gemma4_text": Family(GEMMA_4, _gemma4_attention, _gemma4_feed_forward, norms=4),
     "nemotron_h": Family(GQA, _nemotron_mixers, _nemotron_feed_forward),
     **RECENT,
+    **STATES,
+    **MORE_EXPERTS,
 }

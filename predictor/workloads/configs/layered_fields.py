@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from predictor.errors import InvalidSpec
-from predictor.workloads.architectures.feed_forward import Experts, FeedForward
+from predictor.workloads.architectures.feed_forward import DenseFeedForward, Experts, FeedForward
 from predictor.workloads.architectures.mixers import GroupedAttention
 from predictor.workloads.architectures.sparse_mixers import Mixer
 from predictor.workloads.configs.fields import Fields, show
@@ -16,12 +16,14 @@ LATENT: Mapping[str, Any] = {"tie_word_embeddings": False}
 
 
 class Family(NamedTuple):
-    """defaults: of the configuration class. mixers, feed_forwards: of each layer, in order."""
+    """defaults: of the configuration class. mixers, feed_forwards: of each layer, in order. beside: parameters outside
+    of mixers, feed-forwards, norms and embeddings."""
 
     defaults: Mapping[str, Any]
     mixers: Callable[[Fields, int], Sequence[Mixer | None]]
     feed_forwards: Callable[[Fields, int], Sequence[FeedForward | None]]
     norms: int = 2
+    beside: Callable[[Fields, int], int] = lambda fields, layers: 0
 
 
 def grouped(fields: Fields, kv_heads_key: str = "num_key_value_heads", **options: Any) -> GroupedAttention:
@@ -61,3 +63,8 @@ def marks(fields: Fields, key: str, layers: int) -> list[int]:
 def experts_of(fields: Fields, experts: str, inter: str, topk: str = "num_experts_per_tok", **options: Any) -> Experts:
     """Experts; `experts`, `inter` and `topk` are the keys that say how many, how wide and how many of a token."""
     return Experts(experts=fields.size(experts), topk=fields.size(topk), inter=fields.size(inter), **options)
+
+
+def dense(fields: Fields, layers: int) -> list[FeedForward]:
+    """The same dense feed-forward in every layer."""
+    return [DenseFeedForward(inter=fields.size("intermediate_size"))] * layers
