@@ -34,7 +34,7 @@ class Source(NamedTuple):
                 if self.files[0].endswith(".parquet"):
                     return pq.ParquetFile(opened).schema_arrow
                 return pa.schema([(name, pa.string()) for name in pyarrow.csv.open_csv(opened).schema.names])
-        except pa.ArrowException as error:
+        except (pa.ArrowException, UnicodeDecodeError) as error:
             raise InvalidTable(_unreadable(self.files[0], error)) from None
 
     @property
@@ -149,7 +149,7 @@ def _batches(source: Source, rows: int) -> Iterator[pa.RecordBatch]:
                     if batch.schema.names != schema.names:
                         raise InvalidTable(f"{file} has other columns than {source.files[0]}; make them equal.")
                     yield batch.cast(schema) if batch.schema != schema else batch
-        except pa.ArrowException as error:
+        except (pa.ArrowException, UnicodeDecodeError) as error:
             raise InvalidTable(_unreadable(file, error)) from None
 
 

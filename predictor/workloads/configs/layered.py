@@ -192,7 +192,7 @@ BLOCKS: Mapping[str, str] = {
 def _pattern(fields: Fields, layers: int) -> str:
     """The layers as hybrid_override_pattern names them, or layers_block_type where that is given."""
     blocks = fields.config.get("layers_block_type")
-    if isinstance(blocks, list) and all(block in BLOCKS for block in blocks) and len(blocks) == layers:
+    if isinstance(blocks, list) and all(isinstance(block, str) and block in BLOCKS for block in blocks) and len(blocks) == layers:
         return "".join(BLOCKS[block] for block in blocks)
     pattern = fields.get("hybrid_override_pattern")
     if not isinstance(pattern, str) or len(pattern) != layers or set(pattern) - set("ME*-"):
