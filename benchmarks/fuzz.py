@@ -168,7 +168,7 @@ def _run(target: Target, folder: Path, start: int, wanted: int, seed: int, ends:
     for name, content, wrap in seeds[: target.warmed]:  # as they are, so that all is imported
         _tried(read, inputs, name, wrap(content) if wrap else content, right, STUCK_S)
     tally.failures.update(right.failures)
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # as long as the process lives
+    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # as long as the process lives
     resource.setrlimit(resource.RLIMIT_AS, (_size() + MOST_BYTES, resource.RLIM_INFINITY))
     pool = [content for _, content, _ in seeds]
     while start + tally.inputs < wanted and time.monotonic() < ends:
@@ -182,7 +182,9 @@ def _run(target: Target, folder: Path, start: int, wanted: int, seed: int, ends:
     return tally
 
 
-def _tried(read: Callable[[Path], Any], folder: Path, name: str, content: bytes, tally: Tally, most_s: float = LONGEST_S) -> None:
+def _tried(
+    read: Callable[[Path], Any], folder: Path, name: str, content: bytes, tally: Tally, most_s: float = LONGEST_S
+) -> None:
     """Give an input to a reader, and count how it ended."""
     path = folder / name
     path.write_bytes(content)

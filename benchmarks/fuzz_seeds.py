@@ -114,11 +114,48 @@ NAMES = (
 ROWS = tuple(
     json.dumps(row)
     for row in (
-        {"model": "Llama-3.1-8B", "gpu": "H100", "batch": 8, "input_len": 512, "output_len": 128, "dtype": "bf16", "tp": 2},
-        {"model": "Qwen3-8B", "gpu": "8xA100", "concurrency": 16, "input_len": 1000, "output_len": 200, "engine": "vllm"},
-        {"model": "Qwen3-8B", "gpu": "A100", "request_rate": 2.5, "prefix_cache_hit_rate": 0.5, "kv_dtype": "fp8", "ep": 1},
-        {"model": "Llama-3.1-8B", "gpu": "A100", "phase": "train", "batch": 4, "method": "lora", "zero": 3, "n_gpus": 8},
-        {"model": "Llama-3.1-70B", "gpu": "H100", "tp": 8, "draft_model": "Llama-3.1-8B", "draft_tokens": 4, "acceptance": 0.7},
+        {
+            "model": "Llama-3.1-8B",
+            "gpu": "H100",
+            "batch": 8,
+            "input_len": 512,
+            "output_len": 128,
+            "dtype": "bf16",
+            "tp": 2,
+        },
+        {
+            "model": "Qwen3-8B",
+            "gpu": "8xA100",
+            "concurrency": 16,
+            "input_len": 1000,
+            "output_len": 200,
+            "engine": "vllm",
+        },
+        {
+            "model": "Qwen3-8B",
+            "gpu": "A100",
+            "request_rate": 2.5,
+            "prefix_cache_hit_rate": 0.5,
+            "kv_dtype": "fp8",
+            "ep": 1,
+        },
+        {
+            "model": "Llama-3.1-8B",
+            "gpu": "A100",
+            "phase": "train",
+            "batch": 4,
+            "method": "lora",
+            "zero": 3,
+            "n_gpus": 8,
+        },
+        {
+            "model": "Llama-3.1-70B",
+            "gpu": "H100",
+            "tp": 8,
+            "draft_model": "Llama-3.1-8B",
+            "draft_tokens": 4,
+            "acceptance": 0.7,
+        },
         {"model": "resnet50", "gpu": "V100", "batch": 32, "image_size": 224, "dtype": "fp16"},
     )
 )
@@ -212,7 +249,14 @@ OWN_RUNS = json.dumps(
 )
 DECISIONS = json.dumps(
     {
-        **{"time": "2026-01-01T00:00:00", "action": "promote", "package": "0.2.0", "path": "x", "margin": 0.01, "cells": 3},
+        **{
+            "time": "2026-01-01T00:00:00",
+            "action": "promote",
+            "package": "0.2.0",
+            "path": "x",
+            "margin": 0.01,
+            "cells": 3,
+        },
         **{name: {"id": "base-5", "sha256": "ab" * 32} for name in ("candidate", "before", "after")},
         **{"coverage": [0.7, 0.9], "reasons": [], "forced": "", "note": "", "registry": None, "data": None},
     }
@@ -244,7 +288,11 @@ QUALITY = (
     json.dumps(
         {
             "results": {"mmlu": {"acc": 0.6, "acc_stderr": 0.004}},
-            "config": {"model_args": {"pretrained": "Qwen/Qwen3-8B", "load_in_4bit": True}, "num_fewshot": 5, "limit": 10},
+            "config": {
+                "model_args": {"pretrained": "Qwen/Qwen3-8B", "load_in_4bit": True},
+                "num_fewshot": 5,
+                "limit": 10,
+            },
         }
     ),
 )
@@ -294,7 +342,13 @@ SERVE = {
 }
 SGLANG = SERVE | {
     **{"backend": "sglang", "dataset_name": "random", "mean_e2e_latency_ms": 2436.0, "accept_length": None},
-    "server_info": {"model_path": "Qwen/Qwen3-8B", "tp_size": 2, "dp_size": 1, "version": "0.5.3", "quantization": None},
+    "server_info": {
+        "model_path": "Qwen/Qwen3-8B",
+        "tp_size": 2,
+        "dp_size": 1,
+        "version": "0.5.3",
+        "quantization": None,
+    },
 }
 ONE_BATCH = {
     **{"run_name": "default", "batch_size": 8, "input_len": 1024, "output_len": 16, "prefill_latency": 0.17},
@@ -365,11 +419,14 @@ TRACE = {
         {"ph": "f", "id": 7, "pid": 0, "tid": 7, "ts": 30, "cat": "ac2g", "name": "ac2g", "bp": "e"},
     ],
 }
-HOST = {"traceEvents": [_call("aten::add_", 5, 400, [[4096, 4096], [4096]]), _call("aten::softmax", 6, 600, [[64, 64]])]}
-RANGES = """Name,Projected Start (ns),Projected Duration (ns),Style,PID,TID,NumGPUOps,Lvl,NumChild,RangeId,ParentId,RangeStack
-":aten::linear, op_id = 1, sizes = [[16, 4096], [4096, 4096], []]",1,20000,PushPop,1,1,1,1,1,2,1,:1:2
-":aten::mm, op_id = 2, sizes = [[16, 4096], [4096, 4096]], input_op_ids = [(1,0)]",1,16000,PushPop,1,1,1,2,0,3,2,:1:2:3
-"""
+HOST = {
+    "traceEvents": [_call("aten::add_", 5, 400, [[4096, 4096], [4096]]), _call("aten::softmax", 6, 600, [[64, 64]])]
+}
+RANGES = (
+    "Name,Projected Start (ns),Projected Duration (ns),Style,PID,TID,NumGPUOps,Lvl,NumChild,RangeId,ParentId,"
+    'RangeStack\n":aten::linear, op_id = 1, sizes = [[16, 4096], [4096, 4096], []]",1,20000,PushPop,1,1,1,1,1,2,1,:1\n'
+    '":aten::mm, op_id = 2, sizes = [[16, 4096], [4096, 4096]]",1,16000,PushPop,1,1,1,2,0,3,2,:1:2:3\n'
+)
 
 
 def _guidellm() -> dict[str, Any]:
@@ -377,9 +434,7 @@ def _guidellm() -> dict[str, Any]:
     names += ("inter_token_latency_ms", "output_tokens_per_second", "prompt_token_count", "output_token_count")
     one = {"successful": {"mean": 16.0, "max": 17.0, "percentiles": {"p99": 17.0}}, "total": {}}
     worker, strategy = {"backend_model": "Qwen/Qwen3-8B"}, {"type_": "concurrent", "max_concurrency": 16}
-    return {
-        "benchmarks": [{"args": {"strategy": strategy}, "worker": worker, "metrics": dict.fromkeys(names, one)}]
-    }
+    return {"benchmarks": [{"args": {"strategy": strategy}, "worker": worker, "metrics": dict.fromkeys(names, one)}]}
 
 
 def results() -> Mapping[str, tuple[str, ...]]:
@@ -416,7 +471,10 @@ def manifest() -> str:
     kept = {name: value for name, value in whole.items() if name not in ("tables", "gpus")}
     gemm = {name: value for name, value in whole["estimators"]["gemm"].items() if name != "metrics"}
     gemm = {name: dict(list(value.items())[:4]) if isinstance(value, dict) else value for name, value in gemm.items()}
-    gemm |= {name: whole["estimators"]["gemm"][name] for name in ("log_offsets", "prior", "transfer", "reference", "references")}
+    gemm |= {
+        name: whole["estimators"]["gemm"][name]
+        for name in ("log_offsets", "prior", "transfer", "reference", "references")
+    }
     return json.dumps(kept | {"gpus": [], "estimators": {"gemm": gemm}, "own_runs": own, "specs": {}})
 
 

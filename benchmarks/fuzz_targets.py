@@ -231,7 +231,9 @@ def _bundle() -> Read:
         folder.mkdir(exist_ok=True)
         for name in ("gemm.transfer.ubj", "gemm.reference.ubj"):
             if not (folder / name).exists():
-                os.link(files / name, folder / name) if _same_disk(files, folder) else _copy(files / name, folder / name)
+                os.link(files / name, folder / name) if _same_disk(files, folder) else _copy(
+                    files / name, folder / name
+                )
         path.replace(folder / "bundle.json")
         bundle = load_bundle(folder)
         _ = bundle.id, bundle.level, bundle.calibrated, bundle.measured_runs

@@ -1,6 +1,5 @@
 """Every error a user can meet: one tree, each message names the value, the rule and the cure."""
 
-
 LONGEST = 2000  # characters of a message
 
 

@@ -14,8 +14,15 @@ from typing import Any
 
 from predictor.errors import InvalidRequest, PredictorError
 
-
 MOST_BYTES = 32 * 2**20  # of a file of text that is read whole
+
+
+def is_regular(path: Path | str) -> bool:
+    """Whether a path is a file of bytes: a pipe would block who reads it, and a device has no end."""
+    try:
+        return S_ISREG(Path(path).stat().st_mode)
+    except (OSError, ValueError):  # or a path that no file system has
+        return False
 
 
 def read_content(
@@ -26,10 +33,10 @@ def read_content(
     cure: what to give where it cannot be read, which raises `absent`, by default as what is too large: `invalid`.
     """
     try:
-        if not S_ISREG((status := Path(path).stat()).st_mode):  # a pipe would block, and a device has no end
+        if (size := Path(path).stat().st_size) > MOST_BYTES:
+            raise invalid(f'"{path}" has {size:,} bytes; at most {MOST_BYTES:,} are read. Shorten it.')
+        if not is_regular(path):
             raise (absent or invalid)(f'cannot read "{path}" (no regular file); {cure}.')
-        if status.st_size > MOST_BYTES:
-            raise invalid(f'"{path}" has {status.st_size:,} bytes; at most {MOST_BYTES:,} are read. Shorten it.')
         with Path(path).open("rb") as file:
             return file.read(MOST_BYTES)
     except (OSError, ValueError) as error:  # or a path that no file system has

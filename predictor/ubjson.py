@@ -140,7 +140,11 @@ def _check_tree(tree: Any, features: int) -> None:
         raise ValueError("a node with two parents")
     parents, inner = nodes["parents"], np.flatnonzero(left != -1)
     known = (parents[left[inner]] == inner) & (parents[right[inner]] == inner)
-    if not known.all() or parents[0] != NOBODY or not ((parents == NOBODY) | ((parents >= 0) & (parents < count))).all():
+    if (
+        not known.all()
+        or parents[0] != NOBODY
+        or not ((parents == NOBODY) | ((parents >= 0) & (parents < count))).all()
+    ):
         raise ValueError("a node whose parent is another")
     if (split < 0).any() or (split[left != -1] >= features).any():
         raise ValueError("a split by a feature that is not there")

@@ -347,7 +347,11 @@ def _are_weights(value: Any) -> bool:
 
 
 def _are_numbers(value: Any, count: int) -> bool:
-    return isinstance(value, list) and len(value) == count and all(isinstance(x, int | float) and abs(x) < LARGEST for x in value)
+    return (
+        isinstance(value, list)
+        and len(value) == count
+        and all(isinstance(x, int | float) and abs(x) < LARGEST for x in value)
+    )
 
 
 def _verify_types(table: Any, types: Mapping[str, type], where: str) -> None:

@@ -283,7 +283,7 @@ class Estimator:
             return booster.inplace_predict(values, validate_features=False)
         except XGBoostError:
             raise InvalidBundle(
-                f"the estimator of {self.name} was trained on other features than its manifest has; copy the bundle again."
+                f"the estimator of {self.name} has other features than its manifest says; copy the bundle again."
             ) from None
 
 

@@ -57,6 +57,8 @@ def read_corrections(
             if (size := sum(part.file_size for part in file.zip.infolist())) > MOST_BYTES:
                 raise ValueError(f"{size:,} bytes unpacked, of which at most {MOST_BYTES:,} are read")
             arrays = {name: file[name] for name in file.files}
+        if strange := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+            raise ValueError(f"{strange[0]} is no array")
     except BROKEN as error:
         raise InvalidBundle(f"{where} is no zip of NumPy arrays ({error}); {CURE}.") from None
     corrections = {}
