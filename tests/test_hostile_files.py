@@ -271,7 +271,12 @@ def test_a_bundle_reads_nothing_beside_it(file: str, tmp_path: Path):
 
 def test_a_yaml_runs_nothing(tmp_path: Path):
     path = tmp_path / "a.yaml"
-    for text in (f'!!python/object/apply:os.system ["touch {tmp_path}/ran"]\n', "[" * 50_000):
+    for text in (
+        f'!!python/object/apply:os.system ["touch {tmp_path}/ran"]\n',
+        "[" * 50_000,
+        "a: 2001-13-45\n",
+        "a: !!int zz\n",
+    ):
         path.write_text(text)
         refused(READERS["a.json"], path)
     assert not (tmp_path / "ran").exists()

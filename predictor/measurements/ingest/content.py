@@ -110,7 +110,7 @@ def _yaml(path: Path, text: str) -> tuple[Any, ...]:
 
     try:
         whole = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise broken(path, "YAML", error) from None
     return tuple(whole) if isinstance(whole, list) else (whole,)
 
