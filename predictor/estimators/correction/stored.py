@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,10 @@ from predictor.ops.dtypes import Array
 
 GPUS = "gpus"
 MOST_BYTES = 2**30  # of all arrays; 3,000 rows on each of four GPUs have 150 MB
-BROKEN = (ValueError, OSError, EOFError, AttributeError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+BROKEN = (
+    *(ValueError, OSError, EOFError, AttributeError, RuntimeError, MemoryError, SyntaxError, TokenError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 CURE = "copy the bundle again, or calibrate again"
 TEXTS = ("engine", "dtype", "group")  # of Traits
 PER_CALL = ("pull", "error", "left_out", "expected")  # of Correction, (n,)
