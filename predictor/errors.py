@@ -1,8 +1,29 @@
 """Every error a user can meet: one tree, each message names the value, the rule and the cure."""
 
+LONGEST = 2000  # characters of a message
+
 
 class PredictorError(Exception):
     """Base of all errors raised on purpose; the command line prints it as one line and exits with 2."""
+
+    def __str__(self) -> str:
+        return plain_line(super().__str__())
+
+
+def plain_line(text: str) -> str:
+    """A text as one line that a terminal shows as it is, whatever the values in it hold; of a long one both ends.
+
+    >>> plain_line("family is a\\nb; choose another.")
+    'family is a b; choose another.'
+    """
+    line = _ends(" ".join(_ends(text).splitlines()))
+    if line.isprintable():
+        return line
+    return _ends("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line))
+
+
+def _ends(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 503]} … {text[-500:]}"
 
 
 class UnknownGpu(PredictorError):

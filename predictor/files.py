@@ -3,34 +3,90 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import secrets
 import socket
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from predictor.errors import InvalidRequest, PredictorError
+
+MOST_BYTES = 32 * 2**20  # of a file of text that is read whole
+
+
+def is_regular(path: Path | str) -> bool:
+    """Whether a path is a file of bytes: a pipe would block who reads it, and a device has no end."""
+    try:
+        return S_ISREG(Path(path).stat().st_mode)
+    except (OSError, ValueError):  # or a path that no file system has
+        return False
+
+
+def read_content(
+    path: Path | str, cure: str, invalid: type[PredictorError], absent: type[PredictorError] | None = None
+) -> bytes:
+    """The bytes of a file that a user gave, MOST_BYTES at most.
+
+    cure: what to give where it cannot be read, which raises `absent`, by default as what is too large: `invalid`.
+    """
+    try:
+        if (size := Path(path).stat().st_size) > MOST_BYTES:
+            raise invalid(f'"{path}" has {size:,} bytes; at most {MOST_BYTES:,} are read. Shorten it.')
+        if not is_regular(path):
+            raise (absent or invalid)(f'cannot read "{path}" (no regular file); {cure}.')
+        with Path(path).open("rb") as file:
+            return file.read(MOST_BYTES)
+    except (OSError, ValueError) as error:  # or a path that no file system has
+        reason = getattr(error, "strerror", None) or error
+        raise (absent or invalid)(f'cannot read "{path}" ({reason}); {cure}.') from error
 
 
 def read_toml(
     path: Path | str, cure: str, invalid: type[PredictorError], absent: type[PredictorError] | None = None
 ) -> dict[str, Any]:
-    """The tables of a file that a user gave.
+    """The tables of a file that a user gave; see read_content for what is raised."""
+    return parse_toml(read_content(path, cure, invalid, absent), path, invalid)
 
-    cure: what to give where it cannot be read, which raises `absent`, by default as what is no TOML: `invalid`.
-    """
+
+def parse_toml(content: bytes, path: Path | str, invalid: type[PredictorError]) -> dict[str, Any]:
+    """The tables of a file's content."""
     import tomllib  # a command that is given no such file starts without
 
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise (absent or invalid)(f'cannot read "{path}" ({error.strerror}); {cure}.') from error
-    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or a path that no file system has
-        raise invalid(f'"{path}" is not valid TOML: {error}; correct the file.') from error
+        return tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:  # no TOML, or no UTF-8
+        raise invalid(f'"{path}" is not valid TOML: {_reason(error)}; correct the file.') from None
+
+
+def read_json(path: Path | str, cure: str, invalid: type[PredictorError]) -> Any:
+    """The value of a file that a user gave; see read_content for what is raised."""
+    return parse_json(read_content(path, cure, invalid), path, cure, invalid)
+
+
+def parse_json(content: bytes | str, path: Path | str, cure: str, invalid: type[PredictorError]) -> Any:
+    """The value of a file's content; a key that stands twice in an object raises as what is no JSON."""
+    try:
+        return json.loads(content, object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:  # no JSON, or no Unicode
+        raise invalid(f'"{path}" is not valid JSON: {_reason(error)}; {cure}.') from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError(f"{Counter(name for name, _ in pairs).most_common(1)[0][0][:60]!r} appears twice")
+    return found
+
+
+def _reason(error: Exception) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def needs_folder(out: Path, option: str = "--out") -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from predictor.errors import InvalidSpec
-from predictor.values import did_you_mean
+from predictor.values import did_you_mean, show
 
 PACKAGE = Path(__file__).parent
 # What TOML gives for the annotation of a field.
@@ -21,6 +21,7 @@ KINDS: Mapping[str, tuple[type, ...]] = {
     "Mapping": (dict,),
 }
 
+LARGEST = 1e18  # of a whole number
 T = TypeVar("T")
 
 
@@ -46,6 +47,8 @@ def facts(kind: type[T], table: Mapping[str, Any], where: str) -> T:
         kinds = KINDS[wanted.partition("[")[0]]
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             raise InvalidSpec(f"{key} is {value!r} in {where}; it must be {wanted}.")
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise InvalidSpec(f"{key} is {show(value)} in {where}; it must be within ±{LARGEST:g}.")
         values[key] = tuple(value) if isinstance(value, list) else value
         if wanted == "float" and isinstance(value, int):
             values[key] = float(value)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from numbers import Integral
 from typing import Any
 
-from predictor.errors import InvalidRequest
+from predictor.errors import InvalidRequest, plain_line
 
 LARGEST = 2**31
 
@@ -62,7 +62,7 @@ def one_line(error: Exception | str) -> str:
     >>> one_line("family is a\\nb; choose another.")
     'family is a b; choose another.'
     """
-    return " ".join(str(error).splitlines())
+    return plain_line(str(error))
 
 
 def nearest_names(name: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:

@@ -128,7 +128,7 @@ def test_a_sweep_goes_on_and_with_another_spec_is_refused(tmp_path: Path) -> Non
         ("above = 2", 'above = "2"', "[[skip]] 2: tp: above is '2'; it must be a number."),
         ('gpu = "V100"', "pp = 2", "[[skip]] 1: the sweep does not set pp; give it in [request]"),
         ('gpu = "V100"', "gpu = {above = 2}", "[[skip]] 1: gpu is text, which has no order; name its values."),
-        ("[[skip]]\ngpu", "[skip]\ngpu", "is no TOML"),
+        ("[[skip]]\ngpu", "[skip]\ngpu", "is not valid TOML"),
         ('gpu = ["H100", "L4", "V100"]', "", "there is no gpu; give one or a list of them in [request]."),
     ],
 )
@@ -140,7 +140,7 @@ def test_what_is_wrong_with_a_spec_is_said(before: str, after: str, said: str, t
 
 
 def test_a_spec_that_is_not_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match=r"no\.toml cannot be read"):
+    with pytest.raises(InvalidRequest, match=r"cannot read .*no\.toml"):
         read_spec(tmp_path / "no.toml")
 
 

@@ -294,8 +294,8 @@ DAMAGE: dict[str, tuple[Any, str]] = {
     ),
     "no model": (fake, r"gemm\.transfer\.ubj is no XGBoost model \(.+\); train it again\.$"),
     "no manifest": (lambda f: (f / MANIFEST).unlink(), r'^no bundle ".+"; released ones: .+; or give a folder\.$'),
-    "cut manifest": (manifest(b'{"format": 2, "id'), r"bundle\.json is not valid JSON \(.+\); install or copy"),
-    "deep manifest": (manifest(b"[" * 100_000), r"bundle\.json is not valid JSON \(.+\); install or copy the bundle"),
+    "cut manifest": (manifest(b'{"format": 2, "id'), r"is not valid JSON: Unterminated .+; install or copy"),
+    "deep manifest": (manifest(b"[" * 100_000), r"is not valid JSON: nested too deeply; install or copy"),
     "format": (manifest(b'{"format": 9}'), r"json has format 9; this version reads format 3: train the bundle again"),
     "no estimators": (manifest(b'{"format": 3, "id": "x", "level": 0.8}'), r"has no valid estimators; install or copy"),
     "traversal": (

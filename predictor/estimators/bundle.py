@@ -19,7 +19,7 @@ from predictor.boosters import load_booster, released_roots, verified
 from predictor.errors import InvalidBundle
 from predictor.estimators.intervals import KINSHIPS, REGIMES
 from predictor.estimators.store import CHAMPION, champions, folder_of, store_folder
-from predictor.files import sha256_of, whole_file
+from predictor.files import read_json, sha256_of, whole_file
 from predictor.hardware.gpu import Gpu, add_gpus, catalogue, get_gpu, gpu_from_toml, own_spec
 from predictor.hardware.siblings import is_far, is_measured, tiers
 
@@ -69,6 +69,7 @@ ESTIMATOR_TYPES = {
 FILE_TYPES = {"file": str, "sha256": str}
 BOOSTERS = ("transfer", "reference")
 VIEWS = ("transfer", "reference", "core", "line", "bound")  # whose weights an entry has, in this order
+LARGEST = 1e300  # of a number; no NaN is below
 SIZES = 3  # of calls, for each of which it has them (predictor.estimators.mixture, which is heavier)
 
 
@@ -250,10 +251,7 @@ def load_bundle(name_or_path: str | Path = "") -> Bundle:
 @lru_cache(maxsize=8)
 def _open(folder: Path, _modified: int) -> Bundle:
     path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InvalidBundle(f"{path} is not valid JSON ({error}); install or copy the bundle again.") from None
+    manifest = read_json(path, "install or copy the bundle again", InvalidBundle)
     _verify(manifest, path)
     for file in _specs(manifest, folder):
         _add_gpu(file)
@@ -323,7 +321,8 @@ def _verify(manifest: Any, path: Path) -> None:
         per_regime = [pair for pairs in per_dtype if isinstance(pairs, list) for pair in pairs]
         pairs = [*per_regime, *entry["floors"].values(), *entry["line"].values(), *entry["ranges"].values()]
         complete = len(per_dtype) >= len(KINSHIPS) and len(per_regime) == len(per_dtype) * (len(REGIMES) + 1)
-        sound = complete and all(_is_pair(pair) for pair in pairs)
+        sound = complete and all(_are_texts(groups) for groups in (entry["features"], *entry["references"].values()))
+        sound &= all(_is_pair(pair) for pair in pairs)
         sound &= all(_are_weights(sizes) for mixture in ("weights", "far") for sizes in entry[mixture].values())
         if not sound or any("" not in entry[name] for name in ("floors", "line", "weights", "far")):
             raise InvalidBundle(f"{where} has invalid numbers; install or copy the bundle again, or train it again.")
@@ -339,12 +338,20 @@ def _is_pair(value: Any) -> bool:
     return _are_numbers(value, 2)
 
 
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
 def _are_weights(value: Any) -> bool:
     return isinstance(value, list) and len(value) == SIZES and all(_are_numbers(one, len(VIEWS)) for one in value)
 
 
 def _are_numbers(value: Any, count: int) -> bool:
-    return isinstance(value, list) and len(value) == count and all(isinstance(x, int | float) for x in value)
+    return (
+        isinstance(value, list)
+        and len(value) == count
+        and all(isinstance(x, int | float) and abs(x) < LARGEST for x in value)
+    )
 
 
 def _verify_types(table: Any, types: Mapping[str, type], where: str) -> None:

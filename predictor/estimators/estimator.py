@@ -286,13 +286,23 @@ class Estimator:
         return inputs(table, self.floors)
 
     def _transfer(self, values: NDArray[np.float32], base: Array) -> Array:
-        margin = self.transfer.inplace_predict(values, validate_features=False)
+        margin = self._margin(self.transfer, values)
         return np.asarray(np.log(base) + margin, dtype=np.float64)
 
     def _reference(self, values: NDArray[np.float32], base: Array, tokens: NDArray[np.float32], name: str) -> Array:
         seen = reference_values(values, tokens, name, list(self.references))
-        margin = self.reference.inplace_predict(seen, validate_features=False)
+        margin = self._margin(self.reference, seen)
         return np.asarray(np.log(base) + margin, dtype=np.float64)
+
+    def _margin(self, booster: xgboost.Booster, values: NDArray[np.float32]) -> Any:
+        from xgboost.core import XGBoostError
+
+        try:
+            return booster.inplace_predict(values, validate_features=False)
+        except XGBoostError:
+            raise InvalidBundle(
+                f"the estimator of {self.name} has other features than its manifest says; copy the bundle again."
+            ) from None
 
 
 def _mean_of_known(parts: Iterable[Array], calls: int) -> Array:

@@ -25,6 +25,7 @@ import numpy as np
 
 from predictor.boosters import verified
 from predictor.errors import InvalidBundle
+from predictor.files import parse_json
 from predictor.hardware.gpu import Gpu
 from predictor.workloads.workload import Workload
 
@@ -192,10 +193,10 @@ def to_json(runs: OwnRuns) -> str:
 
 def from_json(content: bytes, where: str) -> OwnRuns:
     """The runs of such a file; raises InvalidBundle."""
+    told = parse_json(content, where, "calibrate the bundle again", InvalidBundle)
     try:
-        told = json.loads(content)
         return OwnRuns(tuple(_run(row) for row in told["runs"]), str(told["predictor"]))
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, OverflowError, LookupError, TypeError, AttributeError) as error:
         raise InvalidBundle(f"{where} holds no runs ({error}); calibrate the bundle again.") from error
 
 

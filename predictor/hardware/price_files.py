@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import date
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from predictor.errors import InvalidSpec, PredictorError
-from predictor.files import read_toml, whole_file
+from predictor.files import read_content, read_toml, whole_file
 from predictor.hardware.gpu import get_gpu
 from predictor.hardware.price import Ownership, Price, checked
-from predictor.shipped import facts
-from predictor.values import did_you_mean
+from predictor.shipped import LARGEST, facts
+from predictor.values import did_you_mean, show
 
 TABLES = ("replace", "electricity", "ownership", "price")
 NUMBERS: Mapping[str, type] = {
@@ -84,11 +85,12 @@ def _csv_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of a CSV without its empty cells, numbers as such."""
     import csv
 
+    cure = "give a .toml or .csv of prices"
+    content = read_content(path, cure, InvalidSpec)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as text:
-            rows = list(csv.DictReader(text))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidSpec(f'cannot read "{path}" ({error}); give a .toml or .csv of prices.') from error
+        rows = list(csv.DictReader(StringIO(content.decode("utf-8-sig"), newline="")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InvalidSpec(f'"{path}" is no CSV ({error}); {cure}.') from error
     return [
         {name: _number(name, cell, f"price {number} of {path.name}") for name, cell in row.items() if cell}
         for number, row in enumerate(rows, 1)
@@ -121,8 +123,8 @@ def _ownership(tables: Mapping[str, Any], path: Path) -> dict[str, float]:
                 continue
             if name not in names:
                 raise InvalidSpec(f'[{table}] of "{path}" has {name}; its keys are {", ".join(names)}.')
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise InvalidSpec(f'{name} is {value!r} in "{path}"; it must be a number.')
+            if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
+                raise InvalidSpec(f'{name} is {show(value)} in "{path}"; it must be a number within ±{LARGEST:g}.')
             values[name] = float(value)
     Ownership(**({"years": 3.0, "usd_per_kwh": 0.0} | values))
     return values

@@ -9,6 +9,8 @@ from pathlib import Path
 from predictor.errors import InvalidRequest
 from predictor.files import read_toml
 
+LARGEST = 1e18  # of a whole number in place of another
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -47,7 +49,7 @@ def read_recipe(path: Path | str) -> Recipe:
     for key, value in values.items():
         if key not in known:
             raise InvalidRequest(f"recipe {path} has unknown key {key}; known ones: {', '.join(known)}.")
-        if isinstance(known[key], float) and type(value) is int:
+        if isinstance(known[key], float) and type(value) is int and abs(value) < LARGEST:
             values[key] = float(value)
         elif type(value) is not type(known[key]):
             wanted = type(known[key]).__name__

@@ -16,12 +16,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from predictor.errors import PredictorError
+from predictor.errors import InvalidTable, PredictorError
+from predictor.files import is_regular
 from predictor.hardware.gpu import Gpu, get_gpu
 from predictor.hardware.roofline import roofline
 from predictor.measurements.checks import ACCEPTED, BOUND_SLACK, FLAGGED, REJECTED, UNIT_RATIO, judged, repeats
 from predictor.measurements.schema import TEXT, numbers, read_frame
 from predictor.memory.sizes import weights_bytes
+from predictor.tables import check_csv, csv_head
 from predictor.workloads.engine_tables import LOCAL
 from predictor.workloads.models import get_model
 from predictor.workloads.passes.calls import OpCall
@@ -85,8 +87,11 @@ def is_runs(names: Iterable[str]) -> bool:
 def holds_runs(path: Path | str) -> bool:
     """Whether a Parquet or CSV file is a table of runs; False for a file that cannot be read."""
     path = Path(path)
+    if not is_regular(path) and not path.is_dir():
+        return False
     try:
         if path.suffix.lower() == ".csv":
+            check_csv(csv_head(path), path, InvalidTable)
             return is_runs(pd.read_csv(path, nrows=0).columns)
         return is_runs(ds.dataset(path, format="parquet").schema.names)
     except (pa.ArrowException, OSError, ValueError):

@@ -19,9 +19,10 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from predictor.errors import InvalidTable
-from predictor.files import whole_file
+from predictor.files import is_regular, whole_file
 from predictor.ops import FAMILIES, Op
 from predictor.ops.base import TEXT_FIELDS, TEXTS, names_of
+from predictor.tables import check_csv, check_parquet, csv_head
 from predictor.workloads.cells import is_empty
 from predictor.workloads.engine_tables import measured_engines
 
@@ -110,11 +111,21 @@ def conform(frame: pd.DataFrame) -> pd.DataFrame:
 
 def numbers(cells: pd.Series, name: str, unit: str) -> pd.Series:
     """A number column as float64; an empty cell is no number, and one that holds something else raises InvalidTable."""
-    values = pd.to_numeric(cells, errors="coerce").astype("float64")
+    try:
+        values = pd.to_numeric(cells, errors="coerce").astype("float64")
+    except OverflowError:  # whole numbers beyond those of float64, which are no measurements
+        values = pd.Series([_float(cell) for cell in cells], index=cells.index, dtype="float64")
     doubtful = cells[values.isna() & cells.notna()]
     for row, cell in doubtful[~doubtful.map(is_empty).astype(bool)].head(1).items():
         raise InvalidTable(f'row {row}, column {name} is "{cell}"; it must be a number ({unit}).')
     return values
+
+
+def _float(cell: Any) -> float:
+    try:
+        return float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return np.nan
 
 
 def write_table(frame: pd.DataFrame, path: Path | str) -> None:
@@ -159,11 +170,16 @@ def read_frame(path: Path | str, csv: Mapping[str, Any], family: str | None = No
     path = Path(path)
     if not path.exists():
         raise InvalidTable(f"{path} does not exist; give a Parquet or CSV file of measurements.")
+    if not is_regular(path) and not path.is_dir():
+        raise InvalidTable(f"{path} cannot be read (no regular file); give a Parquet or CSV file of measurements.")
     try:
         if path.suffix.lower() == ".csv":
+            check_csv(csv_head(path), path, InvalidTable)
             frame: pd.DataFrame = pd.read_csv(path, **csv)
             frame = frame[frame["family"] == family] if family and "family" in frame else frame
         else:
+            for file in [path] if path.is_file() else sorted(path.rglob("*.parquet")):
+                check_parquet(file, file, file.stat().st_size, InvalidTable)
             data = ds.dataset(path, format="parquet")
             keep = ds.field("family") == family if family and "family" in data.schema.names else None
             frame = data.to_table(filter=keep).to_pandas()
@@ -175,6 +191,7 @@ def read_frame(path: Path | str, csv: Mapping[str, Any], family: str | None = No
 def parse_table(content: bytes, name: str) -> pd.DataFrame:
     """A measurement table from the bytes of a Parquet file."""
     try:
+        check_parquet(pa.BufferReader(content), name, len(content), InvalidTable)
         return conform(pq.read_table(pa.BufferReader(content)).to_pandas())
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InvalidTable(f"{name} cannot be read ({str(error).splitlines()[0]}); write it again.") from error

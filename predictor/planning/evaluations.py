@@ -7,14 +7,13 @@ lm_eval/evaluator.py of https://github.com/EleutherAI/lm-evaluation-harness.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from predictor.errors import InvalidRequest, UnknownModel
+from predictor.files import read_json
 from predictor.ops.dtypes import DTYPES, LISTED
 from predictor.workloads.models import Model, get_model
 
@@ -26,6 +25,7 @@ NEUTRAL: Mapping[str, float] = {"pct_stereotype": 0.5, "likelihood_diff": 0.0, "
 MORE = ("acc", "f1", "em", "exact", "mcc", "bleu", "chrf", "bert", "pass@", "pass_at_", "mc1", "mc2", "rouge")
 LESS = ("ppl", "perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "ter", "brier_score")
 HUNDREDS = ("bleu", "chrf", "ter", "rouge")  # metrics of 0 to 100; those that end in _acc are shares
+LARGEST = 1e300  # of a score
 NO_SCORES = ("alias", "name", "samples", "sample_len", "sample_count", " ")
 FLOATS: Mapping[str, str] = {
     **dict.fromkeys(("bfloat16", "bf16"), "bf16"),
@@ -161,12 +161,7 @@ def _together(one: Evaluated, other: Evaluated) -> Evaluated:
 
 
 def _read(file: Path, stated: str) -> Evaluated:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidRequest(f'cannot read "{file}" ({error.strerror}); give a results_….json.') from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f'"{file}" is not valid JSON: {error}; give a results_….json.') from error
+    content = read_json(file, "give a results_….json", InvalidRequest)
     results = content.get("results") if isinstance(content, dict) else None
     if not isinstance(results, dict) or not all(isinstance(scores, dict) for scores in results.values()):
         raise InvalidRequest(
@@ -176,7 +171,7 @@ def _read(file: Path, stated: str) -> Evaluated:
     if not scores:
         raise InvalidRequest(f'"{file}" has no score; give a results_….json of a run that ended.')
     scored = {score.task for score in scores}
-    inner = {part for group in scored for part in _part(content, "group_subtasks").get(group) or ()}
+    inner = {part for group in scored for part in _subtasks(group, content)}
     name, asked, model, dtype, notes = _model(file, content, stated)
     heads = tuple(task for task in results if task in scored and task not in inner)
     return Evaluated((str(file),), name, asked, model, dtype, scores, heads, (*notes, *_limits(file, content)))
@@ -187,11 +182,18 @@ def _part(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _subtasks(group: str, content: Mapping[str, Any]) -> list[str]:
+    """Tasks of a group, whose names are texts."""
+    listed = _part(content, "group_subtasks").get(group)
+    return [part for part in listed if isinstance(part, str)] if isinstance(listed, list) else []
+
+
 def _scores(task: str, figures: Mapping[str, Any], content: Mapping[str, Any]) -> Iterator[Score]:
     """Every number of a task that is a score; what was not computed is none."""
     better = _part(content, "higher_is_better").get(task)
     version = _part(content, "versions").get(task)
-    version = _part(content, "configs").get(task, {}).get("metadata", {}).get("version") if version is None else version
+    stated = _part(_part(_part(content, "configs"), task), "metadata").get("version")
+    version = stated if version is None else version
     for key, value in figures.items():
         metric, _, name = key.partition(",")
         if key in NO_SCORES or metric.endswith("_stderr") or not _is_number(value):
@@ -206,7 +208,7 @@ def _scores(task: str, figures: Mapping[str, Any], content: Mapping[str, Any]) -
             filter="" if name == "none" else name,
             value=float(value),
             stderr=float(error) if _is_number(error) else None,
-            shots=_shots(task, content),
+            shots=_shots(task, content, ()),
             version="" if version is None else f"{version:g}" if _is_number(version) else str(version),
             rises=None if neutral is not None else told if isinstance(told, bool) else _rises(metric),
             audit=audit,
@@ -216,7 +218,7 @@ def _scores(task: str, figures: Mapping[str, Any], content: Mapping[str, Any]) -
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def _rises(metric: str) -> bool | None:
@@ -227,14 +229,14 @@ def _of_a_hundred(task: str, metric: str) -> bool:
     return (metric.startswith(HUNDREDS) or task.startswith("squad")) and not metric.endswith("_acc")
 
 
-def _shots(task: str, content: Mapping[str, Any]) -> int | None:
-    """Examples in the prompt; of a group those of its tasks where they are alike."""
+def _shots(task: str, content: Mapping[str, Any], groups: tuple[str, ...]) -> int | None:
+    """Examples in the prompt; of a group those of its tasks where they are alike. groups: in which it is."""
     shots = _part(content, "n-shot")
-    parts = _part(content, "group_subtasks").get(task)
+    parts = [part for part in _subtasks(task, content) if part not in (*groups, task)]
     if isinstance(shots.get(task), int):
         return int(shots[task])
     if parts:
-        of_parts = {_shots(part, content) for part in parts}
+        of_parts = {_shots(part, content, (*groups, task)) for part in parts}
         return of_parts.pop() if len(of_parts) == 1 else None
     stated = None if shots else _part(content, "config").get("num_fewshot")
     return stated if isinstance(stated, int) else None

@@ -62,7 +62,7 @@ class Prior:
         amplitudes = stored.get("amplitudes") if isinstance(stored, dict) else None
         lengths = stored.get("lengths") if isinstance(stored, dict) else None
         numbers = [*amplitudes.values(), *lengths] if isinstance(amplitudes, dict) and isinstance(lengths, list) else []
-        positive = all(isinstance(x, int | float) and np.isfinite(x) and x > 0 for x in numbers)
+        positive = all(isinstance(x, int | float) and 0 < x < MOST for x in numbers)
         if not numbers or not positive or not isinstance(amplitudes, dict) or set(amplitudes) != set(AMPLITUDES):
             raise InvalidBundle("a prior of the bundle has invalid numbers; install or copy the bundle again.")
         return cls(amplitudes, np.array(lengths, dtype=np.float64))
@@ -77,6 +77,7 @@ START: Mapping[str, float] = {
     "smooth": 0.15,
     NOISE: 0.06,
 }
+MOST = 1e9  # of an amplitude or a length; fitted ones lie within e^4 of START
 JITTER = 1e-8  # square nats beside the noise, so that equal calls can be told apart
 LIFTS = (0.0, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6)  # of the mean variance; the error of rounding is near 1e-16 n
 

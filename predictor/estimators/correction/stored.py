@@ -7,9 +7,11 @@ arrays are "i.place", "i.pull" and so on. Priors and ends of intervals are not i
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,11 @@ from predictor.hardware.gpu import get_gpu
 from predictor.ops.dtypes import Array
 
 GPUS = "gpus"
+MOST_BYTES = 2**30  # of all arrays; 3,000 rows on each of four GPUs have 150 MB
+BROKEN = (
+    *(ValueError, OSError, EOFError, AttributeError, RuntimeError, MemoryError, SyntaxError, TokenError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 CURE = "copy the bundle again, or calibrate again"
 TEXTS = ("engine", "dtype", "group")  # of Traits
 PER_CALL = ("pull", "error", "left_out", "expected")  # of Correction, (n,)
@@ -51,8 +58,12 @@ def read_corrections(
     """GPU → correction, from the content of a file. where: its path, for errors, which raise InvalidBundle."""
     try:
         with np.load(BytesIO(content), allow_pickle=False) as file:
+            if (size := sum(part.file_size for part in file.zip.infolist())) > MOST_BYTES:
+                raise ValueError(f"{size:,} bytes unpacked, of which at most {MOST_BYTES:,} are read")
             arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        if strange := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+            raise ValueError(f"{strange[0]} is no array")
+    except BROKEN as error:
         raise InvalidBundle(f"{where} is no zip of NumPy arrays ({error}); {CURE}.") from None
     corrections = {}
     for i, name in enumerate(arrays.get(GPUS, np.array([], dtype=np.str_)).tolist()):

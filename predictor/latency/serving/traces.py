@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from predictor.errors import InvalidRequest
+from predictor.tables import check_csv, check_parquet, csv_head
 from predictor.values import show
 
 ARRIVALS: Mapping[str, float] = {"arrival_s": 1.0, "arrived_at": 1.0, "arrival_time": 1.0, "timestamp": 1e-3}
@@ -87,17 +88,38 @@ def _read(path: str, changed_ns: int, size: int) -> Trace:
         return _trace(table, path)
     except InvalidRequest:
         raise
-    except (OSError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+    except (
+        OSError,
+        ArithmeticError,
+        MemoryError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ) as error:
         reason = " ".join(str(error).split())[:80]
-        raise InvalidRequest(f"trace is {path}, which is no {suffix[1:]} of requests: {reason}.") from None
+        raise InvalidRequest(
+            f"trace is {path}, which is no {suffix[1:]} of requests: {reason}. Give a whole one."
+        ) from None
 
 
 def _csv(path: Path) -> pd.DataFrame:
+    check_csv(csv_head(path), path, InvalidRequest)
     return pd.read_csv(path, nrows=MOST_REQUESTS)
 
 
 def _parquet(path: Path) -> pd.DataFrame:
-    return pd.read_parquet(path).head(MOST_REQUESTS)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    check_parquet(path, path, path.stat().st_size, InvalidRequest, MOST_REQUESTS)
+    file = pq.ParquetFile(path)
+    known = [name for name in file.schema_arrow.names if _plain(name) in (*ARRIVALS, *INPUTS, *OUTPUTS, HASHES)]
+    batch = next(file.iter_batches(batch_size=MOST_REQUESTS, columns=known), None)
+    table = file.schema_arrow.empty_table() if batch is None else pa.Table.from_batches([batch])
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
 
 
 def _lines(path: Path) -> pd.DataFrame:
@@ -137,7 +159,7 @@ def _requests(record: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _trace(table: pd.DataFrame, path: str) -> Trace:
-    columns = {str(name).strip().casefold().replace(" ", "_"): table[name] for name in table.columns}
+    columns = {_plain(name): table[name] for name in table.columns}
     lengths = [_whole(columns, names, what, path) for names, what in ((INPUTS, "prompts"), (OUTPUTS, "answers"))]
     kept = [place for place, pair in enumerate(zip(*lengths, strict=True)) if min(pair) > 0]
     if not kept:
@@ -157,6 +179,11 @@ def _trace(table: pd.DataFrame, path: str) -> Trace:
         tuple(arrivals[place] - arrivals[kept[0]] for place in kept) if arrivals else None,
         f"of trace {Path(path).name} {' and '.join(notes)}." if notes else "",
     )
+
+
+def _plain(name: Any) -> str:
+    """A column's name as ARRIVALS and the others write it."""
+    return str(name).strip().casefold().replace(" ", "_")
 
 
 def _whole(columns: Mapping[str, pd.Series], names: Sequence[str], what: str, path: str) -> list[int]:

@@ -15,9 +15,12 @@ from typing import Any
 import pandas as pd
 
 from predictor.errors import InvalidTable
+from predictor.files import is_regular
 from predictor.measurements.ingest.trace_events import Events
+from predictor.tables import check_csv
 
 MOST_BYTES = 2**30  # of an unpacked file, which is read whole
+MOST_OBJECTS, MOST = 3 * 10**7, 10**8  # lists and objects, and values, of which a trace of 1 GiB has half as many
 CHUNK_BYTES = 2**24
 GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
 JSON = re.compile(r"\s*[{\[]")
@@ -48,6 +51,7 @@ class Content:
     def table(self, start: int = 0) -> pd.DataFrame:
         """The CSV from line `start` on, all cells as text."""
         rest = "\n".join(self.text.splitlines()[start:])
+        check_csv(rest, self.path, InvalidTable)
         try:
             frame = pd.read_csv(io.StringIO(rest), dtype=str, keep_default_na=False, skipinitialspace=True)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
@@ -64,8 +68,9 @@ def open_content(path: Path) -> Content:
     """The content of a file, gzip'd or not; a folder, an empty or a broken file raises InvalidTable."""
     if path.is_dir():
         raise InvalidTable(f"{path} is a folder; give the files in it, such as {path}/*.json.")
-    if not path.exists():
-        raise InvalidTable(f"{path} does not exist; give a file of measurements.")
+    if not is_regular(path):
+        why = "is no regular file" if path.exists() else "does not exist"
+        raise InvalidTable(f"{path} {why}; give a file of measurements.")
     with path.open("rb") as stream:
         head = stream.read(len(PARQUET))
     if head == PARQUET:
@@ -79,6 +84,7 @@ def open_content(path: Path) -> Content:
     except UnicodeDecodeError as error:
         raise InvalidTable(f"{path} is no text (byte {error.start}); give JSON, CSV or Parquet.") from None
     del raw
+    _bounded(path, text)
     if not text or text.isspace():
         raise InvalidTable(f"{path} is empty; give a file of measurements.")
     if path.suffix.casefold() in (".yaml", ".yml"):
@@ -91,12 +97,20 @@ def open_content(path: Path) -> Content:
     return Content(path, "json", documents=documents, missing=max(len(constants) - endless, 0))
 
 
+def _bounded(path: Path, text: str) -> None:
+    """Raise for a text whose values would take many times its memory, as a file that unpacks to brackets has."""
+    counts = {"lists and objects": (text.count("[") + text.count("{"), MOST_OBJECTS), "values": (text.count(","), MOST)}
+    for what, (count, most) in counts.items():
+        if count > most:
+            raise InvalidTable(f"{path} has {count:,} {what}; at most {most:,} are read. Split it.")
+
+
 def _yaml(path: Path, text: str) -> tuple[Any, ...]:
     import yaml  # few files are in it
 
     try:
         whole = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise broken(path, "YAML", error) from None
     return tuple(whole) if isinstance(whole, list) else (whole,)
 

@@ -20,7 +20,7 @@ def number(value: Any) -> float | None:
     """value as a finite number, None where it is none; tools write some as text."""
     try:
         figure = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return figure if math.isfinite(figure) else None
 

@@ -16,6 +16,8 @@ from predictor.measurements.ingest.content import Content, broken
 from predictor.units import GIB, MIB
 
 KEYS = ("model_filename", "n_prompt", "n_gen", "avg_ns")
+FIRST_KEY = "build_commit"
+MOST_BROKEN = 1000  # braces in a log
 COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 INSERT = re.compile(r"INSERT INTO \w+ \(([^()]*)\) VALUES \((.*)\);\s*$")
 MARKDOWN = re.compile(r"^\|\s*model\s*\|.*\|\s*test\s*\|\s*t/s\s*\|\s*$")
@@ -81,15 +83,24 @@ def _inserted(match: re.Match[str]) -> Iterator[tuple[str, str]]:
 def _json(lines: list[str]) -> Iterator[Mapping[str, Any]]:
     """Objects on lines of their own, or over several, between lines of a log."""
     decoder, text = json.JSONDecoder(), "\n".join(lines)
-    at = text.find("{")
+    at, broken_ones = text.find("{"), 0
     while at >= 0:
         try:
             found, end = decoder.raw_decode(text, at)
         except (json.JSONDecodeError, RecursionError):
-            end, found = at + 1, None
+            end, found, broken_ones = at + 1, None, broken_ones + 1
+            if broken_ones > MOST_BROKEN:
+                raise csv.Error(f"more than {MOST_BROKEN} braces that begin no object") from None
         if isinstance(found, dict) and set(KEYS) <= set(found):
             yield found
-        at = text.find("{", end)
+        start, at = at, text.find("{", end)
+        if found is None and _begins(text[start : at if at >= 0 else len(text)]):
+            yield {}  # a test that is cut
+
+
+def _begins(part: str) -> bool:
+    """Whether a text from a brace to the next is of a test."""
+    return part.strip() == "{" or any(f'"{name}"' in part for name in (FIRST_KEY, *KEYS))
 
 
 def _markdown(lines: list[str]) -> Iterator[Mapping[str, Any]]:

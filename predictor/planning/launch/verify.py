@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from predictor.errors import InvalidTable
+from predictor.files import read_json
 from predictor.measurements.checks import REJECTED
 from predictor.measurements.runs import MEASURED
 from predictor.workloads.request import Request
@@ -48,10 +48,7 @@ class Line(NamedTuple):
 
 def read_plan(path: Path) -> Mapping[str, Any]:
     """A plan.json as `predictor plan --write` makes it; raises InvalidTable."""
-    try:
-        plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidTable(f"{path} cannot be read ({error}); give a plan.json of `predictor plan --write`.") from error
+    plan: dict[str, Any] = read_json(path, "give a plan.json of `predictor plan --write`", InvalidTable)
     if wrong := _wrong(plan):
         raise InvalidTable(f"{path} is no plan, by its {wrong}; give a plan.json of `predictor plan --write`.")
     Request.of(plan["request"])

@@ -14,9 +14,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from predictor.errors import InvalidRequest, InvalidTable
-from predictor.files import whole_file
+from predictor.files import is_regular, whole_file
+from predictor.tables import check_parquet
 
 ENDINGS = (".parquet", ".csv")
+ROWS_HELD = 10_000  # of a file, at once
 
 
 class Source(NamedTuple):
@@ -34,7 +36,7 @@ class Source(NamedTuple):
                 if self.files[0].endswith(".parquet"):
                     return pq.ParquetFile(opened).schema_arrow
                 return pa.schema([(name, pa.string()) for name in pyarrow.csv.open_csv(opened).schema.names])
-        except pa.ArrowException as error:
+        except (pa.ArrowException, UnicodeDecodeError) as error:
             raise InvalidTable(_unreadable(self.files[0], error)) from None
 
     @property
@@ -111,11 +113,13 @@ def filesystem_of(path: str) -> tuple[Any, str]:
 
 def _local(path: Path) -> list[str]:
     if path.is_dir():
-        return sorted(str(file) for file in path.iterdir() if file.suffix in ENDINGS)
+        return sorted(str(file) for file in path.iterdir() if file.suffix in ENDINGS and is_regular(file))
     if not path.exists():
         raise InvalidTable(f"{path} is not there; give a .parquet or .csv file, a folder of such, or a URL.")
     if path.suffix not in ENDINGS:
         raise InvalidTable(f"{path} must end in .parquet or .csv.")
+    if not is_regular(path):
+        raise InvalidTable(f"{path} is no regular file; give a .parquet or .csv file, a folder of such, or a URL.")
     return [str(path)]
 
 
@@ -140,16 +144,19 @@ def _unreadable(file: str, error: Exception) -> str:
 
 def _batches(source: Source, rows: int) -> Iterator[pa.RecordBatch]:
     schema: pa.Schema | None = None
-    for file in source.files:
+    for file, (_, size, _) in zip(source.files, source.identity, strict=True):
         try:
             with _opened(source, file) as opened:
+                if file.endswith(".parquet"):
+                    check_parquet(opened, file, size or 2**62, InvalidTable, ROWS_HELD)  # of some URLs nobody knows it
+                    opened.seek(0)
                 for batch in _of_file(opened, file, rows):
                     if schema is None:
                         schema = batch.schema
                     if batch.schema.names != schema.names:
                         raise InvalidTable(f"{file} has other columns than {source.files[0]}; make them equal.")
                     yield batch.cast(schema) if batch.schema != schema else batch
-        except pa.ArrowException as error:
+        except (pa.ArrowException, UnicodeDecodeError) as error:
             raise InvalidTable(_unreadable(file, error)) from None
 
 
@@ -159,7 +166,7 @@ def _opened(source: Source, file: str) -> Any:
 
 def _of_file(opened: Any, file: str, rows: int) -> Iterator[pa.RecordBatch]:
     if file.endswith(".parquet"):
-        yield from pq.ParquetFile(opened).iter_batches(batch_size=rows)
+        yield from pq.ParquetFile(opened).iter_batches(batch_size=min(rows, ROWS_HELD))
         return
     # Cells stay the texts that they are; a request reads numbers from them.
     names = pyarrow.csv.open_csv(opened).schema.names

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -20,9 +19,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from predictor.errors import InvalidRequest, PredictorError
+from predictor.files import parse_toml, read_content
 from predictor.hardware.gpu import resolve_gpu
 from predictor.prediction.jobs.storage import pieces
-from predictor.values import did_you_mean
+from predictor.values import did_you_mean, show
 from predictor.workloads.models import get_model
 from predictor.workloads.request import check_cell, check_names, columns
 
@@ -137,13 +137,8 @@ class Grid:
 def read_spec(path: str | Path) -> Grid:
     """The grid of a TOML file; raises InvalidRequest that names the key, the rule and the cure."""
     file = Path(path).expanduser()
-    try:
-        content = file.read_bytes()
-        spec = tomllib.loads(content.decode())
-    except OSError as error:
-        raise InvalidRequest(f"{file} cannot be read ({error.strerror}); give a TOML file of a sweep.") from None
-    except ValueError as error:
-        raise InvalidRequest(f"{file} is no TOML ({error}); correct it.") from None
+    content = read_content(file, "give a TOML file of a sweep", InvalidRequest)
+    spec = parse_toml(content, file, InvalidRequest)
     try:
         grid = _grid(spec, ((file.name, len(content), hashlib.sha256(content).hexdigest()),))
         return replace(grid, files=(str(file),))
@@ -225,7 +220,7 @@ def _check(axes: Sequence[Axis]) -> None:
                     get_model(value)
 
 
-MOST = 100_000  # values of one range
+MOST, LARGEST = 100_000, 1e18  # values of one range, and what they may be
 RANGES = ("{from = 1, to = 64, times = 2}", "{from = 0, to = 4096, step = 512}")
 COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {"above": gt, "at_least": ge, "below": lt, "at_most": le}
 
@@ -252,6 +247,8 @@ def _range(name: str, given: Mapping[str, Any]) -> list[Any]:
         raise InvalidRequest(f"{name} has keys {', '.join(given)}; {rule}")
     if wrong := [key for key, value in given.items() if isinstance(value, bool) or not isinstance(value, int | float)]:
         raise InvalidRequest(f"{name}: {wrong[0]} is {given[wrong[0]]!r}; {rule}")
+    if wrong := [key for key, value in given.items() if not abs(value) <= LARGEST]:
+        raise InvalidRequest(f"{name}: {wrong[0]} is {show(given[wrong[0]])}; it must be a number within ±{LARGEST:g}.")
     least, most, times = given["from"], given["to"], given.get("times")
     if least > most:
         raise InvalidRequest(f"{name}: from is {least}, above to, which is {most}; turn them round.")

@@ -100,6 +100,10 @@ class Fields:
             raise InvalidSpec(f"{key} in config.json is {show(value)}; it must be a whole number from 0 to 2**31.")
         return value
 
+    def dense_layers(self, layers: int) -> int:
+        """How many of the layers come before those with experts: all where more are named, as in Transformers."""
+        return min(self.count("first_k_dense_replace"), layers)
+
     def absent(self, *keys: str) -> bool:
         """Whether neither the language model's part nor the whole has any of the keys."""
         return all(place.get(key) is None for place in (self.config, self.outer) for key in keys)

@@ -192,7 +192,11 @@ BLOCKS: Mapping[str, str] = {
 def _pattern(fields: Fields, layers: int) -> str:
     """The layers as hybrid_override_pattern names them, or layers_block_type where that is given."""
     blocks = fields.config.get("layers_block_type")
-    if isinstance(blocks, list) and all(block in BLOCKS for block in blocks) and len(blocks) == layers:
+    if (
+        isinstance(blocks, list)
+        and all(isinstance(block, str) and block in BLOCKS for block in blocks)
+        and len(blocks) == layers
+    ):
         return "".join(BLOCKS[block] for block in blocks)
     pattern = fields.get("hybrid_override_pattern")
     if not isinstance(pattern, str) or len(pattern) != layers or set(pattern) - set("ME*-"):
@@ -229,7 +233,7 @@ def _qwen_experts(fields: Fields, layers: int) -> list[FeedForward]:
 
 def _deepseek_experts(fields: Fields, layers: int) -> list[FeedForward]:
     """Dense in the first layers, then routed experts beside shared ones."""
-    first = fields.count("first_k_dense_replace")
+    first = fields.dense_layers(layers)
     inter, shared = fields.size("moe_intermediate_size"), fields.count("n_shared_experts")
     routed = experts_of(fields, "n_routed_experts", "moe_intermediate_size", shared_inter=inter * shared)
     return [DenseFeedForward(inter=fields.size("intermediate_size"))] * first + [routed] * (layers - first)

@@ -76,8 +76,8 @@ def _after_dense(experts: str, shared: str) -> Callable[[Fields, int], list[Feed
             if not isinstance(kinds, list) or len(kinds) != layers or not {*map(str, kinds)} <= {"dense", "sparse"}:
                 raise InvalidSpec(f"mlp_layer_types in config.json is {show(kinds)}; it must list dense or sparse.")
             return [routed if kind == "sparse" else plain for kind in kinds]
-        first = fields.count("first_k_dense_replace")
-        return [plain] * min(first, layers) + [routed] * (layers - first)
+        first = fields.dense_layers(layers)
+        return [plain] * first + [routed] * (layers - first)
 
     return feed_forwards
 

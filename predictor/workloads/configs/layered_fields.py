@@ -45,7 +45,11 @@ def grouped(fields: Fields, kv_heads_key: str = "num_key_value_heads", **options
 def by_type(fields: Fields, layers: int, kinds: Mapping[str, Mixer], key: str = "layer_types") -> list[Mixer]:
     """The mixer of each layer by the list `key`."""
     types = fields.get(key)
-    if not isinstance(types, list) or len(types) != layers or not all(kind in kinds for kind in types):
+    if (
+        not isinstance(types, list)
+        or len(types) != layers
+        or not all(isinstance(kind, str) and kind in kinds for kind in types)
+    ):
         raise InvalidSpec(
             f"{key} in config.json is {show(types)}; it must list {' or '.join(kinds)} for each of the {layers} layers."
         )

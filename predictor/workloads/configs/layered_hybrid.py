@@ -143,7 +143,7 @@ def _recurrent_gemma_mixers(fields: Fields, layers: int) -> list[Mixer]:
     window = grouped(fields, window=fields.size("attention_window_size"), o_bias=True)
     kinds: Mapping[str, Mixer] = {"recurrent": recurrent, "attention": window}
     types = fields.get("block_types")
-    if not isinstance(types, list) or not types or not all(kind in kinds for kind in types):
+    if not isinstance(types, list) or not types or not all(isinstance(kind, str) and kind in kinds for kind in types):
         raise InvalidSpec(f"block_types in config.json is {show(types)}; it must list recurrent or attention.")
     return [kinds[types[layer % len(types)]] for layer in range(layers)]
 

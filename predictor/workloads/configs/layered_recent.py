@@ -41,7 +41,7 @@ def _step_experts(fields: Fields, layers: int) -> list[FeedForward]:
     routed = experts_of(fields, *keys, shared_inter=fields.size("share_expert_dim"))
     dense = DenseFeedForward(inter=fields.size("intermediate_size"))
     if fields.absent("moe_layers_enum"):
-        first = fields.count("first_k_dense_replace")
+        first = fields.dense_layers(layers)
         return [dense] * first + [routed] * (layers - first)
     named, known = fields.get("moe_layers_enum"), [str(layer) for layer in range(layers)]
     if not isinstance(named, str) or not {*named.split(",")} <= {*known}:
@@ -102,7 +102,7 @@ def _kimi_mixers(fields: Fields, layers: int) -> list[Mixer]:
 
 
 def _kimi_experts(fields: Fields, layers: int) -> list[FeedForward]:
-    inter, first = fields.size("moe_intermediate_size"), fields.count("first_k_dense_replace")
+    inter, first = fields.size("moe_intermediate_size"), fields.dense_layers(layers)
     latent = 0 if fields.absent("routed_expert_hidden_size") else fields.size("routed_expert_hidden_size")
     options: dict[str, Any] = {"shared_inter": inter * fields.count("num_shared_experts"), "latent": latent}
     routed = experts_of(fields, "num_experts", "moe_intermediate_size", "num_experts_per_token", **options)
