@@ -55,8 +55,8 @@ def tower_fields(config: Mapping[str, Any], kind: str) -> tuple[Fields, Fields]:
     """The fields of the tower of a config of one of KINDS, and those of the whole beside its language model."""
     part, tower, _ = KINDS[kind]
     inner = config[part]
-    defaults = class_defaults(str(inner.get("model_type", tower))) or class_defaults(tower)
-    return Fields(inner, {**defaults, **OWN.get(kind, {})}), _Whole(config)
+    named = class_defaults(str(inner.get("model_type", tower)))  # older configs name the whole (qwen2_5_vl)
+    return Fields(inner, {**class_defaults(tower), **named, **OWN.get(kind, {})}), _Whole(config)
 
 
 class _Whole(Fields):
