@@ -191,7 +191,11 @@ def test_rows_of_a_table_are_answered_as_one_request_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"concurrency": 4}, "images is 1; the time of a vision tower under load is not predicted. Set scheduling to"),
+        (
+            {"concurrency": 4, "turns": 2},
+            "images is 1 and turns 2; which of them bring images, and which are cached, is not known. Leave one of",
+        ),
+        ({"concurrency": 4, "shared_prefix_len": 64}, "images is 1 and shared_prefix_len 64; which of them"),
         ({"pp": 2}, "images is 1 and pp 2; the time of a vision tower before stages of layers is not predicted."),
         ({"dtype": "q4_k_m"}, "images is 1; llama.cpp runs a vision tower in kernels whose time is not known."),
         ({"images": 5000}, "images is 5000; it must be at most 4096. Lower it."),
@@ -255,3 +259,34 @@ def test_a_tower_that_is_named_as_the_whole_is_read() -> None:
         seeing("qwen2_5_vl", {**QWEN, "model_type": kind}) for kind in ("qwen2_5_vl", "qwen2_5_vl_vision")
     )
     assert named.parameters() == not_named.parameters() and named.tower == not_named.tower
+
+
+def test_under_load_more_images_are_never_faster_and_parts_add_up() -> None:
+    model, bundle = model_from_config(LLAVA, "seer"), load_bundle()
+    reports = [predict(model, H100, bundle=bundle, concurrency=8, images=images) for images in (0, 1, 2, 8)]
+    for less, more in pairwise(reports):
+        assert more.ttft_s.value > less.ttft_s.value and more.tpot_s.value > less.tpot_s.value
+        assert more.tokens_per_s.value < less.tokens_per_s.value
+        assert more.memory.total_bytes > less.memory.total_bytes
+    text = predict(model, H100, bundle=bundle, concurrency=8, input_len=1024 + 8 * 576)
+    assert reports[-1].ttft_s.value > text.ttft_s.value and reports[-1].tokens_per_s.value < text.tokens_per_s.value
+    lines = [line for line in explained(reports[-1], bundle) if line.phase == "prefill"]
+    assert sum(line.latency_s.value for line in lines) == pytest.approx(reports[-1].ttft_s.value)
+    assert any(line.name == "vision_qkv_proj" for line in lines)
+    assert reports[-1].served is not None
+    mean = 8 * 576 + 1024 * 0.9  # only text has a spread
+    assert reports[-1].served.mean_len[0] == pytest.approx(mean, rel=0.01)
+
+
+def test_an_open_load_and_drafts_take_images_too() -> None:
+    model = model_from_config(LLAVA, "seer")
+    settings = {"request_rate": 2.0, "output_len": 64, "draft_tokens": 3, "acceptance": 0.7}
+    with_one, without = (predict(model, H100, images=images, **settings) for images in (1, 0))
+    assert with_one.ttft_s.value > without.ttft_s.value
+
+
+def test_a_plan_has_no_images() -> None:
+    from predictor import plan
+
+    with pytest.raises(InvalidRequest, match=r"images is 1; a plan decides it\. Add their tokens to input_len\."):
+        plan("Qwen3-8B", "H100", concurrency=4, images=1)

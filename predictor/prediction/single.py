@@ -24,7 +24,7 @@ from predictor.memory.host import host_note
 from predictor.memory.training import training_memory
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.layered import LayeredDecoder
-from predictor.workloads.images import sized
+from predictor.workloads.images import image_tokens, sized
 from predictor.workloads.models import Model, get_model, model_note
 from predictor.workloads.request import Request, check_names, clients_note
 from predictor.workloads.requested import kept_setting, served_workload, training_setting, unread_note, with_engine
@@ -334,13 +334,14 @@ def load_of(resolved: Resolved) -> Load:
     trace = resolved.trace
     if trace and (request.concurrency or request.request_rate):  # which say when, whatever the file says
         trace = trace._replace(arrivals_s=None)
+    seen = image_tokens(request, resolved.model)  # which all requests have alike
     return Load(
-        input_len=request.input_len,
+        input_len=request.input_len + seen,
         output_len=request.output_len,
         rate=request.request_rate,
         concurrency=request.clients,
         requests=request.num_prompts,
-        spread=request.length_spread or 0.0,
+        spread=(request.length_spread or 0.0) * request.input_len / (request.input_len + seen),
         turns=request.turns,
         shared=request.shared_prefix_len,
         trace=trace,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from predictor.elementwise import greater, lesser
 from predictor.errors import InvalidRequest
 from predictor.ops.dtypes import out_bytes
-from predictor.values import whole_number
+from predictor.values import show, whole_number
 from predictor.workloads.architectures.convnet import ConvNet
 from predictor.workloads.architectures.encoder import VisionEncoder
 from predictor.workloads.architectures.tower import PREFIX
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from predictor.workloads.workload import Workload
 
 MOST_IMAGES = 4096
+UNSEEN = ("trace", "turns", "shared_prefix_len", "prefix_cache_hit_rate")  # with images, whose prompts they change
 
 
 def sized(model: Model, request: Request) -> Model:
@@ -34,10 +35,10 @@ def sized(model: Model, request: Request) -> Model:
             raise InvalidRequest(f"images is {images}; {model.name} takes an image for an input. Set batch instead.")
         return replace(model, image=size) if size else model
     if images:
-        if request.scheduling == "continuous":
+        for name, value in request.stated(UNSEEN).items():
             raise InvalidRequest(
-                f"images is {images}; the time of a vision tower under load is not predicted. Set scheduling to "
-                "static, with a batch, or leave images out."
+                f"images is {images} and {name} {show(value)}; which of them bring images, and which are cached, is "
+                "not known. Leave one of them out."
             )
         decoder: Any = model  # nothing else has a tower
         return replace(decoder, tower=_tower(model, images).sized(size))  # type: ignore[no-any-return]

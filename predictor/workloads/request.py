@@ -102,7 +102,7 @@ class Request:
     )
     turns: int = _column(1, "Requests of a chat session, each after all that came before in it, which is cached.")
     shared_prefix_len: int = _column(0, "Tokens that all prompts begin with, besides input_len; cached.", least=0)
-    images: int = _column(0, "Images of each prompt, whose tokens come beside input_len; static.", least=0)
+    images: int = _column(0, "Images of each prompt, whose tokens come beside input_len.", least=0)
     image_size: int = _column(0, "Pixels of each side of an image; by default those trained on.", least=0)
     weights: str = _column("", "File or folder of the weights (.safetensors, its index, .gguf), for their exact size.")
     dtype: str = _column("", "Number format of the linear layers; by default that of the weights.")

@@ -30,6 +30,7 @@ from predictor.latency.serving.clients import Load
 from predictor.latency.serving.drafting import drafted
 from predictor.latency.serving.schedule import scheduled
 from predictor.latency.serving.scheduler import Served, check_cache, simulate
+from predictor.latency.serving.seeing import with_images
 from predictor.latency.serving.step_table import ENDS, Slower, StepTime, StepTimes
 from predictor.latency.serving.step_times import step_times
 from predictor.latency.serving.sustained import Sustained, sustained
@@ -88,6 +89,7 @@ def serve(workload: Workload, gpu: Gpu, bundle: Bundle, load: Load, warmup: int 
     engine = served_by(workload, gpu)
     room = room_for(workload, gpu, load, engine)
     times = step_times(workload, gpu, bundle, engine.max_batched_tokens, engine.max_sequences)
+    times = with_images(times, workload, gpu, bundle, load.mean_len[0])
     if draft := workload.drafting:
         beside = step_times(draft, gpu, bundle, engine.max_batched_tokens, engine.max_sequences)
         times = StepTimes(*drafted(times, beside, load.draft_tokens))
