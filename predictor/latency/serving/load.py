@@ -63,6 +63,7 @@ class LogErrors(NamedTuple):
 
 
 DENSE, EXPERTS, OLDER = LogErrors(0.25, 0.08), LogErrors(0.60, 0.24, 0.40), LogErrors(0.40, 0.20)
+UNTIMED = ("not measured.", "their time does not.")  # so end what a model notes of layers that nobody timed
 UNMEASURED = LogErrors(2.1, 1.5)  # of models with layers that nobody timed: half of the rows of inferencex.py there
 # Log errors of ways to serve that nobody measured, beside those; judged.
 BEAMS_DOUBT, TWO_BATCHES_DOUBT, PROCESSES_DOUBT = 0.3, 0.2, 0.1
@@ -71,7 +72,7 @@ BEAMS_DOUBT, TWO_BATCHES_DOUBT, PROCESSES_DOUBT = 0.3, 0.2, 0.1
 def log_errors(model: Model, engine: str) -> LogErrors:
     """Those of a model in an engine: which experts run, and by which kernels, differs more between versions; engines
     that were replaced had other kernels than were measured."""
-    if model.notes:
+    if any(note.endswith(UNTIMED) for note in model.notes):
         return UNMEASURED
     own = EXPERTS if model.experts else OLDER if get_engine(engine).tables else DENSE
     return own.beside(math.log1p(get_engine(engine).doubt))
