@@ -1,4 +1,5 @@
-"""Writes the pages that say what the code says: docs/commands.md, docs/columns.md and docs/python.md.
+"""Writes the pages that say what the code says: docs/commands.md, docs/columns.md, docs/python.md, docs/reproduce.md,
+and the table of whole models in docs/accuracy.md.
 
 python docs/generate.py            write them
 python docs/generate.py --check    status 1 if one of them is not what the code says now
@@ -22,6 +23,7 @@ import typer
 
 import predictor
 from predictor import cli
+from predictor.learning.validation.claims import Line, claims
 from predictor.workloads.engine_tables import having
 from predictor.workloads.engines import engines
 from predictor.workloads.results import RESULTS as ANSWERED
@@ -72,6 +74,7 @@ OP_RESULTS = {
     "bundle": RESULTS["bundle"],
     "error": RESULTS["error"],
 }
+WHOLE_MODELS = ("<!-- whole models -->", "<!-- /whole models -->")
 KINDS = {int: "whole number", float: "number", bool: "true or false", str: "text"}
 ENDS = {"_low": "low end of its interval", "_high": "high end of its interval"}
 
@@ -393,7 +396,58 @@ def _page(parts: Iterable[str]) -> str:
     return "\n\n".join([title, NOTE, *rest]) + "\n"
 
 
+def reproduce_page() -> str:
+    """Every figure's page, command and needs."""
+
+    def told(run: Sequence[str]) -> str:
+        return "; ".join(f"`{line}`" for line in run)
+
+    rows = [
+        [f"`{one.name}`", f"[{one.says}]({_from_docs(one.where)})", told(one.run), one.needs or "–", f"{one.minutes:g}"]
+        for one in claims().values()
+    ]
+    return _page(
+        [
+            "# Reproduce",
+            "Every figure of [README.md](../README.md) and of these pages has a command. `predictor reproduce NAME` "
+            "runs it; what is printed in [accuracy](accuracy.md) it compares with what comes out now, row by row, and "
+            "ends with status 1 where that is something else. `predictor reproduce` lists the names.",
+            "Needs: **truth**, the published tables of whole models (`--truth` or `PREDICTOR_TRUTH`); **sources**, "
+            "clones of the repositories in [datasets](../datasets/README.md) (`--sources` or `PREDICTOR_DATA`); "
+            "**clone**, this project's repository, from whose root the command runs. Minutes are of two cores.",
+            _table(["name", "what", "command", "needs", "minutes"], rows),
+            "What was tried on the way, dead ends included, is in [experiments](../training/EXPERIMENTS.md), with the "
+            "date; those numbers are of the code of that day.",
+        ]
+    )
+
+
+def _from_docs(where: str) -> str:
+    """A link from this folder to a page named from the root."""
+    return where.removeprefix("docs/") if where.startswith("docs/") else f"../{where}"
+
+
+def accuracy_page() -> str:
+    """docs/accuracy.md with the lines of whole models as the catalogue of figures has them."""
+    text = (HERE / "accuracy.md").read_text(encoding="utf-8")
+    start, end = WHOLE_MODELS
+    head, _, rest = text.partition(start)
+    _, _, tail = rest.partition(end)
+    lines = [_measured(line) for one in claims().values() if one.where.endswith("#whole-models") for line in one.lines]
+    names = ["measured", "rows", "error", "in the interval", "held out, base-4", "in the interval"]
+    return f"{head}{start}\n\n{_table(names, lines)}\n\n{end}{tail}"
+
+
+def _measured(line: Line) -> list[str]:
+    errors = line.errors
+    error = f"{errors.median:.1f} / {errors.mean:.1f} % {line.remark}".rstrip()
+    within = f"{errors.within:.0f} % {line.within_remark}".rstrip()
+    return [line.label, str(errors.rows), error, within, line.held_out, line.held_out_within]
+
+
 PAGES: dict[str, Callable[[], str]] = {
+    "accuracy.md": accuracy_page,
+    "reproduce.md": reproduce_page,
     "commands.md": commands_page,
     "columns.md": columns_page,
     "python.md": python_page,

@@ -211,6 +211,34 @@ def test_commands(capsys):
     assert "there is no load" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("model", "named", "unnamed"),
+    [
+        ("resnet50", ("$/M images", "images/s", "latency", "of a million images"), ("TTFT", "tokens", "Mtok")),
+        ("vit-base-patch16-224", ("$/M images", "images/s", "latency"), ("TTFT", "tokens", "Mtok")),
+        ("bge-large-en-v1.5", ("$/Mtok", "sequences/s", "latency", "tokens that go in"), ("TTFT", "TPOT", "come out")),
+        ("Qwen3-0.6B", ("$/Mtok", "tokens/s", "TTFT", "TPOT", "come out"), ("images", "sequences", "latency")),
+    ],
+)
+def test_what_makes_no_tokens_is_counted_by_what_it_takes(model, named, unnamed, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["compare", model, "--gpus", "L4,T4", "--batch", "8", "--input-len", "512"]) == 0
+    told = capsys.readouterr().out
+    assert all(text in told for text in named) and not any(text in told for text in unnamed)
+    assert main(["predict", model, "--gpu", "L4", "--batch", "8", "--input-len", "512", "--explain"]) == 0
+    told = capsys.readouterr().out
+    assert ("TTFT" in told) == ("TTFT" in named)
+    assert main(["compare", model, "--gpus", "L4,T4", "--batch", "8", "--input-len", "512", "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)[0]
+    if model == "Qwen3-0.6B":
+        assert row["inputs"] is None is row["inputs_per_s"]
+        return
+    assert row["inputs_per_s"] == pytest.approx(8 / row["e2e_s"])
+    assert row["inputs_per_s_low"] < row["inputs_per_s"] < row["inputs_per_s_high"]
+    assert row["usd_per_million_inputs"] == pytest.approx(row["usd_per_hour"] / 3600 / row["inputs_per_s"] * 1e6)
+    assert row["usd_per_million_inputs_low"] < row["usd_per_million_inputs"] < row["usd_per_million_inputs_high"]
+
+
 def test_every_candidate_of_a_partition_is_one_gpu():
     gpu = get_gpu("H100:3g.40gb")
     found, _ = candidates(

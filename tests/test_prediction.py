@@ -206,6 +206,7 @@ def test_a_network_of_one_pass_has_a_time_and_no_tpot(name: str, engine: str) ->
     row = large.to_dict()
     assert row["tpot_s"] is None and row["output_len"] is None
     assert row["ttft_s"] == row["e2e_s"] == pytest.approx(256 / row["inputs_per_s"])
+    assert row["usd_per_million_inputs"] == pytest.approx(large.price_usd / 3600 / row["inputs_per_s"] * 1e6)
     assert small.e2e_s.value < large.e2e_s.value
     assert row["memory_bytes"] > row["weights_bytes"] > 0 == row["kv_cache_bytes"]
 

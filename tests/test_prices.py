@@ -1,5 +1,6 @@
 """Prices: what is shipped is dated, quoted and sane; whole instances; cards that are bought; files of one's own."""
 
+import csv
 import json
 import sys
 from datetime import UTC, date, datetime
@@ -324,3 +325,45 @@ def test_a_refresh_without_gpuhunt_names_the_extra(tmp_path, monkeypatch, capsys
     monkeypatch.setitem(sys.modules, "gpuhunt", None)
     assert main(["prices", "--refresh", "--out", str(tmp_path / "new.csv")]) == 2
     assert "pip install 'gpu-predictor[prices]'" in capsys.readouterr().err
+
+
+MINE = """replace = true
+[[price]]
+provider = "ours"
+gpu = "L4"
+n_gpus = 1
+usd_per_hour = 7.25
+date = 2026-11-02
+"""
+
+
+def test_predictions_and_jobs_take_prices_of_ones_own(tmp_path, capsys):
+    mine = ["--prices", str(file(tmp_path, MINE))]
+    assert main(["predict", "Qwen3-0.6B", "--gpu", "L4", "--json", *mine]) == 0
+    told = json.loads(capsys.readouterr().out)[0]
+    assert "ours" in told["price_source"]
+    assert told["usd_per_mtok"] == pytest.approx(7.25 / 3600 / told["tokens_per_s"] * 1e6)
+    rows = file(tmp_path, "model,gpu\n" + "Qwen3-0.6B,L4\n" * 4, "rows.csv")
+    asked = ["batch", str(rows), "--out", str(tmp_path / "out.csv"), "--jobs", "2", "--rows-per-part", "2", "--quiet"]
+    assert main([*asked, *mine]) == 0
+    answers = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
+    assert len(answers) == 4
+    for answer in answers:
+        assert "ours" in answer["price_source"]
+        assert float(answer["usd_per_mtok"]) == pytest.approx(told["usd_per_mtok"], rel=1e-4)
+    assert usd_per_hour(get_gpu("L4")) < 2
+
+
+def test_a_sweep_takes_prices_of_ones_own(tmp_path):
+    spec = file(tmp_path, '[request]\nmodel = "Qwen3-0.6B"\ngpu = ["L4", "T4"]\n', "spec.toml")
+    out = tmp_path / "out.csv"
+    assert main(["sweep", str(spec), "--out", str(out), "--quiet", "--prices", str(file(tmp_path, MINE))]) == 0
+    sources = {row["gpu"]: row["price_source"] for row in csv.DictReader(out.read_text().splitlines())}
+    assert "ours" in sources["L4"] and not sources["T4"]
+
+
+def test_wrong_prices_end_a_job_before_it_begins(tmp_path, capsys):
+    rows = file(tmp_path, "model,gpu\nQwen3-0.6B,L4\n", "rows.csv")
+    assert main(["batch", str(rows), "--out", str(tmp_path / "out"), "--prices", str(tmp_path / "none.toml")]) == 2
+    assert "none.toml" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -10,7 +10,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from predictor.cli import main
 from predictor.estimators.bundle import load_bundle
+from predictor.learning.evaluate_runs import run_errors
 from predictor.learning.validation.tables import chosen
 from predictor.prediction.rows import answer_row
 
@@ -87,6 +89,20 @@ def test_every_figure_is_the_answer_to_a_row_that_any_user_may_write(table: str,
         assert answer["error"] is None
         if "concurrency" not in row["request"] or table == "trtllm_queued":
             assert answer[row["metric"]] == row["predicted"]
+
+
+@pytest.mark.parametrize("table", ["rocm_vllm", "trtllm_queued"])
+def test_evaluate_says_of_the_same_rows_what_validate_says(table: str, invented: Path, tmp_path: Path) -> None:
+    asked, rows_file = tmp_path / "asked.csv", tmp_path / "rows.csv"
+    options = ["--truth", str(invented), "--requests", str(asked), "--out", str(rows_file)]
+    assert main(["validate", "--only", table, *options]) == 0
+    errors, unpredicted = run_errors(asked, load_bundle())
+    rows = pd.read_csv(rows_file)
+    replayed = (rows["predicted"] / rows["measured"] - 1).abs().groupby(rows["metric"]).mean()
+    evaluated = (errors["mape"] * errors["rows"]).groupby(errors["figure"]).sum()
+    assert not sum(unpredicted.values()) and errors["rows"].sum() == len(rows)
+    counts = errors.groupby("figure")["rows"].sum()
+    assert (evaluated / counts).to_dict() == pytest.approx(replayed.to_dict())
 
 
 def test_what_is_left_out_is_counted(invented: Path) -> None:

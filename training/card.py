@@ -53,6 +53,14 @@ CLASSES_SAY = (
     "how many measured values lie in the 80 % interval, and how wide that is."
 )
 FEWEST_ROWS = 30
+# Where intervals hold: protocols as a reader knows them.
+TOLD = {
+    "measured": "rows-out",
+    "not measured, a sibling was": "gpu-out",
+    "not measured, nor its generation": "generation-out",
+    "of a class of which none was measured: {}": "class-out",
+}
+FAR_BELOW, FAR_ABOVE = 0.1, 0.15  # the level: coverage that is called too little, too much
 SIBLINGS = ("H100-SXM-80GB", "H200-SXM-141GB")
 
 
@@ -75,6 +83,8 @@ def write_card(folder: Path) -> None:
         "## By class of card",
         CLASSES_SAY,
         class_table(ledger),
+        "## For whom the intervals hold",
+        *holds_section(ledger, manifest["level"]),
     ]
     for protocol, title in PROTOCOLS.items():
         parts += [f"## {title}", accuracy_table(ledger[(ledger["protocol"] == protocol) & (ledger["slice"] == "all")])]
@@ -202,6 +212,37 @@ def class_table(ledger: pd.DataFrame) -> str:
             ]
         )
     return _markdown(lines)
+
+
+def holds_section(ledger: pd.DataFrame, level: float) -> list[str]:
+    """Which operators of which cards had enough of their measurements in the intervals, and which had not."""
+    whole, titles = ledger[ledger["slice"] == "all"], {name: title for title, name, dtypes in ROWS if not dtypes}
+    lines = [["GPU", "holds", "does not (share in the interval)", "wider than need be"]]
+    for title, protocol in TOLD.items():
+        of_protocol = whole[whole["protocol"] == protocol]
+        group = of_protocol["gpu"].map(_card_class) if protocol == "class-out" else "all"
+        for card, rows in of_protocol.assign(card=group).groupby("card"):
+            found = {name: _over_gpus(own) for name, own in rows.groupby("estimator")}
+            shares = {
+                titles.get(str(name), "GEMM"): float(one["coverage"]) for name, one in found.items() if one is not None
+            }
+            if not shares:
+                continue
+            low = [f"{name} ({percent(share)})" for name, share in shares.items() if share < level - FAR_BELOW]
+            high = [name for name, share in shares.items() if share > level + FAR_ABOVE]
+            rest = [name for name, share in shares.items() if level - FAR_BELOW <= share <= level + FAR_ABOVE]
+            named = title if protocol != "class-out" else title.format(card)
+            lines.append([named, *(", ".join(names) or "–" for names in (rest, low, high))])
+    return [
+        f"Of operators, held out as said; an interval holds where {percent(level - FAR_BELOW)} to "
+        f"{percent(level + FAR_ABOVE)} of the measurements lie in it, mean over the GPUs of 30 rows and more.",
+        _markdown(lines),
+        "Not told by any measurement: attention on AMD, everything on Intel and Gaudi but whole batches, attention on "
+        "Apple but for a few calls; there the interval is that of classes which were held out, and a guess as far as "
+        "these are unlike. Of whole models `docs/accuracy.md` tells it by engine and GPU, and of groups that hold too "
+        "little (`predictor reproduce NAME`): large models with experts in vLLM on H200, generation on H20, prompts of "
+        "llama.cpp. Of one call of one GPU nothing is promised, only of many: errors of a GPU go together.",
+    ]
 
 
 def _card_class(name: str) -> str:

@@ -47,6 +47,7 @@ COMMANDS: Mapping[str, str] = {
     "rollback": "Go back to the champion before the last promotion, and once more to the one before that; recorded.",
     "champion": "Show the bundle that --bundle champion opens, and the decisions that led there.",
     "validate": "Replay whole models that others measured, latency and memory, and show the errors.",
+    "reproduce": "Run again what a figure of README.md or docs/ comes from; status 1 where it says something else now.",
     "log-model": "Log a bundle as an MLflow model, for `mlflow models serve` and `mlflow.pyfunc.spark_udf`.",
     "doctor": "Show versions and bundles; say what is broken.",
 }

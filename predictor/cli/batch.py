@@ -10,6 +10,7 @@ from typer import Argument, Exit, Option, Typer
 
 from predictor.boosters import load_xgboost
 from predictor.cli.common.display import percent, say
+from predictor.cli.common.prices_option import Prices
 
 if TYPE_CHECKING:
     from predictor.prediction.jobs.batch import Summary
@@ -44,6 +45,7 @@ def batch(
     rows_per_part: Annotated[
         int, Option(help="Rows that are predicted and written together; 0: 5,000 requests or 200,000 operators.")
     ] = 0,
+    prices: Prices = None,
     backend: Backend = "loky",
     scheduler: Scheduler = "",
     address: Address = "",
@@ -65,6 +67,7 @@ def batch(
         n_jobs=jobs,
         rows_per_part=rows_per_part,
         kind=OPERATORS if ops else POOLS if pools else REQUESTS,
+        prices=prices or "",
         backend=backend,
         scheduler=scheduler,
         address=address,

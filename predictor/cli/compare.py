@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from typer import Argument, Option, Typer
 
@@ -22,8 +21,10 @@ from predictor.cli.common.display import (
     show_notes,
 )
 from predictor.cli.common.plot_option import Plot, say_plotted
+from predictor.cli.common.prices_option import Prices
 from predictor.cli.common.request_options import add_command, stated
 from predictor.errors import InvalidRequest
+from predictor.workloads.architectures.single_pass import IMAGES
 
 if TYPE_CHECKING:
     from predictor.latency.report import Interval
@@ -48,9 +49,7 @@ def _compare(
     sort: Annotated[str, Option(help="usd_per_mtok, tokens_per_s, ttft_s, tpot_s, tokens_per_s_per_w …")] = "",
     fit_only: Annotated[bool, Option("--fit-only", help="Only GPUs with room in memory.")] = False,
     top: Annotated[int, Option(help="GPUs that are shown; 0: all of them.")] = 30,
-    prices: Annotated[
-        Path | None, Option(metavar="FILE", help="Prices of your own (.toml, .csv), which replace or extend the list.")
-    ] = None,
+    prices: Prices = None,
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     json: Annotated[bool, Option("--json", help="Print a JSON array, one object per GPU, best first.")] = False,
     plot: Plot = None,
@@ -93,25 +92,45 @@ def _show_all(model: str, ranked: Sequence[Compared], answered: Sequence[Compare
         say(f"{more} more GPUs have no answer; --json says why of each.")
 
 
+class _Unit(NamedTuple):
+    """What is counted. price, rate, per_w: names of figures. name: of the rate; of: of what a price is."""
+
+    price: str
+    rate: str
+    per_w: str
+    name: str
+    of: str
+
+
+TOKENS = _Unit("usd_per_mtok", "tokens_per_s", "tokens_per_s_per_w", "tokens", "$/Mtok")
+INPUTS = _Unit("usd_per_million_inputs", "inputs_per_s", "inputs_per_s_per_w", "images", "$/M images")
+
+
 def _show(model: str, ranked: Sequence[Compared]) -> None:
-    shown, whole = ([name for name in of if any(one.interval(name) for one in ranked)] for of in (TIMES, WHOLE))
+    inputs = next((name for one in ranked if (name := one.row.get("inputs"))), "")
+    unit, latencies = INPUTS if inputs == IMAGES else TOKENS, {"e2e_s": "latency"} if inputs else TIMES
+    shown, whole = ([name for name in of if any(one.interval(name) for one in ranked)] for of in (latencies, WHOLE))
+    beside = {INPUTS.rate: f"{inputs}/s"} if inputs and unit is TOKENS else {}
     show(
         [
-            *("GPU", ">$/Mtok", ">beats next", ">tokens/s", *(f">{TIMES[name]}" for name in shown)),
+            *("GPU", f">{unit.of}", ">beats next", f">{unit.name}/s"),
+            *(f">{name}" for name in beside.values()),
+            *(f">{latencies[name]}" for name in shown),
             *(f">{WHOLE[name]}" for name in whole),
-            *("P(OOM)", "limited by", ">tokens/s/W", ">$/h", ">even at $/h each", "basis"),
+            *("P(OOM)", "limited by", f">{unit.name}/s/W", ">$/h", ">even at $/h each", "basis"),
         ],
         [
             [
                 one.gpu.name if one.row["n_gpus"] == 1 else f"{one.row['n_gpus']} × {one.gpu.name}",
-                _number(one.interval("usd_per_mtok")),
+                _number(one.interval(unit.price)),
                 "–" if one.p_beats_next is None else percent(one.p_beats_next),
-                _number(one.interval("tokens_per_s")),
+                _number(one.interval(unit.rate)),
+                *(_number(one.interval(name)) for name in beside),
                 *(duration_interval(*times) if (times := one.interval(name)) else "–" for name in shown),
                 *(_number(one.interval(name)) for name in whole),
                 risk_of(one.row["p_oom"], one.row["fits"]),
                 WHY.get(one.row["limiter"], one.row["limiter"]),
-                _number(one.interval("tokens_per_s_per_w"), ends=False),
+                _number(one.interval(unit.per_w), ends=False),
                 "–" if one.row["usd_per_hour"] is None else digits(one.row["usd_per_hour"]),
                 "–" if one.break_even_usd_per_hour is None else digits(one.break_even_usd_per_hour),
                 BASES.get(one.row["basis"], one.row["basis"]),
@@ -120,7 +139,15 @@ def _show(model: str, ranked: Sequence[Compared]) -> None:
         ],
         title=model,
     )
-    say("$/Mtok: of a million tokens that come out, GPUs in whole instances. beats next: probability.")
+    does = (
+        "go in"
+        if inputs
+        else "are trained on"
+        if any(one.row.get("phase") == "train" for one in ranked)
+        else "come out"
+    )
+    what = unit.name if inputs == IMAGES else f"tokens that {does}"
+    say(f"{unit.of}: of a million {what}, GPUs in whole instances. beats next: probability.")
     show_notes(f"{one.gpu.name}: {one.offer.told}." for one in ranked[:3] if one.offer and one.offer.price.source)
     for said in dict.fromkeys(said for one in ranked for said in one.published):
         say(f"Published: {said}.")

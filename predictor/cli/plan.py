@@ -21,6 +21,7 @@ from predictor.cli.common.display import (
     show_json,
 )
 from predictor.cli.common.plot_option import Plot, say_plotted
+from predictor.cli.common.prices_option import Prices
 from predictor.cli.common.request_options import add_command, stated
 from predictor.errors import InvalidRequest
 from predictor.planning.columns import DECIDED, listed, listed_tps
@@ -53,9 +54,7 @@ def _plan(
     dtype: Annotated[str, Option(help="Number formats to try: bf16,fp8; by default the model's, and fp8.")] = "",
     engine: Annotated[str, Option(help="Engines to try; by default what suits the GPU, and others of the best.")] = "",
     tp: Annotated[str, Option(help="GPUs that share each layer, to try: 1,2,4; by default from the fewest.")] = "",
-    prices: Annotated[
-        Path | None, Option(metavar="FILE", help="Prices of your own (.toml, .csv), which replace or extend the list.")
-    ] = None,
+    prices: Prices = None,
     top: Annotated[int, Option(help="Plans that are shown.")] = 10,
     jobs: Annotated[int, Option(help="Processes; 0: one for each core.")] = 0,
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
@@ -66,6 +65,8 @@ def _plan(
         Option(metavar="DIR", help="Write each plan: commands, manifests, and the benchmark that checks it."),
     ] = None,
     force: Annotated[bool, Option("--force", help="Write over the plans in DIR.")] = False,
+    phase: Annotated[str, Option(hidden=True)] = "",
+    train_tokens: Annotated[float, Option(hidden=True)] = 0.0,
     **columns: Any,
 ) -> None:
     """Which GPUs, how many, and how they are set, to serve a load within what is promised, at the least cost."""
@@ -74,6 +75,11 @@ def _plan(
     from predictor.planning.deployment import plan
     from predictor.planning.launch.folder import check_place, written
 
+    if phase or train_tokens:
+        raise InvalidRequest(
+            "a plan is of a service. For the hours, cost and P(OOM) of a training on each GPU ask "
+            f"`predictor compare {model} --phase train --train-tokens {train_tokens or 1e9:g}`."
+        )
     if write:
         check_place(write, force)
     if top < 1:
@@ -181,9 +187,10 @@ def _show_best(best: Plan) -> None:
 
 
 def _show_lost(planned: Planned) -> None:
-    """GPUs without a plan, each with the reason that comes last, of its narrowest format."""
+    """GPUs without a plan, each with the reason that comes last, of its narrowest format; first those that start."""
     planned_for = {plan.deployment.candidate.gpu.name for plan in planned.plans}
-    why = {lost.gpu: lost.why for lost in planned.lost if lost.gpu not in planned_for}
+    told_last = {lost.gpu: lost for lost in planned.lost if lost.gpu not in planned_for}
+    why = {gpu: lost.why for gpu, lost in sorted(told_last.items(), key=lambda pair: not pair[1].n_gpus)}
     alike: dict[str, list[str]] = {}
     for gpu, told in why.items():
         alike.setdefault(told, []).append(gpu)

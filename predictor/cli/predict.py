@@ -25,8 +25,10 @@ from predictor.cli.common.display import (
     show_notes,
 )
 from predictor.cli.common.plot_option import Plot, say_plotted
+from predictor.cli.common.prices_option import Prices
 from predictor.cli.common.request_options import add_command
 from predictor.prediction.refusals import Refusal
+from predictor.workloads.architectures.single_pass import IMAGES
 from predictor.workloads.engines import Settings
 from predictor.workloads.request import LOADS, UNDER_LOAD, Request
 
@@ -58,11 +60,13 @@ def _predict(
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     json: Annotated[bool, Option("--json", help="Print a JSON array, one object per GPU.")] = False,
     explain: Annotated[bool, Option("--explain", help="Add every operator: time, bound, what limits it.")] = False,
+    prices: Prices = None,
     plot: Plot = None,
     **settings: Any,
 ) -> None:
     """Latency, throughput and memory of a model on GPUs."""
     from predictor.estimators.bundle import load_bundle
+    from predictor.hardware.prices import own_prices
     from predictor.prediction.several import report_row, reports
     from predictor.prediction.single import resolve
     from predictor.workloads.models import get_model
@@ -72,11 +76,12 @@ def _predict(
 
         check_gpus(len(gpu))
     network = get_model(model)
-    # A wrong name fails here, before the estimators load.
-    requests = [resolve(Request(model=model, gpu=name, **settings), network) for name in gpu]
-    opened = load_bundle(bundle)
-    load_xgboost()
-    answers = reports(requests, opened)
+    with own_prices(prices or ""):
+        # A wrong name fails here, before the estimators load.
+        requests = [resolve(Request(model=model, gpu=name, **settings), network) for name in gpu]
+        opened = load_bundle(bundle)
+        load_xgboost()
+        answers = reports(requests, opened)
     if json:
         show_json([report_row(pair, network.name, opened, explain) for pair in answers])
     else:
@@ -122,14 +127,13 @@ def _show_reports(reports: Sequence[Report | TrainingReport]) -> None:
 def _show_serving(reports: list[Report]) -> None:
     workload = reports[0].workload
     memory = "memory" if reports[0].n_gpus == 1 else "memory of each"
+    speed = [f">{name}" for name in _speed(reports[0])]
     show(
-        ["GPU", ">TTFT", ">TPOT", ">tokens/s", f">{memory}", "P(OOM)", "limited by", "basis"],
+        ["GPU", *speed, f">{memory}", "P(OOM)", "limited by", "basis"],
         [
             [
                 _gpus(report),
-                duration_interval(*report.ttft_s),
-                duration_interval(*report.tpot_s) if report.workload.generates else "–",
-                digits(report.tokens_per_s.value),
+                *_speed(report).values(),
                 f"{gigabytes(report.memory.total_bytes)} of {gigabytes(report.memory.capacity_bytes)} GB",
                 risk(report.memory),
                 LIMITERS.get(report.limiter, report.limiter),
@@ -140,6 +144,15 @@ def _show_serving(reports: list[Report]) -> None:
         title=f"{workload.model.name} · {_dtypes(workload)} · {_load(reports[0])} · {_lengths(workload)} · "
         f"{layout_text(workload.layout)} · {_links(workload)}{workload.engine}{_settings(reports[0])}",
     )
+
+
+def _speed(report: Report) -> dict[str, str]:
+    """Times and rates by their names, which depend on what a model takes and gives."""
+    workload, tokens = report.workload, {"tokens/s": digits(report.tokens_per_s.value)}
+    if workload.generates:
+        return {"TTFT": duration_interval(*report.ttft_s), "TPOT": duration_interval(*report.tpot_s), **tokens}
+    inputs = {f"{workload.inputs}/s": digits(workload.batch / report.e2e_s.value)}
+    return {"latency": duration_interval(*report.e2e_s), **inputs, **(tokens if workload.inputs != IMAGES else {})}
 
 
 def _links(workload: Workload) -> str:
@@ -279,6 +292,8 @@ def _show_parts(report: Report | TrainingReport, bundle: Bundle) -> None:
     titles = PHASES | (
         {name: text.format(batch=served.batch) for name, text in UNDER_LOAD_PHASES.items()} if served else {}
     )
+    if (workload := getattr(report, "workload", None)) and not workload.generates:
+        titles["prefill"] = "one pass"
     for phase in dict.fromkeys(line.phase for line in lines):
         of_phase = sorted((x for x in lines if x.phase == phase), key=lambda line: -line.latency_s.value)
         total = sum(line.latency_s.value for line in of_phase)

@@ -11,6 +11,7 @@ from typer import Argument, Option, Typer
 from predictor.boosters import load_xgboost
 from predictor.cli.common.display import digits, duration_interval, gigabytes, risk_of, say, show, show_json, show_notes
 from predictor.cli.common.plot_option import Plot, say_plotted
+from predictor.cli.common.prices_option import Prices
 from predictor.cli.common.request_options import add_command, stated
 from predictor.workloads.request import OF_TRAINING
 
@@ -39,9 +40,7 @@ def _quality(
     as_: Annotated[
         list[str] | None, Option("--as", metavar="FILE=MODEL:DTYPE", help="What a file is of, where it cannot be told.")
     ] = None,
-    prices: Annotated[
-        Path | None, Option(metavar="FILE", help="Prices of your own (.toml, .csv), which replace or extend the list.")
-    ] = None,
+    prices: Prices = None,
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     json: Annotated[bool, Option("--json", help="Print JSON: rows with all scores, and notes.")] = False,
     plot: Plot = None,

@@ -10,6 +10,7 @@ from typer import Argument, Option, Typer
 from predictor.cli.batch import Address, Backend, Scheduler, run_shown
 from predictor.cli.common.display import say, show
 from predictor.cli.common.plot_option import Plot, say_plotted
+from predictor.cli.common.prices_option import Prices
 from predictor.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def sweep(
     strict: Annotated[bool, Option("--strict", help="Stop at the first row that cannot be answered.")] = False,
     jobs: Annotated[int, Option(help="Processes; 0: one for each core.")] = 0,
     rows_per_part: Annotated[int, Option(help="Rows that are predicted and written together; 0: 5,000.")] = 0,
+    prices: Prices = None,
     backend: Backend = "loky",
     scheduler: Scheduler = "",
     address: Address = "",
@@ -59,6 +61,7 @@ def sweep(
         strict=strict,
         n_jobs=jobs,
         rows_per_part=rows_per_part,
+        prices=prices or "",
         backend=backend,
         scheduler=scheduler,
         address=address,

@@ -9,6 +9,7 @@ from typer import Option, Typer
 
 from predictor.boosters import load_xgboost
 from predictor.cli.common.display import digits, say, show, show_json
+from predictor.cli.common.prices_option import Prices
 
 if TYPE_CHECKING:
     from predictor.latency.report import Interval
@@ -24,9 +25,7 @@ def upgrade(
     have: Annotated[str, Option(help="The GPUs one has: 8xA100.")],
     consider: Annotated[str, Option(help="Those in their place: 4xH200,8xB200.")],
     mix: Annotated[Path, Option(metavar="MIX.toml", help="[[work]] tables: share, model, columns of a request.")],
-    prices: Annotated[
-        Path | None, Option(metavar="FILE", help="Prices of your own (.toml, .csv), which replace or extend the list.")
-    ] = None,
+    prices: Prices = None,
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     json: Annotated[bool, Option("--json", help="Print a JSON array, one object per fleet.")] = False,
 ) -> None:

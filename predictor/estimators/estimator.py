@@ -256,8 +256,7 @@ class Estimator:
             rows = np.flatnonzero(asked == group)
             if not rows.size:  # numpy takes no two names that differ in a last NUL for equal
                 continue
-            like = op.take(rows)
-            like = replace(like, **{"dtype": other.dtype}) if other.dtype else like
+            like = replace(op.take(rows), **other.formats)
             if _among(measured, groups(like, gpu, other.setting), len(rows)).all():
                 yield rows, like, other.setting
 

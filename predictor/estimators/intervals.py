@@ -20,6 +20,8 @@ from predictor.ops.dtypes import Array
 REGIMES = (0.1, 0.35)
 KINSHIPS = ("seen", "sibling", "unseen", "far")  # far: no GPU of the class of the card was measured
 
+ALIKE = {"fp16": "bf16", "bf16": "fp16"}  # one speaks for the other where that was not held out
+
 Offsets = Mapping[str, Sequence[Sequence[float]]]  # dtype, "" for all others → low and high of each regime
 
 
@@ -32,7 +34,8 @@ def ends(latency_s: Array, bound_s: Array, dtypes: NDArray[Any], offsets: Offset
     """low and high of each call, (n_calls,) seconds; low never beats the bound."""
     tables = np.array(list(offsets.values()), dtype=np.float64)
     place = {name: i for i, name in enumerate(offsets)}
-    which = np.array([place.get(name, place[""]) for name in dtypes.tolist()], dtype=np.int64)
+    known = {name: place.get(name, place.get(ALIKE.get(name, ""), place[""])) for name in set(dtypes.tolist())}
+    which = np.array([known[name] for name in dtypes.tolist()], dtype=np.int64)
     low, high = tables[which, regime(latency_s, bound_s)].T
     return np.maximum(latency_s * np.exp(low), bound_s), latency_s * np.exp(high)
 

@@ -11,7 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictor.estimators.bundle import Bundle, load_bundle
-from predictor.estimators.extrapolation import dtype_outside, gpu_outside, kernel_outside, outside, widened
+from predictor.estimators.extrapolation import (
+    SHOWN,
+    drawn,
+    dtype_outside,
+    gpu_outside,
+    kernel_outside,
+    of_known_vendor,
+    outside,
+    widened,
+)
 from predictor.estimators.features import Setting, groups, stand_in
 from predictor.estimators.intervals import KINSHIPS, ends
 from predictor.hardware.gpu import Gpu
@@ -28,7 +37,9 @@ UNSTATED = np.log(1.5)  # nats that a rate which nobody states counts as outside
 # Share of the bandwidth at which weights of more than half of the last-level cache come at most: of calls timed on the
 # device 0 to 0.7 % on A100 to B200, H20, A40 and RTX PRO 6000 are faster, 2 % on L40S, 8 % on RTX 4090 (0.95 at most).
 STREAMED, HELD_OF_CACHE = 0.9, 0.5
-SLOWEST_OF_BOUND = 20.0  # upper end of "bound-only": no family's median call is further from its bound
+# Upper end of "bound-only", of bound and launch floor: no family's median call is further from its bound. What an
+# estimator knows of is not slower, however far outside, but on GPUs of a vendor that it knows nothing of.
+SLOWEST_OF_BOUND = 20.0
 
 
 class OpPrediction(NamedTuple):
@@ -72,6 +83,7 @@ def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle 
     estimator = bundle.estimator(op.estimator)
     setting = setting or Setting()
     latency = np.maximum(estimator.latency_s(op, gpu, setting), least)
+    strange, alike = gpu_outside(gpu, entry["references"]), of_known_vendor(gpu, entry["references"])
     if correction := estimator.corrections.get(gpu.name):  # what a user measured there knows how weights stream
         low, high = np.exp(np.outer(correction.ends, estimator.spread(op, gpu, setting))) * latency
     else:
@@ -82,12 +94,17 @@ def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle 
         for name in sorted(set(kinships.tolist())):
             own = kinships == name
             low[own], high[own] = ends(latency[own], least[own], dtypes[own], entry["log_offsets"][name])
+        low, high = drawn(low, high, *ends(latency, least, dtypes, entry["log_offsets"]["far"]), strange)
     beyond = _beyond(op, entry, least)
     far = np.sum([*beyond.values(), np.where(is_unstated(op, gpu), UNSTATED, 0.0)], axis=0)
-    far = far + gpu_outside(gpu, entry["references"])
     if not correction:
-        far = far + kernel_outside(op, gpu, setting, entry["references"])
-    low, high = widened(low, high, least, far, entry["worst_share"])
+        far = (
+            far + kernel_outside(op, gpu, setting, entry["references"]) + max(strange - (SHOWN if alike else 0.0), 0.0)
+        )
+    slowest = least / entry["worst_share"]
+    if alike:
+        slowest = np.minimum(slowest, SLOWEST_OF_BOUND * (least + bound.floor_s))
+    low, high = widened(low, high, least, slowest, far)
     basis = CALIBRATED if correction else SEEN if kinship == "seen" else UNSEEN
     return OpPrediction(latency, np.maximum(low, least), high, least, limiter(op, gpu, bound), basis, beyond)
 

@@ -9,7 +9,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil
@@ -23,6 +25,7 @@ from predictor.shipped import read_catalogue
 from predictor.values import did_you_mean, whole_number
 
 OWN_PRICES = "PREDICTOR_PRICES"  # a file of prices that every command reads
+_own = ContextVar("own prices", default="")
 # What stands for a GPU's price where nobody says which: the first of these that is listed. The others have conditions.
 USUAL = ("on-demand", "community", "purchase")
 
@@ -133,15 +136,30 @@ class PriceList:
         return Offer(price, n_gpus, instances, instances * price.hourly(self.ownership))
 
 
+@contextmanager
+def own_prices(file: str | Path) -> Iterator[None]:
+    """Inside, all answers take prices from this file, as from that of PREDICTOR_PRICES; "": nothing changes.
+
+    Raises InvalidSpec, as price_list does, at once.
+    """
+    token = _own.set(str(Path(file).absolute()) if file else _own.get())
+    try:
+        price_list()
+        yield
+    finally:
+        _own.reset(token)
+
+
 def price_list(file: str | Path = "") -> PriceList:
-    """The shipped prices, with those of a file (.toml or .csv) by default the one that PREDICTOR_PRICES names.
+    """The shipped prices, with those of a file (.toml or .csv), by default that of `own_prices`, else the one that
+    PREDICTOR_PRICES names.
 
     A row of the file replaces the shipped one of its provider, region, GPU, n_gpus and kind, and the shipped one that
     names no region, as that held for all; other rows are added.
     `replace = true` at the top of a TOML file drops all shipped prices. Its `[electricity]` and `[ownership]` replace.
     Raises InvalidSpec, which names the row, the rule and the cure.
     """
-    path = Path(file or os.environ.get(OWN_PRICES, ""))
+    path = Path(file or _own.get() or os.environ.get(OWN_PRICES, ""))
     if path == Path():
         return shipped_prices()
     return _with_file(path.absolute(), path.stat().st_mtime_ns if path.is_file() else 0)

@@ -151,6 +151,11 @@ class Report:
             return None
         return usd_per_mtok(self.price_usd * self.n_gpus, self.tokens_per_s.value)
 
+    @property
+    def inputs_per_s(self) -> float | None:
+        """Images or sequences that pass in a second; None where tokens are generated."""
+        return None if self.workload.generates else self.workload.batch / self.e2e_s.value
+
     def to_dict(self) -> dict[str, Any]:
         """One flat row; an interval x becomes x, x_low and x_high. Bytes are per GPU."""
         workload = self.workload
@@ -183,10 +188,13 @@ class Report:
             row |= {f"{name}{end}": value for end, value in zip(ENDS, interval, strict=True)}
         row["saturated"] = self.served.saturated if self.served else None
         row |= dict.fromkeys((*(f"step_s{end}" for end in ENDS), "mfu", *RUN_COLUMNS))
-        row["inputs_per_s"] = workload.batch / self.e2e_s.value if not workload.generates else None
+        row["inputs_per_s"] = self.inputs_per_s
         row |= self.memory.row()
         row |= {
             "usd_per_mtok": self.usd_per_mtok,
+            "usd_per_million_inputs": None
+            if self.price_usd is None or self.inputs_per_s is None
+            else usd_per_mtok(self.price_usd * self.n_gpus, self.inputs_per_s),
             "price_source": self.price_source,
             "limiter": self.limiter,
             "basis": self.basis,

@@ -12,7 +12,7 @@ from predictor.errors import InvalidTable
 from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import get_gpu
 from predictor.measurements.checks import usable
-from predictor.measurements.runs import ASKED, MEASURED, check, read_runs
+from predictor.measurements.runs import MEASURED, asked_of, check, read_runs
 from predictor.prediction.frames import predict_frame
 from predictor.workloads.models import get_model
 
@@ -31,7 +31,8 @@ def run_errors(table: Path | str, bundle: Bundle) -> tuple[pd.DataFrame, Counter
     kept = usable(check(read_runs(table)))
     if kept.empty:
         raise InvalidTable(f"{table} has no usable run; `predictor check {table}` says why.")
-    answers = predict_frame(kept[list(ASKED)].reset_index(drop=True), bundle)
+    rows: list[dict[str, Any]] = kept.to_dict("records")  # type: ignore[assignment]  # names are texts
+    answers = predict_frame(pd.DataFrame([asked_of(row) for row in rows]), bundle)
     unpredicted = Counter(str(error) for error in answers["error"] if pd.notna(error))
     kept = kept.reset_index(drop=True).assign(
         model=[get_model(name).name for name in kept["model"]], gpu=[get_gpu(name).name for name in kept["gpu"]]
@@ -39,11 +40,11 @@ def run_errors(table: Path | str, bundle: Bundle) -> tuple[pd.DataFrame, Counter
     parts = [_figure(kept, answers, name) for name in MEASURED]
     follows = int((_follows(kept, answers) & kept["measured_tokens_per_s"].notna()).sum())
     unpredicted += Counter({FOLLOWS: follows})
-    rows = pd.concat(parts, ignore_index=True)
-    if rows.empty:
+    told = pd.concat(parts, ignore_index=True)
+    if told.empty:
         why = "; ".join(unpredicted)
         raise InvalidTable(f"{table} has no run that bundle {bundle.id} predicts: {why.rstrip('.')}.")
-    group = rows.groupby(GROUP, sort=False)
+    group = told.groupby(GROUP, sort=False)
     errors = pd.DataFrame(
         {
             "rows": group.size(),

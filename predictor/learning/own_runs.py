@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from predictor.errors import InvalidRequest, InvalidTable, PredictorError
+from predictor.errors import InvalidRequest, InvalidTable
 from predictor.estimators.bundle import OWN_RUNS, Bundle, keep_specs, load_bundle, write_manifest
 from predictor.estimators.own_runs import CONTINUOUS, Error, OwnRun, OwnRuns, setup_of, to_json
 from predictor.files import needs_folder, sha256_of
 from predictor.measurements.checks import ACCEPTED
-from predictor.measurements.runs import ASKED, MEASURED, check, read_runs
+from predictor.measurements.runs import MEASURED, asked_of, check, read_runs
 from predictor.prediction.rows import answer_rows
 from predictor.prediction.single import resolve
 from predictor.workloads.request import Request
@@ -101,7 +101,7 @@ def accepted(data: Path | str) -> pd.DataFrame:
 
 def learned(rows: pd.DataFrame, bundle: Bundle, source: str = "", date: str = "") -> list[OwnRun]:
     """The errors of a bundle's answers to accepted runs, of which each says something; raises InvalidTable."""
-    asked = [_asked(row) for row in rows.to_dict("records")]  # type: ignore[arg-type]  # names are texts
+    asked = [asked_of(row) for row in rows.to_dict("records")]  # type: ignore[arg-type]  # names are texts
     answers = list(answer_rows(asked, bundle))
     runs = []
     pairs = zip(asked, answers, rows.to_dict("records"), strict=True)
@@ -155,19 +155,6 @@ def _error(measured: float, name: str, answer: Mapping[str, Any], level: float) 
     return Error(sign * math.log(measured / answer[name]), max(half / NormalDist().inv_cdf((1 + level) / 2), 1e-3))
 
 
-def _asked(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The request of a run, with the engine's version where one is known by that."""
-    asked = {name: row[name] for name in ASKED if row[name] not in ("", None) and row[name] == row[name]}
-    if version := row["engine_version"]:
-        stated = asked | {"engine_version": version}
-        try:
-            resolve(Request.of(stated))
-        except PredictorError:
-            return asked
-        return stated
-    return asked
-
-
 def _at_a_rate(run: OwnRun, request: Mapping[str, Any], bundle: Bundle) -> OwnRun:
     """The run with the error of its steps: near the rate that is held, times of requests change more than steps do."""
     assert run.pace
@@ -186,7 +173,7 @@ def _at_a_rate(run: OwnRun, request: Mapping[str, Any], bundle: Bundle) -> OwnRu
 
 
 def _compared(rows: pd.DataFrame, before: Bundle, after: Bundle) -> pd.DataFrame:
-    asked = [_asked(row) for row in rows.to_dict("records")]  # type: ignore[arg-type]  # names are texts
+    asked = [asked_of(row) for row in rows.to_dict("records")]  # type: ignore[arg-type]  # names are texts
     lines = []
     answers = zip(asked, rows.to_dict("records"), answer_rows(asked, before), answer_rows(asked, after), strict=True)
     for number, (request, row, one, two) in enumerate(answers, start=1):

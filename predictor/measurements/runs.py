@@ -34,6 +34,10 @@ ASKED = (
     *("input_len", "output_len", "length_spread"),
     *("dtype", "kv_dtype", "tp", "pp", "dp", "ep", "attention_dp"),
     *("prefix_cache_hit_rate", "draft_tokens", "acceptance"),
+    *("num_prompts", "warmup", "offline", "turns", "shared_prefix_len"),
+    *("max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization", "max_model_len", "enforce_eager"),
+    *("enable_chunked_prefill", "async_scheduling", "batch_wait_timeout_iters", "api_server_count"),
+    *("tokenizer_worker_num", "enable_two_batch_overlap", "ubatch", "link", "node_link"),
 )
 MEASURED: Mapping[str, tuple[str, str]] = {
     "measured_ttft_s": ("seconds", "time to first token, mean over requests"),
@@ -44,14 +48,14 @@ MEASURED: Mapping[str, tuple[str, str]] = {
     "measured_tokens_per_s": ("tokens/s", "generated tokens per second, all requests and GPUs together"),
 }
 ABOUT: Mapping[str, tuple[str, str]] = {
-    "engine_version": (TEXT, "as the source states it"),
+    "engine_version": (TEXT, "as the source states it; asked where an engine is known by it"),
     "source": (TEXT, "which reader made the row"),
 }
 _REQUEST = {column.name: column for column in columns()}
 COLUMNS: Mapping[str, tuple[str, str]] = {
     **{
         name: (
-            TEXT if _REQUEST[name].metadata["kind"] is str else "number",
+            TEXT if _REQUEST[name].metadata["kind"] in (str, bool) else "number",
             _REQUEST[name].metadata["help"],
         )
         for name in ASKED
@@ -106,9 +110,29 @@ def read_runs(path: Path | str) -> pd.DataFrame:
     return conform(read_frame(path, {"dtype": str, "keep_default_na": False}))
 
 
+def asked_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The request that a run answers, as a row of a request table, with the engine's version where it is known by that.
+
+    A build of one's own, or a version that is not told apart, is asked as the engine's newest.
+    """
+    asked = {
+        name: row[name] for name in ASKED if name in row and row[name] not in ("", None) and row[name] == row[name]
+    }
+    if version := row.get("engine_version"):
+        stated = asked | {"engine_version": version}
+        try:
+            request = Request.of(stated)
+            model, gpu = get_model(request.model), get_gpu(request.gpu)
+            served_workload(with_engine(request, model, gpu)[0], model, gpu)
+        except PredictorError:
+            return asked
+        return stated
+    return asked
+
+
 def request_of(row: Mapping[str, Any]) -> Request:
     """The request that a run answers; raises InvalidRequest."""
-    return Request.of({name: row[name] for name in ASKED if name in row})
+    return Request.of(asked_of(row))
 
 
 def check(frame: pd.DataFrame) -> pd.DataFrame:

@@ -24,8 +24,8 @@ class Plan:
     """A deployment that was simulated, and how `predictor predict` answers it.
 
     offer: its price, None where none is listed. report: None where it is not among the best. holds: it keeps what is
-    promised as surely as asked. front: no other is cheaper and faster in first tokens and between tokens. why: what
-    sets it apart from the best, or why it does not hold.
+    promised as surely as asked. front: no other is cheaper (of fewer GPUs, where none has a price) and faster in first
+    tokens and between tokens. why: what sets it apart from the best, or why it does not hold.
     """
 
     deployment: Deployment
@@ -58,6 +58,15 @@ class Plan:
         """Requests under way in one replica (Little's law)."""
         served = self.deployment.served
         return served.requests_per_s.value * served.e2e_s.value / self.deployment.replicas
+
+    def _apart(self) -> list[str]:
+        """What to say where no instance is listed with as many GPUs as share a model."""
+        needed, price = self.deployment.candidate.n_gpus, self.offer.price if self.offer else None
+        if price is None or not price.provider or price.kind == "purchase" or max(price.n_gpus, price.up_to) >= needed:
+            return []
+        name = self.deployment.candidate.gpu.name
+        most = max(price.n_gpus, price.up_to)
+        return [f"{name} is listed by at most {most} an instance; ask for servers of {needed}."]
 
     def _prices(self) -> dict[str, Any]:
         """What a request costs, in parts: prompts and answers pay for the time that each take of the GPUs.
@@ -114,7 +123,7 @@ class Plan:
             "command": launch.command,
             "predict": predicted_by(self.request),
             "published": [str(said) for said in published(workload.model.name, one.gpu)],
-            "notes": [*self.report.notes, *launch.notes],
+            "notes": [*self.report.notes, *launch.notes, *self._apart()],
         }
         return row
 

@@ -41,6 +41,8 @@ STAGES = (2, 4)  # pp that is tried on top where the largest tp has no room
 WIDER = 3  # sizes of tp that are tried of a format, from the first with room
 STAGED = ("data-centre", "")  # segments whose nodes are joined
 ALONE = frozenset({"laptop", "integrated", "embedded"})  # segments of which a server has one
+# Others of which servers on offer have one (beginnings of names; NVIDIA GH200 data sheet: a superchip is a node).
+ONE_A_SERVER = ("GH200",)
 BATCHES = 2 ** np.arange(0, 11)
 
 
@@ -202,7 +204,8 @@ def _layouts(choices: Choices, gpu: Gpu) -> Iterator[dict[str, int]]:
     """Degrees of parallelism, rising."""
     kept = {name: int(value) for name in ("ep", "attention_dp") if (value := choices.columns.get(name))}
     pp = int(choices.columns.get("pp") or 1)
-    most = 1 if gpu.segment in ALONE or gpu.unified_memory else node_gpus(gpu)
+    alone = gpu.segment in ALONE or gpu.unified_memory or gpu.name.startswith(ONE_A_SERVER)
+    most = 1 if alone else node_gpus(gpu)
     tps = choices.tps or tuple(tp for tp in SHARING if tp <= most)
     for tp in tps:
         yield {"tp": tp, "pp": pp, **kept}
@@ -258,7 +261,7 @@ def _unrunnable(dtype: str, gpu: Gpu) -> str:
     facts = DTYPES.get(dtype)
     if facts is None or dtype in GROUPED or dtype == "bf16" or any(one in gpu.peak_flop_per_s for one in facts.compute):
         return ""
-    return f"{gpu.name} has no units for {dtype}."
+    return f"no units for {dtype}."
 
 
 def least_of(workload: Workload, gpu: Gpu, load: Load, room: float, level: ServiceLevel, bundle: Bundle) -> Least:

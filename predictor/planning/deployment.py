@@ -1,13 +1,15 @@
 """Which GPUs, how many, and how they are set, to serve a load within what is promised, at the least cost.
 
 Every replica that starts on a GPU is screened at the roofline, which nothing beats (candidates.py). The cheapest there
-are simulated under the load with as many replicas as keep the promises (search.py), until no other can be cheaper. The
-best are answered by the door that all requests come through, so that `predictor predict` says the same of them.
+are predicted, and the cheapest of these simulated under the load with as many replicas as keep the promises
+(search.py), until no other can be among the best. Those are answered by the door that all requests come through, so
+that `predictor predict` says the same of them.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +26,8 @@ from predictor.planning.fleet import fleet
 from predictor.planning.helpers import Helpers
 from predictor.planning.pareto import pareto_front
 from predictor.planning.pools import pooled
-from predictor.planning.search import LIKELY, Deployment, deployments, expected, met
-from predictor.planning.service import LABELS, ServiceLevel
+from predictor.planning.search import Deployment, deployments, expected, lessened, met, worth
+from predictor.planning.service import LABELS, ServiceLevel, p_below
 from predictor.prediction.single import Resolved, answer, load_of
 from predictor.values import share_text, time_text
 from predictor.workloads.cells import is_empty
@@ -34,12 +36,10 @@ from predictor.workloads.request import LOADS, Request, check_names
 
 SURE = 0.8  # probability with which a plan keeps what is promised, unless another is asked for
 SHOWN = 10
-MOST_GPUS, FEWEST_OTHERS = 64, 24  # GPUs of which a replica is predicted, and those of them outside of data centres
-GPUS_MORE_OF = 12  # GPUs of which other replicas are predicted, too
-MOST_SIMULATED = 24
-AT_ONCE = 8  # replicas that are simulated before it is asked whether others can be cheaper
+MOST_PREDICTED, MOST_SIMULATED = 384, 96  # replicas
+MOST_HOPELESS = 24  # replicas that are simulated, of those that cannot be sure enough
+PREDICTED_AT_ONCE, AT_ONCE = 32, 8  # replicas that are predicted and simulated before others are looked at
 OF_A_GPU = 2  # plans of one GPU, where there are others
-SLACK = 1.5  # times dearer by the closed form than what holds, beyond which nothing is simulated
 NEAREST = 4  # replicas that are simulated where nothing keeps what is promised at the roofline
 VARIED = 2  # of the cheapest plans, on other engines and settings
 POOLED = 1  # of the cheapest, with prefill and decode apart
@@ -116,16 +116,18 @@ class _Search:
         self.helpers = helpers
         self.found: list[Deployment] = []
         self.lost: list[Lost] = []
+        self.predicted: dict[int, _Place] = {}  # by the identity of a candidate
         self.out = set[str]()  # GPUs with a replica that is lost before it is simulated
 
     def answer(self) -> Planned:
         """The plans, and all else."""
         all_of, refused = candidates(self.choices, self.bundle)
         self.lost += refused
-        left = sorted(all_of, key=_least)
-        tried = self._cheapest(left)
+        tried = self._cheapest(sorted(all_of, key=lambda one: (_least(one), one.n_gpus)))
         if self.vary:
             tried += self._variants()
+        if not self._sure_enough():
+            self._lessen()
         plans = self._plans()
         self.lost += self._not_tried(all_of, tried, plans)
         return Planned(
@@ -143,51 +145,53 @@ class _Search:
         )
 
     def _cheapest(self, left: Sequence[Candidate]) -> list[Candidate]:
-        """Simulate those that are expected to be cheapest: of the GPUs that are cheapest at the roofline, and of all of
-        data centres, their cheapest replica; then others of those that did best by then or may have, and of those whose
-        cheapest is too slow."""
-        first, others = _one_of_each(left)
-        known = self._expected(_looked_at(first))
-        likely = sorted(known, key=lambda each: _cost(each.one, each.likely))
-        sure, maybe = ({each.one.gpu.name for each in some[:GPUS_MORE_OF]} for some in (known, likely))
-        for names in (sure, (maybe | self.out) - sure):
-            known += self._expected([one for one in others if one.gpu.name in names][: 2 * GPUS_MORE_OF])
-        ordered, tried = _varied(known), list[Candidate]()
-        for start in range(0, MOST_SIMULATED, AT_ONCE):
-            most = self._dearest()
-            batch = [one for one, hour, _ in ordered[start : start + AT_ONCE] if hour is None or hour <= most]
-            if not batch:
+        """Simulate the cheapest, best first: nothing costs less than at the roofline, nor than its steps are predicted
+        to need (`expected`), so that what costs more by either than all that is shown is not among the best.
+
+        left: by what they cost at the roofline.
+        """
+        waiting, known, tried = deque(left[:MOST_PREDICTED]), list[_Predicted](), list[Candidate]()
+        while len(tried) < MOST_SIMULATED:
+            worst = self._worst()
+            known = [each for each in known if not worst.beats(each.one, each.place)]
+            batch = known[:AT_ONCE]
+            if waiting and (len(batch) < AT_ONCE or _least(waiting[0]) <= batch[-1].place):
+                some = [waiting.popleft() for _ in range(min(PREDICTED_AT_ONCE, len(waiting)))]
+                known += self._expected([one for one in some if not worst.beats(one, _least(one))])
+                known.sort(key=lambda each: each.place)
+                continue
+            if not batch or (batch[0].place.hopeless and (len(tried) >= MOST_HOPELESS or self._sure_enough())):
                 break
-            self._simulate(batch)
-            tried += batch
-        return tried + self._cheaper(known, tried)
+            self._simulate([each.one for each in batch])
+            tried += [each.one for each in batch]
+            known = known[AT_ONCE:]
+        return tried
 
-    def _cheaper(self, known: Sequence[_Priced], tried: Sequence[Candidate]) -> list[Candidate]:
-        """Simulate what may be cheaper than the best if its steps take as long as predicted, though not if they take as
-        long as they may."""
-        simulated = {id(one) for one in tried}
-        best = min((cost for one in self._holding() if (cost := self._hour(one)) is not None), default=math.inf)
-        left = [each for each in known if id(each.one) not in simulated and (each.likely or 0.0) < best]
-        batch = [each.one for each in sorted(left, key=lambda each: _cost(each.one, each.likely))[:AT_ONCE]]
-        self._simulate(batch)
-        return batch
+    def _worst(self) -> _Worst:
+        """The places that others have to better."""
+        places: dict[str, list[_Place]] = {}
+        best = [one for one in self._chosen() if one.p_slo >= self.sure]
+        for one in best:
+            places.setdefault(one.candidate.gpu.name, []).append(_place(self._hour(one), one.n_gpus))
+        return _Worst(
+            of_all=_place(self._hour(best[-1]), best[-1].n_gpus) if len(best) == self.shown else None,
+            of_gpu={name: some[-1] for name, some in places.items() if len(some) == self._most_of_a_gpu()},
+        )
 
-    def _expected(self, many: Sequence[Candidate]) -> list[_Priced]:
-        """Candidates with the price of the replicas that they are expected to need, cheapest first; others are lost."""
-        priced: list[_Priced] = []
-        for one, told in zip(many, self.helpers.each(expected, many, self.choices.level), strict=True):
+    def _expected(self, many: Sequence[Candidate]) -> list[_Predicted]:
+        """Candidates with what the replicas cost that they are expected to need; others are lost."""
+        priced: list[_Predicted] = []
+        for one, told in zip(many, self.helpers.each(expected, many, self.choices.level, self.sure), strict=True):
             if isinstance(told, Lost):
                 self.lost.append(told)
                 self.out.add(one.gpu.name)
                 continue
-            offers = (self.choices.offer(one.gpu, replicas * one.n_gpus, one.n_gpus) for replicas in told)
-            priced.append(_Priced(one, *(offer.usd_per_hour if offer else None for offer in offers)))
-        return sorted(priced, key=lambda each: _cost(each.one, each.hour))
-
-    def _dearest(self) -> float:
-        """USD for an hour beyond which a candidate can hardly be among the best."""
-        known = sorted(cost for one in self._holding() if (cost := self._hour(one)) is not None)
-        return SLACK * known[self.shown - 1] if len(known) >= self.shown else math.inf
+            n_gpus = told.replicas * one.n_gpus
+            offer = self.choices.offer(one.gpu, n_gpus, one.n_gpus)
+            place = _place(offer.usd_per_hour if offer else None, n_gpus, told.hopeless)
+            self.predicted[id(one)] = place
+            priced.append(_Predicted(one, place))
+        return priced
 
     def _simulate(self, batch: Sequence[Candidate]) -> None:
         told = self.helpers.each(deployments, batch, self.choices.level, self.sure)
@@ -208,6 +212,15 @@ class _Search:
         self._simulate(varied)
         return varied
 
+    def _lessen(self) -> None:
+        """Where nothing holds, take away replicas of the best that hardly make them surer."""
+        best = self._ranked()[: self.shown]
+        less = self.helpers.each(lessened, best, self.choices.level)
+        known = {id(one) for one in best}
+        self.found = [one for one in self.found if id(one) not in known] + [
+            one._replace(candidate=before.candidate) for one, before in zip(less, best, strict=True)
+        ]
+
     def _for_pools(self) -> list[Deployment]:
         """The cheapest that hold of a few GPUs, whose workers may be prefill and decode workers instead."""
         cheapest = dict[str, Deployment]()
@@ -218,6 +231,10 @@ class _Search:
     def _holding(self) -> list[Deployment]:
         """Those that hold within the budget, the cheapest first."""
         return [one for one in self._ranked() if self._holds(one)]
+
+    def _sure_enough(self) -> bool:
+        """Whether any keeps what is promised, at any price."""
+        return any(one.p_slo >= self.sure for one in self.found)
 
     def _holds(self, one: Deployment) -> bool:
         return one.p_slo >= self.sure and self.choices.affords(self._offer(one))
@@ -231,7 +248,7 @@ class _Search:
 
     def _ranked(self) -> list[Deployment]:
         """All that were simulated: those that hold, by cost; then what would, but for the budget; then the others, by
-        how surely they do."""
+        what they are worth, where a GPU without a price counts as one USD/h."""
 
         def place(one: Deployment) -> tuple[Any, ...]:
             hour = self._hour(one)
@@ -239,24 +256,36 @@ class _Search:
             cost = (hour is None, hour or 0.0, one.n_gpus, served, -round(one.p_slo, 2), one.served.ttft_p99_s.value)
             if one.p_slo >= self.sure:
                 return (0 if self._holds(one) else 1, *cost)
-            return (2 if one.p_slo >= LIKELY else 3, -round(one.p_slo, 1), *cost)
+            return (2, -worth(one.p_slo, hour or one.n_gpus), *cost)
 
         return sorted(self.found, key=place)
 
-    def _plans(self) -> list[Plan]:
-        """The best, few of one GPU, each replica in its best setting, with their reports."""
+    def _chosen(self) -> list[Deployment]:
+        """Those that are shown, the best first: few of one GPU, each replica in its best setting."""
         chosen: list[Deployment] = []
-        most, replicas = max(OF_A_GPU, self.shown // len(self.choices.gpus)), set[tuple[Any, ...]]()
+        replicas = set[tuple[Any, ...]]()
         for one in self._ranked():
             replica = (one.candidate.gpu.name, one.workload.dtype, one.workload.engine, one.candidate.workload.layout)
-            if replica in replicas or sum(other[0] == replica[0] for other in replicas) >= most:
+            if replica in replicas or sum(other[0] == replica[0] for other in replicas) >= self._most_of_a_gpu():
                 continue
             replicas.add(replica)
             chosen.append(one)
             if len(chosen) == self.shown:
                 break
+        return chosen
+
+    def _most_of_a_gpu(self) -> int:
+        return max(OF_A_GPU, self.shown // len(self.choices.gpus))
+
+    def _plans(self) -> list[Plan]:
+        """Those that are shown, with their reports."""
+        chosen = self._chosen()
+        priced = any(self._hour(one) is not None for one in chosen)
         fronts = pareto_front(
-            [(self._hour(one), one.served.ttft_p99_s.value, one.served.tpot_s.value) for one in chosen]
+            [
+                (self._hour(one) if priced else one.n_gpus, one.served.ttft_p99_s.value, one.served.tpot_s.value)
+                for one in chosen
+            ]
         )
         return [
             Plan(
@@ -300,17 +329,21 @@ class _Search:
                 candidate = one.candidate
                 yield Lost(name, one.n_gpus, one.workload.dtype, candidate.workload.engine, self._why(one, ranked[0]))
         simulated = {id(one) for one in tried}
-        for candidate in sorted(all_of, key=_least):
-            if id(candidate) in simulated or candidate.gpu.name in told | self.out:
-                continue
-            told.add(candidate.gpu.name)
-            cost, count = candidate.least_usd_per_hour, candidate.least_gpus
-            why = (
-                f"not simulated: no price is listed, and {count} are needed even at the roofline."
-                if cost is None
-                else f"not simulated: even at the roofline {count} are needed, {cost:.2f} USD/h."
-            )
-            yield Lost(candidate.gpu.name, count, candidate.workload.dtype, candidate.workload.engine, why)
+        places = [(self.predicted.get(id(one)) or _least(one), one) for one in all_of if id(one) not in simulated]
+        for place, candidate in sorted(places, key=lambda pair: pair[0]):
+            name, workload = candidate.gpu.name, candidate.workload
+            if name not in told | self.out:
+                told.add(name)
+                yield Lost(name, place.n_gpus, workload.dtype, workload.engine, self._unsimulated(candidate, place))
+
+    def _unsimulated(self, one: Candidate, place: _Place) -> str:
+        """Why a candidate was not simulated that has that place at best."""
+        if place.hopeless:
+            promised = time_text(self.choices.level.tpot_s)
+            return f"not simulated: {promised} between tokens are not kept so surely, even by one request alone."
+        by = "by prediction" if id(one) in self.predicted else "even at the roofline"
+        price = "no price is listed" if place.unpriced else f"{place.hour:.2f} USD/h at least"
+        return f"not simulated: it takes {place.n_gpus} GPU{'s' * (place.n_gpus > 1)} {by}, {price}."
 
     def _nearest(self) -> str:
         """What is met, as surely as asked, by what comes nearest to what was promised; "" where nothing starts."""
@@ -330,7 +363,19 @@ class _Search:
             told, key=lambda pair: max((pair[1][name] / s for name, s in level.promised.items()), default=0.0)
         )
         figures = ", ".join(f"{LABELS[name]} {time_text(seconds)}" for name, seconds in kept.items())
-        return f"the nearest that is met with {share_text(self.sure)}: {figures}, by {one.text}."
+        return f"the nearest that is met with {share_text(self.sure)}: {figures}, by {one.text}.{self._each_kept()}"
+
+    def _each_kept(self) -> str:
+        """How surely the first plan keeps each promise by itself; "" where none was simulated."""
+        if not self.found or not self.choices.level.promised:
+            return ""
+        best = self._ranked()[0]
+        told = ", ".join(
+            f"{LABELS[name]} ≤ {time_text(seconds)} with "
+            f"{share_text(p_below(getattr(best.served, name), seconds, self.bundle.level))}"
+            for name, seconds in self.choices.level.promised.items()
+        )
+        return f" Of what was asked, {best.text} keeps {told}; all of it with {share_text(best.p_slo)}."
 
     def _least_missing(self) -> list[Deployment]:
         """Where nothing keeps what is promised even at the roofline: what misses it by least there."""
@@ -354,48 +399,41 @@ def _load(columns: Mapping[str, Any]) -> str:
     return f"{come} · {request.input_len} tokens in, {request.output_len} out"
 
 
-def _least(one: Candidate) -> tuple[Any, ...]:
-    cost = one.least_usd_per_hour
-    return (cost is None, cost or 0.0, one.least_gpus, one.n_gpus)
+class _Place(NamedTuple):
+    """By what candidates are put in order: USD for an hour of all GPUs, then their number; last what is hopeless."""
+
+    hopeless: bool
+    unpriced: bool
+    hour: float
+    n_gpus: int
 
 
-class _Priced(NamedTuple):
-    """A candidate, and USD for an hour of the replicas that it needs by Expected; None where no price is listed."""
+def _place(hour: float | None, n_gpus: int, hopeless: bool = False) -> _Place:
+    return _Place(hopeless, hour is None, hour or 0.0, n_gpus)
+
+
+def _least(one: Candidate) -> _Place:
+    """At the roofline."""
+    return _place(one.least_usd_per_hour, one.least_gpus)
+
+
+class _Predicted(NamedTuple):
+    """A candidate, and its place by Expected, which no simulation betters."""
 
     one: Candidate
-    hour: float | None
-    likely: float | None
+    place: _Place
 
 
-def _cost(one: Candidate, hour: float | None) -> tuple[Any, ...]:
-    return hour is None, hour or 0.0, one.least_gpus
+class _Worst(NamedTuple):
+    """The last place that is shown of all plans, None where there is room for more; and of a GPU that is shown as often
+    as it may be."""
 
+    of_all: _Place | None
+    of_gpu: Mapping[str, _Place]
 
-def _varied(known: Sequence[_Priced]) -> list[_Priced]:
-    """Cheapest first, but that no GPU comes a third time before all others did twice."""
-    seen: dict[str, int] = {}
-    early, late = list[_Priced](), list[_Priced]()
-    for each in sorted(known, key=lambda each: _cost(each.one, each.hour)):
-        name = each.one.gpu.name
-        seen[name] = seen.get(name, 0) + 1
-        (early if seen[name] <= OF_A_GPU else late).append(each)
-    return early + late
-
-
-def _looked_at(first: Sequence[Candidate]) -> list[Candidate]:
-    """Of the cheapest replica of each GPU, in order, those that are predicted: of data centres all that have a price,
-    which are further from cheap at the roofline than under a load."""
-    sold = [one for one in first if one.gpu.segment == "data-centre" and one.least_usd_per_hour is not None]
-    return sold + [one for one in first if one not in sold][: max(MOST_GPUS - len(sold), FEWEST_OTHERS)]
-
-
-def _one_of_each(ordered: Sequence[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
-    """The first of each GPU, and the rest."""
-    first: dict[str, Candidate] = {}
-    for one in ordered:
-        first.setdefault(one.gpu.name, one)
-    chosen = {id(one) for one in first.values()}
-    return list(first.values()), [one for one in ordered if id(one) not in chosen]
+    def beats(self, one: Candidate, place: _Place) -> bool:
+        """Whether a candidate that comes to no better place is not shown."""
+        return any(worst and place > worst for worst in (self.of_all, self.of_gpu.get(one.gpu.name)))
 
 
 def _changes(one: Candidate, engines_asked: bool) -> Iterator[dict[str, Any]]:
@@ -424,6 +462,8 @@ def _report(one: Deployment, bundle: Bundle) -> Report:
 def _weakest(one: Deployment, level: ServiceLevel) -> str:
     """Which promise is least surely kept."""
     served = one.served
+    if served.saturated and (clients := one.candidate.load.concurrency):
+        return f"has room for {max(round(served.batch), 1)} of {clients} clients at once; the others wait."
     if served.saturated:
         return f"holds {served.sustainable_rate.value:.3g} requests/s; more arrive."
     if not level.promised:

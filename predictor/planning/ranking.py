@@ -20,6 +20,7 @@ from predictor.planning.fleet import Some, fleet
 from predictor.planning.published import published
 from predictor.planning.service import p_less
 from predictor.prediction.rows import answer_rows
+from predictor.workloads.architectures.single_pass import IMAGES, inputs_of
 from predictor.workloads.models import get_model
 from predictor.workloads.request import check_names
 from predictor.workloads.results import ENDS
@@ -39,6 +40,8 @@ ORDERS: Mapping[str, Order] = {
     "tpot_s": Order("time of a token"),
     "e2e_s": Order("time to the last token"),
     "step_s": Order("time of a step"),
+    "usd_per_million_inputs": Order("price of a million images or sequences"),
+    "inputs_per_s": Order("images or sequences per second", rises=True),
     "tokens_per_s": Order("tokens per second", rises=True),
     "tokens_per_s_per_gpu": Order("tokens per second of a GPU", rises=True),
     "tokens_per_s_per_w": Order("tokens per second of a watt", rises=True),
@@ -135,14 +138,30 @@ def _priced(some: Some, row: dict[str, Any], listed: PriceList, columns: Mapping
         rate, dearest = row.get(f"tokens_per_s{end}"), row.get(f"tokens_per_s{other}")
         row[f"usd_per_mtok{end}"] = usd_per_mtok(hour, dearest) if hour is not None and dearest else None
         row[f"tokens_per_s_per_w{end}"] = rate / watts if rate and watts else None
+    _add_inputs(row, hour, watts, columns)
     row |= {"usd_per_hour": hour, "price_date": offer.price.date if offer else None}
     row["price_source"] = offer.told if offer else None
     return Compared(some.gpu, row, offer)
 
 
+def _add_inputs(row: dict[str, Any], hour: float | None, watts: float, columns: Mapping[str, Any]) -> None:
+    """Of a model that answers in one pass, images or sequences per second, for a watt, and the price of a million."""
+    inputs = inputs_of(get_model(str(row["model"]))) if columns.get("phase") != "train" else ""
+    row["inputs"] = inputs or None
+    for end, other in zip(ENDS, ("", "_high", "_low"), strict=True):
+        seconds = row.get(f"e2e_s{other}") if inputs else None
+        rate = int(columns.get("batch") or 1) / seconds if seconds else None
+        row[f"inputs_per_s{end}"] = rate
+        row[f"inputs_per_s_per_w{end}"] = rate / watts if rate and watts else None
+        cheapest = int(columns.get("batch") or 1) / row[f"e2e_s{end}"] if seconds else None
+        row[f"usd_per_million_inputs{end}"] = usd_per_mtok(hour, cheapest) if hour is not None and cheapest else None
+
+
 def usual_order(found: Sequence[Compared]) -> str:
     """The figure by which they are ranked where nobody says."""
-    return "usd_per_mtok" if any(one.row["usd_per_mtok"] is not None for one in found) else "tokens_per_s"
+    of_images = any(one.row.get("inputs") == IMAGES for one in found)
+    price, rate = ("usd_per_million_inputs", "inputs_per_s") if of_images else ("usd_per_mtok", "tokens_per_s")
+    return price if any(one.row[price] is not None for one in found) else rate
 
 
 def _ranked(found: Sequence[Compared], sort: str, level: float) -> list[Compared]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from predictor.errors import PredictorError
 from predictor.estimators.bundle import Bundle
+from predictor.latency.own_runs import correction_of
 from predictor.latency.serving.load import Serving, groups_of, kv_capacity, serve, served_by
 from predictor.latency.serving.step_table import Chunk, StepTime
 from predictor.latency.serving.step_times import foresee, step_times
@@ -35,7 +36,7 @@ CAREFUL = 1.25  # times as long as predicted steps take, where the search begins
 MORE = 2  # times as many more replicas are tried; what then is not kept surely is too little known
 MOST_REPLICAS = 4096
 TRIES = 5  # simulations of a candidate at most
-LIKELY = 0.5
+PAYS = 0.25  # where none is sure enough, ten times the cost is worth 10**PAYS = 1.8 times the probability
 WAITED = frozenset({"ttft_p99_s", "e2e_s"})  # promises that a wait breaks
 
 
@@ -58,8 +59,8 @@ class Deployment(NamedTuple):
 
     @property
     def text(self) -> str:
-        """ "5 × (2 × H200-SXM-141GB, fp8, vllm)"."""
-        return f"{self.replicas} × ({self.candidate.text})"
+        """ "5 × (2 × H200-SXM-141GB, fp8, vllm)"; of one replica what is in brackets."""
+        return f"{self.replicas} × ({self.candidate.text})" if self.replicas > 1 else self.candidate.text
 
 
 def deployments(many: Sequence[Candidate], level: ServiceLevel, sure: float, bundle: Bundle) -> list[Deployment | Lost]:
@@ -74,16 +75,19 @@ def deployments(many: Sequence[Candidate], level: ServiceLevel, sure: float, bun
 
 
 class Expected(NamedTuple):
-    """Replicas that a candidate needs: if its steps take as long as the high end of their interval says, and if they
-    take as long as predicted."""
+    """Replicas that a candidate needs at least for what is promised to be kept so surely. hopeless: none are enough."""
 
-    careful: int
-    likely: int
+    replicas: int
+    hopeless: bool
 
 
-def expected(many: Sequence[Candidate], level: ServiceLevel, bundle: Bundle) -> list[Expected | Lost]:
+def expected(many: Sequence[Candidate], level: ServiceLevel, sure: float, bundle: Bundle) -> list[Expected | Lost]:
     """What each needs, or why it has no answer: from predictions of a prompt alone and of decode steps of a few sizes,
-    without a simulation."""
+    without a simulation.
+
+    Steps take as long as they do with a probability of `sure`. What else delays requests or makes times less sure is
+    left out, so that a simulation asks for no fewer.
+    """
     sizes = [
         np.unique(np.array([1, *(int(one.least.sequences) // 2**halving or 1 for halving in range(4))])) for one in many
     ]
@@ -109,14 +113,10 @@ def expected(many: Sequence[Candidate], level: ServiceLevel, bundle: Bundle) -> 
             why = f"a prompt alone takes {time_text(alone)} at least; {promised} are promised."
             told.append(lost._replace(why=why))
             continue
-        high_s, value_s = (np.array([getattr(step, end) for step in decodes]) for end in ("high", "value"))
+        pace = math.exp(correction_of(one.workload, one.gpu, bundle, load=True).pace.log)
+        prompt_s, *decode_s = (pace * within(step, bundle.level, sure) for step in (prompt, *decodes))
         between = np.unique(np.geomspace(1, counts[-1], BETWEEN).round())
-        told.append(
-            Expected(
-                careful=_needed(one, prompt.high, counts, high_s, level),
-                likely=_needed(one, prompt.value, between, np.interp(between, counts, value_s), level),
-            )
-        )
+        told.append(_needed(one, prompt_s, between, np.interp(between, counts, decode_s), level))
     return told
 
 
@@ -129,7 +129,7 @@ def _sized(one: Candidate, counts: Array) -> Iterator[list[Phase]]:
         yield prompt_and_middle_phases(replace(alone, batch=int(count)))[1:]
 
 
-def _needed(one: Candidate, prompt_s: float, counts: Array, decode_s: Array, level: ServiceLevel) -> int:
+def _needed(one: Candidate, prompt_s: float, counts: Array, decode_s: Array, level: ServiceLevel) -> Expected:
     """Replicas, where a prompt and decode steps of `counts` sequences take so long: prompts interrupt decoding."""
     prompt, cached, output = one.load.mean_len
     following, gain = max(output - 1, 0.0), one.load.tokens_per_step
@@ -138,9 +138,8 @@ def _needed(one: Candidate, prompt_s: float, counts: Array, decode_s: Array, lev
     token_s = counts * each_s / following if following else np.zeros_like(counts)
     kept = token_s <= level.tpot_s
     best = int(np.argmin(np.where(kept, each_s, np.inf))) if kept.any() else 0
-    if one.load.concurrency:
-        return max(math.ceil(one.load.concurrency / float(counts[best])), 1)
-    return max(math.ceil(one.load.offered_rate * float(each_s[best])), 1)
+    asked = one.load.concurrency / float(counts[best]) if one.load.concurrency else one.load.offered_rate * each_s[best]
+    return Expected(max(math.ceil(asked), 1), hopeless=float(decode_s[0]) / gain > level.tpot_s)
 
 
 def _fewest(one: Candidate, level: ServiceLevel, sure: float, bundle: Bundle) -> Deployment | Lost:
@@ -152,8 +151,8 @@ def _fewest(one: Candidate, level: ServiceLevel, sure: float, bundle: Bundle) ->
 
 
 def _halved(one: Candidate, level: ServiceLevel, sure: float, bundle: Bundle, most: int) -> Deployment:
-    """The fewest replicas up to `most` that are sure enough, within a tenth of them; else the fewest that keep the
-    level more likely than not; else the surest."""
+    """The fewest replicas up to `most` that are sure enough, within a tenth of them; else those that are worth
+    most."""
     here = min(guess(one, level, bundle), most)
     most = min(most, MORE * here + MORE)
     failing, passing = 0, 0
@@ -167,10 +166,33 @@ def _halved(one: Candidate, level: ServiceLevel, sure: float, bundle: Bundle, mo
         if (passing and passing - failing <= max(1, passing // 10)) or failing >= most or _alone(tried[-1], failing):
             break
         here = (failing + passing) // 2 if passing else min(max(failing + 1, 3 * failing // 2), most)
-    for enough in (sure, LIKELY):
-        if kept := [one for one in tried if one.p_slo >= enough]:
-            return min(kept, key=lambda one: one.replicas)
-    return max(tried, key=lambda one: one.p_slo)
+    if kept := [one for one in tried if one.p_slo >= sure]:
+        return min(kept, key=lambda one: one.replicas)
+    return max(tried, key=lambda one: worth(one.p_slo, one.replicas))
+
+
+def worth(p_slo: float, cost: float) -> float:
+    """By which what is not sure enough is ranked: a little surer is not worth many times the cost.
+
+    >>> worth(0.78, 5) > worth(0.79, 245), worth(0.78, 2) > worth(0.5, 1)
+    (True, True)
+    """
+    return float(p_slo / cost**PAYS)
+
+
+def lessened(many: Sequence[Deployment], level: ServiceLevel, bundle: Bundle) -> list[Deployment]:
+    """Each with fewer replicas, by halving them, as long as it is worth more: where a time hardly falls with more of
+    them, the closed form asks for one request on each."""
+    return [_lessened(one, level, bundle) for one in many]
+
+
+def _lessened(one: Deployment, level: ServiceLevel, bundle: Bundle) -> Deployment:
+    while one.replicas > 1 and not one.served.saturated:
+        fewer = deployed(one.candidate, one.replicas // 2, level, bundle)
+        if fewer.served.saturated or worth(fewer.p_slo, fewer.replicas) <= worth(one.p_slo, one.replicas):
+            break
+        one = fewer
+    return one
 
 
 def _alone(tried: Deployment, failing: int) -> bool:

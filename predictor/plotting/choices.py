@@ -45,6 +45,8 @@ REACH = 2.0  # times beyond the outermost value, where the end of an interval is
 TIMES = {"tpot_s": "TPOT, ms", "ttft_s": "TTFT, ms", "step_s": "step, ms"}
 FIGURES = {
     "usd_per_mtok": "USD per million tokens",
+    "usd_per_million_inputs": "USD per million images or sequences",
+    "inputs_per_s": "images or sequences per second",
     "usd_per_hour": "USD per hour",
     "e2e_s": "time to the last token, s",
     "tokens_per_s": "tokens per second",
@@ -90,7 +92,8 @@ def ranking_picture(model: str, ranked: Sequence[Compared], sort: str, bundle: s
         axes.set_title(f"{model}: {FIGURES[sort]} against latency", loc="left", fontsize=11)
         rises = ORDERS[sort].rises
         _draw(axes, points, rises)
-        axes.set(xlabel=TIMES[time], ylabel=FIGURES[sort])
+        one_pass = any(one.row.get("inputs") for one in ranked)
+        axes.set(xlabel="latency, ms" if one_pass else TIMES[time], ylabel=FIGURES[sort])
         figure.legend(handles=_legend(points, "hollow: does not fit in memory"), loc="outside right upper")
         missing = f"Not drawn: {without} GPUs without {FIGURES[sort]}." if without else ""
         say_below(figure, basis_text(bundle, level), missing)

@@ -15,7 +15,7 @@ from predictor.hardware.interconnect import LINKS, Links, stated_network
 from predictor.ops import DTYPES, Collective, Op
 from predictor.ops.dtypes import GGUF, GROUPS, MLX, OWN_FORMATS, near_dtypes, out_bytes
 from predictor.values import LARGEST, show, whole_number
-from predictor.workloads.architectures.single_pass import SinglePass
+from predictor.workloads.architectures.single_pass import SinglePass, inputs_of
 from predictor.workloads.engine_tables import SERVES, engine_names, operators_of
 from predictor.workloads.engines import (
     PROCESSES,
@@ -310,6 +310,11 @@ class Workload:
     def generates(self) -> bool:
         """Whether tokens come out one by one; else one pass over the input is all."""
         return not isinstance(self.model, SinglePass)
+
+    @property
+    def inputs(self) -> str:
+        """What one pass takes a batch of: "images" or "sequences"; "" where tokens are generated."""
+        return inputs_of(self.model)
 
     @property
     def layout(self) -> Layout:

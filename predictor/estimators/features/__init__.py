@@ -55,8 +55,10 @@ DIFFERENCES = {
     "timing": 4,
     "engine": 2,
     "dtype": 1,
+    "kv_dtype": 1,
 }  # what another one costs in the choice of a stand-in; an order only
 ALIKE_DTYPES = frozenset({"fp16", "bf16"})
+FORMATS = ("dtype", "kv_dtype")  # parts that are fields of the op
 
 
 PER_CALL = ("values", "tokens", "work_s", "tick_s", "group", "beside_s")
@@ -130,10 +132,10 @@ def kernels_of(family: str, groups: Text, calls: int) -> NDArray[Any]:
 
 
 class StandIn(NamedTuple):
-    """A measured group of calls that runs the kernels of another one: who ran it, and its number format ("": none)."""
+    """A measured group of calls that runs the kernels of another one: who ran it, and its formats by op field."""
 
     setting: Setting
-    dtype: str
+    formats: Mapping[str, str]
 
 
 def stand_in(family: str, group: str, measured: Iterable[str]) -> StandIn | None:
@@ -149,11 +151,12 @@ def stand_in(family: str, group: str, measured: Iterable[str]) -> StandIn | None
         return None
     best = dict(zip(parts, min(costs, key=lambda name: costs[name]).split("|"), strict=True))
     engine = best.get("engine", "").removesuffix(PACKING)
-    return StandIn(Setting(engine, best.get("kernel", ""), best["timing"]), best.get("dtype", ""))
+    formats = {part: best[part] for part in FORMATS if part in best}
+    return StandIn(Setting(engine, best.get("kernel", ""), best["timing"]), formats)
 
 
 def _alike(part: str, one: str, two: str) -> bool:
-    return part in ("timing", "engine") or one == two or (part == "dtype" and {one, two} <= ALIKE_DTYPES)
+    return part in ("timing", "engine") or one == two or (part in FORMATS and {one, two} <= ALIKE_DTYPES)
 
 
 __all__ = [

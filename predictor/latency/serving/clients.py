@@ -16,6 +16,7 @@ from predictor.values import whole_number
 
 ROUNDS = 10  # requests per client: what InferenceX and most published runs send, the first wave counted
 OPEN_REQUESTS = 500  # requests of a run at a rate
+MOST_SHARED = 10_000_000  # of a run that replicas share
 MOST_REQUESTS = 100_000  # of a simulation; a second for some ten thousand of them
 SLOWEST_MET = 1e-6  # requests per second, below which no two meet; a clock that ran on would lose their milliseconds
 FEWEST_ROUNDS, MANY_REQUESTS = 2, 50_000  # of so many clients that ten requests of each would be more
@@ -74,9 +75,9 @@ class Load:
             rounds = max(min(ROUNDS, MANY_REQUESTS // max(self.concurrency, 1)), FEWEST_ROUNDS)
             usual = rounds * self.concurrency or OPEN_REQUESTS
             object.__setattr__(self, "requests", len(self.trace.input_len) if self.trace else usual)
-        if self.requests > MOST_REQUESTS:
+        if self.requests > MOST_SHARED:
             raise InvalidRequest(
-                f"the run has {self.requests} requests; it must have at most {MOST_REQUESTS}. Lower concurrency or "
+                f"the run has {self.requests} requests; it must have at most {MOST_SHARED}. Lower concurrency or "
                 "num_prompts."
             )
 

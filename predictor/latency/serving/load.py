@@ -26,7 +26,7 @@ from predictor.estimators.bundle import Bundle
 from predictor.hardware.gpu import Gpu
 from predictor.latency.own_runs import correction_of, shifted_load
 from predictor.latency.report import Interval, Serving as Serving
-from predictor.latency.serving.clients import Load
+from predictor.latency.serving.clients import MOST_REQUESTS, Load
 from predictor.latency.serving.drafting import drafted
 from predictor.latency.serving.schedule import scheduled
 from predictor.latency.serving.scheduler import Served, check_cache, simulate
@@ -186,6 +186,11 @@ def continuous(
             rate=load.rate / groups,
             requests=-(-load.requests // groups),
             trace=load.trace and load.trace.part(groups),
+        )
+    if part.requests > MOST_REQUESTS:
+        raise InvalidRequest(
+            f"the run has {part.requests} requests of a replica; it must have at most {MOST_REQUESTS}. Lower "
+            "concurrency or num_prompts, or raise dp."
         )
     check_cache(part, kv_tokens)
     alone = [sustained(part, getattr(times, end), engine, kv_tokens) for end in ENDS]

@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 from predictor.estimators.bundle import Bundle
-from predictor.learning.validation.replay import Figure, Replay, Table, all_at_once, interval, records, replayed, scaled
+from predictor.learning.validation.replay import Figure, Replay, Table, all_at_once, interval, records, replayed
 
 LATENCY, THROUGHPUT = "rocm_vllm/latency.csv", "rocm_vllm/throughput.csv"
 GPU = "MI300X"
@@ -30,7 +30,7 @@ SECONDS = {"MI300X Latency (ms)": 1e-3, "MI300X Latency (sec)": 1.0}
 
 
 def replay(root: Path, bundle: Bundle) -> Replay:
-    """A figure per row: e2e_s of static batches, tokens_per_s, prompts counted, of many prompts at once."""
+    """A figure per row: e2e_s of static batches, tokens_per_s of many prompts at once."""
     return replayed(configurations(root), request_of, _figures, bundle)
 
 
@@ -63,19 +63,17 @@ def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _figures(row: Mapping[str, Any], answer: Mapping[str, Any]) -> Iterator[Figure]:
     request, static = request_of(row), row["table"] == LATENCY
-    if static:
-        predicted = interval(answer, "e2e_s")
-    else:  # the rate of answers times the tokens of both
-        counted = (request["input_len"] + request["output_len"]) / request["output_len"]
-        predicted = scaled(interval(answer, "tokens_per_s"), counted)
+    metric = "e2e_s" if static else "tokens_per_s"
+    # Tokens of prompts are counted in the rate.
+    counted = 1.0 if static else (request["input_len"] + request["output_len"]) / request["output_len"]
     yield Figure(
         table=row["table"],
         gpu=GPU,
         model=request["model"],
         engine="vllm",
-        metric="e2e_s" if static else "tokens_per_s",
-        measured=row["measured"],
-        predicted=predicted,
+        metric=metric,
+        measured=row["measured"] / counted,
+        predicted=interval(answer, metric),
         fitted=False,
         request=request,
         settings={"date": row["date"]}

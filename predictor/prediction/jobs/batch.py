@@ -27,6 +27,7 @@ from predictor.errors import InvalidRequest
 from predictor.estimators.bundle import MANIFEST as BUNDLE_MANIFEST, Bundle, load_bundle
 from predictor.estimators.operators import UNSEEN
 from predictor.files import sha256_of, whole_file
+from predictor.hardware.prices import own_prices, price_list
 from predictor.prediction.jobs.backends import LOKY, Place, place_of, spread
 from predictor.prediction.jobs.lock import held
 from predictor.prediction.jobs.parts import cut
@@ -132,7 +133,7 @@ class Job(NamedTuple):
     """A job as a worker sees it.
 
     folder: of the parts. version: of this package where the job was started. drop: answers that are left out, "unfit"
-    or "invalid". light: its processes do nothing else, and need no scikit-learn.
+    or "invalid". light: its processes do nothing else, and need no scikit-learn. prices: a user's own file, "": none.
     """
 
     folder: Path
@@ -142,6 +143,7 @@ class Job(NamedTuple):
     kind: str = REQUESTS
     drop: tuple[str, ...] = ()
     light: bool = False
+    prices: str = ""
 
 
 def run(
@@ -153,6 +155,7 @@ def run(
     n_jobs: int = 0,
     rows_per_part: int = 0,
     kind: str = REQUESTS,
+    prices: str | Path = "",
     backend: str = LOKY,
     scheduler: str = "",
     address: str = "",
@@ -164,11 +167,13 @@ def run(
     end from a folder of the working directory; never what is read. A row that cannot be answered says why in `error`;
     with strict the first such row ends the job with InvalidRequest, as a column does whose name is nearly that of one
     that is read. n_jobs: processes, 0: one for each core. rows_per_part: 0: as many as suit the kind, and fewer of rows
-    that are answered one by one. kind: what a row is, a request or an operator call. backend: what the processes are,
-    loky, dask or ray; scheduler, address: of a cluster of Dask or Ray, otherwise one is started here. seen: called
-    first and after each part. Started again, it goes on; with another bundle, version, kind or input it is refused, as
-    it is while another job writes there.
+    that are answered one by one. kind: what a row is, a request or an operator call. prices: as in `plan`. backend:
+    what the processes are, loky, dask or ray; scheduler, address: of a cluster of Dask or Ray, otherwise one is started
+    here. seen: called first and after each part. Started again, it goes on; with another bundle, version, kind, prices
+    or input it is refused, as it is while another job writes there.
     """
+    own = str(Path(prices).absolute()) if prices else ""
+    price_list(own)  # a wrong one fails here
     place = place_of(backend, n_jobs, scheduler, address)
     read, output = source_of(source) if isinstance(source, str) else source, output_of(out)
     check_apart(source if isinstance(source, str) else "", read, output)
@@ -178,11 +183,14 @@ def run(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with held(folder):
-            _begin(folder, _identity(read, str(opened.path), rows_per_part) | {"kind": kind})
+            asked = {"kind": kind, "prices": sha256_of(Path(own)) if own else None}
+            _begin(folder, _identity(read, str(opened.path), rows_per_part) | asked)
             summary = Summary(total=read.rows, folder=folder if output.url else None, note=note)
             seen(summary)
             light = place.backend == LOKY and is_light()
-            job = Job(folder.absolute(), _bundle_name(opened), strict, version("gpu-predictor"), kind, read.drop, light)
+            job = Job(
+                folder.absolute(), _bundle_name(opened), strict, version("gpu-predictor"), kind, read.drop, light, own
+            )
             for part in _parts(_tables(read, KINDS[kind], rows_per_part), job, place):
                 summary.add(part)
                 seen(summary)
@@ -321,7 +329,8 @@ def _part(job: Job, number: int, table: pa.Table) -> Part:
     damaged = file.with_suffix(".json").exists()
     gc.disable()  # nothing here makes circles, and collecting would take a tenth of the time
     try:
-        answers = KINDS[job.kind].answer(table, load_bundle(job.bundle))
+        with own_prices(job.prices):
+            answers = KINDS[job.kind].answer(table, load_bundle(job.bundle))
     finally:
         gc.enable()
     kinds = _kinds(answers)

@@ -27,6 +27,9 @@ class Whole(WithoutExperts):
                 raise InvalidRequest(f"{field} is {value}; {self.name} runs whole on each GPU. Set it to 1 and use dp.")
 
 
+IMAGES, SEQUENCES = "images", "sequences"
+
+
 class SinglePass(Whole, ABC):
     """A network without KV cache."""
 
@@ -45,6 +48,11 @@ class SinglePass(Whole, ABC):
         """Tokens of every input; 0: as many as one likes."""
         return 0
 
+    @property
+    def inputs(self) -> str:
+        """What a batch is of: "images" or "sequences"."""
+        return IMAGES if getattr(self, "image", 0) else SEQUENCES
+
     def elements(self, layout: Layout) -> tuple[float, float, float]:
         """Elements on one GPU: linear layers, experts (none), and what stays in the format of the activations."""
         calls = self.forward_ops(Step("prefill", 1, 1, 1, "bf16", "bf16", "bf16", 1))
@@ -54,6 +62,11 @@ class SinglePass(Whole, ABC):
     def cached(self, length: int, layout: Layout) -> float:
         """Cache elements of one sequence: none."""
         return 0.0
+
+
+def inputs_of(model: object) -> str:
+    """What one pass takes a batch of; "" of a model that generates tokens."""
+    return model.inputs if isinstance(model, SinglePass) else ""
 
 
 def linear_elements(calls: tuple[OpCall, ...]) -> float:
