@@ -49,6 +49,7 @@ COMMANDS: Mapping[str, str] = {
     "validate": "Replay whole models that others measured, latency and memory, and show the errors.",
     "reproduce": "Run again what a figure of README.md or docs/ comes from; status 1 where it says something else now.",
     "log-model": "Log a bundle as an MLflow model, for `mlflow models serve` and `mlflow.pyfunc.spark_udf`.",
+    "grid": "Ask every GPU, model and format in many sizes: answers are finite and above their bound, or clear errors.",
     "doctor": "Show versions and bundles; say what is broken.",
 }
 

@@ -8,7 +8,8 @@ On a measured GPU the reference speaks alone; for others of its architecture it 
 are mixed, with weights picked on held-out generations. Where a user measured a few calls on a GPU, what they teach
 (predictor.estimators.correction.process) is added; it depends on the call alone, so a worse variant of that GPU stays
 worse. More tokens never make a call faster (predictor.estimators.envelope), nor does a worse GPU: transfer, core and
-the ratio rise, and the reference does not know the asked GPU.
+the ratio rise, the reference does not know the asked GPU, and measured GPUs of its architecture that are better or
+worse in every spec limit what is said of others (predictor.hardware.dominance).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from predictor.estimators.features import Features, Setting, features, groups, k
 from predictor.estimators.linear import Floors, Line, core_s, inputs, line_s
 from predictor.estimators.mixture import Mixture, Views, call_size, mix, weights_of
 from predictor.estimators.told import Memory, Told, fingerprint
+from predictor.hardware.dominance import comparable
 from predictor.hardware.gpu import Gpu, get_gpu
 from predictor.hardware.roofline import roofline
 from predictor.hardware.siblings import is_far, is_measured, memory_kind, outsiders, tiers
@@ -107,7 +109,24 @@ class Estimator:
         return Traits(place, views, leaves_of(self.reference, nobody), *names, table.group.astype(str))
 
     def uncorrected(self, op: Op, gpu: Gpu, setting: Setting) -> Array:
-        """Log-latency per call as the views have it, (n_calls,), before it is made to rise with tokens."""
+        """Log-latency per call as the views have it, (n_calls,), before it is made to rise with tokens.
+
+        Measured GPUs of its architecture that are better in every spec are not slower, nor are worse ones faster. Two
+        measured ones that contradict that differ by the noise of their tables, and meet in the middle.
+        """
+        logs = self._alone(op, gpu, setting)
+        better, worse = comparable(gpu, frozenset(self.references))
+        if not better and not worse:
+            return logs
+        measured = is_measured(gpu, self.references)
+        least = np.max([self._alone(op, other, setting) for other in better], axis=0, initial=-np.inf)
+        most = np.min([self._alone(op, other, setting) for other in worse], axis=0, initial=np.inf)
+        if measured:
+            return np.asarray((np.maximum(logs, least) + np.minimum(logs, most)) / 2)
+        return np.where(least <= most, np.clip(logs, least, most), (least + most) / 2)
+
+    def _alone(self, op: Op, gpu: Gpu, setting: Setting) -> Array:
+        """Log-latency per call whatever better and worse GPUs take, (n_calls,)."""
         own, siblings, _ = tiers(gpu, self.references)
         logs = np.full(len(op), np.nan)
         if is_measured(gpu, self.references):

@@ -110,12 +110,12 @@ def predict_op(op: Op, gpu: Gpu, setting: Setting | None = None, bundle: Bundle 
 
 
 def _streamed_s(op: Op, gpu: Gpu, setting: Setting) -> Array:
-    """Seconds in which memory delivers the weights of products that are timed on the device, (n_calls,).
+    """Seconds in which memory delivers the weights of products and experts that are timed on the device, (n_calls,).
 
     Kernels that were timed on operands in the cache ("warm") stand in for others, and the largest caches hold a layer;
     in a model the weights of the whole step have passed in between.
     """
-    if op.family != "gemm":
+    if op.family not in ("gemm", "moe"):
         return np.zeros(len(op))
     stored = column(op.stored_bytes(), len(op))
     streams = (stored > HELD_OF_CACHE * gpu.llc_bytes) & (text_column(setting.timing, len(op)) == "device")

@@ -130,10 +130,15 @@ def _within_power(gpu: Gpu, joule: float, highest: float) -> float:
     return PLATEAU * highest * _clock_within(_arithmetic_w(gpu) / (PLATEAU * joule * highest))
 
 
-def _arithmetic_w(gpu: Gpu) -> float:
-    """Board power that is left for arithmetic. Makers of laptops choose from a range, of which the middle is taken."""
+def board_w(gpu: Gpu) -> float:
+    """Power of the board. Makers of laptops choose from a range, of which the middle is taken; 0 where unknown."""
     laptop = gpu.segment == "laptop" and gpu.power_range_w
-    board = min(gpu.tdp_w, sum(gpu.power_range_w) / 2) if laptop else gpu.tdp_w
+    return min(gpu.tdp_w, sum(gpu.power_range_w) / 2) if laptop else gpu.tdp_w
+
+
+def _arithmetic_w(gpu: Gpu) -> float:
+    """Board power that is left for arithmetic."""
+    board = board_w(gpu)
     return board - min(IDLE_W + IDLE_SHARE * board, MOST_IDLE * board)
 
 

@@ -125,8 +125,10 @@ class Moe(Op):
     def flops(self) -> Number:
         return 2.0 * self.matrices * self.hidden * self.inter / self.tp * self.routed_tokens()
 
+    def stored_bytes(self) -> Number:
+        return self.experts_touched() * self.matrices * self.hidden * self.inter / self.tp * weight_bytes(self.dtype)
+
     def bytes_moved(self) -> Number:
-        expert = self.matrices * self.hidden * self.inter / self.tp * weight_bytes(self.dtype)
         inputs = np.minimum(self.tokens, self.routed_tokens()) * self.hidden * act_bytes(self.dtype)
         outputs = np.minimum(self.tokens, self.routed_tokens()) * self.hidden * out_bytes(self.dtype)
-        return self.experts_touched() * expert + inputs + outputs
+        return self.stored_bytes() + inputs + outputs

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from predictor.elementwise import greater
 from predictor.ops import Attention, Gemm, Moe, Op, Pointwise
 from predictor.workloads.architectures.decoder import Decoder
@@ -16,6 +18,7 @@ from predictor.workloads.passes.calls import OpCall, Step
 from predictor.workloads.weights.mixtures import EMBEDDING, HEAD, Blocks, Types
 
 LM_HEAD = "lm_head"
+ROWS = {"gemm": "m", "moe": "tokens", "pointwise": "rows"}  # field of an op that the tokens of a pass fill
 # A fused product of serving engines → the matrices of a GGUF.
 APART = {
     "qkv_proj": ("attn_q", "attn_k", "attn_v"),
@@ -35,8 +38,7 @@ def ggml_ops(calls: Iterable[OpCall], model: object, step: Step, types: Types, u
     apart = [part for call in calls for part in _apart(call, model, step, dict(types))]
     if step.phase == "decode":
         return tuple(apart)
-    passes = -(-step.tokens // ubatch)
-    return tuple(_chunked(call, step, ubatch, passes) for call in apart)
+    return tuple(part for call in apart for part in _chunked(call, step, ubatch))
 
 
 def _apart(call: OpCall, model: object, step: Step, types: Mapping[str, Blocks]) -> list[OpCall]:
@@ -59,20 +61,22 @@ def _apart(call: OpCall, model: object, step: Step, types: Mapping[str, Blocks])
     return split
 
 
-def _chunked(call: OpCall, step: Step, ubatch: int, passes: int) -> OpCall:
-    """A call of the whole prompt as one for each pass, of equal tokens; of attention at their mean length."""
+def _chunked(call: OpCall, step: Step, ubatch: int) -> list[OpCall]:
+    """A call of the whole prompt as those of full passes and of the last one, which takes what is left; attention of
+    full passes at their mean length."""
     op: Op = call.op
-    if call.name == LM_HEAD:
-        return call
+    if call.name == LM_HEAD or not isinstance(op, Attention | Gemm | Moe | Pointwise):
+        return [call]
     if isinstance(op, Attention):
-        times = greater(-(-step.q_len // ubatch), 1)
-        new = -(-step.q_len // times)
-        seen = step.kv_len - step.q_len + -(-step.q_len * (times + 1) // (2 * times))
-        return OpCall(call.name, replace(op, q_len=new, kv_len=greater(seen, new)), call.count * times)
-    if isinstance(op, Gemm):
-        return OpCall(call.name, replace(op, m=-(-op.m // passes)), call.count * passes)
-    if isinstance(op, Moe):
-        return OpCall(call.name, replace(op, tokens=-(-op.tokens // passes)), call.count * passes)
-    if isinstance(op, Pointwise):
-        return OpCall(call.name, replace(op, rows=-(-op.rows // passes)), call.count * passes)
-    return call
+        full, left = step.q_len // ubatch, step.q_len % ubatch
+        seen = step.kv_len - step.q_len + -(-ubatch * (full + 1) // 2)
+        whole: Op = replace(op, q_len=ubatch, kv_len=greater(seen, ubatch))
+        last: Op = replace(op, q_len=greater(left, 1), kv_len=step.kv_len)
+    else:
+        full, left = step.tokens // ubatch, step.tokens % ubatch
+        rows = getattr(op, ROWS[op.family])
+        of_full = greater(rows * ubatch // step.tokens, 1)
+        whole = replace(op, **{ROWS[op.family]: of_full})
+        last = replace(op, **{ROWS[op.family]: greater(rows - full * of_full, 1)})
+    parts = [OpCall(call.name, whole, call.count * full), OpCall(call.name, last, call.count * (left > 0))]
+    return [part for part in parts if np.any(part.count)]
