@@ -135,7 +135,7 @@ def test_a_sparse_text_config_has_the_defaults_of_its_class_and_a_whole_config_h
     text = {"model_type": "llama", "vocab_size": 32064, "torch_dtype": "float16"}
     model = model_from_config({"model_type": "llava", "text_config": text, "vision_config": tower})
     assert model.parameters() == 7_063_427_072  # llava-hf/llava-1.5-7b-hf, built on the meta device
-    assert any("time is not predicted" in note for note in model.notes)
+    assert any("time is predicted with images" in note for note in model.notes)
     with pytest.raises(InvalidSpec, match="hidden_size"):
         model_from_config(text)
 

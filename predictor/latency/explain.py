@@ -11,7 +11,7 @@ from predictor.estimators.bundle import Bundle
 from predictor.estimators.own_runs import Shift
 from predictor.latency.own_runs import correction_of, shifted
 from predictor.latency.report import Interval, OpLine, Report, Serving
-from predictor.latency.static_batch import doubt_of, staged, with_host
+from predictor.latency.static_batch import doubt_of, prompt_doubt, staged, with_host
 from predictor.latency.steps import bound_of, op_lines, step
 from predictor.latency.training import TrainingReport
 from predictor.workloads.results import ENDS
@@ -96,7 +96,7 @@ def _of_serving(
     decode = [line for line in lines if line.phase == "decode"]
     engine = workload.engine_on(report.gpu)
     doubt = doubt_of(workload)
-    alone = step(prefill, report.gpu, bundle, doubt)
+    alone = step(prefill, report.gpu, bundle, prompt_doubt(prompt, prefill))
     through = staged(alone, prompt, report.gpu)
     middle = step(decode, report.gpu, bundle, doubt) if decode else Interval(0.0, 0.0, 0.0)
     ttft, tpot = with_host(prompt, engine, through, middle)[0], with_host(workload, engine, through, middle)[1]

@@ -17,11 +17,14 @@ from predictor.latency.own_runs import TINY, correction_note, correction_of, shi
 from predictor.latency.report import EXPERTS_DOUBT, OLDER_DOUBT, SERVER_DOUBT, SOFTWARE_DOUBT, Interval, OpLine, Report
 from predictor.latency.steps import basis_of, bound_lines, bound_of, doubts_of, limiter_of, mean_over, step
 from predictor.memory.closed_form import memory
+from predictor.workloads.architectures.tower import PREFIX
 from predictor.workloads.engine_tables import rates_of
 from predictor.workloads.engines import Engine, get_engine
+from predictor.workloads.images import image_launches
 from predictor.workloads.workload import Workload, decode_lengths, phases
 
 HOST_DOUBT = 0.25  # share by which the host times of another server may differ
+TOWER_DOUBT = 0.5  # of the time of a vision tower, of which none was measured; judged
 
 
 class Times(NamedTuple):
@@ -47,7 +50,7 @@ def static_times(
     """
     prefill, *decodes = lines
     doubt = doubt_of(workload)
-    ttft = staged(step(prefill, gpu, bundle, doubt), workload, gpu)
+    ttft = staged(step(prefill, gpu, bundle, prompt_doubt(workload, prefill)), workload, gpu)
     tpots = [step(lines, gpu, bundle, doubt) for lines in decodes]
     tpot = Interval(*(mean_over(decode_lengths(workload), [t[i] for t in tpots]) for i in range(3)))
     device = (ttft, tpot)
@@ -135,13 +138,21 @@ def with_host(workload: Workload, engine: Engine, ttft: Interval, tpot: Interval
     issued = sum(call.count for call in calls) + (linear_s / engine.launch_s if linear_s else 0.0)
     doubt = max(HOST_DOUBT, engine.doubt)
     hosts = [engine.times(share) for share in (1.0, 1 - doubt, 1 + doubt)]
+    seen = issued + image_launches(workload)
     longest, beams = workload.input_len + workload.output_len, batch * workload.beam_width
     return (
-        Interval(
-            *(h.prompt_s(end, issued, batch) + h.request_s + h.batch_s for h, end in zip(hosts, ttft, strict=True))
-        ),
+        Interval(*(h.prompt_s(end, seen, batch) + h.request_s + h.batch_s for h, end in zip(hosts, ttft, strict=True))),
         Interval(*(h.decode_s(end, issued, beams, longest) for h, end in zip(hosts, tpot, strict=True))),
     )
+
+
+def prompt_doubt(workload: Workload, prefill: Sequence[OpLine]) -> float:
+    """What is added to the interval of a prompt, by the share of it that a vision tower takes."""
+    doubt = doubt_of(workload)
+    if not workload.images:
+        return doubt
+    tower = sum(line.latency_s.value for line in prefill if line.name.startswith(PREFIX))
+    return math.hypot(doubt, TOWER_DOUBT * tower / sum(line.latency_s.value for line in prefill))
 
 
 def doubt_of(workload: Workload) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from predictor.elementwise import added, greater, lesser
 from predictor.ops import Attention
@@ -13,6 +14,7 @@ from predictor.workloads import Workload
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.engines import get_engine
+from predictor.workloads.images import images_bytes
 from predictor.workloads.passes.calls import Layout
 from predictor.workloads.weights.mixtures import EMBEDDING, HEAD, Blocks, matrices
 
@@ -146,7 +148,19 @@ def activations_bytes(workload: Workload) -> float:
     """
     if get_engine(workload.engine).formats == "GGUF":
         return _graph_bytes(workload)
-    return pass_bytes(workload, largest_pass(workload), workload.local_batch) + score_bytes(workload)
+    passing = pass_bytes(workload, largest_pass(workload), workload.local_batch) + score_bytes(workload)
+    at_once = workload.local_batch * workload.input_len if workload.eager else MAX_BATCHED_TOKENS
+    peak: float = beside_images(workload, passing, at_once)
+    return peak
+
+
+def beside_images(workload: Workload, passing: Any, most_tokens: Any) -> Any:
+    """Peak of the decoder's pass or of its vision tower's, and the tokens of images that lie between them.
+
+    most_tokens: of images that are taken at once (the encoder cache of vLLM has room for a step's tokens).
+    """
+    tower, kept = images_bytes(workload, most_tokens)
+    return greater(passing, tower) + kept if workload.images else passing
 
 
 def _graph_bytes(workload: Workload) -> float:

@@ -20,6 +20,7 @@ from predictor.memory.sizes import (
     FP32_BYTES,
     GGML_CONTEXT_BYTES,
     activations_bytes,
+    beside_images,
     cuda_graphs_bytes,
     kv_cache_bytes,
     kv_cache_bytes_per_token,
@@ -269,4 +270,5 @@ def _profiled_bytes(workload: Workload, engine: Engine) -> Any:
         eager = 2 * tokens * model.hidden * element
     vocab = float(getattr(model, "vocab", 0))
     sampled = engine.max_sequences * vocab * (engine.sampled_bytes or element + FP32_BYTES)
-    return greater(pass_bytes(workload, tokens, 0) + eager, tokens * model.hidden * element + sampled)
+    passing = greater(pass_bytes(workload, tokens, 0) + eager, tokens * model.hidden * element + sampled)
+    return beside_images(workload, passing, tokens)

@@ -7,7 +7,7 @@ from predictor.workloads.request import OF_TRAINING
 
 # It decides them, or its load has none.
 DECIDED = (
-    *("dtype", "engine", "tp", "n_gpus", "dp", "phase", "scheduling", "batch", "image_size", "usd_per_hour"),
+    *("dtype", "engine", "tp", "n_gpus", "dp", "phase", "scheduling", "batch", "images", "image_size", "usd_per_hour"),
     *OF_TRAINING,
 )
 # What to state of a plan in Python instead.
@@ -18,6 +18,7 @@ INSTEAD = {
     "tp": "Name those to try in tps.",
     "dp": "Replicas are found; limit them by max_gpus.",
     "n_gpus": "Limit them by max_gpus.",
+    "images": "Add their tokens to input_len.",
 }
 
 

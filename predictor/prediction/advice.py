@@ -20,6 +20,7 @@ from predictor.ops.dtypes import weight_bytes
 from predictor.prediction.single import Resolved, answer, room_of
 from predictor.workloads.engine_tables import SERVES
 from predictor.workloads.engines import get_engine
+from predictor.workloads.images import image_tokens
 from predictor.workloads.passes.lengths import VARLEN
 from predictor.workloads.requested import served_workload
 from predictor.workloads.workload import Workload
@@ -132,7 +133,7 @@ def _serving(resolved: Resolved) -> Iterator[tuple[str, dict[str, Any]]]:
     yield from _of_start(workload, gpu)
     if room.max_batch and room.max_batch < request.batch:
         yield f"batch {room.max_batch}", {"batch": room.max_batch}
-    prompt = (room.max_context_len or 0) - request.output_len
+    prompt = (room.max_context_len or 0) - request.output_len - image_tokens(request, workload.model)
     if SHORTEST <= prompt < request.input_len:
         yield f"{prompt} tokens of prompt", {"input_len": prompt}
     if get_engine(request.engine).eager:

@@ -22,10 +22,9 @@ from predictor.memory.capacity import Room, TrainingRoom, room, training_room
 from predictor.memory.closed_form import memory, start_note
 from predictor.memory.host import host_note
 from predictor.memory.training import training_memory
-from predictor.workloads.architectures.convnet import ConvNet
 from predictor.workloads.architectures.decoder import Decoder
-from predictor.workloads.architectures.encoder import VisionEncoder
 from predictor.workloads.architectures.layered import LayeredDecoder
+from predictor.workloads.images import image_tokens, sized
 from predictor.workloads.models import Model, get_model, model_note
 from predictor.workloads.request import Request, check_names, clients_note
 from predictor.workloads.requested import kept_setting, served_workload, training_setting, unread_note, with_engine
@@ -56,6 +55,7 @@ def predict(
     warmup: int | None = None,
     turns: int = 1,
     shared_prefix_len: int = 0,
+    images: int = 0,
     image_size: int = 0,
     weights: str = "",
     dtype: str = "",
@@ -234,7 +234,7 @@ def resolve(request: Request, model: Model | None = None, gpu: Gpu | None = None
     device, note = (gpu, "") if gpu else resolve_gpu(request.gpu)
     check_link(request.link, device)
     doubts = [] if device.name in catalogue() or device.partition else lint(device)
-    network = _sized(model or get_model(request.model), request.image_size)
+    network = sized(model or get_model(request.model), request)
     request, chosen = with_engine(request, network, device)
     named = model_note(request.model, request.dtype)
     told = (note, named, *doubts, link_note(request.link, device), *network.notes, clients_note(request), chosen)
@@ -324,15 +324,6 @@ def serving_report(task: ServingTask, lines: list[list[OpLine]], bundle: Bundle)
     )
 
 
-def _sized(model: Model, image_size: int) -> Model:
-    """The model for images of image_size × image_size pixels; 0: as it is."""
-    if not image_size:
-        return model
-    if not isinstance(model, VisionEncoder | ConvNet):
-        raise InvalidRequest(f"image_size is {image_size}; {model.name} takes no images. Leave it out.")
-    return replace(model, image=image_size)
-
-
 def load_of(resolved: Resolved) -> Load:
     """What clients send under continuous scheduling; raises InvalidRequest for a model that is no decoder."""
     from predictor.latency.serving.clients import Load
@@ -343,13 +334,14 @@ def load_of(resolved: Resolved) -> Load:
     trace = resolved.trace
     if trace and (request.concurrency or request.request_rate):  # which say when, whatever the file says
         trace = trace._replace(arrivals_s=None)
+    seen = image_tokens(request, resolved.model)  # which all requests have alike
     return Load(
-        input_len=request.input_len,
+        input_len=request.input_len + seen,
         output_len=request.output_len,
         rate=request.request_rate,
         concurrency=request.clients,
         requests=request.num_prompts,
-        spread=request.length_spread or 0.0,
+        spread=(request.length_spread or 0.0) * request.input_len / (request.input_len + seen),
         turns=request.turns,
         shared=request.shared_prefix_len,
         trace=trace,

@@ -38,6 +38,7 @@ MOST: Mapping[str, float] = {
     "output_len": 2**17,
     "request_rate": 1e4,
     "image_size": 2**13,
+    "images": 2**8,
     "draft_tokens": 64,
     "top": 200,
 }

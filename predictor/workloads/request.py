@@ -33,15 +33,14 @@ UNDER_LOAD = (
 )
 # Columns that only training has, and those that both phases have; all others are of serving.
 OF_TRAINING = (
-    *("trainer", "method", "optimizer", "micro_batch", "grad_accum", "seq_len", "mean_seq_len"),
-    *("checkpointing", "checkpoint_every"),
+    *("trainer", "method", "optimizer", "micro_batch", "grad_accum", "seq_len", "mean_seq_len", "checkpointing"),
     *("zero_stage", "lora_rank", "lora_targets", "lora_dropout", "adapter_dtype", "use_dora", "train_embeddings"),
     *("quantization", "double_quant", "bitsandbytes_version", "precision", "grad_dtype", "attention", "kernels"),
     *("loss", "loss_chunks", "sequence_parallel", "offload", "optimizer_in_backward", "no_sync", "prefetch", "load"),
     *("reshard_after_forward", "packing", "padding", "expandable_segments", "global_batch", "vp", "cp", "cp_comm_type"),
     *("expert_tp", "moe_token_dispatcher_type", "moe_expert_capacity_factor", "dp_replicate", "overlap_tp"),
     *("overlap_ep", "gradient_accumulation_fusion", "host_waits", "cuda_graphs", "gpus_per_node", "train_tokens"),
-    *("dataset_rows", "epochs", "pue"),
+    *("dataset_rows", "epochs", "pue", "checkpoint_every"),
 )
 OF_BOTH = (
     *("model", "gpu", "n_gpus", "phase", "dtype", "tp", "pp", "dp", "ep", "link", "node_link", "image_size"),
@@ -103,6 +102,7 @@ class Request:
     )
     turns: int = _column(1, "Requests of a chat session, each after all that came before in it, which is cached.")
     shared_prefix_len: int = _column(0, "Tokens that all prompts begin with, besides input_len; cached.", least=0)
+    images: int = _column(0, "Images of each prompt, whose tokens come beside input_len.", least=0)
     image_size: int = _column(0, "Pixels of each side of an image; by default those trained on.", least=0)
     weights: str = _column("", "File or folder of the weights (.safetensors, its index, .gguf), for their exact size.")
     dtype: str = _column("", "Number format of the linear layers; by default that of the weights.")

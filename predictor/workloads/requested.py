@@ -18,6 +18,7 @@ from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.engine_tables import LOCAL, SERVES, TRAINS, untimed_note
 from predictor.workloads.engines import Settings, engine_of, engine_with, get_engine, runs_there, version_note
+from predictor.workloads.images import image_tokens, images_note, sized
 from predictor.workloads.models import Model, get_model
 from predictor.workloads.passes.calls import Layout
 from predictor.workloads.passes.training import TrainingSetting
@@ -70,13 +71,15 @@ def _file(request: Request) -> str:
 def served_workload(request: Request, model: Model, gpu: Gpu) -> tuple[Workload, str]:
     """What the request runs on the GPU, and what to say of it; weights of a file have the size of that file."""
     request, _ = with_engine(request, model, gpu)
-    names = ("input_len", "output_len", "dtype", "kv_dtype", "kv_block", "ubatch", "link", "node_link")
+    model = sized(model, request)
+    names = ("output_len", "images", "dtype", "kv_dtype", "kv_block", "ubatch", "link", "node_link")
     file = _file(request)
     stated = Workload(
         model=model,
         stored_bytes=stored_weights(file).total_bytes if file else 0.0,
         stored_types=stored_types(read_gguf(Path(file)).tensors) if file.endswith(".gguf") else (),
         batch=request.clients or request.batch,
+        input_len=request.input_len + image_tokens(request, model),
         engine=engine_of(request.engine, request.engine_version, gpu),
         draft=draft_of(request, model) if request.draft_model else None,
         beam_width=request.beam_width,
@@ -98,7 +101,7 @@ def served_workload(request: Request, model: Model, gpu: Gpu) -> tuple[Workload,
         beyond = f"{model.name} was made for {model.max_len} tokens; max_model_len is {request.max_model_len}."
         note = f"{beyond} {note}".rstrip()
     newer, untimed = version_note(request.engine, request.engine_version), untimed_note(workload.engine, gpu)
-    told = (newer, _whole_prompts(request), _seats(request, workload, gpu), note, untimed)
+    told = (images_note(request, model), newer, _whole_prompts(request), _seats(request, workload, gpu), note, untimed)
     return workload, " ".join(text for text in told if text)
 
 

@@ -28,6 +28,7 @@ from predictor.workloads.engines import (
     get_engine,
 )
 from predictor.workloads.ggml import ggml_ops
+from predictor.workloads.images import check_images, image_ops
 from predictor.workloads.models import Model
 from predictor.workloads.passes.calls import WIDE_DTYPES, Fused, Layout, OpCall, Phase, Step
 from predictor.workloads.passes.eager import transformers_ops
@@ -66,7 +67,8 @@ class Workload:
     """A model and how it is run; sizes are whole numbers, checked on creation (InvalidRequest).
 
     batch: sequences that run together, over all replicas. input_len, output_len: tokens per sequence; of images the
-        model says how many, and only what `generates` puts tokens out.
+        model says how many, and only what `generates` puts tokens out. images: of each sequence, that a vision tower
+        turns into tokens, which input_len holds.
     dtype: of the linear layers and experts, any of predictor.ops.DTYPES; embeddings, output head, norms and attention
         arithmetic stay in bf16 (fp16, tf32 or fp32 where dtype is that). "" takes what the weights were published in.
     kv_dtype: of the KV cache; "" keeps the activations' format.
@@ -85,6 +87,7 @@ class Workload:
     batch: int = 1
     input_len: int = 1024
     output_len: int = 128
+    images: int = 0
     dtype: str = ""
     kv_dtype: str = ""
     tp: int = 1
@@ -127,6 +130,7 @@ class Workload:
                 raise InvalidRequest(f"{name} is {show(value)}; it must be one of {listed}.{near}")
         stated_network(self.node_link)
         self._check_engine()
+        check_images(self)
         self._check_lengths()
         self._check_layout()
 
@@ -166,6 +170,7 @@ class Workload:
         most = own or self.model.max_len
         if (total := int(np.max(lengths))) > most:
             what = "input_len + output_len" if self.generates else "input_len"
+            what = f"{what}, images among it," if self.images else what
             taker, cure = self.model.name, "Shorten one of them"
             if self.may_stretch and not own:
                 cure += ", or set max_model_len, as engines allow"
@@ -240,13 +245,13 @@ class Workload:
             return None
         settings = self.settings._replace(enable_two_batch_overlap=False)
         return replace(
-            self, model=self.draft, draft=None, dtype="", expert_dtype="", stored_bytes=0.0, settings=settings
+            self, model=self.draft, draft=None, dtype="", expert_dtype="", stored_bytes=0.0, settings=settings, images=0
         )
 
     @property
     def in_columns(self) -> bool:
         """Whether it may become part of a column."""
-        return not self.eager and getattr(self.model, "in_columns", False)
+        return not (self.eager or self.images) and getattr(self.model, "in_columns", False)
 
     @property
     def eager(self) -> bool:
@@ -338,11 +343,11 @@ class Workload:
 
     def prefill_ops(self, cached: int = 0) -> tuple[OpCall, ...]:
         """One forward over batch × input_len tokens, of which the first `cached` of each sequence are cached already;
-        the output head runs on the last token of each."""
+        the output head runs on the last token of each. Before it the vision tower passes over the images."""
         engine, length = get_engine(self.engine), self.input_len
         if engine.padded:
             length = -(-length // engine.block_tokens) * engine.block_tokens
-        return self._ops(self.step("prefill", length - cached, length))
+        return self._ops(self.step("prefill", length - cached, length), image_ops(self))
 
     def decode_ops(self, kv_len: int) -> tuple[OpCall, ...]:
         """One step: a new token per sequence over kv_len cached tokens each, the new one included."""
@@ -394,8 +399,8 @@ class Workload:
         calls = self.model.forward_ops(step)
         return ggml_ops(calls, self.model, step, self.block_types, self.pass_tokens) if self.pass_tokens else calls
 
-    def _ops(self, step: Step) -> tuple[OpCall, ...]:
-        calls = self.forward_ops(step)
+    def _ops(self, step: Step, before: tuple[OpCall, ...] = ()) -> tuple[OpCall, ...]:
+        calls = (*before, *self.forward_ops(step))
         if self.half != "bf16":
             calls = tuple(call._replace(op=_in_16_bits(call.op, self.half)) for call in calls)
         if self.eager:

@@ -30,6 +30,7 @@ from predictor.latency.serving.clients import MOST_REQUESTS, Load
 from predictor.latency.serving.drafting import drafted
 from predictor.latency.serving.schedule import scheduled
 from predictor.latency.serving.scheduler import Served, check_cache, simulate
+from predictor.latency.serving.seeing import with_images
 from predictor.latency.serving.step_table import ENDS, Slower, StepTime, StepTimes
 from predictor.latency.serving.step_times import step_times
 from predictor.latency.serving.sustained import Sustained, sustained
@@ -62,6 +63,7 @@ class LogErrors(NamedTuple):
 
 
 DENSE, EXPERTS, OLDER = LogErrors(0.25, 0.08), LogErrors(0.60, 0.24, 0.40), LogErrors(0.40, 0.20)
+UNTIMED = ("not measured.", "their time does not.")  # so end what a model notes of layers that nobody timed
 UNMEASURED = LogErrors(2.1, 1.5)  # of models with layers that nobody timed: half of the rows of inferencex.py there
 # Log errors of ways to serve that nobody measured, beside those; judged.
 BEAMS_DOUBT, TWO_BATCHES_DOUBT, PROCESSES_DOUBT = 0.3, 0.2, 0.1
@@ -70,7 +72,7 @@ BEAMS_DOUBT, TWO_BATCHES_DOUBT, PROCESSES_DOUBT = 0.3, 0.2, 0.1
 def log_errors(model: Model, engine: str) -> LogErrors:
     """Those of a model in an engine: which experts run, and by which kernels, differs more between versions; engines
     that were replaced had other kernels than were measured."""
-    if model.notes:
+    if any(note.endswith(UNTIMED) for note in model.notes):
         return UNMEASURED
     own = EXPERTS if model.experts else OLDER if get_engine(engine).tables else DENSE
     return own.beside(math.log1p(get_engine(engine).doubt))
@@ -88,6 +90,7 @@ def serve(workload: Workload, gpu: Gpu, bundle: Bundle, load: Load, warmup: int 
     engine = served_by(workload, gpu)
     room = room_for(workload, gpu, load, engine)
     times = step_times(workload, gpu, bundle, engine.max_batched_tokens, engine.max_sequences)
+    times = with_images(times, workload, gpu, bundle, load.mean_len[0])
     if draft := workload.drafting:
         beside = step_times(draft, gpu, bundle, engine.max_batched_tokens, engine.max_sequences)
         times = StepTimes(*drafted(times, beside, load.draft_tokens))

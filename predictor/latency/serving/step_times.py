@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -42,7 +42,7 @@ TOKENS_PER_OCTAVE = 2  # grid of the token-only ops: tile effects are coarser th
 # Step times depend on all of a workload but these; the model is known by its identity, and what is set of the engine by
 # Workload.longest, captures and two_batches.
 OF_NO_STEP = frozenset(
-    {"model", "settings", "batch", "input_len", "output_len", "dp", "stored_bytes", "draft", "beam_width"}
+    {"model", "settings", "batch", "input_len", "output_len", "dp", "stored_bytes", "draft", "beam_width", "images"}
 )
 SETTINGS = tuple(field.name for field in fields(Workload) if field.name not in OF_NO_STEP)
 MOST_KEPT = 64  # step times that are remembered, some 100 KiB each
@@ -89,8 +89,11 @@ _kept: dict[tuple[Any, ...], _Kept] = {}
 
 
 def step_times(workload: Workload, gpu: Gpu, bundle: Bundle, max_tokens: int, max_sequences: int) -> StepTimes:
-    """Predicts every cell in one go, once for all that differ in batch and lengths only; arguments as in Asked."""
-    asked = Asked(workload, gpu, max_tokens, max_sequences)
+    """Predicts every cell in one go, once for all that differ in batch, lengths and images only; arguments as in Asked.
+
+    Images are left out (predictor.latency.serving.seeing).
+    """
+    asked = Asked(_without_images(workload), gpu, max_tokens, max_sequences)
     if (kept := _kept.get(asked.key(bundle))) is not None:
         return kept.times
     (times,) = step_times_of_many([asked], bundle)
@@ -105,8 +108,12 @@ def foresee(many: Sequence[tuple[Workload, Gpu]], bundle: Bundle) -> None:
     for workload, gpu in many:
         engine = workload.engine_on(gpu)
         if engine.joins and isinstance(workload.model, Decoder | LayeredDecoder):
-            asked.append(Asked(workload, gpu, engine.max_batched_tokens, engine.max_sequences))
+            asked.append(Asked(_without_images(workload), gpu, engine.max_batched_tokens, engine.max_sequences))
     step_times_of_many(asked, bundle)
+
+
+def _without_images(workload: Workload) -> Workload:
+    return replace(workload, images=0) if workload.images else workload
 
 
 def step_times_of_many(many: Sequence[Asked], bundle: Bundle) -> list[StepTimes | PredictorError]:

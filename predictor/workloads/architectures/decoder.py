@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from predictor.elementwise import lesser
 from predictor.errors import InvalidRequest, InvalidSpec
 from predictor.ops import Attention, Collective, Gemm, Pointwise
 from predictor.ops.dtypes import Number, out_bytes
 from predictor.workloads.passes.calls import Layout, OpCall, Step, WithoutExperts
+
+if TYPE_CHECKING:
+    from predictor.workloads.architectures.tower import VisionTower
 
 NORMS = ("rms_norm", "layer_norm")
 NORM_ORDERS = ("pre", "post", "sandwich", "residual")
@@ -64,7 +67,8 @@ class Decoder(WithoutExperts):
     window: keys each query sees in the window_layers layers that have a sliding window, itself included; 0: none.
     rotary_dim: elements of a head that the rotary embedding turns; 0: all.
     dtype: of the published weights; linear_dtype: of its linear layers where they are quantised.
-    beside: parameters of what is no layer of the decoder (vision and audio towers, their projectors); no ops of theirs.
+    beside: parameters of what is no layer of the decoder (vision and audio towers, their projectors). tower: what makes
+    tokens of images, where it is known.
     capped_logits: a tanh bounds the logits (Gemma 2) [final_logit_softcapping].
 
     >>> gpt = dict(hidden=64, layers=2, heads=4, kv_heads=4, head_dim=16, inter=256, vocab=1000, max_len=512)
@@ -106,6 +110,7 @@ class Decoder(WithoutExperts):
     linear_dtype: str = ""
     capped_logits: bool = False
     beside: int = 0
+    tower: VisionTower | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ projections, the residual addition inside the RMS norm, one fused call for the r
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from predictor.workloads.architectures.mixers import GroupedAttention, LatentAtt
 from predictor.workloads.architectures.recurrences import Recurrence, Together
 from predictor.workloads.architectures.sparse_mixers import BlockSparseAttention, CompressedAttention, Mixer
 from predictor.workloads.passes.calls import Layout, OpCall, Step
+
+if TYPE_CHECKING:
+    from predictor.workloads.architectures.tower import VisionTower
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +48,7 @@ class LayeredDecoder:
     linear_dtype, expert_dtype: number formats of the published weights of linear layers and of experts; what a
         workload runs in unless told otherwise. "" is the format of the activations. In a model without experts
         expert_dtype is that of the feed-forwards, where it is another than that of attention.
-    beside: parameters of what is no layer (vision and audio towers, projectors, per-layer embeddings), without ops.
+    beside: parameters of what is no layer (vision and audio towers, projectors, per-layer embeddings). tower: as there.
     """
 
     name: str
@@ -60,6 +63,7 @@ class LayeredDecoder:
     linear_dtype: str = ""
     expert_dtype: str = ""
     beside: int = 0
+    tower: VisionTower | None = None
     notes: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from predictor.workloads.configs.classic import CLASSIC, classic_from_config
 from predictor.workloads.configs.fields import Fields, language_model, read, short, show
 from predictor.workloads.configs.layered import LAYERED, layered_from_config
 from predictor.workloads.configs.quantization import published_dtypes
+from predictor.workloads.configs.tower_passes import vision_tower
 from predictor.workloads.configs.towers import beside_parameters
 from predictor.workloads.configs.unread import Watched, unread_notes
 
@@ -180,9 +181,13 @@ def _language_model(config: Watched, model_type: str, name: str, origin: str) ->
 def _with_the_rest(model: Decoder | LayeredDecoder, config: Watched) -> Decoder | LayeredDecoder:
     """The model with what the config has beside its decoder, and notes on what of it is not counted."""
     beside, notes = beside_parameters(config, model.hidden)
+    tower = vision_tower(config, model.hidden)
+    if beside:
+        timed = "their time is predicted with images." if tower else "their time is not predicted."
+        notes = tuple(f"{note.removesuffix('.')}; {timed}" for note in notes)
     kept = published_dtypes(Fields(config, {}), model.layers).notes
     told = (*model.notes, *notes, *kept, *unread_notes(config))
-    return replace(model, beside=model.beside + beside, notes=tuple(dict.fromkeys(told)))
+    return replace(model, beside=model.beside + beside, tower=tower, notes=tuple(dict.fromkeys(told)))
 
 
 class _Reader(Fields):

@@ -1,6 +1,7 @@
 """Parameters of what a multimodal config has beside its language model: vision and audio towers and their projectors.
 
-Counted as transformers builds them (src/transformers/models/*/modeling_*.py); no ops of theirs are predicted.
+Counted as transformers builds them (src/transformers/models/*/modeling_*.py). Vision towers whose passes are known are
+read as networks in predictor.workloads.configs.tower_passes.
 """
 
 from __future__ import annotations
@@ -44,14 +45,26 @@ def beside_parameters(config: Mapping[str, Any], hidden: int) -> tuple[int, tupl
     if kind not in KINDS or not isinstance(config.get(KINDS[kind][0]), Mapping):
         verb = "are" if len(named) > 1 else "is"
         return 0, (f"{' and '.join(named)} of config.json ({kind[:40]}) {verb} not counted: weights are larger.",)
-    part, tower, count = KINDS[kind]
-    inner = config[part]
-    defaults = class_defaults(str(inner.get("model_type", tower))) or class_defaults(tower)
-    found = count(Fields(inner, {**defaults, **OWN.get(kind, {})}), Fields(config, OUTER), hidden)
+    part, _, count = KINDS[kind]
+    found = count(*tower_fields(config, kind), hidden)
     what = "vision tower" if part == "vision_config" else "audio tower"
-    return found, (
-        f"{what} and projector ({found / 1e9:.2f} B parameters) count in memory; their time is not predicted.",
-    )
+    return found, (f"{what} and projector ({found / 1e9:.2f} B parameters) count in memory.",)
+
+
+def tower_fields(config: Mapping[str, Any], kind: str) -> tuple[Fields, Fields]:
+    """The fields of the tower of a config of one of KINDS, and those of the whole beside its language model."""
+    part, tower, _ = KINDS[kind]
+    inner = config[part]
+    named = class_defaults(str(inner.get("model_type", tower)))  # older configs name the whole (qwen2_5_vl)
+    return Fields(inner, {**class_defaults(tower), **named, **OWN.get(kind, {})}), _Whole(config)
+
+
+class _Whole(Fields):
+    """A multimodal config without its language model."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__(config, OUTER)
+        self.config = config
 
 
 def _blocks(width: int, layers: int, inter: int, *, gated: bool = False, biases: int = 6, norms: int = 4) -> int:
@@ -68,16 +81,17 @@ def _blocks(width: int, layers: int, inter: int, *, gated: bool = False, biases:
 
 
 def _patches(vision: Fields, width: int, frames: int = 1, channels: str = "num_channels") -> int:
-    return vision.size(channels) * frames * _side(vision, "patch_size") ** 2 * width
+    return vision.size(channels) * frames * side_of(vision, "patch_size") ** 2 * width
 
 
-def _side(vision: Fields, key: str) -> int:
+def side_of(vision: Fields, key: str) -> int:
+    """Pixels of a side, which some configs list for both."""
     value = vision.get(key)
     return int(value[0]) if isinstance(value, list) and value and isinstance(value[0], int) else vision.size(key)
 
 
 def _grid(vision: Fields) -> int:
-    return (_side(vision, "image_size") // _side(vision, "patch_size")) ** 2
+    return (side_of(vision, "image_size") // side_of(vision, "patch_size")) ** 2
 
 
 def _clip(vision: Fields) -> int:
@@ -114,7 +128,7 @@ def _whisper(audio: Fields, width: str, layers: str, inter: str) -> int:
     return convolutions + audio.size("max_source_positions") * size + blocks + 2 * size
 
 
-def _selected(outer: Fields) -> int:
+def selected_layers(outer: Fields) -> int:
     """Layers whose features the projector takes."""
     layers = outer.get("vision_feature_layer")
     return len(layers) if isinstance(layers, list) and layers else 1
@@ -126,7 +140,7 @@ def _two(into: int, hidden: int, biased: bool) -> int:
 
 
 def _llava(vision: Fields, outer: Fields, hidden: int) -> int:
-    into = vision.size("hidden_size") * _selected(outer)
+    into = vision.size("hidden_size") * selected_layers(outer)
     return _clip(vision) + _two(into, hidden, outer.flag("multimodal_projector_bias"))
 
 
@@ -143,7 +157,7 @@ def _vipllava(vision: Fields, outer: Fields, hidden: int) -> int:
 def _mistral3(vision: Fields, outer: Fields, hidden: int) -> int:
     width, merged = vision.size("hidden_size"), outer.size("spatial_merge_size") ** 2
     biased = bool(outer.config.get("multimodal_projector_bias", False))
-    return _pixtral(vision) + width + merged * width**2 + _two(width * _selected(outer), hidden, biased)
+    return _pixtral(vision) + width + merged * width**2 + _two(width * selected_layers(outer), hidden, biased)
 
 
 def _gemma3(vision: Fields, outer: Fields, hidden: int) -> int:
@@ -221,6 +235,7 @@ def _voxtral(audio: Fields, outer: Fields, hidden: int) -> int:
 
 OUTER: Mapping[str, Any] = {
     "multimodal_projector_bias": True,
+    "mm_tokens_per_image": 256,
     "vision_feature_layer": -1,
     "spatial_merge_size": 2,
     "downsample_ratio": 0.5,
