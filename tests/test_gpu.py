@@ -311,7 +311,7 @@ def test_hostile_files(tmp_path):
     with pytest.raises(UnknownGpu, match=r'cannot read ".*absent.toml" \(No such file or directory\)'):
         get_gpu(str(tmp_path / "absent.toml"))
     (tmp_path / "folder.toml").mkdir()
-    with pytest.raises(UnknownGpu, match="Is a directory"):
+    with pytest.raises(UnknownGpu, match="no regular file"):
         get_gpu(str(tmp_path / "folder.toml"))
 
 

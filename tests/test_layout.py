@@ -15,7 +15,7 @@ MOST_AT_THE_FRONT = 12
 
 # Ground first: a module imports from its own row or from those above; a package counts as one module.
 LAYERS = (
-    ("moved", "errors", "units", "values", "elementwise", "files", "tables", "shipped", "ubjson", "boosters"),
+    ("moved", "errors", "units", "values", "elementwise", "files", "table_files", "shipped", "ubjson", "boosters"),
     ("ops",),  # what hardware executes
     ("hardware",),  # GPUs and their bounds
     ("workloads",),  # what people run

@@ -80,9 +80,9 @@ def test_a_call_is_as_large_as_what_it_computes_or_moves() -> None:
 
 def test_other_engines_and_16_bit_formats_stand_in() -> None:
     measured = ["device|bf16|vllm", "host|fp32|torch"]
-    assert stand_in("gemm", "device|fp16|torch", measured) == (Setting("vllm", "", "device"), "bf16")
+    assert stand_in("gemm", "device|fp16|torch", measured) == (Setting("vllm", "", "device"), {"dtype": "bf16"})
     assert stand_in("gemm", "device|fp8|torch", measured) is None
-    assert stand_in("gemm", "warm|fp32|aiter", measured) == (Setting("torch", "", "host"), "fp32")
+    assert stand_in("gemm", "warm|fp32|aiter", measured) == (Setting("torch", "", "host"), {"dtype": "fp32"})
 
 
 def test_kernels_and_kinds_have_no_stand_in() -> None:

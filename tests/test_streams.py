@@ -69,13 +69,15 @@ def test_a_reader_that_has_seen_enough_gets_no_error() -> None:
     assert ended("models", "| head -1 >/dev/null")[1] == ""
 
 
-def test_an_error_of_another_file_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_another_file_is_not_taken_for_one_of_the_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("predictor.prediction.single.resolve_gpu", full)
-    with pytest.raises(OSError, match="No space left"):
-        main(["predict", "Qwen2.5-0.5B", "--gpu", "H100"])
+    assert main(["predict", "Qwen2.5-0.5B", "--gpu", "H100"]) == 2
+    assert capsys.readouterr().err == "error: a file cannot be used (No space left on device); give another path.\n"
 
 
 COMPARED = {

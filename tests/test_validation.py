@@ -79,6 +79,7 @@ def test_every_table_has_a_name_of_its_own() -> None:
     files = {path.stem for path in folder.glob("*.py")} - {
         "__init__",
         "back_of_envelope",
+        "claims",
         "pool_recipes",
         "promises",
         "replay",

@@ -254,7 +254,7 @@ def test_hostile_requests_raise_one_clear_error_or_work(setting: dict[str, objec
     try:
         Workload(**{"model": LLAMA, **setting}).prefill_ops()  # type: ignore[arg-type]
     except PredictorError as error:
-        assert 0 < len(str(error)) < 400
+        assert 0 < len(str(error)) < 500
 
 
 def test_the_largest_request_stays_countable() -> None:

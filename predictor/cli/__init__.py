@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from predictor.cli.common.plain_values import read_plainly
-from predictor.cli.common.streams import printable
+from predictor.cli.common.streams import printable, printing
 from predictor.errors import PredictorError
 
 # Name of a command, whose module is named alike, and the first sentence of its help.
@@ -50,7 +50,8 @@ COMMANDS: Mapping[str, str] = {
     "validate": "Replay whole models that others measured, latency and memory, and show the errors.",
     "reproduce": "Run again what a figure of README.md or docs/ comes from; status 1 where it says something else now.",
     "log-model": "Log a bundle as an MLflow model, for `mlflow models serve` and `mlflow.pyfunc.spark_udf`.",
-    "grid": "Ask every GPU, model and format in many sizes: answers are finite and above their bound, or clear errors.",
+    "grid": "Ask every GPU, model and number format in many sizes, served and trained; say which answers are not "
+    "finite, lie below their bound, or are no clear error. Status 1 if any.",
     "doctor": "Show versions and bundles; say what is broken.",
 }
 
@@ -82,7 +83,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except PredictorError as error:
         return _fail(str(error))
     except OSError as error:
-        if not isinstance(error, UNUSABLE) and error.errno not in REFUSED:
+        if printing(error) or (not isinstance(error, UNUSABLE) and error.errno not in REFUSED):
             raise
         return _fail(f"{error.filename or 'a file'} cannot be used ({error.strerror}); give another path.")
     except Exception as error:

@@ -23,7 +23,7 @@ from predictor.hardware.roofline import roofline
 from predictor.measurements.checks import ACCEPTED, BOUND_SLACK, FLAGGED, REJECTED, UNIT_RATIO, judged, repeats
 from predictor.measurements.schema import TEXT, numbers, read_frame
 from predictor.memory.sizes import weights_bytes
-from predictor.tables import check_csv, csv_head
+from predictor.table_files import check_csv, csv_head
 from predictor.workloads.engine_tables import LOCAL
 from predictor.workloads.models import get_model
 from predictor.workloads.passes.calls import OpCall

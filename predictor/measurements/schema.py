@@ -22,7 +22,7 @@ from predictor.errors import InvalidTable
 from predictor.files import is_regular, whole_file
 from predictor.ops import FAMILIES, Op
 from predictor.ops.base import TEXT_FIELDS, TEXTS, names_of
-from predictor.tables import check_csv, check_parquet, csv_head
+from predictor.table_files import check_csv, check_parquet, csv_head
 from predictor.workloads.cells import is_empty
 from predictor.workloads.engine_tables import measured_engines
 

@@ -39,6 +39,11 @@ class Watched:
         return getattr(self._stream, name)
 
 
+def printing(error: OSError) -> bool:
+    """Whether an error is of standard output, inside of `printable`."""
+    return isinstance(sys.stdout, Watched) and any(error is one for one in sys.stdout.errors)
+
+
 @contextmanager
 def printable() -> Iterator[list[str]]:
     """Yields what is wrong with standard output, and takes in what goes wrong with it in the block: one sentence, ""

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from predictor.errors import InvalidRequest
-from predictor.tables import check_csv, check_parquet, csv_head
+from predictor.table_files import check_csv, check_parquet, csv_head
 from predictor.values import show
 
 ARRIVALS: Mapping[str, float] = {"arrival_s": 1.0, "arrived_at": 1.0, "arrival_time": 1.0, "timestamp": 1e-3}

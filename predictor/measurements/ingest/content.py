@@ -17,7 +17,7 @@ import pandas as pd
 from predictor.errors import InvalidTable
 from predictor.files import is_regular
 from predictor.measurements.ingest.trace_events import Events
-from predictor.tables import check_csv
+from predictor.table_files import check_csv
 
 MOST_BYTES = 2**30  # of an unpacked file, which is read whole
 MOST_OBJECTS, MOST = 3 * 10**7, 10**8  # lists and objects, and values, of which a trace of 1 GiB has half as many

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from predictor.errors import InvalidRequest, InvalidTable
 from predictor.files import is_regular, whole_file
-from predictor.tables import check_parquet
+from predictor.table_files import check_parquet
 
 ENDINGS = (".parquet", ".csv")
 ROWS_HELD = 10_000  # of a file, at once
