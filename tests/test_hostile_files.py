@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from predictor import tables
+from predictor import table_files
 from predictor.boosters import load_booster
 from predictor.errors import LONGEST, InvalidBundle, InvalidRequest, InvalidTable, PredictorError
 from predictor.estimators.bundle import load_bundle
@@ -177,7 +177,7 @@ def test_a_csv_of_a_million_columns_is_refused(name: str, tmp_path: Path):
 def test_a_parquet_file_that_unpacks_to_gigabytes_is_refused(
     name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(tables, "MOST_UNPACKED", 2**20)
+    monkeypatch.setattr(table_files, "MOST_UNPACKED", 2**20)
     rows = 10_000
     texts = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array(["x" * 20_000]))
     many = {name: pa.array(np.ones(10 * rows)) for name in ("latency_s", "input_len", "output_len")}
@@ -195,7 +195,7 @@ def test_a_parquet_file_that_unpacks_to_gigabytes_is_refused(
 
 
 def test_a_measured_table_is_no_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(tables, "MOST_UNPACKED", 2**10)
+    monkeypatch.setattr(table_files, "MOST_UNPACKED", 2**10)
     path = tmp_path / "m.parquet"
     rows = 2000
     table = {"family": ["gemm"] * rows, "gpu": ["H100"] * rows, "engine": ["torch"] * rows, "dtype": ["bf16"] * rows}
