@@ -78,11 +78,17 @@ def parse_json(content: bytes | str, path: Path | str, cure: str, invalid: type[
         raise invalid(f'"{path}" is not valid JSON: {_reason(error)}; {cure}.') from None
 
 
+def repeated_key(pairs: list[tuple[str, Any]]) -> str | None:
+    """The key that most often stands in an object of JSON, None where each stands once."""
+    if len(dict(pairs)) == len(pairs):
+        return None
+    return Counter(name for name, _ in pairs).most_common(1)[0][0]
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError(f"{Counter(name for name, _ in pairs).most_common(1)[0][0][:60]!r} appears twice")
-    return found
+    if (twice := repeated_key(pairs)) is not None:
+        raise ValueError(f"{twice[:60]!r} appears twice")
+    return dict(pairs)
 
 
 def _reason(error: Exception) -> str:

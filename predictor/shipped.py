@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +31,12 @@ def read_catalogue(file: str) -> dict[str, Any]:
     import tomli
 
     return tomli.loads((PACKAGE / "catalog" / file).read_text(encoding="utf-8"))
+
+
+@cache
+def spellings() -> Mapping[str, Any]:
+    """Names as people write them, of GPUs, models and number formats: the tables of names.toml, not to be changed."""
+    return read_catalogue("names.toml")
 
 
 def facts(kind: type[T], table: Mapping[str, Any], where: str) -> T:

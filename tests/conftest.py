@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import joblib
 import pandas as pd
@@ -36,6 +37,17 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"no measured sources at {root}; set PREDICTOR_DATA to a folder that holds the clones")
     return root
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    """The page's app, asked as over HTTP."""
+    from starlette.testclient import TestClient
+
+    from predictor.web.app import create_app
+
+    with TestClient(create_app()) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")

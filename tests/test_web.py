@@ -10,42 +10,19 @@ import pytest
 pytest.importorskip("starlette", reason="the extra web is not installed")
 pytest.importorskip("httpx2", reason="httpx2 is not installed, by which Starlette is tested")
 
-from starlette.testclient import TestClient
+
+from over_http import CONFIG, printed
 
 from predictor.cli import main
 from predictor.cli.web import web
 from predictor.web.answers import ANSWERS
-from predictor.web.app import HEADERS, STATIC, create_app
+from predictor.web.app import HEADERS, STATIC
 from predictor.web.openapi import described
 from predictor.web.questions import FILES, MOST, questions
 from predictor.web.server import LOOPBACK, is_loopback
 from predictor.web.uploads import MOST_BYTES
 from predictor.web.workers import Broken, GivenUp, Job, Lane, Refused, TooMany
 from predictor.workloads.request import columns
-
-CONFIG = {
-    "model_type": "qwen3",
-    "hidden_size": 1024,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 8,
-    "head_dim": 64,
-    "intermediate_size": 3072,
-    "vocab_size": 32000,
-    "max_position_embeddings": 4096,
-    "torch_dtype": "bfloat16",
-}
-
-
-@pytest.fixture(scope="module")
-def client():
-    with TestClient(create_app()) as opened:
-        yield opened
-
-
-def printed(capsys, *arguments):
-    assert main([*arguments, "--json"]) in (0, 1)
-    return json.loads(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(

@@ -8,37 +8,13 @@ import pytest
 pytest.importorskip("starlette", reason="the extra web is not installed")
 pytest.importorskip("httpx2", reason="httpx2 is not installed, by which Starlette is tested")
 
+from over_http import CONFIG, printed
 from starlette.testclient import TestClient
 
 from predictor.cli import main
 from predictor.errors import InvalidRequest
 from predictor.web.app import create_app
 from predictor.web.uploads import MOST_CONFIG_BYTES, MOST_KEPT, Shelf, dropped
-
-CONFIG = {
-    "model_type": "qwen3",
-    "hidden_size": 1024,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 8,
-    "head_dim": 64,
-    "intermediate_size": 3072,
-    "vocab_size": 32000,
-    "max_position_embeddings": 4096,
-    "torch_dtype": "bfloat16",
-}
-
-
-@pytest.fixture(scope="module")
-def client():
-    with TestClient(create_app()) as opened:
-        yield opened
-
-
-def printed(capsys, *arguments):
-    assert main([*arguments, "--json"]) in (0, 1)
-    return json.loads(capsys.readouterr().out)
-
 
 MIX = [
     {"share": 3, "model": "Qwen3-8B", "batch": 8, "dtype": ["bf16", "fp8"]},

@@ -14,10 +14,9 @@ pytest.importorskip("uvicorn", reason="the extra web is not installed")
 pytest.importorskip("httpx2", reason="httpx2 is not installed, by which Starlette is tested")
 
 import uvicorn
-from starlette.testclient import TestClient
 
 from predictor.web import app as application, connections
-from predictor.web.app import KEPT_BYTES, UPLOADS, create_app
+from predictor.web.app import KEPT_BYTES, UPLOADS
 from predictor.web.questions import questions
 from predictor.web.uploads import MOST_BYTES, MOST_KEPT, MOST_KEPT_BYTES, Shelf, dropped
 from predictor.web.workers import Lane, TooMany
@@ -119,12 +118,6 @@ def test_there_are_only_so_many_connections(served):
     with connected(served) as own:
         own.sendall(b"HEAD / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
         assert answer(own).startswith(b"HTTP/1.1 200 ")
-
-
-@pytest.fixture(scope="module")
-def client():
-    with TestClient(create_app()) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("kind", MOST_BYTES)

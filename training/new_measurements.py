@@ -218,7 +218,6 @@ def promotions(tables: list[Path], recipe: Recipe, scratch: Path) -> None:
             "tripled", small, [_tripled(table, scratch) for table in tables]
         ),
     }
-    print(f"{len(equals[0].ledger())} lines of the ledger" if hasattr(equals[0], "ledger") else "", file=sys.stderr)
     for sure in (3.0, 4.0, 5.0):
         comparison.SURE = sure
         pairs = list(permutations(equals, 2))

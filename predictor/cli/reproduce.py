@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option, Typer
 
 from predictor.cli.common.display import say, show
+from predictor.cli.common.measured_option import SOURCES, TRUTH, Sources, Truth
 from predictor.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -28,12 +29,8 @@ def add(app: Typer) -> None:
 
 def reproduce(
     names: Annotated[list[str] | None, Argument(metavar="[NAME]...", help="By default all are listed.")] = None,
-    truth: Annotated[
-        Path, Option(metavar="FOLDER", envvar="PREDICTOR_TRUTH", help="Folder of the published tables.")
-    ] = Path("../shared/truth"),
-    sources: Annotated[
-        Path, Option(metavar="FOLDER", envvar="PREDICTOR_DATA", help="Folder of the operator sources.")
-    ] = Path("../shared/sources"),
+    truth: Truth = TRUTH,
+    sources: Sources = SOURCES,
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
 ) -> int:
     """Run again what a figure of README.md or docs/ comes from; status 1 where it says something else now.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option, Typer
 
 from predictor.cli.common.display import digits, show
+from predictor.cli.common.measured_option import SOURCES, TRUTH, Sources, Truth
 from predictor.errors import InvalidRequest
 from predictor.files import needs_folder, whole_file
 
@@ -35,12 +36,8 @@ def add(app: Typer) -> None:
 
 def validate(
     *,
-    truth: Annotated[
-        Path, Option(metavar="FOLDER", envvar="PREDICTOR_TRUTH", help="Folder of the published tables.")
-    ] = Path("../shared/truth"),
-    sources: Annotated[
-        Path, Option(metavar="FOLDER", envvar="PREDICTOR_DATA", help="Folder of the operator sources.")
-    ] = Path("../shared/sources"),
+    truth: Truth = TRUTH,
+    sources: Sources = SOURCES,
     bundle: Annotated[str, Option(help="Released bundle or folder of one; by default the newest.")] = "",
     only: Annotated[str, Option(metavar="TABLE", help="One table, such as memory; by default all.")] = "",
     out: Annotated[Path | None, Option(metavar="FILE", help="Write every replayed row as CSV.")] = None,

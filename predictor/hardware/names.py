@@ -9,7 +9,7 @@ import re
 from functools import cache, lru_cache
 from typing import NamedTuple
 
-from predictor.shipped import read_catalogue
+from predictor.shipped import spellings
 
 # "8xH100", "8 x H100" and "H100x8", "H100 x8", "H100 (x8)", but no "RTX 4090".
 COUNT_FIRST = re.compile(r"\s*(\d{1,18})\s*[x×*]\s*(.+?)\s*", re.IGNORECASE)
@@ -74,7 +74,7 @@ def counted(text: str) -> Spelt | None:
 
 @cache
 def _tables() -> tuple[dict[str, list[str]], dict[str, str], list[tuple[re.Pattern[str], str]]]:
-    table = read_catalogue("names.toml")
+    table = spellings()
     names = {key(name): meant for name, meant in table["gpus"].items()}
     instances = {name.casefold(): machine for name, machine in table["instances"].items()}
     return names, instances, [(re.compile(pattern), made) for pattern, made in table["rewrites"]]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from predictor.errors import UnsupportedDtype
-from predictor.shipped import read_catalogue
+from predictor.shipped import spellings
 from predictor.values import nearest_names
 
 Array = NDArray[np.float64]
@@ -147,7 +146,7 @@ def dtype_named(text: str) -> str:
     name = text.strip().casefold()
     under = name.replace("-", "_")
     return next((known for known in (name, under) if known in DTYPES), "") or (
-        _spellings().get(name) or _spellings().get(under) or text
+        spellings()["dtypes"].get(name) or spellings()["dtypes"].get(under) or text
     )
 
 
@@ -157,14 +156,9 @@ def near_dtypes(text: str) -> str:
     >>> near_dtypes("q4km")
     ' Did you mean q4_k_m or q4_k?'
     """
-    meant = {**{name: name for name in LISTED}, **_spellings()}
+    meant = {**{name: name for name in LISTED}, **spellings()["dtypes"]}
     near = list(dict.fromkeys(meant[name] for name in nearest_names(text.casefold(), meant, most=2)))
     return f" Did you mean {' or '.join(near)}?" if near else ""
-
-
-@cache
-def _spellings() -> dict[str, str]:
-    return dict(read_catalogue("names.toml")["dtypes"])
 
 
 def dtype_facts(name: str) -> Dtype:

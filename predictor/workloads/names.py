@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
-from predictor.shipped import read_catalogue
+from predictor.shipped import spellings
 
 # A fine-tune of a model has its shapes; these words of a name say which fine-tune, or which file format.
 VARIANTS = frozenset({"instruct", "chat", "it", "hf", "base", "pt", "text"})
@@ -98,8 +98,9 @@ def name_note(name: str, dtype: str, *, narrow: bool = False) -> str:
 
 @cache
 def _table() -> dict[str, Any]:
-    table = read_catalogue("names.toml")
-    return table | {
+    table = spellings()
+    return {
+        **table,
         "models": {normalise(name): model for name, model in table["models"].items()},
         "mirrors": {name.casefold() for name in table["mirrors"]},
     }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from predictor.errors import InvalidSpec, UnknownModel
+from predictor.files import repeated_key
 from predictor.workloads.configs.class_defaults import class_defaults
 
 LARGEST_FILE_BYTES = 10 * 2**20  # published config files are below 100 kB
@@ -170,11 +170,9 @@ def read(path: Path) -> tuple[Any, Path]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    seen = dict(pairs)
-    if len(seen) != len(pairs):
-        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+    if (twice := repeated_key(pairs)) is not None:
         raise InvalidSpec(f"{show(twice)} appears twice in config.json; keep one.")
-    return seen
+    return dict(pairs)
 
 
 def short(path: Path) -> str:

@@ -17,7 +17,17 @@ from predictor.workloads.architectures.mixers import LatentAttention, LinearAtte
 from predictor.workloads.architectures.sparse_mixers import Mixer
 from predictor.workloads.configs.fields import Fields, show
 from predictor.workloads.configs.layered_experts import MORE_EXPERTS
-from predictor.workloads.configs.layered_fields import GQA, LATENT, Family, by_type, dense, experts_of, grouped, marks
+from predictor.workloads.configs.layered_fields import (
+    GQA,
+    LATENT,
+    Family,
+    by_type,
+    dense,
+    experts_of,
+    grouped,
+    mamba_2,
+    marks,
+)
 from predictor.workloads.configs.layered_hybrid import HYBRID as STATES, borrowing
 from predictor.workloads.configs.layered_recent import RECENT
 from predictor.workloads.configs.quantization import published_dtypes
@@ -165,17 +175,8 @@ def _gemma4_attention(fields: Fields, layers: int) -> list[Mixer]:
 
 def _nemotron_mixers(fields: Fields, layers: int) -> list[Mixer | None]:
     """Mamba-2 at M, attention at *, none at the feed-forward layers E and - of hybrid_override_pattern."""
-    heads, head_dim = fields.size("mamba_num_heads"), fields.size("mamba_head_dim")
-    mamba = LinearAttention(
-        key_heads=fields.size("n_groups"),
-        value_heads=heads,
-        key_dim=fields.size("ssm_state_size"),
-        value_dim=head_dim,
-        conv_kernel=fields.size("conv_kernel"),
-        scalars=1,
-        normed_dim=heads * head_dim,
-    )
-    kinds: dict[str, Mixer] = {"M": mamba, "*": grouped(fields)}
+    names = ("mamba_num_heads", "mamba_head_dim", "n_groups", "ssm_state_size", "conv_kernel")
+    kinds: dict[str, Mixer] = {"M": mamba_2(*map(fields.size, names)), "*": grouped(fields)}
     return [kinds.get(letter) for letter in _pattern(fields, layers)]
 
 

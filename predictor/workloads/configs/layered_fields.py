@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from predictor.errors import InvalidSpec
 from predictor.workloads.architectures.feed_forward import DenseFeedForward, Experts, FeedForward
-from predictor.workloads.architectures.mixers import GroupedAttention
+from predictor.workloads.architectures.mixers import GroupedAttention, LinearAttention
 from predictor.workloads.architectures.sparse_mixers import Mixer
 from predictor.workloads.configs.fields import Fields, show
 
@@ -40,6 +40,20 @@ def grouped(fields: Fields, kv_heads_key: str = "num_key_value_heads", **options
         "rotary_dim": fields.rotary_dim(head_dim),
     }
     return GroupedAttention(**(stated | options))
+
+
+def mamba_2(heads: int, head_dim: int, groups: int, state: int, conv: int, **options: Any) -> LinearAttention:
+    """Mamba-2 (arXiv:2405.21060): heads of `head_dim` channels, `groups` of which share `state` numbers per channel."""
+    stated: dict[str, Any] = {
+        "key_heads": groups,
+        "value_heads": heads,
+        "key_dim": state,
+        "value_dim": head_dim,
+        "conv_kernel": conv,
+        "scalars": 1,
+        "normed_dim": heads * head_dim,
+    }
+    return LinearAttention(**(stated | options))
 
 
 def by_type(fields: Fields, layers: int, kinds: Mapping[str, Mixer], key: str = "layer_types") -> list[Mixer]:

@@ -13,7 +13,7 @@ from predictor.workloads.architectures.mixers import LinearAttention
 from predictor.workloads.architectures.recurrences import Projection, Recurrence, Together
 from predictor.workloads.architectures.sparse_mixers import Mixer
 from predictor.workloads.configs.fields import Fields, show
-from predictor.workloads.configs.layered_fields import GQA, Family, by_type, dense, experts_of, grouped
+from predictor.workloads.configs.layered_fields import GQA, Family, by_type, dense, experts_of, grouped, mamba_2
 
 ANY_LEN = 2**31  # a recurrence has no longest sequence
 
@@ -33,20 +33,12 @@ def _mamba(fields: Fields, state: str, conv: str, expand: str, rank: str, *, nor
 
 
 def _mamba_2(fields: Fields, prefix: str = "mamba_", **others: Any) -> LinearAttention:
-    """Mamba-2 (arXiv:2405.21060) under the keys of Bamba, Granite 4 and Falcon-H1."""
+    """Mamba-2 under the keys of Bamba, Granite 4 and Falcon-H1."""
     heads, stated = fields.size(f"{prefix}n_heads"), fields.get(f"{prefix}d_head")
     wide = fields.size(f"{prefix}expand") * fields.size("hidden_size")
     head_dim = wide // heads if stated == "auto" else fields.size(f"{prefix}d_head")
-    facts: dict[str, Any] = {
-        "key_heads": fields.size(f"{prefix}n_groups"),
-        "value_heads": heads,
-        "key_dim": fields.size(f"{prefix}d_state"),
-        "value_dim": head_dim,
-        "conv_kernel": fields.size(f"{prefix}d_conv"),
-        "scalars": 1,
-        "normed_dim": heads * head_dim,
-    }
-    return LinearAttention(**(facts | others))
+    sizes = (fields.size(f"{prefix}{name}") for name in ("n_groups", "d_state", "d_conv"))
+    return mamba_2(heads, head_dim, *sizes, **others)
 
 
 def _mamba_mixers(fields: Fields, layers: int) -> list[Mixer | None]:
@@ -54,17 +46,8 @@ def _mamba_mixers(fields: Fields, layers: int) -> list[Mixer | None]:
 
 
 def _mamba_2_mixers(fields: Fields, layers: int) -> list[Mixer | None]:
-    heads, head_dim = fields.size("num_heads"), fields.size("head_dim")
-    mamba = LinearAttention(
-        key_heads=fields.size("n_groups"),
-        value_heads=heads,
-        key_dim=fields.size("state_size"),
-        value_dim=head_dim,
-        conv_kernel=fields.size("conv_kernel"),
-        scalars=1,
-        normed_dim=heads * head_dim,
-    )
-    return [mamba] * layers
+    names = ("num_heads", "head_dim", "n_groups", "state_size", "conv_kernel")
+    return [mamba_2(*map(fields.size, names))] * layers
 
 
 def _none(fields: Fields, layers: int) -> list[FeedForward | None]:
