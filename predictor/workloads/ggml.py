@@ -15,6 +15,7 @@ from predictor.elementwise import greater
 from predictor.ops import Attention, Gemm, Moe, Op, Pointwise
 from predictor.workloads.architectures.decoder import Decoder
 from predictor.workloads.passes.calls import OpCall, Step
+from predictor.workloads.passes.eager import merged
 from predictor.workloads.weights.mixtures import EMBEDDING, HEAD, Blocks, Types
 
 LM_HEAD = "lm_head"
@@ -38,7 +39,8 @@ def ggml_ops(calls: Iterable[OpCall], model: object, step: Step, types: Types, u
     apart = [part for call in calls for part in _apart(call, model, step, dict(types))]
     if step.phase == "decode":
         return tuple(apart)
-    return tuple(part for call in apart for part in _chunked(call, step, ubatch))
+    calls = tuple(part for call in apart for part in _chunked(call, step, ubatch))
+    return calls if isinstance(step.tokens, np.ndarray) else merged(calls)  # a short last pass may equal the others
 
 
 def _apart(call: OpCall, model: object, step: Step, types: Mapping[str, Blocks]) -> list[OpCall]:
