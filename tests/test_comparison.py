@@ -108,6 +108,24 @@ def test_intervals_of_other_gpus_must_cover_on_the_whole(base: Bundle, tmp_path:
         )
 
 
+@pytest.mark.parametrize(
+    ("protocol", "coverage", "refused"),
+    [("generation-out", 0.62, False), ("generation-out", 0.5, True), ("rows-out", 0.62, True)],
+)
+def test_another_seed_moves_the_coverage_of_whole_generations(
+    base: Bundle, tmp_path: Path, protocol: str, coverage: float, refused: bool
+) -> None:
+    def covering(share: float) -> Bundle:
+        def change(ledger: pd.DataFrame) -> pd.DataFrame:
+            own = (ledger[["protocol", "estimator"]] == [protocol, "gemm"]).all(axis=1)
+            return ledger.assign(coverage=ledger["coverage"].mask(own, share))
+
+        return rewritten(base, tmp_path / f"covering-{share}", change)
+
+    lines = said(covering(0.7), covering(coverage))
+    assert any(line.startswith(f"gemm, mean over cells, {protocol}: coverage from 70.0") for line in lines) == refused
+
+
 def test_new_cells_are_gains(base: Bundle, tmp_path: Path) -> None:
     fewer = rewritten(base, tmp_path / "fewer", lambda ledger: ledger[ledger["gpu"] != "L40S"])
     found = compared(fewer, base)

@@ -12,7 +12,8 @@ so that they show what no single cell can.
 Coverage: intervals promise it over GPUs, not on each. Of base-4's cells with generations held out, half lie outside
 70 to 95 %. So a cell is judged where its GPU is in training, and for too little only; the means of an operator are
 judged under every protocol, for too little and too much. Where the champion covers no better, beyond chance, nothing
-is refused.
+is refused; chance is that of rows and, where whole GPUs are held out, what another seed does to each ledger, which
+moves all rows of a generation together.
 
 Each ledger has rows of its own tables: where a candidate was made from others, part of a change may be theirs. Rows
 that neither bundle was made from (`data`) are predicted by both and keep to the same rules, every cell's coverage
@@ -235,4 +236,5 @@ def _outside(line: Mapping[Hashable, Any], end: float, side: int) -> float | Non
     if isnan(line["coverage_before"]):
         return limit
     chance = SURE_OF_SHARE * sqrt(variance * (1 / line["rows_before"] + 1 / line["rows_after"]))
+    chance += line["coverage_gap_before"] + line["coverage_gap_after"]
     return limit if side * (line["coverage_before"] - line["coverage_after"]) > chance else None
