@@ -7,7 +7,8 @@
 FOLDER holds the clones of training/release.py. learn-on: each generation held out, ROWS of its rows learned on from
 what the others taught; the error of a fifth of them, before and after; what known GPUs lose, rehearsed and not.
 suggest: a workload of CALLS measured calls of one engine and dtype of a GPU held out, some of which are measured: those
-that `predictor suggest` would take, or any; the error of its total time. noise: seeds of one small recipe, and
+that `predictor suggest` would take, out of all or out of those that are not of the workload, or any; the error of its
+total time. noise: seeds of one small recipe, and
 candidates that are worse on purpose, each judged by the others as `predictor promote` judges.
 """
 
@@ -17,7 +18,7 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -143,19 +144,22 @@ def suggestions(rows: TrainingSet, recipe: Recipe) -> None:
     found = [list(_cells_of(fold)) for fold in folds]
     draw, lines = np.random.default_rng(recipe.seed), []
     for own in found:
-        samples = [
-            (cell.traits.take(np.arange(min(len(cell.error), MOST_ROWS))), cell.error[:MOST_ROWS])
-            for other in found
-            if other is not own
-            for cell in other
-        ]
+        samples = [_sample(cell, draw) for other in found if other is not own for cell in other]
         prior = learn(samples) if samples else None
         for cell in own if prior else ():
             for _ in range(DRAWS):
                 lines += _workload(cell.take(draw.permutation(len(cell.error))[:MOST_CANDIDATES]), prior, draw, recipe)
     table = pd.DataFrame(lines).groupby(["chosen", "measured"])[["error", "gpu_s"]].mean()
-    print(f"\n{rows.estimator}: error of the time of {CALLS} calls, per cent, and seconds of GPU time")
+    workloads = DRAWS * sum(map(len, found))
+    print(
+        f"\n{rows.estimator}: error of the time of {CALLS} calls, per cent, and seconds of GPU time, {workloads} draws"
+    )
     print(table.round(2).to_string(), flush=True)
+
+
+def _sample(cell: Cell, draw: np.random.Generator) -> tuple[Traits, np.ndarray]:
+    kept = cell.take(draw.permutation(len(cell.error))[:MOST_ROWS])
+    return kept.traits, kept.error
 
 
 def _cells_of(fold: Fold) -> Iterator[Cell]:
@@ -174,7 +178,12 @@ def _workload(cell: Cell, prior: Prior, draw: np.random.Generator, recipe: Recip
     predicted_s = cell.latency_s * np.exp(-cell.error)
     share[:CALLS] = predicted_s[:CALLS] / predicted_s[:CALLS].sum()
     cost_s = SETUP_S + TIMED * predicted_s
-    orders = {"suggested": _suggested(cell, prior, share, cost_s), "random": draw.permutation(len(cell.error))}
+    every = np.ones(len(share))
+    orders = {
+        "suggested": _suggested(cell, prior, share, cost_s, every),
+        "suggested, others": _suggested(cell, prior, share, cost_s, np.where(share > 0, 0.0, every)),
+        "random": draw.permutation(len(cell.error)),
+    }
     for chosen, order in orders.items():
         for count in MEASURED:
             told = cell.take(np.asarray(order[:count], dtype=int))
@@ -188,11 +197,11 @@ def _workload(cell: Cell, prior: Prior, draw: np.random.Generator, recipe: Recip
             yield {"chosen": chosen, "measured": count, "error": error, "gpu_s": cost_s[order[:count]].sum()}
 
 
-def _suggested(cell: Cell, prior: Prior, share: np.ndarray, cost_s: np.ndarray) -> list[int]:
-    """Which calls `predictor suggest` would measure, in its order."""
+def _suggested(cell: Cell, prior: Prior, share: np.ndarray, cost_s: np.ndarray, allowed: np.ndarray) -> Sequence[int]:
+    """Which calls `predictor suggest` would measure, in its order. allowed: 1 for those that it may, else 0."""
     left = covariance(cell.traits, cell.traits, prior)
-    noise, ones = prior.amplitudes[NOISE] ** 2, np.ones(len(share))
-    candidates = Open([], "", share, left, noise, cell.latency_s, cost_s, ones)
+    noise, predicted_s = prior.amplitudes[NOISE] ** 2, cell.latency_s * np.exp(-cell.error)
+    candidates = Open([], "", share, left, noise, predicted_s, cost_s, allowed)
     order = []
     for _ in range(max(MEASURED)):
         order.append(int((candidates.gains() / candidates.cost_s).argmax()))
