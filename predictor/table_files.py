@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from predictor.errors import PredictorError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MOST_COLUMNS = 10_000
 HEAD_CHARACTERS = 2**20  # of a CSV, in which its first lines end
@@ -20,6 +24,25 @@ def check_csv(head: str, where: Path | str, invalid: type[PredictorError]) -> No
         raise invalid(
             f"{where} has a line of {most:,} cells; a CSV has at most {MOST_COLUMNS:,}, each line within 1 MiB."
         )
+
+
+def read_csv(source: Any, where: Path | str, invalid: type[PredictorError], **how: Any) -> pd.DataFrame:
+    """A CSV as pandas.read_csv reads it `how`, but `invalid` is raised for one whose lines have more cells than its
+    header has names: pandas would take the first cells for names of rows, and every other for that of its neighbour.
+
+    Raises what pandas does for one that is broken.
+    """
+    import pandas as pd
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # of lines that are cut to the header
+        try:
+            frame: pd.DataFrame = pd.read_csv(source, index_col=False, **how)
+        except pd.errors.ParserWarning:
+            raise invalid(
+                f"{where} has lines of more cells than its header has names; name all, or quote cells with commas."
+            ) from None
+    return frame
 
 
 def csv_head(path: Path | str) -> str:

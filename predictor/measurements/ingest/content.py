@@ -17,7 +17,7 @@ import pandas as pd
 from predictor.errors import InvalidTable
 from predictor.files import is_regular
 from predictor.measurements.ingest.trace_events import Events
-from predictor.table_files import check_csv
+from predictor.table_files import check_csv, read_csv
 
 MOST_BYTES = 2**30  # of an unpacked file, which is read whole
 MOST_OBJECTS, MOST = 3 * 10**7, 10**8  # lists and objects, and values, of which a trace of 1 GiB has half as many
@@ -53,7 +53,8 @@ class Content:
         rest = "\n".join(self.text.splitlines()[start:])
         check_csv(rest, self.path, InvalidTable)
         try:
-            frame = pd.read_csv(io.StringIO(rest), dtype=str, keep_default_na=False, skipinitialspace=True)
+            how: dict[str, Any] = {"dtype": str, "keep_default_na": False, "skipinitialspace": True}
+            frame = read_csv(io.StringIO(rest), self.path, InvalidTable, **how)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
             raise broken(self.path, "CSV", error) from error
         return frame.rename(columns=str.strip)
