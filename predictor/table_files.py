@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +20,26 @@ MOST_RATIO = 1000  # measurements, which differ from row to row, have 2 to 50
 
 
 def check_csv(head: str, where: Path | str, invalid: type[PredictorError]) -> None:
-    """Raise `invalid` for a CSV with a line of very many cells. head: its first HEAD_CHARACTERS, or all."""
+    """Raise `invalid` for a CSV with a line of very many cells, or a name twice in its header.
+
+    head: its first HEAD_CHARACTERS, or all.
+    """
     lines = head[:HEAD_CHARACTERS].split("\n")
     if (most := max(line.count(",") for line in lines) + 1) > MOST_COLUMNS or len(lines[0]) >= HEAD_CHARACTERS:
         raise invalid(
             f"{where} has a line of {most:,} cells; a CSV has at most {MOST_COLUMNS:,}, each line within 1 MiB."
         )
+    if (twice := repeated(lines[0])) is not None:
+        raise invalid(f"{where} has two columns {twice}; drop one.")
+
+
+def repeated(header: str) -> str | None:
+    """A name that stands twice in the first line of a CSV, None where each stands once."""
+    try:
+        names = [name.strip() for name in next(csv.reader([header]), [])]
+    except csv.Error:
+        return None  # which whoever reads it says better
+    return next((name for name, count in Counter(names).items() if name and count > 1), None)
 
 
 def read_csv(source: Any, where: Path | str, invalid: type[PredictorError], **how: Any) -> pd.DataFrame:
@@ -40,7 +56,8 @@ def read_csv(source: Any, where: Path | str, invalid: type[PredictorError], **ho
             frame: pd.DataFrame = pd.read_csv(source, index_col=False, **how)
         except pd.errors.ParserWarning:
             raise invalid(
-                f"{where} has lines of more cells than its header has names; name all, or quote cells with commas."
+                f"{where} has lines of more cells than its header has names; name each column, quote cells "
+                "with commas, and end no line with one."
             ) from None
     return frame
 

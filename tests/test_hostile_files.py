@@ -42,6 +42,7 @@ from predictor.planning.launch.verify import read_plan
 from predictor.planning.upgrade import read_mix
 from predictor.prediction.jobs.storage import source_of
 from predictor.prediction.jobs.sweep import read_spec
+from predictor.prediction.rows import requests_of
 from predictor.ubjson import check_booster
 from predictor.workloads.configs.fields import Fields
 from predictor.workloads.models import model_from_config
@@ -317,6 +318,30 @@ def test_a_csv_with_more_cells_than_names_is_no_guess(name: str, text: str, tmp_
     assert "has lines of more cells than its header has names" in refused(
         READERS.get(name, READERS["trace.json"]), path
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("m.csv", "family,gpu,latency_s,m,m,n,k\ngemm,H100,1e-5,16,32,64,64\n"),
+        ("a.json", "family,gpu,latency_s,m,m,n,k\ngemm,H100,1e-5,16,32,64,64\n"),
+        ("trace.csv", 'input_len,"input_len",output_len\n100,7,5\n'),
+        ("prices.csv", "provider,gpu,n_gpus,n_gpus,usd_per_hour\nx,H100,1,8,2.0\n"),
+        ("r.csv", "model,gpu,batch,batch\nQwen3-8B,H100,1,2\n"),
+    ],
+)
+def test_a_column_that_stands_twice_is_no_guess(name: str, text: str, tmp_path: Path):
+    path = tmp_path / name
+    path.write_text(text)
+    readers = READERS | {"trace.csv": READERS["trace.json"]}
+    readers["r.csv"] = lambda path: [requests_of(part) for part in source_of(str(path)).chunks(10)]
+    assert "has two columns" in refused(readers[name], path)
+
+
+def test_a_comma_at_the_end_of_each_line_of_a_trace_is_no_column(tmp_path: Path):
+    path = tmp_path / "trace.csv"
+    path.write_text("input_len,output_len\n100,20,\n200,30,\n")
+    assert read_trace(str(path)).input_len == (100, 200)
 
 
 def test_a_parquet_file_of_requests_that_arrow_calls_a_broken_file_is_refused(tmp_path: Path):
