@@ -37,6 +37,7 @@ from predictor.learning.recipe import read_recipe
 from predictor.measurements.ingest import Unread, content, ingest
 from predictor.measurements.ingest.figures import lengths_of, spread_of
 from predictor.measurements.schema import read_table
+from predictor.planning.columns import listed_tps
 from predictor.planning.evaluations import read_evaluations
 from predictor.planning.launch.verify import read_plan
 from predictor.planning.upgrade import read_mix
@@ -471,6 +472,11 @@ def test_a_folder_that_links_back_is_not_copied(bundle: Path, tmp_path: Path):
     (bundle / "gpus").symlink_to(bundle)
     (tmp_path / "copy").mkdir()
     assert "gpus is no file and no folder" in refused(lambda folder: copy_folder(folder, tmp_path / "copy"), bundle)
+
+
+def test_a_list_of_tp_of_thousands_of_digits_is_refused():
+    with pytest.raises(InvalidRequest, match="it must be whole numbers such as 1,2,4"):
+        listed_tps("1," + "9" * 5000)
 
 
 def test_decisions_in_a_pipe_are_refused(tmp_path: Path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from predictor.errors import InvalidRequest
 from predictor.workloads.request import OF_TRAINING
 
+MOST_DIGITS = 30  # of a whole number in a list: Python reads none of thousands
+
 # It decides them, or its load has none.
 DECIDED = (
     *("dtype", "engine", "tp", "n_gpus", "dp", "phase", "scheduling", "batch", "images", "image_size", "usd_per_hour"),
@@ -34,6 +36,6 @@ def listed(text: str) -> tuple[str, ...]:
 def listed_tps(text: str) -> tuple[int, ...]:
     """Those of a list of tp; raises InvalidRequest for what is no whole number."""
     parts = listed(text)
-    if wrong := [part for part in parts if not part.isdecimal()]:
-        raise InvalidRequest(f'tp is "{wrong[0]}"; it must be whole numbers such as 1,2,4.')
+    if wrong := [part for part in parts if not part.isdecimal() or len(part) > MOST_DIGITS]:
+        raise InvalidRequest(f'tp is "{wrong[0][:30]}"; it must be whole numbers such as 1,2,4.')
     return tuple(int(part) for part in parts)

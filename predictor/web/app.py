@@ -250,7 +250,7 @@ async def _body(request: Request, most: int) -> bytes:
     from starlette.requests import ClientDisconnect
 
     much = f"more than {most} bytes are sent; send a config.json, the header of a .gguf alone, or a shorter file."
-    if (length := request.headers.get("content-length", "")).isdecimal() and int(length) > most:
+    if (length := request.headers.get("content-length", "")).isdecimal() and float(length) > most:
         raise TooLarge(much)
     content = bytearray()
     try:
