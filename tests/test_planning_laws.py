@@ -14,7 +14,7 @@ from predictor.planning import compare, plan
 from predictor.planning.answers import predicted_by
 from predictor.planning.candidates import Choices, candidates, most_of
 from predictor.planning.fleet import fleet
-from predictor.planning.search import Expected, deployed, deployments, expected, met, worth
+from predictor.planning.search import Expected, deployed, deployments, expected, met, too_few, worth
 from predictor.planning.service import ServiceLevel
 from predictor.workloads.models import get_model
 from predictor.workloads.request import Request
@@ -86,6 +86,16 @@ def test_what_has_no_price_keeps_no_budget(tmp_path):
 def test_the_command_of_a_plan_has_all_digits():
     request = Request.of({"model": "Qwen3-8B", "gpu": "L4", "request_rate": 3.123456789, **LENGTHS})
     assert "--request-rate 3.123456789" in predicted_by(request)
+
+
+def test_replicas_that_are_passed_over_do_not_keep_up():
+    bundle, level, sure = load_bundle(), ServiceLevel(tpot_s=0.1), 0.8
+    columns = {"model": "Qwen3-8B", "request_rate": 20.0, **LENGTHS}
+    for one in candidates(Choices(get_model("Qwen3-8B"), columns, fleet("L40S, L4, H100"), price_list()), bundle)[0]:
+        passed_over = too_few(deployed(one, 32, level, bundle), sure, bundle.level)
+        assert 0 <= passed_over < 32
+        if passed_over:
+            assert deployed(one, passed_over, level, bundle).p_slo < sure
 
 
 def test_what_is_nearest_is_kept_where_it_is_promised():

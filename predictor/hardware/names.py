@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 from predictor.shipped import spellings
 
-# "8xH100", "8 x H100" and "H100x8", "H100 x8", "H100 (x8)", but no "RTX 4090".
-COUNT_FIRST = re.compile(r"\s*(\d{1,18})\s*[x×*]\s*(.+?)\s*", re.IGNORECASE)
-COUNT_LAST = re.compile(r"(.*?(?:\d|\S(?=\s)))\s*\(?[x×*](\d{1,4})\)?\s*", re.IGNORECASE)
+# "8xH100", "8 x H100", Lambda's "gpu_8x_h100_sxm5" and "H100x8", "H100 x8", "H100 (x8)", SkyPilot's "H100:8", but no
+# "RTX 4090".
+COUNT_FIRST = re.compile(r"\s*(?:gpu_)?(\d{1,18})\s*[x×*][\s_]*(.+?)\s*", re.IGNORECASE)
+COUNT_LAST = re.compile(r"(.*?(?:\d|\S(?=\s)))\s*\(?[x×*](\d{1,4})\)?\s*|(.*\S):(\d{1,4})", re.IGNORECASE)
 
 
 class Spelt(NamedTuple):
@@ -68,7 +69,7 @@ def counted(text: str) -> Spelt | None:
     if first := COUNT_FIRST.fullmatch(text):
         return Spelt(first[2], int(first[1]))
     if last := COUNT_LAST.fullmatch(text):
-        return Spelt(last[1], int(last[2]))
+        return Spelt(last[1] or last[3], int(last[2] or last[4]))
     return None
 
 

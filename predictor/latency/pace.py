@@ -40,10 +40,12 @@ HIDDEN_BY = {
 
 
 class Unsaid(NamedTuple):
-    """What a request may leave open: bytes per second of all links of a node, and the host's times over those taken."""
+    """What a request may leave open: bytes per second of all links of a node, the host's times over those taken, and
+    whether gradients are sent while earlier layers are computed."""
 
     between_bytes_per_s: float
     host: float = 1.0
+    hidden: bool = True
 
 
 def taken_and_ends(gpu: Gpu, setting: TrainingSetting) -> list[Unsaid]:
@@ -52,7 +54,11 @@ def taken_and_ends(gpu: Gpu, setting: TrainingSetting) -> list[Unsaid]:
     taken = Unsaid(stated or of_gpu * node_link_bytes_per_s(gpu))
     hosts = [taken._replace(host=share) for share in (1 + HOST_DOUBT, 1 / (1 + HOST_DOUBT))]
     networks = () if stated else (FASTEST, SLOWEST)
-    return [taken, *hosts, *(taken._replace(between_bytes_per_s=of_gpu * end.bytes_per_s) for end in networks)]
+    between = [taken._replace(between_bytes_per_s=of_gpu * end.bytes_per_s) for end in networks]
+    # PyTorch's DDP hides them; DeepSpeed's ZeRO 1 and 2 (overlap_comm), Megatron-Core (overlap_grad_reduce) and Apex
+    # with messages as large as the model do not unless told to.
+    shown = [taken._replace(hidden=False)] if setting.dp > 1 and setting.zero_stage < 3 else []
+    return [taken, *hosts, *between, *shown]
 
 
 class Pace(NamedTuple):
@@ -191,7 +197,8 @@ def _exposed(
     waits: dict[str, float] = {}
     ahead = setting.prefetch and not setting.host_waits
     for call, line in zip(calls, messages, strict=True):
-        phase = HIDDEN_BY.get(call.name.removeprefix("expert_"), "") if ahead else ""
+        name = call.name.removeprefix("expert_")
+        phase = HIDDEN_BY.get(name, "") if ahead and (unsaid.hidden or not name.startswith("grad_")) else ""
         if call.name == "stage_send_recv" and setting.vp > 1:  # of another chunk than is computed
             phase = "forward"
         waits[phase] = waits.get(phase, 0.0) + _sent_s(line, call, setting, unsaid)

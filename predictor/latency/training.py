@@ -62,6 +62,8 @@ HOST_S_PER_FETCH = 0.42e-3
 # How much longer, as a share, what PyTorch's own kernels take where none of its steps chose a constant: on GPUs of
 # generations on which none was timed, and around a ring of GPUs.
 UNTIMED_DOUBT = 0.65
+# And what steps of whole replicas take, whose processes share hosts, loaders and links: chosen on Lambda's A100s.
+REPLICAS_DOUBT = 0.3
 # To the host's memory and back through PCIe 4 x16; and its step of one parameter.
 HOST_BYTES_PER_S, HOST_STEP_S = 25e9, 2.6e-10
 # Kinds whose times are of serving engines' own kernels; PyTorch's, compilers' and Transformer Engine's move as many
@@ -129,6 +131,7 @@ def training_step(model: Trainable, gpu: Gpu, setting: TrainingSetting, bundle: 
         hypot(software, STEADY_DOUBT * _held_s(alone, computed) / value, RECIPE_DOUBT if setting.recipe else 0.0),
         slower=hypot(
             UNTIMED_DOUBT * _untimed(gpu, setting),
+            REPLICAS_DOUBT * (setting.dp > 1 and setting.zero_stage == 0),
             asked.tail_doubt,
             *(max(other.step_s / value - 1, 0.0) for other in others),
         ),

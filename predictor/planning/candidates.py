@@ -152,14 +152,26 @@ def offer_of(prices: PriceList, gpu: Gpu, n_gpus: int, together: int, stated: fl
 
 def candidates(choices: Choices, bundle: Bundle) -> tuple[list[Candidate], list[Lost]]:
     """All replicas that start and keep their promises at the roofline, and why the others do not."""
-    found: list[Candidate] = []
-    lost: list[Lost] = []
-    for some in choices.gpus:
-        for engine in choices.engines or ("",):
-            for dtype in _dtypes(choices, some.gpu):
-                for one in _sized(choices, some, engine, dtype, bundle):
-                    (found if isinstance(one, Candidate) else lost).append(one)  # type: ignore[arg-type]
-    return found, lost
+    return parted(replicas(choices.gpus, choices, bundle))
+
+
+def replicas(many: Sequence[Some], choices: Choices, bundle: Bundle) -> list[list[Candidate | Lost]]:
+    """The same of each of many GPUs, as they come."""
+    return [
+        [
+            one
+            for engine in choices.engines or ("",)
+            for dtype in _dtypes(choices, some.gpu)
+            for one in _sized(choices, some, engine, dtype, bundle)
+        ]
+        for some in many
+    ]
+
+
+def parted(many: Sequence[list[Candidate | Lost]]) -> tuple[list[Candidate], list[Lost]]:
+    """Candidates, and why others are none."""
+    each = [one for of_gpu in many for one in of_gpu]
+    return [one for one in each if isinstance(one, Candidate)], [one for one in each if isinstance(one, Lost)]
 
 
 def _dtypes(choices: Choices, gpu: Gpu) -> Sequence[str]:

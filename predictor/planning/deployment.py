@@ -21,7 +21,7 @@ from predictor.hardware.prices import Offer, PriceList, price_list
 from predictor.latency.report import Report
 from predictor.latency.serving.traces import read_trace
 from predictor.planning.answers import Plan, Planned
-from predictor.planning.candidates import Candidate, Choices, Lost, candidates, check_choices, variant
+from predictor.planning.candidates import Candidate, Choices, Lost, check_choices, parted, replicas, variant
 from predictor.planning.fleet import fleet
 from predictor.planning.helpers import Helpers
 from predictor.planning.pareto import pareto_front
@@ -38,7 +38,7 @@ SURE = 0.8  # probability with which a plan keeps what is promised, unless anoth
 SHOWN = 10
 MOST_PREDICTED, MOST_SIMULATED = 384, 96  # replicas
 MOST_HOPELESS = 24  # replicas that are simulated, of those that cannot be sure enough
-PREDICTED_AT_ONCE, AT_ONCE = 32, 8  # replicas that are predicted and simulated before others are looked at
+PREDICTED_AT_ONCE, AT_ONCE = 64, 8  # replicas that are predicted and simulated before others are looked at
 OF_A_GPU = 2  # plans of one GPU, where there are others
 NEAREST = 4  # replicas that are simulated where nothing keeps what is promised at the roofline
 VARIED = 2  # of the cheapest plans, on other engines and settings
@@ -121,7 +121,7 @@ class _Search:
 
     def answer(self) -> Planned:
         """The plans, and all else."""
-        all_of, refused = candidates(self.choices, self.bundle)
+        all_of, refused = self._candidates(self.choices)
         self.lost += refused
         tried = self._cheapest(sorted(all_of, key=lambda one: (_least(one), one.n_gpus)))
         if self.vary:
@@ -143,6 +143,9 @@ class _Search:
             notes=tuple(dict.fromkeys(some.note for some in self.choices.gpus if some.note)),
             bundle=self.bundle.id,
         )
+
+    def _candidates(self, choices: Choices) -> tuple[list[Candidate], list[Lost]]:
+        return parted(self.helpers.each(replicas, choices.gpus, choices))
 
     def _cheapest(self, left: Sequence[Candidate]) -> list[Candidate]:
         """Simulate the cheapest, best first: nothing costs less than at the roofline, nor than its steps are predicted
@@ -181,7 +184,8 @@ class _Search:
     def _expected(self, many: Sequence[Candidate]) -> list[_Predicted]:
         """Candidates with what the replicas cost that they are expected to need; others are lost."""
         priced: list[_Predicted] = []
-        for one, told in zip(many, self.helpers.each(expected, many, self.choices.level, self.sure), strict=True):
+        each = self.helpers.each(expected, many, self.choices.level, self.sure, alike=lambda one: one.gpu.name)
+        for one, told in zip(many, each, strict=True):
             if isinstance(told, Lost):
                 self.lost.append(told)
                 self.out.add(one.gpu.name)
@@ -384,7 +388,7 @@ class _Search:
         def missed(one: Candidate) -> float:
             return max(one.least.ttft_s / level.ttft_p99_s, one.least.tpot_s / level.tpot_s)
 
-        nearest = sorted(candidates(self.choices._replace(level=ServiceLevel()), self.bundle)[0], key=missed)[:NEAREST]
+        nearest = sorted(self._candidates(self.choices._replace(level=ServiceLevel()))[0], key=missed)[:NEAREST]
         told = deployments(nearest, level, self.sure, self.bundle)
         return [one for one in told if isinstance(one, Deployment)]
 

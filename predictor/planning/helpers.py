@@ -38,20 +38,32 @@ class Helpers:
         if self._pool:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def each(self, function: Callable[..., list[R]], many: Sequence[T], *rest: Any) -> list[R]:
-        """function(many, *rest, bundle): what it says of each, in order; of many all processes do a part."""
-        parts = 1 + self._others if len(many) >= FEWEST else 1
-        sent = [self._submit(function, many[place::parts], *rest) for place in range(1, parts)]
-        answers: dict[int, R] = dict(
-            zip(range(0, len(many), parts), self._here(function, many[::parts], *rest), strict=True)
-        )
-        for place, future in enumerate(sent, 1):
-            mine = many[place::parts]
+    def each(
+        self,
+        function: Callable[..., list[R]],
+        many: Sequence[T],
+        *rest: Any,
+        alike: Callable[[T], str] | None = None,
+    ) -> list[R]:
+        """function(many, *rest, bundle): what it says of each, in order; of many all processes do a part.
+
+        alike: what those have in common that one process does together.
+        """
+        n_parts = 1 + self._others if len(many) >= FEWEST else 1
+        keys = [alike(one) if alike else str(place) for place, one in enumerate(many)]
+        part_of = {key: number % n_parts for number, key in enumerate(dict.fromkeys(keys))}
+        parts = [[place for place, key in enumerate(keys) if part_of[key] == part] for part in range(n_parts)]
+        mine, *others = [[many[place] for place in part] for part in parts]
+        sent = [self._submit(function, part, *rest) for part in others]
+        told = [self._here(function, mine, *rest)]
+        for part, future in zip(others, sent, strict=True):
             try:
-                told = future.result() if future else self._here(function, mine, *rest)
+                told.append(future.result() if future else self._here(function, part, *rest))
             except BrokenProcessPool:
-                told = self._here(function, mine, *rest)
-            answers |= zip(range(place, len(many), parts), told, strict=True)
+                told.append(self._here(function, part, *rest))
+        answers = {
+            place: one for part, some in zip(parts, told, strict=True) for place, one in zip(part, some, strict=True)
+        }
         return [answers[place] for place in range(len(many))]
 
     def _here(self, function: Callable[..., list[R]], many: Sequence[T], *rest: Any) -> list[R]:

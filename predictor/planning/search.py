@@ -7,6 +7,7 @@ enough are found by halving, from what the closed form of an endless queue says.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -163,12 +164,25 @@ def _halved(one: Candidate, level: ServiceLevel, sure: float, bundle: Bundle, mo
             passing = here
         else:
             failing = here
+        failing = max(failing, min(too_few(tried[-1], sure, bundle.level), most - 1))
         if (passing and passing - failing <= max(1, passing // 10)) or failing >= most or _alone(tried[-1], failing):
             break
         here = (failing + passing) // 2 if passing else min(max(failing + 1, 3 * failing // 2), most)
     if kept := [one for one in tried if one.p_slo >= sure]:
         return min(kept, key=lambda one: one.replicas)
     return max(tried, key=lambda one: worth(one.p_slo, one.replicas))
+
+
+def too_few(tried: Deployment, sure: float, of_intervals: float) -> int:
+    """Up to how many replicas cannot keep up with arrivals so surely, as what each can serve is known from one run."""
+    load, held = tried.candidate.load, tried.served.sustainable_rate
+    if load.concurrency:
+        return 0
+
+    def keep_up(replicas: int) -> bool:
+        return p_above(held, load.offered_rate * tried.replicas / replicas, of_intervals) >= sure
+
+    return bisect_left(range(1, MOST_REPLICAS + 1), True, key=keep_up)
 
 
 def worth(p_slo: float, cost: float) -> float:

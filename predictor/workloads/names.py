@@ -15,6 +15,7 @@ from predictor.shipped import spellings
 
 # A fine-tune of a model has its shapes; these words of a name say which fine-tune, or which file format.
 VARIANTS = frozenset({"instruct", "chat", "it", "hf", "base", "pt", "text"})
+HUBS = re.compile(r"^(?:https?://)?(?:huggingface\.co|hf\.co|ollama\.com)/")
 IN_OLLAMA = "q4_k_m"  # of tags that say no format (ollama.com/library)
 
 
@@ -50,7 +51,7 @@ def said(name: str) -> Said:
     'Llama-2-7b-hf'
     """
     table = _table()
-    organisation, slash, rest = name.strip().removesuffix(":latest").rpartition("/")
+    organisation, slash, rest = HUBS.sub("", name.strip()).removesuffix(":latest").rpartition("/")
     own = table["formats_of"].get(organisation, {})
     words, dtype = "", ""
     while match := _ending(rest, table["formats"] | own):
