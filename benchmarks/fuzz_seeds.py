@@ -303,6 +303,7 @@ QUERIES = (
     "compare?model=Qwen3-8B&gpus=H100,8xH200&sort=usd_per_mtok&fit_only=true&concurrency=4",
     "plan?model=Qwen3-8B&gpus=L4&concurrency=4&ttft_p99=1&tp=1,2&vary=false&top=3&files=true",
     "sweep?model=Qwen3-8B&gpu=L4&batch=1&batch=2&dtype=bf16&dtype=fp8&output_len=8",
+    "quality?scores=dropped-0123456789ab&as=dropped-0123456789ab=Qwen3-8B:fp8&gpu=2xL4&task=mmlu:acc,none&concurrency=4",
     'upgrade?have=8xA100&consider=4xH200&work={"model": "Qwen3-8B", "batch": 8, "share": 2}',
     "local?gpu=2xRTX-3090&model=Qwen3-8B&dtype=q8_0,q4_k_m",
     "gpus?gpu=H100, mem_gib=96",

@@ -220,10 +220,12 @@ def test_a_question_takes_what_its_command_takes():
         "name",
         "gpus",
     }
-    for name in ("predict", "memory", "compare", "plan", "upgrade", "local", "gpus", "models", "prices"):
+    called = {"files": "scores", "as_": "as"}
+    for name in ("predict", "memory", "compare", "plan", "quality", "upgrade", "local", "gpus", "models", "prices"):
         module = import_module(f"predictor.cli.{name}")
         function = getattr(module, f"_{name}", None) or getattr(module, name)
-        options = {p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD}
+        taken = (p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD)
+        options = {called.get(p.name, p.name) for p in taken}
         # Those of training name the command that answers it.
         printed_only = {"compare": {"top"}, "plan": {"phase", "train_tokens"}}.get(name, set())
         assert options - local - printed_only <= {parameter.name for parameter in questions()[name].parameters}, name
@@ -238,7 +240,7 @@ def test_a_plan_of_all_gpus_waits_for_no_quick_question():
     assert plan.is_slow({"gpus": "H100,H200"}) and plan.is_slow({"gpus": "all", "vary": False})
     assert not plan.is_slow({"gpus": "H100,H200", "vary": False})
     assert questions()["compare"].is_slow({}) and not questions()["compare"].is_slow({"gpus": "H100"})
-    assert questions()["upgrade"].is_slow({}) and questions()["local"].is_slow({})
+    assert all(questions()[name].is_slow({}) for name in ("upgrade", "local", "quality"))
     assert not questions()["predict"].is_slow({})
 
 
