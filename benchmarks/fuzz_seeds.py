@@ -306,6 +306,7 @@ QUERIES = (
     "quality?scores=dropped-0123456789ab&as=dropped-0123456789ab=Qwen3-8B:fp8&gpu=2xL4&task=mmlu:acc,none&concurrency=4",
     'upgrade?have=8xA100&consider=4xH200&work={"model": "Qwen3-8B", "batch": 8, "share": 2}',
     "local?gpu=2xRTX-3090&model=Qwen3-8B&dtype=q8_0,q4_k_m",
+    "disaggregated?model=Qwen3-8B&gpu=L4&decode_gpu=L40S&prefill_tp=2&n_gpus=8&link_gb_per_s=25&max_tpot_s=0.1",
     "gpus?gpu=H100, mem_gib=96",
     "models?model=qwen3:8b&short=false",
     "prices?gpu=H100&provider=Lambda&n_gpus=8",

@@ -20,6 +20,7 @@ from predictor.hardware.price_files import read_prices
 from predictor.hardware.price_rows import chosen_prices, price_row
 from predictor.hardware.prices import OWN_PRICES, price_list
 from predictor.hardware.sheet import sheet
+from predictor.latency.serving.disaggregated import plan as pooled
 from predictor.latency.serving.traces import read_trace
 from predictor.planning.columns import listed, listed_tps
 from predictor.planning.deployment import plan as planned
@@ -34,9 +35,11 @@ from predictor.prediction.refusals import Refusal
 from predictor.prediction.rows import answer_rows
 from predictor.prediction.several import report_row, reports, rooms
 from predictor.prediction.single import Resolved, resolve
+from predictor.units import GB
 from predictor.web.questions import MOST, MOST_VARIED
-from predictor.workloads.engine_tables import LOCAL
+from predictor.workloads.engine_tables import LOCAL, SERVES
 from predictor.workloads.models import get_model, models as known_models, names_file
+from predictor.workloads.passes.calls import Layout
 from predictor.workloads.request import Request
 
 Given = Mapping[str, Any]
@@ -176,6 +179,16 @@ def _called(name: str) -> str:
     return get_model(name).name if names_file(name) else name
 
 
+def disaggregated(given: Given, bundle: Bundle) -> Any:
+    """As `predictor disaggregated --json`."""
+    asked = {"input_len": 1024, "output_len": 128, "engine": SERVES, **given}
+    degrees = ("tp", "pp", "ep", "attention_dp")
+    for pool in ("prefill", "decode"):
+        asked[pool] = Layout(**{name: asked.pop(f"{pool}_{name}", 1) for name in degrees})
+    link = asked.pop("link_gb_per_s", 0.0) * GB
+    return pooled(**asked, link_bytes_per_s=link, bundle=bundle).to_dict()
+
+
 def trace(given: Given, bundle: Bundle) -> Any:
     """What a trace that was dropped says of its requests."""
     read = read_trace(given["trace"])
@@ -284,7 +297,7 @@ def _alike(one: Gpu, other: Gpu) -> bool:
 ANSWERS: Mapping[str, Answer] = {
     one.__name__: one
     for one in (
-        *(predict, train, memory, compare, plan, quality, sweep, upgrade, local),
+        *(predict, train, memory, compare, plan, quality, sweep, upgrade, local, disaggregated),
         *(gpus, models, prices, ledger, validated),
     )
 }

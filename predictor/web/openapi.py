@@ -23,6 +23,7 @@ EXAMPLES = {
     "sweep": "model=Llama-3.1-8B&gpu=H100&concurrency=1&concurrency=8&concurrency=64",
     "upgrade": "have=8xA100&consider=4xH200,8xB200&work=" + quote('{"model": "Llama-3.1-70B", "batch": 32}'),
     "local": "gpu=RTX-3060-12GB",
+    "disaggregated": "model=Llama-3.1-70B&gpu=H100&prefill_tp=4&decode_tp=8&n_gpus=32",
     "gpus": "gpu=H100",
     "models": "model=Llama-3.1-8B",
     "prices": "gpu=H100",

@@ -46,6 +46,7 @@ MOST: Mapping[str, float] = {
 }
 
 
+SLOW = ("upgrade", "local", "quality", "disaggregated")  # which try several layouts, formats, models or numbers
 MOST_TIMES = {"gpu": MOST_GPUS, "work": MOST_WORKS, "model": MOST_LOCAL, "scores": MOST_SCORES, "as": MOST_SCORES}
 
 
@@ -106,7 +107,7 @@ class Question(NamedTuple):
         layouts or formats of several models, and of many GPUs any."""
         gpus = str(given.get("gpus", "all"))
         many = gpus.count(",") >= MANY_GPUS or not any(letter.isdigit() for letter in gpus)
-        several = (self.name == "plan" and given.get("vary", True)) or self.name in ("upgrade", "local", "quality")
+        several = (self.name == "plan" and given.get("vary", True)) or self.name in SLOW
         return several or (self.name in ("plan", "compare") and many)
 
 
@@ -200,7 +201,7 @@ def _check_text(parameter: Parameter, text: str) -> None:
             f"{parameter.name} is {show(text)}; files of the server are not read. Drop the file on the page, or POST "
             "it to /api/model."
         )
-    if parameter.name in ("gpu", "gpus", "have", "consider") and ".toml" in text.casefold():
+    if parameter.name in ("gpu", "decode_gpu", "gpus", "have", "consider") and ".toml" in text.casefold():
         raise InvalidRequest(
             f"{parameter.name} is {show(text)}; files of the server are not read. Give a name, or changes of one such "
             'as "H100, mem_gib=96".'
@@ -221,6 +222,29 @@ def _columns(without: Sequence[str] = (), many: Sequence[str] = ()) -> tuple[Par
         )
         for column in columns()
         if column.name not in ("model", "gpu", *FILES, *without)
+    )
+
+
+def _pools() -> tuple[Parameter, ...]:
+    """What pools for prefill and decode are asked by."""
+    degrees = {
+        "tp": "GPUs that share each layer of a worker.",
+        "pp": "Its stages of layers.",
+        "ep": "Its shares of the experts.",
+        "attention_dp": "Its groups of tp GPUs with sequences of their own.",
+    }
+    of_pools = ("prefill", "decode")
+    shared = ("input_len", "output_len", "dtype", "kv_dtype", "engine", "link", "node_link", "request_rate")
+    return (
+        *(Parameter(f"{pool}_{name}", int, 1, degrees[name], most=MOST[name]) for pool in of_pools for name in degrees),
+        *(Parameter(f"{pool}_workers", int, 0, "0 finds the number.", most=MOST["dp"]) for pool in of_pools),
+        Parameter("n_gpus", int, 0, "GPUs to split for the most tokens per second.", most=MOST["n_gpus"]),
+        Parameter("concurrency", int, 0, "Clients that wait for their answers.", most=MOST["concurrency"]),
+        Parameter("max_ttft_s", float, 0.0, "Highest mean seconds to the first token; 0: any."),
+        Parameter("max_tpot_s", float, 0.0, "Highest seconds between tokens; 0: any."),
+        Parameter("max_prefill_load", float, 0.9, "Highest share of what prefill workers can take.", most=1.0),
+        Parameter("link_gb_per_s", float, 0.0, "Link between the pools, GB/s per GPU and direction; 0: 50, or PCIe."),
+        *(one for one in _columns() if one.name in shared),
     )
 
 
@@ -350,6 +374,17 @@ def questions() -> Mapping[str, Question]:
                 Parameter("engine", str, "", "Engine; by default llama.cpp."),
                 Parameter("dtype", str, "", "Formats to try, the widest first: q8_0,q4_k_m."),
                 *(one for one in _columns() if one.name in ("input_len", "output_len")),
+            ),
+        ),
+        Question(
+            "disaggregated",
+            "Serving with prefill and decode on GPUs of their own: how many workers match, and what they do.",
+            "disaggregated --json",
+            (
+                MODEL,
+                GPU._replace(many=False, text="GPU of the prefill workers."),
+                Parameter("decode_gpu", str, "", "GPU of the decode workers; by default the same."),
+                *_pools(),
             ),
         ),
         Question(
