@@ -348,18 +348,18 @@ def _dropped() -> Read:
     """A file that is dropped on the page, read as its process reads it."""
     from predictor.estimators.bundle import load_bundle
     from predictor.web.answers import answered
+    from predictor.web.app import SAID_BY
     from predictor.web.uploads import dropped
     from predictor.web.workers import Job, _answer
 
-    bundle, said = load_bundle(), {"model": "models", "trace": "trace", "prices": "own_prices"}
+    bundle = load_bundle()
 
     def read(path: Path) -> Any:
         kind = path.name.split(".")[0]
         one = dropped(path.read_bytes(), path.name, kind)
         os.chdir(path.parent)
-        given = {"model": one.id} if kind == "model" else {}
         try:
-            way, content = _answer(Job(said[kind], given, {kind: one}), bundle, path.parent, answered)
+            way, content = _answer(Job(SAID_BY.get(kind, kind), {kind: one.id}, (one,)), bundle, path.parent, answered)
         finally:
             for left in path.parent.glob("dropped-*"):
                 for file in sorted(left.rglob("*"), reverse=True):
@@ -381,6 +381,7 @@ def _dropped_seeds() -> list[Seed]:
         *_named("trace.parquet", *seeds.TRACES_COLUMNS, wrap=parquet),
         *_named("prices.toml", seeds.PRICES),
         *_named("prices.csv", seeds.PRICES_CSV),
+        *_named("scores.json", *seeds.QUALITY),
     ]
 
 

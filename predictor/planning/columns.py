@@ -1,4 +1,4 @@
-"""Columns of a request that no plan is asked by, and the lists that stand in their place."""
+"""Columns of a request that no plan, or no quality, is asked by, and the lists that stand in their place."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ DECIDED = (
     *("dtype", "engine", "tp", "n_gpus", "dp", "phase", "scheduling", "batch", "images", "image_size", "usd_per_hour"),
     *OF_TRAINING,
 )
+# Of scores: result files or the GPUs say them, or serving has none.
+SCORED = ("dtype", "weights", "n_gpus", "phase", "image_size", *OF_TRAINING)
 # What to state of a plan in Python instead.
 INSTEAD = {
     "gpu": "Name those to try in gpus.",
