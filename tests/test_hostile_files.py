@@ -35,9 +35,9 @@ from predictor.latency.serving.traces import read_trace
 from predictor.learning.evaluate import read_ledger
 from predictor.learning.recipe import read_recipe
 from predictor.measurements.ingest import Unread, content, ingest
+from predictor.measurements.ingest.aten import Recorded, row_of
 from predictor.measurements.ingest.figures import lengths_of, spread_of
 from predictor.measurements.schema import read_table
-from predictor.planning.columns import listed_tps
 from predictor.planning.evaluations import read_evaluations
 from predictor.planning.launch.verify import read_plan
 from predictor.planning.upgrade import read_mix
@@ -282,6 +282,8 @@ def test_a_yaml_runs_nothing(tmp_path: Path):
         "[" * 50_000,
         "a: 2001-13-45\n",
         "a: !!int zz\n",
+        "benchmarks: &a [*a]\n",
+        "".join(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9}1]\n" for n in range(1, 30)).replace("*a0", "1"),
     ):
         path.write_text(text)
         refused(READERS["a.json"], path)
@@ -385,6 +387,12 @@ def test_a_test_of_llama_bench_of_endless_tokens_is_counted(tmp_path: Path):
     assert unread.rows["test or speed cannot be read"] == 1
 
 
+@pytest.mark.parametrize("sizes", ["9" * 5000, [1] * 5000])
+def test_a_tensor_of_thousands_of_dimensions_is_refused(sizes: Any):
+    with pytest.raises(InvalidTable, match="its recorded inputs do not fit the operator"):
+        row_of(Recorded("aten::add_", [[4096, 4096], sizes], ["c10::BFloat16"] * 2))
+
+
 def test_lengths_of_nothing_are_no_spread():
     unread = Unread()
     assert spread_of({"input_len": 0.0, "output_len": 8.0}, {"input_len": 0.0, "output_len": 8.0}, unread) == {
@@ -472,11 +480,6 @@ def test_a_folder_that_links_back_is_not_copied(bundle: Path, tmp_path: Path):
     (bundle / "gpus").symlink_to(bundle)
     (tmp_path / "copy").mkdir()
     assert "gpus is no file and no folder" in refused(lambda folder: copy_folder(folder, tmp_path / "copy"), bundle)
-
-
-def test_a_list_of_tp_of_thousands_of_digits_is_refused():
-    with pytest.raises(InvalidRequest, match="it must be whole numbers such as 1,2,4"):
-        listed_tps("1," + "9" * 5000)
 
 
 def test_decisions_in_a_pipe_are_refused(tmp_path: Path):

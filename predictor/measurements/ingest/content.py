@@ -111,9 +111,27 @@ def _yaml(path: Path, text: str) -> tuple[Any, ...]:
 
     try:
         whole = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        if (values := _unfolded(whole, {})) > MOST:
+            raise ValueError(f"its aliases stand for {float(values):.3g} values; at most {MOST:,} are read")
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise broken(path, "YAML", error) from None
     return tuple(whole) if isinstance(whole, list) else (whole,)
+
+
+def _unfolded(value: Any, known: dict[int, int]) -> int:
+    """Values of a document whose aliases are what they stand for; raises ValueError for one within itself.
+
+    known: what was counted, by id; 0 while it is.
+    """
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = 0
+        inside = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_unfolded(one, known) for one in inside)
+    elif not known[id(value)]:
+        raise ValueError("an alias stands within itself")
+    return known[id(value)]
 
 
 def _unpacked(path: Path, packed: bool) -> bytearray:
