@@ -188,15 +188,14 @@ TRACES_COLUMNS = (
     json.dumps({"arrival_s": [0.0, 1.0], "input_len": [100, 200], "output_len": [10, 20]}),
     json.dumps({"timestamp": [0, 100], "input_length": [1, 2], "output_length": [3, 4], "hash_ids": [[1], [1, 2]]}),
 )
+_TENSORS = {
+    "__metadata__": {"format": "pt"},
+    "model.embed_tokens.weight": {"dtype": "BF16", "shape": [8, 4], "data_offsets": [0, 64]},
+    "lm_head.weight": {"dtype": "F8_E4M3", "shape": [8, 4], "data_offsets": [64, 96]},
+    "a": {"dtype": "F4", "shape": [], "data_offsets": [96, 96]},
+}
 SAFETENSORS = (
-    json.dumps(
-        {
-            "__metadata__": {"format": "pt"},
-            "model.embed_tokens.weight": {"dtype": "BF16", "shape": [8, 4], "data_offsets": [0, 64]},
-            "lm_head.weight": {"dtype": "F8_E4M3", "shape": [8, 4], "data_offsets": [64, 96]},
-            "a": {"dtype": "F4", "shape": [], "data_offsets": [96, 96]},
-        }
-    ),
+    json.dumps(_TENSORS),
     json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}),
 )
 INDEX = (
@@ -471,7 +470,7 @@ def few_trees() -> Mapping[str, bytes]:
     """The files of the boosters of the released bundle's GEMMs, cut to their first trees, which load fast."""
     import xgboost
 
-    folder, names = ROOT / "models" / "base-5", ("gemm.transfer.ubj", "gemm.reference.ubj")
+    names, folder = ("gemm.transfer.ubj", "gemm.reference.ubj"), ROOT / "models" / "base-5"
     whole = {name: xgboost.Booster(model_file=str(folder / name)) for name in names}
     return {name: bytes(booster[:2].save_raw("ubj")) for name, booster in whole.items()}
 
