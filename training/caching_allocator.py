@@ -95,7 +95,7 @@ def segment_size(size: int) -> int:
 class CachingAllocator:
     """The allocator of one GPU. capacity_bytes: what the driver can give, None for any amount.
 
-    The peaks are those since creation or reset_peaks().
+    The peaks are those since creation.
     """
 
     def __init__(self, capacity_bytes: int | None = None) -> None:
@@ -150,11 +150,6 @@ class CachingAllocator:
                 pool.remove(block)
                 self.reserved_bytes -= block.size
                 self.idle_bytes -= block.size
-
-    def reset_peaks(self) -> None:
-        """Counts all peaks anew from now."""
-        self.peak_allocated_bytes, self.peak_reserved_bytes = self.allocated_bytes, self.reserved_bytes
-        self.peak_held_bytes = self.held_bytes
 
     @property
     def held_bytes(self) -> int:

@@ -56,11 +56,6 @@ class ServiceLevel(NamedTuple):
         """Probability above which nothing is said to keep it. arrivals: that no queue grows is promised, too."""
         return SUREST ** (len(self.promised) + arrivals)
 
-    def missed_by(self, served: Serving) -> float:
-        """The largest ratio of a figure to what is promised of it; at most 1 where all is kept."""
-        ratios = [getattr(served, name).value / seconds for name, seconds in self.promised.items()]
-        return max(ratios, default=0.0)
-
 
 def p_below(figure: Interval, limit: float, level: float) -> float:
     """Probability that a figure is at most `limit`, given its interval at `level`.

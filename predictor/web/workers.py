@@ -180,12 +180,14 @@ def _work(pipe: Connection, bundle: str) -> None:
 
     with tempfile.TemporaryDirectory() as folder, suppress(EOFError, KeyboardInterrupt, BrokenPipeError):
         os.chdir(folder)
-        estimators = opened(bundle)
-        pipe.send(("ready", b""))
-        while True:
-            job: Job = pipe.recv()
-            pipe.send(_answer(job, estimators, Path(folder), answered))
-        os.chdir("/")
+        try:
+            estimators = opened(bundle)
+            pipe.send(("ready", b""))
+            while True:
+                job: Job = pipe.recv()
+                pipe.send(_answer(job, estimators, Path(folder), answered))
+        finally:
+            os.chdir("/")  # Windows removes no folder that is in use
 
 
 def _answer(job: Job, bundle: Any, folder: Path, answered: Any) -> tuple[str, bytes]:
