@@ -113,8 +113,7 @@ def _changed_json(value: Any, random: Random) -> bytes:
 
 def _with_changes(held: list[Any], random: Random) -> bytes:
     for _ in range(random.choice((1, 1, 1, 2, 3, 6))):
-        places = list(_places(held))
-        _change(*random.choice(places), random)
+        _change(*random.choice(_places(held)), random)
     text = json.dumps(held[0])
     if DEEP in text:
         depth = random.choice((5, 900, 5000, 90_000))
@@ -128,12 +127,15 @@ def _with_changes(held: list[Any], random: Random) -> bytes:
     return _changed_bytes(content, random) if random.random() < 0.05 else content
 
 
-def _places(value: Any) -> Any:
+def _places(value: Any) -> list[tuple[Any, Any]]:
     """Every (container, key) of a value."""
-    for key in range(len(value)) if isinstance(value, list) else list(value):
-        yield value, key
-        if isinstance(value[key], dict | list):
-            yield from _places(value[key])
+    found, left = [], [value]
+    while left:
+        holder = left.pop()
+        inside = list(enumerate(holder)) if isinstance(holder, list) else list(holder.items())
+        found += [(holder, key) for key, _ in inside]
+        left += [held for _, held in inside if isinstance(held, dict | list)]
+    return found
 
 
 def _change(holder: Any, key: Any, random: Random) -> None:

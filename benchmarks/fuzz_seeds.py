@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
@@ -187,15 +188,14 @@ TRACES_COLUMNS = (
     json.dumps({"arrival_s": [0.0, 1.0], "input_len": [100, 200], "output_len": [10, 20]}),
     json.dumps({"timestamp": [0, 100], "input_length": [1, 2], "output_length": [3, 4], "hash_ids": [[1], [1, 2]]}),
 )
+_TENSORS = {
+    "__metadata__": {"format": "pt"},
+    "model.embed_tokens.weight": {"dtype": "BF16", "shape": [8, 4], "data_offsets": [0, 64]},
+    "lm_head.weight": {"dtype": "F8_E4M3", "shape": [8, 4], "data_offsets": [64, 96]},
+    "a": {"dtype": "F4", "shape": [], "data_offsets": [96, 96]},
+}
 SAFETENSORS = (
-    json.dumps(
-        {
-            "__metadata__": {"format": "pt"},
-            "model.embed_tokens.weight": {"dtype": "BF16", "shape": [8, 4], "data_offsets": [0, 64]},
-            "lm_head.weight": {"dtype": "F8_E4M3", "shape": [8, 4], "data_offsets": [64, 96]},
-            "a": {"dtype": "F4", "shape": [], "data_offsets": [96, 96]},
-        }
-    ),
+    json.dumps(_TENSORS),
     json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}),
 )
 INDEX = (
@@ -303,8 +303,10 @@ QUERIES = (
     "compare?model=Qwen3-8B&gpus=H100,8xH200&sort=usd_per_mtok&fit_only=true&concurrency=4",
     "plan?model=Qwen3-8B&gpus=L4&concurrency=4&ttft_p99=1&tp=1,2&vary=false&top=3&files=true",
     "sweep?model=Qwen3-8B&gpu=L4&batch=1&batch=2&dtype=bf16&dtype=fp8&output_len=8",
+    "quality?scores=dropped-0123456789ab&as=dropped-0123456789ab=Qwen3-8B:fp8&gpu=2xL4&task=mmlu:acc,none&concurrency=4",
     'upgrade?have=8xA100&consider=4xH200&work={"model": "Qwen3-8B", "batch": 8, "share": 2}',
     "local?gpu=2xRTX-3090&model=Qwen3-8B&dtype=q8_0,q4_k_m",
+    "disaggregated?model=Qwen3-8B&gpu=L4&decode_gpu=L40S&prefill_tp=2&n_gpus=8&link_gb_per_s=25&max_tpot_s=0.1",
     "gpus?gpu=H100, mem_gib=96",
     "models?model=qwen3:8b&short=false",
     "prices?gpu=H100&provider=Lambda&n_gpus=8",
@@ -464,8 +466,18 @@ def configs() -> tuple[str, ...]:
 
 
 @cache
+def few_trees() -> Mapping[str, bytes]:
+    """The files of the boosters of the released bundle's GEMMs, cut to their first trees, which load fast."""
+    import xgboost
+
+    names, folder = ("gemm.transfer.ubj", "gemm.reference.ubj"), ROOT / "models" / "base-5"
+    whole = {name: xgboost.Booster(model_file=str(folder / name)) for name in names}
+    return {name: bytes(booster[:2].save_raw("ubj")) for name, booster in whole.items()}
+
+
+@cache
 def manifest() -> str:
-    """bundle.json of the released bundle with one estimator, and what a calibration adds."""
+    """bundle.json of the released bundle with one estimator of few trees, and what a calibration adds."""
     whole = json.loads((ROOT / "models" / "base-5" / "bundle.json").read_text(encoding="utf-8"))
     own = {"file": "own.json", "sha256": "00" * 32, "gpus": {"H100-SXM-80GB": 3}}
     kept = {name: value for name, value in whole.items() if name not in ("tables", "gpus")}
@@ -475,6 +487,8 @@ def manifest() -> str:
         name: whole["estimators"]["gemm"][name]
         for name in ("log_offsets", "prior", "transfer", "reference", "references")
     }
+    for file, content in few_trees().items():
+        gemm[file.split(".")[1]] = {"file": file, "sha256": hashlib.sha256(content).hexdigest()}
     return json.dumps(kept | {"gpus": [], "estimators": {"gemm": gemm}, "own_runs": own, "specs": {}})
 
 

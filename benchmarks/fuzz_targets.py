@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import struct
+import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -44,6 +45,8 @@ def parquet(content: bytes) -> bytes:
     import pyarrow.parquet as pq
 
     made = io.BytesIO()
+    if max(content.count(b"[["), content.count(b'{"a":{"a"')) > 100:  # Arrow writes what is so deep with gigabytes
+        return content
     try:
         columns = {str(name): list(cells) for name, cells in json.loads(content).items()}
         pq.write_table(pa.table(columns), made)
@@ -107,8 +110,13 @@ def _whole() -> Read:
     from predictor.estimators.bundle import load_bundle
     from predictor.prediction.rows import answer_row
 
-    bundle = load_bundle()
-    return lambda path: answer_row({"model": str(path), "gpu": "H100", "batch": 2, "output_len": 8}, bundle)
+    bundle, asked = load_bundle(), {"gpu": "H100", "batch": 2, "output_len": 8}
+
+    def read(path: Path) -> Any:
+        images = {"images": 1} if b"vision_config" in path.read_bytes() else {}
+        return answer_row({"model": str(path), **asked, **images}, bundle)
+
+    return read
 
 
 def _imported(module: str, name: str, *more: Any, **named: Any) -> Callable[[], Read]:
@@ -166,8 +174,10 @@ def _requests() -> Read:
     bundle = load_bundle()
 
     def read(path: Path) -> Any:
+        """All rows are read and the first ones answered; the others are as good as the same again."""
         source = source_of(str(path))
-        return source.schema, source.rows, [answer_table(part, bundle) for part in source.chunks(20)]
+        parts = list(source.chunks(20))
+        return source.schema, source.rows, [answer_table(part, bundle) for part in parts[:1]]
 
     return read
 
@@ -195,7 +205,6 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _names() -> Read:
-    from predictor.errors import PredictorError
     from predictor.hardware.gpu import resolve_gpu
     from predictor.planning.fleet import fleet
     from predictor.workloads.models import get_model
@@ -204,16 +213,8 @@ def _names() -> Read:
 
     def read(path: Path) -> Any:
         text = path.read_bytes().decode("utf-8", "replace")
-        for known in (resolve_gpu, fleet):
-            try:
-                known(text)
-            except PredictorError as error:
-                last = error
-            else:
-                return None
-        if not text.startswith((".", "/", "~")):
-            get_model(text)
-        raise last
+        readers = (resolve_gpu, fleet) if text.startswith((".", "/", "~")) else (resolve_gpu, fleet, get_model)
+        return readers[zlib.crc32(text.encode()) % len(readers)](text)  # one of them: each looks for near names
 
     return read
 
@@ -224,16 +225,14 @@ def _bundle() -> Read:
     from predictor.hardware.gpu import get_gpu
     from predictor.ops import Gemm
 
-    files, gpu, op = load_bundle().path, get_gpu("H100"), Gemm(m=64, n=4096, k=4096)
+    gpu, op = get_gpu("H100"), Gemm(m=64, n=4096, k=4096)
 
     def read(path: Path) -> Any:
         folder = path.parent / "bundle"
         folder.mkdir(exist_ok=True)
-        for name in ("gemm.transfer.ubj", "gemm.reference.ubj"):
+        for name, content in seeds.few_trees().items():
             if not (folder / name).exists():
-                os.link(files / name, folder / name) if _same_disk(files, folder) else _copy(
-                    files / name, folder / name
-                )
+                (folder / name).write_bytes(content)
         path.replace(folder / "bundle.json")
         bundle = load_bundle(folder)
         _ = bundle.id, bundle.level, bundle.calibrated, bundle.measured_runs
@@ -243,14 +242,6 @@ def _bundle() -> Read:
         return predict_op(op, gpu, bundle=bundle)
 
     return read
-
-
-def _same_disk(one: Path, other: Path) -> bool:
-    return one.stat().st_dev == other.stat().st_dev
-
-
-def _copy(one: Path, other: Path) -> None:
-    other.write_bytes(one.read_bytes())
 
 
 def _booster() -> Read:
@@ -357,18 +348,18 @@ def _dropped() -> Read:
     """A file that is dropped on the page, read as its process reads it."""
     from predictor.estimators.bundle import load_bundle
     from predictor.web.answers import answered
+    from predictor.web.app import SAID_BY
     from predictor.web.uploads import dropped
     from predictor.web.workers import Job, _answer
 
-    bundle, said = load_bundle(), {"model": "models", "trace": "trace", "prices": "own_prices"}
+    bundle = load_bundle()
 
     def read(path: Path) -> Any:
         kind = path.name.split(".")[0]
         one = dropped(path.read_bytes(), path.name, kind)
         os.chdir(path.parent)
-        given = {"model": one.id} if kind == "model" else {}
         try:
-            way, content = _answer(Job(said[kind], given, {kind: one}), bundle, path.parent, answered)
+            way, content = _answer(Job(SAID_BY.get(kind, kind), {kind: one.id}, (one,)), bundle, path.parent, answered)
         finally:
             for left in path.parent.glob("dropped-*"):
                 for file in sorted(left.rglob("*"), reverse=True):
@@ -390,6 +381,7 @@ def _dropped_seeds() -> list[Seed]:
         *_named("trace.parquet", *seeds.TRACES_COLUMNS, wrap=parquet),
         *_named("prices.toml", seeds.PRICES),
         *_named("prices.csv", seeds.PRICES_CSV),
+        *_named("scores.json", *seeds.QUALITY),
     ]
 
 

@@ -14,11 +14,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from predictor.errors import InvalidBundle, PredictorError
+from predictor.files import is_regular
 from predictor.shipped import PACKAGE
 
 if TYPE_CHECKING:
     import xgboost
 
+MOST_BYTES = 2**30  # of a file of a bundle
 DIGEST = re.compile(rb'"([0-9a-f]{64})"')
 CURE = "pip uninstall xgboost xgboost-cpu && pip install xgboost-cpu"
 OLDEST = (3, 1)  # earlier ones read the intercepts of the released boosters as others, without an error
@@ -73,9 +75,11 @@ def released_roots() -> tuple[Path, ...]:
 
 
 def verified(folder: Path, entry: Mapping[str, Any]) -> bytes:
-    """A file of a bundle after its sha256 was found to match the manifest."""
+    """A file of a bundle after its sha256 was found to match the manifest; a link stands for what it points to."""
     path = folder / str(entry["file"])
     try:
+        if path.exists() and (not is_regular(path) or path.stat().st_size > MOST_BYTES):
+            raise ValueError(f"no regular file of {MOST_BYTES:,} bytes at most")
         content = path.read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -222,6 +222,25 @@ def whole_folder(out: Path, last: str, over: bool = False) -> Iterator[Path]:
                 folder.rename(out)
 
 
+def copy_folder(source: Path, into: Path, *left_out: str) -> None:
+    """Copy a folder into one that is there, but names like those of left_out; links stand for the files they point to.
+
+    What else is in it raises InvalidRequest: a pipe would block, a device has no end, a link to a folder may lead back.
+    """
+    from shutil import copytree, ignore_patterns
+
+    patterns = ignore_patterns(*left_out)
+
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        left = patterns(folder, names)
+        for path in (Path(folder, name) for name in sorted({*names} - left)):
+            if not is_regular(path) and (path.is_symlink() or not path.is_dir()):
+                raise InvalidRequest(f"{path} is no file and no folder, and is not copied; remove it.")
+        return left
+
+    copytree(source, into, dirs_exist_ok=True, ignore=ignored)
+
+
 @contextmanager
 def _disk(out: Path) -> Iterator[None]:
     """Says what the disk refuses as an error of this package."""

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import warnings
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from predictor.errors import PredictorError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MOST_COLUMNS = 10_000
 HEAD_CHARACTERS = 2**20  # of a CSV, in which its first lines end
@@ -14,12 +20,46 @@ MOST_RATIO = 1000  # measurements, which differ from row to row, have 2 to 50
 
 
 def check_csv(head: str, where: Path | str, invalid: type[PredictorError]) -> None:
-    """Raise `invalid` for a CSV with a line of very many cells. head: its first HEAD_CHARACTERS, or all."""
+    """Raise `invalid` for a CSV with a line of very many cells, or a name twice in its header.
+
+    head: its first HEAD_CHARACTERS, or all.
+    """
     lines = head[:HEAD_CHARACTERS].split("\n")
     if (most := max(line.count(",") for line in lines) + 1) > MOST_COLUMNS or len(lines[0]) >= HEAD_CHARACTERS:
         raise invalid(
             f"{where} has a line of {most:,} cells; a CSV has at most {MOST_COLUMNS:,}, each line within 1 MiB."
         )
+    if (twice := repeated(lines[0])) is not None:
+        raise invalid(f"{where} has two columns {twice}; drop one.")
+
+
+def repeated(header: str) -> str | None:
+    """A name that stands twice in the first line of a CSV, None where each stands once."""
+    try:
+        names = [name.strip() for name in next(csv.reader([header]), [])]
+    except csv.Error:
+        return None  # which whoever reads it says better
+    return next((name for name, count in Counter(names).items() if name and count > 1), None)
+
+
+def read_csv(source: Any, where: Path | str, invalid: type[PredictorError], **how: Any) -> pd.DataFrame:
+    """A CSV as pandas.read_csv reads it `how`, but `invalid` is raised for one whose lines have more cells than its
+    header has names: pandas would take the first cells for names of rows, and every other for that of its neighbour.
+
+    Raises what pandas does for one that is broken.
+    """
+    import pandas as pd
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # of lines that are cut to the header
+        try:
+            frame: pd.DataFrame = pd.read_csv(source, index_col=False, **how)
+        except pd.errors.ParserWarning:
+            raise invalid(
+                f"{where} has lines of more cells than its header has names; name each column, quote cells "
+                "with commas, and end no line with one."
+            ) from None
+    return frame
 
 
 def csv_head(path: Path | str) -> str:

@@ -22,24 +22,30 @@ import pytest
 
 from predictor import table_files
 from predictor.boosters import load_booster
-from predictor.errors import LONGEST, InvalidBundle, InvalidRequest, InvalidTable, PredictorError
+from predictor.errors import LONGEST, InvalidBundle, InvalidRequest, InvalidSpec, InvalidTable, PredictorError
 from predictor.estimators.bundle import load_bundle
 from predictor.estimators.correction import stored
 from predictor.estimators.correction.stored import read_corrections
 from predictor.estimators.own_runs import from_json
-from predictor.files import parse_json, read_json
+from predictor.estimators.store import decisions
+from predictor.files import copy_folder, parse_json, read_json
 from predictor.hardware.gpu import gpu_from_toml
 from predictor.hardware.price_files import read_prices
 from predictor.latency.serving.traces import read_trace
+from predictor.learning.evaluate import read_ledger
 from predictor.learning.recipe import read_recipe
 from predictor.measurements.ingest import Unread, content, ingest
+from predictor.measurements.ingest.aten import Recorded, row_of
+from predictor.measurements.ingest.figures import lengths_of, spread_of
 from predictor.measurements.schema import read_table
 from predictor.planning.evaluations import read_evaluations
 from predictor.planning.launch.verify import read_plan
 from predictor.planning.upgrade import read_mix
 from predictor.prediction.jobs.storage import source_of
 from predictor.prediction.jobs.sweep import read_spec
+from predictor.prediction.rows import requests_of
 from predictor.ubjson import check_booster
+from predictor.workloads.configs.fields import Fields
 from predictor.workloads.models import model_from_config
 from predictor.workloads.weights import stored_weights
 
@@ -276,6 +282,8 @@ def test_a_yaml_runs_nothing(tmp_path: Path):
         "[" * 50_000,
         "a: 2001-13-45\n",
         "a: !!int zz\n",
+        "benchmarks: &a [*a]\n",
+        "".join(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9}1]\n" for n in range(1, 30)).replace("*a0", "1"),
     ):
         path.write_text(text)
         refused(READERS["a.json"], path)
@@ -295,6 +303,189 @@ def test_a_test_of_llama_bench_that_is_cut_is_counted(end: str, tmp_path: Path):
     assert dict(unread.rows) == {"test or speed cannot be read": 1}
     path.write_text("x avg_ns n_prompt n_gen model_filename {\n" + "{" * 5000)
     refused(READERS["a.json"], path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("m.csv", "family,gpu,latency_s,m,n,k\ngemm,H100,1e-5,16,64,64,1\n"),
+        ("trace.csv", "input_len,output_len\n0,20,5\n1,30,6\n"),
+        ("trace.csv", "input_len,output_len\n100,20,5\n200,30,6\n"),
+        ("a.json", "family,gpu,latency_s,m,n,k\ngemm,H100,1e-5,16,64,64,,\n"),
+    ],
+)
+def test_a_csv_with_more_cells_than_names_is_no_guess(name: str, text: str, tmp_path: Path):
+    """pandas takes the first cells for names of rows, and 20 for the input_len of the trace."""
+    path = tmp_path / name
+    path.write_text(text)
+    assert "has lines of more cells than its header has names" in refused(
+        READERS.get(name, READERS["trace.json"]), path
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("m.csv", "family,gpu,latency_s,m,m,n,k\ngemm,H100,1e-5,16,32,64,64\n"),
+        ("a.json", "family,gpu,latency_s,m,m,n,k\ngemm,H100,1e-5,16,32,64,64\n"),
+        ("trace.csv", 'input_len,"input_len",output_len\n100,7,5\n'),
+        ("prices.csv", "provider,gpu,n_gpus,n_gpus,usd_per_hour\nx,H100,1,8,2.0\n"),
+        ("r.csv", "model,gpu,batch,batch\nQwen3-8B,H100,1,2\n"),
+    ],
+)
+def test_a_column_that_stands_twice_is_no_guess(name: str, text: str, tmp_path: Path):
+    path = tmp_path / name
+    path.write_text(text)
+    readers = READERS | {"trace.csv": READERS["trace.json"]}
+    readers["r.csv"] = lambda path: [requests_of(part) for part in source_of(str(path)).chunks(10)]
+    assert "has two columns" in refused(readers[name], path)
+
+
+def test_a_comma_at_the_end_of_each_line_of_a_trace_is_no_column(tmp_path: Path):
+    path = tmp_path / "trace.csv"
+    path.write_text("input_len,output_len\n100,20,\n200,30,\n")
+    assert read_trace(str(path)).input_len == (100, 200)
+
+
+def test_a_parquet_file_of_requests_that_arrow_calls_a_broken_file_is_refused(tmp_path: Path):
+    value: Any = 1
+    for _ in range(900):
+        value = {"a": value}
+    path = tmp_path / "r.parquet"
+    pq.write_table(pa.table({"model": [value]}), path)
+    for read in (
+        READERS["r.parquet"],
+        lambda path: source_of(str(path)).schema,
+        lambda path: source_of(str(path)).rows,
+    ):
+        assert "nested" in refused(read, path)
+
+
+@pytest.mark.parametrize(
+    "ratio", [[0.5], {"a": 0.5}, "x", "/dev/zero", None, True, 0, -0.5, 1e-300, float("nan"), 10**400]
+)
+@pytest.mark.parametrize("name", ["downsample_ratio", "pixel_shuffle_ratio"])
+def test_a_ratio_of_a_tower_that_is_no_share_is_refused(name: str, ratio: Any):
+    with pytest.raises(InvalidSpec, match=f"{name} in config.json is .+; it must be a number from 0.001 to 1"):
+        Fields({name: ratio}, {}).ratio(name)
+    assert Fields({name: 1}, {}).ratio(name) == 1.0
+
+
+def test_a_report_that_lacks_a_column_it_is_known_by_is_refused(tmp_path: Path):
+    path = tmp_path / "a.csv"
+    path.write_text('Name,"x Projected Duration (ns)",RangeId\n":aten::mm",1,2\n')
+    said = refused(lambda path: ingest([path], columns={"gpu": "H100", "dtype": "bf16"}), path)
+    assert "the report has no column Projected Duration" in said
+
+
+def test_a_test_of_llama_bench_of_endless_tokens_is_counted(tmp_path: Path):
+    path, unread = tmp_path / "a.jsonl", Unread()
+    path.write_text(
+        "log\n" + json.dumps([LLAMA, LLAMA | {"n_prompt": 1e999}, LLAMA | {"n_gpu_layers": 10**400}], indent=1)
+    )
+    assert len(ingest([path], unread=unread)) == 2
+    assert unread.rows["test or speed cannot be read"] == 1
+
+
+@pytest.mark.parametrize("sizes", ["9" * 5000, [1] * 5000])
+def test_a_tensor_of_thousands_of_dimensions_is_refused(sizes: Any):
+    with pytest.raises(InvalidTable, match="its recorded inputs do not fit the operator"):
+        row_of(Recorded("aten::add_", [[4096, 4096], sizes], ["c10::BFloat16"] * 2))
+
+
+def test_lengths_of_nothing_are_no_spread():
+    unread = Unread()
+    assert spread_of({"input_len": 0.0, "output_len": 8.0}, {"input_len": 0.0, "output_len": 8.0}, unread) == {
+        "input_len": 1,
+        "output_len": 8,
+        "length_spread": 0.0,
+    }
+    told = {"completed": 2, "total_input_tokens": 20, "total_output_tokens": 8, "input_lens": [10**400, None]}
+    assert lengths_of(told | {"output_lens": ["x", {}]}, {}, unread)["input_len"] == 10
+
+
+@pytest.fixture
+def bundle(booster: bytes, tmp_path: Path) -> Path:
+    """A bundle of GEMMs alone, whose trees are those of another."""
+    manifest = json.loads((load_bundle().path / "bundle.json").read_text())
+    entry = {"file": "a.ubj", "sha256": hashlib.sha256(booster).hexdigest()}
+    manifest["estimators"] = {"gemm": manifest["estimators"]["gemm"] | {"transfer": entry, "reference": entry}}
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    (folder / "a.ubj").write_bytes(booster)
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def estimator_of(folder: Path) -> Any:
+    return load_bundle(folder).estimator("gemm")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda whole, gemm: gemm["ranges"].update(hidden=[1, 2]), "has range 'hidden' from 1 to 2"),
+        (lambda whole, gemm: gemm["ranges"].update(dtype=[1, 2]), "has range 'dtype' from 1 to 2"),
+        (lambda whole, gemm: gemm["ranges"].update(m=[2, 1]), "has range 'm' from 2 to 1"),
+        (lambda whole, gemm: gemm["references"].update({"H100-SXM-80GB": ["x"]}), "has group 'x', which is none"),
+        (lambda whole, gemm: gemm["ranges"].update(m=[1, 10**40]), "has invalid numbers"),
+        (lambda whole, gemm: gemm.update(references={}), "has invalid numbers"),
+        (lambda whole, gemm: gemm["log_offsets"].pop("far"), "has invalid numbers"),
+        (lambda whole, gemm: gemm.update(worst_share=0.0), "has invalid numbers"),
+        (lambda whole, gemm: gemm.update(correlation=float("nan")), "has invalid numbers"),
+        (lambda whole, gemm: whole.update(level=80.0), "has level 80; it must lie between 0 and 1"),
+    ],
+)
+def test_a_manifest_that_answers_cannot_be_made_of_is_refused(change: Any, said: str, bundle: Path):
+    assert estimator_of(bundle).name == "gemm"
+    whole = json.loads((bundle / "bundle.json").read_text())
+    change(whole, whole["estimators"]["gemm"])
+    (bundle / "bundle.json").write_text(json.dumps(whole))
+    assert said in refused(estimator_of, bundle)
+
+
+def test_links_in_a_bundle_stand_for_the_files_they_point_to(bundle: Path, booster: bytes):
+    """What they point to is hashed as all else: a link tells nothing that the manifest does not know."""
+    outside, secret = bundle.parent / "outside.ubj", bundle.parent / "secret"
+    (bundle / "a.ubj").rename(outside)
+    secret.write_bytes(b"secret")
+    (bundle / "a.ubj").symlink_to(outside)
+    assert estimator_of(bundle).name == "gemm"
+    (bundle / "a.ubj").unlink()
+    (bundle / "a.ubj").symlink_to(secret)
+    os.utime(bundle / "bundle.json", ns=(1, 1))
+    said = refused(estimator_of, bundle)
+    assert "is corrupt (sha256 differs" in said and "secret" not in said
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "nothing", "itself"])
+@pytest.mark.parametrize("name", ["a.ubj", "ledger.csv", "bundle.json"])
+def test_what_is_no_file_in_a_bundle_is_refused_and_not_copied(kind: str, name: str, bundle: Path, tmp_path: Path):
+    path = bundle / name
+    path.unlink(missing_ok=True)
+    links = {"device": "/dev/zero", "nothing": "gone", "itself": name}
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(links[kind])
+    refused(lambda folder: read_ledger(load_bundle(folder)) if name == "ledger.csv" else estimator_of(folder), bundle)
+    (tmp_path / "copy").mkdir()
+    if kind != "folder":
+        assert "is no file and no folder" in refused(lambda folder: copy_folder(folder, tmp_path / "copy"), bundle)
+
+
+def test_a_folder_that_links_back_is_not_copied(bundle: Path, tmp_path: Path):
+    (bundle / "gpus").symlink_to(bundle)
+    (tmp_path / "copy").mkdir()
+    assert "gpus is no file and no folder" in refused(lambda folder: copy_folder(folder, tmp_path / "copy"), bundle)
+
+
+def test_decisions_in_a_pipe_are_refused(tmp_path: Path):
+    assert decisions(tmp_path) == ()
+    os.mkfifo(tmp_path / "decisions.jsonl")
+    assert "no regular file" in refused(decisions, tmp_path)
 
 
 def test_the_fuzzer_runs(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):

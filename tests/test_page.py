@@ -12,12 +12,15 @@ import pytest
 
 pytest.importorskip("starlette", reason="the extra web is not installed")
 pytest.importorskip("uvicorn", reason="the extra web is not installed")
+from over_http import LLAMA, result_file
+
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome-headless-shell")
 BROWSER = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), "")
 LONG_MS = 120_000  # on a machine that does much else
 FEW = "?gpus=L40S,H100&model=Qwen3-8B&input_len=500&output_len=100&amount=2"  # which are quick
+QUALITY = "?mode=quality&on=H100,L4&unit=concurrency&amount=4&input_len=500&output_len=100"
 UPGRADE = "?mode=upgrade&have=A100&consider=H100,L4&model=Qwen3-8B"
 HOME = "?mode=local&home=RTX-3060&model=Qwen3-8B"
 TRAIN = "?mode=tune&model=Qwen3-8B&train_gpus=H100,L4&n_gpus=2"
@@ -137,6 +140,62 @@ def test_an_upgrade_is_ratios_of_fleets(open_page):
     assert 'model = "Qwen3-8B"' in text(page, "#copies pre") and "concurrency = 8" in text(page, "#copies pre")
     page.get_by_role("button", name="L4", exact=True).click()
     assert text(page, "#headline").startswith("2 × L4 ")
+
+
+def scored(page, folder):
+    """Drop result files of two formats of a model, and of one that no file tells."""
+    told = {"bf16": (0.7, LLAMA), "fp8": (0.69, f"{LLAMA},quantization=fp8"), "mine": (0.75, "pretrained=/data/mine")}
+    for name, (accuracy, arguments) in told.items():
+        (folder / f"{name}.json").write_text(result_file(accuracy, arguments))
+    page.set_input_files("#scores-file", [folder / f"{name}.json" for name in told])
+    playwright.expect(page.locator("#error")).to_contain_text("say which beside the file", timeout=LONG_MS)
+    page.get_by_label("Model and number format of mine.json").fill("Qwen3-8B:int4_wo")
+    page.keyboard.press("Enter")
+    playwright.expect(page.locator("#headline")).to_contain_text("Qwen3-8B, int4_wo, ", timeout=LONG_MS)
+    answered(page)
+
+
+def test_scores_are_put_beside_price_and_latency(open_page, tmp_path):
+    page = open_page(QUALITY)
+    assert "Drop result files" in text(page, "#status") and page.locator("#answer").is_hidden()
+    scored(page, tmp_path)
+    assert re.search(r"quality 0\.750 ± 0\.004 at \$[\d.]+ per million tokens", text(page, "#headline"))
+    assert page.locator(".plot").count() == 2 and page.locator(".plot .dot").count() == 12
+    assert page.locator("#table tbody tr").count() == 6 and page.locator(".tile").count() == 4
+    page.get_by_role("button", name="How? Quality").click()
+    assert "0.5 is neutral" in text(page, ".sum")
+    assert "--as mine.json=Qwen3-8B:int4_wo --gpu H100,L4 --concurrency 4" in text(page, "#copies")
+    assert '"bf16.json" was run with limit 100' in text(page, "#notes")
+    first = text(page, "#headline")
+    page.locator(".plots .dot[aria-pressed=false]").last.focus()
+    page.keyboard.press("Enter")
+    assert text(page, "#headline") != first
+    page.get_by_role("button", name="Without mine.json").click()
+    playwright.expect(page.locator("#table tbody tr")).to_have_count(4, timeout=LONG_MS)
+    assert not text(page, "#error")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
+def test_axe_finds_nothing_beside_scores(open_page, tmp_path, width, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core is not installed").Axe()
+    page = open_page(QUALITY, width=width, color_scheme=scheme)
+    scored(page, tmp_path)
+    page.get_by_role("button", name="How? Quality").click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    found = axe.run(page).response["violations"]
+    assert not [(one["id"], [node["target"] for node in one["nodes"]]) for one in found]
+
+
+def test_a_result_file_that_is_dropped_is_known_by_what_it_holds(open_page):
+    page = open_page(FEW, wait=False)
+    drop = """content => {
+        const data = new DataTransfer();
+        data.items.add(new File([content], "a.json"));
+        document.dispatchEvent(new DragEvent("drop", { dataTransfer: data, cancelable: true }));
+    }"""
+    page.evaluate(drop, result_file(0.7))
+    playwright.expect(page.locator("#headline")).to_contain_text("quality 0.700 ± 0.004", timeout=LONG_MS)
+    assert page.is_checked("input[value=quality]")
 
 
 def test_at_home_every_model_has_its_widest_format(open_page):

@@ -13,6 +13,7 @@ from predictor.hardware.prices import price_list
 from predictor.planning import compare, plan
 from predictor.planning.answers import predicted_by
 from predictor.planning.candidates import Choices, candidates, most_of
+from predictor.planning.columns import listed_tps
 from predictor.planning.fleet import fleet
 from predictor.planning.search import Expected, deployed, deployments, expected, met, too_few, worth
 from predictor.planning.service import ServiceLevel
@@ -298,3 +299,8 @@ def test_without_prices_fewer_gpus_are_on_the_front(tmp_path):
     path.write_text("replace = true\n")
     plans = plan("Qwen3-8B", "L40S, H100", prices=path, vary=False, **LOAD).plans
     assert plans[0].front and not all(one.front for one in plans)
+
+
+def test_a_list_of_tp_of_thousands_of_digits_is_refused():
+    with pytest.raises(InvalidRequest, match="it must be whole numbers such as 1,2,4"):
+        listed_tps("1," + "9" * 5000)

@@ -52,6 +52,17 @@ from predictor.workloads.request import columns
             "local --gpu 2xRTX-3060-12GB --model Qwen3-8B --model Qwen3-32B",
         ),
         ("local", "gpu=RTX-3060&dtype=q4_k_m&input_len=500", "local --gpu RTX-3060 --dtype q4_k_m --input-len 500"),
+        (
+            "disaggregated",
+            "model=Llama-3.1-70B&gpu=H100&prefill_tp=4&decode_tp=8&n_gpus=32",
+            "disaggregated Llama-3.1-70B --gpu H100 --prefill-tp 4 --decode-tp 8 --n-gpus 32",
+        ),
+        (
+            "disaggregated",
+            "model=Qwen3-8B&gpu=L40S&decode_gpu=H200&request_rate=4&input_len=2000&max_tpot_s=0.03&link_gb_per_s=25",
+            "disaggregated Qwen3-8B --gpu L40S --decode-gpu H200 --request-rate 4 --input-len 2000 --max-tpot-s 0.03 "
+            "--link-gb-per-s 25",
+        ),
         ("gpus", "gpu=H100", "gpus H100"),
         ("gpus", "gpu=RTX-PRO-6000-Server", "gpus RTX-PRO-6000-Server"),
         ("gpus", "vendor=intel", "gpus --vendor intel"),
@@ -220,10 +231,13 @@ def test_a_question_takes_what_its_command_takes():
         "name",
         "gpus",
     }
-    for name in ("predict", "memory", "compare", "plan", "upgrade", "local", "gpus", "models", "prices"):
+    called = {"files": "scores", "as_": "as", "max_ttft": "max_ttft_s", "max_tpot": "max_tpot_s"}
+    several = ("predict", "memory", "compare", "plan", "quality", "upgrade", "local", "disaggregated")
+    for name in (*several, "gpus", "models", "prices"):
         module = import_module(f"predictor.cli.{name}")
         function = getattr(module, f"_{name}", None) or getattr(module, name)
-        options = {p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD}
+        taken = (p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD)
+        options = {called.get(p.name, p.name) for p in taken}
         # Those of training name the command that answers it.
         printed_only = {"compare": {"top"}, "plan": {"phase", "train_tokens"}}.get(name, set())
         assert options - local - printed_only <= {parameter.name for parameter in questions()[name].parameters}, name
@@ -238,7 +252,7 @@ def test_a_plan_of_all_gpus_waits_for_no_quick_question():
     assert plan.is_slow({"gpus": "H100,H200"}) and plan.is_slow({"gpus": "all", "vary": False})
     assert not plan.is_slow({"gpus": "H100,H200", "vary": False})
     assert questions()["compare"].is_slow({}) and not questions()["compare"].is_slow({"gpus": "H100"})
-    assert questions()["upgrade"].is_slow({}) and questions()["local"].is_slow({})
+    assert all(questions()[name].is_slow({}) for name in ("upgrade", "local", "quality"))
     assert not questions()["predict"].is_slow({})
 
 

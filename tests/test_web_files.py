@@ -1,4 +1,4 @@
-"""What is sent over HTTP: mixes of work, and files: a model, a trace of requests, prices. None is one of the server."""
+"""What is sent over HTTP: mixes of work, and files: a model, a trace, prices, scores. None is one of the server."""
 
 import json
 import struct
@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("starlette", reason="the extra web is not installed")
 pytest.importorskip("httpx2", reason="httpx2 is not installed, by which Starlette is tested")
 
-from over_http import CONFIG, printed
+from over_http import CONFIG, LLAMA, printed, result_file
 from starlette.testclient import TestClient
 
 from predictor.cli import main
@@ -94,6 +94,76 @@ def test_a_server_may_have_prices_of_its_own(monkeypatch, tmp_path):
         assert own.get("/api/compare?model=Qwen3-8B&gpus=L4").json()[0]["usd_per_hour"] == 0.1
 
 
+def sent_scores(client, folder, **files):
+    """Ids of result files that were sent, which lie below a folder as well."""
+    ids = []
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(content)
+        ids.append(client.post(f"/api/scores?name={name}.json", content=content).json()["id"])
+    return ids
+
+
+def test_quality_is_that_of_its_command(client, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    local = result_file(0.8, "pretrained=/data/mine")
+    ids = sent_scores(client, tmp_path, a=result_file(0.7), b=result_file(0.69, f"{LLAMA},quantization=fp8"), c=local)
+    load = "concurrency=8&input_len=500&output_len=50"
+    asked = f"scores={'&scores='.join(ids)}&as={ids[2]}=Qwen3-8B:int4_wo&gpu=H100&gpu=2xL4&{load}"
+    options = "--as c.json=Qwen3-8B:int4_wo --gpu H100 --gpu 2xL4 --concurrency 8 --input-len 500 --output-len 50"
+    response = client.get(f"/api/quality?{asked}")
+    assert response.status_code == 200, response.text
+    assert response.json() == printed(capsys, *f"quality a.json b.json c.json {options}".split())
+    (tmp_path / "mine.csv").write_text(PRICES)
+    own = client.post("/api/prices?name=mine.csv", content=PRICES).json()["id"]
+    some = client.get(f"/api/quality?scores={ids[0]}&gpu=L4&task=mmlu:acc&prices={own}").json()
+    assert some == printed(capsys, *["quality", "a.json", "--gpu", "L4", "--task", "mmlu:acc", "--prices", "mine.csv"])
+    assert some["rows"][0]["usd_per_hour"] == 0.1
+
+
+def test_scores_say_what_they_are_of(client, tmp_path):
+    told = client.post("/api/scores?name=a.json", content=result_file(0.7, f"{LLAMA},quantization=fp8")).json()
+    assert (told["model"], told["dtype"]) == ("Llama-3.1-8B-Instruct", "fp8")
+    assert told["tasks"] == ["mmlu", "crows_pairs_english"]
+    model = client.post("/api/model?name=mine.json", content=json.dumps(CONFIG)).json()["id"]
+    (scores,) = sent_scores(client, tmp_path, b=result_file(0.7, "pretrained=/data/mine"))
+    rows = client.get(f"/api/quality?scores={scores}&gpu=L4&as={scores}={model}:fp8").json()["rows"]
+    assert [(row["evaluated"], row["model"], row["dtype"]) for row in rows] == [("mine", "mine", "fp8")]
+
+
+@pytest.mark.parametrize("name", ["{}", "./{}", "{}/config.json", "x/../..{}", "~{}", "\\\\host{}"])
+def test_scores_name_no_model_of_the_server(client, tmp_path, name):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    content = result_file(0.7, {"pretrained": name.format(tmp_path)})
+    told = client.post("/api/scores?name=a.json", content=content).json()
+    assert (told["model"], told["dtype"], told["tasks"]) == (None, None, None)
+    response = client.get(f"/api/quality?scores={told['id']}&gpu=L4")
+    assert response.status_code == 422
+    error = response.json()["error"]
+    assert error.endswith("a path of the machine that it is from; say which beside the file (as=ID=MODEL:DTYPE).")
+
+
+def test_what_is_wrong_with_scores_is_one_sentence(client, tmp_path):
+    one, two = sent_scores(client, tmp_path, a=result_file(0.7), b=result_file(0.6))
+    trace = client.post("/api/trace?name=x.csv", content=TRACE).json()["id"]
+    for query, status, sentence in (
+        (f"scores={one}", 400, "gpu is missing"),
+        ("gpu=L4", 400, "scores is missing"),
+        ("gpu=L4&scores=/etc/passwd", 400, "files of the server are not read"),
+        (f"gpu=L4&scores={trace}", 400, "which is a file of trace"),
+        (f"gpu=L4&scores={one}&as={one}=/etc/x:fp8", 400, "files of the server are not read"),
+        (f"gpu=L4&scores={one}&as=a.json=Qwen3-8B", 400, "files of the server are not read"),
+        (f"gpu=L4&scores={one}&as={one}=:fp8", 400, f"such as {one}=Llama-3.1-8B:fp8."),
+        (f"gpu=L4&scores={one}&as={two}=Qwen3-8B", 422, "none of the files"),
+        (f"gpu=L4&scores={one}&scores={two}", 422, '"a.json" and "b.json" have different scores of mmlu acc'),
+        (f"gpu=L4&scores={one}&task=crows_pairs_english", 422, "audits bias, which is no quality"),
+        (f"gpu=99999xL4&scores={one}", 422, "99999xL4 are 99999 GPUs"),
+        (f"gpu=all&scores={one}", 422, "answers are asked for; at most 32 are given at once."),
+    ):
+        response = client.get(f"/api/quality?{query}")
+        assert response.status_code == status, response.text
+        assert sentence in response.json()["error"] and "\n" not in response.json()["error"]
+
+
 @pytest.mark.parametrize(
     ("address", "content", "status", "sentence"),
     [
@@ -106,6 +176,14 @@ def test_a_server_may_have_prices_of_its_own(monkeypatch, tmp_path):
         ("prices?name=x.csv", PRICES.replace("L4", "/etc/x.toml"), 422, None),
         ("prices?name=x.csv", PRICES.replace("L4", '"x.TOML, mem_gib=1"'), 422, None),
         ("prices?name=x.csv", "provider\n\xff", 422, None),
+        ("scores?name=x.txt", "{}", 400, 'the file is called "x.txt"; it must end in .json.'),
+        ("scores?name=x.json", "{", 422, None),
+        ("scores?name=x.json", "[" * 100_000, 422, None),
+        ("scores?name=x.json", '{"results": {}, "results": {}}', 422, None),
+        (
+            *("scores?name=x.json", "{}", 422),
+            '"x.json" has no "results" by task; give the results_….json of lm-evaluation-harness (--output_path).',
+        ),
     ],
 )
 def test_a_file_that_says_nothing_is_one_sentence(client, address, content, status, sentence):
@@ -143,6 +221,9 @@ def test_a_config_that_is_dropped_is_a_model(client):
     plan = client.get(f"/api/plan?model={name}&gpus=L4&concurrency=2")
     assert plan.json()["plans"][0]["gpu"] == "L4"
     assert client.get(f"/api/compare?model={name}&gpus=L4").json()[0]["gpu"] == "L4"
+    assert client.get(f"/api/local?model={name}&gpu=L4").json()[0]["model"] == "My-Model"
+    work = json.dumps({"model": name, "batch": 2})
+    assert client.get("/api/upgrade", params={"have": "L4", "consider": "L40S", "work": work}).json()[0]["speed"]
 
 
 def gguf_header():

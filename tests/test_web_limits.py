@@ -122,7 +122,7 @@ def test_there_are_only_so_many_connections(served):
 
 @pytest.mark.parametrize("kind", MOST_BYTES)
 def test_a_file_that_is_too_large_is_not_read(client, kind):
-    name = {"model": "x.gguf", "trace": "x.csv", "prices": "x.csv"}[kind]
+    name = {"model": "x.gguf", "trace": "x.csv", "prices": "x.csv", "scores": "x.json"}[kind]
     whole = client.post(f"/api/{kind}?name={name}", content=b"GGUF" + bytes(MOST_BYTES[kind]))
     assert whole.status_code == 413
     read = 0

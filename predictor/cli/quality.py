@@ -13,21 +13,19 @@ from predictor.cli.common.display import digits, duration_interval, gigabytes, r
 from predictor.cli.common.plot_option import Plot, say_plotted
 from predictor.cli.common.prices_option import Prices
 from predictor.cli.common.request_options import add_command, stated
-from predictor.workloads.request import OF_TRAINING
+from predictor.planning.columns import SCORED
 
 if TYPE_CHECKING:
     from predictor.latency.report import Interval
     from predictor.planning.evaluations import Score
     from predictor.planning.quality import Judged, Quality
 
-# Columns of a request that the files or the GPUs say, or that serving has none of.
-DECIDED = ("dtype", "weights", "n_gpus", "phase", "image_size", *OF_TRAINING)
 TASKS_SHOWN = 6
 
 
 def add(app: Typer) -> None:
     """Add the command, with an option for every column of a request that the files do not say."""
-    add_command(app, "quality", _quality, without=DECIDED)
+    add_command(app, "quality", _quality, without=SCORED)
 
 
 def _quality(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -214,6 +214,7 @@ class Bundle:
 
         if name not in self._uncorrected:
             entry = self.entry(name)
+            _verify_groups(name, entry["references"], f"{self.path / MANIFEST}: estimator {name}")
             self._uncorrected[name] = Estimator(
                 transfer=load_booster(self.path, entry["transfer"]),
                 reference=load_booster(self.path, entry["reference"]),
@@ -294,6 +295,8 @@ def _verify(manifest: Any, path: Path) -> None:
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
         raise InvalidBundle(f"{path} has format {found}; this version reads format {FORMAT}: train the bundle again.")
     _verify_types(manifest, MANIFEST_TYPES, f"{path}")
+    if not 0 < manifest["level"] < 1:
+        raise InvalidBundle(f"{path} has level {manifest['level']:g}; it must lie between 0 and 1: train it again.")
     if LISTED_SPECS in manifest:
         _verify_types(manifest, {LISTED_SPECS: dict}, f"{path}")
         for name, digest in manifest[LISTED_SPECS].items():
@@ -317,15 +320,42 @@ def _verify(manifest: Any, path: Path) -> None:
         for booster in BOOSTERS:
             _verify_file(entry[booster], where)
         tables = [entry["log_offsets"].get(kinship) for kinship in KINSHIPS]
-        per_dtype = [pairs for table in tables if isinstance(table, dict) and "" in table for pairs in table.values()]
+        told = all(isinstance(table, dict) and "" in table for table in tables)
+        per_dtype = [pairs for table in tables for pairs in table.values()] if told else []
         per_regime = [pair for pairs in per_dtype if isinstance(pairs, list) for pair in pairs]
         pairs = [*per_regime, *entry["floors"].values(), *entry["line"].values(), *entry["ranges"].values()]
-        complete = len(per_dtype) >= len(KINSHIPS) and len(per_regime) == len(per_dtype) * (len(REGIMES) + 1)
+        told &= bool(entry["references"]) and 0 < entry["worst_share"] <= 1 and abs(entry["correlation"]) <= 1
+        complete = told and len(per_regime) == len(per_dtype) * (len(REGIMES) + 1)
         sound = complete and all(_are_texts(groups) for groups in (entry["features"], *entry["references"].values()))
         sound &= all(_is_pair(pair) for pair in pairs)
         sound &= all(_are_weights(sizes) for mixture in ("weights", "far") for sizes in entry[mixture].values())
         if not sound or any("" not in entry[name] for name in ("floors", "line", "weights", "far")):
             raise InvalidBundle(f"{where} has invalid numbers; install or copy the bundle again, or train it again.")
+        _verify_ranges(name, entry["ranges"], where)
+
+
+def _verify_ranges(name: str, ranges: Mapping[str, Any], where: str) -> None:
+    """Raise where a range is of no number that calls of the estimator have, or its ends are in no order."""
+    from predictor.ops import FAMILIES
+    from predictor.ops.base import TEXT_FIELDS, names_of
+
+    known = {field for kind in FAMILIES if name.startswith(kind.family) for field in names_of(kind)} - {*TEXT_FIELDS}
+    for field_name, (least, most) in ranges.items():
+        if field_name not in known or not 0 <= least <= most:
+            raise InvalidBundle(
+                f"{where} has range {field_name[:60]!r} from {least:g} to {most:g}; it must be of a number that its "
+                "calls have, upwards from 0. Install or copy the bundle again, or train it again."
+            )
+
+
+def _verify_groups(name: str, references: Mapping[str, Sequence[str]], where: str) -> None:
+    """Raise where a group of measured calls has not as many parts as those of the family have."""
+    from predictor.estimators.features import PARTS
+
+    counts = {len(parts) for family, parts in PARTS.items() if name.startswith(family)}
+    for group in (group for groups in references.values() for group in groups):
+        if group.count("|") + 1 not in counts:
+            raise InvalidBundle(f"{where} has group {group[:60]!r}, which is none; install or copy the bundle again.")
 
 
 def _verify_file(entry: Any, where: str) -> None:
@@ -347,11 +377,12 @@ def _are_weights(value: Any) -> bool:
 
 
 def _are_numbers(value: Any, count: int) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == count
-        and all(isinstance(x, int | float) and abs(x) < LARGEST for x in value)
-    )
+    return isinstance(value, list) and len(value) == count and all(_is_number(x) for x in value)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is one that NumPy calculates with."""
+    return isinstance(value, int | float) and abs(value) < (LARGEST if isinstance(value, float) else 2**63)
 
 
 def _verify_types(table: Any, types: Mapping[str, type], where: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from predictor.errors import InvalidStore
-from predictor.files import draft_folder, refusal, whole_file
+from predictor.files import copy_folder, draft_folder, read_content, refusal, whole_file
 
 CHAMPION = "champion"  # what --bundle calls it
 STORE = "PREDICTOR_STORE"  # environment variable
@@ -86,9 +86,9 @@ def decisions(store: Path) -> tuple[Decision, ...]:
     """Every decision, oldest first; none where nothing was ever decided."""
     file = store / DECISIONS
     try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return ()
+        if not file.exists():
+            return ()
+        text = read_content(file, "restore it from a copy", InvalidStore).decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InvalidStore(f"{file} cannot be read ({reason}); restore it from a copy.") from None
@@ -130,15 +130,13 @@ def folder_of(name: Name, store: Path) -> Path:
 
 def keep(source: Path, name: Name, store: Path) -> Path:
     """Copy a bundle into the store, whole or not at all; one that is there already is kept."""
-    from shutil import copytree
-
     folder = store / BUNDLES / name.folder
     if folder.is_dir():
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with draft_folder(folder) as copy:
-            copytree(source, copy, dirs_exist_ok=True)
+            copy_folder(source, copy)
             if not folder.is_dir():
                 copy.rename(folder)
     except OSError as error:

@@ -14,6 +14,7 @@ from predictor.files import read_content, read_toml, whole_file
 from predictor.hardware.gpu import get_gpu
 from predictor.hardware.price import Ownership, Price, checked
 from predictor.shipped import LARGEST, facts
+from predictor.table_files import repeated
 from predictor.values import did_you_mean, show
 
 TABLES = ("replace", "electricity", "ownership", "price")
@@ -88,9 +89,12 @@ def _csv_rows(path: Path) -> list[dict[str, Any]]:
     cure = "give a .toml or .csv of prices"
     content = read_content(path, cure, InvalidSpec)
     try:
-        rows = list(csv.DictReader(StringIO(content.decode("utf-8-sig"), newline="")))
+        text = content.decode("utf-8-sig")
+        rows = list(csv.DictReader(StringIO(text, newline="")))
     except (UnicodeDecodeError, csv.Error) as error:
         raise InvalidSpec(f'"{path}" is no CSV ({error}); {cure}.') from error
+    if (twice := repeated(text.partition("\n")[0])) is not None:
+        raise InvalidSpec(f'"{path}" has two columns {twice}; drop one.')
     return [
         {name: _number(name, cell, f"price {number} of {path.name}") for name, cell in row.items() if cell}
         for number, row in enumerate(rows, 1)

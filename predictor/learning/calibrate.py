@@ -7,7 +7,6 @@ bundle keeps its rows and takes the new ones besides.
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +33,7 @@ from predictor.estimators.bundle import (
 )
 from predictor.estimators.corrected import ends_of, priors_of
 from predictor.estimators.samples import TrainingSet, training_sets
-from predictor.files import needs_folder, sha256_of, whole_folder
+from predictor.files import copy_folder, needs_folder, sha256_of, whole_folder
 from predictor.hardware.gpu import get_gpu
 from predictor.latency.as_run import asked_engine
 from predictor.learning.sampling import drawn_per_cell
@@ -79,7 +78,7 @@ def calibrate(data: Path | str, bundle: Bundle, out: Path | str) -> tuple[Bundle
             "measure more, `predictor bench` does."
         )
     with whole_folder(out, last=MANIFEST) as folder:
-        shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
+        copy_folder(bundle.path, folder)
         for old in folder.glob(f"*{CORRECTIONS}"):
             old.unlink()
         write_table(pd.concat(kept, ignore_index=True), folder / ROWS_FILE)

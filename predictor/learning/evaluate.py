@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from predictor.estimators.bundle import LEDGER, Bundle
 from predictor.estimators.linear import line_s
 from predictor.estimators.operators import SEEN, predict_op
 from predictor.estimators.samples import TrainingSet, training_sets
+from predictor.files import read_content
 from predictor.learning.sampling import CELL
 from predictor.measurements.checks import ACCEPTED, check, usable
 from predictor.measurements.schema import read_table
@@ -41,11 +43,12 @@ def evaluate(table: Path | str, bundle: Bundle) -> pd.DataFrame:
 def read_ledger(bundle: Bundle) -> pd.DataFrame:
     """The errors on held-out GPUs that were measured when the bundle was made, one row per cell and protocol."""
     path = bundle.path / LEDGER
+    content = read_content(path, "install or copy the bundle again", InvalidBundle)
     try:
         texts = dict.fromkeys(("phase", "dtype"), object)  # one operator alone has none at all
-        ledger = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=texts)
+        ledger = pd.read_csv(BytesIO(content), keep_default_na=False, na_values=[""], dtype=texts)
         return ledger.fillna({"phase": "", "dtype": ""}).assign(seen=ledger["protocol"] == "rows-out")
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise InvalidBundle(f"{path} cannot be read ({error}); install or copy the bundle again.") from None
 
 

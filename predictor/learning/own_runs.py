@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -23,7 +22,7 @@ import pandas as pd
 from predictor.errors import InvalidRequest, InvalidTable
 from predictor.estimators.bundle import MANIFEST, OWN_RUNS, Bundle, keep_specs, load_bundle, write_manifest
 from predictor.estimators.own_runs import CONTINUOUS, Error, OwnRun, OwnRuns, setup_of, to_json
-from predictor.files import needs_folder, sha256_of, whole_folder
+from predictor.files import copy_folder, needs_folder, sha256_of, whole_folder
 from predictor.measurements.checks import ACCEPTED
 from predictor.measurements.runs import MEASURED, asked_of, check, read_runs
 from predictor.prediction.rows import answer_rows
@@ -66,7 +65,7 @@ def calibrate_by_runs(data: Path | str, bundle: Bundle, out: Path | str) -> Lear
     if not new:
         raise InvalidTable(f"{bundle.id} holds all runs of {data} already; give others.")
     with whole_folder(out, last=MANIFEST) as folder:
-        shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
+        copy_folder(bundle.path, folder)
         own = OwnRuns((*known, *new), version(DISTRIBUTION))
         (folder / RUNS_FILE).write_text(to_json(own), encoding="utf-8")
         digest = sha256_of(folder / RUNS_FILE)

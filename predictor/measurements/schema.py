@@ -22,7 +22,7 @@ from predictor.errors import InvalidTable
 from predictor.files import is_regular, whole_file
 from predictor.ops import FAMILIES, Op
 from predictor.ops.base import TEXT_FIELDS, TEXTS, names_of
-from predictor.table_files import check_csv, check_parquet, csv_head
+from predictor.table_files import check_csv, check_parquet, csv_head, read_csv
 from predictor.workloads.cells import is_empty
 from predictor.workloads.engine_tables import measured_engines
 
@@ -111,6 +111,8 @@ def conform(frame: pd.DataFrame) -> pd.DataFrame:
 
 def numbers(cells: pd.Series, name: str, unit: str) -> pd.Series:
     """A number column as float64; an empty cell is no number, and one that holds something else raises InvalidTable."""
+    if cells.dtype == np.float64:
+        return cells
     try:
         values = pd.to_numeric(cells, errors="coerce").astype("float64")
     except OverflowError:  # whole numbers beyond those of float64, which are no measurements
@@ -175,7 +177,7 @@ def read_frame(path: Path | str, csv: Mapping[str, Any], family: str | None = No
     try:
         if path.suffix.lower() == ".csv":
             check_csv(csv_head(path), path, InvalidTable)
-            frame: pd.DataFrame = pd.read_csv(path, **csv)
+            frame = read_csv(path, path, InvalidTable, **csv)
             frame = frame[frame["family"] == family] if family and "family" in frame else frame
         else:
             for file in [path] if path.is_file() else sorted(path.rglob("*.parquet")):

@@ -1,15 +1,19 @@
-"""Columns of a request that no plan is asked by, and the lists that stand in their place."""
+"""Columns of a request that no plan, or no quality, is asked by, and the lists that stand in their place."""
 
 from __future__ import annotations
 
 from predictor.errors import InvalidRequest
 from predictor.workloads.request import OF_TRAINING
 
+MOST_DIGITS = 30  # of a whole number in a list: Python reads none of thousands
+
 # It decides them, or its load has none.
 DECIDED = (
     *("dtype", "engine", "tp", "n_gpus", "dp", "phase", "scheduling", "batch", "images", "image_size", "usd_per_hour"),
     *OF_TRAINING,
 )
+# Of scores: result files or the GPUs say them, or serving has none.
+SCORED = ("dtype", "weights", "n_gpus", "phase", "image_size", *OF_TRAINING)
 # What to state of a plan in Python instead.
 INSTEAD = {
     "gpu": "Name those to try in gpus.",
@@ -34,6 +38,6 @@ def listed(text: str) -> tuple[str, ...]:
 def listed_tps(text: str) -> tuple[int, ...]:
     """Those of a list of tp; raises InvalidRequest for what is no whole number."""
     parts = listed(text)
-    if wrong := [part for part in parts if not part.isdecimal()]:
-        raise InvalidRequest(f'tp is "{wrong[0]}"; it must be whole numbers such as 1,2,4.')
+    if wrong := [part for part in parts if not part.isdecimal() or len(part) > MOST_DIGITS]:
+        raise InvalidRequest(f'tp is "{wrong[0][:30]}"; it must be whole numbers such as 1,2,4.')
     return tuple(int(part) for part in parts)

@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 from predictor.errors import InvalidRequest, UnknownModel
 from predictor.files import read_json
 from predictor.ops.dtypes import DTYPES, LISTED
-from predictor.workloads.models import Model, get_model
+from predictor.workloads.models import Model, get_model, names_file
 
 # Tasks that audit bias: what they measure is no quality, and most of it has no better end. BBQ: Parrish et al.,
 # arXiv:2110.08193; CrowS-Pairs: Nangia et al., arXiv:2010.00133, where 0.5 of the pairs is neutral.
@@ -38,6 +38,10 @@ QUANTIZATIONS: Mapping[str, str] = {
     "bitsandbytes": "nf4",
 }
 CURE = "say which with --as FILE=MODEL:DTYPE"
+
+
+class UntoldModel(InvalidRequest):
+    """Scores whose model, or its number format, nobody can tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +123,21 @@ class Evaluated:
         return next((s for s in self.scores if (s.task, s.metric) == (task, metric) and filter in ("", s.filter)), None)
 
 
-def read_evaluations(files: Sequence[Path | str], stated: Sequence[str] = ()) -> list[Evaluated]:
+def read_evaluations(
+    files: Sequence[Path | str], stated: Sequence[str] = (), elsewhere: bool = False
+) -> list[Evaluated]:
     """Of each model and number format what the files say of it, in their order; files of one are put together.
 
-    stated: FILE=MODEL:DTYPE or FILE=MODEL, in place of what a file says of its model. Raises InvalidRequest for what is
-    no result file, for a model or format that nobody can tell, and where two files have other scores of one task.
+    stated: FILE=MODEL:DTYPE or FILE=MODEL, in place of what a file says of its model. elsewhere: the files are of
+    another machine, whose paths are not looked up on this one. Raises InvalidRequest for what is no result file, as
+    UntoldModel for a model or format that nobody can tell, and where two files have other scores of one task.
     """
     given = dict(_stated(text) for text in stated)
     if unread := [name for name in given if name not in {str(file) for file in files}]:
         raise InvalidRequest(f'--as names "{unread[0]}", which is none of the files; write the path as it is given.')
     found: dict[tuple[str, str], Evaluated] = {}
     for file in files:
-        one = _read(Path(file), given.get(str(file), ""))
+        one = _read(Path(file), given.get(str(file), ""), elsewhere)
         key = one.name, one.format
         found[key] = _together(found[key], one) if key in found else one
     return list(found.values())
@@ -160,7 +167,7 @@ def _together(one: Evaluated, other: Evaluated) -> Evaluated:
     )
 
 
-def _read(file: Path, stated: str) -> Evaluated:
+def _read(file: Path, stated: str, elsewhere: bool) -> Evaluated:
     content = read_json(file, "give a results_….json", InvalidRequest)
     results = content.get("results") if isinstance(content, dict) else None
     if not isinstance(results, dict) or not all(isinstance(scores, dict) for scores in results.values()):
@@ -172,7 +179,7 @@ def _read(file: Path, stated: str) -> Evaluated:
         raise InvalidRequest(f'"{file}" has no score; give a results_….json of a run that ended.')
     scored = {score.task for score in scores}
     inner = {part for group in scored for part in _subtasks(group, content)}
-    name, asked, model, dtype, notes = _model(file, content, stated)
+    name, asked, model, dtype, notes = _model(file, content, stated, elsewhere)
     heads = tuple(task for task in results if task in scored and task not in inner)
     return Evaluated((str(file),), name, asked, model, dtype, scores, heads, (*notes, *_limits(file, content)))
 
@@ -257,7 +264,9 @@ def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name.strip(): value.strip() for name, equals, value in pairs if equals}
 
 
-def _model(file: Path, content: Mapping[str, Any], stated: str) -> tuple[str, str, Model, str, tuple[str, ...]]:
+def _model(
+    file: Path, content: Mapping[str, Any], stated: str, elsewhere: bool
+) -> tuple[str, str, Model, str, tuple[str, ...]]:
     """(name of what was evaluated, name for a request, model, number format, notes) of a file."""
     config = _part(content, "config")
     arguments = _arguments(config)
@@ -271,11 +280,13 @@ def _model(file: Path, content: Mapping[str, Any], stated: str) -> tuple[str, st
         return _short(named, model), named, model, dtype or _dtype(file, config, arguments, model), ()
     name = str(arguments.get("pretrained") or content.get("model_name") or arguments.get("model") or "")
     if not name:
-        raise InvalidRequest(f'"{file}" does not say which model it is of; {CURE}.')
+        raise UntoldModel(f'"{file}" does not say which model it is of; {CURE}.')
+    if elsewhere and names_file(name):
+        raise UntoldModel(f'"{file}" is of "{name}", a path of the machine that it is from; {CURE}.')
     try:
         model = get_model(name)
     except UnknownModel as error:
-        raise InvalidRequest(f'"{file}" is of "{name}", of which no sizes are known ({error}); {CURE}.') from error
+        raise UntoldModel(f'"{file}" is of "{name}", of which no sizes are known ({error}); {CURE}.') from error
     adapter = arguments.get("peft") or arguments.get("delta")
     notes = (
         (f'"{file}" has the adapter {adapter}; speed and memory are of {model.name} with it merged.',)
@@ -299,7 +310,7 @@ def _dtype(file: Path, config: Mapping[str, Any], arguments: Mapping[str, Any], 
     if method in QUANTIZATIONS:
         return QUANTIZATIONS[method]
     if method not in ("", "none"):
-        raise InvalidRequest(f'"{file}" has quantization={method}, whose number format is not known; {CURE}.')
+        raise UntoldModel(f'"{file}" has quantization={method}, whose number format is not known; {CURE}.')
     if _is_on(arguments.get("load_in_4bit")):
         return "nf4"
     if _is_on(arguments.get("load_in_8bit")):
@@ -311,7 +322,7 @@ def _dtype(file: Path, config: Mapping[str, Any], arguments: Mapping[str, Any], 
     said = str(arguments.get("dtype") or "auto").removeprefix("torch.").lower()
     said = str(config.get("model_dtype") or "auto").removeprefix("torch.").lower() if said == "auto" else said
     if said not in ("auto", *FLOATS):
-        raise InvalidRequest(f'"{file}" has dtype={said}, which is not known; {CURE}.')
+        raise UntoldModel(f'"{file}" has dtype={said}, which is not known; {CURE}.')
     return FLOATS.get(said, "")
 
 

@@ -96,6 +96,7 @@ def quality(
     *,
     tasks: Sequence[str] = (),
     stated: Sequence[str] = (),
+    elsewhere: bool = False,
     prices: str | Path | PriceList = "",
     bundle: str | Path | Bundle = "",
     **columns: Any,
@@ -103,10 +104,10 @@ def quality(
     """Scores of result files beside price, latency and memory on each of `gpus` (as in predictor.planning.fleet).
 
     tasks: TASK, TASK:METRIC or TASK:METRIC,FILTER of which quality is the mean; by default all that every file has.
-    stated: as in read_evaluations. columns: others of a Request. Raises PredictorError for files, tasks and requests
-    that cannot be answered; a model that cannot run has its reason in `error`.
+    stated, elsewhere: as in read_evaluations. columns: others of a Request. Raises PredictorError for files, tasks
+    and requests that cannot be answered; a model that cannot run has its reason in `error`.
     """
-    evaluated = read_evaluations(files, stated)
+    evaluated = read_evaluations(files, stated, elsewhere)
     asked = [some.text for some in fleet(gpus)]
     axis, notes = _axis_of(tasks, evaluated) if tasks else _axis_in_common(evaluated)
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)

@@ -10,13 +10,16 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from predictor.errors import InvalidBundle
 from predictor.estimators.bundle import CURVES, FEWSHOT, Bundle
+from predictor.files import read_content
 from predictor.learning.evaluate import read_ledger
 from predictor.learning.tune import TRIALS
 from predictor.registry import mlflow_model
@@ -310,8 +313,10 @@ def _trials(bundle: Bundle) -> Iterator[Metric]:
 def _table(bundle: Bundle, name: str) -> pd.DataFrame:
     """A table of the bundle; bundles of earlier versions lack some."""
     try:
-        return pd.read_csv(bundle.path / name)
-    except (FileNotFoundError, pd.errors.EmptyDataError):
+        if not (bundle.path / name).exists():
+            return pd.DataFrame()
+        return pd.read_csv(BytesIO(read_content(bundle.path / name, "copy the bundle again", InvalidBundle)))
+    except pd.errors.EmptyDataError:
         return pd.DataFrame()
 
 

@@ -6,7 +6,7 @@ import csv
 import itertools
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
@@ -20,21 +20,26 @@ from predictor.hardware.price_files import read_prices
 from predictor.hardware.price_rows import chosen_prices, price_row
 from predictor.hardware.prices import OWN_PRICES, price_list
 from predictor.hardware.sheet import sheet
+from predictor.latency.serving.disaggregated import plan as pooled
 from predictor.latency.serving.traces import read_trace
 from predictor.planning.columns import listed, listed_tps
 from predictor.planning.deployment import plan as planned
-from predictor.planning.fleet import fleet
+from predictor.planning.evaluations import UntoldModel, read_evaluations
+from predictor.planning.fleet import Some, fleet
 from predictor.planning.launch.folder import files_of
 from predictor.planning.local import local as locally, machine_of
+from predictor.planning.quality import quality as judged
 from predictor.planning.ranking import compare as compared
 from predictor.planning.upgrade import mix_of, upgrade as upgraded
 from predictor.prediction.refusals import Refusal
 from predictor.prediction.rows import answer_rows
 from predictor.prediction.several import report_row, reports, rooms
 from predictor.prediction.single import Resolved, resolve
+from predictor.units import GB
 from predictor.web.questions import MOST, MOST_VARIED
-from predictor.workloads.engine_tables import LOCAL
-from predictor.workloads.models import get_model, models as known_models
+from predictor.workloads.engine_tables import LOCAL, SERVES
+from predictor.workloads.models import get_model, models as known_models, names_file
+from predictor.workloads.passes.calls import Layout
 from predictor.workloads.request import Request
 
 Given = Mapping[str, Any]
@@ -42,6 +47,7 @@ Answer = Callable[[Given, Bundle], Any]
 ERRORS = ("mape", "median_ape", "p90_ape", "signed_median", "coverage", "width", "bound_mape")  # of the ledger
 VALIDATED = ("median", "mean", "covered", "level")
 MOST_FLEETS = 8  # that are considered at once
+MOST_FIGURES = 50_000  # scores of an answer
 
 
 def opened(bundle: str) -> Bundle:
@@ -108,11 +114,37 @@ def plan(given: Given, bundle: Bundle) -> Any:
     return answer
 
 
+def _check_counts(fleets: Sequence[Some]) -> None:
+    for some in fleets:
+        if some.n_gpus > MOST["n_gpus"]:
+            raise InvalidRequest(f"{some.text} are {some.n_gpus} GPUs; at most {MOST['n_gpus']} are answered at once.")
+
+
+def _check_answers(count: int) -> None:
+    if count > MOST_VARIED:
+        raise InvalidRequest(f"{count} answers are asked for; at most {MOST_VARIED} are given at once.")
+
+
+def quality(given: Given, bundle: Bundle) -> Any:
+    """As `predictor quality --json`; no file is of this machine."""
+    asked = dict(given)
+    files, gpus = asked.pop("scores"), ",".join(asked.pop("gpu"))
+    fleets = fleet(gpus)
+    _check_counts(fleets)
+    _check_answers(len(files) * len(fleets))
+    tasks, stated = asked.pop("task", ()), asked.pop("as", ())
+    found = judged(files, gpus, tasks=tasks, stated=stated, elsewhere=True, bundle=bundle, **asked)
+    if (count := sum(len(row.evaluated.scores) for row in found.rows)) > MOST_FIGURES:
+        raise InvalidRequest(
+            f"the answer has {count} scores; at most {MOST_FIGURES} are given at once. Name fewer GPUs."
+        )
+    return found.to_dict()
+
+
 def sweep(given: Given, bundle: Bundle) -> Any:
     """The rows of `predictor sweep`."""
     varied = {name: value for name, value in given.items() if isinstance(value, list)}
-    if (count := math.prod(map(len, varied.values()))) > MOST_VARIED:
-        raise InvalidRequest(f"{count} answers are asked for; at most {MOST_VARIED} are given at once.")
+    _check_answers(math.prod(map(len, varied.values())))
     get_model(given["model"])
     resolve_gpu(given["gpu"])
     combinations = itertools.product(*varied.values())
@@ -124,9 +156,7 @@ def upgrade(given: Given, bundle: Bundle) -> Any:
     others = fleet(given["consider"])
     if len(others) > MOST_FLEETS:
         raise InvalidRequest(f"consider names {len(others)} fleets; at most {MOST_FLEETS} are answered at once.")
-    for some in (*others, *fleet(given["have"])[:1]):
-        if some.n_gpus > MOST["n_gpus"]:
-            raise InvalidRequest(f"{some.text} are {some.n_gpus} GPUs; at most {MOST['n_gpus']} are answered at once.")
+    _check_counts([*others, *fleet(given["have"])[:1]])
     return [one.row() for one in upgraded(given["have"], others, mix_of(given["work"]), bundle=bundle)]
 
 
@@ -141,7 +171,22 @@ def local(given: Given, bundle: Bundle) -> Any:
         bundle=bundle,
         **lengths,
     )
-    return [one.row | {"fits": one.fits} for one in found]
+    return [one.row | {"model": _called(one.row["model"]), "fits": one.fits} for one in found]
+
+
+def _called(name: str) -> str:
+    """A name as people say it, of a file that of its model."""
+    return get_model(name).name if names_file(name) else name
+
+
+def disaggregated(given: Given, bundle: Bundle) -> Any:
+    """As `predictor disaggregated --json`."""
+    asked = {"input_len": 1024, "output_len": 128, "engine": SERVES, **given}
+    degrees = ("tp", "pp", "ep", "attention_dp")
+    for pool in ("prefill", "decode"):
+        asked[pool] = Layout(**{name: asked.pop(f"{pool}_{name}", 1) for name in degrees})
+    link = asked.pop("link_gb_per_s", 0.0) * GB
+    return pooled(**asked, link_bytes_per_s=link, bundle=bundle).to_dict()
 
 
 def trace(given: Given, bundle: Bundle) -> Any:
@@ -197,6 +242,16 @@ def own_prices(given: Given, bundle: Bundle) -> Any:
     return {"rows": len(own.prices), "gpus": sorted({price.gpu for price in own.prices}), "replace": own.replace}
 
 
+def scores(given: Given, bundle: Bundle) -> Any:
+    """Of which model a result file that was dropped is, in which number format, by which tasks; None where nobody can
+    tell, which the question then says by `as`."""
+    try:
+        (one,) = read_evaluations([given["scores"]], elsewhere=True)
+    except UntoldModel:
+        return {"model": None, "dtype": None, "tasks": None}
+    return {"model": one.name, "dtype": one.format, "tasks": list(one.heads)}
+
+
 def ledger(given: Given, bundle: Bundle) -> Any:
     """Means over the cells of the ledger, by what was held out; [] for a GPU that is in none."""
     wanted = get_gpu(given["gpu"]).name if given.get("gpu") else ""
@@ -241,6 +296,10 @@ def _alike(one: Gpu, other: Gpu) -> bool:
 
 ANSWERS: Mapping[str, Answer] = {
     one.__name__: one
-    for one in (predict, train, memory, compare, plan, sweep, upgrade, local, gpus, models, prices, ledger, validated)
+    for one in (
+        *(predict, train, memory, compare, plan, quality, sweep, upgrade, local, disaggregated),
+        *(gpus, models, prices, ledger, validated),
+    )
 }
-SAID: Mapping[str, Answer] = {"trace": trace, "own_prices": own_prices}  # what a file that was sent says
+# What a file that was sent says.
+SAID: Mapping[str, Answer] = {"trace": trace, "own_prices": own_prices, "scores": scores}

@@ -21,6 +21,7 @@ from predictor.errors import InvalidRequest, PredictorError
 from predictor.values import one_line
 from predictor.web.openapi import described, described_page
 from predictor.web.questions import Question, questions
+from predictor.web.sent import named
 from predictor.web.uploads import MOST_BYTES, Dropped, Shelf, TooLarge, dropped
 from predictor.web.workers import QUICK_S, SLOW_S, Broken, GivenUp, Job, Lane, Refused, TooMany
 
@@ -36,7 +37,7 @@ KEPT_BYTES = 32 * 2**20  # of answers
 ASKED_EVERY_S = 0.2  # whether whoever asked is still there
 UPLOADS = 4  # that arrive at once
 UPLOAD_S = 30.0  # for one of them
-SAID_BY = {"model": "models", "trace": "trace", "prices": "own_prices"}  # kind of file → what tells of it
+SAID_BY = {"model": "models", "prices": "own_prices"}  # kind of file → what tells of it, where it has another name
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -143,11 +144,7 @@ class _Desk:
 
     async def answer(self, question: Question, given: Mapping[str, Any]) -> bytes:
         """The answer as JSON; raises what Lane.answer does, and InvalidRequest."""
-        files = {
-            name: file
-            for name in MOST_BYTES
-            if isinstance(given.get(name), str) and (file := self.shelf.get(given[name], name))
-        }
+        files = tuple({name: self.shelf.get(name, kind) for name, kind in named(given)}.values())
         key = json.dumps([question.name, given], sort_keys=True, default=str)
         if key in self._kept:
             self._kept.move_to_end(key)
@@ -167,8 +164,7 @@ class _Desk:
 
     async def said(self, file: Dropped, question: str) -> Any:
         """What a file says, or of a model its numbers."""
-        given = {"model": file.id} if file.kind == "model" else {}
-        return json.loads(await self._quick.answer(Job(question, given, {file.kind: file})))
+        return json.loads(await self._quick.answer(Job(question, {file.kind: file.id}, (file,))))
 
     @contextmanager
     def arriving(self) -> Iterator[None]:
@@ -190,7 +186,7 @@ class _Desk:
     async def take(self, content: bytes, name: str, kind: str) -> dict[str, Any]:
         """Keep a file; raises what `dropped` does, and Refused for one that says nothing."""
         one = dropped(content, name, kind)
-        said = await self.said(one, SAID_BY[kind])
+        said = await self.said(one, SAID_BY.get(kind, kind))
         self.shelf.put(one)
         if kind == "model":
             said = {"parameters": said["parameters"], "model": said}
@@ -250,7 +246,7 @@ async def _body(request: Request, most: int) -> bytes:
     from starlette.requests import ClientDisconnect
 
     much = f"more than {most} bytes are sent; send a config.json, the header of a .gguf alone, or a shorter file."
-    if (length := request.headers.get("content-length", "")).isdecimal() and int(length) > most:
+    if (length := request.headers.get("content-length", "")).isdecimal() and float(length) > most:
         raise TooLarge(much)
     content = bytearray()
     try:

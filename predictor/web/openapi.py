@@ -19,9 +19,11 @@ EXAMPLES = {
     "memory": "model=Qwen3-32B&gpu=L40S",
     "compare": "model=Llama-3.1-8B&gpus=H100,L40S,MI300X&batch=8",
     "plan": "model=Qwen3-32B&gpus=H100,H200&request_rate=10&input_len=2000&output_len=400&ttft_p99=1&tpot=0.04",
+    "quality": "scores=dropped-0123456789ab&gpu=H100&concurrency=16",
     "sweep": "model=Llama-3.1-8B&gpu=H100&concurrency=1&concurrency=8&concurrency=64",
     "upgrade": "have=8xA100&consider=4xH200,8xB200&work=" + quote('{"model": "Llama-3.1-70B", "batch": 32}'),
     "local": "gpu=RTX-3060-12GB",
+    "disaggregated": "model=Llama-3.1-70B&gpu=H100&prefill_tp=4&decode_tp=8&n_gpus=32",
     "gpus": "gpu=H100",
     "models": "model=Llama-3.1-8B",
     "prices": "gpu=H100",
@@ -34,6 +36,8 @@ UPLOADS = {
     "others name them; where it tells no arrivals a load is given beside it.",
     "prices": "Prices of your own, added to those of the list or in their place: rows of provider, gpu, n_gpus, kind, "
     "usd_per_hour, date.",
+    "scores": "Scores of a model: a results_….json of lm-evaluation-harness. Where it does not tell the model or its "
+    "number format (null), as does.",
 }
 OF_UPLOADS = {"408": "The file did not arrive in time.", "413": "The file is too large."}
 ERRORS = {

@@ -14,20 +14,22 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from predictor.errors import InvalidRequest
-from predictor.planning.columns import DECIDED
+from predictor.planning.columns import DECIDED, SCORED
 from predictor.values import did_you_mean, show
+from predictor.web.sent import SENT, stated
 from predictor.web.uploads import ID
 from predictor.workloads.cells import checked
+from predictor.workloads.models import names_file
 from predictor.workloads.passes.choices import CHOICES
 from predictor.workloads.request import columns
 
 FILES = ("weights",)  # columns that name a file, which nobody sends
-SENT = ("trace", "prices")  # parameters that name a file that was sent
 LONGEST = 6000  # characters of a value
 MOST_GPUS = 16  # that one question names apart
 MOST_VARIED = 32  # answers of one sweep
 MOST_LOCAL = 16  # models of one machine
 MOST_WORKS = 8  # of a mix
+MOST_SCORES = 16  # files of one question
 MANY_GPUS = 4  # beyond which a plan or a comparison is slow
 # What a column may hold at most, where more would keep this machine busy for long.
 MOST: Mapping[str, float] = {
@@ -42,6 +44,10 @@ MOST: Mapping[str, float] = {
     "draft_tokens": 64,
     "top": 200,
 }
+
+
+SLOW = ("upgrade", "local", "quality", "disaggregated")  # which try several layouts, formats, models or numbers
+MOST_TIMES = {"gpu": MOST_GPUS, "work": MOST_WORKS, "model": MOST_LOCAL, "scores": MOST_SCORES, "as": MOST_SCORES}
 
 
 class Parameter(NamedTuple):
@@ -91,7 +97,7 @@ class Question(NamedTuple):
         for parameter in self.parameters:
             if parameter.needed and parameter.name not in given:
                 raise InvalidRequest(f"{parameter.name} is missing; {parameter.text}")
-        for name, most in {"gpu": MOST_GPUS, "work": MOST_WORKS, "model": MOST_LOCAL}.items():
+        for name, most in MOST_TIMES.items():
             if isinstance(given.get(name), list) and len(given[name]) > most:
                 raise InvalidRequest(f"{name} is given {len(given[name])} times; at most {most} are answered at once.")
         return given
@@ -101,7 +107,7 @@ class Question(NamedTuple):
         layouts or formats of several models, and of many GPUs any."""
         gpus = str(given.get("gpus", "all"))
         many = gpus.count(",") >= MANY_GPUS or not any(letter.isdigit() for letter in gpus)
-        several = (self.name == "plan" and given.get("vary", True)) or self.name in ("upgrade", "local")
+        several = (self.name == "plan" and given.get("vary", True)) or self.name in SLOW
         return several or (self.name in ("plan", "compare") and many)
 
 
@@ -114,12 +120,13 @@ def _value(parameter: Parameter, text: str) -> Any:
     if parameter.kind is dict:
         return _work(text)
     if name in SENT:
-        if not ID.fullmatch(text):
-            raise InvalidRequest(
-                f"{name} is {show(text)}; files of the server are not read. Drop the file on the page, or POST it to "
-                f"/api/{name}."
-            )
-        return text
+        return _id(name, text)
+    if name == "as":
+        file, model, _ = stated(text)
+        _id("scores", file)
+        if not model:
+            raise InvalidRequest(f"as is {show(text)}; write ID=MODEL:DTYPE, such as {file}=Llama-3.1-8B:fp8.")
+        _check_text(MODEL, model)
     if parameter.column:
         column = next(column for column in columns() if column.name == name)
         value = checked(column, text)
@@ -136,6 +143,16 @@ def _value(parameter: Parameter, text: str) -> Any:
     elif value is not None and value > parameter.most:
         raise InvalidRequest(f"{name} is {value:g}; it must be at most {parameter.most:g} here.")
     return value
+
+
+def _id(name: str, text: str) -> str:
+    """The id of a file that was sent."""
+    if not ID.fullmatch(text):
+        raise InvalidRequest(
+            f"{name} is {show(text)}; files of the server are not read. Drop the file on the page, or POST it to "
+            f"/api/{name}."
+        )
+    return text
 
 
 def _work(text: str) -> dict[str, Any]:
@@ -179,14 +196,12 @@ def _check_text(parameter: Parameter, text: str) -> None:
         raise InvalidRequest(f"{parameter.name} is {show(text)}; it must be one of {', '.join(parameter.choices)}.")
     if any(letter < " " for letter in text):
         raise InvalidRequest(f"{parameter.name} is {show(text)}; it must be a line of text.")
-    if parameter.name in ("model", "draft_model") and (
-        text.startswith((".", "/", "\\", "~")) or ".." in text or text.endswith((".json", ".gguf"))
-    ):
+    if parameter.name in ("model", "draft_model") and names_file(text):
         raise InvalidRequest(
             f"{parameter.name} is {show(text)}; files of the server are not read. Drop the file on the page, or POST "
             "it to /api/model."
         )
-    if parameter.name in ("gpu", "gpus", "have", "consider") and ".toml" in text.casefold():
+    if parameter.name in ("gpu", "decode_gpu", "gpus", "have", "consider") and ".toml" in text.casefold():
         raise InvalidRequest(
             f"{parameter.name} is {show(text)}; files of the server are not read. Give a name, or changes of one such "
             'as "H100, mem_gib=96".'
@@ -207,6 +222,29 @@ def _columns(without: Sequence[str] = (), many: Sequence[str] = ()) -> tuple[Par
         )
         for column in columns()
         if column.name not in ("model", "gpu", *FILES, *without)
+    )
+
+
+def _pools() -> tuple[Parameter, ...]:
+    """What pools for prefill and decode are asked by."""
+    degrees = {
+        "tp": "GPUs that share each layer of a worker.",
+        "pp": "Its stages of layers.",
+        "ep": "Its shares of the experts.",
+        "attention_dp": "Its groups of tp GPUs with sequences of their own.",
+    }
+    of_pools = ("prefill", "decode")
+    shared = ("input_len", "output_len", "dtype", "kv_dtype", "engine", "link", "node_link", "request_rate")
+    return (
+        *(Parameter(f"{pool}_{name}", int, 1, degrees[name], most=MOST[name]) for pool in of_pools for name in degrees),
+        *(Parameter(f"{pool}_workers", int, 0, "0 finds the number.", most=MOST["dp"]) for pool in of_pools),
+        Parameter("n_gpus", int, 0, "GPUs to split for the most tokens per second.", most=MOST["n_gpus"]),
+        Parameter("concurrency", int, 0, "Clients that wait for their answers.", most=MOST["concurrency"]),
+        Parameter("max_ttft_s", float, 0.0, "Highest mean seconds to the first token; 0: any."),
+        Parameter("max_tpot_s", float, 0.0, "Highest seconds between tokens; 0: any."),
+        Parameter("max_prefill_load", float, 0.9, "Highest share of what prefill workers can take.", most=1.0),
+        Parameter("link_gb_per_s", float, 0.0, "Link between the pools, GB/s per GPU and direction; 0: 50, or PCIe."),
+        *(one for one in _columns() if one.name in shared),
     )
 
 
@@ -295,6 +333,23 @@ def questions() -> Mapping[str, Question]:
             ),
         ),
         Question(
+            "quality",
+            "Scores of models, as lm-evaluation-harness wrote them, beside cost, latency and memory.",
+            "quality --json",
+            (
+                Parameter(
+                    *("scores", str, None, "Scores of a model: the id that POST /api/scores gave; repeat to compare."),
+                    many=True,
+                    needed=True,
+                ),
+                GPU._replace(text="GPU name, maybe with a count: 2xL4; repeat to compare."),
+                Parameter("task", str, "", "TASK[:METRIC[,FILTER]] that is the quality; repeat for a mean.", many=True),
+                Parameter("as", str, "", "ID=MODEL:DTYPE: what scores are of, where it cannot be told.", many=True),
+                PRICES,
+                *_columns(SCORED),
+            ),
+        ),
+        Question(
             "upgrade",
             "Other GPUs in place of those one has: ratios of speed, room and cost over a mix of work.",
             "upgrade --json",
@@ -319,6 +374,17 @@ def questions() -> Mapping[str, Question]:
                 Parameter("engine", str, "", "Engine; by default llama.cpp."),
                 Parameter("dtype", str, "", "Formats to try, the widest first: q8_0,q4_k_m."),
                 *(one for one in _columns() if one.name in ("input_len", "output_len")),
+            ),
+        ),
+        Question(
+            "disaggregated",
+            "Serving with prefill and decode on GPUs of their own: how many workers match, and what they do.",
+            "disaggregated --json",
+            (
+                MODEL,
+                GPU._replace(many=False, text="GPU of the prefill workers."),
+                Parameter("decode_gpu", str, "", "GPU of the decode workers; by default the same."),
+                *_pools(),
             ),
         ),
         Question(

@@ -1,4 +1,4 @@
-"""Files that were dropped on the page: of a model, a trace of requests, or prices. They are parsed, never run."""
+"""Files that were dropped on the page: a model, a trace of requests, prices, scores. They are parsed, never run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ MOST_BYTES: Mapping[str, int] = {
     "model": 32 * 2**20,  # of the header of a .gguf; published vocabularies have below 20 MB
     "trace": 16 * 2**20,
     "prices": 2**20,
+    "scores": 4 * 2**20,  # of a run of many tasks
 }
 SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "model": (".json", ".gguf"),
     "trace": (".csv", ".parquet", ".jsonl", ".json"),
     "prices": (".toml", ".csv"),
+    "scores": (".json",),
 }
 MOST_KEPT = 16
 MOST_KEPT_BYTES = 64 * 2**20  # of all of them
@@ -36,7 +38,7 @@ class TooLarge(PredictorError):
 
 
 class Dropped(NamedTuple):
-    """A file. kind: model, trace or prices. id: what it is asked by. name: of the model, or of the file."""
+    """A file. kind: a key of MOST_BYTES. id: what it is asked by. name: of the model, or of the file."""
 
     id: str
     kind: str
@@ -112,11 +114,8 @@ class Shelf:
         while len(self._kept) > MOST_KEPT or sum(len(kept.content) for kept in self._kept.values()) > MOST_KEPT_BYTES:
             self._kept.popitem(last=False)
 
-    def get(self, name: str, kind: str = "model") -> Dropped | None:
-        """The file of an id; None for a name that is no id. Raises InvalidRequest for one that is not kept any more, or
-        of another kind."""
-        if not ID.fullmatch(name):
-            return None
+    def get(self, name: str, kind: str = "model") -> Dropped:
+        """The file of an id; raises InvalidRequest for one that is not kept any more, or of another kind."""
         if name not in self._kept:
             raise InvalidRequest(f'{kind} is "{name}"; that file is not kept any more. Drop it again.')
         if self._kept[name].kind != kind:

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from predictor.errors import PredictorError
 from predictor.hardware.prices import OWN_PRICES
 from predictor.values import one_line
+from predictor.web.sent import laid
 from predictor.web.uploads import Dropped
 
 SPAWN = get_context("spawn")  # a fork would take the server's threads along
@@ -33,6 +34,8 @@ CURES = {
     "The path of a config.json works too.": "Or drop its config.json.",
     " To ask the hub: pip install 'gpu-predictor[hub]'.": "",
     "Or describe your own in a .toml file.": 'Or change one, such as "H100, mem_gib=96".',
+    "with --as FILE=MODEL:DTYPE": "beside the file (as=ID=MODEL:DTYPE)",
+    "another --task": "another task",
 }
 
 
@@ -57,11 +60,11 @@ class Refused(PredictorError):
 
 
 class Job(NamedTuple):
-    """A question as a process gets it. files: those that it names, each by the parameter that names it."""
+    """A question as a process gets it. files: those whose ids it names."""
 
     question: str
     given: Mapping[str, Any]
-    files: Mapping[str, Dropped] = {}
+    files: tuple[Dropped, ...] = ()
 
 
 class Lane:
@@ -192,10 +195,8 @@ def _work(pipe: Connection, bundle: str) -> None:
 
 def _answer(job: Job, bundle: Any, folder: Path, answered: Any) -> tuple[str, bytes]:
     try:
-        paths = {name: file.lay(folder) for name, file in job.files.items()}
-        prices = paths.pop("prices", "")
-        given = {name: value for name, value in job.given.items() if name != "prices"} | paths
-        with _priced(prices):
+        given = laid(job.given, {file.id: file.lay(folder) for file in job.files})
+        with _priced(given.pop("prices", "")):
             found = answered(job.question, given, bundle)
         return "answer", _by_name(json.dumps(found, allow_nan=False, default=_plain), job).encode()
     except PredictorError as error:
@@ -221,7 +222,7 @@ def _priced(path: str) -> Iterator[None]:
 
 def _by_name(text: str, job: Job) -> str:
     """Files by the names that they have where they are from."""
-    for file in job.files.values():
+    for file in job.files:
         if file.kind != "model":
             text = text.replace(file.path, file.name).replace(file.path.removeprefix("./"), file.name)
     return text

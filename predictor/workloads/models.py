@@ -128,6 +128,15 @@ def model_note(name: str, dtype: str) -> str:
     return name_note(name, dtype, narrow=getattr(model, "expert_dtype", "").startswith("mxfp4"))
 
 
+def names_file(name: str) -> bool:
+    """Whether a name from elsewhere may mean a file or a folder of this machine, without a look at the disk.
+
+    >>> names_file("../x"), names_file("meta-llama/Llama-3.1-8B")
+    (True, False)
+    """
+    return _is_file(name) or name.startswith("\\") or ".." in name
+
+
 def _is_file(name: str) -> bool:
     """Whether a name is a path without a look at the disk."""
     return name.startswith((".", "/", "~")) or name.endswith((".json", ".gguf"))

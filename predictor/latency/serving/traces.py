@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from predictor.errors import InvalidRequest
-from predictor.table_files import check_csv, check_parquet, csv_head
+from predictor.table_files import check_csv, check_parquet, csv_head, read_csv
 from predictor.values import show
 
 ARRIVALS: Mapping[str, float] = {"arrival_s": 1.0, "arrived_at": 1.0, "arrival_time": 1.0, "timestamp": 1e-3}
@@ -106,7 +106,7 @@ def _read(path: str, changed_ns: int, size: int) -> Trace:
 
 def _csv(path: Path) -> pd.DataFrame:
     check_csv(csv_head(path), path, InvalidRequest)
-    return pd.read_csv(path, nrows=MOST_REQUESTS)
+    return read_csv(path, path, InvalidRequest, nrows=MOST_REQUESTS)
 
 
 def _parquet(path: Path) -> pd.DataFrame:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ from predictor.estimators.bundle import (
 )
 from predictor.estimators.estimator import Estimator
 from predictor.estimators.samples import TrainingSet
-from predictor.files import needs_place, sha256_of, whole_folder
+from predictor.files import copy_folder, needs_place, sha256_of, whole_folder
 from predictor.learning.conformal import with_ends
 from predictor.learning.continual.forgetting import FORGETTING_CELL, changes, joined_ledger, stretched, unseen_lines
 from predictor.learning.continual.learn_on import learn_on
@@ -240,7 +239,7 @@ def _errors(lines: pd.DataFrame, when: str) -> pd.DataFrame:
 
 def _write_files(learned: Mapping[str, Learned], start: Bundle, folder: Path) -> dict[str, dict[str, Any]]:
     """Write all files but those that only a warm start has; returns the entries of estimators that learned."""
-    shutil.copytree(start.path, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST, *NOT_TAKEN))
+    copy_folder(start.path, folder, MANIFEST, *NOT_TAKEN)
     entries = {name: _entry(one, start, folder) for name, one in learned.items()}
     (folder / LEDGER).write_text(joined_ledger(start.path / LEDGER, [one.held.ledger for one in learned.values()]))
     replace_lines(folder / CURVES, {name: one.held.curves for name, one in learned.items()})

@@ -101,7 +101,7 @@ def _read(path: Path, format: str, given: Given, unread: Unread) -> pd.DataFrame
         unread.remarks["a value that is NaN or Infinity, which no JSON has; taken as missing"] += content.missing
     try:
         return chosen.read(content, given, unread)
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         what = f"{type(error).__name__}: {error}"
         raise InvalidTable(f"{path} is not what {chosen.name} writes ({what}); give another --format.") from error
 

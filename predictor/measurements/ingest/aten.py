@@ -60,6 +60,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     for name, names in ARGUMENTS.items()
 }
 LONGEST_VALUE = 10_000  # characters
+MOST_DIMENSIONS = 64  # of a tensor of PyTorch
 # Calls whose output is as large as their first input, beside those of ELEMENTWISE.
 LIKE_FIRST = frozenset({"copy", "clone", "roll", "flip", "tril", "triu", "fill", "zero", "uniform", "normal"})
 
@@ -183,6 +184,8 @@ def _named(call: Recorded, short: str) -> dict[str, Any]:
 
 def _input(name: str, kind: str, sizes: Any, strides: Any, value: str) -> Any:
     if kind in TYPES:
+        if isinstance(sizes, str) or len(sizes) > MOST_DIMENSIONS:
+            raise ValueError(f"{name} has no shape of a tensor")
         shape = tuple(int(size) for size in sizes)
         return Tensor(shape, TYPES[kind], tuple(strides) if len(strides) == len(shape) else dense(shape))
     if sizes:

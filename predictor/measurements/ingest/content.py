@@ -17,7 +17,7 @@ import pandas as pd
 from predictor.errors import InvalidTable
 from predictor.files import is_regular
 from predictor.measurements.ingest.trace_events import Events
-from predictor.table_files import check_csv
+from predictor.table_files import check_csv, read_csv
 
 MOST_BYTES = 2**30  # of an unpacked file, which is read whole
 MOST_OBJECTS, MOST = 3 * 10**7, 10**8  # lists and objects, and values, of which a trace of 1 GiB has half as many
@@ -53,7 +53,8 @@ class Content:
         rest = "\n".join(self.text.splitlines()[start:])
         check_csv(rest, self.path, InvalidTable)
         try:
-            frame = pd.read_csv(io.StringIO(rest), dtype=str, keep_default_na=False, skipinitialspace=True)
+            how: dict[str, Any] = {"dtype": str, "keep_default_na": False, "skipinitialspace": True}
+            frame = read_csv(io.StringIO(rest), self.path, InvalidTable, **how)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
             raise broken(self.path, "CSV", error) from error
         return frame.rename(columns=str.strip)
@@ -110,9 +111,27 @@ def _yaml(path: Path, text: str) -> tuple[Any, ...]:
 
     try:
         whole = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        if (values := _unfolded(whole, {})) > MOST:
+            raise ValueError(f"its aliases stand for {float(values):.3g} values; at most {MOST:,} are read")
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise broken(path, "YAML", error) from None
     return tuple(whole) if isinstance(whole, list) else (whole,)
+
+
+def _unfolded(value: Any, known: dict[int, int]) -> int:
+    """Values of a document whose aliases are what they stand for; raises ValueError for one within itself.
+
+    known: what was counted, by id; 0 while it is.
+    """
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = 0
+        inside = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_unfolded(one, known) for one in inside)
+    elif not known[id(value)]:
+        raise ValueError("an alias stands within itself")
+    return known[id(value)]
 
 
 def _unpacked(path: Path, packed: bool) -> bytearray:

@@ -109,14 +109,18 @@ def lengths_of(result: Mapping[str, Any], asked: Mapping[str, Any], unread: Unre
         if all(abs(longest[name] * (1 - spread / 2) / mean - 1) < AGREE for name, mean in means.items()):
             return {name: round(value) for name, value in longest.items()} | {"length_spread": spread}
     listed = {"input_len": result.get("input_lens"), "output_len": result.get("output_lens")}
-    longest = {name: max(map(float, lens), default=0.0) for name, lens in listed.items() if isinstance(lens, list)}
+    longest = {
+        name: max((number(one) or 0.0 for one in lens), default=0.0)
+        for name, lens in listed.items()
+        if isinstance(lens, list)
+    }
     return spread_of(means, longest, unread)
 
 
 def spread_of(means: Mapping[str, float], longest: Mapping[str, float], unread: Unread) -> dict[str, Any]:
     """Columns of lengths of a mean and, where it is told, a longest: even from a share below the longest up to it has
     the mean longest · (1 - share / 2). Where that fits not both lengths, all requests have the mean."""
-    shares = [2 * (1 - mean / longest[name]) for name, mean in means.items() if longest.get(name, 0.0) >= mean]
+    shares = [2 * (1 - mean / longest[name]) for name, mean in means.items() if longest.get(name, 0.0) >= mean > 0]
     if len(shares) == len(means) and max(shares) <= 1 and max(shares) - min(shares) <= ALIKE:
         return {name: round(longest[name]) for name in means} | {"length_spread": round(sum(shares) / len(shares), 3)}
     why = "do not lie evenly below the longest" if len(longest) == len(means) else "are told by their mean alone"

@@ -64,7 +64,7 @@ def _row(test: Mapping[str, Any], given: Given, unread: Unread) -> Iterator[dict
         seconds = float(test["avg_ns"]) * 1e-9
         if min(prompt, generated, depth) < 0 or not prompt + generated:
             raise ValueError
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         unread.rows["test or speed cannot be read"] += 1
         return
     model = given.columns.get("model") or model_name(str(test.get("model_filename") or ""))
@@ -154,7 +154,7 @@ def _bytes(model: Any, dtype: str) -> float:
 def _number(test: Mapping[str, Any], name: str, otherwise: float) -> float:
     try:
         return float(test.get(name) or 0) if name in test else otherwise
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return otherwise
 
 

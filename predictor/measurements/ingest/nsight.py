@@ -141,12 +141,19 @@ def _count_kernels(table: pd.DataFrame, unread: Unread) -> None:
 
 
 def _column(table: pd.DataFrame, start: str) -> Any:
-    return table[next(name for name in table.columns if name.startswith(start))]
+    return table[_header(table, start)]
+
+
+def _header(table: pd.DataFrame, start: str) -> str:
+    """The whole name of a column, such as "Duration (ns)"."""
+    if name := next((name for name in table.columns if name.startswith(start)), None):
+        return str(name)
+    raise InvalidTable(f"the report has no column {start}; export it again.")
 
 
 def _seconds(table: pd.DataFrame, start: str) -> Any:
     """A column such as "Duration (ns)" in seconds."""
-    name = next(header for header in table.columns if header.startswith(start))
+    name = _header(table, start)
     unit = name.rpartition("(")[2].rstrip(")").strip()
     factor = UNITS["seconds"].get("s" if unit == "sec" else unit)
     if factor is None:

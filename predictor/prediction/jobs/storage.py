@@ -19,6 +19,7 @@ from predictor.table_files import check_parquet
 
 ENDINGS = (".parquet", ".csv")
 ROWS_HELD = 10_000  # of a file, at once
+UNREAD = (pa.ArrowException, OSError, UnicodeDecodeError)  # Arrow calls some broken files OSErrors
 
 
 class Source(NamedTuple):
@@ -36,7 +37,7 @@ class Source(NamedTuple):
                 if self.files[0].endswith(".parquet"):
                     return pq.ParquetFile(opened).schema_arrow
                 return pa.schema([(name, pa.string()) for name in pyarrow.csv.open_csv(opened).schema.names])
-        except (pa.ArrowException, UnicodeDecodeError) as error:
+        except UNREAD as error:
             raise InvalidTable(_unreadable(self.files[0], error)) from None
 
     @property
@@ -49,7 +50,7 @@ class Source(NamedTuple):
             try:
                 with _opened(self, file) as opened:
                     count += pq.ParquetFile(opened).metadata.num_rows
-            except pa.ArrowException as error:
+            except UNREAD as error:
                 raise InvalidTable(_unreadable(file, error)) from None
         return count
 
@@ -156,7 +157,7 @@ def _batches(source: Source, rows: int) -> Iterator[pa.RecordBatch]:
                     if batch.schema.names != schema.names:
                         raise InvalidTable(f"{file} has other columns than {source.files[0]}; make them equal.")
                     yield batch.cast(schema) if batch.schema != schema else batch
-        except (pa.ArrowException, UnicodeDecodeError) as error:
+        except UNREAD as error:
             raise InvalidTable(_unreadable(file, error)) from None
 
 

@@ -39,5 +39,6 @@ export const CAPTIONS = {
   plan: (all, holds, lost) => `${all} plans, ${holds} of which hold; ${lost} GPUs have none, and why.`,
   train: (all, holds, lost) => `${all} trainings, ${holds} of which fit; ${lost} GPUs have none, and why.`,
   upgrade: (all, holds, lost, have) => `${all} in place of ${have}, as ratios.`,
+  quality: (all, holds, lost) => `${all} models on GPUs, ${holds} of which have room${lost ? `; ${lost} cannot run, and why` : ""}.`,
   local: (all, holds, lost) => `${all} models, ${holds} of which have room${lost ? `; ${lost} cannot be answered, and why` : ""}.`,
 };

@@ -1,16 +1,17 @@
-// Files of one's own: a model, a trace of requests, prices. The server keeps them, and gives an id to ask by.
+// Files of one's own: a model, a trace of requests, prices, scores. The server keeps them, and gives an id to ask by.
 
 import { header } from "./gguf.js";
 import { own, sent } from "./questions.js";
 import { digits, whole } from "./words.js";
 
-const MOST_MIB = { config: 2, trace: 16, prices: 1 };
+const MOST_MIB = { config: 2, trace: 16, prices: 1, scores: 4 };
 
-/** What a file is of, by its name, of a .csv by its first line. */
+/** What a file is of, by its name, of a .csv by its first line, of a .json by whether it has results. */
 async function kindOf(file) {
   const name = file.name.toLowerCase();
   if (/\.(parquet|jsonl)$/.test(name)) return "trace";
   if (name.endsWith(".toml")) return "prices";
+  if (name.endsWith(".json") && /"results"\s*:\s*\{/.test(await file.slice(0, MOST_MIB.scores * 2 ** 20).text())) return "scores";
   if (!name.endsWith(".csv")) return "model";
   const [first] = (await file.slice(0, 4096).text()).split("\n");
   return /usd_per_hour|purchase_usd/i.test(first) ? "prices" : "trace";
@@ -23,7 +24,8 @@ export async function taken(file, kind = null) {
   if (!gguf && file.size > most * 2 ** 20) throw new Error(`${file.name} has ${digits(file.size / 2 ** 20)} MiB; ${kind === "model" ? "a config.json" : `a file of ${kind}`} has at most ${most}.`);
   const name = kind === "model" && file.name === "config.json" ? "dropped-model" : file.name;
   const answer = await sent(kind, gguf ? await header(file) : file, name);
-  if (kind !== "model") own[kind] = answer;
+  if (kind === "scores") own.scores = [...own.scores.filter((one) => one.id !== answer.id), { ...answer, as: "" }];
+  else if (kind !== "model") own[kind] = answer;
   return { ...answer, kind };
 }
 

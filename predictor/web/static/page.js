@@ -6,6 +6,7 @@ import { pricesText, taken, traceText } from "./files.js";
 import { detailQuery, largest, localColumns, localHeadline, localLine, localQuery, localTiles, mixText, upgradeColumns, upgradeHeadline, upgradeLine, upgradeQuery, upgradeTiles } from "./fleets.js";
 import { badge } from "./known.js";
 import { againstUsers, pareto } from "./plots.js";
+import { qualityColumns, qualityQuery, showQuality, showScores, shownOf } from "./quality.js";
 import { PRESETS, address, asked, begin, fill, fit, mode, own, planQuery, popular, queryOf, showOwn, state, trainQuery } from "./questions.js";
 import { download, fillTable } from "./table.js";
 import { planTiles, trainTiles } from "./tiles.js";
@@ -38,7 +39,7 @@ async function ask() {
   at("busy").hidden = false;
   const began = performance.now();
   try {
-    await ({ serve: askPlans, upgrade: askFleets, local: askLocal }[said.mode] ?? askTrainings)(said, files.get(said.model) ?? said.model, signal, began);
+    await ({ serve: askPlans, upgrade: askFleets, quality: askQuality, local: askLocal }[said.mode] ?? askTrainings)(said, files.get(said.model) ?? said.model, signal, began);
   } catch (error) {
     if (error.name === "AbortError") return;
     tell("");
@@ -106,6 +107,16 @@ async function askLocal(said, model, signal, began) {
   tell(`Answered in ${seconds(began)}.`);
 }
 
+async function askQuality(said, model, signal, began) {
+  at("answer").hidden = at("all").hidden = true;
+  if (!own.scores.length) return tell("Drop result files of lm-evaluation-harness to see them beside price and latency.");
+  tell(`Asking about ${own.scores.length} result file${own.scores.length > 1 ? "s" : ""} on ${said.on} …`);
+  const found = shownOf(await asked("quality", qualityQuery(said, files), signal));
+  if (!found.rows.length) throw new Error(found.lost[0].why);
+  showRows({ kind: "quality", said, model, ...found, chosen: 0 });
+  tell(`Answered in ${seconds(began)}.`);
+}
+
 function showRows(found) {
   current = { lost: [], promised: {}, notes: [], picked: false, details: new Map(), ...found };
   show();
@@ -118,7 +129,7 @@ function tell(text) {
 function wrong(text, input = null) {
   at("error").textContent = text;
   FORM.querySelectorAll("[aria-invalid]").forEach((one) => one.removeAttribute("aria-invalid"));
-  const named = input ?? (!text ? null : (FORM.querySelector(`[data-key="${text.split(" ")[0]}"]`) ?? (/^unknown model|^model/.test(text) ? at("model") : /GPU called|^gpu/.test(text) ? FORM.querySelector('[data-key="gpus"]') : null)));
+  const named = input ?? (!text ? null : (FORM.querySelector(`[data-key="${CSS.escape(text.split(" ")[0])}"]`) ?? (/^unknown model|^model/.test(text) ? at("model") : /GPU called|^gpu/.test(text) ? FORM.querySelector('[data-key="gpus"]') : null)));
   named?.setAttribute("aria-invalid", "true");
 }
 
@@ -144,7 +155,7 @@ function choose(place) {
 
 function show() {
   at("answer").hidden = at("all").hidden = false;
-  ({ plan: showPlan, train: showTraining, upgrade: showUpgrade, local: showLocal })[current.kind](current.rows[current.chosen]);
+  ({ plan: showPlan, train: showTraining, upgrade: showUpgrade, quality: showScored, local: showLocal })[current.kind](current.rows[current.chosen]);
   showTable();
   at("bundle").textContent = current.bundle ? ` · Bundle ${current.bundle}` : "";
 }
@@ -293,6 +304,14 @@ function showUpgrade(row) {
   showNotes([row.price_source && `Price: ${row.price_source}.`]);
 }
 
+function showScored(row) {
+  at("badge").hidden = false;
+  badge(row, "serve", () => current.rows[current.chosen] === row);
+  const { line, notes } = showQuality(row, current, choose);
+  showCopies([["Ask on the command line", line]]);
+  showNotes(notes);
+}
+
 function showLocal(row) {
   const { said, rows, details } = current;
   at("badge").hidden = false;
@@ -317,10 +336,10 @@ function showNotes(notes) {
 
 // ---- the table
 
-const COLUMNS = { plan: planColumns(named, reason), train: trainColumns(named, reason), upgrade: upgradeColumns(named, reason), local: localColumns(named) };
+const COLUMNS = { plan: planColumns(named, reason), train: trainColumns(named, reason), upgrade: upgradeColumns(named, reason), quality: qualityColumns(named), local: localColumns(named) };
 /** The name of a GPU, or of a model at home, which shows its answer where it has one. */
 function named(row) {
-  const name = current.kind === "local" ? row.model : row.gpu;
+  const name = { local: row.model, quality: row.evaluated }[current.kind] ?? row.gpu;
   if (!row.selectable) return name;
   const place = current.rows.indexOf(row);
   return element("button", { type: "button", class: "link", "aria-pressed": String(place === current.chosen), onclick: () => choose(place) }, name);
@@ -354,7 +373,7 @@ async function help(row) {
 function everyRow() {
   const text = at("filter").value.trim().toLowerCase();
   const rows = [...current.rows, ...current.lost];
-  return text ? rows.filter((row) => `${row.model ?? ""} ${row.gpu} ${row.why ?? ""} ${row.engine ?? ""} ${row.dtype ?? ""}`.toLowerCase().includes(text)) : rows;
+  return text ? rows.filter((row) => `${row.evaluated ?? row.model ?? ""} ${row.gpu} ${row.why ?? ""} ${row.engine ?? ""} ${row.dtype ?? ""}`.toLowerCase().includes(text)) : rows;
 }
 
 function showTable() {
@@ -363,7 +382,7 @@ function showTable() {
   const rows = everyRow();
   const holds = current.rows.filter((row) => row.holds).length;
   const caption = CAPTIONS[current.kind](current.rows.length, holds, current.lost.length, current.said.have);
-  at("all-title").textContent = { upgrade: "All that are considered", local: "All models" }[current.kind] ?? "All GPUs";
+  at("all-title").textContent = { upgrade: "All that are considered", quality: "All that were evaluated", local: "All models" }[current.kind] ?? "All GPUs";
   fillTable(at("table"), caption, columns, rows, {
     sort,
     chosen: current.rows[current.chosen],
@@ -378,7 +397,7 @@ function showTable() {
 
 // ---- files
 
-async function take(file, kind = null) {
+async function take([file, ...more], kind = null) {
   wrong("");
   tell(`Reading ${file.name} …`);
   try {
@@ -388,9 +407,11 @@ async function take(file, kind = null) {
       catalogue.models.push({ name: answer.name, parameters: answer.parameters });
       fill({ model: answer.name });
     } else {
-      if (answer.kind === "trace" && mode() !== "serve") begin("serve");
+      const suits = { trace: "serve", scores: "quality" }[answer.kind];
+      if (suits && mode() !== suits) begin(suits);
       showFiles();
     }
+    if (more.length && answer.kind === "scores") return await take(more, kind);
     await ask();
   } catch (error) {
     tell("");
@@ -405,27 +426,16 @@ function showFiles() {
     said.textContent = own[kind] ? text(own[kind]) : "";
     without.hidden = !own[kind];
   }
+  showScores((one) => {
+    own.scores = own.scores.filter((other) => other !== one);
+    showFiles();
+    at("pick-scores").focus();
+    ask();
+  });
   showOwn();
 }
 
 // ---- what starts it all
-
-function themed() {
-  const dark = document.documentElement.dataset.theme ? document.documentElement.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  at("theme").setAttribute("aria-pressed", String(dark));
-  return dark;
-}
-
-at("theme").addEventListener("click", () => {
-  const next = themed() ? "light" : "dark";
-  document.documentElement.dataset.theme = next;
-  try {
-    localStorage.setItem("theme", next);
-  } catch {
-    // it is forgotten with the page
-  }
-  themed();
-});
 
 FORM.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -443,11 +453,10 @@ for (const button of FORM.querySelectorAll("[data-preset]"))
     fill(PRESETS[button.dataset.preset]);
     ask();
   });
-for (const [button, input, kind] of [["pick", "file", "model"], ["pick-trace", "trace-file", "trace"], ["pick-prices", "prices-file", "prices"]]) {
+for (const [button, input, kind] of [["pick", "file", "model"], ["pick-trace", "trace-file", "trace"], ["pick-prices", "prices-file", "prices"], ["pick-scores", "scores-file", "scores"]]) {
   at(button).addEventListener("click", () => at(input).click());
   at(input).addEventListener("change", () => {
-    const [file] = at(input).files;
-    if (file) take(file, kind);
+    if (at(input).files.length) take([...at(input).files], kind);
     at(input).value = "";
   });
 }
@@ -462,7 +471,7 @@ for (const name of ["dragover", "dragleave", "drop"])
   document.addEventListener(name, (event) => {
     event.preventDefault();
     at("drop").classList.toggle("over", name === "dragover");
-    if (name === "drop" && event.dataTransfer.files.length) take(event.dataTransfer.files[0]);
+    if (name === "drop" && event.dataTransfer.files.length) take([...event.dataTransfer.files]);
   });
 at("filter").addEventListener("input", showTable);
 at("csv").addEventListener("click", () => download(everyRow().map(({ selectable, files: _, ...row }) => row), "plans.csv"));
@@ -471,7 +480,6 @@ function suggest(id, names) {
   at(id).replaceChildren(...names.map((name) => element("option", { value: name })));
 }
 
-themed();
 const given = Object.fromEntries(new URLSearchParams(location.search));
 begin(given.mode ?? "serve");
 fill(given);

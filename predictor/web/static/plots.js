@@ -5,23 +5,23 @@ import { digits, dollars, drawn, duration, element } from "./words.js";
 const WIDTH = 460, HEIGHT = 280;
 const LEFT = 58, RIGHT = 16, TOP = 14, BOTTOM = 44;
 
-/** Round steps from 0 to at least `most`. */
-function ticks(most) {
-  const rough = most / 4, power = 10 ** Math.floor(Math.log10(rough));
+/** Round steps from `least` or below to at least `most`. */
+function ticks(most, least = 0) {
+  const rough = (most - least) / 4, power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((one) => one * power).find((one) => one >= rough);
   const made = [];
-  for (let at = 0; at < most + step * 0.999; at += step) made.push(at);
+  for (let at = Math.floor(least / step); at * step < most + step * 0.999; at++) made.push(at * step);
   return made;
 }
 
 const tidy = (text) => text.replace(/\.0+(?!\d)/, "");
 
-/** Axes from 0; x and y: { most, text, format }. Returns the svg and what places a value. */
+/** Axes from 0, or y from its least; x and y: { most, text, format }. Returns the svg and what places a value. */
 function axes(title, x, y) {
   const svg = drawn("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "plot", role: "group", "aria-label": title });
-  const xs = ticks(x.most), ys = ticks(y.most);
+  const xs = ticks(x.most), ys = ticks(y.most, y.least);
   const toX = (value) => LEFT + ((WIDTH - LEFT - RIGHT) * Math.min(value, xs.at(-1))) / xs.at(-1);
-  const toY = (value) => HEIGHT - BOTTOM - ((HEIGHT - TOP - BOTTOM) * Math.min(value, ys.at(-1))) / ys.at(-1);
+  const toY = (value) => HEIGHT - BOTTOM - ((HEIGHT - TOP - BOTTOM) * (Math.min(value, ys.at(-1)) - ys[0])) / (ys.at(-1) - ys[0]);
   for (const at of xs) svg.append(drawn("text", { x: toX(at), y: HEIGHT - BOTTOM + 16, class: "tick", "text-anchor": "middle" }, tidy(x.format(at))));
   for (const at of ys) {
     svg.append(
@@ -52,24 +52,34 @@ function point(at, text, pressed, choose, hollow = false) {
 
 const figure = (title, caption, svg) => element("figure", {}, element("figcaption", {}, element("h3", {}, title), element("p", {}, caption)), svg);
 
-/** Cost against time, no plan on the line is beaten in both. rows: { x, low, high, y, text }; y may be null. */
-export function pareto(title, caption, rows, chosen, choose, x, yText, limit = null) {
+/** Cost against time, no plan on the line is beaten in both; or a quality against either, which rises, from near the
+ * least there is. rows: { x, low, high, y, error, text }; y may be null. */
+export function pareto(title, caption, rows, chosen, choose, x, yText, limit = null, { rises = null, format = dollars } = {}) {
   const priced = rows.map((row, place) => ({ ...row, place })).filter((row) => row.y !== null && row.x !== null);
-  if (!priced.length) return figure(title, "No price is listed of any of them.", "");
+  if (!priced.length) return figure(title, "Of none of them both are known.", "");
   const near = priced.filter((row) => row.holds || row.place === chosen), scaled = near.length ? near : priced;
-  const mostX = Math.max(1.3 * (limit ?? 0), ...scaled.map((row) => 1.1 * row.high)), mostY = 1.25 * Math.max(...scaled.map((row) => row.y));
+  const mostX = Math.max(1.3 * (limit ?? 0), ...scaled.map((row) => 1.1 * row.high)), [mostY, least] = rises === null ? [1.25 * Math.max(...scaled.map((row) => row.y)), 0] : around(priced);
   const shown = priced.filter((row) => row.x <= mostX && row.y <= mostY), left = priced.length - shown.length;
-  const { svg, toX, toY } = axes(title, { most: mostX, text: x.text, format: (value) => x.format(value, mostX) }, { most: mostY, format: dollars });
+  const { svg, toX, toY } = axes(title, { most: mostX, text: x.text, format: (value) => x.format(value, mostX) }, { most: mostY, least, format });
   svg.append(drawn("text", { x: LEFT + 4, y: TOP - 2, class: "name" }, yText));
+  const cost = (row) => (rises ? -row.y : row.y);
   const front = shown
-    .filter((row) => !shown.some((other) => other.x <= row.x && other.y <= row.y && (other.x < row.x || other.y < row.y)))
+    .filter((row) => !shown.some((other) => other.x <= row.x && cost(other) <= cost(row) && (other.x < row.x || cost(other) < cost(row))))
     .sort((one, two) => one.x - two.x);
   svg.append(drawn("polyline", { class: "front-line", points: front.map((row) => `${toX(row.x)},${toY(row.y)}`).join(" ") }));
   if (limit) promise(svg, { x1: toX(limit), x2: toX(limit), y1: TOP, y2: HEIGHT - BOTTOM });
   for (const row of shown) svg.append(drawn("line", { x1: toX(row.low), x2: toX(row.high), y1: toY(row.y), y2: toY(row.y), class: "whisker" }));
+  for (const row of shown.filter((row) => row.error)) svg.append(drawn("line", { x1: toX(row.x), x2: toX(row.x), y1: toY(row.y - row.error), y2: toY(row.y + row.error), class: "whisker" }));
   for (const row of shown.sort((one) => (one.place === chosen ? 1 : -1)))
     svg.append(point([toX(row.x), toY(row.y)], row.text, row.place === chosen, () => choose(row.place), !row.holds));
   return figure(title, left ? `${caption} ${left} that ${left > 1 ? "are" : "is"} slower or dearer lie outside.` : caption, svg);
+}
+
+/** The most and the least of an axis around values with their errors. */
+function around(rows) {
+  const most = Math.max(...rows.map((row) => row.y + row.error)), least = Math.min(...rows.map((row) => row.y - row.error));
+  const room = (most - least) / 4 || Math.abs(most) / 20 || 1;
+  return [most + room, least < 0 ? least - room : Math.max(least - room, 0)];
 }
 
 function promise(svg, ends) {

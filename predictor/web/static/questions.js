@@ -4,8 +4,8 @@ const FORM = document.getElementById("ask");
 const field = (key) => FORM.querySelector(`[data-key="${key}"]`);
 const KEYS = [...FORM.querySelectorAll("[data-key]")].map((input) => input.dataset.key);
 
-/** Files of one's own that the server keeps, by what they are of; null: none. */
-export const own = { trace: null, prices: null };
+/** Files of one's own that the server keeps, by what they are of; null: none. Scores are several. */
+export const own = { trace: null, prices: null, scores: [] };
 
 export const PRESETS = {
   chat: { unit: "users", amount: 32, input_len: 1000, output_len: 300, cached: 0, ttft_p99: 1, tpot: 50 },
@@ -128,7 +128,7 @@ export function queryOf(line, model) {
   return query;
 }
 
-const PRICED = ["predict", "train", "compare", "plan", "sweep", "upgrade"];
+const PRICED = ["predict", "train", "compare", "plan", "sweep", "upgrade", "quality"];
 const MOST_AGAIN = 20; // times that a busy server is asked
 
 /** An answer of the API; throws an Error with its sentence. A server that is busy is asked again when it says. */

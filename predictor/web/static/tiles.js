@@ -80,7 +80,7 @@ function legend(row) {
 }
 
 /** Terms and their values, one a line; the last is the result. */
-function sum(lines) {
+export function sum(lines) {
   return element("dl", { class: "sum" }, ...lines.map(([term, value]) => element("div", {}, element("dt", {}, term), element("dd", {}, value))));
 }
 

@@ -86,6 +86,13 @@ class Fields:
         trained = original if isinstance(original, int) and not isinstance(original, bool) and original > 0 else stated
         return max(stated, min(int(trained * factor), 2**31))
 
+    def ratio(self, key: str, most: float = 1.0) -> float:
+        """A number above 0, at least a thousandth and at most `most`."""
+        value = self.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0.001 <= value <= most:
+            raise InvalidSpec(f"{key} in config.json is {show(value)}; it must be a number from 0.001 to {most:g}.")
+        return float(value)
+
     def flag(self, key: str) -> bool:
         """True or false."""
         value = self.get(key)

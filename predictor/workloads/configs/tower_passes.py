@@ -127,7 +127,7 @@ def _qwen3_vl(vision: Fields, outer: Fields, hidden: int) -> VisionTower:
 
 def _internvl(vision: Fields, outer: Fields, hidden: int) -> VisionTower:
     """Every square of 1 / downsample_ratio patches of a side becomes one token."""
-    merge = round(1 / float(outer.get("downsample_ratio")))
+    merge = round(1 / outer.ratio("downsample_ratio"))
     encoder = _encoder(vision, extra_tokens=1, layer_scale=True, final_norm=False)
     projector = _two(hidden, merge**2 * encoder.hidden)
     return VisionTower(encoder=encoder, projector=projector, merge=merge, cut="grid")
@@ -143,7 +143,7 @@ def _llama4(vision: Fields, outer: Fields, hidden: int) -> VisionTower:
     """Pixels are shuffled by pixel_shuffle_ratio; an adapter of two layers, then the projector."""
     into, middle = (vision.size(f"projector_{key}_dim") for key in ("input", "output"))
     adapter = ((into, vision.size("intermediate_size")), (middle, middle))
-    merge = round(1 / float(vision.get("pixel_shuffle_ratio")))
+    merge = round(1 / vision.ratio("pixel_shuffle_ratio"))
     encoder = _encoder(vision, extra_tokens=1, embedding_norm=True)
     projector = (*adapter, (hidden, vision.size("vision_output_dim")))
     return VisionTower(encoder=encoder, projector=projector, merge=merge, cut="canvas")

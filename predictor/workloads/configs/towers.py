@@ -206,7 +206,7 @@ def _internvl(vision: Fields, outer: Fields, hidden: int) -> int:
     if vision.flag("use_qk_norm"):
         blocks += 2 * layers * width
     table = (_grid(vision) + 2) * width
-    into = int(width / float(outer.get("downsample_ratio")) ** 2)
+    into = int(width / outer.ratio("downsample_ratio") ** 2)
     return blocks + _patches(vision, width) + width + table + 2 * into + _two(into, hidden, True)
 
 
