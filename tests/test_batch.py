@@ -111,7 +111,7 @@ def test_the_status_says_whether_a_row_failed(table: Path, tmp_path: Path, capsy
     frame.loc[1, "gpu"] = "H1000"
     frame.to_parquet(tmp_path / "bad.parquet")
     assert main(["batch", str(tmp_path / "bad.parquet"), "--out", str(tmp_path / "b.parquet"), "--jobs", "1"]) == 1
-    assert "1 rows have an error" in capsys.readouterr().out
+    assert "1 row has an error" in capsys.readouterr().out
     strict = ["batch", str(tmp_path / "bad.parquet"), "--out", str(tmp_path / "c.parquet"), "--jobs", "1", "--strict"]
     assert main(strict) == 2
     assert 'row 2 of part 0: no GPU called "H1000"' in capsys.readouterr().err

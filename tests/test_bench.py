@@ -290,7 +290,7 @@ def test_what_is_wrong_is_said_before_anything_is_measured(spec: Path, tmp_path:
             "dtypes has bf16; this-cpu has no such peak. Add it to the spec or leave it.",
         ),
         (["--gpu", spec, "--dtypes", "fp8"], "dtypes has fp8; bench times it on NVIDIA GPUs only. Leave it."),
-        (["--gpu", "L5"], 'no GPU called "L5"; catalogue() lists all; describe your own in a .toml file.'),
+        (["--gpu", "L5"], 'no GPU called "L5"; `predictor gpus` lists all; describe your own in a .toml file.'),
         ([], "there is no GPU here; describe this cpu in a spec file and give --gpu FILE.toml."),
         (["--gpu", spec, "--budget", "soon"], 'budget is "soon"; give a time above 0 such as 5min, 90s or 1h.'),
         (
@@ -368,7 +368,7 @@ def test_tables_that_calibrate_cannot_use_leave_nothing(
     )
     assert refused(tmp_path, capsys, pd.DataFrame([{**row, "gpu": "this-cpu"}] * 9)) == (
         "mine.csv has no usable row; `predictor check mine.csv` says why. Most often: "
-        'no GPU called "this-cpu"; catalogue() lists all; describe your own in a .toml file.'
+        'no GPU called "this-cpu"; `predictor gpus` lists all; describe your own in a .toml file.'
     )
 
 

@@ -164,6 +164,15 @@ def test_table_has_a_line_per_gpu_and_the_notes(run, bundle):
     assert 'Note: "H100" taken as H100-SXM-80GB' in out
 
 
+def test_a_note_of_one_gpu_among_several_says_of_which(run, bundle):
+    _, out, _ = run(*LLAMA, "--gpu", "H100", "--gpu", "L4", "--input-len", "6000", "--batch", "16")
+    assert "Note: L4: vllm has room for" in out, out
+    _, alone, _ = run(*LLAMA, "--gpu", "L4", "--input-len", "6000", "--batch", "16")
+    assert "Note: vllm has room for" in alone, "there is nothing to tell apart"
+    waiting = next(line for line in out.splitlines() if line.split()[:1] == ["L4"] and "GB" in line)
+    assert "(waits)" in waiting and "(NO)" not in out
+
+
 def test_explain_adds_both_phases_in_order_of_time(run, bundle):
     _, out, _ = run(*LLAMA, "--gpu", "L4", "--explain")
     assert "L4 · prefill" in out and "L4 · one decode step" in out
@@ -192,6 +201,11 @@ def test_gpus_lists_shows_and_filters(run):
     assert laptops and {gpu["segment"] for gpu in laptops} == {"laptop"}
     status, _, err = run("gpus", "--segment", "lapop")
     assert (status, "the segments are data-centre, " in err) == (2, True)
+
+
+def test_a_models_sheet_has_what_the_model_has(run):
+    sheet = run("models", "Qwen3-30B-A3B")[1]
+    assert "experts 128" in sheet and "qk_norm" in sheet and not any(word in sheet for word in ("{", "False", "None"))
 
 
 def test_a_gpus_sheet_says_what_is_derived_converted_and_allowed(run):

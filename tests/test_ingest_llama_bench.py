@@ -149,7 +149,7 @@ def test_the_cache_has_its_type(kind: str, kv_dtype: str, tmp_path: Path) -> Non
         ({"type_k": "q8_0", "type_v": "q4_0"}, "a cache of type_k q8_0 and type_v q4_0, which a request cannot say"),
         ({"type_k": "iq4_nl", "type_v": "iq4_nl"}, "a cache of type_k iq4_nl and type_v iq4_nl"),
         ({"gpu_info": "NVIDIA GeForce RTX 4090, Tesla T4"}, "GPUs of several kinds"),
-        ({"backends": "CPU"}, "backends is CPU: not the GPUs of one machine"),
+        ({"backends": "CPU"}, "backends is CPU: not GPUs of one machine, which alone are read"),
         ({"backends": "CUDA,RPC"}, "backends is CUDA, RPC"),
         ({"embeddings": True}, "embeddings is set: no tokens were made"),
         ({"split_mode": "graph"}, "split_mode is graph"),

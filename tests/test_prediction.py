@@ -46,6 +46,32 @@ def ladder(**grown: list[float]) -> list[Op]:
     ]
 
 
+@pytest.mark.parametrize("name", ["H100", "RTX 5090", "L40S", "MI300X", "B200"])
+def test_a_step_that_is_busy_with_its_bytes_is_limited_by_memory(name: str) -> None:
+    """Whatever the last cache: 16 GB of weights at 1.8 TB/s are 9 of an RTX 5090's 12 ms."""
+    found = predict("Llama-3.1-8B", name, batch=8)
+    moved = sum(line.bytes_moved for line in found.ops if line.phase == "decode")
+    assert moved / found.gpu.mem_bytes_per_s > 0.4 * found.tpot_s.value and found.limiter == "memory"
+
+
+def test_a_prompt_that_may_run_in_graphs_may_be_quicker_than_its_launches() -> None:
+    """vLLM has graphs of up to 512 tokens; nobody timed such prompts, so that both ways lie in the interval."""
+
+    def lowest(**settings: Any) -> float:
+        ttft = predict("Llama-3.1-8B", "H100", **settings).ttft_s
+        assert ttft.low < ttft.value <= ttft.high
+        return ttft.low / ttft.value
+
+    assert lowest(input_len=1) < lowest(input_len=512) < 0.65
+    assert min(lowest(input_len=513), lowest(input_len=1, enforce_eager=True), lowest(batch=2, input_len=300)) > 0.7
+
+
+def test_a_step_far_above_its_bytes_waits_for_launches() -> None:
+    assert predict("Qwen3-0.6B", "B200").limiter == "launch"
+    eager = predict("Llama-3.1-8B", "B200", enforce_eager=True)
+    assert eager.host_s.value > eager.e2e_s.value / 2 and eager.limiter == "launch", "the GPU waits for its host"
+
+
 @pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
 @given(sizes=st.lists(st.integers(1, 16_384), min_size=2, max_size=12))
 @settings(max_examples=15, deadline=None)

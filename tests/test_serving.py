@@ -12,7 +12,7 @@ from straight import Straight
 from predictor.errors import InvalidRequest, UnsupportedDtype
 from predictor.estimators.bundle import load_bundle
 from predictor.hardware.gpu import get_gpu
-from predictor.latency.serving import step_times as step_times_module
+from predictor.latency.serving import load as load_module, step_times as step_times_module
 from predictor.latency.serving.clients import Load
 from predictor.latency.serving.load import (
     Serving,
@@ -229,6 +229,17 @@ def test_a_rate_below_what_is_sustained_settles_and_one_above_says_so(name: str,
     assert flooded.saturated and flooded.requests_per_s.value == pytest.approx(most)
     assert any("queues grow without end" in note for note in flooded.notes) and not calm.notes
     assert calm.ttft_s.value <= flooded.ttft_s.value and calm.ttft_p50_s.value <= calm.ttft_p99_s.value
+
+
+def test_what_a_run_shows_to_be_too_much_is_not_said_to_be_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that thrashes answers less than the closed form says: 6 requests/s arrived and "6.22 can be served"."""
+    engine, load = get_engine("vllm"), Load(input_len=500, output_len=400, rate=1.0)
+    rate = 0.97 * sustained(load, STEP, engine, 60_000).requests_per_s
+    monkeypatch.setattr(load_module, "_kept_up", lambda run: 0.9)
+    found = continuous(TIMES, replace(load, rate=rate), engine, 60_000)
+    held = found.sustainable_rate
+    assert found.saturated and held.value == pytest.approx(0.9 * rate) and held.low < held.value < held.high
+    assert f"{rate:.3g} requests/s arrive and {held.value:.3g} can be served" in found.notes[0]
 
 
 def test_requests_that_never_meet_are_served_alone_at_any_rate() -> None:

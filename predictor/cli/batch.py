@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Exit, Option, Typer
 
 from predictor.boosters import load_xgboost
-from predictor.cli.common.display import percent, say
+from predictor.cli.common.display import percent, row_count, say
 from predictor.cli.common.prices_option import Prices
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 SECONDS_BETWEEN_LINES = 10.0
+MOST_KINDS = 10  # of errors, that are listed
 Backend = Annotated[str, Option(help="What the processes are: loky (of this machine), dask or ray.")]
 Scheduler = Annotated[str, Option(help="Dask's, such as tcp://host:8786; by default one is started here.")]
 Address = Annotated[str, Option(help="Ray's, such as ray://host:10001; by default one is started here.")]
@@ -97,7 +98,7 @@ def _show(summary: Summary, out: str, seconds: float) -> None:
     """Print what became of a job."""
     rate = summary.made / seconds if seconds else 0.0
     kept = f", {summary.kept} of {summary.parts} parts kept from before" if summary.kept else ""
-    say(f"{summary.rows:,} rows in {seconds:.1f} s ({rate:,.0f} a second){kept}: {out}")
+    say(f"{row_count(summary.rows)} in {seconds:.1f} s ({rate:,.0f} a second){kept}: {out}")
     if summary.damaged:
         say(f"{_parts(summary.damaged)} damaged since and made anew.")
     for reason, count in summary.dropped.items():
@@ -105,11 +106,16 @@ def _show(summary: Summary, out: str, seconds: float) -> None:
     if answered := summary.rows - summary.failed - sum(summary.dropped.values()):
         say(f"{percent(summary.unseen / answered)} of the answers are for GPUs that were not measured.")
     if summary.kinds:
-        say(f"{sum(summary.kinds.values()):,} rows {'have' if summary.failed else 'had'} an error:")
+        count = sum(summary.kinds.values())
+        verb = "had" if not summary.failed else "has" if count == 1 else "have"
+        say(f"{row_count(count)} {verb} an error:")
         from predictor.prediction.jobs.batch import KINDS_SHOWN
 
-        for kind, count in summary.kinds.most_common(10):
-            say(f"  {count:>8,}  {kind}{'…' if len(kind) >= KINDS_SHOWN else ''}")
+        shown = summary.kinds.most_common(MOST_KINDS)
+        for kind, times in shown:
+            say(f"  {times:>8,}  {kind}{'…' if len(kind) >= KINDS_SHOWN else ''}")
+        if rest := count - sum(times for _, times in shown):
+            say(f"  {rest:>8,}  others; the column error says why, in full")
 
 
 class _Progress:

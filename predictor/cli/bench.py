@@ -9,6 +9,7 @@ from typer import Option, Typer
 
 from predictor.cli.common.display import (
     percent,
+    row_count,
     say,
     show,
 )
@@ -60,7 +61,7 @@ def bench(
         keys=2,
         title=f"{rows['gpu'].iloc[0]} · torch {rows['engine_version'].iloc[0]}; spread: middle half of the calls",
     )
-    say(f"{len(rows):,} rows in {out}; `predictor check {out}` says which obey physics.")
+    say(f"{row_count(len(rows))} in {out}; `predictor check {out}` says which obey physics.")
 
 
 def _listed(text: str) -> list[str]:

@@ -10,6 +10,7 @@ from typer import Argument, Option, Typer
 
 from predictor.cli.common.display import (
     percent,
+    row_count,
     say,
     show,
 )
@@ -68,7 +69,7 @@ def show_verdicts(checked: pd.DataFrame, title: str) -> None:
             [f"{line['rows']:,}", percent(line["share"]), str(line["status"]), str(line["reason"])]
             for line in reasons(checked)
         ],
-        title=f"{title}: {len(checked):,} row{'s' * (len(checked) != 1)}",
+        title=f"{title}: {row_count(len(checked))}",
     )
 
 
@@ -82,7 +83,7 @@ def write_verdicts(
                 checked.to_csv(draft, index=False)
             else:
                 checked.to_parquet(draft, index=False)
-        say(f"{len(checked):,} rows in {out}")
+        say(f"{row_count(len(checked))} in {out}")
     if report is not None:
         from predictor.measurements.verdicts import page
 

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from predictor.planning.ranking import Compared
 
 # Why a GPU is as fast as it is, by what limits it.
-WHY = {"memory": "bandwidth", "compute": "FLOPs", "launch": "host", "link": "link", **LIMITERS}
 REFUSED_SHOWN = 8
 TIMES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "step_s": "step"}
 WHOLE = {"train_hours": "hours", "train_usd": "USD in all"}  # of a training with a length
@@ -128,8 +127,8 @@ def _show(model: str, ranked: Sequence[Compared]) -> None:
                 *(_number(one.interval(name)) for name in beside),
                 *(duration_interval(*times) if (times := one.interval(name)) else "–" for name in shown),
                 *(_number(one.interval(name)) for name in whole),
-                risk_of(one.row["p_oom"], one.row["fits"]),
-                WHY.get(one.row["limiter"], one.row["limiter"]),
+                risk_of(one.row["p_oom"], one.row["fits"], one.row.get("max_concurrent_requests")),
+                LIMITERS.get(one.row["limiter"], one.row["limiter"]),
                 _number(one.interval(unit.per_w), ends=False),
                 "–" if one.row["usd_per_hour"] is None else digits(one.row["usd_per_hour"]),
                 "–" if one.break_even_usd_per_hour is None else digits(one.break_even_usd_per_hour),

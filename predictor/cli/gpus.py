@@ -126,9 +126,10 @@ def _show_sheet(gpu: Gpu, note: str) -> None:
         "" if not gpu.pcie_bytes_per_s else ", GPU to GPU" if gpu.peer_to_peer else ", through the host between GPUs"
     )
     limits = f", set to {gpu.power_range_w[0]:g} to {gpu.power_range_w[1]:g} W" if gpu.power_range_w else ""
+    of_class = card_class(gpu)
     facts = {
         "vendor": gpu.vendor,
-        "class": ", ".join(filter(None, (card_class(gpu), gpu.segment))),
+        "class": of_class if of_class.endswith("data-centre") or not gpu.segment else f"{of_class}, {gpu.segment}",
         "generation": f"{gpu.generation} {gpu.compute_capability}".strip(),
         "year": str(gpu.release_year),
         "SMs": str(gpu.sms),

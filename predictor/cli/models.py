@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option, Typer
 
 from predictor.cli.common.display import digits, show, show_json, show_sheet
 from predictor.values import LARGEST
+
+MOST_PARTS = 8  # of a value that are listed
 
 
 def add(app: Typer) -> None:
@@ -29,7 +31,10 @@ def models(
     if json:
         show_json(rows[0] if name else rows)
     elif name:
-        facts = {field: str(value) for field, value in rows[0].items() if field not in ("name", "parameters")}
+        facts = {field: _told(value) for field, value in rows[0].items() if field not in ("name", "parameters")}
+        if facts.get("norm") == "rms_norm":  # which has none
+            facts.pop("norm_bias", None)
+        facts = {field: text for field, text in facts.items() if text}
         show_sheet({"parameters": f"{chosen[0].parameters():,}", **facts}, chosen[0].name)
     else:
         show(
@@ -49,3 +54,17 @@ def models(
             ],
             instead="--json",
         )
+
+
+def _told(value: Any) -> str:
+    """A value in words; "" of what is not there.
+
+    >>> _told({"heads": 32, "window": 0, "qk_norm": True, "notes": ()})
+    'heads 32, qk_norm'
+    """
+    if isinstance(value, dict):
+        told = {name: _told(part) for name, part in value.items()}
+        return ", ".join(name if text == "yes" else f"{name} {text}" for name, text in told.items() if text)
+    if isinstance(value, tuple | list):
+        return "; ".join(map(_told, value)) if len(value) <= MOST_PARTS else f"{len(value)} of them (--json)"
+    return "yes" if value is True else str(value) if value else ""

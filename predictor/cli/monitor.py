@@ -59,7 +59,7 @@ def monitor(
     say(
         f"{drifted} of {len(groups)} drifted: too few rows in their intervals for chance. Calibrate or train with them."
         if drifted
-        else f"no drift in {len(groups)}."
+        else f"no drift in {len(groups)} group{'s' * (len(groups) != 1)}."
     )
     if drifted:
         raise typer.Exit(1)

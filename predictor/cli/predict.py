@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option, Typer
@@ -98,18 +98,30 @@ def _show_answers(pairs: Sequence[Pair], answers: Sequence[Pair | Refusal], bund
     reports = [report for report, _ in pairs]
     _show_reports(reports)
     show_refusals(answers)
-    if earlier := [uncalibrated for _, uncalibrated in pairs if uncalibrated]:
-        print("without the calibration:")
-        _show_reports(earlier)
     for report in reports:
         if served := getattr(report, "served", None):
             say(_of_load(report, served))
+    if earlier := [uncalibrated for _, uncalibrated in pairs if uncalibrated]:
+        print("without the calibration:")
+        _show_reports(earlier)
     say(f"Bundle {bundle.id}; in brackets the interval at the {bundle.level:.0%} level.")
-    show_notes(note for report in reports for note in report.notes)
+    show_notes(_notes(reports))
     if any(not report.memory.fits for report in reports):
         show_notes(["`predictor memory` with the same options says what would make it fit."])
     for report in reports if explain else ():
         _show_parts(report, bundle)
+
+
+def _notes(reports: Sequence[Report | TrainingReport]) -> Iterator[str]:
+    """What reports note, each note once; one of some GPUs alone says of which."""
+    of_gpus: dict[str, dict[str, None]] = {}
+    for report in reports:
+        for note in report.notes:
+            of_gpus.setdefault(note, {})[report.gpu.name] = None
+    all_gpus = {report.gpu.name for report in reports}
+    for note, names in of_gpus.items():
+        whose = names.keys() == all_gpus or any(name in note for name in names)
+        yield note if whose else f"{', '.join(names)}: {note}"
 
 
 def _show_reports(reports: Sequence[Report | TrainingReport]) -> None:

@@ -161,7 +161,7 @@ def _say(decision: Decision, comparison: Comparison, dry_run: bool) -> None:
     if decision.candidate == decision.before:
         say(f"{decision.candidate} is the champion already; nothing is recorded.")
     elif decision.action == PROMOTE:
-        why = f"forced ({decision.forced})" if decision.forced else "no cell is worse"
+        why = f"forced ({decision.forced})" if decision.forced else "no cell is worse by more than is allowed"
         say(f"{'would be promoted' if dry_run else 'promoted'}: {decision.after} after {decision.before}; {why}.")
         say_registry(decision)
     else:

@@ -112,7 +112,7 @@ def _cells(row: Judged, found: Quality, tasks: Sequence[str]) -> list[str]:
         _figure(row.interval("usd_per_mtok")),
         *times,
         f"{gigabytes(row.row['memory_bytes'])} GB",
-        risk_of(row.row["p_oom"], row.row["fits"]),
+        risk_of(row.row["p_oom"], row.row["fits"], row.row.get("max_concurrent_requests")),
         "yes" if row.front else "",
     ]
 

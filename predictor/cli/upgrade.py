@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option, Typer
 
 from predictor.boosters import load_xgboost
-from predictor.cli.common.display import digits, say, show, show_json
+from predictor.cli.common.display import digits, say, show, show_json, show_notes
 from predictor.cli.common.prices_option import Prices
 
 if TYPE_CHECKING:
@@ -40,9 +40,7 @@ def upgrade(
         show_json([one.row() for one in found])
         return
     _show(found, works, now[0].text)
-    for some in dict.fromkeys((*now, *others)):
-        if some.note:
-            say(f"Note: {some.note}")
+    show_notes(some.note for some in (*now, *others) if some.note)
 
 
 def _show(found: list[Upgrade], works: list[Work], have: str) -> None:

@@ -462,5 +462,5 @@ def names_like(name: str) -> list[str]:
 
 def _did_you_mean(name: str) -> str:
     close = names_like(name)
-    guess = f"did you mean {' or '.join(close)}? Or describe" if close else "catalogue() lists all; describe"
+    guess = f"did you mean {' or '.join(close)}? Or describe" if close else "`predictor gpus` lists all; describe"
     return f"no GPU called {show(name)}; {guess} your own in a .toml file."

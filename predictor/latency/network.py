@@ -60,7 +60,7 @@ def predict_network(
         gpu=known,
         latency_s=total(lines, known, opened),
         bound_s=sum(line.bound_s for line in lines),
-        limiter=limiter_of(lines),
+        limiter=limiter_of(lines, known),
         basis=basis_of([line.basis for line in lines]),
         nearest_gpu=near,
         bundle=opened.id,

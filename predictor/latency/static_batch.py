@@ -17,6 +17,7 @@ from predictor.latency.own_runs import TINY, correction_note, correction_of, shi
 from predictor.latency.report import EXPERTS_DOUBT, OLDER_DOUBT, SERVER_DOUBT, SOFTWARE_DOUBT, Interval, OpLine, Report
 from predictor.latency.steps import basis_of, bound_lines, bound_of, doubts_of, limiter_of, mean_over, step
 from predictor.memory.closed_form import memory
+from predictor.ops import Attention, Mla
 from predictor.workloads.architectures.tower import PREFIX
 from predictor.workloads.engine_tables import rates_of
 from predictor.workloads.engines import Engine, get_engine
@@ -24,6 +25,7 @@ from predictor.workloads.images import image_launches
 from predictor.workloads.workload import Workload, decode_lengths, phases
 
 HOST_DOUBT = 0.25  # share by which the host times of another server may differ
+SPLITS_GRAPHS = (Attention.family, Mla.family)  # what pieces of a captured step lie between
 TOWER_DOUBT = 0.5  # of the time of a vision tower, of which none was measured; judged
 
 
@@ -93,9 +95,10 @@ def composed(
     more: other fields of Report; notes come before those on what nobody measured.
     """
     prefill, middle = prompt_and_middle(lines)
-    limiter = limiter_of(prefill)
+    limiter = limiter_of(prefill, gpu)
     if middle:
-        limiter = chosen(workload.output_len > 1, limiter_of(middle), limiter)
+        limiter = chosen(workload.output_len > 1, limiter_of(middle, gpu), limiter)
+    limiter = chosen(times.host_s.value > times.e2e_s.value / 2, "launch", limiter)  # the GPU waits for the host
     near, doubts = doubts_of(prefill + middle, gpu, bundle)
     own = correction_note(workload, gpu, bundle, load=more.get("served") is not None)
     offer = usual_offer(gpu, workload.layout.n_gpus, workload.layout.n_gpus // workload.layout.dp)
@@ -132,16 +135,27 @@ def doubts(workload: Workload, gpu: Gpu, bundle: Bundle) -> list[str]:
 
 
 def with_host(workload: Workload, engine: Engine, ttft: Interval, tpot: Interval) -> tuple[Interval, Interval]:
-    """TTFT and TPOT where the host has to issue the operators."""
+    """TTFT and TPOT where the host has to issue the operators.
+
+    Prompts so short that their step is made of graphs were not timed: the lower end is where these work as written.
+    """
     calls, batch = workload.launched(), workload.local_batch
     linear_s = engine.linear_s.get(workload.dtype, 0.0) * sum(c.count for c in calls if c.op.family == "gemm")
     issued = sum(call.count for call in calls) + (linear_s / engine.launch_s if linear_s else 0.0)
     doubt = max(HOST_DOUBT, engine.doubt)
     hosts = [engine.times(share) for share in (1.0, 1 - doubt, 1 + doubt)]
     seen = issued + image_launches(workload)
+    captured = (batch * workload.input_len <= engine.graph_prompts) & engine.graphs
+    pieces = 2 * sum(call.count for call in calls if call.op.family in SPLITS_GRAPHS)
+    by_end = (seen, chosen(captured, lesser(pieces, seen), seen), seen)
     longest, beams = workload.input_len + workload.output_len, batch * workload.beam_width
     return (
-        Interval(*(h.prompt_s(end, seen, batch) + h.request_s + h.batch_s for h, end in zip(hosts, ttft, strict=True))),
+        Interval(
+            *(
+                h.prompt_s(end, launches, batch) + h.request_s + h.batch_s
+                for h, end, launches in zip(hosts, ttft, by_end, strict=True)
+            )
+        ),
         Interval(*(h.decode_s(end, issued, beams, longest) for h, end in zip(hosts, tpot, strict=True))),
     )
 

@@ -327,13 +327,18 @@ def mean_over(points: Sequence[Any], values: Sequence[Any]) -> Any:
     return chosen(width > 0, area / greater(width, 1), values[0])
 
 
-def limiter_of(lines: Sequence[OpLine]) -> Any:
-    """What the ops that fill most of the time are limited by; "launch" where they are far above their bounds."""
-    # Beyond four times its bound a call is taken to wait for its launch more than for memory or arithmetic; judged. A
-    # message that needs longer than launches take waits for its link, of which the host's way leaves a tenth or less.
+def limiter_of(lines: Sequence[OpLine], gpu: Gpu) -> Any:
+    """What the ops of a step that fill most of the time are limited by; "launch" where they are far above what they
+    need.
+
+    The bound of a single call lets the cache hold its weights. A step reads all of them, so that they come from memory.
+    """
+    # Beyond four times what it needs a call is taken to wait for its launch more than for memory or arithmetic; judged.
+    # A message that needs longer than launches take waits for its link, of which the host's way leaves a tenth or less.
     shares: dict[str, Any] = {}
     for line in lines:
-        value, far = line.latency_s.value, line.latency_s.value >= 4 * line.bound_s
+        needed = greater(line.bound_s, line.bytes_moved / gpu.mem_bytes_per_s)
+        value, far = line.latency_s.value, line.latency_s.value >= 4 * needed
         if line.basis == BY_RATES:  # says so itself
             far = far & False
         if line.estimator == Collective.family:

@@ -367,7 +367,7 @@ def training_report(resolved: Resolved, bundle: Bundle) -> TrainingReport:
         gpu=resolved.gpu,
         step=step,
         memory=need,
-        limiter=limiter_of(step.lines),
+        limiter=limiter_of(step.lines, resolved.gpu),
         basis=basis_of([line.basis for line in step.lines]),
         nearest_gpu=near,
         bundle=bundle.id,

@@ -71,6 +71,7 @@ class Engine:
         running batch. batch_wait_steps: a step with room left postpones prompts up to so many times while others
         decode, until batch_wait_share of max_batched_tokens are asked for (batch_wait_timeout_iters of TensorRT-LLM;
         off). graphs: decode steps are one launch, a CUDA graph, of sequences up to graph_len tokens (0: of any).
+        graph_prompts: steps with prompts of up to so many tokens are CUDA graphs between their calls of attention.
         eager: runs the operators of Transformers one by one, and takes prompts whole. padded: decode steps are as large
         as the next power of two, prompts as the next whole block of the cache. ubatch: most tokens of a forward pass of
         an engine on ggml or MLX, whose stages of layers (pp) one batch walks through one after another, the passes of a
@@ -125,6 +126,7 @@ class Engine:
     eager: bool = False
     graphs: bool = True
     graph_len: int = 0
+    graph_prompts: int = 0
     tables: str = ""
     linear_s: Mapping[str, float] = field(default_factory=dict)
     issued: Mapping[str, float] = field(default_factory=dict)

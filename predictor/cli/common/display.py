@@ -238,18 +238,31 @@ def percent(share: float) -> str:
 
 
 def risk(memory: Need) -> str:
-    """The probability that a run needs more memory than there is, with "NO" where it is expected to."""
-    return risk_of(memory.p_oom, memory.fits)
+    """The probability that a run needs more memory than there is, with "NO" where it is expected to.
+
+    "waits" instead where an engine starts, but sequences of the batch wait for room in its cache.
+    """
+    return risk_of(memory.p_oom, memory.fits, getattr(memory, "max_concurrent_requests", None))
 
 
-def risk_of(p_oom: float, fits: bool = True) -> str:
-    """That of a row, where memory is told as plain numbers.
+def risk_of(p_oom: float, fits: bool = True, max_concurrent_requests: float | None = None) -> str:
+    """That of a row, where memory is told as plain numbers. max_concurrent_requests: of a serving engine.
 
-    >>> risk_of(0.0002), risk_of(0.25), risk_of(0.9995, False)
-    ('< 0.1 %', '25.0 %', '> 99.9 % (NO)')
+    >>> risk_of(0.0002), risk_of(0.25), risk_of(0.9995, False), risk_of(0.0002, False, 11)
+    ('< 0.1 %', '25.0 %', '> 99.9 % (NO)', '< 0.1 % (waits)')
     """
     share = "< 0.1 %" if p_oom < 1e-3 else "> 99.9 %" if p_oom > 0.999 else percent(p_oom)
-    return share if fits else f"{share} (NO)"
+    waits = p_oom < 0.5 and max_concurrent_requests is not None
+    return share if fits else f"{share} (waits)" if waits else f"{share} (NO)"
+
+
+def row_count(count: int) -> str:
+    """How many rows.
+
+    >>> row_count(1), row_count(2000)
+    ('1 row', '2,000 rows')
+    """
+    return f"{count:,} row{'s' * (count != 1)}"
 
 
 def gigabytes(count: float) -> str:

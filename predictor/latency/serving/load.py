@@ -208,7 +208,8 @@ def continuous(
         run = simulate(part, times.value, engine, kv_tokens)
     left_out = None if warmup is None else min(round(warmup / share), part.requests - 1)
     if part.rate and not full[0] and (kept := _kept_up(run)) < KEPT_UP:  # less is held than the closed form says
-        held[0], full[0] = held[0]._replace(requests_per_s=kept * part.rate), True
+        alone[0] = held[0] = held[0]._replace(requests_per_s=kept * part.rate)
+        full[0] = True
     saturated = full[0]
     rates = [None if part.trace else min(offered, one.requests_per_s) or None for one in held]
 

@@ -110,7 +110,7 @@ def _left_out(test: Mapping[str, Any], prompt: int, depth: int, model: str) -> s
         return "embeddings is set: no tokens were made"
     backends = {name.strip() for name in str(test.get("backends") or "").split(",")} - {""}
     if "RPC" in backends or (backends and backends <= {"CPU", "BLAS", "ZenDNN"}):
-        return f"backends is {', '.join(sorted(backends))}: not the GPUs of one machine"
+        return f"backends is {', '.join(sorted(backends))}: not GPUs of one machine, which alone are read"
     if str(test.get("split_mode") or "layer") not in ("none", "layer", "row", "tensor"):
         return f"split_mode is {test['split_mode']}; none, layer, row and tensor are known"
     if len(set(_gpus(test))) > 1:
