@@ -63,6 +63,16 @@ from predictor.workloads.request import columns
             "disaggregated Qwen3-8B --gpu L40S --decode-gpu H200 --request-rate 4 --input-len 2000 --max-tpot-s 0.03 "
             "--link-gb-per-s 25",
         ),
+        (
+            "op",
+            "family=gemm&m=64&n=4096&k=4096&dtype=fp8&gpu=H100&gpu=MI300X&engine=sglang",
+            "op gemm --m 64 --n 4096 --k 4096 --dtype fp8 --gpu H100 --gpu MI300X --engine sglang",
+        ),
+        (
+            "op",
+            "family=collective&kind=all_reduce&message_bytes=1e6&n_gpus=8&gpu=A100&gpu=H100",
+            "op collective --kind all_reduce --message-bytes 1e6 --n-gpus 8 --gpu A100 --gpu H100",
+        ),
         ("gpus", "gpu=H100", "gpus H100"),
         ("gpus", "gpu=RTX-PRO-6000-Server", "gpus RTX-PRO-6000-Server"),
         ("gpus", "vendor=intel", "gpus --vendor intel"),
@@ -105,6 +115,14 @@ def test_the_ledger_tells_what_was_held_out(client):
 @pytest.mark.parametrize(
     ("address", "status", "sentence"),
     [
+        ("op?family=gem&gpu=H100", 400, None),
+        ("op?family=gemm&gpu=H100&m=8", 422, "gemm lacks --n, --k; `predictor op gemm --help` says what they are."),
+        (
+            "op?family=gemm&gpu=H100&m=8&n=8&k=8&heads=2",
+            422,
+            "gemm has no heads; its fields are m, n, k, batch, dtype.",
+        ),
+        ("op?family=gemm&gpu=H100&m=8&n=8&k=1e99", 422, None),
         ("predict?gpu=H100", 400, "model is missing; Model name, hub id, or the id that POST /api/model gave."),
         ("predict?model=Qwen3-8B", 400, "gpu is missing; GPU name or MIG slice (H100:3g.40gb); repeat to compare."),
         ("predict?model=Qwen3-8B&gpu=H100&batch=-1", 400, "batch is -1; it must be at least 1."),

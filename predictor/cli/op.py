@@ -119,16 +119,13 @@ def _predict(kind: type[Op], /, *, gpu: list[str], engine: str, bundle: str, jso
     from predictor.estimators.bundle import load_bundle
     from predictor.hardware.gpu import resolve_gpu
     from predictor.latency.report import shape_of
+    from predictor.prediction.op_calls import op_of, op_row
 
-    missing = [f.name for f in fields(kind) if f.default is MISSING and given[f.name] is None]
-    if missing:
-        flags = ", ".join("--" + name.replace("_", "-") for name in missing)
-        raise InvalidRequest(f"{kind.family} lacks {flags}; `predictor op {kind.family} --help` says what they are.")
-    op = kind(**{name: value for name, value in given.items() if value is not None})
+    op = op_of(kind, given)
     resolved = [resolve_gpu(name) for name in gpu]
     opened = load_bundle(bundle)
     load_xgboost()
-    answers = answers_of([gpu.name for gpu, _ in resolved], lambda place: _row(op, *resolved[place], engine, opened))
+    answers = answers_of([gpu.name for gpu, _ in resolved], lambda place: op_row(op, *resolved[place], engine, opened))
     if json:
         show_json([row.row(family=kind.family) if isinstance(row, Refusal) else row for row in answers])
     else:
@@ -158,47 +155,3 @@ def _show(answers: Sequence[dict[str, Any] | Refusal], title: str) -> None:
     )
     show_refusals(answers)
     show_notes(note for row in rows for note in row["notes"])
-
-
-def _row(op: Op, gpu: Any, note: str, engine: str, bundle: Any) -> dict[str, Any]:
-    """One GPU's answer, flat; rates are those reached, over bytes of memory or, for collectives, of the link."""
-    import numpy as np
-
-    from predictor.estimators.extrapolation import nearest
-    from predictor.estimators.features import Setting
-    from predictor.estimators.operators import predict_op
-    from predictor.hardware.roofline import rate_notes
-
-    setting, before = Setting(engine=engine), {}
-    prediction = predict_op(op, gpu, setting, bundle)
-    if gpu.name in bundle.calibrated:
-        before["uncalibrated_s"] = float(predict_op(op, gpu, setting, bundle.uncalibrated()).latency_s[0])
-    latency_s, low_s, high_s, bound_s = (
-        float(np.ravel(x)[0]) for x in (prediction.latency_s, prediction.low_s, prediction.high_s, prediction.bound_s)
-    )
-    beyond = rate_notes([op], gpu)
-    beyond += [f"{', '.join(prediction.outside)} outside what was measured; the interval is wider."] * bool(
-        prediction.outside
-    )
-    moved = op.link_bytes() if op.family == "collective" else op.bytes_moved()
-    return {
-        "family": op.family,
-        **{field.name: getattr(op, field.name) for field in fields(op)},
-        "gpu": gpu.name,
-        "engine": engine,
-        "latency_s": latency_s,
-        "latency_s_low": low_s,
-        "latency_s_high": high_s,
-        "bound_s": bound_s,
-        "utilization": bound_s / latency_s,
-        "limiter": str(np.ravel(prediction.limiter)[0]),
-        "flop_per_s": float(np.ravel(op.flops())[0]) / latency_s,
-        "bytes_per_s": float(np.ravel(moved)[0]) / latency_s,
-        "basis": prediction.basis,
-        **before,
-        "bundle": bundle.id,
-        "interval_level": bundle.level,
-        "nearest_gpu": nearest(gpu, tuple(bundle.manifest["gpus"])),
-        "notes": [note] * bool(note) + beyond,
-        "error": None,
-    }

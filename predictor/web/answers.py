@@ -22,6 +22,7 @@ from predictor.hardware.prices import OWN_PRICES, price_list
 from predictor.hardware.sheet import sheet
 from predictor.latency.serving.disaggregated import plan as pooled
 from predictor.latency.serving.traces import read_trace
+from predictor.measurements.schema import op_type
 from predictor.planning.columns import listed, listed_tps
 from predictor.planning.deployment import plan as planned
 from predictor.planning.evaluations import UntoldModel, read_evaluations
@@ -31,7 +32,8 @@ from predictor.planning.local import local as locally, machine_of
 from predictor.planning.quality import quality as judged
 from predictor.planning.ranking import compare as compared
 from predictor.planning.upgrade import mix_of, upgrade as upgraded
-from predictor.prediction.refusals import Refusal
+from predictor.prediction.op_calls import op_of, op_row
+from predictor.prediction.refusals import Refusal, answers_of
 from predictor.prediction.rows import answer_rows
 from predictor.prediction.several import report_row, reports, rooms
 from predictor.prediction.single import Resolved, resolve
@@ -189,6 +191,16 @@ def disaggregated(given: Given, bundle: Bundle) -> Any:
     return pooled(**asked, link_bytes_per_s=link, bundle=bundle).to_dict()
 
 
+def op(given: Given, bundle: Bundle) -> Any:
+    """As `predictor op FAMILY --json`."""
+    asked = {"engine": SERVES, **given}
+    family, names, engine = asked.pop("family"), asked.pop("gpu"), asked.pop("engine")
+    call = op_of(op_type(family), asked)
+    gpus = [resolve_gpu(name) for name in names]
+    answers = answers_of([gpu.name for gpu, _ in gpus], lambda place: op_row(call, *gpus[place], engine, bundle))
+    return [one.row(family=family) if isinstance(one, Refusal) else one for one in answers]
+
+
 def trace(given: Given, bundle: Bundle) -> Any:
     """What a trace that was dropped says of its requests."""
     read = read_trace(given["trace"])
@@ -297,7 +309,7 @@ def _alike(one: Gpu, other: Gpu) -> bool:
 ANSWERS: Mapping[str, Answer] = {
     one.__name__: one
     for one in (
-        *(predict, train, memory, compare, plan, quality, sweep, upgrade, local, disaggregated),
+        *(predict, train, memory, compare, plan, quality, sweep, upgrade, local, disaggregated, op),
         *(gpus, models, prices, ledger, validated),
     )
 }

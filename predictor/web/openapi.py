@@ -24,6 +24,7 @@ EXAMPLES = {
     "upgrade": "have=8xA100&consider=4xH200,8xB200&work=" + quote('{"model": "Llama-3.1-70B", "batch": 32}'),
     "local": "gpu=RTX-3060-12GB",
     "disaggregated": "model=Llama-3.1-70B&gpu=H100&prefill_tp=4&decode_tp=8&n_gpus=32",
+    "op": "family=gemm&m=64&n=28672&k=4096&gpu=H100&gpu=H20",
     "gpus": "gpu=H100",
     "models": "model=Llama-3.1-8B",
     "prices": "gpu=H100",

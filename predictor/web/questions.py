@@ -14,11 +14,14 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from predictor.errors import InvalidRequest
+from predictor.ops import FAMILIES
+from predictor.ops.base import TEXT_FIELDS, names_of
 from predictor.planning.columns import DECIDED, SCORED
 from predictor.values import did_you_mean, show
 from predictor.web.sent import SENT, stated
 from predictor.web.uploads import ID
 from predictor.workloads.cells import checked
+from predictor.workloads.engine_tables import SERVES, measured_engines
 from predictor.workloads.models import names_file
 from predictor.workloads.passes.choices import CHOICES
 from predictor.workloads.request import columns
@@ -248,6 +251,23 @@ def _pools() -> tuple[Parameter, ...]:
     )
 
 
+def _of_ops() -> tuple[Parameter, ...]:
+    """What an operator call is asked by: its family, and the fields of all families, each in those that have it."""
+    having: dict[str, list[str]] = {}
+    for kind in FAMILIES:
+        for name in names_of(kind):
+            having.setdefault(name, []).append(kind.family)
+    return (
+        Parameter("family", str, None, "The operator.", tuple(kind.family for kind in FAMILIES), needed=True),
+        *(
+            Parameter(name, str if name in TEXT_FIELDS else float, None, f"Of {', '.join(families)}.")
+            for name, families in having.items()
+        ),
+        GPU,
+        Parameter("engine", str, SERVES, f"Who runs it: {', '.join(measured_engines())} …"),
+    )
+
+
 TRACE = "Requests as they came: the id that POST /api/trace gave."
 PRICES = Parameter("prices", str, "", "Prices of your own: the id that POST /api/prices gave.")
 MODEL = Parameter("model", str, None, "Model name, hub id, or the id that POST /api/model gave.", needed=True)
@@ -387,6 +407,7 @@ def questions() -> Mapping[str, Question]:
                 *_pools(),
             ),
         ),
+        Question("op", "One operator call on GPUs.", "op FAMILY --json", _of_ops()),
         Question(
             "gpus",
             "The catalogue of GPUs, or one of them.",
