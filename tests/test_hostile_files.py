@@ -358,7 +358,8 @@ def test_a_parquet_file_of_requests_that_arrow_calls_a_broken_file_is_refused(tm
         lambda path: source_of(str(path)).schema,
         lambda path: source_of(str(path)).rows,
     ):
-        assert "nested" in refused(read, path)
+        told = refused(read, path)
+        assert "nested" in told or "cannot be read" in told, "versions of Arrow differ in what they say"
 
 
 @pytest.mark.parametrize(
