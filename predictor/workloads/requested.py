@@ -14,7 +14,9 @@ from predictor.hardware.gpu import Gpu
 from predictor.hardware.interconnect import stated_network
 from predictor.ops.dtypes import GGUF
 from predictor.values import show
+from predictor.workloads.architectures.convnet import ConvNet
 from predictor.workloads.architectures.decoder import Decoder
+from predictor.workloads.architectures.encoder import VisionEncoder
 from predictor.workloads.architectures.layered import LayeredDecoder
 from predictor.workloads.engine_tables import LOCAL, SERVES, TRAINS, untimed_note
 from predictor.workloads.engines import Settings, engine_of, engine_with, get_engine, runs_there, version_note
@@ -44,8 +46,8 @@ def as_run_on(workload: Workload, gpu: Gpu) -> Workload:
 def with_engine(request: Request, model: Model, gpu: Gpu) -> tuple[Request, str]:
     """The request with the engine that runs it where it names none, and what to say of that choice.
 
-    What alone has the formats of its weights or cache; where SERVES does not run, on Apple's GPUs, LOCAL, and PyTorch
-    for what is no decoder.
+    PyTorch for what takes images alone; else what has the formats of its weights or cache; where SERVES does not run,
+    on Apple's GPUs, LOCAL, and PyTorch for what is no decoder.
     """
     if request.engine:
         return request, ""
@@ -53,7 +55,9 @@ def with_engine(request: Request, model: Model, gpu: Gpu) -> tuple[Request, str]
     own = "q8_0" if _file(request).endswith(".gguf") else dtype
     owners = [owner for owner in map(engine_with, (own, request.kv_dtype)) if owner]
     served, engine, why = runs_there(get_engine(SERVES), gpu), SERVES, ""
-    if not isinstance(model, Decoder | LayeredDecoder):
+    if isinstance(model, ConvNet | VisionEncoder):
+        engine = TRAINS
+    elif not isinstance(model, Decoder | LayeredDecoder):
         if not served:
             engine, why = TRAINS, f"{gpu.name} is Apple's"
     elif owners:
