@@ -73,8 +73,7 @@ class Request:
         least=0,
     )
     engine: str = _column(
-        "",
-        f"{listed_names()}; {SERVES} to serve ({LOCAL} on Apple and for GGUF), {TRAINS} for images and to train.",
+        "", f"{listed_names()}; {SERVES} to serve ({LOCAL}: Apple, GGUF), {TRAINS} for images and to train."
     )
     phase: str = _column("serve", "serve or train.", PHASES)
     scheduling: str = _column("", "static: all start together. continuous: as requests come.", SCHEDULINGS)
