@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from predictor.latency.report import Interval
     from predictor.planning.ranking import Compared
 
-# Why a GPU is as fast as it is, by what limits it.
 REFUSED_SHOWN = 8
 TIMES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "step_s": "step"}
 WHOLE = {"train_hours": "hours", "train_usd": "USD in all"}  # of a training with a length

@@ -25,7 +25,7 @@ from predictor.cli.common.display import (
 )
 from predictor.cli.common.plain_values import read_plainly
 from predictor.errors import InvalidRequest
-from predictor.prediction.refusals import Refusal, answers_of
+from predictor.prediction.refusals import Refusal
 
 if TYPE_CHECKING:
     from predictor.ops import Op
@@ -117,15 +117,12 @@ def _options(kind: type[Op]) -> list[tuple[str, Any, Any]]:
 
 def _predict(kind: type[Op], /, *, gpu: list[str], engine: str, bundle: str, json: bool, **given: Any) -> None:
     from predictor.estimators.bundle import load_bundle
-    from predictor.hardware.gpu import resolve_gpu
     from predictor.latency.report import shape_of
-    from predictor.prediction.op_calls import op_of, op_row
+    from predictor.prediction.op_calls import op_of, op_rows
 
     op = op_of(kind, given)
-    resolved = [resolve_gpu(name) for name in gpu]
-    opened = load_bundle(bundle)
     load_xgboost()
-    answers = answers_of([gpu.name for gpu, _ in resolved], lambda place: op_row(op, *resolved[place], engine, opened))
+    answers = op_rows(op, gpu, engine, load_bundle(bundle))
     if json:
         show_json([row.row(family=kind.family) if isinstance(row, Refusal) else row for row in answers])
     else:

@@ -25,6 +25,7 @@ from predictor.latency.steps import bound_lines, bound_of
 from predictor.ops.dtypes import DTYPES, GROUPED, LISTED
 from predictor.planning.columns import INSTEAD
 from predictor.planning.fleet import Some
+from predictor.planning.helpers import Helpers
 from predictor.planning.service import ServiceLevel
 from predictor.prediction.single import Resolved, load_of, resolve
 from predictor.values import one_line, show, time_text, whole_number
@@ -150,13 +151,15 @@ def offer_of(prices: PriceList, gpu: Gpu, n_gpus: int, together: int, stated: fl
     return usual_offer(gpu, n_gpus, together, prices)
 
 
-def candidates(choices: Choices, bundle: Bundle) -> tuple[list[Candidate], list[Lost]]:
+def candidates(choices: Choices, bundle: Bundle, helpers: Helpers | None = None) -> tuple[list[Candidate], list[Lost]]:
     """All replicas that start and keep their promises at the roofline, and why the others do not."""
-    return parted(replicas(choices.gpus, choices, bundle))
+    made = (helpers or Helpers(1, bundle)).each(replicas, choices.gpus, choices)
+    each = [one for of_gpu in made for one in of_gpu]
+    return [one for one in each if isinstance(one, Candidate)], [one for one in each if isinstance(one, Lost)]
 
 
 def replicas(many: Sequence[Some], choices: Choices, bundle: Bundle) -> list[list[Candidate | Lost]]:
-    """The same of each of many GPUs, as they come."""
+    """Replicas of each of many GPUs, and why there are no others."""
     return [
         [
             one
@@ -166,12 +169,6 @@ def replicas(many: Sequence[Some], choices: Choices, bundle: Bundle) -> list[lis
         ]
         for some in many
     ]
-
-
-def parted(many: Sequence[list[Candidate | Lost]]) -> tuple[list[Candidate], list[Lost]]:
-    """Candidates, and why others are none."""
-    each = [one for of_gpu in many for one in of_gpu]
-    return [one for one in each if isinstance(one, Candidate)], [one for one in each if isinstance(one, Lost)]
 
 
 def _dtypes(choices: Choices, gpu: Gpu) -> Sequence[str]:

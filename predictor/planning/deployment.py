@@ -21,7 +21,7 @@ from predictor.hardware.prices import Offer, PriceList, price_list
 from predictor.latency.report import Report
 from predictor.latency.serving.traces import read_trace
 from predictor.planning.answers import Plan, Planned
-from predictor.planning.candidates import Candidate, Choices, Lost, check_choices, parted, replicas, variant
+from predictor.planning.candidates import Candidate, Choices, Lost, candidates, check_choices, variant
 from predictor.planning.fleet import fleet
 from predictor.planning.helpers import Helpers
 from predictor.planning.pareto import pareto_front
@@ -121,7 +121,7 @@ class _Search:
 
     def answer(self) -> Planned:
         """The plans, and all else."""
-        all_of, refused = self._candidates(self.choices)
+        all_of, refused = candidates(self.choices, self.bundle, self.helpers)
         self.lost += refused
         tried = self._cheapest(sorted(all_of, key=lambda one: (_least(one), one.n_gpus)))
         if self.vary:
@@ -143,9 +143,6 @@ class _Search:
             notes=tuple(dict.fromkeys(some.note for some in self.choices.gpus if some.note)),
             bundle=self.bundle.id,
         )
-
-    def _candidates(self, choices: Choices) -> tuple[list[Candidate], list[Lost]]:
-        return parted(self.helpers.each(replicas, choices.gpus, choices))
 
     def _cheapest(self, left: Sequence[Candidate]) -> list[Candidate]:
         """Simulate the cheapest, best first: nothing costs less than at the roofline, nor than its steps are predicted
@@ -388,7 +385,8 @@ class _Search:
         def missed(one: Candidate) -> float:
             return max(one.least.ttft_s / level.ttft_p99_s, one.least.tpot_s / level.tpot_s)
 
-        nearest = sorted(self._candidates(self.choices._replace(level=ServiceLevel()))[0], key=missed)[:NEAREST]
+        anything = self.choices._replace(level=ServiceLevel())
+        nearest = sorted(candidates(anything, self.bundle, self.helpers)[0], key=missed)[:NEAREST]
         told = deployments(nearest, level, self.sure, self.bundle)
         return [one for one in told if isinstance(one, Deployment)]
 

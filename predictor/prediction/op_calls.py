@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -13,10 +13,11 @@ from predictor.estimators.bundle import Bundle
 from predictor.estimators.extrapolation import nearest
 from predictor.estimators.features import Setting
 from predictor.estimators.operators import predict_op
-from predictor.hardware.gpu import Gpu
+from predictor.hardware.gpu import Gpu, resolve_gpu
 from predictor.hardware.roofline import rate_notes
 from predictor.ops import Op
 from predictor.ops.base import names_of
+from predictor.prediction.refusals import Refusal, answers_of
 
 
 def op_of(kind: type[Op], given: Mapping[str, Any]) -> Op:
@@ -31,7 +32,13 @@ def op_of(kind: type[Op], given: Mapping[str, Any]) -> Op:
     return kind(**{name: value for name, value in given.items() if value is not None})
 
 
-def op_row(op: Op, gpu: Gpu, note: str, engine: str, bundle: Bundle) -> dict[str, Any]:
+def op_rows(op: Op, names: Sequence[str], engine: str, bundle: Bundle) -> list[dict[str, Any] | Refusal]:
+    """The answer of each GPU, or why it has none; an unknown name raises UnknownGpu."""
+    gpus = [resolve_gpu(name) for name in names]
+    return answers_of([gpu.name for gpu, _ in gpus], lambda place: _row(op, *gpus[place], engine, bundle))
+
+
+def _row(op: Op, gpu: Gpu, note: str, engine: str, bundle: Bundle) -> dict[str, Any]:
     """One GPU's answer, flat; rates are those reached, over bytes of memory or, for collectives, of the link."""
     setting, before = Setting(engine=engine), dict[str, float]()
     prediction = predict_op(op, gpu, setting, bundle)

@@ -32,8 +32,8 @@ from predictor.planning.local import local as locally, machine_of
 from predictor.planning.quality import quality as judged
 from predictor.planning.ranking import compare as compared
 from predictor.planning.upgrade import mix_of, upgrade as upgraded
-from predictor.prediction.op_calls import op_of, op_row
-from predictor.prediction.refusals import Refusal, answers_of
+from predictor.prediction.op_calls import op_of, op_rows
+from predictor.prediction.refusals import Refusal
 from predictor.prediction.rows import answer_rows
 from predictor.prediction.several import report_row, reports, rooms
 from predictor.prediction.single import Resolved, resolve
@@ -195,9 +195,7 @@ def op(given: Given, bundle: Bundle) -> Any:
     """As `predictor op FAMILY --json`."""
     asked = {"engine": SERVES, **given}
     family, names, engine = asked.pop("family"), asked.pop("gpu"), asked.pop("engine")
-    call = op_of(op_type(family), asked)
-    gpus = [resolve_gpu(name) for name in names]
-    answers = answers_of([gpu.name for gpu, _ in gpus], lambda place: op_row(call, *gpus[place], engine, bundle))
+    answers = op_rows(op_of(op_type(family), asked), names, engine, bundle)
     return [one.row(family=family) if isinstance(one, Refusal) else one for one in answers]
 
 
